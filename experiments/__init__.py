@@ -1,0 +1,1 @@
+"""This project's experiments: each a claim, its computation, the checks it has to pass, and the picture."""

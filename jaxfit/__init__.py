@@ -1,0 +1,22 @@
+"""jaxfit: gradient descent as a value. One fit, a million fits side by side, and the picture that explains them."""
+
+from jaxfit import datasets, losses, models, optimizers
+from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
+from jaxfit.markers import Axis, Call
+from jaxfit.optimizers import optimizer
+from jaxfit.problems import Batches, Record, Status, Stop
+from jaxfit.sweeps import Grid, best, lane, sweep
+
+__all__ = [
+    "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
+    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step", "sweep",
+]  # fmt: skip
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name == "plots":  # the only module that imports matplotlib
+        import importlib
+
+        return importlib.import_module("jaxfit.plots")
+    raise AttributeError(f"module 'jaxfit' has no attribute {name!r}")

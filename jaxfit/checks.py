@@ -1,0 +1,396 @@
+"""Bad arguments, refused before anything compiles: each error names the argument, shows what came, says the remedy.
+
+What is wrong with the structure of a call (shapes, trees, names, counts) is an exception; what goes wrong with the
+numbers of a run is a `Status`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.datasets import as_key
+from jaxfit.losses import data_names, takes_key
+from jaxfit.markers import Axis, Call, is_array, is_axis, seeds
+from jaxfit.optimizers import Optimizer, as_optimizer
+from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
+
+PyTree = Any
+
+
+def path_name(root: str, path: tuple) -> str:
+    return root + jax.tree_util.keystr(path)
+
+
+# The door: every verb comes in here
+
+
+def pose(
+    loss: Callable, params: PyTree, data: Any, *, optimizer: Any, steps: Any, stop: Stop, record: Record,
+    batches: Batches | None, key: Any, validation: Any, precision: str,
+) -> Problem:  # fmt: skip
+    """The arguments of a run as a checked problem, its numbers still as the user gave them; axes may stand anywhere."""
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
+    if not (callable(loss) or is_axis(loss)):
+        raise TypeError(f"loss is {loss!r}, but it must be a function loss(params, *data) -> scalar")
+    if not isinstance(record, Record):
+        raise TypeError(f"record is {record!r}, but it must be jf.Record(every=..., what=(...))")
+    if batches is not None and not isinstance(batches, Batches):
+        raise TypeError(f"batches is {batches!r}, but it must be jf.Batches(size={batches!r})")
+    data = as_data(data)
+    example = loss.values[0] if is_axis(loss) else loss
+    own = hasattr(example, "data_names")
+    check_data(data, example, precision=precision, rows=own or batches is not None)
+    if validation is not None:
+        validation = as_data(validation, "validation")
+        check_data(validation, example, name="validation", precision=precision, rows=own)
+    elif "validation_loss" in record.what:
+        raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')
+    check_stop(stop, precision=precision, validation=validation)
+    problem = Problem(
+        loss=_each(as_loss, loss),
+        params=as_params(params),
+        data=data,
+        optimizer=_each(as_optimizer, optimizer),
+        stop=stop,
+        record=record,
+        steps=np.int32(whole("steps", steps)),
+        batches=batches,
+        key=_as_keys(key),
+        validation=validation,
+    )
+    check_batches(problem)
+    return problem
+
+
+def _each(f: Callable, x: Any) -> Any:
+    """f of x, or an axis of f of its values."""
+    return Axis(x.name, [f(v) for v in x.values], x.labels) if is_axis(x) else f(x)
+
+
+def as_loss(loss: Callable) -> Callable:
+    """The loss as a pytree: its own, if it is one, or a `Partial` whose function is part of the program."""
+    leaves = jax.tree.leaves(loss)
+    return jax.tree_util.Partial(loss) if len(leaves) == 1 and leaves[0] is loss else loss
+
+
+def _as_keys(key: Any) -> Any:
+    return seeds(key) if is_axis(key) else None if key is None else as_key(key)
+
+
+def near_keywords(function: Callable) -> Callable:
+    """Lets a function answer an unknown keyword with those that resemble it."""
+    takes = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        for name in kwargs:
+            if name not in takes:
+                near = difflib.get_close_matches(name, takes, n=3, cutoff=0.4)
+                raise TypeError(
+                    f"{function.__name__} has no argument {name!r}"
+                    + (f"; did you mean {' or '.join(near)}?" if near else "")
+                    + f" It takes {', '.join(takes)}"
+                )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+# Data
+
+
+def as_data(data: Any, name: str = "data") -> tuple:
+    """The data as a tuple of arrays (or pytrees of them); lists, pandas objects and the like become arrays.
+
+    Raises:
+      TypeError: If it is not a tuple, or something in it is not numeric.
+      ValueError: If a list is ragged.
+    """
+    if is_array(data) or hasattr(data, "__array__"):
+        raise TypeError(
+            f"{name} is one array of shape {np.shape(data)}, but it is the tuple handed to the loss after params: "
+            f"write {name}=(x, y), or ({name},) if the loss takes one array"
+        )
+    if not isinstance(data, (tuple, list)):
+        raise TypeError(f"{name} is {data!r}, but it is the tuple handed to the loss after params: write {name}=(x, y)")
+    return tuple(_as_item(item, f"{name}[{i}]") for i, item in enumerate(data))
+
+
+def _as_item(item: Any, name: str) -> Any:
+    if isinstance(item, Axis) or isinstance(item, jax.Array):
+        return item
+    if isinstance(item, Mapping):
+        return {key: _as_item(value, f"{name}[{key!r}]") for key, value in item.items()}
+    if isinstance(item, (list, tuple)) and any(is_array(x) and np.ndim(x) or is_axis(x) for x in item):
+        return type(item)(_as_item(x, f"{name}[{i}]") for i, x in enumerate(item))
+    if isinstance(item, (list, tuple)):
+        try:
+            array = np.asarray(item)
+        except ValueError:
+            lengths = sorted({len(x) for x in item if hasattr(x, "__len__")})
+            raise ValueError(f"{name} is ragged (rows of {lengths} entries); give rows of one length") from None
+        return _numeric(array, name)
+    if item is None or is_array(item) or hasattr(item, "__array__") or isinstance(item, (int, float, complex, str)):
+        return item if item is None else _numeric(np.asarray(item), name)
+    return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p)), item)
+
+
+def _numeric(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind in "OSUMmV" and not jnp.issubdtype(array.dtype, jnp.floating):
+        what = {"U": "text", "S": "bytes", "O": "objects", "M": "dates", "m": "time spans"}.get(
+            array.dtype.kind, "records"
+        )
+        raise TypeError(
+            f"{name} holds {what} (dtype {array.dtype}), but data must be numbers; convert it with .astype(float)"
+        )
+    if array.dtype.kind == "c":
+        raise TypeError(
+            f"{name} is complex, but a fit needs real numbers; pass its real and imaginary parts as two arrays"
+        )
+    return array
+
+
+def check_data(
+    data: tuple, loss: Callable, *, name: str = "data", precision: str = "float32", rows: bool = False
+) -> None:
+    """Refuses data that no fit can be made of. Traced leaves pass.
+
+    Args:
+      data: As `as_data` gives it; leaves may be axes.
+      loss: For the names of its arguments, and for whether it masks.
+      name: "data" or "validation".
+      precision: Whole numbers must fit its integers.
+      rows: Whether the loss is jaxfit's own or batches are drawn, so that all arrays must have equally many rows.
+
+    Raises:
+      ValueError: If there are none, lengths differ, a number is not finite, or an integer does not fit.
+    """
+    names = data_names(loss)
+    where = data[2] if getattr(loss, "masked", False) and len(data) == 3 else None
+    if is_axis(where):
+        where = where.values
+    if where is not None and not isinstance(where, jax.core.Tracer) and not np.asarray(where).any():
+        raise ValueError(f"{name}[2] (where) is False everywhere, so there are no data; mark at least one row True")
+    lengths = {}
+    for i, item in enumerate(data):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(item, is_leaf=is_axis)[0]:
+            label = path_name(f"{name}[{i}]", path) + (f" ({names[i]})" if i < len(names) else "")
+            swept = isinstance(leaf, Axis)
+            values = leaf.values if swept else leaf
+            if swept and not is_array(values):
+                values = _axis_array(leaf, label)
+            shape = np.shape(values)[1:] if swept else np.shape(values)
+            if 0 in np.shape(values):
+                raise ValueError(f"{label} has shape {np.shape(values)}, so there are no data; give at least one point")
+            if shape:
+                lengths[label] = shape
+            if not isinstance(values, jax.core.Tracer):
+                _check_numbers(label, np.asarray(values), precision, where if i < 2 else None)
+    if rows and len({shape[0] for shape in lengths.values()}) > 1:
+        raise ValueError(
+            f"{name} differ in length: {', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; "
+            f"give every array one entry per data point"
+        )
+    if rows and not lengths:
+        raise ValueError(f"{name} holds no array, so there are no points; pass {name}=(x, y)")
+
+
+def _axis_array(axis: Axis, label: str) -> np.ndarray:
+    shapes = [np.shape(v) for v in axis.values]
+    if len(set(shapes)) > 1:
+        odd = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        raise ValueError(
+            f"{label}: axis {axis.name!r} holds data sets of different shape (value 0 has {shapes[0]}, value {odd} has "
+            f"{shapes[odd]}); pad them to one length with jf.datasets.pad and use a loss with masked=True"
+        )
+    return _numeric(np.asarray([np.asarray(v) for v in axis.values]), label)
+
+
+def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any) -> None:
+    if values.dtype.kind in "iu" and values.size:
+        limit = np.iinfo(np.int64 if precision == "float64" else np.int32)
+        if int(values.max()) > limit.max or int(values.min()) < limit.min:
+            raise ValueError(
+                f"{label} has whole numbers up to {int(np.abs(values.astype(object)).max()):,}, which do not fit the "
+                f'{limit.bits}-bit integers of {precision}; convert them with .astype(float), or use precision="float64"'
+            )
+    if values.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(values)
+    if where is not None and not isinstance(where, jax.core.Tracer):
+        mask = np.asarray(where, bool)
+        if mask.shape == bad.shape[: mask.ndim]:
+            bad &= mask.reshape(mask.shape + (1,) * (bad.ndim - mask.ndim))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = first[0] if len(first) == 1 else first
+        raise ValueError(
+            f"{label} has {int(bad.sum())} of {values.size} values that are not finite, the first at index {at} "
+            f"({values[first]}); drop those rows, or keep them with a loss made with masked=True"
+        )
+
+
+def beyond_range(data: tuple, precision: str) -> str | None:
+    """Which data are so large or small that their squares leave the precision's range, and what to do; else None."""
+    limits = np.finfo(PRECISIONS[precision])
+    most, least = float(np.sqrt(limits.max)), float(np.sqrt(limits.tiny))
+    for i, leaf in enumerate(jax.tree.leaves(data)):
+        if isinstance(leaf, jax.core.Tracer) or np.asarray(leaf).dtype.kind != "f":
+            continue
+        size = np.abs(np.asarray(leaf, np.float64))
+        top = size.max(where=np.isfinite(size), initial=0.0)
+        if top > most or 0 < top < least:
+            what = "overflow" if top > most else "underflow"
+            other = ' or use precision="float64"' if precision == "float32" and 1e-150 < top < 1e150 else ""
+            return f"data[{i}] reaches {top:.3g}, whose square {what}s {precision}: scale the data{other}"
+    return None
+
+
+# Params
+
+
+def as_params(params: PyTree, *, root: str = "params") -> PyTree:
+    """The params with whole scalars made floats; axes and calls stay.
+
+    Raises:
+      ValueError: If there is no leaf, or one is not finite.
+      TypeError: If a leaf is text, a PRNG key, complex, half precision, or an array of integers.
+    """
+
+    def leaf(path, x):
+        name = path_name(root, path)
+        if isinstance(x, Call):  # its arguments are not params
+            return x
+        if isinstance(x, Axis):
+            if is_array(x.values):
+                return Axis(x.name, check(name + f" (axis {x.name!r})", x.values, swept=True), x.labels)
+            return Axis(x.name, [as_params(v, root=f"{name}[{i}]") for i, v in enumerate(x.values)], x.labels)
+        return check(name, x)
+
+    def check(name, x, swept=False):
+        if isinstance(x, (str, bytes)):
+            raise TypeError(f"{name} is the text {x!r}, but params are numbers")
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                f"{name} is a PRNG key, but params are numbers; run the initializer: jf.Call(init, key=key)"
+            )
+        if isinstance(x, jax.core.Tracer):
+            dtype, shape = x.dtype, x.shape
+        else:
+            array = np.asarray(x)
+            dtype, shape = array.dtype, array.shape
+        if dtype == object or dtype.kind in "USMm":
+            raise TypeError(f"{name} is {x!r} ({type(x).__name__}), but params are numbers or arrays of them")
+        if dtype.kind == "c":
+            raise TypeError(f"{name} is complex, but params are real; use two leaves for its real and imaginary part")
+        if dtype == bool:
+            raise TypeError(
+                f"{name} is boolean, but params are floats; a switch belongs in the model, not in its params"
+            )
+        if dtype.kind in "iu":
+            if shape[1:] if swept else shape:
+                raise TypeError(
+                    f"{name} is an array of integers (dtype {dtype}), which cannot be moved by a gradient; "
+                    f"make it floats with .astype(float), or keep it out of the params"
+                )
+            return x if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float64)
+        if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:
+            raise TypeError(
+                f"{name} is {dtype}, but runs are made in float32 or float64; convert it with .astype('float32')"
+            )
+        if not isinstance(x, jax.core.Tracer):
+            bad = ~np.isfinite(np.asarray(x))
+            if bad.any():
+                first = tuple(int(i) for i in np.argwhere(bad)[0])
+                at = f" at index {first[0] if len(first) == 1 else first}" if first else ""
+                raise ValueError(f"{name} is {np.asarray(x)[first]}{at}, but a run must start from finite numbers")
+        return x
+
+    def marked(x):
+        return isinstance(x, (Axis, Call))
+
+    if not jax.tree.leaves(params, is_leaf=marked):
+        raise ValueError(f"{root} is {params!r}, which has no leaf to move; give at least one number")
+    return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=marked)
+
+
+# The stop rule, batches and key
+
+
+def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
+    """Refuses a rule that cannot work, and warns of one that cannot be met in the precision."""
+    if not isinstance(stop, Stop):
+        raise TypeError(f"stop is {stop!r}, but it must be jf.Stop(loss_below=..., gradient_norm_below=...)")
+    eps = float(np.finfo(PRECISIONS[precision]).eps)
+    for name, value in vars(stop).items():
+        numbers = value.values if is_axis(value) else value
+        if value is None or isinstance(numbers, jax.core.Tracer):
+            continue
+        numbers = np.asarray(numbers)
+        if numbers.dtype.kind not in "iuf" or (numbers.ndim and not is_axis(value)) or np.isnan(numbers).any():
+            raise ValueError(f"Stop: {name} is {value!r}, but it must be a number")
+        if name in ("gradient_norm_below", "params_change_below"):
+            if (numbers <= 0).any():
+                raise ValueError(f"Stop: {name} is {value!r}, but a norm is never below it; it must be positive")
+            if (numbers < eps / 100).any():
+                warnings.warn(
+                    f"Stop: {name}={np.min(numbers):.3g} is far below the rounding of {precision} ({eps:.1e} of numbers "
+                    f"near one), so that it may never be met; raise it"
+                    + (', or use precision="float64"' if precision == "float32" else ""),
+                    stacklevel=4,
+                )
+        if name == "patience":
+            if (numbers < 1).any() or (numbers % 1 != 0).any():
+                raise ValueError(f"Stop: patience is {value!r}, but it counts records: a whole number, at least 1")
+            if validation is None:
+                raise ValueError("Stop: patience watches the validation loss; pass validation=(x, y)")
+
+
+def check_batches(problem: Problem) -> None:
+    """Refuses batches that the data cannot fill, and randomness without a key."""
+    batches = problem.batches
+    if batches is not None:
+        shapes = [
+            np.shape(x.values)[1:] if is_axis(x) else np.shape(x)
+            for x in jax.tree.leaves(problem.data, is_leaf=is_axis)
+        ]
+        rows = next((shape[0] for shape in shapes if shape), 0)
+        for size in batches.size.values if is_axis(batches.size) else [batches.size]:
+            if size < 1 or int(size) != size or size > rows:
+                raise ValueError(
+                    f"batches: size is {size}, but the data have {rows} points; a batch takes between 1 and all of them"
+                )
+        if problem.key is None:
+            raise ValueError("batches are drawn at random, so a key is needed: pass key=0, or a jax.random.key")
+    loss = problem.loss.values[0] if is_axis(problem.loss) else problem.loss
+    if problem.key is None and takes_key(loss):
+        raise ValueError("the loss takes a key, so one is needed: pass key=0, or a jax.random.key")
+
+
+# Schedules
+
+
+def check_schedule(problem: Problem, steps_: int) -> None:
+    """Refuses a schedule that does not give one finite number."""
+    for name, value in problem.optimizer.hyperparameters.items():
+        schedule = value.build() if isinstance(value, Optimizer) else value
+        if name != "learning_rate" or not callable(schedule):
+            continue
+        for t in {0, steps_ - 1}:
+            rate = jnp.asarray(schedule(jnp.int32(t)))
+            if rate.shape != ():
+                raise ValueError(
+                    f"learning_rate: the schedule returned shape {rate.shape} at step {t}; it must be a scalar"
+                )
+            if not np.isfinite(rate):
+                raise ValueError(f"learning_rate: the schedule returned {float(rate)} at step {t}; it must be finite")

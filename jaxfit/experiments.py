@@ -1,0 +1,428 @@
+"""Checked figures: a claim, a computation, a table of checks, and a picture that is drawn only if they all pass.
+
+    python -m jaxfit.experiments FOLDER [NAME ...] [--list] [--figures DIR]
+
+An experiment is a file NAME.py of FOLDER with a docstring (first paragraph: the claim; then source and cost) and
+
+    Config            a frozen dataclass whose defaults are the setting of the picture
+    compute(config)   every number, as one result; pure
+    checks(result)    a sequence of Check(what, expected, measured, tolerance, source)
+    draw(result)      a matplotlib figure, or {suffix: figure} for several; computes nothing
+
+Files that begin with "_" or define none of the four are helpers: experiments may import them. The figures, a README.md
+that shows them with their checks, and an index.json that remembers the facts go to FOLDER/figures. The exit status is
+0 if every experiment passed, 1 if one failed, 2 if the call was wrong, 130 after Ctrl-C.
+"""
+
+import argparse
+import ast
+import difflib
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxfit import plots
+
+PARTS = ("Config", "compute", "checks", "draw")
+MARK = "<!-- Written by jaxfit.experiments: what is edited here is lost at the next run. -->"
+
+
+class UsageError(Exception):
+    """The call is wrong; nothing has been computed."""
+
+
+# Checks
+
+
+class Check(NamedTuple):
+    """One number that has to come out: |measured - expected| <= tolerance, elementwise.
+
+    NaN never passes; infinities, booleans and strings pass only if equal; one expected number may stand for a whole
+    array of measured ones, but two arrays need equal shapes.
+    """
+
+    what: str
+    expected: Any
+    measured: Any
+    tolerance: Any = 0.0  # absolute, in the units of expected; one for all or one per entry
+    source: str = ""  # where the expected value comes from
+
+    @property
+    def passed(self) -> bool:
+        return bool(np.all(agree(self.expected, self.measured, self.tolerance)))
+
+    def cells(self) -> list[str]:
+        """what, expected, measured, tolerance, source, verdict; a long array is represented by its worst entry."""
+        what, expected, measured, tolerance = self.what, self.expected, self.measured, self.tolerance
+        if np.size(measured) > 4 and _numeric(measured) and np.shape(expected) in ((), np.shape(measured)):
+            expected, measured, tolerance = _worst(expected, measured, tolerance)
+            what += f" (worst of {np.size(self.measured):,})"
+        shown = (
+            show(expected, tolerance),
+            show(measured, tolerance),
+            _rounded(tolerance),
+        )
+        return [what, *shown, self.source, "ok" if self.passed else "FAILED"]
+
+
+def agree(expected: Any, measured: Any, tolerance: Any) -> Any:
+    """Where the measured value is within a finite tolerance of the expected one; exact for all but finite numbers."""
+    if not (_numeric(expected) and _numeric(measured)):
+        return np.asarray(expected).dtype.kind == np.asarray(measured).dtype.kind and np.array_equal(expected, measured)
+    if not np.size(measured) or np.shape(expected) not in ((), np.shape(measured)):
+        return False
+    wanted, found, allowed = (np.asarray(value, float) for value in (expected, measured, tolerance))
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(wanted), abs(found - wanted) <= allowed, found == wanted) & np.isfinite(allowed)
+
+
+def _numeric(value: Any) -> bool:
+    return np.asarray(value).dtype.kind in "iuf"
+
+
+def _worst(expected: Any, measured: Any, tolerance: Any) -> tuple[float, float, float]:
+    wanted, found, allowed = np.broadcast_arrays(*(np.asarray(v, float) for v in (expected, measured, tolerance)))
+    with np.errstate(invalid="ignore"):
+        excess = np.where(wanted == found, -allowed, abs(found - wanted) - allowed)
+    excess = np.where(np.isnan(excess), np.inf, excess)
+    worst = np.unravel_index(np.argmax(excess), excess.shape)
+    return float(wanted[worst]), float(found[worst]), float(allowed[worst])
+
+
+def show(value: Any, tolerance: Any = 0.0) -> str:
+    """A value as text: a number with few digits whole, any other to one digit beyond what the tolerance can tell."""
+    if np.ndim(value):
+        entries = np.asarray(value)
+        allowed = np.broadcast_to(tolerance, entries.shape) if np.ndim(tolerance) < 2 else np.asarray(tolerance)
+        return "[" + ", ".join(show(v, t) for v, t in zip(entries.tolist(), allowed.tolist(), strict=True)) + "]"
+    if not _numeric(value) or hasattr(value, "name"):
+        return str(getattr(value, "name", value))
+    number = float(value)
+    if not np.isfinite(number) or float(f"{number:.10g}") == number:
+        return f"{number:.10g}"
+    if not tolerance > 0:
+        return f"{number:.8g}"
+    beyond = np.ceil(-np.log10(tolerance)) + 1  # decimal places
+    return f"{number:.{int(np.clip(np.floor(np.log10(abs(number))) + 1 + beyond, 3, 10))}g}"
+
+
+def _rounded(tolerance: Any) -> str:
+    if not np.any(tolerance):
+        return "exact"
+    return f"{tolerance:.2g}" if not np.ndim(tolerance) else f"[{', '.join(f'{t:.2g}' for t in np.ravel(tolerance))}]"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Cells of the checks as aligned lines of text."""
+    head = ("what", "expected", "measured", "tolerance", "verdict")
+    body = [(what, expected, measured, tolerance, verdict) for what, expected, measured, tolerance, _, verdict in rows]
+    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *body))
+    return "\n".join("  " + line.rstrip() for line in lines)
+
+
+# Finding and loading
+
+
+def _tree(path: Path) -> ast.Module | None:
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _defines(tree: ast.Module) -> set[str]:
+    names = {getattr(node, "name", "") for node in tree.body}
+    names |= {
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    return names | {
+        t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
+    }
+
+
+def discover(folder: Path) -> list[str]:
+    """The names of the experiments in a folder, sorted. A file that does not parse counts: it will fail and say why."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: name the folder that holds the experiments")
+    files = [path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]
+    trees = {path.stem: _tree(path) for path in files}
+    names = [name for name, tree in trees.items() if tree is None or _defines(tree) & set(PARTS)]
+    if not names:
+        raise UsageError(f"{folder} holds no experiment: an experiment is a file NAME.py with {', '.join(PARTS)}")
+    return names
+
+
+def choose(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The wanted names, all if none is wanted. Raises a UsageError with near matches for an unknown one."""
+    wanted = list(dict.fromkeys(name.removesuffix(".py") for name in wanted)) or list(names)
+    for name in wanted:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+            raise UsageError(f"no experiment named {name!r}: {hint}")
+    return wanted
+
+
+def describe(path: Path) -> tuple[str, str]:
+    """The claim (the docstring's first paragraph on one line) and the notes (the rest), without importing the file."""
+    tree = _tree(path)
+    claim, _, notes = ((ast.get_docstring(tree) if tree else None) or "").partition("\n\n")
+    return " ".join(claim.split()), notes.strip()
+
+
+def _package(folder: Path) -> tuple[Path, str]:
+    """What has to be on the search path, and the folder's package with its final dot; "" if it is none."""
+    package = ""
+    while (folder / "__init__.py").exists():
+        folder, package = folder.parent, f"{folder.name}.{package}"
+    return folder, package
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Inside, the folder's files find each other; afterwards what they loaded is forgotten."""
+    path, before = str(_package(folder)[0]), set(sys.modules)
+    sys.path.insert(0, path)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(path)
+        for name in set(sys.modules) - before:
+            if folder in Path(getattr(sys.modules[name], "__file__", None) or os.sep).resolve().parents:
+                del sys.modules[name]
+
+
+def load(folder: Path, name: str) -> ModuleType:
+    """The module of an experiment, as one of its package if the folder is one; to be called inside `importable`."""
+    path, package = folder / f"{name}.py", _package(folder)[1]
+    if package:
+        module = importlib.import_module(package + name)
+        if Path(module.__file__ or "").resolve() != path:
+            raise ImportError(f"another package named {package[:-1]} has been imported already: rename {folder}")
+    else:
+        module = ModuleType(f"experiment_{name}")
+        module.__file__ = str(path)
+        sys.modules[module.__name__] = module  # dataclasses look themselves up there
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+    if missing := [part for part in PARTS if not hasattr(module, part)]:
+        raise AttributeError(f"{path.name} does not define {' and '.join(missing)}")
+    return module
+
+
+# Running
+
+
+class Outcome(NamedTuple):
+    """What the index tells of an experiment; the same in every run of the same program."""
+
+    claim: str
+    notes: str
+    why: str  # why it failed; "" if it passed
+    figures: list[str]  # file names, empty if it failed
+    checks: list[list[str]]  # Check.cells() of every row
+
+
+def run(folder: Path, name: str, figures: Path) -> Outcome:
+    """Compute, check and, if all is well, draw one experiment. What goes wrong inside it is told, never raised."""
+    claim, notes = describe(folder / f"{name}.py")
+    rows, files = [], []
+    try:
+        with importable(folder):
+            module = load(folder, name)
+            result = module.compute(module.Config())
+            rows = [Check(*row) for row in module.checks(result)]
+            why = verdict(rows)
+            if not why:
+                with plots.style():
+                    files = write_figures(module.draw(result), figures, name)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        why = f"it raised {type(error).__name__}"
+    return Outcome(claim, notes, why, files, [row.cells() for row in rows])
+
+
+def verdict(rows: Sequence[Check]) -> str:
+    """Why these checks do not earn a picture; "" if they do."""
+    failed = sum(not row.passed for row in rows)
+    if not rows:
+        return "it checks nothing"
+    return f"{failed} of {len(rows)} checks failed" if failed else ""
+
+
+def write_figures(drawn: Any, figures: Path, name: str) -> list[str]:
+    """Write NAME.png, or NAME-SUFFIX.png of each, once all of them have been rendered; returns the file names."""
+    drawn = drawn if isinstance(drawn, Mapping) else {"": drawn}
+    images = {
+        f"{name}-{suffix}.png" if suffix else f"{name}.png": plots.png(figure) for suffix, figure in drawn.items()
+    }
+    if not images or any(Path(file).name != file for file in images):
+        raise ValueError(
+            f"draw returned figures named {sorted(drawn)}: give at least one, and names that fit in a file's"
+        )
+    for file, image in images.items():
+        _replace(figures / file, image)
+    return sorted(images)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+# The index
+
+
+def prepare(figures: Path) -> None:
+    """Make the folder of figures and see that it can be written, before anything is computed."""
+    try:
+        figures.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=figures).close()
+    except OSError as error:
+        raise UsageError(f"cannot write figures to {figures}: {error.strerror or error}") from None
+    readme = figures / "README.md"
+    if readme.exists() and not readme.read_text("utf-8", "replace").startswith(MARK):
+        raise UsageError(f"{readme} was not written by this program and would be lost: choose other --figures")
+    read_index(figures)
+
+
+def read_index(figures: Path) -> dict[str, Outcome]:
+    path = figures / "index.json"
+    try:
+        return {name: Outcome(**entry) for name, entry in json.loads(path.read_text("utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError):
+        raise UsageError(f"{path} is not an index of figures: delete it and run all experiments") from None
+
+
+def write_index(figures: Path, outcomes: Mapping[str, Outcome], command: str) -> None:
+    """Write index.json, and README.md with the picture, claim, checks and command of every experiment."""
+    facts = {name: outcome._asdict() for name, outcome in outcomes.items()}
+    text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
+    _replace(figures / "index.json", (text + "\n").encode())
+    sections = [MARK, "# Figures", "Every picture here was drawn after all of its checks had passed."]
+    sections += [section(name, outcomes[name], command.format(name=name)) for name in sorted(outcomes)]
+    _replace(figures / "README.md", ("\n\n".join(sections) + "\n").encode())
+
+
+def section(name: str, outcome: Outcome, command: str) -> str:
+    """The part of README.md on one experiment. A failed one shows no picture and only the checks that failed."""
+    count = len(outcome.checks)
+    if outcome.why:
+        failed = [row for row in outcome.checks if row[-1] != "ok"]
+        verdict = f"**FAILED**: {outcome.why}. A picture of it in this folder is from an earlier run."
+        body = [verdict, *([markdown(failed)] if failed else [])]
+    else:
+        pictures = [f"![{outcome.claim}]({file})" for file in outcome.figures]
+        rows = markdown(outcome.checks)
+        if count > 8:
+            rows = f"<details><summary>{count} checks, all passed</summary>\n\n{rows}\n\n</details>"
+        body = [*pictures, rows]
+    return "\n\n".join(part for part in (f"## {name}", outcome.claim, *body, outcome.notes, f"`{command}`") if part)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [("what", "published or theory", "measured", "tolerance", "source", "verdict"), ("---",) * 6, *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+# The command
+
+
+def main(argv: Sequence[str] | None = None, *, command: str = "") -> int:
+    """Run, or list, the experiments of a folder; returns the exit status.
+
+    Args:
+      argv: FOLDER [NAME ...] [--list] [--figures DIR]; the command line's if None.
+      command: How the reader of README.md runs one experiment, with {name} where its name goes.
+    """
+    parser = argparse.ArgumentParser("python -m jaxfit.experiments", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="the experiments to run; all if none is named")
+    parser.add_argument("--list", action="store_true", help="print the names and claims; run nothing")
+    parser.add_argument(
+        "--figures", metavar="DIR", type=Path, help="where the pictures go; FOLDER/figures if not given"
+    )
+    options = parser.parse_intermixed_args(argv)
+    folder = options.folder.resolve()
+    figures = (options.figures or folder / "figures").resolve()
+    try:
+        names = discover(folder)
+        wanted = choose(names, options.names)
+        if options.list:
+            print("\n".join(f"{name}: {describe(folder / f'{name}.py')[0]}" for name in wanted))
+            return 0
+        prepare(figures)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    plots.without_display()
+    return run_all(folder, names, wanted, figures, command or _command(folder, figures))
+
+
+def _command(folder: Path, figures: Path) -> str:
+    """The command as typed beside the folder; no path of this machine gets into README.md."""
+    command = f"python -m jaxfit.experiments {folder.name} {{name}}"
+    if figures == folder / "figures":
+        return command
+    inside = figures.is_relative_to(folder.parent)
+    return f"{command} --figures {figures.relative_to(folder.parent).as_posix() if inside else 'DIR'}"
+
+
+def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: Path, command: str) -> int:
+    """Run the wanted experiments, printing and keeping the outcome of each as soon as it is there."""
+    passed = 0
+    try:
+        for name in announced(wanted):
+            began = time.perf_counter()
+            outcome = run(folder, name, figures)
+            kept = {other: entry for other, entry in read_index(figures).items() if other in names}
+            write_index(figures, kept | {name: outcome}, command)
+            passed += not outcome.why
+            tqdm.write(report(name, outcome, time.perf_counter() - began))
+    except KeyboardInterrupt:
+        print("interrupted: what had been finished is kept", file=sys.stderr)
+        return 130
+    print(f"{passed} of {len(wanted)} experiments passed; their figures: {_near(figures / 'README.md')}")
+    return 0 if passed == len(wanted) else 1
+
+
+def announced(names: Sequence[str]) -> Iterable[str]:
+    """The names, with a bar on a terminal and a line each elsewhere."""
+    bar = tqdm(names, disable=not sys.stderr.isatty(), leave=False, unit="experiment")
+    for number, name in enumerate(bar, 1):
+        bar.set_description(name)
+        if bar.disable:
+            print(f"[{number}/{len(names)}] {name} ...", flush=True)
+        yield name
+
+
+def report(name: str, outcome: Outcome, seconds: float) -> str:
+    count = len(outcome.checks)
+    drawn = f"{count} check{'s' * (count != 1)} passed in {seconds:.1f} s, drew {', '.join(outcome.figures)}"
+    lines = [f"{name}: {outcome.claim}", *([table(outcome.checks)] if count else [])]
+    return "\n".join([*lines, f"{name}: " + (f"FAILED: {outcome.why}" if outcome.why else drawn), ""])
+
+
+def _near(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

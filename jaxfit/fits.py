@@ -1,0 +1,380 @@
+"""One run from start to end: `fit`, and `step`, a single update of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit import outcomes
+from jaxfit.checks import as_params, beyond_range, check_schedule, near_keywords, path_name, pose
+from jaxfit.markers import holds_call, is_axis, resolve
+from jaxfit.optimizers import Optimizer
+from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert_all, precision_context
+from jaxfit.programs import Programs, prepare
+from jaxfit.progress import progress_bar, segments
+from jaxfit.steps import method_of, objective_of, step_key, unrolled
+from jaxfit.tracing import inspect_loss
+
+PyTree = Any
+
+
+class History:
+    """Records of a run by name: `history.step` (k,), `history.loss` (k,), ...; also `"loss" in history`."""
+
+    def __init__(self, rows: dict[str, PyTree]):
+        self._rows = rows
+
+    def __getattr__(self, name: str) -> PyTree:
+        rows = self.__dict__.get("_rows", {})
+        if name in rows:
+            return rows[name]
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"history has no {name!r}; it holds {', '.join(rows)}. Ask for more with "
+            f"record=jf.Record(what=({', '.join(repr(n) for n in [*rows, name] if n != 'step')}))"
+        )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def __dir__(self):
+        return list(self._rows)
+
+    def __repr__(self) -> str:
+        return f"History({', '.join(self._rows)}; {len(self._rows['step'])} records)"
+
+
+jax.tree_util.register_pytree_with_keys(
+    History,
+    lambda h: ([(jax.tree_util.GetAttrKey(name), value) for name, value in h._rows.items()], tuple(h._rows)),
+    lambda names, children: History(dict(zip(names, children, strict=True))),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A run that has ended.
+
+    Attributes:
+      params: Like the start.
+      loss: () at params, of all the data.
+      status: How it ended; with a bad status, params are those where that was first seen.
+      steps: Updates made until there.
+      history: `step` and what was recorded; step k is after k updates, step 0 the start. None for a lane of a sweep
+        that recorded nothing.
+      validation_loss: () at params, or None.
+      coords: Where in its sweep a lane stands; None for a single fit.
+      problem: What was asked, with the user's own arrays; dropped when the fit is flattened as a pytree.
+    """
+
+    params: PyTree
+    loss: Any
+    status: Any
+    steps: Any
+    history: History | None = None
+    validation_loss: Any = None
+    coords: dict[str, Any] | None = None
+    start_loss: Any = field(default=None, repr=False)
+    problem: Problem | None = field(default=None, repr=False)
+    precision: str | None = field(default=None, repr=False)
+    note: str | None = field(default=None, repr=False)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        return None if self.problem is None else self.problem.optimizer
+
+    def __repr__(self) -> str:
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(self)):
+            return "Fit(traced)"
+        return outcomes.summary(self)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Fit,
+    lambda f: ([(jax.tree_util.GetAttrKey(n), getattr(f, n)) for n in _FIT_LEAVES], None),
+    lambda _, children: Fit(**dict(zip(_FIT_LEAVES, children, strict=True))),
+)
+_FIT_LEAVES = ("params", "loss", "status", "steps", "history", "validation_loss", "coords", "start_loss")
+
+
+class NotConverged(RuntimeError):
+    """A run, or a lane of a sweep, that did not converge."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a run; `result` holds what was finished."""
+
+    def __init__(self, message: str, result: Any):
+        super().__init__(message)
+        self.result = result
+
+
+def require_converged(result: Any) -> Any:
+    """The fit or grid itself, if every run in it converged.
+
+    Raises:
+      NotConverged: Otherwise, with the outcome and what to do next.
+    """
+    if isinstance(result, Fit):
+        if result.status != Status.CONVERGED:
+            raise NotConverged(str(result))
+        return result
+    status = np.asarray(result.results.status)
+    failed = status != Status.CONVERGED
+    if failed.any():
+        first = dict(zip(result.results.status.dims, np.argwhere(failed)[0].tolist(), strict=True))
+        counts = ", ".join(f"{int((status == s).sum()):,} {s.name}" for s in Status if (status == s).any())
+        raise NotConverged(
+            f"{int(failed.sum()):,} of {status.size:,} lanes did not converge ({counts}); the first is at {first}"
+        )
+    return result
+
+
+@near_keywords
+def fit(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    optimizer: Any,
+    steps: int = 1000,
+    stop: Stop = Stop(),  # noqa: B008 (frozen)
+    record: Record | None = None,
+    batches: Batches | None = None,
+    key: Any = None,
+    validation: tuple | None = None,
+    progress: bool | None = None,
+    precision: str = "float32",
+) -> Fit:
+    """Minimizes a loss by an optimizer's steps.
+
+    Args:
+      loss: Any pure function loss(params, *data) -> scalar, also with a `key` argument, which gets each step's key.
+      params: The start: any pytree. Whole scalars become floats; every float takes the precision of the run.
+      data: Handed to the loss after params.
+      optimizer: `jf.optimizers.adam(0.1)`, `jf.optimizer(factory, ...)`, or a transformation of Optax.
+      steps: The most updates to make.
+      stop: When to stop before.
+      record: What the history holds; the loss of every step unless told otherwise. With batches it is the batch's.
+      batches: Random rows for each step instead of all the data; needs a key.
+      key: A PRNG key or a seed. Step t draws with fold_in(key, t).
+      validation: Other data for the loss: watched, never trained on.
+      progress: A bar on stderr; by default only in a terminal.
+      precision: "float32" or "float64", whatever JAX's global setting. float64 results are NumPy arrays.
+
+    Returns:
+      The end of the run; trouble on the way is its status. Under the caller's own jit, vmap or grad the run is one
+      masked scan, its fields are traced, and checks that need numbers are skipped.
+
+    Raises:
+      ValueError, TypeError: For bad input, before anything compiles.
+    """
+    problem = pose(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
+        record=record or Record(what=("loss",) + ("validation_loss",) * (validation is not None)), validation=validation,
+    )  # fmt: skip
+    count = int(problem.steps)
+    leaves = jax.tree.leaves(problem, is_leaf=is_axis)
+    swept = [x for x in leaves if is_axis(x)]
+    if swept:
+        raise ValueError(f"fit got {swept[0]}, but runs one problem; call sweep with the same arguments")
+    if _tracing(leaves):
+        return _traced_fit(convert_all(problem, _traced_precision(precision)), count)
+    with precision_context(precision):
+        if holds_call(problem.params):
+            problem = problem._replace(params=as_params(resolve(problem.params)))
+        programs, leaves = prepare(problem, precision)
+        if programs.captured:
+            return _traced_fit(programs.ask(leaves), count)
+        check_schedule(problem, count)
+        return _run(problem, programs, leaves, count, precision, progress)
+
+
+def _tracing(leaves: list) -> bool:
+    """Whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
+    return any(isinstance(x, jax.core.Tracer) for x in (*leaves, jnp.add(0, 0)))
+
+
+def _traced_precision(precision: str) -> str:
+    if precision == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError(
+            'precision is "float64", but inside of a jit, vmap or grad of your own that needs 64-bit types there: '
+            "wrap the outermost call in `with jax.enable_x64(True):`"
+        )
+    return precision
+
+
+def _traced_fit(problem: Problem, steps: int) -> Fit:
+    problem = problem._replace(params=resolve(problem.params))
+    inspect_loss(problem)
+    state, rows, end = unrolled(problem, steps)
+    every = problem.record.every
+    history = History({"step": np.arange(0, steps + 1, every), **rows})
+    return Fit(
+        state.params, end.loss, state.status, state.steps, history, end.validation_loss, start_loss=state.start_loss
+    )
+
+
+def _run(problem: Problem, programs: Programs, leaves: list, total: int, precision: str, progress: bool | None) -> Fit:
+    state = programs.begin(leaves)
+    every = problem.record.every
+    pieces: list[dict[str, PyTree]] = []
+    status, made, end, t = Status.NOT_RUN, 0, None, 0
+    bar = progress_bar(total, progress, "steps")
+    try:
+        for count in segments(total, programs.capacity * every, every, programs.pace):
+            state, rows, end = _segment(programs, leaves, every, state, t, count)
+            status, made = Status(int(state.status)), int(state.steps)
+            if made == 0:
+                _check_start(problem, precision, state.start_loss)
+            ended = status != Status.NOT_RUN
+            kept = (made - t) // every + 1 if ended else count // every
+            pieces.append(jax.tree.map(lambda x, k=kept: np.asarray(x)[:k], rows))
+            t += count
+            bar.update(made - bar.n)
+            bar.set_postfix_str(f"loss {float(end.loss):.4g}", refresh=False)
+            if ended:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    else:
+        interrupted = False
+    finally:
+        bar.close()
+    result = None if end is None else _finished(problem, state, status, made, end, pieces, precision)
+    if interrupted:
+        raise Interrupted(f"interrupted after {made:,} of {total:,} steps; .result holds the run until there", result)
+    return result
+
+
+def _check_start(problem: Problem, precision: str, loss: Any) -> None:
+    """A start outside of where the loss is defined is an error; data too large for the precision are a status."""
+    if not np.isfinite(loss) and beyond_range(problem.data, precision) is None:
+        raise ValueError(
+            f"the loss at the start is {float(loss)}: params are outside of where the loss is defined; start from params "
+            f"at which it is finite"
+        )
+
+
+def _segment(programs: Programs, leaves: list, every: int, state: Any, t: int, count: int) -> tuple:
+    """One stretch of updates. Without a stop rule no step is judged, and a stretch that met trouble is run again."""
+    span = np.int32(t), np.int32(count)
+    if not programs.watched:
+        new, rows, end = programs.advance(leaves, state, *span)
+        losses = np.asarray(rows["loss"])[: -(-count // every)] if "loss" in rows else ()
+        if np.isfinite(end.loss) and np.isfinite(losses).all() and int(new.status) != Status.NOT_FINITE:
+            return new, rows, end
+    return programs.watch(leaves, state, *span)
+
+
+def _finished(
+    problem: Problem, state: Any, status: Status, made: int, end: Any, pieces: list[dict[str, PyTree]], precision: str
+) -> Fit:
+    rows = jax.tree.map(lambda *parts: np.concatenate(parts) if len(parts) > 1 else parts[0], *pieces)
+    every = problem.record.every
+    records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
+    own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)
+    loss = np.asarray(end.loss)[()]
+    fine = status in (Status.CONVERGED, Status.OUT_OF_STEPS) and loss > np.finfo(loss.dtype).tiny
+    return Fit(
+        params=jax.tree.map(own, state.params),
+        loss=loss,
+        status=status,
+        steps=made,
+        history=History({"step": np.arange(records) * every, **rows}),
+        validation_loss=None if end.validation_loss is None else np.asarray(end.validation_loss)[()],
+        start_loss=np.asarray(state.start_loss)[()],
+        problem=problem,
+        precision=precision,
+        note=None if fine else beyond_range((*problem.data, *(problem.validation or ())), precision),
+    )
+
+
+class Step(tuple):
+    """The result of one update: `params, value, grads = step(...)`; `opt_state` goes into the next call."""
+
+    opt_state: PyTree
+
+    def __new__(cls, params: PyTree, value: Any, grads: PyTree, opt_state: PyTree):
+        new = super().__new__(cls, (params, value, grads))
+        new.opt_state = opt_state
+        return new
+
+    params = property(lambda self: self[0])
+    value = property(lambda self: self[1])
+    grads = property(lambda self: self[2])
+
+
+@near_keywords
+def step(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    optimizer: Any,
+    opt_state: PyTree = None,
+    key: Any = None,
+    precision: str = "float32",
+) -> Step:
+    """One update, with everything in sight: for teaching, for tests, and for loops of one's own.
+
+    Args:
+      loss, params, data, optimizer, key, precision: As for `fit`.
+      opt_state: The optimizer's state from the step before (`step(...).opt_state`); None starts afresh.
+
+    Returns:
+      (params after the update, the loss before it, its gradient before it), with `.opt_state`.
+
+    Raises:
+      ValueError, TypeError: As `fit`; also for an `opt_state` of another tree or shape.
+    """
+    problem = pose(
+        loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
+        validation=None, precision=precision,
+    )  # fmt: skip
+    if _tracing(jax.tree.leaves((problem, opt_state))):
+        return Step(*_step(convert_all(problem, _traced_precision(precision)), opt_state))
+    with precision_context(precision):
+        problem = problem._replace(params=as_params(resolve(problem.params)))
+        programs, leaves = prepare(problem, precision)
+        if programs.captured:
+            return Step(*_step(programs.ask(leaves), opt_state))
+        found = _step_program(programs.ask)(leaves, opt_state)
+        return Step(*jax.tree.map(np.asarray if precision == "float64" else lambda x: x, found))
+
+
+@functools.lru_cache(maxsize=64)
+def _step_program(ask: Callable) -> Callable:
+    return jax.jit(lambda leaves, opt_state: _step(ask(leaves), opt_state))
+
+
+def _step(problem: Problem, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyTree]:
+    method = method_of(problem.optimizer)
+    objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
+    if opt_state is None:
+        opt_state = method.init(objective, problem.params)
+    else:
+        _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), problem.params))
+    found = method.step(objective, problem.params, opt_state)
+    return found.params, found.loss, found.grads, found.memory
+
+
+def _check_opt_state(opt_state: PyTree, fresh: PyTree) -> None:
+    if jax.tree.structure(opt_state) != jax.tree.structure(fresh):
+        raise ValueError(
+            f"opt_state has the structure {jax.tree.structure(opt_state)}, but these params and this optimizer need "
+            f"{jax.tree.structure(fresh)}; pass the .opt_state of the step before, or None to start afresh"
+        )
+    for (path, have), want in zip(jax.tree_util.tree_leaves_with_path(opt_state), jax.tree.leaves(fresh), strict=True):
+        if jnp.shape(have) != want.shape:
+            raise ValueError(
+                f"{path_name('opt_state', path)} has shape {jnp.shape(have)}, but these params need {want.shape}; "
+                f"pass the .opt_state of the step before, or None to start afresh"
+            )

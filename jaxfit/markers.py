@@ -1,0 +1,383 @@
+"""Marks at the leaves of a problem: `Axis` sweeps a leaf, `Call` computes one. One reader finds them all.
+
+A problem is any pytree (params, hyperparameters, data, keys). `read(tree)` lists its axes in the order of first
+mention; `choose(tree, indices)` puts single values in their place; `lanes(tree)` takes a tree of traced axes apart into what
+all lanes share and what each owns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.datasets import as_key
+
+PyTree = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One dimension of a sweep, standing where a single value would stand.
+
+    Args:
+      name: The dimension's name in the results.
+      values: The values along it: numbers, an array whose first axis runs along the dimension, PRNG keys, or any
+        objects (optimizers, losses, whole params). Values may hold further axes.
+      labels: Names for the values in the results; the values themselves if they are plain numbers or strings.
+
+    Raises:
+      ValueError: If it is empty, a number in it is NaN, kinds are mixed, or labels are repeated or of another length.
+      TypeError: If the name is not a string.
+    """
+
+    name: str
+    values: Any
+    labels: Sequence[Any] | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"Axis: name is {self.name!r}, but a dimension needs a non-empty string as its name")
+        values = self.values
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+                raise TypeError(
+                    f"Axis {self.name!r}: values is {values!r}, but an axis takes a sequence: write [{values!r}]"
+                )
+            values = list(values)
+        if getattr(values, "shape", None) == ():
+            raise TypeError(
+                f"Axis {self.name!r}: values has no first axis to run along (shape ()); pass a list of values"
+            )
+        if len(values) == 0:
+            raise ValueError(f"Axis {self.name!r} is empty: give it at least one value")
+        if not is_array(values):
+            values = list(values)
+            if all(_is_number(v) for v in values):
+                kinds = {type(v) is bool or isinstance(v, np.bool_) for v in values}
+                if len(kinds) == 2:
+                    raise ValueError(_mixed(self.name, values))
+                values = np.asarray(values)
+            elif any(_is_number(v) or isinstance(v, str) for v in values) and len({_kind(v) for v in values}) > 1:
+                raise ValueError(_mixed(self.name, values))
+        if isinstance(values, np.ndarray) and values.dtype.kind in "fc" and values.ndim == 1:
+            bad = np.flatnonzero(np.isnan(values))
+            if bad.size:
+                raise ValueError(
+                    f"Axis {self.name!r}: value {bad[0]} is NaN ({bad.size} of {len(values)}); every value must be a number"
+                )
+        if isinstance(values, np.ndarray) and values.dtype.kind in "OSUMm":
+            values = list(values.tolist())
+            if any(not isinstance(v, str) for v in values) and len({_kind(v) for v in values}) > 1:
+                raise ValueError(_mixed(self.name, values))
+        object.__setattr__(self, "values", values)
+        if self.labels is not None:
+            labels = list(self.labels)
+            if len(labels) != len(values):
+                raise ValueError(
+                    f"Axis {self.name!r}: {len(labels)} labels for {len(values)} values; give one label a value"
+                )
+            for position, label in enumerate(labels):
+                if label in labels[:position]:
+                    raise ValueError(
+                        f"Axis {self.name!r}: label {position} ({label!r}) is a repetition; labels must differ"
+                    )
+            object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"Axis({self.name!r}, {len(self)} values)"
+
+
+class Call:
+    """A function run once per lane, in place of its result: `Call(init, key=seeds, width=widths)`.
+
+    Floats, arrays, keys and axes of them among the arguments are traced; integers, booleans, strings, None, functions
+    and tuples of such are static: parts of the program. An integer for an argument named `key` is a seed.
+
+    Raises:
+      TypeError: If `function` is not callable, or a static argument cannot be hashed.
+    """
+
+    def __init__(self, function: Callable, /, *args, **kwargs):
+        if not callable(function):
+            raise TypeError(
+                f"Call: function is {function!r}, which cannot be called; pass the function and its arguments apart: "
+                f"Call(init, key=0), not Call(init(key=0))"
+            )
+        self.function = function
+        self.args = tuple(_plain(a) for a in args)
+        self.kwargs = {name: seeds(value) if name == "key" else _plain(value) for name, value in kwargs.items()}
+        for name, value in self.given.items():
+            if is_static(value):
+                _check_hashable(function, name, value)
+
+    @property
+    def given(self) -> dict[int | str, Any]:
+        return dict(enumerate(self.args)) | self.kwargs
+
+    def __call__(self) -> Any:
+        return self.function(*resolve(self.args), **resolve(self.kwargs))
+
+    def __repr__(self) -> str:
+        given = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        return f"Call({', '.join([getattr(self.function, '__name__', repr(self.function)), *given])})"
+
+
+def is_static(value: Any) -> bool:
+    """Whether an argument is a part of the program (True) or a number that it works on (False)."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, (Axis, Place)))
+    return all(isinstance(x, (bool, int, str, np.bool_, np.integer)) or _is_function(x) for x in leaves)
+
+
+def _is_function(x: Any) -> bool:
+    return callable(x) and not isinstance(x, (Axis, jax.Array))
+
+
+def _check_hashable(function: Callable, name: Any, value: Any) -> None:
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{getattr(function, '__name__', function)}: argument {name!r} is {value!r}, a part of the program that "
+            f"cannot be hashed; use a tuple instead of a list, or floats if these are numbers to sweep"
+        ) from None
+
+
+def _flatten_call(call: Call):
+    traced = {name: value for name, value in call.given.items() if not is_static(value)}
+    static = tuple((name, value) for name, value in call.given.items() if name not in traced)
+    children = [(jax.tree_util.GetAttrKey(str(name)), value) for name, value in traced.items()]
+    return children, (call.function, tuple(traced), static)
+
+
+def _unflatten_call(aux, children) -> Call:
+    function, names, static = aux
+    given = dict(static) | dict(zip(names, children, strict=True))
+    call = object.__new__(Call)
+    call.function = function
+    call.args = tuple(given[i] for i in range(sum(isinstance(k, int) for k in given)))
+    call.kwargs = {k: v for k, v in given.items() if isinstance(k, str)}
+    return call
+
+
+jax.tree_util.register_pytree_with_keys(Call, _flatten_call, _unflatten_call)
+
+
+def resolve(tree: PyTree) -> PyTree:
+    """The tree with every `Call` in it replaced by its result."""
+    return jax.tree.map(lambda x: x() if isinstance(x, Call) else x, tree, is_leaf=lambda x: isinstance(x, Call))
+
+
+def holds_call(tree: PyTree) -> bool:
+    return any(isinstance(x, Call) for x in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Call)))
+
+
+def seeds(value: Any) -> Any:
+    """Seeds as keys: an integer, or an axis of integers, whose labels stay the integers."""
+    if isinstance(value, Axis):
+        if isinstance(value.values, np.ndarray) and value.values.ndim == 1:
+            keys = jax.numpy.stack([as_key(_plain(seed)) for seed in value.values])
+            return Axis(value.name, keys, value.labels if value.labels is not None else value.values.tolist())
+        return value
+    return as_key(value) if _is_number(value) else value
+
+
+class Mention(NamedTuple):
+    """One axis at one place of a problem."""
+
+    axis: Axis
+    path: str  # where it stands, for messages and coordinates
+    number: bool  # whether an integer here is a number (params, data) and not a part of the program
+
+
+def is_axis(x: Any) -> bool:
+    return isinstance(x, Axis)
+
+
+def mentions(tree: PyTree, *, path: str = "", number: bool = True) -> Iterator[Mention]:
+    """Every axis in the tree, in the order written; an axis before those inside its values."""
+    if isinstance(tree, Axis):
+        yield Mention(tree, path, number)
+        if not is_array(tree.values):
+            for i, value in enumerate(tree.values):
+                yield from mentions(value, path=f"{path}[{i}]", number=number)
+    else:
+        inside = number and not isinstance(tree, Call)
+        for name, child in _children(tree):
+            yield from mentions(child, path=".".join(part for part in (path, name) if part), number=inside)
+
+
+def _children(tree: PyTree) -> list[tuple[str, Any]]:
+    """The children of one node, by name; a mapping's in the order written, which JAX would sort."""
+    if isinstance(tree, Mapping):
+        return [(str(name), child) for name, child in tree.items()]
+    if isinstance(tree, Call):
+        return [(str(name), child) for name, child in tree.given.items() if not is_static(child)]
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
+    return [(jax.tree_util.keystr(path, simple=True), child) for path, child in pairs if path]
+
+
+class Dimension(NamedTuple):
+    """All that stands under one axis name."""
+
+    name: str
+    size: int
+    mentions: tuple[Mention, ...]
+
+    @property
+    def static(self) -> bool:
+        """Whether its values are parts of the program, so that each becomes a program of its own."""
+        return any(stacked(m) is None for m in self.mentions)
+
+
+RESERVED = ("loss", "status", "steps", "validation_loss", "step")
+
+
+def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> dict[str, Dimension]:
+    """The dimensions of a problem, in the order of first mention.
+
+    Args:
+      tree: What stands at each place ("params", "optimizer", ...).
+      static_places: Places where an integer is a part of the program, as it is inside any `Call`.
+
+    Raises:
+      ValueError: If one name has different lengths, or a name collides with a variable of the results.
+    """
+    found: dict[str, list[Mention]] = {}
+    for place, value in tree.items():
+        for mention in mentions(value, path=place, number=place not in static_places):
+            found.setdefault(mention.axis.name, []).append(mention)
+    for name, group in found.items():
+        if name in RESERVED or name.startswith(("params.", "history.")) or name == "params":
+            raise ValueError(
+                f"axis name {name!r} (at {group[0].path}) is also a variable of the results "
+                f"({', '.join(RESERVED)}, params.*, history.*); call the axis something else"
+            )
+        sizes = {len(m.axis) for m in group}
+        if len(sizes) > 1:
+            where = ", ".join(f"{m.path} has {len(m.axis)} values" for m in group)
+            raise ValueError(
+                f"axis {name!r} is used with different lengths: {where}. The same name moves its leaves together: "
+                f"give them equally many values, or different names to multiply them"
+            )
+    return {name: Dimension(name, len(group[0].axis), tuple(group)) for name, group in found.items()}
+
+
+def stacked(mention: Mention) -> PyTree | None:
+    """The values of a traced axis with a leading axis along the dimension; None if they are parts of the program."""
+    values = mention.axis.values
+    if is_array(values):
+        kind = getattr(values.dtype, "kind", "V")
+        return None if kind in "biu" and not mention.number else values
+    flat = [jax.tree.flatten(v, is_leaf=is_axis) for v in values]
+    if len({treedef for _, treedef in flat}) > 1 or any(
+        not is_array(x) and not _is_number(x) for row, _ in flat for x in row
+    ):
+        return None
+    columns = list(zip(*[row for row, _ in flat], strict=True))
+    if not columns or any(len({np.shape(x) for x in column}) > 1 for column in columns):
+        return None
+    if not mention.number and any(_is_integer(x) for column in columns for x in column):
+        return None
+    return jax.tree.unflatten(flat[0][1], [_stack(column) for column in columns])
+
+
+def choose(tree: PyTree, indices: Mapping[str, int]) -> PyTree:
+    """The tree with each axis named in `indices` replaced by its value there, also inside other axes' values."""
+
+    def pick(x):
+        if not isinstance(x, Axis):
+            return x
+        if x.name in indices:
+            return choose(_plain(x.values[indices[x.name]]), indices)
+        if is_array(x.values):
+            return x
+        return Axis(x.name, [choose(v, indices) for v in x.values], x.labels)
+
+    return jax.tree.map(pick, tree, is_leaf=is_axis)
+
+
+def lanes(tree: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
+    """A problem whose axes are all traced, taken apart.
+
+    Returns:
+      The tree with a `Place` at each axis, and by the key of the place the values with a leading axis. `fill` puts a
+      lane's own values in.
+    """
+    columns: dict[str, PyTree] = {}
+
+    def place(x):
+        if not isinstance(x, Axis):
+            return x
+        key = f"{x.name}/{len(columns)}"
+        columns[key] = stacked(Mention(x, key, True))
+        return Place(key)
+
+    return jax.tree.map(place, tree, is_leaf=is_axis), columns
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Place:
+    """Where a lane's own value goes."""
+
+    key: str
+
+    @property
+    def name(self) -> str:
+        return self.key.rsplit("/", 1)[0]
+
+
+def fill(tree: PyTree, values: Mapping[str, PyTree]) -> PyTree:
+    """The tree with every `Place` replaced by the value of its key."""
+    return jax.tree.map(
+        lambda x: values[x.key] if isinstance(x, Place) else x, tree, is_leaf=lambda x: isinstance(x, Place)
+    )
+
+
+def is_array(x: Any) -> bool:
+    return isinstance(x, (np.ndarray, np.generic, jax.Array)) and getattr(x, "dtype", None) != object
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (bool, int, float, np.number, np.bool_)) or (
+        is_array(x) and np.shape(x) == () and not _is_key(x)
+    )
+
+
+def _is_integer(x: Any) -> bool:
+    return isinstance(x, (bool, int)) or (is_array(x) and getattr(x.dtype, "kind", "V") in "biu")
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _plain(x: Any) -> Any:
+    """NumPy's integers and floats as Python's, so that equal settings are equal programs."""
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def _stack(column: Sequence) -> Any:
+    if all(isinstance(x, jax.Array) for x in column) and any(_is_key(x) for x in column):
+        return jax.numpy.stack(column)
+    return np.stack([np.asarray(x) for x in column])
+
+
+def _kind(x: Any) -> str:
+    return "number" if _is_number(x) else "text" if isinstance(x, str) else "object"
+
+
+def _mixed(name: str, values: Sequence) -> str:
+    kinds = [type(v).__name__ for v in values]
+    odd = next(i for i, kind in enumerate(kinds) if kind != kinds[0])
+    return (
+        f"Axis {name!r}: value {odd} is {values[odd]!r} ({kinds[odd]}), but value 0 is {values[0]!r} ({kinds[0]}); "
+        f"the values of one axis must be of one kind"
+    )

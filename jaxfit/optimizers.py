@@ -1,0 +1,280 @@
+"""Optimizers as values: any Optax factory with its hyperparameters as leaves, so that they can be swept and traced.
+
+The transformation is built inside the traced function: a new learning rate never recompiles.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxfit.markers import Axis, Call, is_array, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class Optimizer:
+    """An optimizer not yet built; make one with `optimizer` or a named function of this module.
+
+    Attributes:
+      call: The factory and its hyperparameters. Floats and arrays are leaves, which may be traced or hold an `Axis`;
+        integers, booleans, strings, None and functions are static.
+    """
+
+    call: Call
+
+    @property
+    def name(self) -> str:
+        if self.call.function is _ready:
+            return "optax"
+        return getattr(self.call.function, "__name__", type(self.call.function).__name__)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return self.call.kwargs
+
+    def build(self) -> Any:
+        """The transformation itself; call it inside the function that JAX traces."""
+        built = {k: v.build() if isinstance(v, Optimizer) else v for k, v in self.hyperparameters.items()}
+        return self.call.function(**resolve(built))
+
+    def __repr__(self) -> str:
+        if self.name == "optax":
+            return "an Optax transformation"
+        return f"{self.name}({', '.join(f'{k}={_show(v)}' for k, v in self.hyperparameters.items())})"
+
+
+jax.tree_util.register_pytree_with_keys(
+    Optimizer, lambda o: (((jax.tree_util.GetAttrKey(""), o.call),), None), lambda _, children: Optimizer(children[0])
+)
+
+
+def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
+    """An Optax factory with its hyperparameters: `optimizer(optax.adam, learning_rate=0.1)`.
+
+    Args:
+      factory: Any function that returns an `optax.GradientTransformation`; it runs inside the traced function, so a
+        function of your own may build a schedule from its arguments.
+      **hyperparameters: By keyword. A float is a leaf: it may be an `Axis`, and a new value never recompiles. A
+        schedule is passed as a function (static) or as `optimizer(optax.cosine_decay_schedule, init_value=...)`, whose
+        floats are then leaves too.
+
+    Raises:
+      TypeError: If the factory does not take a hyperparameter, lacks one, or a learning rate is not a number.
+      ValueError: If a learning rate is not positive and finite, or a momentum is outside [0, 1).
+    """
+    if not callable(factory):
+        raise TypeError(
+            f"optimizer: factory is {factory!r}, but it takes a function such as optax.adam; "
+            f"a transformation already built can be passed to fit and sweep as it is"
+        )
+    name = getattr(factory, "__name__", repr(factory))
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        signature = None
+    if signature is not None:
+        _check_names(name, signature, hyperparameters)
+    for key, value in hyperparameters.items():
+        check_hyperparameter(name, key, value)
+    return Optimizer(Call(factory, **hyperparameters))
+
+
+def as_optimizer(value: Any) -> Optimizer:
+    """The value itself, or a ready transformation as an `Optimizer`.
+
+    Raises:
+      TypeError: If it is neither.
+    """
+    if isinstance(value, Optimizer):
+        return value
+    if hasattr(value, "init") and hasattr(value, "update"):
+        return Optimizer(Call(_ready, transformation=value))
+    if isinstance(value, str):
+        near = difflib.get_close_matches(value, NAMES, n=3, cutoff=0.4)
+        raise TypeError(
+            f"optimizer is the text {value!r}; pass a value, such as jf.optimizers.{(near or ['adam'])[0]}(0.1)"
+            f" (there are: {', '.join(NAMES)})"
+        )
+    hint = f"call it: optimizer=jf.optimizer({getattr(value, '__name__', 'optax.adam')}, learning_rate=0.1)"
+    raise TypeError(
+        f"optimizer is {value!r}, but it must be jf.optimizer(optax.adam, learning_rate=0.1), a named one such as "
+        f"jf.optimizers.adam(0.1), or an Optax transformation" + (f"; {hint}" if callable(value) else "")
+    )
+
+
+def _ready(transformation):
+    return transformation
+
+
+def _check_names(name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
+    parameters = signature.parameters.values()
+    takes = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for key in given:
+            if key not in takes:
+                near = difflib.get_close_matches(key, takes, n=3, cutoff=0.4)
+                raise TypeError(
+                    f"{name} takes no hyperparameter {key!r}"
+                    + (f"; did you mean {' or '.join(near)}?" if near else "")
+                    + f" It takes {', '.join(takes) or 'none'}"
+                )
+    missing = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given
+    ]
+    if missing:
+        raise TypeError(f"{name} needs the hyperparameter {missing[0]!r}: write {missing[0]}=0.1")
+
+
+MOMENTA = ("momentum", "b1", "b2", "b3", "decay_rate_momentum")
+
+
+def check_hyperparameter(name: str, key: str, value: Any) -> None:
+    """Refuses numbers that no optimizer can work with. Tracers pass, and functions are checked where they are called.
+
+    Raises:
+      TypeError: If a learning rate or momentum is text or a boolean.
+      ValueError: If it is out of its range, or any hyperparameter is NaN.
+    """
+    if isinstance(value, Axis):
+        for position, item in enumerate(value.values):
+            check_hyperparameter(name, f"{key} (value {position} of axis {value.name!r})", item)
+        return
+    if isinstance(value, jax.core.Tracer) or isinstance(value, Optimizer):
+        return
+    bare = key.partition(" ")[0]
+    if bare == "learning_rate" and (isinstance(value, (str, bytes, bool, np.bool_)) or value is None):
+        raise TypeError(
+            f"{name}: {key} is {value!r} ({type(value).__name__}), but it must be a positive number or a schedule"
+        )
+    if bare in MOMENTA and isinstance(value, (str, bytes, bool)):
+        raise TypeError(f"{name}: {key} is {value!r} ({type(value).__name__}), but it must be a number in [0, 1)")
+    if not (isinstance(value, (int, float)) or is_array(value)) or isinstance(value, bool):
+        return
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "fiu":
+        return
+    if np.isnan(numbers).any():
+        raise ValueError(f"{name}: {key} is NaN; it must be a number")
+    if bare == "learning_rate" and not (np.isfinite(numbers).all() and (numbers > 0).all()):
+        raise ValueError(
+            f"{name}: {key} is {value}, but a learning rate must be positive and finite"
+            + ("; a negative one climbs" if (numbers < 0).any() else "")
+        )
+    if bare in MOMENTA and not ((numbers >= 0) & (numbers < 1)).all():
+        raise ValueError(f"{name}: {key} is {value}, but it must lie in [0, 1): 0 forgets at once, 1 never does")
+
+
+def _show(value: Any) -> str:
+    if is_array(value) and np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
+        return f"{float(value):.6g}"
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that were given: a default left to Optax stays a Python number, which keeps its bits."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def sgd(learning_rate: Any) -> Optimizer:
+    """Gradient descent: params - learning_rate * grads."""
+    return optimizer(optax.sgd, learning_rate=learning_rate)
+
+
+def momentum(learning_rate: Any, beta: Any = 0.9) -> Optimizer:
+    """Heavy ball: velocity = beta * velocity + grads; params - learning_rate * velocity. Polyak (1964)."""
+    check_hyperparameter("momentum", "momentum", beta)
+    return optimizer(optax.sgd, learning_rate=learning_rate, momentum=beta)
+
+
+def nesterov(learning_rate: Any, beta: Any = 0.9) -> Optimizer:
+    """Momentum that looks ahead: params - learning_rate * (grads + beta * velocity). Nesterov (1983)."""
+    return optimizer(optax.sgd, learning_rate=learning_rate, momentum=beta, nesterov=True)
+
+
+def adagrad(learning_rate: Any, *, eps: Any = None) -> Optimizer:
+    """Each gradient over the root of the sum of its squares so far. Duchi, Hazan and Singer (2011)."""
+    return optimizer(optax.adagrad, learning_rate=learning_rate, **_given(eps=eps))
+
+
+def adadelta(learning_rate: Any = 1.0, *, rho: Any = None, eps: Any = None) -> Optimizer:
+    """Each gradient scaled by the ratio of running sizes of past steps and gradients. Zeiler (2012)."""
+    return optimizer(optax.adadelta, learning_rate=learning_rate, **_given(rho=rho, eps=eps))
+
+
+def rmsprop(learning_rate: Any, *, decay: Any = None, eps: Any = None, momentum: Any = None) -> Optimizer:
+    """Each gradient over the root of a running mean of its squares. Hinton (2012), lecture 6e."""
+    return optimizer(optax.rmsprop, learning_rate=learning_rate, **_given(decay=decay, eps=eps, momentum=momentum))
+
+
+def adam(learning_rate: Any, *, b1: Any = None, b2: Any = None, eps: Any = None) -> Optimizer:
+    """A running mean of gradients over the root of one of squares, both corrected for their start. Kingma, Ba (2015)."""
+    return optimizer(optax.adam, learning_rate=learning_rate, **_given(b1=b1, b2=b2, eps=eps))
+
+
+def adamw(learning_rate: Any, *, weight_decay: Any = None, b1: Any = None, b2: Any = None) -> Optimizer:
+    """Adam with params shrunk apart from the gradient. Loshchilov and Hutter (2019)."""
+    return optimizer(optax.adamw, learning_rate=learning_rate, **_given(weight_decay=weight_decay, b1=b1, b2=b2))
+
+
+def nadam(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
+    """Adam with Nesterov's look ahead. Dozat (2016)."""
+    return optimizer(optax.nadam, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
+
+
+def adamax(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
+    """Adam with the largest recent gradient as its scale. Kingma and Ba (2015), section 7.1."""
+    return optimizer(optax.adamax, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
+
+
+def amsgrad(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
+    """Adam whose scale never shrinks. Reddi, Kale and Kumar (2018)."""
+    return optimizer(optax.amsgrad, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
+
+
+def adabelief(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
+    """Adam scaled by the surprise in the gradient instead of its size. Zhuang et al. (2020)."""
+    return optimizer(optax.adabelief, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
+
+
+def radam(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
+    """Adam that waits with its scale until the scale is known well enough. Liu et al. (2020)."""
+    return optimizer(optax.radam, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
+
+
+def yogi(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
+    """Adam whose scale moves by steps of bounded size. Zaheer et al. (2018)."""
+    return optimizer(optax.yogi, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
+
+
+def lion(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
+    """The sign of a running mean of gradients. Chen et al. (2023)."""
+    return optimizer(optax.lion, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
+
+
+def rprop(learning_rate: Any) -> Optimizer:
+    """The sign of each gradient, with a step that grows while the sign stays. Riedmiller and Braun (1993)."""
+    return optimizer(optax.rprop, learning_rate=learning_rate)
+
+
+NAMES = (
+    "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "nadam", "adamax", "amsgrad",
+    "adabelief", "radam", "yogi", "lion", "rprop",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    near = difflib.get_close_matches(name, NAMES, n=3, cutoff=0.4)
+    raise AttributeError(
+        f"jaxfit.optimizers has no {name!r}"
+        + (f"; did you mean {' or '.join(near)}?" if near and not name.startswith("_") else "")
+        + f" There are: {', '.join(NAMES)}; any other Optax factory goes through jf.optimizer(factory, ...)"
+    )

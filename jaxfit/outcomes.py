@@ -1,0 +1,157 @@
+"""What a finished run says to a person: the outcome, and the one thing to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfit.markers import is_array
+from jaxfit.problems import PRECISIONS, Status
+
+
+def growth_of(losses: np.ndarray) -> float | None:
+    """By how much the loss grew from step to step just before the end: the median of the last three ratios.
+
+    Args:
+      losses: (k,) at consecutive records; the infinite one at the end does not count.
+    """
+    losses = np.asarray(losses, np.float64)
+    losses = losses[np.isfinite(losses)][-4:]
+    if len(losses) < 2 or (losses <= 0).any():
+        return None
+    ratio = float(np.median(losses[1:] / losses[:-1]))
+    return ratio if ratio > 1 else None
+
+
+def limit_from_growth(optimizer: Any, growth: float) -> float | None:
+    """The learning rate at which growth would turn into decay, if the loss is quadratic along its steepest direction.
+
+    There the error is multiplied by -r in every step and the loss by r**2 = growth. With a = learning_rate * lambda_max:
+    gradient descent 1 - a = -r, stable while a < 2; heavy ball z**2 - (1 + b - a) z + b = 0 at z = -r, stable while
+    a < 2 (1 + b); Nesterov z**2 - (1 + b)(1 - a) z + b (1 - a) = 0, stable while a < 2 (1 + b) / (1 + 2 b).
+
+    Returns:
+      The limit, or None where no law is known (adaptive methods, schedules, transformations built elsewhere).
+    """
+    given = optimizer.hyperparameters
+    rate = given.get("learning_rate")
+    if optimizer.name != "sgd" or not _is_number(rate):
+        return None
+    b = float(given.get("momentum") or 0.0)
+    r = float(np.sqrt(growth))
+    if given.get("nesterov"):
+        a, stable = 1 + r**2 / ((1 + b) * r + b), 2 * (1 + b) / (1 + 2 * b)
+    else:
+        a, stable = (r + 1) * (r + b) / r, 2 * (1 + b)
+    return float(rate) * stable / a
+
+
+def round_down(x: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above x."""
+    power = 10.0 ** np.floor(np.log10(x))
+    return float(f"{next(m for m in (5, 2, 1) if m * power <= x * (1 + 1e-9)) * power:.0e}")
+
+
+def advice(fit: Any) -> str:
+    """One or two sentences: what happened, with numbers, and what to change."""
+    precision = fit.precision or "float32"
+    where = f"after {fit.steps:,} update{'s' * (fit.steps != 1)}"
+    if fit.status == Status.CONVERGED:
+        return f"a stop rule was met {where}."
+    if fit.status == Status.OUT_OF_STEPS:
+        return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
+    if fit.status == Status.NOT_RUN:
+        return "it has not finished; run it again to go on."
+    if fit.status == Status.NOT_FINITE:
+        what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
+        return (
+            f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that is not "
+            f"positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too){_overrun(fit)}"
+        )
+    overflowed = not np.isfinite(fit.loss)
+    seen = f"the loss overflowed {precision}" if overflowed else f"the loss stood at {fit.loss:.4g}, above its start"
+    if fit.steps == 0:
+        return f"{seen} at the start{_overrun(fit) or '; scale the data, or start elsewhere'}."
+    growth = _growth(fit)
+    if growth is None:
+        return f"{where} {seen}. Keep calm and lower the learning rate tenfold{_tenth(fit)}.{_overrun(fit)}"
+    grew = f"it grew {_fold(growth)} a step"
+    limit = limit_from_growth(fit.optimizer, growth) if fit.optimizer is not None else None
+    if limit is None:
+        return f"{where} {seen}; {grew}. Keep calm and lower the learning rate tenfold{_tenth(fit)}."
+    return (
+        f"{where} {seen}; {grew}, so the limit is near {limit:.2g}. "
+        f"Keep calm and lower the learning rate: try {round_down(limit / 2):g}."
+    )
+
+
+def _growth(fit: Any) -> float | None:
+    history = fit.history
+    if history is not None and "loss" in history and len(history.step) > 1 and history.step[1] == 1:
+        return growth_of(history.loss)
+    start = getattr(fit, "start_loss", None)
+    if start is None or not 0 < start < np.inf or fit.steps < 1:
+        return None
+    final = fit.loss if np.isfinite(fit.loss) else float(np.finfo(PRECISIONS[fit.precision or "float32"]).max)
+    ratio = (float(final) / float(start)) ** (1 / (fit.steps - 0.5 * np.isinf(fit.loss)))
+    return ratio if ratio > 1 else None
+
+
+def _pace(fit: Any) -> str:
+    history = fit.history
+    if history is None or "loss" not in history or len(history.loss) < 2:
+        return ""
+    first, last = float(history.loss[0]), float(history.loss[-1])
+    return f" (loss {first:.6g} at the start, {last:.6g} now)" if np.isfinite([first, last]).all() else ""
+
+
+def _tenth(fit: Any) -> str:
+    rate = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
+    return f": try {float(rate) / 10:.2g}" if _is_number(rate) else ""
+
+
+def _overrun(fit: Any) -> str:
+    return f"; {fit.note}" if fit.note else ""
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) or (is_array(x) and np.ndim(x) == 0 and not isinstance(x, jax.core.Tracer))
+
+
+def _fold(ratio: float) -> str:
+    return f"{ratio:,.0f}-fold" if ratio >= 10 else f"{ratio:.3g}-fold" if ratio >= 1.01 else f"{ratio:.6f}-fold"
+
+
+def summary(fit: Any) -> str:
+    """The outcome, the advice, the loss and the params, as `print(fit)` shows them."""
+    name = Status(fit.status).name.lower().replace("_", " ")
+    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}" + _beside(fit)]
+    pairs = jax.tree_util.tree_leaves_with_path(fit.params)
+    for i, (path, leaf) in enumerate(pairs[:12]):
+        label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+        lines.append(f"  {'params' if i == 0 else '      '}  {label} = {_numbers(leaf)}")
+    if len(pairs) > 12:
+        lines.append(f"          and {len(pairs) - 12} more leaves")
+    settings = [repr(fit.optimizer)] if fit.optimizer is not None else []
+    settings += [fit.precision] if fit.precision else []
+    settings += [f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in (fit.coords or {}).items()]
+    if settings:
+        lines.append(f"  with    {', '.join(settings)}")
+    if fit.note and fit.status not in (Status.NOT_FINITE, Status.DIVERGED):
+        lines.append(f"  note    {fit.note}")
+    return "\n".join(lines)
+
+
+def _beside(fit: Any) -> str:
+    return "" if fit.validation_loss is None else f"   validation {fit.validation_loss:.8g}"
+
+
+def _numbers(leaf: Any) -> str:
+    array = np.asarray(leaf)
+    if array.ndim == 0:
+        return f"{array:.6g}"
+    if array.size <= 6:
+        return np.array2string(array, precision=5, separator=", ")
+    return f"{'x'.join(map(str, array.shape))} numbers from {array.min():.4g} to {array.max():.4g}, mean {array.mean():.4g}"

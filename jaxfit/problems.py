@@ -1,0 +1,189 @@
+"""What is asked: a problem as one pytree, whose numbers are leaves and whose program is its structure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.markers import Axis
+
+PyTree = Any
+
+
+class Status(enum.IntEnum):
+    """How a run ended."""
+
+    NOT_RUN = 0  # while it moves: still running
+    CONVERGED = 1  # by a stop rule, and only by one
+    OUT_OF_STEPS = 2
+    DIVERGED = 3  # the loss became infinite, passed `loss_above`, or ended above its start
+    NOT_FINITE = 4  # the loss became NaN, or a gradient not finite
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When to stop before the steps run out. Which thresholds exist is part of the program; their values are data.
+
+    Attributes:
+      loss_below: CONVERGED where loss < loss_below.
+      gradient_norm_below: CONVERGED where the Euclidean norm of the gradient over all params is below it.
+      params_change_below: CONVERGED where the norm of the last update, over all params, is below it.
+      loss_above: DIVERGED where loss > loss_above.
+      patience: CONVERGED after this many records of the validation loss without a new lowest.
+
+    With mini-batches the rules see the loss and gradient of the step's batch.
+    """
+
+    loss_below: Any = None
+    gradient_norm_below: Any = None
+    params_change_below: Any = None
+    loss_above: Any = None
+    patience: Any = None
+
+    @property
+    def watches(self) -> bool:
+        """Whether any rule has to be looked at in every step."""
+        return any(value is not None for value in vars(self).values())
+
+
+jax.tree_util.register_dataclass(
+    Stop,
+    data_fields=["loss_below", "gradient_norm_below", "params_change_below", "loss_above", "patience"],
+    meta_fields=[],
+)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Record:
+    """What the history holds.
+
+    Attributes:
+      every: Steps between two records; step 0 is recorded.
+      what: Of "loss", "params", "gradient", "gradient_norm", "validation_loss", and functions f(params, *data) ->
+        scalar, which are recorded under their names.
+    """
+
+    every: int = 1
+    what: Sequence[str | Callable] = ("loss",)
+
+    WHAT = ("loss", "params", "gradient", "gradient_norm", "validation_loss")  # not a field: no annotation
+
+    def __post_init__(self):
+        every = whole("Record: every", self.every)
+        object.__setattr__(self, "every", every)
+        what = (self.what,) if isinstance(self.what, str) or callable(self.what) else tuple(self.what)
+        for item in what:
+            if not (callable(item) or item in Record.WHAT):
+                raise ValueError(
+                    f"Record: what has {item!r}, but takes {', '.join(map(repr, Record.WHAT))} "
+                    f"and functions f(params, *data) -> scalar"
+                )
+        object.__setattr__(self, "what", what)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(item if isinstance(item, str) else item.__name__ for item in self.what)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Random rows of the data for each step, drawn with fold_in(key, step).
+
+    Attributes:
+      size: Rows in a batch; 1 is single samples.
+      replace: False: every epoch is a fresh shuffle cut into batches, and the rows left over (fewer than `size`) sit
+        that epoch out. True: each row of each batch is drawn from all rows.
+    """
+
+    size: Any
+    replace: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.size, Axis):
+            object.__setattr__(self, "size", whole("Batches: size", self.size))
+        if not isinstance(self.replace, (bool, np.bool_)):
+            raise TypeError(f"Batches: replace is {self.replace!r}, but it must be True or False")
+
+
+def _flatten_batches(batches: Batches):
+    swept = isinstance(batches.size, Axis)
+    return ((batches.size,) if swept else ()), (None if swept else batches.size, batches.replace)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Batches,
+    lambda b: ([(jax.tree_util.GetAttrKey("size"), c) for c in _flatten_batches(b)[0]], _flatten_batches(b)[1]),
+    lambda aux, children: Batches(children[0] if children else aux[0], aux[1]),
+)
+
+
+class Problem(NamedTuple):
+    """All that a run needs. Everything but the leaves is part of the program."""
+
+    loss: Callable  # a pytree: jaxfit's own, or jax.tree_util.Partial around a plain function
+    params: PyTree  # the start
+    data: tuple
+    optimizer: Any
+    stop: Stop
+    record: Record
+    steps: Any  # () int32
+    batches: Batches | None = None
+    key: Any = None
+    validation: tuple | None = None
+
+
+def whole(name: str, value: Any, *, least: int = 1) -> int:
+    """A whole number from `least` to what int32 holds.
+
+    Raises:
+      ValueError: If it is anything else.
+    """
+    number = np.asarray(value) if isinstance(value, (int, float, np.number, np.ndarray)) else None
+    if isinstance(value, (bool, np.bool_)) or number is None or number.ndim or number.dtype.kind not in "iuf":
+        raise ValueError(f"{name} is {value!r}, but it must be a whole number, at least {least}")
+    if not float(number).is_integer() or number < least or number > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{name} is {value!r}, but it must be a whole number from {least} to {np.iinfo(np.int32).max:,}"
+        )
+    return int(number)
+
+
+PRECISIONS = {"float32": np.float32, "float64": np.float64}
+WIDTHS = {"float32": (np.dtype("float32"), np.dtype("int32")), "float64": (np.dtype("float64"), np.dtype("int64"))}
+
+
+def precision_context(precision: str) -> AbstractContextManager:
+    """JAX with 64-bit types for float64 and without them for float32, in this thread only."""
+    wide = precision == "float64"
+    return nullcontext() if jax.config.jax_enable_x64 == wide else jax.enable_x64(wide)
+
+
+def convert(x: Any, precision: str) -> Any:
+    """A number or array in the precision: a float takes it, integers, booleans and keys stay what they are.
+
+    A traced leaf stays traced, a JAX array of the right type stays where it is, all else becomes a NumPy array.
+    """
+    floating, whole_number = WIDTHS[precision]
+    if isinstance(x, jax.core.Tracer):
+        return x.astype(floating) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    if isinstance(x, jax.Array) and (jnp.issubdtype(x.dtype, jax.dtypes.extended) or x.dtype in (floating, bool)):
+        return x
+    host = np.asarray(x)
+    if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
+        return host.astype(whole_number)
+    if host.dtype.kind in "biu":
+        return host.astype(host.dtype.newbyteorder("="))
+    with np.errstate(over="ignore", under="ignore"):
+        return host.astype(floating)
+
+
+def convert_all(tree: PyTree, precision: str) -> PyTree:
+    return jax.tree.map(lambda x: convert(x, precision), tree)

@@ -1,0 +1,325 @@
+"""One step of a run, and its verdict: the only place where a gradient is taken for training.
+
+A run is `begin`, then `advance` until the status says how it ended. A method is `init` and `step`; the loop does not
+care whether it is a gradient transformation or something of second order. All functions are for one lane, and pure:
+`vmap` makes many of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxfit.losses import takes_key
+from jaxfit.markers import resolve
+from jaxfit.problems import Problem, Status, Stop
+
+PyTree = Any
+RUNNING = Status.NOT_RUN
+
+
+class Proposal(NamedTuple):
+    """What a method found at params, and where it would go."""
+
+    loss: Array  # () at the params it was asked about
+    grads: PyTree  # like params
+    params: PyTree  # after the step
+    memory: PyTree
+    converged: Array | bool = False  # () the method's own verdict on the params it was asked about
+
+
+class Method(Protocol):
+    """How to move. `objective` is a function of params alone."""
+
+    def init(self, objective: Callable, params: PyTree) -> PyTree: ...
+
+    def step(self, objective: Callable, params: PyTree, memory: PyTree) -> Proposal: ...
+
+
+class GradientMethod(NamedTuple):
+    """The usual method: a gradient, transformed by Optax, added to the params."""
+
+    transformation: optax.GradientTransformationExtraArgs
+
+    def init(self, objective: Callable, params: PyTree) -> PyTree:
+        return self.transformation.init(params)
+
+    def step(self, objective: Callable, params: PyTree, memory: PyTree) -> Proposal:
+        loss, grads = jax.value_and_grad(objective)(params)
+        updates, memory = self.transformation.update(grads, memory, params, value=loss, grad=grads, value_fn=objective)
+        return Proposal(loss, grads, optax.apply_updates(params, updates), memory)
+
+
+def method_of(optimizer: Any) -> Method:
+    """The method that an optimizer builds; a gradient transformation is wrapped."""
+    built = optimizer.build()
+    if hasattr(built, "update"):
+        return GradientMethod(optax.with_extra_args_support(built))
+    return built
+
+
+def watched(problem: Problem) -> bool:
+    """Whether the verdict is wanted in every step: there is a stop rule, or the method judges for itself."""
+    return problem.stop.watches or getattr(problem.optimizer.call.function, "judges", False)
+
+
+class State(NamedTuple):
+    """What a run carries from step to step."""
+
+    params: PyTree
+    memory: PyTree  # the method's own
+    order: Array | None  # (n,) this epoch's shuffle
+    start_loss: Array  # () of all the data
+    status: Array  # () int32; RUNNING while it moves
+    steps: Array  # () int32 updates made until it ended; kept only while watching
+    change: Array | None  # () norm of the last update
+    lowest: Array | None  # () validation loss
+    stale: Array | None  # () int32 records since the lowest
+
+
+def objective_of(problem: Problem, data: tuple, key: Array | None) -> Callable:
+    """The loss as a function of params alone."""
+    extra = {"key": key} if takes_key(problem.loss) else {}
+    return lambda params: problem.loss(params, *data, **extra)
+
+
+def step_key(problem: Problem, t: Array) -> Array | None:
+    return None if problem.key is None else jax.random.fold_in(problem.key, t)
+
+
+def rows_of(data: tuple) -> int:
+    return next(np.shape(x)[0] for x in jax.tree.leaves(data) if np.ndim(x))
+
+
+def draw(problem: Problem, order: Array | None, t: Array) -> tuple[tuple, Array | None]:
+    """The data of step `t`, and the epoch's shuffle."""
+    batches = problem.batches
+    if batches is None:
+        return problem.data, order
+    n = rows_of(problem.data)
+    key = jax.random.fold_in(step_key(problem, t), 0)  # the loss gets the step's key itself
+    if batches.replace:
+        picked = jax.random.randint(key, (batches.size,), 0, n)
+    else:
+        per_epoch = n // batches.size
+        order = jax.lax.cond(t % per_epoch == 0, lambda: jax.random.permutation(key, n).astype(np.int32), lambda: order)
+        picked = jax.lax.dynamic_slice(order, (t % per_epoch * batches.size,), (batches.size,))
+    return jax.tree.map(lambda x: x[picked] if np.ndim(x) else x, problem.data), order
+
+
+def begin(problem: Problem) -> State:
+    """The state before the first step."""
+    params = resolve(problem.params)
+    loss = full_loss(problem, params, jnp.int32(0))
+    n, batches, stop = 0, problem.batches, problem.stop
+    if batches is not None:
+        n = rows_of(problem.data)
+    objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
+    return State(
+        params=params,
+        memory=method_of(problem.optimizer).init(objective, params),
+        order=jnp.arange(n, dtype=np.int32) if batches is not None and not batches.replace else None,
+        start_loss=loss,
+        status=jnp.int32(RUNNING),
+        steps=jnp.int32(0),
+        change=None if stop.params_change_below is None else jnp.full_like(loss, jnp.inf),
+        lowest=None if stop.patience is None else jnp.full_like(loss, jnp.inf),
+        stale=None if stop.patience is None else jnp.int32(0),
+    )
+
+
+def full_loss(problem: Problem, params: PyTree, t: Array) -> Array:
+    """The loss of all the data."""
+    return objective_of(problem, problem.data, step_key(problem, t))(params)
+
+
+def validation_loss(problem: Problem, params: PyTree, t: Array) -> Array:
+    return objective_of(problem, problem.validation, step_key(problem, t))(params)
+
+
+def propose(problem: Problem, state: State, t: Array) -> tuple[Proposal, State]:
+    """What the method would do at step `t`, and the state with this epoch's shuffle."""
+    data, order = draw(problem, state.order, t)
+    objective = objective_of(problem, data, step_key(problem, t))
+    proposal = method_of(problem.optimizer).step(objective, state.params, state.memory)
+    return proposal, state._replace(order=order)
+
+
+def move(problem: Problem, state: State, t: Array) -> tuple[State, Proposal]:
+    """One update, without looking at where it leads."""
+    proposal, state = propose(problem, state, t)
+    return state._replace(params=proposal.params, memory=proposal.memory), proposal
+
+
+def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = True) -> tuple[State, Proposal]:
+    """One update, unless the run has ended, or ends at these params by the verdict on them."""
+    proposal, state = propose(problem, state, t)
+    running = state.status == RUNNING
+    if problem.stop.patience is not None and recorded is not False:
+        value = validation_loss(problem, state.params, t)
+        better, counts = value < state.lowest, running & recorded
+        state = state._replace(
+            lowest=jnp.where(counts & better, value, state.lowest),
+            stale=jnp.where(counts, jnp.where(better, 0, state.stale + 1), state.stale),
+        )
+    status = jnp.where(running, judge(problem.stop, state, t, proposal), state.status)
+    goes = status == RUNNING
+    params = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposal.params, state.params)
+    change = state.change
+    if change is not None:
+        change = jnp.where(goes, norm(jax.tree.map(jnp.subtract, params, state.params)), change)
+    state = state._replace(
+        params=params, memory=proposal.memory, status=status, change=change, steps=state.steps + goes
+    )
+    return state, proposal
+
+
+def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
+    """The status at the params of the proposal; RUNNING to go on. Trouble comes before success."""
+    loss = proposal.loss
+    converged = jnp.asarray(proposal.converged)
+    if stop.loss_below is not None:
+        converged |= loss < stop.loss_below
+    if stop.gradient_norm_below is not None:
+        converged |= norm(proposal.grads) < stop.gradient_norm_below
+    if stop.params_change_below is not None:
+        converged |= (state.change < stop.params_change_below) & (t > 0)
+    if stop.patience is not None:
+        converged |= state.stale >= stop.patience
+    diverged = jnp.isinf(loss)
+    if stop.loss_above is not None:
+        diverged |= loss > stop.loss_above
+    status = jnp.where(converged, Status.CONVERGED, RUNNING)
+    status = jnp.where(diverged, Status.DIVERGED, jnp.where(finite(proposal.grads), status, Status.NOT_FINITE))
+    return jnp.where(jnp.isnan(loss), Status.NOT_FINITE, status).astype(np.int32)
+
+
+class End(NamedTuple):
+    """What is known at the params where a stretch of updates led."""
+
+    loss: Array  # () of all the data
+    validation_loss: Array | None  # ()
+    row: dict[str, PyTree]  # a record
+
+
+def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
+    """The verdict at step `t` without an update; a run that is out of steps ends here."""
+    proposal, _ = propose(problem, state, t)
+    running = state.status == RUNNING
+    verdict = judge(problem.stop, state, t, proposal)
+    verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), jnp.int32(Status.NOT_FINITE), verdict)
+    final = full_loss(problem, state.params, t) if problem.batches is not None else proposal.loss
+    rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(final), jnp.abs(state.start_loss))
+    spent = jnp.where(final > state.start_loss + rounding, Status.DIVERGED, Status.OUT_OF_STEPS)
+    verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), spent, verdict)
+    status = jnp.where(running, verdict, state.status).astype(np.int32)
+    validation = validation_loss(problem, state.params, t) if problem.validation is not None else None
+    end = End(final, validation, row(problem, state, t, proposal))
+    return state._replace(status=status, steps=jnp.where(running, t, state.steps)), end
+
+
+def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
+    """One record: what the history holds of step `t`, whose proposal was made at `state.params`."""
+    rows = {}
+    for name, item in zip(problem.record.names, problem.record.what, strict=True):
+        if name == "loss":
+            rows[name] = proposal.loss
+        elif name == "params":
+            rows[name] = state.params
+        elif name == "gradient":
+            rows[name] = proposal.grads
+        elif name == "gradient_norm":
+            rows[name] = norm(proposal.grads)
+        elif name == "validation_loss":
+            rows[name] = validation_loss(problem, state.params, t)
+        else:
+            rows[name] = jnp.asarray(item(state.params, *problem.data), proposal.loss.dtype)
+    return rows
+
+
+def advance(
+    problem: Problem, state: State, t: Array, count: Array, *, capacity: int, watching: bool, alone: bool = False
+) -> tuple[State, dict[str, PyTree], End]:
+    """At most `count` updates from step `t`, and a look at where they led.
+
+    Args:
+      problem: Of one lane.
+      state: At step `t`, a multiple of the stride.
+      t: () int32.
+      count: () int32, at most capacity * stride.
+      capacity: Rows to keep, and one more; the record of step t + k * stride is row k.
+      watching: Judge every step (a run that ends stays where it ended) instead of the last one only.
+      alone: Not under vmap, so that the loop itself may end with the run.
+
+    Returns:
+      The state, the rows (those beyond the run's end are not meant), and what is known at the end. If `count` is a
+      multiple of the stride, the row after the last is the record at step t + count.
+    """
+    every = problem.record.every
+    blocks = (count + every - 1) // every
+
+    def step(state, k, recorded):
+        return watch(problem, state, k, recorded=recorded) if watching else move(problem, state, k)
+
+    def block(carry):  # one record and `every` updates
+        i, state, rows = carry
+        first = t + i * every
+        new, proposal = step(state, first, True)
+        if rows:
+            rows = jax.tree.map(lambda all, one: all.at[i].set(one), rows, row(problem, state, first, proposal))
+        if every > 1:
+            last = jnp.minimum(first + every, t + count)
+            new = jax.lax.fori_loop(first + 1, last, lambda k, s: step(s, k, False)[0], new)
+        return i + 1, new, rows
+
+    def goes_on(carry):
+        i, state, _ = carry
+        return (i < blocks) & (state.status == RUNNING) if watching and alone else i < blocks
+
+    shapes = jax.eval_shape(lambda s: row(problem, s, t, propose(problem, s, t)[0]), state)
+    rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
+    i, state, rows = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, rows))
+    running = state.status == RUNNING
+    state, end = look(problem, state, t + count)
+    at = jnp.where(running & (count % every == 0), blocks, capacity + 1)  # out of range: nowhere
+    rows = jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), rows, end.row)
+    return state, rows, end
+
+
+def unrolled(problem: Problem, steps: int) -> tuple[State, dict[str, PyTree], End]:
+    """A whole run as one masked scan, which reverse-mode differentiation can go through; rows are NaN after its end."""
+    every = problem.record.every
+
+    def body(state, t):
+        new, proposal = watch(problem, state, t, recorded=t % every == 0)
+        return new, blank_unless(state.status == RUNNING, row(problem, state, t, proposal))
+
+    state, rows = jax.lax.scan(body, begin(problem), jnp.arange(steps, dtype=np.int32))
+    running = state.status == RUNNING
+    state, end = look(problem, state, jnp.int32(steps))
+    rows = jax.tree.map(lambda x: x[::every], rows)
+    if steps % every == 0:
+        last = blank_unless(running, end.row)
+        rows = jax.tree.map(lambda all, one: jnp.concatenate([all, one[None]]), rows, last)
+    return state, rows, end
+
+
+def blank_unless(condition: Array, rows: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.where(condition, x, jnp.nan), rows)
+
+
+def norm(tree: PyTree) -> Array:
+    """Euclidean norm over all leaves."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+
+
+def finite(tree: PyTree) -> Array:
+    """Whether every number in the tree is finite."""
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    return jnp.stack(checks).all() if checks else jnp.asarray(True)

@@ -1,0 +1,202 @@
+"""What tracing a loss reveals, before anything compiles: its shape, its purity, what it captured, what cannot move.
+
+Errors that JAX explains at length become one line about the user's own line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.checks import path_name
+from jaxfit.losses import takes_key
+from jaxfit.markers import is_array
+from jaxfit.problems import Problem
+
+
+def inspect_loss(problem: Problem) -> bool:
+    """Traces the loss of one lane, and refuses one that cannot be trained; warns of leaves that cannot move.
+
+    Returns:
+      Whether the loss captured a tracer of a trace that is still going on.
+
+    Raises:
+      TypeError: If the loss is not scalar, not floating, not pure, or cannot be traced (naming the line).
+      ValueError: If shapes do not fit, or it captured a tracer of a trace that has ended.
+    """
+    loss, params, data = problem.loss, problem.params, problem.data
+    key = problem.key if takes_key(loss) else None
+    numbers, program = jax.tree.flatten(loss)
+    arguments = (params, data, key, numbers)
+
+    def call(params, data, key, numbers):
+        return jax.tree.unflatten(program, numbers)(params, *data, **({} if key is None else {"key": key}))
+
+    _check_signature(loss, data)
+    jaxpr, result = _traced(call, arguments)
+    _check_scalar(result)
+    captured = [x for x in jaxpr.consts if isinstance(x, jax.core.Tracer)]
+    for tracer in captured:
+        _check_alive(tracer)
+    if not captured:
+        _check_pure(call, arguments, jaxpr)
+        _warn_unmoved(call, arguments)
+    return bool(captured)
+
+
+def _check_signature(loss: Callable, data: tuple) -> None:
+    try:
+        parameters = [p for p in inspect.signature(loss).parameters.values() if p.name != "key"]
+    except (TypeError, ValueError):
+        return
+    takes = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    least = sum(p.default is p.empty for p in takes)
+    most = np.inf if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(takes)
+    if not least <= 1 + len(data) <= most:
+        raise TypeError(
+            f"the loss takes ({', '.join(p.name for p in takes)}), but data has {len(data)} item{'s' * (len(data) != 1)}; "
+            f"data is the tuple handed to the loss after params"
+        )
+
+
+def _traced(call: Callable, arguments: tuple) -> tuple[Any, Any]:
+    try:
+        return jax.make_jaxpr(call, return_shape=True)(*arguments)
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"{users_line(error)} hands a traced value to NumPy, which cannot be differentiated or compiled; "
+            f"use jax.numpy there (jnp.sin instead of np.sin)"
+        ) from error
+    except jax.errors.TracerBoolConversionError as error:
+        raise TypeError(
+            f"{users_line(error)} decides by a traced value, whose number is not known yet; "
+            f"use jnp.where(condition, a, b) instead of `if`, `and`, `or`, `min` or `max`"
+        ) from error
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
+        raise TypeError(
+            f"{users_line(error)} needs the number of a traced value, which is not known yet (float(), int(), range() or "
+            f"an index); compute with jnp arrays instead"
+        ) from error
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(_leaked(users_line(error))) from error
+    except (TypeError, ValueError) as error:
+        data = jax.tree_util.tree_leaves_with_path(arguments[1])
+        lengths = {path_name("data", path): x.shape for path, x in data if x.shape}
+        if len({shape[0] for shape in lengths.values()}) > 1 and "shape" in str(error):
+            raise ValueError(
+                f"data differ in length, and the loss cannot combine them: "
+                f"{', '.join(f'{name} has shape {shape}' for name, shape in lengths.items())}; give every array one entry "
+                f"per data point ({str(error).splitlines()[0]})"
+            ) from error
+        raise
+
+
+def users_line(error: BaseException) -> str:
+    """Where in the user's own code an error was raised: the last frame outside of this package and the libraries."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "site-packages" not in frame.filename and not frame.filename.startswith(here) and frame.lineno:
+            code = (frame.line or linecache.getline(frame.filename, frame.lineno)).strip()
+            place = f"{os.path.basename(frame.filename)}, line {frame.lineno},"
+            return f"{place} `{code}`" if code else f"{place} in {frame.name},"
+    return "the loss"
+
+
+def _leaked(where: str) -> str:
+    return (
+        f"{where} uses a value that leaked out of a jax.jit, jax.grad or jax.vmap that has ended (a tracer kept in a "
+        f"list, a global or a closure); return such values from the transformed function, and pass them as data"
+    )
+
+
+def _check_alive(tracer: Any) -> None:
+    try:
+        jnp.add(tracer, 0)
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(_leaked("the loss")) from error
+
+
+def _check_scalar(result: Any) -> None:
+    if not hasattr(result, "shape"):
+        raise TypeError(
+            f"the loss returned a {type(result).__name__}, but it must return one scalar; return the number alone"
+        )
+    if result.shape != ():
+        raise TypeError(
+            f"the loss returned an array of shape {result.shape} and dtype {result.dtype}, but it must return a scalar; "
+            f"reduce it, with jnp.mean for instance"
+        )
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(
+            f"the loss returned a scalar of dtype {result.dtype}, but it must be a float: nothing else has a gradient"
+        )
+
+
+def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
+    """Two traces of a pure function are the same program with the same constants."""
+    again = jax.make_jaxpr(lambda *a: call(*a))(*arguments)
+    if str(first) == str(again) and all(map(_same, first.consts, again.consts)):
+        return
+    lines = (j.pretty_print(source_info=True, use_color=False).splitlines() for j in (first.jaxpr, again.jaxpr))
+    line = next((a for a, b in zip(*lines, strict=False) if a != b), "")
+    where = f" (at {os.path.basename(line.rsplit('#', 1)[-1].strip())})" if "#" in line else ""
+    raise TypeError(
+        f"the loss is not pure: two evaluations of the same input gave different programs{where}; draw random numbers "
+        f"with jax.random from an argument named `key`, and keep no state outside of the arguments"
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not is_array(a) or jnp.issubdtype(a.dtype, jax.dtypes.extended):
+        return True
+    return a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind == "f")
+
+
+def _warn_unmoved(call: Callable, arguments: tuple) -> None:
+    """Warns of leaves whose gradient is zero whatever the numbers: found in the program, not in its values."""
+    jaxpr = jax.make_jaxpr(jax.grad(call))(*arguments)
+    moved = depends(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.invars))
+    if all(moved):
+        return
+    grads = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *(_filler(x) for x in jax.tree.leaves(arguments)))
+    names = [path_name("params", path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments[0])]
+    still = [n for n, yes, g in zip(names, moved, grads, strict=True) if not yes and not np.any(np.asarray(g))]
+    if still:
+        warnings.warn(
+            f"the loss does not depend on {', '.join(still)} in a differentiable way: the gradient there is identically "
+            f"zero, so {'it' if len(still) == 1 else 'they'} will not move (a leaf that is unused, or used only through "
+            f"round, argmax, a comparison or stop_gradient)",
+            stacklevel=6,
+        )
+
+
+def _filler(x: jax.ShapeDtypeStruct) -> Any:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0) if not x.shape else jax.random.split(jax.random.key(0), x.shape)
+    return jnp.ones(x.shape, x.dtype)
+
+
+def depends(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
+    """For each output of a jaxpr, whether it may depend on any of the chosen inputs. Inner `jit`s are followed."""
+    reached = {v for v, yes in zip(jaxpr.invars, inputs, strict=True) if yes}
+    for equation in jaxpr.eqns:
+        chosen = [not isinstance(v, jex.Literal) and v in reached for v in equation.invars]
+        if not any(chosen):
+            continue
+        inner = equation.params.get("jaxpr")
+        if equation.primitive.name in ("jit", "pjit") and hasattr(inner, "jaxpr"):
+            outputs = depends(inner.jaxpr, chosen)
+        else:
+            outputs = [True] * len(equation.outvars)
+        reached.update(v for v, yes in zip(equation.outvars, outputs, strict=True) if yes)
+    return [not isinstance(v, jex.Literal) and v in reached for v in jaxpr.outvars]
