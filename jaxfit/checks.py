@@ -6,9 +6,9 @@ numbers of a run is a `Status`.
 
 from __future__ import annotations
 
-import difflib
-import functools
 import inspect
+import os
+import reprlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.datasets import as_key
-from jaxfit.losses import data_names, takes_key
-from jaxfit.markers import Axis, Call, is_array, is_axis, seeds
+from jaxfit.losses import CrossEntropy, Residual, Sum, data_names, takes_key
+from jaxfit.markers import Axis, Call, is_array, is_axis, is_key, seeds
 from jaxfit.optimizers import Optimizer, as_optimizer
 from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
 
@@ -38,14 +38,17 @@ def pose(
     batches: Batches | None, key: Any, validation: Any, precision: str,
 ) -> Problem:  # fmt: skip
     """The arguments of a run as a checked problem, its numbers still as the user gave them; axes may stand anywhere."""
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
     if not (callable(loss) or is_axis(loss)):
-        raise TypeError(f"loss is {loss!r}, but it must be a function loss(params, *data) -> scalar")
+        raise TypeError(
+            f"loss is {reprlib.repr(loss)}, but it must be a function loss(params, *data) -> scalar, such as "
+            f"jf.losses.mse(model)"
+        )
     if not isinstance(record, Record):
-        raise TypeError(f"record is {record!r}, but it must be jf.Record(every=..., what=(...))")
+        raise TypeError(f"record is {record!r}, but it must be jf.Record(every=1, what=('loss',))")
     if batches is not None and not isinstance(batches, Batches):
-        raise TypeError(f"batches is {batches!r}, but it must be jf.Batches(size={batches!r})")
+        raise TypeError(f"batches is {batches!r}, but it must be a value such as jf.Batches(size=32)")
     data = as_data(data)
     example = loss.values[0] if is_axis(loss) else loss
     own = hasattr(example, "data_names")
@@ -56,11 +59,13 @@ def pose(
     elif "validation_loss" in record.what:
         raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')
     check_stop(stop, precision=precision, validation=validation)
+    optimizer = _each(as_optimizer, optimizer)
+    _each(lambda one: check_rate(one, precision), optimizer)
     problem = Problem(
         loss=_each(as_loss, loss),
-        params=as_params(params),
+        params=as_params(params, precision=precision),
         data=data,
-        optimizer=_each(as_optimizer, optimizer),
+        optimizer=optimizer,
         stop=stop,
         record=record,
         steps=np.int32(whole("steps", steps)),
@@ -87,23 +92,13 @@ def _as_keys(key: Any) -> Any:
     return seeds(key) if is_axis(key) else None if key is None else as_key(key)
 
 
-def near_keywords(function: Callable) -> Callable:
-    """Lets a function answer an unknown keyword with those that resemble it."""
-    takes = list(inspect.signature(function).parameters)
-
-    @functools.wraps(function)
-    def checked(*args, **kwargs):
-        for name in kwargs:
-            if name not in takes:
-                near = difflib.get_close_matches(name, takes, n=3, cutoff=0.4)
-                raise TypeError(
-                    f"{function.__name__} has no argument {name!r}"
-                    + (f"; did you mean {' or '.join(near)}?" if near else "")
-                    + f" It takes {', '.join(takes)}"
-                )
-        return function(*args, **kwargs)
-
-    return checked
+def warn(message: str) -> None:
+    """A warning that points at the caller's own line."""
+    here = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(here):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 # Data
@@ -122,13 +117,25 @@ def as_data(data: Any, name: str = "data") -> tuple:
             f"write {name}=(x, y), or ({name},) if the loss takes one array"
         )
     if not isinstance(data, (tuple, list)):
-        raise TypeError(f"{name} is {data!r}, but it is the tuple handed to the loss after params: write {name}=(x, y)")
+        raise TypeError(
+            f"{name} is {reprlib.repr(data)} ({type(data).__name__}), but it is the tuple handed to the loss after params: "
+            f"write {name}=(x, y)"
+        )
     return tuple(_as_item(item, f"{name}[{i}]") for i, item in enumerate(data))
 
 
 def _as_item(item: Any, name: str) -> Any:
-    if isinstance(item, Axis) or isinstance(item, jax.Array):
+    if isinstance(item, Axis):
         return item
+    if isinstance(item, jax.Array):
+        return item if is_key(item) else _numeric(item, name)
+    if isinstance(item, Call):
+        raise TypeError(f"{name} is {item!r}, but a Call stands for params; call the function itself to make data")
+    if isinstance(item, np.ma.MaskedArray) and np.ma.getmaskarray(item).any():
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost; pass the mask as data, (x, y, ~y.mask), to a loss made "
+            f"with masked=True"
+        )
     if isinstance(item, Mapping):
         return {key: _as_item(value, f"{name}[{key!r}]") for key, value in item.items()}
     if isinstance(item, (list, tuple)) and any(is_array(x) and np.ndim(x) or is_axis(x) for x in item):
@@ -145,7 +152,7 @@ def _as_item(item: Any, name: str) -> Any:
     return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p)), item)
 
 
-def _numeric(array: np.ndarray, name: str) -> np.ndarray:
+def _numeric(array: Any, name: str) -> Any:
     if array.dtype.kind in "OSUMmV" and not jnp.issubdtype(array.dtype, jnp.floating):
         what = {"U": "text", "S": "bytes", "O": "objects", "M": "dates", "m": "time spans"}.get(
             array.dtype.kind, "records"
@@ -183,6 +190,11 @@ def check_data(
         raise ValueError(f"{name}[2] (where) is False everywhere, so there are no data; mark at least one row True")
     lengths = {}
     for i, item in enumerate(data):
+        if _takes_arrays(loss) and not (is_array(item) or is_axis(item)):
+            raise TypeError(
+                f"{name}[{i}]{f' ({names[i]})' if i < len(names) else ''} is a {type(item).__name__} of arrays, but {loss} "
+                f"takes one array there; join them with np.stack, or write a loss(params, *data) of your own"
+            )
         for path, leaf in jax.tree_util.tree_flatten_with_path(item, is_leaf=is_axis)[0]:
             label = path_name(f"{name}[{i}]", path) + (f" ({names[i]})" if i < len(names) else "")
             swept = isinstance(leaf, Axis)
@@ -194,7 +206,7 @@ def check_data(
                 raise ValueError(f"{label} has shape {np.shape(values)}, so there are no data; give at least one point")
             if shape:
                 lengths[label] = shape
-            if not isinstance(values, jax.core.Tracer):
+            if not isinstance(values, jax.core.Tracer) and not is_key(values):
                 _check_numbers(label, np.asarray(values), precision, where if i < 2 else None)
     if rows and len({shape[0] for shape in lengths.values()}) > 1:
         raise ValueError(
@@ -203,6 +215,11 @@ def check_data(
         )
     if rows and not lengths:
         raise ValueError(f"{name} holds no array, so there are no points; pass {name}=(x, y)")
+
+
+def _takes_arrays(loss: Callable) -> bool:
+    terms = loss.terms if isinstance(loss, Sum) else (loss,)
+    return any(isinstance(term, (Residual, CrossEntropy)) for term in terms)
 
 
 def _axis_array(axis: Axis, label: str) -> np.ndarray:
@@ -224,7 +241,7 @@ def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any) -
                 f"{label} has whole numbers up to {int(np.abs(values.astype(object)).max()):,}, which do not fit the "
                 f'{limit.bits}-bit integers of {precision}; convert them with .astype(float), or use precision="float64"'
             )
-    if values.dtype.kind != "f":
+    if not jnp.issubdtype(values.dtype, jnp.floating):
         return
     bad = ~np.isfinite(values)
     if where is not None and not isinstance(where, jax.core.Tracer):
@@ -259,11 +276,11 @@ def beyond_range(data: tuple, precision: str) -> str | None:
 # Params
 
 
-def as_params(params: PyTree, *, root: str = "params") -> PyTree:
+def as_params(params: PyTree, *, root: str = "params", precision: str = "float64") -> PyTree:
     """The params with whole scalars made floats; axes and calls stay.
 
     Raises:
-      ValueError: If there is no leaf, or one is not finite.
+      ValueError: If there is no leaf, or one is not finite, or not in the precision.
       TypeError: If a leaf is text, a PRNG key, complex, half precision, or an array of integers.
     """
 
@@ -274,15 +291,17 @@ def as_params(params: PyTree, *, root: str = "params") -> PyTree:
         if isinstance(x, Axis):
             if is_array(x.values):
                 return Axis(x.name, check(name + f" (axis {x.name!r})", x.values, swept=True), x.labels)
-            return Axis(x.name, [as_params(v, root=f"{name}[{i}]") for i, v in enumerate(x.values)], x.labels)
+            return Axis(x.name, [as_params(v, root=f"{name}[{i}]", precision=precision) for i, v in enumerate(x.values)], x.labels)
         return check(name, x)
 
     def check(name, x, swept=False):
         if isinstance(x, (str, bytes)):
-            raise TypeError(f"{name} is the text {x!r}, but params are numbers")
+            raise TypeError(
+                f"{name} is the text {x!r}, but params are numbers; keep settings out of them, in the model itself"
+            )
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             raise TypeError(
-                f"{name} is a PRNG key, but params are numbers; run the initializer: jf.Call(init, key=key)"
+                f"{name} is a PRNG key, but params are numbers; run the initializer with it: jf.Call(init, key=key)"
             )
         if isinstance(x, jax.core.Tracer):
             dtype, shape = x.dtype, x.shape
@@ -290,7 +309,10 @@ def as_params(params: PyTree, *, root: str = "params") -> PyTree:
             array = np.asarray(x)
             dtype, shape = array.dtype, array.shape
         if dtype == object or dtype.kind in "USMm":
-            raise TypeError(f"{name} is {x!r} ({type(x).__name__}), but params are numbers or arrays of them")
+            raise TypeError(
+                f"{name} is {reprlib.repr(x)} ({type(x).__name__}), but params are numbers or arrays of them; convert it "
+                f"with np.asarray(x, float), or keep it in the model"
+            )
         if dtype.kind == "c":
             raise TypeError(f"{name} is complex, but params are real; use two leaves for its real and imaginary part")
         if dtype == bool:
@@ -309,46 +331,66 @@ def as_params(params: PyTree, *, root: str = "params") -> PyTree:
                 f"{name} is {dtype}, but runs are made in float32 or float64; convert it with .astype('float32')"
             )
         if not isinstance(x, jax.core.Tracer):
-            bad = ~np.isfinite(np.asarray(x))
+            numbers = np.asarray(x)
+            bad = ~(np.abs(numbers) <= np.finfo(PRECISIONS[precision]).max)
             if bad.any():
                 first = tuple(int(i) for i in np.argwhere(bad)[0])
                 at = f" at index {first[0] if len(first) == 1 else first}" if first else ""
-                raise ValueError(f"{name} is {np.asarray(x)[first]}{at}, but a run must start from finite numbers")
+                large = np.isfinite(numbers[first])
+                raise ValueError(
+                    f"{name} is {numbers[first]}{at}, "
+                    + (f"too large for {precision}; " if large else "but a run must start from finite numbers; ")
+                    + ('choose other units, or precision="float64"' if large else "give another start")
+                )
         return x
 
     def marked(x):
         return isinstance(x, (Axis, Call))
 
     if not jax.tree.leaves(params, is_leaf=marked):
-        raise ValueError(f"{root} is {params!r}, which has no leaf to move; give at least one number")
+        raise ValueError(f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)")
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=marked)
 
 
-# The stop rule, batches and key
+# The optimizer, the stop rule, batches and key
+
+
+def check_rate(optimizer: Optimizer, precision: str) -> None:
+    """Refuses a learning rate that the precision rounds to zero or infinity."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    numbers = rate.values if is_axis(rate) else rate
+    if isinstance(numbers, jax.core.Tracer) or not (is_array(numbers) or isinstance(numbers, float)):
+        return
+    numbers = np.atleast_1d(np.asarray(numbers, np.float64))
+    limits = np.finfo(PRECISIONS[precision])
+    bad = np.flatnonzero((numbers > limits.max) | (numbers < limits.tiny))
+    if bad.size:
+        raise ValueError(
+            f"learning_rate is {numbers[bad[0]]:g}, which {precision} cannot hold; it must lie between {limits.tiny:.1g} and "
+            f"{limits.max:.1g}: choose other units for the data" + (', or precision="float64"' * (precision == "float32"))
+        )
 
 
 def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
     """Refuses a rule that cannot work, and warns of one that cannot be met in the precision."""
     if not isinstance(stop, Stop):
-        raise TypeError(f"stop is {stop!r}, but it must be jf.Stop(loss_below=..., gradient_norm_below=...)")
-    eps = float(np.finfo(PRECISIONS[precision]).eps)
+        raise TypeError(f"stop is {stop!r}, but it must be a value such as jf.Stop(gradient_norm_below=1e-4)")
+    eps, tiny = float(np.finfo(PRECISIONS[precision]).eps), float(np.finfo(PRECISIONS[precision]).tiny)
     for name, value in vars(stop).items():
         numbers = value.values if is_axis(value) else value
         if value is None or isinstance(numbers, jax.core.Tracer):
             continue
         numbers = np.asarray(numbers)
         if numbers.dtype.kind not in "iuf" or (numbers.ndim and not is_axis(value)) or np.isnan(numbers).any():
-            raise ValueError(f"Stop: {name} is {value!r}, but it must be a number")
-        if name in ("gradient_norm_below", "params_change_below"):
-            if (numbers <= 0).any():
-                raise ValueError(f"Stop: {name} is {value!r}, but a norm is never below it; it must be positive")
-            if (numbers < eps / 100).any():
-                warnings.warn(
-                    f"Stop: {name}={np.min(numbers):.3g} is far below the rounding of {precision} ({eps:.1e} of numbers "
-                    f"near one), so that it may never be met; raise it"
-                    + (', or use precision="float64"' if precision == "float32" else ""),
-                    stacklevel=4,
-                )
+            raise ValueError(f"Stop: {name} is {reprlib.repr(value)}, but it must be a number, or None for no such rule")
+        least = eps / 100 if name in ("gradient_norm_below", "params_change_below") else tiny
+        if least != tiny and (numbers <= 0).any():
+            raise ValueError(f"Stop: {name} is {value!r}, but a norm is never below that; it must be positive")
+        if name != "patience" and ((0 < numbers) & (numbers < least)).any():
+            warn(
+                f"Stop: {name}={np.min(numbers):.3g} is below what {precision} can tell from zero here (about {least:.1g}), "
+                f"so that it may never be met; raise it" + (', or use precision="float64"' * (precision == "float32"))
+            )
         if name == "patience":
             if (numbers < 1).any() or (numbers % 1 != 0).any():
                 raise ValueError(f"Stop: patience is {value!r}, but it counts records: a whole number, at least 1")
@@ -365,32 +407,39 @@ def check_batches(problem: Problem) -> None:
             for x in jax.tree.leaves(problem.data, is_leaf=is_axis)
         ]
         rows = next((shape[0] for shape in shapes if shape), 0)
-        for size in batches.size.values if is_axis(batches.size) else [batches.size]:
-            if size < 1 or int(size) != size or size > rows:
+        swept = is_axis(batches.size)
+        for position, size in enumerate(batches.size.values if swept else [batches.size]):
+            where = f" (value {position} of axis {batches.size.name!r})" if swept else ""
+            if whole(f"batches: size{where}", size) > rows:
                 raise ValueError(
-                    f"batches: size is {size}, but the data have {rows} points; a batch takes between 1 and all of them"
+                    f"batches: size is {size}{where}, but the data have {rows} points; a batch takes from 1 to {rows}"
                 )
         if problem.key is None:
-            raise ValueError("batches are drawn at random, so a key is needed: pass key=0, or a jax.random.key")
-    loss = problem.loss.values[0] if is_axis(problem.loss) else problem.loss
-    if problem.key is None and takes_key(loss):
-        raise ValueError("the loss takes a key, so one is needed: pass key=0, or a jax.random.key")
+            raise ValueError("key is None, but batches are drawn at random; pass a seed, key=0, or a key of jax.random.key")
+    losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
+    if problem.key is None and any(map(takes_key, losses)):
+        raise ValueError("key is None, but the loss takes a key; pass a seed, key=0, or a key of jax.random.key")
 
 
 # Schedules
 
 
-def check_schedule(problem: Problem, steps_: int) -> None:
-    """Refuses a schedule that does not give one finite number."""
-    for name, value in problem.optimizer.hyperparameters.items():
-        schedule = value.build() if isinstance(value, Optimizer) else value
-        if name != "learning_rate" or not callable(schedule):
+def check_schedule(optimizer: Optimizer, steps: int) -> None:
+    """Refuses a schedule that does not give one finite number, zero or more, at the first step and at the last."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    schedule = rate.build() if isinstance(rate, Optimizer) else rate
+    if not callable(schedule):
+        return
+    for t in (0, steps - 1):
+        value = schedule(jnp.int32(t))
+        if isinstance(value, jax.core.Tracer) and value.shape == ():
             continue
-        for t in {0, steps_ - 1}:
-            rate = jnp.asarray(schedule(jnp.int32(t)))
-            if rate.shape != ():
-                raise ValueError(
-                    f"learning_rate: the schedule returned shape {rate.shape} at step {t}; it must be a scalar"
-                )
-            if not np.isfinite(rate):
-                raise ValueError(f"learning_rate: the schedule returned {float(rate)} at step {t}; it must be finite")
+        if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
+            found = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
+            raise ValueError(
+                f"learning_rate: the schedule returned {found} at step {t}, but it must return one number, a scalar"
+            )
+        if not 0 <= float(value) < np.inf:
+            raise ValueError(
+                f"learning_rate: the schedule returned {float(value)} at step {t}, but a rate must be finite, and zero or more"
+            )

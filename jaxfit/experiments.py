@@ -69,11 +69,7 @@ class Check(NamedTuple):
         if np.size(measured) > 4 and _numeric(measured) and np.shape(expected) in ((), np.shape(measured)):
             expected, measured, tolerance = _worst(expected, measured, tolerance)
             what += f" (worst of {np.size(self.measured):,})"
-        shown = (
-            show(expected, tolerance),
-            show(measured, tolerance),
-            _rounded(tolerance),
-        )
+        shown = show(expected, tolerance), show(measured, tolerance), _rounded(tolerance)
         return [what, *shown, self.source, "ok" if self.passed else "FAILED"]
 
 
@@ -103,10 +99,12 @@ def _worst(expected: Any, measured: Any, tolerance: Any) -> tuple[float, float, 
 
 def show(value: Any, tolerance: Any = 0.0) -> str:
     """A value as text: a number with few digits whole, any other to one digit beyond what the tolerance can tell."""
+    if np.size(value) > 6:
+        return f"an array of shape {np.shape(value)}"
     if np.ndim(value):
         entries = np.asarray(value)
-        allowed = np.broadcast_to(tolerance, entries.shape) if np.ndim(tolerance) < 2 else np.asarray(tolerance)
-        return "[" + ", ".join(show(v, t) for v, t in zip(entries.tolist(), allowed.tolist(), strict=True)) + "]"
+        allowed = np.broadcast_to(tolerance if np.shape(tolerance) in ((), entries.shape) else 0.0, entries.shape)
+        return "[" + ", ".join(show(v, t) for v, t in zip(entries, allowed, strict=True)) + "]"
     if not _numeric(value) or hasattr(value, "name"):
         return str(getattr(value, "name", value))
     number = float(value)
@@ -144,13 +142,14 @@ def _tree(path: Path) -> ast.Module | None:
 
 
 def _defines(tree: ast.Module) -> set[str]:
+    """The names that a module's top level binds, conditional ones left aside."""
     names = {getattr(node, "name", "") for node in tree.body}
-    names |= {
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    return names | {
-        t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
-    }
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
 
 
 def discover(folder: Path) -> list[str]:
@@ -218,8 +217,9 @@ def load(folder: Path, name: str) -> ModuleType:
         module.__file__ = str(path)
         sys.modules[module.__name__] = module  # dataclasses look themselves up there
         exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
-    if missing := [part for part in PARTS if not hasattr(module, part)]:
-        raise AttributeError(f"{path.name} does not define {' and '.join(missing)}")
+    missing = [part for part in PARTS if not hasattr(module, part)]
+    if missing or not (module.__doc__ or "").strip():
+        raise AttributeError(f"{path.name} lacks {' and '.join(missing) or 'a docstring, which is its claim'}")
     return module
 
 
@@ -239,20 +239,20 @@ class Outcome(NamedTuple):
 def run(folder: Path, name: str, figures: Path) -> Outcome:
     """Compute, check and, if all is well, draw one experiment. What goes wrong inside it is told, never raised."""
     claim, notes = describe(folder / f"{name}.py")
-    rows, files = [], []
+    cells, files = [], []
     try:
         with importable(folder):
             module = load(folder, name)
             result = module.compute(module.Config())
             rows = [Check(*row) for row in module.checks(result)]
-            why = verdict(rows)
+            cells, why = [row.cells() for row in rows], verdict(rows)
             if not why:
                 with plots.style():
                     files = write_figures(module.draw(result), figures, name)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         why = f"it raised {type(error).__name__}"
-    return Outcome(claim, notes, why, files, [row.cells() for row in rows])
+    return Outcome(claim, notes, why, files, cells)
 
 
 def verdict(rows: Sequence[Check]) -> str:
@@ -266,16 +266,12 @@ def verdict(rows: Sequence[Check]) -> str:
 def write_figures(drawn: Any, figures: Path, name: str) -> list[str]:
     """Write NAME.png, or NAME-SUFFIX.png of each, once all of them have been rendered; returns the file names."""
     drawn = drawn if isinstance(drawn, Mapping) else {"": drawn}
-    images = {
-        f"{name}-{suffix}.png" if suffix else f"{name}.png": plots.png(figure) for suffix, figure in drawn.items()
-    }
-    if not images or any(Path(file).name != file for file in images):
-        raise ValueError(
-            f"draw returned figures named {sorted(drawn)}: give at least one, and names that fit in a file's"
-        )
-    for file, image in images.items():
+    pictures = {f"{name}-{suffix}.png" if suffix else f"{name}.png": figure for suffix, figure in drawn.items()}
+    if not pictures or any(Path(file).name != file for file in pictures):
+        raise ValueError(f"draw returned {list(drawn)}: it must be at least one figure, and no suffix a path")
+    for file, image in {file: plots.png(figure) for file, figure in pictures.items()}.items():
         _replace(figures / file, image)
-    return sorted(images)
+    return sorted(pictures)
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -317,7 +313,7 @@ def write_index(figures: Path, outcomes: Mapping[str, Outcome], command: str) ->
     text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
     _replace(figures / "index.json", (text + "\n").encode())
     sections = [MARK, "# Figures", "Every picture here was drawn after all of its checks had passed."]
-    sections += [section(name, outcomes[name], command.format(name=name)) for name in sorted(outcomes)]
+    sections += [section(name, outcomes[name], command.replace("{name}", name)) for name in sorted(outcomes)]
     _replace(figures / "README.md", ("\n\n".join(sections) + "\n").encode())
 
 
@@ -326,7 +322,7 @@ def section(name: str, outcome: Outcome, command: str) -> str:
     count = len(outcome.checks)
     if outcome.why:
         failed = [row for row in outcome.checks if row[-1] != "ok"]
-        verdict = f"**FAILED**: {outcome.why}. A picture of it in this folder is from an earlier run."
+        verdict = f"**FAILED**: {outcome.why}. A picture of it in this folder would be from an earlier run."
         body = [verdict, *([markdown(failed)] if failed else [])]
     else:
         pictures = [f"![{outcome.claim}]({file})" for file in outcome.figures]
@@ -356,9 +352,7 @@ def main(argv: Sequence[str] | None = None, *, command: str = "") -> int:
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("names", metavar="NAME", nargs="*", help="the experiments to run; all if none is named")
     parser.add_argument("--list", action="store_true", help="print the names and claims; run nothing")
-    parser.add_argument(
-        "--figures", metavar="DIR", type=Path, help="where the pictures go; FOLDER/figures if not given"
-    )
+    parser.add_argument("--figures", metavar="DIR", type=Path, help="where pictures go; FOLDER/figures if not given")
     options = parser.parse_intermixed_args(argv)
     folder = options.folder.resolve()
     figures = (options.figures or folder / "figures").resolve()

@@ -31,7 +31,7 @@ class Axis:
 
     Raises:
       ValueError: If it is empty, a number in it is NaN, kinds are mixed, or labels are repeated or of another length.
-      TypeError: If the name is not a string.
+      TypeError: If the name is not a string, or the values are no sequence.
     """
 
     name: str
@@ -42,6 +42,15 @@ class Axis:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"Axis: name is {self.name!r}, but a dimension needs a non-empty string as its name")
         values = self.values
+        if isinstance(values, Mapping):
+            raise TypeError(
+                f"Axis {self.name!r}: values is a dict; pass its values, and its keys as their names: "
+                f"Axis({self.name!r}, list(d.values()), labels=list(d))"
+            )
+        if isinstance(values, (set, frozenset)):
+            raise TypeError(f"Axis {self.name!r}: values is a set, which has no order; pass a list: sorted(values)")
+        if hasattr(values, "__array__") and not is_array(values):
+            values = np.asarray(values)
         if isinstance(values, str) or not hasattr(values, "__len__"):
             if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
                 raise TypeError(
@@ -63,11 +72,12 @@ class Axis:
                 values = np.asarray(values)
             elif any(_is_number(v) or isinstance(v, str) for v in values) and len({_kind(v) for v in values}) > 1:
                 raise ValueError(_mixed(self.name, values))
-        if isinstance(values, np.ndarray) and values.dtype.kind in "fc" and values.ndim == 1:
+        if is_array(values) and not isinstance(values, jax.core.Tracer) and np.ndim(values) == 1 and _is_inexact(values):
             bad = np.flatnonzero(np.isnan(values))
             if bad.size:
                 raise ValueError(
-                    f"Axis {self.name!r}: value {bad[0]} is NaN ({bad.size} of {len(values)}); every value must be a number"
+                    f"Axis {self.name!r}: value {bad[0]} is NaN ({bad.size} of {len(values)}), but every value must be a "
+                    f"number; leave it out"
                 )
         if isinstance(values, np.ndarray) and values.dtype.kind in "OSUMm":
             values = list(values.tolist())
@@ -80,11 +90,11 @@ class Axis:
                 raise ValueError(
                     f"Axis {self.name!r}: {len(labels)} labels for {len(values)} values; give one label a value"
                 )
-            for position, label in enumerate(labels):
-                if label in labels[:position]:
-                    raise ValueError(
-                        f"Axis {self.name!r}: label {position} ({label!r}) is a repetition; labels must differ"
-                    )
+            repeated = _repetition(labels)
+            if repeated is not None:
+                raise ValueError(
+                    f"Axis {self.name!r}: label {repeated} ({labels[repeated]!r}) is a repetition; labels must differ"
+                )
             object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
@@ -182,10 +192,37 @@ def seeds(value: Any) -> Any:
     """Seeds as keys: an integer, or an axis of integers, whose labels stay the integers."""
     if isinstance(value, Axis):
         if isinstance(value.values, np.ndarray) and value.values.ndim == 1:
+            _check_seeds(value.name, value.values)
             keys = jax.numpy.stack([as_key(_plain(seed)) for seed in value.values])
             return Axis(value.name, keys, value.labels if value.labels is not None else value.values.tolist())
         return value
     return as_key(value) if _is_number(value) else value
+
+
+def _check_seeds(name: str, values: np.ndarray) -> None:
+    whole = values == np.floor(values) if values.dtype.kind == "f" else np.full(values.shape, values.dtype.kind in "iu")
+    bad = np.flatnonzero(~(whole & (values >= 0) & (values < 2**32))) if values.dtype.kind != "b" else [0]
+    if len(bad):
+        raise ValueError(
+            f"Axis {name!r}: value {bad[0]} is {values[bad[0]]}, but a seed must be an integer of 0 to 2**32 - 1; "
+            f"pass such integers, or keys made by jax.random.split"
+        )
+    if values.dtype.kind == "f":
+        raise ValueError(f"Axis {name!r}: value 0 is {values[0]}, but seeds must be integers; use values.astype(int)")
+    repeated = _repetition(values.tolist())
+    if repeated is not None:
+        raise ValueError(
+            f"Axis {name!r}: value {repeated} ({values[repeated]}) is a repetition; equal seeds give equal lanes: leave it out"
+        )
+
+
+def _repetition(items: Sequence) -> int | None:
+    """The position of the first item that equals an earlier one."""
+    try:
+        seen: dict[Any, int] = {}
+        return next((i for i, item in enumerate(items) if seen.setdefault(item, i) != i), None)
+    except TypeError:  # not hashable
+        return next((i for i, item in enumerate(items) if item in items[:i]), None)
 
 
 class Mention(NamedTuple):
@@ -347,7 +384,7 @@ def is_array(x: Any) -> bool:
 
 def _is_number(x: Any) -> bool:
     return isinstance(x, (bool, int, float, np.number, np.bool_)) or (
-        is_array(x) and np.shape(x) == () and not _is_key(x)
+        is_array(x) and np.shape(x) == () and not is_key(x)
     )
 
 
@@ -355,7 +392,11 @@ def _is_integer(x: Any) -> bool:
     return isinstance(x, (bool, int)) or (is_array(x) and getattr(x.dtype, "kind", "V") in "biu")
 
 
-def _is_key(x: Any) -> bool:
+def _is_inexact(x: Any) -> bool:
+    return jax.numpy.issubdtype(x.dtype, np.inexact)
+
+
+def is_key(x: Any) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
@@ -365,7 +406,7 @@ def _plain(x: Any) -> Any:
 
 
 def _stack(column: Sequence) -> Any:
-    if all(isinstance(x, jax.Array) for x in column) and any(_is_key(x) for x in column):
+    if all(isinstance(x, jax.Array) for x in column) and any(is_key(x) for x in column):
         return jax.numpy.stack(column)
     return np.stack([np.asarray(x) for x in column])
 

@@ -5,17 +5,19 @@ The transformation is built inside the traced function: a new learning rate neve
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfit.markers import Axis, Call, is_array, resolve
+from jaxfit.keywords import did_you_mean, near_keywords
+from jaxfit.markers import Axis, Call, is_array, is_key, resolve
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +99,15 @@ def as_optimizer(value: Any) -> Optimizer:
     if hasattr(value, "init") and hasattr(value, "update"):
         return Optimizer(Call(_ready, transformation=value))
     if isinstance(value, str):
-        near = difflib.get_close_matches(value, NAMES, n=3, cutoff=0.4)
         raise TypeError(
-            f"optimizer is the text {value!r}; pass a value, such as jf.optimizers.{(near or ['adam'])[0]}(0.1)"
-            f" (there are: {', '.join(NAMES)})"
+            f"optimizer is the text {value!r}, but it must be a value such as jf.optimizers.adam(0.1)"
+            f"{did_you_mean(value, NAMES)} There are: {', '.join(NAMES)}"
         )
-    hint = f"call it: optimizer=jf.optimizer({getattr(value, '__name__', 'optax.adam')}, learning_rate=0.1)"
+    name = getattr(value, "__name__", "function")
+    hint = f"; call it: jf.optimizers.{name}(0.1)" if name in NAMES else f"; write jf.optimizer({name}, ...)"
     raise TypeError(
-        f"optimizer is {value!r}, but it must be jf.optimizer(optax.adam, learning_rate=0.1), a named one such as "
-        f"jf.optimizers.adam(0.1), or an Optax transformation" + (f"; {hint}" if callable(value) else "")
+        f"optimizer is {reprlib.repr(value)}, but it must be jf.optimizer(optax.adam, learning_rate=0.1), a named one such "
+        f"as jf.optimizers.adam(0.1), or an Optax transformation" + (hint if callable(value) else "")
     )
 
 
@@ -119,11 +121,8 @@ def _check_names(name: str, signature: inspect.Signature, given: dict[str, Any])
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for key in given:
             if key not in takes:
-                near = difflib.get_close_matches(key, takes, n=3, cutoff=0.4)
                 raise TypeError(
-                    f"{name} takes no hyperparameter {key!r}"
-                    + (f"; did you mean {' or '.join(near)}?" if near else "")
-                    + f" It takes {', '.join(takes) or 'none'}"
+                    f"{name} takes no hyperparameter {key!r}{did_you_mean(key, takes)} It takes {', '.join(takes) or 'none'}"
                 )
     missing = [
         p.name
@@ -134,43 +133,42 @@ def _check_names(name: str, signature: inspect.Signature, given: dict[str, Any])
         raise TypeError(f"{name} needs the hyperparameter {missing[0]!r}: write {missing[0]}=0.1")
 
 
-MOMENTA = ("momentum", "b1", "b2", "b3", "decay_rate_momentum")
+_FRACTION = "it must be a number in [0, 1): 0 forgets at once, 1 never does", lambda x: (x >= 0) & (x < 1)
+_RULES = {
+    "learning_rate": ("it must be a positive, finite number, or a schedule", lambda x: np.isfinite(x) & (x > 0)),
+    "momentum": _FRACTION, "beta": _FRACTION, "b1": _FRACTION, "b2": _FRACTION, "b3": _FRACTION,
+}  # fmt: skip
+_ANY = "it must be a number", lambda x: ~np.isnan(x)
 
 
 def check_hyperparameter(name: str, key: str, value: Any) -> None:
     """Refuses numbers that no optimizer can work with. Tracers pass, and functions are checked where they are called.
 
     Raises:
-      TypeError: If a learning rate or momentum is text or a boolean.
+      TypeError: If a learning rate or momentum is not one number, or any hyperparameter is complex.
       ValueError: If it is out of its range, or any hyperparameter is NaN.
     """
-    if isinstance(value, Axis):
-        for position, item in enumerate(value.values):
-            check_hyperparameter(name, f"{key} (value {position} of axis {value.name!r})", item)
+    swept = isinstance(value, Axis)
+    numbers = value.values if swept else value
+    if swept and not is_array(numbers):
+        for position, item in enumerate(numbers):
+            check_hyperparameter(f"{name} (value {position} of axis {value.name!r})", key, item)
         return
-    if isinstance(value, jax.core.Tracer) or isinstance(value, Optimizer):
+    if isinstance(numbers, (jax.core.Tracer, Optimizer)) or callable(numbers) or is_key(numbers):
         return
-    bare = key.partition(" ")[0]
-    if bare == "learning_rate" and (isinstance(value, (str, bytes, bool, np.bool_)) or value is None):
-        raise TypeError(
-            f"{name}: {key} is {value!r} ({type(value).__name__}), but it must be a positive number or a schedule"
-        )
-    if bare in MOMENTA and isinstance(value, (str, bytes, bool)):
-        raise TypeError(f"{name}: {key} is {value!r} ({type(value).__name__}), but it must be a number in [0, 1)")
-    if not (isinstance(value, (int, float)) or is_array(value)) or isinstance(value, bool):
+    if numbers is None and key != "learning_rate":
         return
-    numbers = np.asarray(value)
-    if numbers.dtype.kind not in "fiu":
-        return
-    if np.isnan(numbers).any():
-        raise ValueError(f"{name}: {key} is NaN; it must be a number")
-    if bare == "learning_rate" and not (np.isfinite(numbers).all() and (numbers > 0).all()):
-        raise ValueError(
-            f"{name}: {key} is {value}, but a learning rate must be positive and finite"
-            + ("; a negative one climbs" if (numbers < 0).any() else "")
-        )
-    if bare in MOMENTA and not ((numbers >= 0) & (numbers < 1)).all():
-        raise ValueError(f"{name}: {key} is {value}, but it must lie in [0, 1): 0 forgets at once, 1 never does")
+    array = np.asarray(numbers if np.isscalar(numbers) or is_array(numbers) else None)
+    real = jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)
+    rule, holds = _RULES.get(key, _ANY)
+    if (key in _RULES and not (real and array.ndim == swept)) or array.dtype.kind == "c":
+        raise TypeError(f"{name}: {key} is {reprlib.repr(value)} ({type(numbers).__name__}), but {rule}")
+    bad = ~holds(array) if real else np.zeros(0, bool)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f" (value {first[0]} of axis {value.name!r})" if swept else f" at index {first}" if first else ""
+        climbs = "; a negative one climbs" if key == "learning_rate" and array[first] < 0 else ""
+        raise ValueError(f"{name}: {key} is {array[first]}{where}, but {rule}{climbs}")
 
 
 def _show(value: Any) -> str:
@@ -184,82 +182,99 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+@near_keywords
 def sgd(learning_rate: Any) -> Optimizer:
     """Gradient descent: params - learning_rate * grads."""
     return optimizer(optax.sgd, learning_rate=learning_rate)
 
 
+@near_keywords
 def momentum(learning_rate: Any, beta: Any = 0.9) -> Optimizer:
     """Heavy ball: velocity = beta * velocity + grads; params - learning_rate * velocity. Polyak (1964)."""
-    check_hyperparameter("momentum", "momentum", beta)
+    check_hyperparameter("momentum", "beta", beta)
     return optimizer(optax.sgd, learning_rate=learning_rate, momentum=beta)
 
 
+@near_keywords
 def nesterov(learning_rate: Any, beta: Any = 0.9) -> Optimizer:
     """Momentum that looks ahead: params - learning_rate * (grads + beta * velocity). Nesterov (1983)."""
+    check_hyperparameter("nesterov", "beta", beta)
     return optimizer(optax.sgd, learning_rate=learning_rate, momentum=beta, nesterov=True)
 
 
+@near_keywords
 def adagrad(learning_rate: Any, *, eps: Any = None) -> Optimizer:
     """Each gradient over the root of the sum of its squares so far. Duchi, Hazan and Singer (2011)."""
     return optimizer(optax.adagrad, learning_rate=learning_rate, **_given(eps=eps))
 
 
+@near_keywords
 def adadelta(learning_rate: Any = 1.0, *, rho: Any = None, eps: Any = None) -> Optimizer:
     """Each gradient scaled by the ratio of running sizes of past steps and gradients. Zeiler (2012)."""
     return optimizer(optax.adadelta, learning_rate=learning_rate, **_given(rho=rho, eps=eps))
 
 
+@near_keywords
 def rmsprop(learning_rate: Any, *, decay: Any = None, eps: Any = None, momentum: Any = None) -> Optimizer:
     """Each gradient over the root of a running mean of its squares. Hinton (2012), lecture 6e."""
     return optimizer(optax.rmsprop, learning_rate=learning_rate, **_given(decay=decay, eps=eps, momentum=momentum))
 
 
+@near_keywords
 def adam(learning_rate: Any, *, b1: Any = None, b2: Any = None, eps: Any = None) -> Optimizer:
     """A running mean of gradients over the root of one of squares, both corrected for their start. Kingma, Ba (2015)."""
     return optimizer(optax.adam, learning_rate=learning_rate, **_given(b1=b1, b2=b2, eps=eps))
 
 
+@near_keywords
 def adamw(learning_rate: Any, *, weight_decay: Any = None, b1: Any = None, b2: Any = None) -> Optimizer:
     """Adam with params shrunk apart from the gradient. Loshchilov and Hutter (2019)."""
     return optimizer(optax.adamw, learning_rate=learning_rate, **_given(weight_decay=weight_decay, b1=b1, b2=b2))
 
 
+@near_keywords
 def nadam(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
     """Adam with Nesterov's look ahead. Dozat (2016)."""
     return optimizer(optax.nadam, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
 
 
+@near_keywords
 def adamax(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
     """Adam with the largest recent gradient as its scale. Kingma and Ba (2015), section 7.1."""
     return optimizer(optax.adamax, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
 
 
+@near_keywords
 def amsgrad(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
     """Adam whose scale never shrinks. Reddi, Kale and Kumar (2018)."""
     return optimizer(optax.amsgrad, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
 
 
+@near_keywords
 def adabelief(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
     """Adam scaled by the surprise in the gradient instead of its size. Zhuang et al. (2020)."""
     return optimizer(optax.adabelief, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
 
 
+@near_keywords
 def radam(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
     """Adam that waits with its scale until the scale is known well enough. Liu et al. (2020)."""
     return optimizer(optax.radam, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
 
 
+@near_keywords
 def yogi(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
     """Adam whose scale moves by steps of bounded size. Zaheer et al. (2018)."""
     return optimizer(optax.yogi, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
 
 
+@near_keywords
 def lion(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
     """The sign of a running mean of gradients. Chen et al. (2023)."""
     return optimizer(optax.lion, learning_rate=learning_rate, **_given(b1=b1, b2=b2))
 
 
+@near_keywords
 def rprop(learning_rate: Any) -> Optimizer:
     """The sign of each gradient, with a step that grows while the sign stays. Riedmiller and Braun (1993)."""
     return optimizer(optax.rprop, learning_rate=learning_rate)
@@ -272,9 +287,7 @@ NAMES = (
 
 
 def __getattr__(name: str) -> Any:
-    near = difflib.get_close_matches(name, NAMES, n=3, cutoff=0.4)
     raise AttributeError(
-        f"jaxfit.optimizers has no {name!r}"
-        + (f"; did you mean {' or '.join(near)}?" if near and not name.startswith("_") else "")
-        + f" There are: {', '.join(NAMES)}; any other Optax factory goes through jf.optimizer(factory, ...)"
+        f"jaxfit.optimizers has no {name!r}{did_you_mean(name, NAMES)} There are: {', '.join(NAMES)}; "
+        f"any other Optax factory goes through jf.optimizer(factory, ...)"
     )

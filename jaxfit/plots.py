@@ -19,6 +19,7 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from PIL import Image
 
 from jaxfit.problems import Status
 
@@ -58,15 +59,13 @@ def png(figure: Figure) -> bytes:
     """The picture as a file: the same bytes for the same figure, at most `LARGEST` of them. Closes the figure.
 
     Raises:
-      ValueError: If it is larger even with 256 colours.
+      ValueError: If it is larger even with 256 colors.
     """
-    from PIL import Image
-
+    buffer = io.BytesIO()
     with style():
-        buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
     plt.close(figure)
-    if buffer.tell() > LARGEST:
+    if buffer.tell() > LARGEST // 2:
         image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
         image.save(buffer, format="png", optimize=True)
@@ -236,7 +235,7 @@ OUTCOMES = {  # the color of the region, the color of what is written on it, wha
     Status.DIVERGED: ("#8c2d04", "#ffffff", "diverges"),
     Status.NOT_FINITE: ("#4a1486", "#ffffff", "not a number"),
 }
-SPEED = "viridis_r"  # bright is fast
+SPEED = plt.get_cmap("viridis_r", 64)  # bright is fast; 64 levels keep the files small
 
 
 @house
@@ -310,7 +309,7 @@ def _span(steps: np.ndarray) -> tuple[float, float]:
 
 
 def _painted(status: np.ndarray, steps: np.ndarray, colors: LogNorm) -> np.ndarray:
-    paint = plt.get_cmap(SPEED)(colors(steps))[..., :3]
+    paint = SPEED(colors(steps))[..., :3]
     for outcome, (color, _, _) in OUTCOMES.items():
         if outcome != Status.CONVERGED:
             paint[status == outcome] = to_rgb(color)

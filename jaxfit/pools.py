@@ -122,7 +122,7 @@ def _finite_rows(piece: dict[str, PyTree], count: Array, every: int) -> Array:
     if "loss" not in piece:
         return jnp.asarray(True)
     meant = jnp.arange(piece["loss"].shape[1]) * every < count
-    return jnp.all(jnp.isfinite(piece["loss"]) | ~meant, axis=1)
+    return jnp.all(jnp.isfinite(piece["loss"]) | ~meant[None, :], axis=1)
 
 
 def _blank_after(rows: Array, at: Array, steps: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.markers import Axis
+from jaxfit.keywords import near_keywords
+from jaxfit.markers import Axis, is_array
 
 PyTree = Any
 
@@ -27,6 +29,7 @@ class Status(enum.IntEnum):
     NOT_FINITE = 4  # the loss became NaN, or a gradient not finite
 
 
+@near_keywords
 @dataclass(frozen=True)
 class Stop:
     """When to stop before the steps run out. Which thresholds exist is part of the program; their values are data.
@@ -61,6 +64,7 @@ jax.tree_util.register_dataclass(
 
 
 @jax.tree_util.register_static
+@near_keywords
 @dataclass(frozen=True)
 class Record:
     """What the history holds.
@@ -68,7 +72,7 @@ class Record:
     Attributes:
       every: Steps between two records; step 0 is recorded.
       what: Of "loss", "params", "gradient", "gradient_norm", "validation_loss", and functions f(params, *data) ->
-        scalar, which are recorded under their names.
+        scalar, which are recorded under their names; no two of one name.
     """
 
     every: int = 1
@@ -87,12 +91,20 @@ class Record:
                     f"and functions f(params, *data) -> scalar"
                 )
         object.__setattr__(self, "what", what)
+        names = self.names
+        for position, (name, item) in enumerate(zip(names, what, strict=True)):
+            if name in names[:position] or callable(item) and name in (*Record.WHAT, "step"):
+                raise ValueError(
+                    f"Record: what has {name!r} as item {position}, but that name is taken; the history holds one thing of "
+                    f"each name: give every function one of its own with def"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(item if isinstance(item, str) else item.__name__ for item in self.what)
+        return tuple(item if isinstance(item, str) else name_of(item) for item in self.what)
 
 
+@near_keywords
 @dataclass(frozen=True)
 class Batches:
     """Random rows of the data for each step, drawn with fold_in(key, step).
@@ -146,14 +158,22 @@ def whole(name: str, value: Any, *, least: int = 1) -> int:
     Raises:
       ValueError: If it is anything else.
     """
-    number = np.asarray(value) if isinstance(value, (int, float, np.number, np.ndarray)) else None
-    if isinstance(value, (bool, np.bool_)) or number is None or number.ndim or number.dtype.kind not in "iuf":
-        raise ValueError(f"{name} is {value!r}, but it must be a whole number, at least {least}")
-    if not float(number).is_integer() or number < least or number > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"{name} is {value!r}, but it must be a whole number from {least} to {np.iinfo(np.int32).max:,}"
-        )
-    return int(number)
+    most, such_as = np.iinfo(np.int32).max, 100
+    concrete = isinstance(value, (int, float)) or is_array(value) and not isinstance(value, jax.core.Tracer)
+    number = np.asarray(value) if concrete else None
+    if number is not None and number.ndim == 0 and number.dtype.kind in "iuf":  # and so not boolean
+        if float(number).is_integer() and least <= number <= most:
+            return int(number)
+        if np.isfinite(number):
+            such_as = min(max(int(number), least), most)
+    raise ValueError(
+        f"{name} is {reprlib.repr(value)}, but it must be a whole number from {least} to {most:,}, such as {such_as:,}"
+    )
+
+
+def name_of(function: Callable) -> str:
+    """The name of a function, also of one wrapped by functools.partial or made by a class."""
+    return getattr(function, "__name__", None) or name_of(getattr(function, "func", type(function)))
 
 
 PRECISIONS = {"float32": np.float32, "float64": np.float64}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxfit.problems import Problem, convert
 from jaxfit.steps import advance, begin, propose, row, watched
-from jaxfit.tracing import inspect_loss
+from jaxfit.tracing import inspect_loss, shape_of
 
 PyTree = Any
 
@@ -54,7 +54,7 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
     capacity = 0
     if not captured:
         warn_of_recompiling(problem)
-        record = jax.eval_shape(_first_row, problem)
+        record = shape_of(_first_row, problem)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
         capacity = max(1, min(ROWS, ROW_BYTES // max(size, 1)))
 
@@ -75,7 +75,7 @@ def _first_row(problem: Problem) -> dict[str, PyTree]:
 
 
 ENOUGH = 5
-_seen: dict[Any, set[int]] = {}  # by code: the functions made from it
+_seen: dict[Any, set[int]] = {}  # by origin: the functions made from it
 
 
 def warn_of_recompiling(problem: Problem) -> None:
@@ -93,7 +93,7 @@ def warn_of_recompiling(problem: Problem) -> None:
         code = getattr(function, "__code__", None)
         if code is None:
             continue
-        made = _seen.setdefault(code, set())
+        made = _seen.setdefault(_origin(function), set())
         if len(made) == ENOUGH or id(function) in made:
             continue
         made.add(id(function))
@@ -103,3 +103,10 @@ def warn_of_recompiling(problem: Problem) -> None:
                 f"{remedies[name]}",
                 stacklevel=7,
             )
+
+
+def _origin(function: Any, depth: int = 2) -> tuple:
+    """Where a function was written, and where those that it closes over were: equal for all that one line makes."""
+    cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())] if depth else []
+    inner = [x for cell in cells for x in (cell if isinstance(cell, (tuple, list)) else (cell,))]
+    return function.__code__, tuple(_origin(x, depth - 1) for x in inner if hasattr(x, "__code__"))

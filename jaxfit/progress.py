@@ -15,15 +15,15 @@ def segments(total: int, most: int, every: int, pace: list, *, seconds: float = 
       total: Steps to cover.
       most: Longest stretch; a multiple of the stride.
       every: The stride.
-      pace: [seconds a step takes], or empty; kept up to date for the next run.
+      pace: [seconds a step takes], kept up to date for the next run; empty at first, since the first stretch compiles.
     """
     done = 0
     while done < total:
-        count = int(seconds / pace[0]) if pace else 1000
+        count = int(seconds / pace[0]) if pace and pace[0] else 1000
         count = min(most, max(every, count // every * every), total - done)
         start = time.perf_counter()
         yield count
-        pace[:] = [max((time.perf_counter() - start) / count, 1e-9)]
+        pace[:] = [max((time.perf_counter() - start) / count, 1e-9) if pace else 0.0]
         done += count
 
 

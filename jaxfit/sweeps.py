@@ -20,7 +20,7 @@ from jaxfit.pools import Lanes, lane_problem, run_block
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
-from jaxfit.tracing import inspect_loss
+from jaxfit.tracing import inspect_loss, shape_of
 
 PyTree = Any
 MOST_PROGRAMS = 64
@@ -164,8 +164,7 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
     records = int(problem.steps) // problem.record.every + 1 if problem.record.what else 0
     lane_bytes = _inspect(structure, _shapes(leaves), tuple((k, _spec(v)) for k, v in columns.items()), records)
-    if jax.tree.leaves(template.optimizer) is not None:
-        check_schedule(template, int(problem.steps))
+    check_schedule(template, int(problem.steps))
     return _Run(choice, dynamic, chosen, leaves, structure, columns, records, lane_bytes)
 
 
@@ -193,7 +192,7 @@ def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> int
     warn_of_recompiling(filled)
     block = {k: jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), v) for k, v in values.items()}
     block["#"] = jax.ShapeDtypeStruct((1,), np.int32)
-    result = jax.eval_shape(functools.partial(run_block, records=records), template, block)
+    result = shape_of(functools.partial(run_block, records=records), template, block)
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(result))
 
 
@@ -364,7 +363,7 @@ def _coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
             coords[name] = (name, plain[0][1])
         else:
             coords[name] = (name, np.arange(dimension.size))
-            coords |= {path: (name, values) for path, values in plain}
+            coords |= {path.replace("params", "start", 1): (name, values) for path, values in plain}
     return coords
 
 

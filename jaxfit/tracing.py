@@ -54,6 +54,22 @@ def inspect_loss(problem: Problem) -> bool:
     return bool(captured)
 
 
+def shape_of(function: Callable, *args: Any) -> Any:
+    """The shape of what a function that runs an optimizer returns.
+
+    Raises:
+      TypeError: If the optimizer's factory decides by a number, which then has to be a part of the program.
+    """
+    try:
+        return jax.eval_shape(function, *args)
+    except jax.errors.TracerBoolConversionError as error:
+        raise TypeError(
+            f"the optimizer's factory decides by the value of a hyperparameter, whose floats are traced "
+            f"({str(error).splitlines()[0]}); bind that one outside: "
+            f"jf.optimizer(functools.partial(factory, name=value), ...)"
+        ) from error
+
+
 def _check_signature(loss: Callable, data: tuple) -> None:
     try:
         parameters = [p for p in inspect.signature(loss).parameters.values() if p.name != "key"]

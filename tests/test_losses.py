@@ -318,8 +318,9 @@ def test_numbers_can_be_traced_mapped_and_differentiated():
     assert float(jax.grad(lambda s: losses.l2(s)(PARAMS))(0.1)) == pytest.approx(4.5**2 + 12.0**2)
 
 
-def test_gradients_of_a_loss_with_traced_numbers_can_be_taken_inside_the_trace():
-    slope = jax.jit(lambda loss: jax.jit(jax.grad(loss))(PARAMS, X, T_C)["b"])(huber(line))
+@pytest.mark.parametrize("transform", [lambda loss: loss, jax.jit, jax.checkpoint])
+def test_a_loss_with_traced_numbers_can_be_transformed_inside_the_trace(transform):
+    slope = jax.jit(lambda loss: jax.grad(transform(loss))(PARAMS, X, T_C)["b"])(huber(line))
     assert float(slope) == pytest.approx(np.mean(np.clip(RESIDUALS, -2, 2)), rel=1e-5)
 
 
@@ -339,6 +340,7 @@ def test_any_marker_may_stand_at_a_number():
 def test_losses_read_as_they_are_written():
     loss = losses.mse(line) + losses.huber(line, delta=2, masked=True) + losses.l2(0.1, of=weights) + trimmed
     assert repr(loss) == "mse(line) + huber(line, delta=2.0, masked=True) + l2(0.1, of=weights) + trimmed"
+    assert repr(trimmed + losses.l2(0.1)) == "trimmed + l2(0.1)"
     assert repr(losses.smoothness(polynomial(2), strength=1, x=GRID)) == "smoothness(polynomial(2), strength=1.0)"
     assert repr(losses.softmax_cross_entropy(CLASSES)) == "softmax_cross_entropy(dense((1, 3), 'tanh'))"
 

@@ -1,0 +1,81 @@
+"""python -m benchmarks [CASE ...] [--quick]: runs cases and writes benchmarks/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import compiling, fits, results, scale, sweeps
+from benchmarks.torch_peers import NoTorch, Torch
+
+FOLDER = Path(__file__).resolve().parent
+GROUPS = {
+    "One fit": {
+        "fit": fits.against_scan,
+        "torch": fits.against_torch,
+        "progress": fits.progress,
+        "import": fits.importing,
+    },
+    "Sweeps": {
+        "descent": sweeps.descent,
+        "adam": sweeps.adam,
+        "history": sweeps.history,
+        "batches": sweeps.batches,
+        "stopping": sweeps.stopping,
+        "net": sweeps.net,
+        "one-lane": sweeps.one_lane,
+        "sweep-progress": sweeps.progress,
+    },
+    "First calls": {"compiling": compiling.first_calls},
+    "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
+}
+CASES = {name: case for group in GROUPS.values() for name, case in group.items()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=f"Cases: {', '.join(CASES)}.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="which to run; all of them if none is named")
+    parser.add_argument(
+        "--quick", action="store_true", help="toy sizes, to see that all runs; keeps and writes nothing"
+    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where README.md and results/ are")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.cases if name not in CASES]
+    if unknown:
+        parser.error(f"there is no case {unknown[0]!r}; there are {', '.join(CASES)}")
+    measured = {name: run(name, chosen.quick) for name in chosen.cases or CASES}
+    if not chosen.quick:
+        results.keep(chosen.folder / "results", about(), measured)
+        write_readme(chosen.folder)
+        print(f"wrote {chosen.folder / 'README.md'}")
+    return 0
+
+
+def run(name: str, quick: bool) -> list[results.Row]:
+    """The rows of one case, printed as they come."""
+    start = time.perf_counter()
+    rows = CASES[name](quick)
+    print(f"{name} ({time.perf_counter() - start:.0f} s)", flush=True)
+    for row in rows:
+        print(f"  {row.case} | {row.peer} | {row.quantity}: {results.cell(row)}", flush=True)
+    return rows
+
+
+def about() -> dict[str, str]:
+    """The machine, with the version of the torch that was a peer."""
+    try:
+        with Torch() as torch:
+            return results.machine() | {"torch": torch.version}
+    except NoTorch:
+        return results.machine()
+
+
+def write_readme(folder: Path) -> None:
+    columns = results.read(folder / "results")
+    (folder / "README.md").write_text(results.render(columns, GROUPS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

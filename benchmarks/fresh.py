@@ -1,0 +1,80 @@
+"""What needs a process of its own: `python -m benchmarks.fresh TASK` prints one JSON value."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(task: str, *arguments: object) -> Any:
+    """The value that a task gives in a fresh process."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    }
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, "-m", "benchmarks.fresh", task, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def importing(modules: str) -> float:
+    """Seconds to import modules, given as "a,b"."""
+    start = time.perf_counter()
+    for name in modules.split(","):
+        __import__(name)
+    return time.perf_counter() - start
+
+
+def first_call(contestant: str, size: str) -> float:
+    """Seconds of a contestant's first call, JAX being up: tracing, compiling and running."""
+    import jax
+
+    from benchmarks import compiling
+
+    call = compiling.CONTESTANTS[contestant](int(size))
+    jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def memory(side: str, steps: str) -> float:
+    """Megabytes that a sweep of side x side lanes takes at its peak above what its results hold."""
+    from benchmarks import lines
+
+    sweep = lines.sweep_of(int(side), int(steps))
+    lines.sweep_of(2, int(steps))()
+    before = resident()
+    grid = sweep()
+    return (peak() - before - grid.results.nbytes) / 1e6
+
+
+def resident() -> int:
+    """Bytes of memory held now; the peak until now where the system does not tell."""
+    return _of_process("VmRSS") or peak()
+
+
+def peak() -> int:
+    """Most bytes of memory ever held. Linux hands `ru_maxrss` down from the parent's, but not VmHWM."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _of_process("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _of_process(name: str) -> int | None:
+    status = Path("/proc/self/status")
+    found = re.search(rf"^{name}:\s*(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    return int(found[1]) * 1024 if found else None
+
+
+if __name__ == "__main__":
+    tasks = {task.__name__: task for task in (importing, first_call, memory)}
+    print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,200 @@
+"""Rows of measurements, the file that keeps a machine's, and the README made of all files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.loop import cores
+from benchmarks.timing import Spread
+
+TIME = "time, as a multiple of the peer's"
+SPEED = "speed, as a multiple of the peer's"
+THROUGHPUT = "million useful lane-steps a second"
+MEMORY = "MB of memory at the peak, above the outputs"
+QUANTITIES = (TIME, SPEED, THROUGHPUT, MEMORY)
+GPU = "GPU"
+
+
+class Target(NamedTuple):
+    """Where the median should lie."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return f"at most {number(self.high)}"
+        return f"at least {number(self.low)}" if self.high is None else f"{number(self.low)} to {number(self.high)}"
+
+    def met(self, spread: Spread) -> bool:
+        return (self.low is None or spread.median >= self.low) and (self.high is None or spread.median <= self.high)
+
+
+class Row(NamedTuple):
+    """One measurement, or why there is none."""
+
+    case: str
+    peer: str
+    quantity: str
+    value: Spread | None
+    target: Target | None = None
+    why: str = ""  # not measured
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.quantity, self.case, self.peer
+
+
+def unmeasured(case: str, peer: str, quantity: str, why: object, target: Target | None = None) -> Row:
+    return Row(case, peer, quantity, None, target, str(why))
+
+
+def machine() -> dict[str, str]:
+    """The machine and the versions, in words."""
+    import jax
+
+    kinds = sorted({device.device_kind for device in jax.devices()})
+    accelerator = "" if jax.default_backend() == "cpu" else f", {jax.device_count()} x {', '.join(kinds)}"
+    return {
+        "platform": jax.default_backend(),
+        "machine": f"{cores()} cores, {platform.machine()}, {platform.system()}{accelerator}",
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", "numpy")},
+    }
+
+
+def keep(folder: Path, about: Mapping[str, str], measured: Mapping[str, Iterable[Row]]) -> Path:
+    """Writes the rows of some cases into the file of this jax and platform; those of other cases stay."""
+    path = folder / f"{about['jax']}-{about['platform']}.json"
+    before = json.loads(path.read_text()) if path.exists() else {"about": {}, "cases": {}}
+    cases = before["cases"] | {name: [_as_json(row) for row in rows] for name, rows in measured.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(
+        {"about": before["about"] | dict(about), "cases": cases}, indent=1, sort_keys=True, allow_nan=False
+    )
+    path.write_text(text + "\n")
+    return path
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    digits = None if row.value is None else [float(f"{x:.4g}") for x in row.value]
+    return row._asdict() | {"value": digits, "target": row.target and list(row.target)}
+
+
+def _from_json(row: dict[str, Any]) -> Row:
+    value, target = row["value"], row["target"]
+    return Row(**row | {"value": value and Spread(*value), "target": target and Target(*target)})
+
+
+class Column(NamedTuple):
+    """One file: a version of jax on a platform."""
+
+    about: dict[str, str]
+    cases: dict[str, list[Row]]
+
+    @property
+    def title(self) -> str:
+        return f"jax {self.about['jax']}, {self.about['platform'].upper()}"
+
+
+def read(folder: Path) -> list[Column]:
+    """All files: the newest jax first, CPUs before the rest."""
+    files = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    columns = [
+        Column(f["about"], {name: [_from_json(r) for r in rows] for name, rows in f["cases"].items()}) for f in files
+    ]
+    columns.sort(key=lambda c: release(c.about["jax"]), reverse=True)
+    return sorted(columns, key=lambda c: c.about["platform"] != "cpu")
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, for comparing: "0.10.1" to (0, 10, 1)."""
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+INTRODUCTION = """# Benchmarks
+
+`make bench` (or `python -m benchmarks [CASE ...] [--quick]`) runs jaxfit and its peers on the same work, side by side
+in one run, and writes this page. Every peer's numbers are compared with jaxfit's before anything is timed.
+
+Contestants take turns (A B A B ...), and a ratio is taken within a round, so that a busy machine slows both. A cell
+holds the **median** and, in brackets, the minimum and the maximum over the rounds. A call is timed from Python to
+Python, with NumPy arrays in and out and the data as arguments of every program; a short call counts as the quickest of
+a few in its round. The targets are for a CPU of two cores, and for the newest jax unless they name two.
+"""
+
+
+def render(columns: list[Column], groups: Mapping[str, Iterable[str]]) -> str:
+    """The README: a table for each group of cases and each quantity, a column for each file.
+
+    Args:
+      columns: What `read` gave.
+      groups: Names of cases by title, in the order to show.
+    """
+    titles = [column.title for column in columns]
+    if all(column.about["platform"] == "cpu" for column in columns):
+        titles.append(GPU)
+    parts = [INTRODUCTION]
+    for title, names in groups.items():
+        parts.append(f"## {title}\n")
+        rows = {name: _by_place(name, columns) for name in names}
+        parts += [f"Not measured: {name}.\n" for name, found in rows.items() if not found]
+        for quantity in QUANTITIES:
+            places = [(name, place) for name, found in rows.items() for place in found if place[0] == quantity]
+            if places:
+                head = ["case", "contestant" if quantity == THROUGHPUT else "against", "target", *titles]
+                body = [_line(rows[name][place], len(titles)) for name, place in places]
+                parts.append(f"{quantity[0].upper()}{quantity[1:]}:\n\n{_table(head, body)}")
+    parts.append("## Machines\n")
+    parts.append(_table(["", *(c.title for c in columns)], _abouts(columns)))
+    return "\n".join(parts)
+
+
+def _by_place(name: str, columns: list[Column]) -> dict[tuple, list[Row | None]]:
+    """The rows of a case, each with its place in every column."""
+    found: dict[tuple, list[Row | None]] = {}
+    for i, column in enumerate(columns):
+        for row in column.cases.get(name, ()):
+            found.setdefault(row.place, [None] * len(columns))[i] = row
+    return found
+
+
+def _line(rows: list[Row | None], cells: int) -> list[str]:
+    first = next(row for row in rows if row is not None)
+    targets = list(dict.fromkeys(str(row.target) for row in rows if row is not None and row.target is not None))
+    measured = [cell(row, own_target=len(targets) > 1) for row in rows]
+    return [first.case, first.peer, " or ".join(targets), *measured, *["not measured"] * (cells - len(rows))]
+
+
+def cell(row: Row | None, *, own_target: bool = False) -> str:
+    """A row's numbers and verdict; with its own target if that is not the one of its line."""
+    if row is None or row.value is None:
+        return "not measured" + (f": {row.why}" if row is not None and row.why else "")
+    least, median, most = map(number, row.value)
+    verdict = ""
+    if row.target is not None:
+        verdict = ", met" if row.target.met(row.value) else ", **not met**"
+        verdict += f" ({row.target})" if own_target else ""
+    return f"**{median}** ({least} to {most}){verdict}"
+
+
+def _abouts(columns: list[Column]) -> list[list[str]]:
+    names = ["machine", "python", "jax", "jaxlib", "optax", "numpy", "torch"]
+    return [[name, *(c.about.get(name, "not measured") for c in columns)] for name in names]
+
+
+def number(x: float | None) -> str:
+    """Three digits: 0.0123, 1.23, 12.3, 1,234."""
+    if x is None or x == 0:
+        return str(x)
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines) + "\n"
