@@ -45,6 +45,6 @@ def first_calls(quick: bool) -> list[Row]:
     for case, (ours, peer) in cases.items():
         names = (ours, f"{ours}_by_hand")
         calls = {name: lambda name=name: Seconds(fresh.run("first_call", name, side)) for name in names}
-        times = race(calls, rounds=1 if quick else 5)
+        times = race(calls, rounds=1 if quick else 5, warm=False)
         rows.append(Row(case, peer, TIME, spread(times[names[0]] / times[names[1]])))
     return rows

@@ -29,18 +29,21 @@ def spread(values: np.ndarray) -> Spread:
     return Spread(float(np.min(values)), float(np.median(values)), float(np.max(values)))
 
 
-def race(contestants: Mapping[str, Callable[[], object]], *, rounds: int, calls: int = 1) -> dict[str, np.ndarray]:
+def race(
+    contestants: Mapping[str, Callable[[], object]], *, rounds: int, calls: int = 1, warm: bool = True
+) -> dict[str, np.ndarray]:
     """The seconds of every contestant in every round: A B C A B C ..., so that a busy moment of the machine hits all.
 
     Args:
       contestants: What to call, by name. A contestant that returns `Seconds` has timed itself.
       rounds: Times to keep; ratios are taken within a round.
       calls: Calls of each in a round, in turn, of which the quickest counts: more than one for short work.
+      warm: Run each once before, untimed.
 
     Returns:
-      (rounds,) by name. Each contestant has run once before, untimed.
+      (rounds,) by name.
     """
-    for run in contestants.values():
+    for run in contestants.values() if warm else ():
         run()
     times = {name: np.full((rounds, calls), np.nan) for name in contestants}
     for place in np.ndindex(rounds, calls):

@@ -59,6 +59,7 @@ def pose(
     elif "validation_loss" in record.what:
         raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')
     check_stop(stop, precision=precision, validation=validation)
+    check_swept_numbers(loss)
     optimizer = _each(as_optimizer, optimizer)
     _each(lambda one: check_rate(one, precision), optimizer)
     problem = Problem(
@@ -86,6 +87,20 @@ def as_loss(loss: Callable) -> Callable:
     """The loss as a pytree: its own, if it is one, or a `Partial` whose function is part of the program."""
     leaves = jax.tree.leaves(loss)
     return jax.tree_util.Partial(loss) if len(leaves) == 1 and leaves[0] is loss else loss
+
+
+def check_swept_numbers(loss: Callable) -> None:
+    """Refuses an axis of numbers that a loss of jaxfit's would refuse one by one."""
+    for path, axis in jax.tree_util.tree_leaves_with_path(loss, is_leaf=is_axis):
+        name = getattr(path[-1], "name", None) if path else None
+        if is_axis(axis) and is_array(axis.values) and name in ("delta", "strength"):
+            values = np.asarray(axis.values)
+            bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)) | ((values == 0) & (name == "delta")))
+            if bad.size:
+                rule = "positive" if name == "delta" else "zero or more"
+                raise ValueError(
+                    f"{name} is {values[bad[0]]} (value {bad[0]} of axis {axis.name!r}), but it must be {rule}, and finite"
+                )
 
 
 def _as_keys(key: Any) -> Any:
@@ -325,7 +340,7 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
                     f"{name} is an array of integers (dtype {dtype}), which cannot be moved by a gradient; "
                     f"make it floats with .astype(float), or keep it out of the params"
                 )
-            return x if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float64)
+            return x.astype(float) if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float64)
         if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:
             raise TypeError(
                 f"{name} is {dtype}, but runs are made in float32 or float64; convert it with .astype('float32')"

@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit import outcomes
-from jaxfit.checks import as_params, beyond_range, check_schedule, near_keywords, path_name, pose
+from jaxfit.checks import as_params, beyond_range, check_schedule, path_name, pose
+from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, is_axis, resolve
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert_all, precision_context
 from jaxfit.programs import Programs, prepare
 from jaxfit.progress import progress_bar, segments
 from jaxfit.steps import method_of, objective_of, step_key, unrolled
-from jaxfit.tracing import inspect_loss
+from jaxfit.tracing import check_alive, inspect_loss, is_traced
 
 PyTree = Any
 
@@ -185,21 +186,17 @@ def fit(
     swept = [x for x in leaves if is_axis(x)]
     if swept:
         raise ValueError(f"fit got {swept[0]}, but runs one problem; call sweep with the same arguments")
-    if _tracing(leaves):
+    if is_traced(leaves):
+        check_alive(problem)
         return _traced_fit(convert_all(problem, _traced_precision(precision)), count)
     with precision_context(precision):
         if holds_call(problem.params):
-            problem = problem._replace(params=as_params(resolve(problem.params)))
+            problem = problem._replace(params=as_params(resolve(problem.params), precision=precision))
+        check_schedule(problem.optimizer, count)
         programs, leaves = prepare(problem, precision)
         if programs.captured:
             return _traced_fit(programs.ask(leaves), count)
-        check_schedule(problem, count)
         return _run(problem, programs, leaves, count, precision, progress)
-
-
-def _tracing(leaves: list) -> bool:
-    """Whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
-    return any(isinstance(x, jax.core.Tracer) for x in (*leaves, jnp.add(0, 0)))
 
 
 def _traced_precision(precision: str) -> str:
@@ -339,10 +336,11 @@ def step(
         loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
         validation=None, precision=precision,
     )  # fmt: skip
-    if _tracing(jax.tree.leaves((problem, opt_state))):
+    if is_traced(jax.tree.leaves((problem, opt_state))):
+        check_alive(problem)
         return Step(*_step(convert_all(problem, _traced_precision(precision)), opt_state))
     with precision_context(precision):
-        problem = problem._replace(params=as_params(resolve(problem.params)))
+        problem = problem._replace(params=as_params(resolve(problem.params), precision=precision))
         programs, leaves = prepare(problem, precision)
         if programs.captured:
             return Step(*_step(programs.ask(leaves), opt_state))

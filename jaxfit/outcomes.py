@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfit.losses import Residual
 from jaxfit.markers import is_array
 from jaxfit.problems import PRECISIONS, Status
 
@@ -139,9 +140,31 @@ def summary(fit: Any) -> str:
     settings += [f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in (fit.coords or {}).items()]
     if settings:
         lines.append(f"  with    {', '.join(settings)}")
-    if fit.note and fit.status not in (Status.NOT_FINITE, Status.DIVERGED):
-        lines.append(f"  note    {fit.note}")
+    notes = [fit.note] if fit.note and fit.status not in (Status.NOT_FINITE, Status.DIVERGED) else []
+    lines += [f"  note    {note}" for note in (*notes, *doubts(fit))]
     return "\n".join(lines)
+
+
+def doubts(fit: Any) -> list[str]:
+    """Why the params may mean little, however the run ended: found in the data, when somebody asks."""
+    if fit.problem is None or not isinstance(fit.problem.loss, Residual):
+        return []
+    x, y, *where = (np.asarray(item) for item in fit.problem.data)
+    if where:
+        x, y = x[where[0]], y[where[0]]
+    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(fit.params)), []
+    if params > y.size:
+        found.append(
+            f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, other params fit as well"
+        )
+    if x.ndim and len(x) > 1 and (x == x[:1]).all():
+        found.append("data[0] (x) is the same at every point: only the prediction there is determined, not the params")
+    tiny = np.finfo(PRECISIONS[fit.precision or "float32"]).tiny
+    for i, item in enumerate((x, y)):
+        top = np.abs(item).max()
+        if 0 < top < tiny:
+            found.append(f"data[{i}] is at most {top:.3g}, which {fit.precision} rounds to zero: scale the data")
+    return found
 
 
 def _beside(fit: Any) -> str:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxfit.checks import as_params
 from jaxfit.markers import fill, resolve
 from jaxfit.problems import Problem, Status
 from jaxfit.steps import RUNNING, State, advance, begin, watch, watched
@@ -39,7 +40,7 @@ class Lanes(NamedTuple):
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
     """The problem of one lane: its own values filled in, its calls run."""
     problem = fill(template, values)
-    return problem._replace(params=resolve(problem.params))
+    return problem._replace(params=as_params(resolve(problem.params)))
 
 
 def run_block(template: Problem, columns: dict[str, PyTree], *, records: int) -> Lanes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxfit.checks import warn
 from jaxfit.problems import Problem, convert
 from jaxfit.steps import advance, begin, propose, row, watched
 from jaxfit.tracing import inspect_loss, shape_of
@@ -54,7 +54,7 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
     capacity = 0
     if not captured:
         warn_of_recompiling(problem)
-        record = shape_of(_first_row, problem)
+        record, captured = shape_of(_first_row, problem)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
         capacity = max(1, min(ROWS, ROW_BYTES // max(size, 1)))
 
@@ -98,10 +98,9 @@ def warn_of_recompiling(problem: Problem) -> None:
             continue
         made.add(id(function))
         if len(made) == ENOUGH:
-            warnings.warn(
+            warn(
                 f"the {name} `{function.__qualname__}` has been compiled {len(made)} times, each time as a new function: "
-                f"{remedies[name]}",
-                stacklevel=7,
+                f"{remedies[name]}"
             )
 
 

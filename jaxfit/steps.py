@@ -7,6 +7,7 @@ care whether it is a gradient transformation or something of second order. All f
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -61,6 +62,10 @@ def method_of(optimizer: Any) -> Method:
     built = optimizer.build()
     if hasattr(built, "update"):
         return GradientMethod(optax.with_extra_args_support(built))
+    if not (hasattr(built, "init") and hasattr(built, "step")):
+        raise TypeError(
+            f"optimizer: {optimizer.name} returned {reprlib.repr(built)}, but it must return an Optax transformation"
+        )
     return built
 
 

@@ -13,17 +13,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.checks import as_params, check_schedule, near_keywords, path_name, pose
+from jaxfit.checks import check_schedule, pose
 from jaxfit.fits import Fit, History, Interrupted
+from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Dimension, Place, choose, is_array, lanes, read, resolve
 from jaxfit.pools import Lanes, lane_problem, run_block
-from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context
+from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
-from jaxfit.tracing import inspect_loss, shape_of
+from jaxfit.tracing import inspect_loss, is_traced, shape_of
 
 PyTree = Any
 MOST_PROGRAMS = 64
+_NOT_INSIDE = (
+    "sweep drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor run a loss that "
+    "captured a value of one; call it outside, or use jax.vmap over jf.fit there"
+)
 SLOTS = 256
 
 
@@ -99,6 +104,9 @@ def sweep(
         record=record or Record(what=()), validation=validation,
     )  # fmt: skip
     dimensions = read(problem._asdict(), static_places=("batches", "steps", "record"))
+    slots = None if slots is None else whole("slots", slots)
+    if is_traced(jax.tree.leaves(problem)):
+        raise TypeError(_NOT_INSIDE)
     if not dimensions:
         raise ValueError("sweep found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
     choices = _choices(dimensions)
@@ -164,7 +172,7 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
     records = int(problem.steps) // problem.record.every + 1 if problem.record.what else 0
     lane_bytes = _inspect(structure, _shapes(leaves), tuple((k, _spec(v)) for k, v in columns.items()), records)
-    check_schedule(template, int(problem.steps))
+    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(problem.steps))
     return _Run(choice, dynamic, chosen, leaves, structure, columns, records, lane_bytes)
 
 
@@ -187,22 +195,15 @@ def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> int
         return lane_problem(template, values)
 
     filled = jax.eval_shape(one, template, values)
-    as_params_shapes(filled.params)
-    inspect_loss(filled)
+    if inspect_loss(filled):
+        raise TypeError(_NOT_INSIDE)
     warn_of_recompiling(filled)
     block = {k: jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), v) for k, v in values.items()}
     block["#"] = jax.ShapeDtypeStruct((1,), np.int32)
-    result = shape_of(functools.partial(run_block, records=records), template, block)
+    result, captured = shape_of(functools.partial(run_block, records=records), template, block)
+    if captured:
+        raise TypeError(_NOT_INSIDE)
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(result))
-
-
-def as_params_shapes(params: PyTree) -> None:
-    """Refuses what a `Call` made, if it is not params: only floats can be moved."""
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
-        if not jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
-            raise TypeError(f"{path_name('params', path)} came out of its Call as {x.dtype}; params are floats")
-    if not jax.tree.leaves(params):
-        raise ValueError("params came out of their Call without a leaf to move; return at least one number")
 
 
 def _check_memory(runs: Sequence[_Run], steps: int) -> None:
@@ -378,7 +379,7 @@ def _plain_values(axis: Axis) -> np.ndarray | None:
 # Reading a grid
 
 
-def lane(grid: Grid, **coords: Any) -> Fit:
+def lane(grid: Grid, /, **coords: Any) -> Fit:
     """The member of a grid nearest to the given coordinates, as a `Fit` with `.coords`. Nothing is computed again.
 
     Args:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import inspect
 import linecache
 import os
+import sysconfig
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,10 +18,10 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import path_name
+from jaxfit.checks import path_name, warn
 from jaxfit.losses import takes_key
-from jaxfit.markers import is_array
-from jaxfit.problems import Problem
+from jaxfit.markers import is_array, is_key
+from jaxfit.problems import Problem, name_of
 
 
 def inspect_loss(problem: Problem) -> bool:
@@ -31,7 +31,8 @@ def inspect_loss(problem: Problem) -> bool:
       Whether the loss captured a tracer of a trace that is still going on.
 
     Raises:
-      TypeError: If the loss is not scalar, not floating, not pure, or cannot be traced (naming the line).
+      TypeError: If the loss is not scalar, not floating, not pure, or cannot be traced (naming the line); or what is
+        recorded is not scalar.
       ValueError: If shapes do not fit, or it captured a tracer of a trace that has ended.
     """
     loss, params, data = problem.loss, problem.params, problem.data
@@ -42,35 +43,59 @@ def inspect_loss(problem: Problem) -> bool:
     def call(params, data, key, numbers):
         return jax.tree.unflatten(program, numbers)(params, *data, **({} if key is None else {"key": key}))
 
-    _check_signature(loss, data)
+    _check_signature(loss, data, "data")
     jaxpr, result = _traced(call, arguments)
-    _check_scalar(result)
-    captured = [x for x in jaxpr.consts if isinstance(x, jax.core.Tracer)]
-    for tracer in captured:
-        _check_alive(tracer)
+    _check_scalar("the loss", result)
+    captured = _captured(jaxpr, "the loss")
     if not captured:
         _check_pure(call, arguments, jaxpr)
         _warn_unmoved(call, arguments)
-    return bool(captured)
+    if problem.validation is not None:
+        _check_signature(loss, problem.validation, "validation")
+        _, result = _traced(call, (params, problem.validation, key, numbers), "validation")
+        _check_scalar("validation: the loss", result)
+    for item in filter(callable, problem.record.what):
+        name = f"record: {name_of(item)}"
+        jaxpr, result = _traced(lambda params, data, f=item: f(params, *data), (params, data), name)
+        _check_scalar(name, result, real=False)
+        captured |= _captured(jaxpr, name)
+    return captured
 
 
-def shape_of(function: Callable, *args: Any) -> Any:
-    """The shape of what a function that runs an optimizer returns.
+def is_traced(leaves: Sequence) -> bool:
+    """Whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
+    return any(isinstance(x, jax.core.Tracer) for x in (*leaves, jnp.add(0, 0)))
+
+
+def check_alive(problem: Any) -> None:
+    """Refuses leaves that leaked out of a trace that has ended."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(problem):
+        if isinstance(leaf, jax.core.Tracer):
+            name = jax.tree_util.keystr(path).replace("..", ".").removeprefix(".")
+            _check_alive(leaf, f"{name} is")
+
+
+def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
+    """The shape of what a function that runs an optimizer returns, and whether it captured a tracer of the caller's.
 
     Raises:
       TypeError: If the optimizer's factory decides by a number, which then has to be a part of the program.
+      ValueError: If the optimizer, or what is recorded, captured a tracer of a trace that has ended.
     """
     try:
-        return jax.eval_shape(function, *args)
+        jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     except jax.errors.TracerBoolConversionError as error:
         raise TypeError(
             f"the optimizer's factory decides by the value of a hyperparameter, whose floats are traced "
             f"({str(error).splitlines()[0]}); bind that one outside: "
             f"jf.optimizer(functools.partial(factory, name=value), ...)"
         ) from error
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(_leaked("the optimizer uses")) from error
+    return shape, _captured(jaxpr, "the optimizer")
 
 
-def _check_signature(loss: Callable, data: tuple) -> None:
+def _check_signature(loss: Callable, data: tuple, name: str) -> None:
     try:
         parameters = [p for p in inspect.signature(loss).parameters.values() if p.name != "key"]
     except (TypeError, ValueError):
@@ -80,12 +105,13 @@ def _check_signature(loss: Callable, data: tuple) -> None:
     most = np.inf if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(takes)
     if not least <= 1 + len(data) <= most:
         raise TypeError(
-            f"the loss takes ({', '.join(p.name for p in takes)}), but data has {len(data)} item{'s' * (len(data) != 1)}; "
-            f"data is the tuple handed to the loss after params"
+            f"the loss takes ({', '.join(p.name for p in takes)}), but {name} has {len(data)} item{'s' * (len(data) != 1)}; "
+            f"{name} is the tuple handed to the loss after params (a model becomes a loss by jf.losses.mse(model))"
         )
 
 
-def _traced(call: Callable, arguments: tuple) -> tuple[Any, Any]:
+def _traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, Any]:
+    """The program and the shape of the result; `name` is what the call is about, for messages."""
     try:
         return jax.make_jaxpr(call, return_shape=True)(*arguments)
     except jax.errors.TracerArrayConversionError as error:
@@ -104,72 +130,97 @@ def _traced(call: Callable, arguments: tuple) -> tuple[Any, Any]:
             f"an index); compute with jnp arrays instead"
         ) from error
     except jax.errors.UnexpectedTracerError as error:
-        raise ValueError(_leaked(users_line(error))) from error
+        raise ValueError(_leaked(f"{users_line(error)} uses")) from error
     except (TypeError, ValueError) as error:
         data = jax.tree_util.tree_leaves_with_path(arguments[1])
-        lengths = {path_name("data", path): x.shape for path, x in data if x.shape}
+        lengths = {path_name(name, path): x.shape for path, x in data if x.shape}
         if len({shape[0] for shape in lengths.values()}) > 1 and "shape" in str(error):
             raise ValueError(
-                f"data differ in length, and the loss cannot combine them: "
-                f"{', '.join(f'{name} has shape {shape}' for name, shape in lengths.items())}; give every array one entry "
+                f"{name} differ in length, and the loss cannot combine them: "
+                f"{', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; give every array one entry "
                 f"per data point ({str(error).splitlines()[0]})"
             ) from error
+        if name == "validation":
+            raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
         raise
 
 
 def users_line(error: BaseException) -> str:
     """Where in the user's own code an error was raised: the last frame outside of this package and the libraries."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if "site-packages" not in frame.filename and not frame.filename.startswith(here) and frame.lineno:
+    return _users_line(error.__traceback__)
+
+
+def _users_line(trace: Any) -> str:
+    theirs = (os.path.dirname(os.path.abspath(__file__)), sysconfig.get_path("stdlib"))
+    for frame in reversed(traceback.extract_tb(trace)):
+        if "site-packages" not in frame.filename and not frame.filename.startswith(theirs) and frame.lineno:
             code = (frame.line or linecache.getline(frame.filename, frame.lineno)).strip()
             place = f"{os.path.basename(frame.filename)}, line {frame.lineno},"
             return f"{place} `{code}`" if code else f"{place} in {frame.name},"
     return "the loss"
 
 
-def _leaked(where: str) -> str:
+def _captured(jaxpr: Any, who: str) -> bool:
+    """Whether a program holds tracers of a trace that is still going on; an error if it has ended."""
+    tracers = [x for x in jaxpr.consts if isinstance(x, jax.core.Tracer)]
+    for tracer in tracers:
+        _check_alive(tracer, f"{who} uses")
+    return bool(tracers)
+
+
+def _leaked(who: str) -> str:
     return (
-        f"{where} uses a value that leaked out of a jax.jit, jax.grad or jax.vmap that has ended (a tracer kept in a "
+        f"{who} a value that leaked out of a jax.jit, jax.grad or jax.vmap that has ended (a tracer kept in a "
         f"list, a global or a closure); return such values from the transformed function, and pass them as data"
     )
 
 
-def _check_alive(tracer: Any) -> None:
+def _check_alive(tracer: Any, who: str) -> None:
     try:
-        jnp.add(tracer, 0)
+        jax.random.key_data(tracer) if is_key(tracer) else jnp.add(tracer, 0)
     except jax.errors.UnexpectedTracerError as error:
-        raise ValueError(_leaked("the loss")) from error
+        raise ValueError(_leaked(who)) from error
 
 
-def _check_scalar(result: Any) -> None:
+def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
     if not hasattr(result, "shape"):
         raise TypeError(
-            f"the loss returned a {type(result).__name__}, but it must return one scalar; return the number alone"
+            f"{who} returned a {type(result).__name__}, but it must return one scalar; return the number alone"
         )
     if result.shape != ():
         raise TypeError(
-            f"the loss returned an array of shape {result.shape} and dtype {result.dtype}, but it must return a scalar; "
-            f"reduce it, with jnp.mean for instance"
+            f"{who} returned an array of shape {result.shape} and dtype {result.dtype}, but it must return a scalar; "
+            f"reduce it, with jnp.mean for instance" + (" (a model becomes a loss by jf.losses.mse(model))" * real)
         )
-    if not jnp.issubdtype(result.dtype, jnp.floating):
+    if real and not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(
-            f"the loss returned a scalar of dtype {result.dtype}, but it must be a float: nothing else has a gradient"
+            f"{who} returned a scalar of dtype {result.dtype}, but it must be a float, since nothing else has a gradient; "
+            f"leave out round, argmax and comparisons, and convert with jnp.float32 what is left"
         )
 
 
 def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
     """Two traces of a pure function are the same program with the same constants."""
     again = jax.make_jaxpr(lambda *a: call(*a))(*arguments)
-    if str(first) == str(again) and all(map(_same, first.consts, again.consts)):
+    other = [v for v, a, b in zip(first.jaxpr.constvars, first.consts, again.consts, strict=False) if not _same(a, b)]
+    if str(first) == str(again) and not other:
         return
-    lines = (j.pretty_print(source_info=True, use_color=False).splitlines() for j in (first.jaxpr, again.jaxpr))
-    line = next((a for a, b in zip(*lines, strict=False) if a != b), "")
-    where = f" (at {os.path.basename(line.rsplit('#', 1)[-1].strip())})" if "#" in line else ""
     raise TypeError(
-        f"the loss is not pure: two evaluations of the same input gave different programs{where}; draw random numbers "
-        f"with jax.random from an argument named `key`, and keep no state outside of the arguments"
+        f"the loss is not pure: two evaluations of the same input gave different programs, because of "
+        f"{_impure_line(first.jaxpr, again.jaxpr, other)}; draw random numbers with jax.random from an argument named `key`, "
+        f"and keep no state outside of the arguments"
     )
+
+
+def _impure_line(first: Any, again: Any, constants: Sequence) -> str:
+    """The line of the first equation that differs, or that uses one of the constants."""
+    for equation in first.eqns:
+        if any(v is c for v in equation.invars for c in constants):
+            trace = getattr(equation.source_info, "traceback", None)
+            return "the loss" if trace is None else _users_line(trace.as_python_traceback())
+    lines = (j.pretty_print(source_info=True, use_color=False).splitlines() for j in (first, again))
+    line = next((a for a, b in zip(*lines, strict=False) if a != b), "")
+    return os.path.basename(line.rsplit("#", 1)[-1].strip()) if "#" in line else "the loss"
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -188,11 +239,10 @@ def _warn_unmoved(call: Callable, arguments: tuple) -> None:
     names = [path_name("params", path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments[0])]
     still = [n for n, yes, g in zip(names, moved, grads, strict=True) if not yes and not np.any(np.asarray(g))]
     if still:
-        warnings.warn(
+        warn(
             f"the loss does not depend on {', '.join(still)} in a differentiable way: the gradient there is identically "
             f"zero, so {'it' if len(still) == 1 else 'they'} will not move (a leaf that is unused, or used only through "
-            f"round, argmax, a comparison or stop_gradient)",
-            stacklevel=6,
+            f"round, argmax, a comparison or stop_gradient)"
         )
 
 

@@ -23,7 +23,7 @@ def rates_and_starts(**kwargs):
 def test_every_lane_is_the_single_fit(method):
     mine, _ = METHODS[method]
     case = PROBLEMS["net"]
-    rates = [1e-3, 1e-2, 3e-2]
+    rates = [1e-4, 1e-3, 1e-2]
     how = dict(steps=60, precision="float64")  # a limit cycle amplifies rounding: rmsprop's from 1e-16 to 1e-6
     grid = jf.sweep(case.loss, case.start, case.data, optimizer=mine(jf.Axis("rate", rates)), **how)
     for rate in rates:
