@@ -20,10 +20,10 @@ def memory(quick: bool) -> list[Row]:
 
 
 def linearity(quick: bool) -> list[Row]:
-    """Time a lane of many lanes, against that of few."""
+    """Time a lane of many lanes, against that of few: below 1 by the fixed cost of a call, above 1 by what does not scale."""
     few, many = (4, 16) if quick else (100, 1000)
     contestants = {"few": lines.sweep_of(few, STEPS), "many": lines.sweep_of(many, STEPS)}
     times = race(contestants, rounds=2 if quick else 5)
     ratio = (times["many"] / many**2) / (times["few"] / few**2)
     case = f"time a lane, {many**2:,} lanes x {STEPS} steps"
-    return [Row(case, f"jaxfit, {few**2:,} lanes", TIME, spread(ratio), Target(0.85, 1.15))]
+    return [Row(case, f"jaxfit, {few**2:,} lanes", TIME, spread(ratio), Target(high=1.15))]

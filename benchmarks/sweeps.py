@@ -39,8 +39,11 @@ def compare(
     quick: bool,
     rounds: int = 9,
 ) -> list[Row]:
-    """A race of jaxfit against peers on the same `useful` lane-steps: ratios, and everyone's lane-steps a second."""
-    times = race(contestants, rounds=2 if quick else rounds)
+    """A race of jaxfit against peers on the same `useful` lane-steps: ratios, and everyone's lane-steps a second.
+
+    All have run before, to be compared.
+    """
+    times = race(contestants, rounds=2 if quick else rounds, warm=False)
     ratios = [
         Row(case, peer, SPEED, spread(times[peer] / times[US]), targets.get(peer)) for peer in times if peer != US
     ]
@@ -148,7 +151,7 @@ def batches(quick: bool) -> list[Row]:
     wide = "jit(vmap(scan)), permuting once an epoch"
     calls = by_hand(peers.descending_by_batches(peers.line_mse, optax.sgd, steps, 32), own, data, wide)
     agree_all(case, lines.ends(ours()), calls)
-    return compare(case, {US: ours, **calls}, {wide: at_least(5)}, useful=lanes * steps, quick=quick, rounds=5)
+    return compare(case, {US: ours, **calls}, {wide: at_least(5)}, useful=lanes * steps, quick=quick, rounds=3)
 
 
 def stopping(quick: bool) -> list[Row]:
@@ -219,7 +222,7 @@ def net(quick: bool) -> list[Row]:
     for name, run in calls.items():
         agree(losses[calm], run()["loss"][calm], what=f"{case}, {name}")
     useful, made = int(grid.results.steps.sum()), side * side * steps
-    times = race({US: ours, **calls}, rounds=2 if quick else 3)
+    times = race({US: ours, **calls}, rounds=2 if quick else 3, warm=False)
     best = min(calls, key=lambda name: np.median(times[name]))
     peer, a_step = f"{best}, the best by hand", (useful / times[US]) / (made / times[best])
     rows = [

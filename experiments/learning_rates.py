@@ -9,7 +9,7 @@ from a = -0.5. Cost: some seconds on a CPU.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def compute(config: Config) -> Result:
     age, pressure = jf.datasets.blood_pressure()
     loss = jf.losses.mse(slope_only)
 
-    def fit(rate, start=config.start, steps=5, **options):
+    def fit(rate, start=config.start, steps=5, **options) -> Any:
         record = jf.Record(what=("loss", "params"))
         optimizer = jf.optimizers.sgd(rate)
         return jf.fit(loss, {"a": start}, (age, pressure), optimizer=optimizer, steps=steps, record=record, **options)

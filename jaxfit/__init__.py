@@ -2,10 +2,11 @@
 
 from jaxfit import datasets, losses, models, optimizers
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
+from jaxfit.grids import Grid, best, lane
 from jaxfit.markers import Axis, Call
 from jaxfit.optimizers import optimizer
 from jaxfit.problems import Batches, Record, Status, Stop
-from jaxfit.sweeps import Grid, best, lane, sweep
+from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",

@@ -306,7 +306,11 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         if isinstance(x, Axis):
             if is_array(x.values):
                 return Axis(x.name, check(name + f" (axis {x.name!r})", x.values, swept=True), x.labels)
-            return Axis(x.name, [as_params(v, root=f"{name}[{i}]", precision=precision) for i, v in enumerate(x.values)], x.labels)
+            return Axis(
+                x.name,
+                [as_params(v, root=f"{name}[{i}]", precision=precision) for i, v in enumerate(x.values)],
+                x.labels,
+            )
         return check(name, x)
 
     def check(name, x, swept=False):
@@ -363,7 +367,9 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         return isinstance(x, (Axis, Call))
 
     if not jax.tree.leaves(params, is_leaf=marked):
-        raise ValueError(f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)")
+        raise ValueError(
+            f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)"
+        )
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=marked)
 
 
@@ -382,7 +388,8 @@ def check_rate(optimizer: Optimizer, precision: str) -> None:
     if bad.size:
         raise ValueError(
             f"learning_rate is {numbers[bad[0]]:g}, which {precision} cannot hold; it must lie between {limits.tiny:.1g} and "
-            f"{limits.max:.1g}: choose other units for the data" + (', or precision="float64"' * (precision == "float32"))
+            f"{limits.max:.1g}: choose other units for the data"
+            + (', or precision="float64"' * (precision == "float32"))
         )
 
 
@@ -397,7 +404,9 @@ def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
             continue
         numbers = np.asarray(numbers)
         if numbers.dtype.kind not in "iuf" or (numbers.ndim and not is_axis(value)) or np.isnan(numbers).any():
-            raise ValueError(f"Stop: {name} is {reprlib.repr(value)}, but it must be a number, or None for no such rule")
+            raise ValueError(
+                f"Stop: {name} is {reprlib.repr(value)}, but it must be a number, or None for no such rule"
+            )
         least = eps / 100 if name in ("gradient_norm_below", "params_change_below") else tiny
         if least != tiny and (numbers <= 0).any():
             raise ValueError(f"Stop: {name} is {value!r}, but a norm is never below that; it must be positive")
@@ -430,7 +439,9 @@ def check_batches(problem: Problem) -> None:
                     f"batches: size is {size}{where}, but the data have {rows} points; a batch takes from 1 to {rows}"
                 )
         if problem.key is None:
-            raise ValueError("key is None, but batches are drawn at random; pass a seed, key=0, or a key of jax.random.key")
+            raise ValueError(
+                "key is None, but batches are drawn at random; pass a seed, key=0, or a key of jax.random.key"
+            )
     losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
     if problem.key is None and any(map(takes_key, losses)):
         raise ValueError("key is None, but the loss takes a key; pass a seed, key=0, or a key of jax.random.key")

@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-
 _Function = TypeVar("_Function", bound=Callable)
 
 

@@ -419,7 +419,7 @@ def _read(loss: Residual | CrossEntropy, data: tuple) -> tuple[Array, Array, Arr
     names = loss.data_names
     if len(data) != len(names):
         raise TypeError(
-            f"{loss} takes the data ({', '.join(names)}), but got {len(data)} item{'s' * (len(data) != 1)}; "
+            f"{loss} takes the data ({', '.join(names)}), but got {len(data)} array{'s' * (len(data) != 1)}; "
             f"a loss takes (x, y), with masked=True (x, y, where)"
         )
     x, y, *masks = (_array(name, value) for name, value in zip(names, data, strict=True))

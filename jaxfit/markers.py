@@ -72,7 +72,12 @@ class Axis:
                 values = np.asarray(values)
             elif any(_is_number(v) or isinstance(v, str) for v in values) and len({_kind(v) for v in values}) > 1:
                 raise ValueError(_mixed(self.name, values))
-        if is_array(values) and not isinstance(values, jax.core.Tracer) and np.ndim(values) == 1 and _is_inexact(values):
+        if (
+            is_array(values)
+            and not isinstance(values, jax.core.Tracer)
+            and np.ndim(values) == 1
+            and _is_inexact(values)
+        ):
             bad = np.flatnonzero(np.isnan(values))
             if bad.size:
                 raise ValueError(

@@ -151,19 +151,26 @@ class Room:
         Of places as good the one nearest to `prefer` (a point of the axes, from 0 to 1) is taken.
         """
         text = self._text(label, how)
-        spots = self._spots(text, self.free & allowed, 2)
+        spots, half = self._spots(text, self.free & allowed, 2), self._size(text, 0) / 2
+        others = [points for points in self.lines if points is not line and len(points)]
         if len(spots) and len(line):
-            half = self._size(text, 0) / 2
-            gap = _gap(spots, half, line)
-            others = [_gap(spots, half, points) for points in self.lines if points is not line and len(points)]
-            cost = 2 * gap - 0.5 * np.minimum(np.min(others, axis=0), 40) if others else 2 * gap
-            if prefer is not None:
-                cost = cost + 0.02 * np.linalg.norm(spots - self.ax.transAxes.transform(prefer), axis=1)
-            best = np.argmin(cost)
-            if gap[best] <= within:
-                return self._put(text, spots[best])
+            rough = spots[:: 1 + len(spots) // 4000]
+            rough = rough[np.argmin(self._cost(rough, half, line, others, prefer))]
+            spots = spots[np.all(abs(spots - rough) < 40, axis=1)]
+            best = spots[np.argmin(self._cost(spots, half, line, others, prefer))]
+            if _gap(best[None], half, line)[0] <= within:
+                return self._put(text, best)
         text.remove()
         return None
+
+    def _cost(self, spots: np.ndarray, half: np.ndarray, line: np.ndarray, others: list, prefer: Any) -> np.ndarray:
+        """What speaks against each spot: a gap to its own line, a small one to others, distance from the preferred."""
+        cost = 2 * _gap(spots, half, line)
+        if others:
+            cost = cost - 0.5 * np.minimum(np.min([_gap(spots, half, points) for points in others], axis=0), 40)
+        if prefer is not None:
+            cost = cost + 0.02 * np.linalg.norm(spots - self.ax.transAxes.transform(prefer), axis=1)
+        return cost
 
     def _text(self, label: str, how: Mapping[str, Any]) -> Text:
         return self.ax.text(0.5, 0.5, label, ha="center", va="center", transform=self.ax.transAxes, **how)

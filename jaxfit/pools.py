@@ -1,13 +1,15 @@
-"""Many lanes in one compiled program: a block of them, advanced side by side.
+"""Many lanes in one compiled program: a block of lanes, run to exhaustion by a pool of slots.
 
-A block runs in chunks of steps. Without a stop rule no step is judged: lanes are looked at once a chunk, and a chunk
-in which one met trouble is run again with a look at every step, so that the trouble has its step and its params.
-What does not depend on the lane (Adam's step count, a shared shuffle) is kept once for the block.
+A pool has a fixed number of slots, and runs a chunk of steps at a time. Without a stop rule the slots go in lock-step:
+they load together and end together, no step is judged, and what does not depend on the lane (Adam's step count, a shared
+shuffle) is kept once for all. Lanes are looked at once a chunk; a chunk in which one met trouble is run again with a
+look at every step, so that the trouble has its step and its params. With a stop rule every step is judged, and a slot
+whose lane has ended writes the result and loads the next lane of the block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.checks import as_params
 from jaxfit.markers import fill, resolve
 from jaxfit.problems import Problem, Status
-from jaxfit.steps import RUNNING, State, advance, begin, watch, watched
+from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, steps_per_epoch, watch, watched
 from jaxfit.tracing import depends
 
 PyTree = Any
-CHUNK = 256  # steps between two looks
+CHUNK = 512  # steps between two looks, about
+
+
+class Shape(NamedTuple):
+    """What fixes a pool's program beside the problem itself."""
+
+    slots: int  # lanes side by side
+    lanes: int  # in a block
+    records: int  # rows of history to keep of each lane; 0 for none
 
 
 class Lanes(NamedTuple):
@@ -30,81 +39,227 @@ class Lanes(NamedTuple):
 
     params: PyTree
     loss: Array
-    status: Array
-    steps: Array
+    status: Array  # int32
+    steps: Array  # int32
     start_loss: Array
     validation_loss: Array | None
-    rows: dict[str, PyTree]  # (lanes, records, ...), NaN after a lane's end
+    rows: dict[str, PyTree]  # (lanes, records, ...), NaN after a lane's end; inside a pool (records, lanes, ...)
+
+
+class Pool(NamedTuple):
+    """A block under way."""
+
+    ids: Array  # (slots,) int32: the lane of each slot; from `real` on, none
+    t: Array  # () int32 in lock-step, else (slots,)
+    values: dict[str, PyTree]  # the slots' lanes' own values
+    state: State  # of the slots
+    loss: Array  # (slots,) where a lane ended
+    validation_loss: Array | None
+    results: Lanes  # of the block, and some rows that nobody reads
+    following: Array  # () int32: the next lane to load
 
 
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
     """The problem of one lane: its own values filled in, its calls run."""
     problem = fill(template, values)
-    return problem._replace(params=as_params(resolve(problem.params)))
+    return problem._replace(params=resolve(problem.params))
 
 
-def run_block(template: Problem, columns: dict[str, PyTree], *, records: int) -> Lanes:
-    """Runs a block of lanes to their ends.
+def chunk_of(template: Problem) -> int:
+    """Steps between two looks: a multiple of the stride and of the epoch, so that all slots are at the same phase."""
+    unit = math.lcm(template.record.every, steps_per_epoch(template))
+    return unit * max(1, CHUNK // unit)
+
+
+def lock_step(template: Problem) -> bool:
+    return not watched(template)
+
+
+def open_pool(template: Problem, columns: dict[str, PyTree], shape: Shape) -> Pool:
+    """A block with its first lanes loaded.
 
     Args:
       template: The problem with a place for each of the lanes' own values.
-      columns: Those values, each with a leading lane axis.
-      records: Rows of history to keep; 0 for none.
+      columns: Those values, each with a leading axis of the block's lanes.
+      shape: Of the pool.
     """
-    every = template.record.every
-    chunk = every * max(1, CHUNK // every)
-    shared = shared_axes(template, columns)
-    looking = watched(template)
+    ids = jnp.arange(shape.slots, dtype=np.int32)
+    values = load(columns, ids)
+    axes = axes_of(template, columns)
+    state = start(template, values, axes)
+    _, end = jax.eval_shape(
+        lambda v, s: many(template, v, axes, watching=True).look(s, *_clock(template, shape)), values, state
+    )
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), end)
+    room = shape.lanes + shape.slots
+    height = shape.records + chunk_of(template) // template.record.every + 1
 
-    def stretch(watching: bool) -> Callable:
-        def lane(values, state, t, count):
-            problem = lane_problem(template, values)
-            return advance(problem, state, t, count, capacity=chunk // every, watching=watching)
+    def column(x):
+        return jnp.zeros((room, *x.shape[1:]), x.dtype)
 
-        return jax.vmap(lane, in_axes=(0, shared, None, None), out_axes=(shared, 0, 0))
+    results = Lanes(
+        params=jax.tree.map(column, state.params),
+        loss=column(end.loss),
+        status=jnp.zeros(room, np.int32),
+        steps=jnp.zeros(room, np.int32),
+        start_loss=column(state.start_loss),
+        validation_loss=jax.tree.map(column, end.validation_loss),
+        rows=jax.tree.map(lambda x: jnp.zeros((height, room, *x.shape[1:]), x.dtype), end.row),
+    )
+    t = _clock(template, shape)[0]
+    return Pool(ids, t, values, state, blank.loss, blank.validation_loss, results, jnp.int32(shape.slots))
 
-    start = jax.vmap(lambda values: begin(lane_problem(template, values)), out_axes=shared)(columns)
-    _, shapes, end_shape = jax.eval_shape(stretch(True), columns, start, jnp.int32(0), jnp.int32(0))
-    room = records + chunk // every + 1 if records else 0
-    rows = jax.tree.map(lambda x: jnp.full((x.shape[0], room, *x.shape[2:]), jnp.nan, x.dtype), shapes)
-    end = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), end_shape)
 
-    def body(carry):
-        t, state, rows, end = carry
-        count = jnp.minimum(chunk, template.steps - t)
-        if looking:
-            new, piece, reached = stretch(True)(columns, state, t, count)
-        else:
-            new, piece, reached = stretch(False)(columns, state, t, count)
-            trouble = running(state) & ((new.status == Status.NOT_FINITE) | ~jnp.isfinite(reached.loss) | ~_finite_rows(piece, count, every))
-            new, piece, reached = jax.lax.cond(
-                jnp.any(trouble),
-                lambda: stretch(True)(columns, state, t, count),
-                lambda: (new, piece, reached),
-            )
-        live = running(state)
-        new = merge(live, new, state, shared)
-        end = jax.tree.map(lambda a, b: pick(live, a, b), reached, end)
-        if records:
-            rows = jax.tree.map(
-                lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, t // every, axis=1), rows, piece
-            )
-        return t + count, new, rows, end
+def run_pool(
+    template: Problem, columns: dict[str, PyTree], pool: Pool, real: Array, chunks: Array, shape: Shape
+) -> tuple[Pool, Array]:
+    """At most `chunks` chunks further.
+
+    Args:
+      template, columns, shape: As for `open_pool`.
+      pool: Where it stands.
+      real: () int32: lanes of the block that are meant; those after them only fill it up.
+      chunks: () int32.
+
+    Returns:
+      The pool, and (5,) int32: how many lanes there are of each status, NOT_RUN first.
+    """
+    axes = axes_of(template, columns)
+    tick = _together if lock_step(template) else _refilling
 
     def goes_on(carry):
-        t, state, _, _ = carry
-        return (t < template.steps) & jnp.any(running(state))
+        done, pool = carry
+        return (done < chunks) & jnp.any(pool.ids < real)
 
-    _, state, rows, end = jax.lax.while_loop(goes_on, body, (jnp.int32(0), start, rows, end))
-    at = jnp.arange(records, dtype=np.int32) * every
-    kept = jax.tree.map(lambda x: _blank_after(x[:, :records], at, state.steps), rows)
-    return Lanes(
-        state.params, end.loss, state.status, state.steps, state.start_loss, end.validation_loss, kept if records else {}
+    def body(carry):
+        done, pool = carry
+        return done + 1, tick(template, columns, pool, real, axes, shape)
+
+    _, pool = jax.lax.while_loop(goes_on, body, (jnp.int32(0), pool))
+    status = jnp.where(jnp.arange(pool.results.status.size) < real, pool.results.status, -1)
+    return pool, jnp.sum(status[:, None] == jnp.arange(len(Status))[None, :], axis=0, dtype=np.int32)
+
+
+def _together(template: Problem, columns: dict, pool: Pool, real: Array, axes: State, shape: Shape) -> Pool:
+    """One chunk in lock-step; when no lane runs any more, all results are written and the next lanes loaded."""
+    every, chunk = template.record.every, chunk_of(template)
+    count = jnp.minimum(chunk, template.steps - pool.t)
+
+    def stretch(watching):
+        steps = many(template, pool.values, axes, watching=watching)
+        return advance(steps, pool.state, pool.t, pool.t, count, every=every, capacity=chunk // every)
+
+    live = (pool.state.status == RUNNING) & (pool.ids < real)
+    plain = stretch(False)
+    trouble = (
+        (plain[0].status == Status.NOT_FINITE) | ~jnp.isfinite(plain[2].loss) | ~_finite_rows(plain[1], count, every)
+    )
+    new, piece, end = jax.lax.cond(jnp.any(live & trouble), lambda: stretch(True), lambda: plain)
+    state = merge(live, new, pool.state, axes)
+    t = pool.t + count
+    rows = jax.tree.map(lambda all, one: _paste(all, one, pool.t // every, pool.ids[0]), pool.results.rows, piece)
+    pool = pool._replace(
+        t=t,
+        state=state,
+        loss=pick(live, end.loss, pool.loss),
+        validation_loss=jax.tree.map(lambda a, b: pick(live, a, b), end.validation_loss, pool.validation_loss),
+        results=pool.results._replace(rows=rows),
     )
 
+    def next_lanes():
+        ids = pool.ids + shape.slots
+        values = load(columns, ids)
+        return pool._replace(
+            ids=ids, t=jnp.int32(0), values=values, state=start(template, values, axes), results=write(pool, pool.ids)
+        )
 
-def running(state: State) -> Array:
-    return state.status == RUNNING
+    over = (t >= template.steps) | ~jnp.any((state.status == RUNNING) & (pool.ids < real))
+    return jax.lax.cond(over, next_lanes, lambda: pool)
+
+
+def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, axes: State, shape: Shape) -> Pool:
+    """One chunk of slots that each go their own way; those whose lane has ended load another."""
+    every, chunk = template.record.every, chunk_of(template)
+    steps = many(template, pool.values, axes, watching=True, own_time=True)
+    state, piece, end = advance(
+        steps, pool.state, pool.t, jnp.int32(0), jnp.int32(chunk), every=every, capacity=chunk // every
+    )
+    rows = pool.results.rows
+    if rows:
+        height = jnp.arange(chunk // every + 1)
+        at = (pool.t // every)[None, :] + height[:, None]
+        lane = jnp.broadcast_to(pool.ids[None, :], at.shape)
+        rows = jax.tree.map(lambda all, one: all.at[at, lane].set(one, mode="drop"), rows, piece)
+    held = pool.ids < real
+    pool = pool._replace(
+        t=pool.t + chunk,
+        state=state,
+        loss=end.loss,
+        validation_loss=end.validation_loss,
+        results=pool.results._replace(rows=rows),
+    )
+    ended = (state.status != RUNNING) & held
+
+    def next_lanes():
+        rank = jnp.cumsum(ended, dtype=np.int32)
+        ids = jnp.where(ended, pool.following + rank - 1, pool.ids)
+        fresh = load(columns, ids)
+        values = jax.tree.map(lambda a, b: pick(ended, a, b), fresh, pool.values)
+        return pool._replace(
+            ids=ids,
+            t=jnp.where(ended, 0, pool.t),
+            values=values,
+            state=merge(ended, start(template, values, axes), state, axes),
+            results=write(pool, jnp.where(ended, pool.ids, shape.lanes)),
+            following=pool.following + rank[-1],
+        )
+
+    return jax.lax.cond(jnp.any(ended), next_lanes, lambda: pool)
+
+
+def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
+    """The own values of the lanes `ids`; an id beyond the block gets the last lane's."""
+    return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
+
+
+def write(pool: Pool, at: Array) -> Lanes:
+    """The results with those of the slots at the places `at`."""
+    state, results = pool.state, pool.results
+    new = (state.params, pool.loss, state.status, state.steps, state.start_loss, pool.validation_loss)
+    put = jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), tuple(results[:6]), new)
+    return Lanes(*put, results.rows)
+
+
+def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
+    """The results of the lanes that were meant, as NumPy arrays, histories NaN after a lane's end."""
+    results = jax.tree.map(np.asarray, pool.results)
+    rows = jax.tree.map(lambda x: np.moveaxis(x[: shape.records, :real], 0, 1).copy(), results.rows)
+    cut = jax.tree.map(lambda x: x[:real].copy(), results._replace(rows={}))
+    beyond = np.arange(shape.records)[None, :] * every > cut.steps[:, None]
+    for x in jax.tree.leaves(rows):
+        x[beyond] = np.nan
+    return cut._replace(rows=rows)
+
+
+def many(
+    template: Problem, values: dict[str, PyTree], axes: State, *, watching: bool, own_time: bool = False
+) -> Stepper:
+    """The steps of many lanes side by side."""
+    time = 0 if own_time else None
+
+    def lane(name):
+        def one(values, state, t, phase):
+            return getattr(stepper(lane_problem(template, values), watching=watching), name)(state, t, phase)
+
+        out = axes if name == "unrecorded" else (axes, 0)
+        mapped = jax.vmap(one, in_axes=(0, axes, time, None), out_axes=out)
+        return lambda state, t, phase: mapped(values, state, t, phase)
+
+    return Stepper(*map(lane, Stepper._fields))
+
+
+def start(template: Problem, values: dict[str, PyTree], axes: State) -> State:
+    return jax.vmap(lambda v: begin(lane_problem(template, v)), out_axes=axes)(values)
 
 
 def pick(mask: Array, new: Array, old: Array) -> Array:
@@ -112,32 +267,38 @@ def pick(mask: Array, new: Array, old: Array) -> Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
 
 
-def merge(mask: Array, new: State, old: State, shared: State) -> State:
+def merge(mask: Array, new: State, old: State, axes: State) -> State:
     """Lane by lane the new state where the mask is true; what lanes share is always new."""
     return jax.tree.map(
-        lambda axis, a, b: a if axis is None else pick(mask, a, b), shared, new, old, is_leaf=lambda x: x is None
+        lambda axis, a, b: a if axis is None else pick(mask, a, b), axes, new, old, is_leaf=lambda x: x is None
     )
+
+
+def _clock(template: Problem, shape: Shape) -> tuple[Array, Array]:
+    return (jnp.int32(0) if lock_step(template) else jnp.zeros(shape.slots, np.int32)), jnp.int32(0)
+
+
+def _paste(all: Array, piece: Array, row: Array, lane: Array) -> Array:
+    return jax.lax.dynamic_update_slice(all, piece, (row, lane) + (jnp.int32(0),) * (all.ndim - 2))
 
 
 def _finite_rows(piece: dict[str, PyTree], count: Array, every: int) -> Array:
     if "loss" not in piece:
         return jnp.asarray(True)
-    meant = jnp.arange(piece["loss"].shape[1]) * every < count
-    return jnp.all(jnp.isfinite(piece["loss"]) | ~meant[None, :], axis=1)
+    meant = jnp.arange(piece["loss"].shape[0]) * every < count
+    return jnp.all(jnp.isfinite(piece["loss"]) | ~meant[:, None], axis=0)
 
 
-def _blank_after(rows: Array, at: Array, steps: Array) -> Array:
-    meant = at[None, :] <= steps[:, None]
-    return jnp.where(meant.reshape(meant.shape + (1,) * (rows.ndim - 2)), rows, jnp.nan)
+def axes_of(template: Problem, columns: dict[str, PyTree]) -> State:
+    """For each leaf of the state, 0 if lanes may differ in it, None if they share it.
 
-
-def shared_axes(template: Problem, columns: dict[str, PyTree]) -> State:
-    """For each leaf of the state, 0 if lanes may differ in it, None if all lanes share it.
-
-    Found in the program: a leaf is shared if neither its start nor its update depends on a lane's own values.
+    Slots that go their own way share nothing. In lock-step it is found in the program: a leaf is shared if neither its
+    start nor its update depends on a lane's own values.
     """
     values = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), columns)
     first, state = jax.make_jaxpr(lambda v: begin(lane_problem(template, v)), return_shape=True)(values)
+    if not lock_step(template):
+        return jax.tree.map(lambda _: 0, state)
     update = jax.make_jaxpr(lambda v, s, t: watch(lane_problem(template, v), s, t)[0])(values, state, np.int32(0))
     given = [True] * len(jax.tree.leaves(values))
     own = depends(first.jaxpr, given)
@@ -145,3 +306,20 @@ def shared_axes(template: Problem, columns: dict[str, PyTree]) -> State:
         own = grown
     axes = jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
     return axes._replace(params=jax.tree.map(lambda _: 0, state.params), status=0, steps=0, start_loss=0)
+
+
+def working_bytes(problem: Problem) -> int:
+    """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
+    state = jax.eval_shape(begin, problem)
+    step = jax.make_jaxpr(lambda p, s, t: watch(p, s, t)[0])(problem, state, np.int32(0))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + _largest(step.jaxpr)
+
+
+def _largest(jaxpr: Any) -> int:
+    def size(variable):
+        shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
+        return math.prod(shape) * getattr(dtype, "itemsize", 4)
+
+    own = [sum(size(v) for v in (*equation.invars, *equation.outvars)) for equation in jaxpr.eqns]
+    inner = [e.params["jaxpr"].jaxpr for e in jaxpr.eqns if hasattr(e.params.get("jaxpr"), "jaxpr")]
+    return max([0, *own, *map(_largest, inner)])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxfit.checks import warn
 from jaxfit.problems import Problem, convert
-from jaxfit.steps import advance, begin, propose, row, watched
+from jaxfit.steps import advance, begin, propose, row, stepper, watched
 from jaxfit.tracing import inspect_loss, shape_of
 
 PyTree = Any
@@ -59,11 +59,14 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
         capacity = max(1, min(ROWS, ROW_BYTES // max(size, 1)))
 
     def run(watching):
-        return jax.jit(
-            lambda leaves, state, t, count: advance(
-                ask(leaves), state, t, count, capacity=capacity, watching=watching, alone=True
+        def segment(leaves, state, t, count):
+            problem = ask(leaves)
+            every = problem.record.every
+            return advance(
+                stepper(problem, watching=watching), state, t, t, count, every=every, capacity=capacity, early=watching
             )
-        )
+
+        return jax.jit(segment)
 
     first = jax.jit(lambda leaves: begin(ask(leaves)))
     return Programs(first, run(False), run(True), ask, watched(problem), captured, capacity, [])

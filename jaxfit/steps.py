@@ -102,7 +102,7 @@ def rows_of(data: tuple) -> int:
     return next(np.shape(x)[0] for x in jax.tree.leaves(data) if np.ndim(x))
 
 
-def draw(problem: Problem, order: Array | None, t: Array) -> tuple[tuple, Array | None]:
+def draw(problem: Problem, order: Array | None, t: Array, phase: Array) -> tuple[tuple, Array | None]:
     """The data of step `t`, and the epoch's shuffle."""
     batches = problem.batches
     if batches is None:
@@ -112,10 +112,16 @@ def draw(problem: Problem, order: Array | None, t: Array) -> tuple[tuple, Array 
     if batches.replace:
         picked = jax.random.randint(key, (batches.size,), 0, n)
     else:
-        per_epoch = n // batches.size
-        order = jax.lax.cond(t % per_epoch == 0, lambda: jax.random.permutation(key, n).astype(np.int32), lambda: order)
-        picked = jax.lax.dynamic_slice(order, (t % per_epoch * batches.size,), (batches.size,))
+        place = phase % steps_per_epoch(problem)
+        order = jax.lax.cond(place == 0, lambda: jax.random.permutation(key, n).astype(np.int32), lambda: order)
+        picked = jax.lax.dynamic_slice(order, (place * batches.size,), (batches.size,))
     return jax.tree.map(lambda x: x[picked] if np.ndim(x) else x, problem.data), order
+
+
+def steps_per_epoch(problem: Problem) -> int:
+    """Steps between two shuffles; 1 where nothing is shuffled."""
+    batches = problem.batches
+    return 1 if batches is None or batches.replace else rows_of(problem.data) // batches.size
 
 
 def begin(problem: Problem) -> State:
@@ -148,23 +154,28 @@ def validation_loss(problem: Problem, params: PyTree, t: Array) -> Array:
     return objective_of(problem, problem.validation, step_key(problem, t))(params)
 
 
-def propose(problem: Problem, state: State, t: Array) -> tuple[Proposal, State]:
-    """What the method would do at step `t`, and the state with this epoch's shuffle."""
-    data, order = draw(problem, state.order, t)
+def propose(problem: Problem, state: State, t: Array, phase: Array | None = None) -> tuple[Proposal, State]:
+    """What the method would do at step `t`, and the state with this epoch's shuffle.
+
+    `phase` is t up to whole epochs, and the same for all lanes of a vmap: where an epoch starts is then one branch.
+    """
+    data, order = draw(problem, state.order, t, t if phase is None else phase)
     objective = objective_of(problem, data, step_key(problem, t))
     proposal = method_of(problem.optimizer).step(objective, state.params, state.memory)
     return proposal, state._replace(order=order)
 
 
-def move(problem: Problem, state: State, t: Array) -> tuple[State, Proposal]:
+def move(problem: Problem, state: State, t: Array, phase: Array | None = None) -> tuple[State, Proposal]:
     """One update, without looking at where it leads."""
-    proposal, state = propose(problem, state, t)
+    proposal, state = propose(problem, state, t, phase)
     return state._replace(params=proposal.params, memory=proposal.memory), proposal
 
 
-def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = True) -> tuple[State, Proposal]:
-    """One update, unless the run has ended, or ends at these params by the verdict on them."""
-    proposal, state = propose(problem, state, t)
+def watch(
+    problem: Problem, state: State, t: Array, phase: Array | None = None, *, recorded: Array | bool = True
+) -> tuple[State, Proposal]:
+    """One update, unless the run has ended, or ends at these params by the verdict on them or for want of steps."""
+    proposal, state = propose(problem, state, t, phase)
     running = state.status == RUNNING
     if problem.stop.patience is not None and recorded is not False:
         value = validation_loss(problem, state.params, t)
@@ -173,7 +184,9 @@ def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = 
             lowest=jnp.where(counts & better, value, state.lowest),
             stale=jnp.where(counts, jnp.where(better, 0, state.stale + 1), state.stale),
         )
-    status = jnp.where(running, judge(problem.stop, state, t, proposal), state.status)
+    verdict = judge(problem.stop, state, t, proposal)
+    verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), Status.OUT_OF_STEPS, verdict)
+    status = jnp.where(running, verdict, state.status).astype(np.int32)
     goes = status == RUNNING
     params = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposal.params, state.params)
     change = state.change
@@ -213,17 +226,18 @@ class End(NamedTuple):
     row: dict[str, PyTree]  # a record
 
 
-def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
+def look(problem: Problem, state: State, t: Array, phase: Array | None = None) -> tuple[State, End]:
     """The verdict at step `t` without an update; a run that is out of steps ends here."""
-    proposal, _ = propose(problem, state, t)
+    proposal, _ = propose(problem, state, t, phase)
     running = state.status == RUNNING
     verdict = judge(problem.stop, state, t, proposal)
-    verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), jnp.int32(Status.NOT_FINITE), verdict)
+    verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), Status.NOT_FINITE, verdict)
+    verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), Status.OUT_OF_STEPS, verdict)
+    status = jnp.where(running, verdict, state.status)
     final = full_loss(problem, state.params, t) if problem.batches is not None else proposal.loss
     rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(final), jnp.abs(state.start_loss))
-    spent = jnp.where(final > state.start_loss + rounding, Status.DIVERGED, Status.OUT_OF_STEPS)
-    verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), spent, verdict)
-    status = jnp.where(running, verdict, state.status).astype(np.int32)
+    above = (status == Status.OUT_OF_STEPS) & (final > state.start_loss + rounding)
+    status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
     validation = validation_loss(problem, state.params, t) if problem.validation is not None else None
     end = End(final, validation, row(problem, state, t, proposal))
     return state._replace(status=status, steps=jnp.where(running, t, state.steps)), end
@@ -248,51 +262,77 @@ def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[st
     return rows
 
 
+class Stepper(NamedTuple):
+    """The functions that a loop over steps is made of; of one lane, or of many by vmap."""
+
+    recorded: Callable  # (state, t, phase) -> (state, row)
+    unrecorded: Callable  # (state, t, phase) -> state
+    look: Callable  # (state, t, phase) -> (state, End)
+
+
+def stepper(problem: Problem, *, watching: bool) -> Stepper:
+    """The steps of one lane: judged every time (a run that ends stays where it ended), or not at all."""
+
+    def recorded(state, t, phase):
+        new, proposal = watch(problem, state, t, phase) if watching else move(problem, state, t, phase)
+        return new, row(problem, state, t, proposal)
+
+    def unrecorded(state, t, phase):
+        return (watch(problem, state, t, phase, recorded=False) if watching else move(problem, state, t, phase))[0]
+
+    return Stepper(recorded, unrecorded, lambda state, t, phase: look(problem, state, t, phase))
+
+
 def advance(
-    problem: Problem, state: State, t: Array, count: Array, *, capacity: int, watching: bool, alone: bool = False
+    stepper: Stepper,
+    state: State,
+    t: Array,
+    phase: Array,
+    count: Array,
+    *,
+    every: int,
+    capacity: int,
+    early: bool = False,
 ) -> tuple[State, dict[str, PyTree], End]:
     """At most `count` updates from step `t`, and a look at where they led.
 
     Args:
-      problem: Of one lane.
+      stepper: What to do in a step.
       state: At step `t`, a multiple of the stride.
-      t: () int32.
-      count: () int32, at most capacity * stride.
-      capacity: Rows to keep, and one more; the record of step t + k * stride is row k.
-      watching: Judge every step (a run that ends stays where it ended) instead of the last one only.
-      alone: Not under vmap, so that the loop itself may end with the run.
+      t: () int32; of many lanes also (lanes,).
+      phase: () int32, t up to whole epochs.
+      count: () int32, at most capacity * every.
+      every: The stride of records.
+      capacity: Rows to keep, and one more; the record of step t + k * every is row k.
+      early: Leave the loop with the run; for one lane that is watched.
 
     Returns:
-      The state, the rows (those beyond the run's end are not meant), and what is known at the end. If `count` is a
+      The state, the rows (those beyond a run's end are not meant), and what is known at the end. If `count` is a
       multiple of the stride, the row after the last is the record at step t + count.
     """
-    every = problem.record.every
     blocks = (count + every - 1) // every
-
-    def step(state, k, recorded):
-        return watch(problem, state, k, recorded=recorded) if watching else move(problem, state, k)
 
     def block(carry):  # one record and `every` updates
         i, state, rows = carry
-        first = t + i * every
-        new, proposal = step(state, first, True)
-        if rows:
-            rows = jax.tree.map(lambda all, one: all.at[i].set(one), rows, row(problem, state, first, proposal))
+        first = i * every
+        new, here = stepper.recorded(state, t + first, phase + first)
+        rows = jax.tree.map(lambda all, one: all.at[i].set(one), rows, here)
         if every > 1:
-            last = jnp.minimum(first + every, t + count)
-            new = jax.lax.fori_loop(first + 1, last, lambda k, s: step(s, k, False)[0], new)
+            last = jnp.minimum(first + every, count)
+            new = jax.lax.fori_loop(first + 1, last, lambda k, s: stepper.unrecorded(s, t + k, phase + k), new)
         return i + 1, new, rows
 
     def goes_on(carry):
         i, state, _ = carry
-        return (i < blocks) & (state.status == RUNNING) if watching and alone else i < blocks
+        return (i < blocks) & (state.status == RUNNING) if early else i < blocks
 
-    shapes = jax.eval_shape(lambda s: row(problem, s, t, propose(problem, s, t)[0]), state)
+    shapes = jax.eval_shape(lambda s: stepper.recorded(s, t, phase)[1], state)
     rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
-    i, state, rows = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, rows))
-    running = state.status == RUNNING
-    state, end = look(problem, state, t + count)
-    at = jnp.where(running & (count % every == 0), blocks, capacity + 1)  # out of range: nowhere
+    _, state, rows = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, rows))
+    state, end = stepper.look(state, t + count, phase + count)
+    at = jnp.where(count % every == 0, blocks, capacity + 1)  # out of range: nowhere
+    if early:
+        at = jnp.where(state.steps == t + count, at, capacity + 1)
     rows = jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), rows, end.row)
     return state, rows, end
 

@@ -321,6 +321,7 @@ def test_the_batches_of_an_epoch_hold_no_row_twice_and_leave_the_remainder_out()
 
 def test_batches_of_one_key_are_the_same_and_of_another_key_others():
     first, again, other = (np.stack([b for (b,) in datasets.batches((np.arange(12),), 4, key)]) for key in (0, 0, 1))
+    assert first.shape == (3, 4)
     assert (first == again).all() and (first != other).any()
 
 

@@ -190,6 +190,8 @@ def test_one_point_needs_no_axis_so_that_gradients_can_be_taken_point_by_point()
     points = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(PARAMS, X, T_C)
     whole = jax.grad(loss)(PARAMS, X, T_C)
     np.testing.assert_allclose([points[k].mean() for k in "wb"], [whole[k] for k in "wb"], rtol=1e-5)
+    row = losses.mse(lambda params, x: jnp.sum(params * x))
+    assert float(row(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 2.0]), 4.0)) == 25.0
 
 
 # Masks

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit import sweeps
+from jaxfit import sweeps, workers
 from tests.problems import METHODS, PROBLEMS, line, quadratic, thermometer
 
 LINE = PROBLEMS["line"]
@@ -24,7 +24,7 @@ def test_every_lane_is_the_single_fit(method):
     mine, _ = METHODS[method]
     case = PROBLEMS["net"]
     rates = [1e-4, 1e-3, 1e-2]
-    how = dict(steps=60, precision="float64")  # a limit cycle amplifies rounding: rmsprop's from 1e-16 to 1e-6
+    how = dict(steps=60, precision="float64")  # dividing by a small second moment amplifies rounding, to 4e-6
     grid = jf.sweep(case.loss, case.start, case.data, optimizer=mine(jf.Axis("rate", rates)), **how)
     for rate in rates:
         fit = jf.fit(case.loss, case.start, case.data, optimizer=mine(rate), **how)
@@ -32,7 +32,7 @@ def test_every_lane_is_the_single_fit(method):
         assert lane.status == fit.status and lane.steps == fit.steps
         np.testing.assert_allclose(lane.loss, fit.loss, rtol=1e-5)
         for a, b in zip(jax.tree.leaves(lane.params), jax.tree.leaves(fit.params), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.5)])
@@ -195,7 +195,7 @@ def test_a_lanes_bits_do_not_depend_on_its_place_or_the_order_of_axes():
 
 def test_what_lanes_share_is_kept_once():
     from jaxfit.markers import lanes as apart
-    from jaxfit.pools import shared_axes
+    from jaxfit.pools import axes_of
 
     x, y = thermometer()
     grid_of = lambda o, **k: sweeps.pose(  # noqa: E731
@@ -204,7 +204,7 @@ def test_what_lanes_share_is_kept_once():
     )  # fmt: skip
     rate = jf.Axis("rate", np.array([1e-3, 1e-2], np.float32))
     template, columns = apart(grid_of(jf.optimizers.adam(rate)))
-    axes = shared_axes(jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), template), columns)
+    axes = axes_of(jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), template), columns)
     assert axes.memory[0].count is None and axes.memory[0].mu == {"w": 0, "b": 0}
 
 
@@ -283,14 +283,21 @@ def test_a_params_axis_of_whole_trees_and_a_ready_transformation_work():
 
 
 def test_ctrl_c_keeps_the_finished_blocks(monkeypatch):
-    calls = []
+    blocks, original = [], workers._run_block
+
+    def third_waits(run, shape, task, device, stop, tell):
+        blocks.append(task)
+        if len(blocks) == 3:
+            stop.wait(timeout=60)
+            return None
+        return original(run, shape, task, device, stop, tell)
 
     class Bar:
-        n = 0
+        total = 0
 
         def update(self, n):
-            calls.append(n)
-            if len(calls) == 2:
+            Bar.total += n
+            if Bar.total == 8:
                 raise KeyboardInterrupt
 
         def set_postfix_str(self, text, refresh):
@@ -299,9 +306,13 @@ def test_ctrl_c_keeps_the_finished_blocks(monkeypatch):
         def close(self):
             pass
 
+    monkeypatch.setattr(workers, "BLOCK", 4)
+    monkeypatch.setattr(workers, "places", lambda: jax.local_devices()[:1])
+    monkeypatch.setattr(workers, "_run_block", third_waits)
     monkeypatch.setattr(sweeps, "progress_bar", lambda *_: Bar())
     with pytest.raises(jf.Interrupted, match="interrupted after 8 of 15 lanes") as caught:
         rates_and_starts(slots=4)
-    status = caught.value.result.results.status.values.ravel()
+    results = caught.value.result.results
+    status = results.status.values.ravel()
     assert (status[:8] != jf.Status.NOT_RUN).all() and (status[8:] == jf.Status.NOT_RUN).all()
-    assert np.isnan(caught.value.result.results.loss.values.ravel()[8:]).all()
+    assert np.isnan(results.loss.values.ravel()[8:]).all() and caught.value.__cause__ is None

@@ -1,0 +1,264 @@
+"""The result of a sweep: a labelled grid of lanes, and how to read it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.fits import Fit, History
+from jaxfit.markers import Axis, Dimension, choose, is_array, read
+from jaxfit.pools import Lanes
+from jaxfit.problems import Problem, Status
+
+PyTree = Any
+
+
+class Part(NamedTuple):
+    """The lanes of one program: those that share every static choice."""
+
+    choice: dict[str, int]  # index along each static dimension
+    dynamic: tuple[str, ...]  # the other dimensions, in order
+    lanes: Lanes  # NumPy arrays with a leading lane axis, the last dimension fastest
+    problem: Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A sweep that has ended.
+
+    Attributes:
+      results: An `xarray.Dataset` whose dimensions are the axes: `loss`, `status`, `steps`, `params.<path>` and, if
+        asked for, `validation_loss` and `history.<name>` along `step`.
+      members: Like `results.status`: the number of the lane at each place.
+    """
+
+    results: Any
+    members: np.ndarray = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
+    precision: str = "float32"
+
+    def __repr__(self) -> str:
+        status = np.asarray(self.results.status)
+        counts = ", ".join(f"{int((status == s).sum()):,} {s.name.lower()}" for s in Status if (status == s).any())
+        sizes = " x ".join(f"{name} {size}" for name, size in zip(self.results.status.dims, status.shape, strict=True))
+        return f"Grid({sizes}: {counts})\n{self.results}"
+
+
+# Results as a labelled Dataset
+
+
+def lane_numbers(dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
+    """At each place of the grid, the number of its lane: parts one after another."""
+    starts = np.cumsum([0, *(len(part.lanes.status) for part in parts)])
+    return _arrange([np.arange(a, b) for a, b in itertools.pairwise(starts)], dimensions, parts)
+
+
+def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
+    """One array over all dimensions from one column of lanes a part."""
+    names = list(dimensions)
+    sizes = [d.size for d in dimensions.values()]
+    out = np.empty((*sizes, *columns[0].shape[1:]), columns[0].dtype)
+    for column, part in zip(columns, parts, strict=True):
+        where = tuple(part.choice.get(name, slice(None)) for name in names)
+        out[where] = column.reshape([dimensions[name].size for name in part.dynamic] + list(column.shape[1:]))
+    return out
+
+
+def dataset(
+    dimensions: dict[str, Dimension], parts: Sequence[Part], problem: Problem, attributes: dict[str, Any]
+) -> Any:
+    import xarray as xr
+
+    names = tuple(dimensions)
+
+    def variable(select, extra=()):
+        columns = [select(part.lanes) for part in parts]
+        return (*names, *extra), _arrange(columns, dimensions, parts)
+
+    variables: dict[str, Any] = {name: variable(lambda x, n=name: getattr(x, n)) for name in ("loss", "steps")}
+    meaning = ", ".join(f"{s.value} {s.name}" for s in Status)
+    variables["status"] = (*variable(lambda x: x.status.astype(np.int8)), {"meaning": meaning})
+    if problem.validation is not None:
+        variables["validation_loss"] = variable(lambda x: x.validation_loss)
+    shapes = {jax.tree.structure(p.lanes.params): {x.shape[1:] for x in jax.tree.leaves(p.lanes.params)} for p in parts}
+    layouts = {tuple(x.shape[1:] for x in jax.tree.leaves(p.lanes.params)) for p in parts}
+    if len(shapes) == 1 and len(layouts) == 1:
+        for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(parts[0].lanes.params)):
+            name = ".".join(s for s in ("params", jax.tree_util.keystr(path, simple=True, separator=".")) if s)
+            extra = tuple(f"{name}_dim_{k}" for k in range(leaf.ndim - 1))
+            variables[name] = variable(lambda x, i=i: jax.tree.leaves(x.params)[i], extra)
+    coords = _coordinates(dimensions)
+    if problem.record.what:
+        records = jax.tree.leaves(parts[0].lanes.rows)[0].shape[1]
+        coords["step"] = ("step", np.arange(records) * problem.record.every)
+        for name in parts[0].lanes.rows:
+            for path, leaf in jax.tree_util.tree_leaves_with_path(parts[0].lanes.rows[name]):
+                tail = jax.tree_util.keystr(path, simple=True, separator=".")
+                full = ".".join(s for s in ("history", name, tail) if s)
+                extra = ("step", *(f"{full}_dim_{k}" for k in range(leaf.ndim - 2)))
+                if all(_has(part.lanes.rows[name], path, leaf) for part in parts):
+                    variables[full] = variable(lambda x, n=name, p=path: _at(x.rows[n], p), extra)
+    return xr.Dataset(variables, coords, attributes)
+
+
+def _at(tree: PyTree, path: tuple) -> Any:
+    return dict((jax.tree_util.keystr(p), x) for p, x in jax.tree_util.tree_leaves_with_path(tree))[
+        jax.tree_util.keystr(path)
+    ]
+
+
+def _has(tree: PyTree, path: tuple, leaf: Any) -> bool:
+    found = {jax.tree_util.keystr(p): x.shape[1:] for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return found.get(jax.tree_util.keystr(path)) == leaf.shape[1:]
+
+
+def _coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
+    """Labels if given, else values if they are plain and shared by all leaves, else 0..n-1 with each leaf's beside."""
+    coords: dict[str, Any] = {}
+    for name, dimension in dimensions.items():
+        labels = next((m.axis.labels for m in dimension.mentions if m.axis.labels is not None), None)
+        plain = [(m.path, v) for m in dimension.mentions if (v := _plain_values(m.axis)) is not None]
+        shared = len(plain) == len(dimension.mentions) and all(np.array_equal(plain[0][1], v) for _, v in plain)
+        if labels is not None:
+            coords[name] = (name, np.asarray(labels))
+        elif shared:
+            coords[name] = (name, plain[0][1])
+        else:
+            coords[name] = (name, np.arange(dimension.size))
+            coords |= {path.replace("params", "start", 1): (name, values) for path, values in plain}
+    return coords
+
+
+def _plain_values(axis: Axis) -> np.ndarray | None:
+    values = axis.values
+    if is_array(values):
+        extended = isinstance(values, jax.Array) and jax.numpy.issubdtype(values.dtype, jax.dtypes.extended)
+        return np.asarray(values) if values.ndim == 1 and not extended else None
+    return np.asarray(values) if all(isinstance(v, str) for v in values) else None
+
+
+# Reading a grid
+
+
+def lane(grid: Grid, /, **coords: Any) -> Fit:
+    """The member of a grid nearest to the given coordinates, as a `Fit` with `.coords`. Nothing is computed again.
+
+    Args:
+      grid: From `sweep`.
+      **coords: One value for each dimension longer than one: a number within the axis, or a label.
+
+    Raises:
+      ValueError: If a coordinate is missing, unknown, or outside its axis.
+    """
+    dims = grid.results.status.dims
+    unknown = [name for name in coords if name not in dims]
+    if unknown:
+        raise ValueError(f"lane: the grid has no dimension {unknown[0]!r}; it has {', '.join(dims)}")
+    place = tuple(_position(grid.results[name], coords, name) for name in dims)
+    return _member(grid, place)
+
+
+def _position(axis: Any, coords: dict[str, Any], name: str) -> int:
+    values = np.asarray(axis)
+    if name not in coords:
+        if len(values) == 1:
+            return 0
+        raise ValueError(
+            f"lane: {name} is missing; give a value for each of the dimensions, such as {name}={values[0]!r}"
+        )
+    wanted = coords[name]
+    if values.dtype.kind not in "fiu" or not isinstance(wanted, (int, float, np.number)) or isinstance(wanted, bool):
+        found = np.flatnonzero(values == wanted)
+        if len(found):
+            return int(found[0])
+        raise ValueError(
+            f"lane: {name}={wanted!r} is not on the axis; its values are {', '.join(map(str, values[:8]))}"
+        )
+    low, high = values.min(), values.max()
+    slack = 1e-6 * max(abs(float(low)), abs(float(high)))
+    if not low - slack <= wanted <= high + slack:
+        raise ValueError(f"lane: {name}={wanted} lies outside of the axis, which runs from {low} to {high}")
+    return int(np.argmin(np.abs(values - wanted)))
+
+
+def _member(grid: Grid, place: tuple[int, ...]) -> Fit:
+    number = int(grid.members[place])
+    for part in grid.parts:
+        if number < len(part.lanes.status):
+            break
+        number -= len(part.lanes.status)
+    own = jax.tree.map(lambda x: x[number], part.lanes)
+    here = grid.results.isel(dict(zip(grid.results.status.dims, place, strict=True)))
+    coords = {str(name): value.item() for name, value in here.coords.items() if value.ndim == 0}
+    every, steps = part.problem.record.every, int(own.steps)
+    history = None
+    if own.rows:
+        kept = steps // every + 1 if own.status != Status.NOT_RUN else 0
+        history = History({"step": np.arange(kept) * every, **jax.tree.map(lambda x: x[:kept], own.rows)})
+    return Fit(
+        params=own.params,
+        loss=own.loss,
+        status=Status(int(own.status)),
+        steps=steps,
+        history=history,
+        validation_loss=own.validation_loss,
+        coords=coords,
+        start_loss=own.start_loss,
+        problem=_problem_of(part, number, grid),
+        precision=grid.precision,
+    )
+
+
+def _problem_of(part: Part, number: int, grid: Grid) -> Problem:
+    """A lane's own problem, with values in place of its axes and the call of its params run when it is asked for."""
+    dimensions = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
+    sizes = [dimensions[name].size for name in part.dynamic if name in dimensions]
+    names = [name for name in part.dynamic if name in dimensions]
+    index = np.unravel_index(number, sizes) if sizes else ()
+    return choose(part.problem, {name: int(i) for name, i in zip(names, index, strict=True)})
+
+
+def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) -> Any:
+    """The member with the lowest final loss; diverged, non-finite and unfinished ones do not count.
+
+    Args:
+      grid: From `sweep`.
+      by: The variable to be lowest: "loss", "validation_loss", "steps" or another of the results.
+      over: Dimensions to choose along; the result is then a smaller grid over the others, in which the coordinates of
+        `over` tell the choice. None: along all of them, and the result is a `Fit`.
+
+    Raises:
+      ValueError: If there is no such variable or dimension, or (without `over`) no member ended well.
+    """
+    results = grid.results
+    dims = results.status.dims
+    if by not in results or results[by].dims != dims:
+        given = [str(name) for name in results.data_vars if results[name].dims == dims]
+        raise ValueError(f"best: by={by!r} is not one number for each lane; there are {', '.join(given)}")
+    over = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
+    for name in over:
+        if name not in dims:
+            raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
+    good = np.isin(results.status, (Status.CONVERGED, Status.OUT_OF_STEPS)) & ~np.isnan(results[by].values)
+    values = np.where(good, results[by].values, np.inf)
+    if set(over) == set(dims):
+        if not good.any():
+            raise ValueError(
+                "best: no member of the grid ended well; see grid.results.status, and jf.explain of a lane"
+            )
+        return _member(grid, tuple(int(i) for i in np.unravel_index(np.argmin(values), values.shape)))
+    import xarray as xr
+
+    kept = [name for name in dims if name not in over]
+    order = [dims.index(name) for name in (*kept, *over)]
+    flat = values.transpose(order).reshape(*[results.sizes[n] for n in kept], -1)
+    index = np.unravel_index(np.argmin(flat, axis=-1), [results.sizes[n] for n in over])
+    chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(over, index, strict=True)}
+    places = np.indices([results.sizes[n] for n in kept])
+    where = tuple(index[over.index(n)] if n in over else places[kept.index(n)] for n in dims)
+    return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision)

@@ -1,0 +1,249 @@
+"""Blocks of lanes on every core and device.
+
+A block is a fixed range of lanes, run to exhaustion by one pool on one device: never split by the compiler, so that its
+bits do not depend on who runs it. A thread a core takes blocks in turn on a CPU, a thread a device elsewhere; each drives
+its pool in short segments, after which it can be seen and stopped.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.markers import Dimension, Place
+from jaxfit.pools import Lanes, Shape, open_pool, read_pool, run_pool
+from jaxfit.problems import Problem, Status, precision_context
+
+PyTree = Any
+BLOCK = 4096  # lanes at most
+SECONDS = 0.2  # a segment takes about this long
+
+
+class Run(NamedTuple):
+    """One program's share of a sweep, ready to run."""
+
+    choice: dict[str, int]  # index along each static dimension
+    dynamic: tuple[Dimension, ...]  # the other dimensions; the last one runs fastest
+    problem: Problem  # with the static choice made, its numbers as the user gave them
+    structure: Any  # of the problem with places instead of axes
+    leaves: list  # of it, in the precision
+    columns: dict[str, PyTree]  # by place: values along its dimension
+    records: int  # rows of history to keep
+    lane_bytes: int  # of results
+    working_bytes: int  # that one lane's step touches
+
+    @property
+    def size(self) -> int:
+        return math.prod(d.size for d in self.dynamic)
+
+    def block(self, first: int, length: int) -> dict[str, PyTree]:
+        """The lanes' own values, from lane `first` on; the last lane is repeated to fill the block."""
+        numbers = np.minimum(np.arange(first, first + length), self.size - 1)
+        index = np.unravel_index(numbers, [d.size for d in self.dynamic]) if self.dynamic else ()
+        along = {d.name: i for d, i in zip(self.dynamic, index, strict=True)}
+        taken = {
+            key: jax.tree.map(lambda x, i=along[Place(key).name]: x[i], values) for key, values in self.columns.items()
+        }
+        return taken | {"#": numbers.astype(np.int32)}  # a column also where there is no axis
+
+
+def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
+    """How many lanes side by side, and how many in a block.
+
+    On a CPU the working set of the slots should stay in a core's own cache; an accelerator wants thousands.
+    """
+    if slots is None:
+        room, least, most = (2**18, 8, 256) if jax.default_backend() == "cpu" else (2**28, 256, 8192)
+        slots = min(most, max(least, _power_of_two(room // max(run.working_bytes, 1))))
+        slots = min(slots, _power_of_two_above(run.size))
+    share = _power_of_two_above(-(-run.size // workers))
+    return Shape(slots, max(1, min(max(BLOCK // slots, 1), -(-share // slots))) * slots, run.records)
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n, 1).bit_length() - 1
+
+
+def _power_of_two_above(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+class Programs(NamedTuple):
+    """A block's programs, lowered once, compiled once for each device that takes part."""
+
+    open: Any  # (leaves, columns) -> Pool
+    run: Any  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
+    compiled: dict[Any, tuple[Callable, Callable]]  # by device
+    lock: threading.Lock
+    pace: list  # [seconds a chunk takes], once measured
+
+    def on(self, device: Any, *arguments: Any) -> tuple[Callable, Callable]:
+        """The compiled pair for a device."""
+        with self.lock:
+            if device not in self.compiled:
+                leaves, columns = arguments
+                opening = self.open.lower(leaves, columns).compile()
+                pool = opening(leaves, columns)
+                one = jax.device_put(np.int32(1), device)
+                self.compiled[device] = opening, self.run.lower(leaves, columns, pool, one, one).compile()
+            return self.compiled[device]
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: bool) -> Programs:
+    template = functools.partial(jax.tree.unflatten, structure)
+    opening = jax.jit(lambda leaves, columns: open_pool(template(leaves), columns, shape))
+    running = jax.jit(
+        lambda leaves, columns, pool, real, chunks: run_pool(template(leaves), columns, pool, real, chunks, shape)
+    )
+    return Programs(opening, running, {}, threading.Lock(), [])
+
+
+def programs_of(run: Run, shape: Shape, columns: dict[str, PyTree]) -> Programs:
+    specs, tree = jax.tree.flatten(columns)
+    return _programs(
+        run.structure,
+        tuple((x.shape, x.dtype) for x in run.leaves),
+        (tree, tuple((x.shape, x.dtype) for x in specs)),
+        shape,
+        jax.config.jax_enable_x64,
+    )
+
+
+def places() -> list[Any]:
+    """Who works: each device once, or the one CPU once for each core that this process may use."""
+    devices = jax.local_devices()
+    if len(devices) > 1 or devices[0].platform != "cpu":
+        return devices
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return devices * cores
+
+
+class Task(NamedTuple):
+    """A block to run."""
+
+    run: int
+    first: int
+    real: int
+
+
+def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report: Callable) -> tuple[list[Lanes], bool]:
+    """Runs every lane of every share.
+
+    Args:
+      runs, shapes: The shares, and the pool of each.
+      precision: Of the runs; it is a setting of a thread, and each worker enters it.
+      report: Called in this thread with (5,) counts of lanes by status whenever there are more of them.
+
+    Returns:
+      The results of each share, NaN and NOT_RUN where nothing ran; and whether Ctrl-C ended it early.
+    """
+    tasks = iter(
+        [Task(i, first, min(s.lanes, r.size - first)) for i, (r, s) in enumerate(zip(runs, shapes, strict=True))
+         for first in range(0, r.size, s.lanes)]
+    )  # fmt: skip
+    results: list[Lanes | None] = [None] * len(runs)
+    news: queue.SimpleQueue = queue.SimpleQueue()
+    stop, lock = threading.Event(), threading.Lock()
+
+    def work(device):
+        try:
+            with precision_context(precision):
+                for task in _taking(tasks, lock, stop):
+                    run, shape = runs[task.run], shapes[task.run]
+                    lanes = _run_block(run, shape, task, device, stop, news.put)
+                    if lanes is None:
+                        break
+                    with lock:
+                        if results[task.run] is None:
+                            results[task.run] = blank(run.size, lanes)
+                        _put(results[task.run], task.first, lanes)
+            news.put(None)
+        except BaseException as error:  # reported in the calling thread
+            news.put(error)
+
+    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in places()]
+    interrupted, failure, working = False, None, len(threads)
+    for thread in threads:
+        thread.start()
+    while working:
+        try:
+            message = news.get(timeout=60.0)
+            if message is None or isinstance(message, BaseException):
+                working -= 1
+                failure = failure or message
+                stop.set() if message is not None else None
+            elif not interrupted:
+                report(message)
+        except queue.Empty:
+            continue
+        except KeyboardInterrupt:
+            interrupted = True
+            stop.set()
+    if failure is not None:
+        raise failure
+    missing = [i for i, lanes in enumerate(results) if lanes is None]
+    for i in missing:
+        results[i] = blank(runs[i].size, _example(runs[i], shapes[i]))
+    return results, interrupted
+
+
+def _taking(tasks: Iterator[Task], lock: threading.Lock, stop: threading.Event) -> Iterator[Task]:
+    while not stop.is_set():
+        with lock:
+            task = next(tasks, None)
+        if task is None:
+            return
+        yield task
+
+
+def _run_block(run: Run, shape: Shape, task: Task, device: Any, stop: threading.Event, tell: Callable) -> Lanes | None:
+    """One block to its end; None if it was stopped before."""
+    columns = run.block(task.first, shape.lanes)
+    programs = programs_of(run, shape, columns)
+    leaves, columns, real = jax.device_put((run.leaves, columns, np.int32(task.real)), device)
+    opening, running = programs.on(device, leaves, columns)
+    pool, told = opening(leaves, columns), np.zeros(len(Status), np.int32)
+    while True:
+        chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64
+        began = time.perf_counter()
+        pool, counts = running(leaves, columns, pool, real, jax.device_put(np.int32(min(chunks, 2**30)), device))
+        counts = np.array(counts)
+        left = int(counts[Status.NOT_RUN])
+        if left:
+            programs.pace[:] = [(time.perf_counter() - began) / chunks]
+        counts[Status.NOT_RUN] = 0
+        tell(counts - told)
+        told = counts
+        if not left:
+            return read_pool(pool, task.real, shape, run.problem.record.every)
+        if stop.is_set():
+            return None
+
+
+def blank(size: int, like: Lanes) -> Lanes:
+    """Results of lanes that have not run."""
+    return jax.tree.map(lambda x: np.full((size, *x.shape[1:]), np.nan if x.dtype.kind == "f" else 0, x.dtype), like)
+
+
+def _put(all: Lanes, first: int, lanes: Lanes) -> None:
+    for whole, part in zip(jax.tree.leaves(all), jax.tree.leaves(lanes), strict=True):
+        whole[first : first + len(part)] = part
+
+
+def _example(run: Run, shape: Shape) -> Lanes:
+    pool = jax.eval_shape(
+        lambda leaves, columns: open_pool(jax.tree.unflatten(run.structure, leaves), columns, shape),
+        run.leaves, run.block(0, shape.lanes),
+    )  # fmt: skip
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, shape.records, *x.shape[2:]), x.dtype), pool.results.rows)
+    return pool.results._replace(rows=rows)
