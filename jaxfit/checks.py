@@ -254,7 +254,8 @@ def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any) -
         if int(values.max()) > limit.max or int(values.min()) < limit.min:
             raise ValueError(
                 f"{label} has whole numbers up to {int(np.abs(values.astype(object)).max()):,}, which do not fit the "
-                f'{limit.bits}-bit integers of {precision}; convert them with .astype(float), or use precision="float64"'
+                f"{limit.bits}-bit integers of {precision}; convert them with .astype(float)"
+                + (', or use precision="float64"' * (precision == "float32"))
             )
     if not jnp.issubdtype(values.dtype, jnp.floating):
         return
@@ -467,5 +468,5 @@ def check_schedule(optimizer: Optimizer, steps: int) -> None:
             )
         if not 0 <= float(value) < np.inf:
             raise ValueError(
-                f"learning_rate: the schedule returned {float(value)} at step {t}, but a rate must be finite, and zero or more"
+                f"learning_rate: the schedule returned {float(value):.6g} at step {t}, but a rate must be finite, and zero or more"
             )

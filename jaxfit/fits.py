@@ -209,7 +209,7 @@ def _traced_precision(precision: str) -> str:
 
 
 def _traced_fit(problem: Problem, steps: int) -> Fit:
-    problem = problem._replace(params=resolve(problem.params))
+    problem = problem._replace(params=as_params(resolve(problem.params)))
     inspect_loss(problem)
     state, rows, end = unrolled(problem, steps)
     every = problem.record.every

@@ -103,10 +103,10 @@ def as_optimizer(value: Any) -> Optimizer:
             f"optimizer is the text {value!r}, but it must be a value such as jf.optimizers.adam(0.1)"
             f"{did_you_mean(value, NAMES)} There are: {', '.join(NAMES)}"
         )
-    name = getattr(value, "__name__", "function")
+    name = getattr(value, "__name__", reprlib.repr(value))
     hint = f"; call it: jf.optimizers.{name}(0.1)" if name in NAMES else f"; write jf.optimizer({name}, ...)"
     raise TypeError(
-        f"optimizer is {reprlib.repr(value)}, but it must be jf.optimizer(optax.adam, learning_rate=0.1), a named one such "
+        f"optimizer is {'the function ' * callable(value)}{name}, but it must be jf.optimizer(optax.adam, learning_rate=0.1), a named one such "
         f"as jf.optimizers.adam(0.1), or an Optax transformation" + (hint if callable(value) else "")
     )
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxfit.checks import as_params
 from jaxfit.markers import fill, resolve
 from jaxfit.problems import Problem, Status
 from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, steps_per_epoch, watch, watched
@@ -62,7 +63,7 @@ class Pool(NamedTuple):
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
     """The problem of one lane: its own values filled in, its calls run."""
     problem = fill(template, values)
-    return problem._replace(params=resolve(problem.params))
+    return problem._replace(params=as_params(resolve(problem.params)))
 
 
 def chunk_of(template: Problem) -> int:

@@ -74,7 +74,8 @@ def sweep(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,
     )  # fmt: skip
-    dimensions = read(problem._asdict(), static_places=("batches", "steps", "record"))
+    asked = problem._asdict() | {"params": params}  # in the order written, which JAX sorts
+    dimensions = read(asked, static_places=("batches", "steps", "record"))
     slots = None if slots is None else whole("slots", slots)
     if is_traced(jax.tree.leaves(problem)):
         raise TypeError(_NOT_INSIDE)
@@ -157,11 +158,11 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
     leaves = [convert(x, precision) for x in leaves]
     columns = {key: jax.tree.map(lambda x: convert(x, precision), values) for key, values in columns.items()}
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
+    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(problem.steps))
     records = int(problem.steps) // problem.record.every + 1 if problem.record.what else 0
     lane_bytes, working_bytes = _inspect(
         structure, tuple((x.shape, x.dtype) for x in leaves), tuple((k, _spec(v)) for k, v in columns.items()), records
     )
-    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(problem.steps))
     return Run(choice, dynamic, chosen, structure, leaves, columns, records, lane_bytes, working_bytes)
 
 

@@ -125,13 +125,12 @@ def _traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, 
             f"use jnp.where(condition, a, b) instead of `if`, `and`, `or`, `min` or `max`"
         ) from error
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
-        raise TypeError(
-            f"{users_line(error)} needs the number of a traced value, which is not known yet (float(), int(), range() or "
-            f"an index); compute with jnp arrays instead"
-        ) from error
+        raise TypeError(_needs_number(users_line(error))) from error
     except jax.errors.UnexpectedTracerError as error:
         raise ValueError(_leaked(f"{users_line(error)} uses")) from error
     except (TypeError, ValueError) as error:
+        if "scalar index" in str(error):  # a traced float in range() or as an index
+            raise TypeError(_needs_number(users_line(error))) from error
         data = jax.tree_util.tree_leaves_with_path(arguments[1])
         lengths = {path_name(name, path): x.shape for path, x in data if x.shape}
         if len({shape[0] for shape in lengths.values()}) > 1 and "shape" in str(error):
@@ -143,6 +142,13 @@ def _traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, 
         if name == "validation":
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
         raise
+
+
+def _needs_number(where: str) -> str:
+    return (
+        f"{where} needs the number of a traced value, which is not known yet (float(), int(), range() or an index); "
+        f"compute with jnp arrays instead"
+    )
 
 
 def users_line(error: BaseException) -> str:

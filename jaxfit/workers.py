@@ -78,23 +78,30 @@ def _power_of_two_above(n: int) -> int:
 
 
 class Programs(NamedTuple):
-    """A block's programs, lowered once, compiled once for each device that takes part."""
+    """A block's two programs: lowered and compiled once for each device that takes part."""
 
     open: Any  # (leaves, columns) -> Pool
     run: Any  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
+    lowered: dict[Any, tuple[Any, Any]]  # by device
     compiled: dict[Any, tuple[Callable, Callable]]  # by device
     lock: threading.Lock
     pace: list  # [seconds a chunk takes], once measured
 
-    def on(self, device: Any, *arguments: Any) -> tuple[Callable, Callable]:
-        """The compiled pair for a device."""
+    def lower(self, device: Any, leaves: list, columns: dict[str, PyTree]) -> None:
+        """Traces both, in the thread of the caller, whose settings of JAX they take on."""
+        if device in self.lowered:
+            return
+        there = jax.sharding.SingleDeviceSharding(device)
+        spec = functools.partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there))
+        arguments = spec((leaves, columns))
+        pool, count = spec((jax.eval_shape(self.open, *arguments), np.int32(0)))
+        self.lowered[device] = self.open.lower(*arguments), self.run.lower(*arguments, pool, count, count)
+
+    def compile(self, device: Any) -> tuple[Callable, Callable]:
         with self.lock:
             if device not in self.compiled:
-                leaves, columns = arguments
-                opening = self.open.lower(leaves, columns).compile()
-                pool = opening(leaves, columns)
-                one = jax.device_put(np.int32(1), device)
-                self.compiled[device] = opening, self.run.lower(leaves, columns, pool, one, one).compile()
+                opening, running = self.lowered[device]
+                self.compiled[device] = opening.compile(), running.compile()
             return self.compiled[device]
 
 
@@ -105,18 +112,23 @@ def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: 
     running = jax.jit(
         lambda leaves, columns, pool, real, chunks: run_pool(template(leaves), columns, pool, real, chunks, shape)
     )
-    return Programs(opening, running, {}, threading.Lock(), [])
+    return Programs(opening, running, {}, {}, threading.Lock(), [])
 
 
-def programs_of(run: Run, shape: Shape, columns: dict[str, PyTree]) -> Programs:
+def programs_of(run: Run, shape: Shape, devices: Sequence[Any]) -> Programs:
+    """The programs of a share, lowered for the devices."""
+    columns = run.block(0, shape.lanes)
     specs, tree = jax.tree.flatten(columns)
-    return _programs(
+    programs = _programs(
         run.structure,
         tuple((x.shape, x.dtype) for x in run.leaves),
         (tree, tuple((x.shape, x.dtype) for x in specs)),
         shape,
         jax.config.jax_enable_x64,
     )
+    for device in devices:
+        programs.lower(device, run.leaves, columns)
+    return programs
 
 
 def places() -> list[Any]:
@@ -147,10 +159,14 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
     Returns:
       The results of each share, NaN and NOT_RUN where nothing ran; and whether Ctrl-C ended it early.
     """
-    tasks = iter(
-        [Task(i, first, min(s.lanes, r.size - first)) for i, (r, s) in enumerate(zip(runs, shapes, strict=True))
-         for first in range(0, r.size, s.lanes)]
-    )  # fmt: skip
+    blocks = [
+        Task(i, first, min(shape.lanes, run.size - first))
+        for i, (run, shape) in enumerate(zip(runs, shapes, strict=True))
+        for first in range(0, run.size, shape.lanes)
+    ]
+    tasks, team = iter(blocks), places()[: len(blocks)]
+    with precision_context(precision):
+        programs = [programs_of(run, shape, set(team)) for run, shape in zip(runs, shapes, strict=True)]
     results: list[Lanes | None] = [None] * len(runs)
     news: queue.SimpleQueue = queue.SimpleQueue()
     stop, lock = threading.Event(), threading.Lock()
@@ -160,7 +176,7 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
             with precision_context(precision):
                 for task in _taking(tasks, lock, stop):
                     run, shape = runs[task.run], shapes[task.run]
-                    lanes = _run_block(run, shape, task, device, stop, news.put)
+                    lanes = _run_block(run, shape, programs[task.run], task, device, stop, news.put)
                     if lanes is None:
                         break
                     with lock:
@@ -171,7 +187,7 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
         except BaseException as error:  # reported in the calling thread
             news.put(error)
 
-    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in places()]
+    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in team]
     interrupted, failure, working = False, None, len(threads)
     for thread in threads:
         thread.start()
@@ -206,12 +222,13 @@ def _taking(tasks: Iterator[Task], lock: threading.Lock, stop: threading.Event) 
         yield task
 
 
-def _run_block(run: Run, shape: Shape, task: Task, device: Any, stop: threading.Event, tell: Callable) -> Lanes | None:
+def _run_block(
+    run: Run, shape: Shape, programs: Programs, task: Task, device: Any, stop: threading.Event, tell: Callable
+) -> Lanes | None:
     """One block to its end; None if it was stopped before."""
+    opening, running = programs.compile(device)
     columns = run.block(task.first, shape.lanes)
-    programs = programs_of(run, shape, columns)
     leaves, columns, real = jax.device_put((run.leaves, columns, np.int32(task.real)), device)
-    opening, running = programs.on(device, leaves, columns)
     pool, told = opening(leaves, columns), np.zeros(len(Status), np.int32)
     while True:
         chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64

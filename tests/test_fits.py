@@ -82,7 +82,9 @@ def mean_residual(params, x, y):
 def test_history_is_whole_whatever_the_stretches(steps, every, monkeypatch):
     monkeypatch.setattr(programs, "ROWS", 64)
     programs._programs.cache_clear()
-    fit = jf.fit(LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(1e-2), steps=steps, record=jf.Record(every))
+    fit = jf.fit(
+        LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(1e-2), steps=steps, record=jf.Record(every)
+    )
     programs._programs.cache_clear()
     assert fit.history.step.tolist() == list(range(0, steps + 1, every))
     _, losses = plain_loop(LINE.loss, LINE.start, LINE.data, optax.sgd(1e-2), steps)
@@ -203,7 +205,13 @@ def test_with_replacement_rows_come_back_and_all_are_equally_likely():
 def test_the_same_key_gives_the_same_bits_and_another_key_others():
     def run(key):
         return jf.fit(
-            LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(1e-2), steps=30, batches=jf.Batches(3), key=key
+            LINE.loss,
+            LINE.start,
+            LINE.data,
+            optimizer=jf.optimizers.sgd(1e-2),
+            steps=30,
+            batches=jf.Batches(3),
+            key=key,
         )
 
     assert np.array_equal(run(5).history.loss, run(jax.random.key(5)).history.loss)
@@ -392,7 +400,10 @@ def test_require_converged_raises_the_printed_outcome():
 def test_importing_jaxfit_imports_no_heavy_library():
     code = "import sys, jaxfit; print([m for m in ('matplotlib', 'xarray', 'pandas', 'tqdm', 'safetensors') if m in sys.modules])"
     before = "import sys, jax, optax; print([m for m in ('matplotlib', 'xarray', 'pandas', 'tqdm', 'safetensors') if m in sys.modules])"
-    run = [subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True).stdout for c in (code, before)]
+    run = [
+        subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True).stdout
+        for c in (code, before)
+    ]
     assert run[0] == run[1]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
-    "keywords", "datasets", "models", "losses", "keywords", "markers", "optimizers", "problems", "checks", "tracing", "steps", "pools",
+    "keywords", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing", "steps", "pools",
     "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots", "experiments",
 ]  # fmt: skip
 
@@ -32,5 +32,9 @@ def test_imports_point_one_way(room):
 
 
 def test_only_the_plots_import_matplotlib():
-    users = [p.stem for p in PACKAGE.glob("*.py") if "import matplotlib" in p.read_text() or "from matplotlib" in p.read_text()]
+    users = [
+        p.stem
+        for p in PACKAGE.glob("*.py")
+        if "import matplotlib" in p.read_text() or "from matplotlib" in p.read_text()
+    ]
     assert set(users) <= {"plots", "experiments"}

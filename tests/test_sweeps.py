@@ -1,3 +1,5 @@
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,9 @@ def test_outcomes_steps_and_histories_are_those_of_single_fits(stop):
             row = own["history.loss"].values
             np.testing.assert_allclose(row[: len(fit.history.loss)], fit.history.loss, rtol=2e-3)
             assert np.isnan(row[len(fit.history.loss) :]).all()
-            np.testing.assert_allclose(jf.lane(grid, w0=w, learning_rate=rate).history.loss, fit.history.loss, rtol=2e-3)
+            np.testing.assert_allclose(
+                jf.lane(grid, w0=w, learning_rate=rate).history.loss, fit.history.loss, rtol=2e-3
+            )
 
 
 def test_results_are_labelled_by_the_axes_in_order_of_first_mention():
@@ -180,9 +184,7 @@ def test_a_lanes_bits_do_not_depend_on_its_place_or_the_order_of_axes():
     def run(rates, seeds, swap):
         rate, seed = jf.Axis("rate", rates), jf.Axis("seed", seeds)
         o, k = (jf.optimizers.adam(rate), seed)
-        grid = jf.sweep(
-            case.loss, case.start, case.data, optimizer=o, key=k, batches=jf.Batches(5), steps=40, slots=4
-        )
+        grid = jf.sweep(case.loss, case.start, case.data, optimizer=o, key=k, batches=jf.Batches(5), steps=40, slots=4)
         return grid.results.loss.transpose("rate", "seed")
 
     rates, seeds = [1e-3, 1e-2, 2e-2, 3e-2, 5e-2], [1, 2, 3]
@@ -260,7 +262,9 @@ def test_more_programs_than_anyone_wants_are_an_error_that_names_the_remedy():
 
 def test_results_that_do_not_fit_are_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(sweeps, "_free_memory", lambda: 10_000)
-    with pytest.raises(ValueError, match=r"bytes \(.* a lane\), but 10,000 bytes of memory are free: record less often"):
+    with pytest.raises(
+        ValueError, match=r"bytes \(.* a lane\), but 10,000 bytes of memory are free: record less often"
+    ):
         rates_and_starts(record=jf.Record())
 
 
@@ -285,12 +289,12 @@ def test_a_params_axis_of_whole_trees_and_a_ready_transformation_work():
 def test_ctrl_c_keeps_the_finished_blocks(monkeypatch):
     blocks, original = [], workers._run_block
 
-    def third_waits(run, shape, task, device, stop, tell):
-        blocks.append(task)
+    def third_waits(*args):
+        blocks.append(args)
         if len(blocks) == 3:
-            stop.wait(timeout=60)
+            next(a for a in args if isinstance(a, threading.Event)).wait(timeout=60)
             return None
-        return original(run, shape, task, device, stop, tell)
+        return original(*args)
 
     class Bar:
         total = 0

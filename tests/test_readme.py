@@ -1,0 +1,37 @@
+import re
+import textwrap
+from pathlib import Path
+
+import jax
+import matplotlib
+
+from jaxfit import experiments
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
+    scope: dict = {}
+    exec(compile(BLOCKS[0], "README.md", "exec"), scope)
+    printed = capsys.readouterr().out.splitlines()[0]
+    shown = next(line for line in README.splitlines() if line.startswith("    diverged"))
+    assert printed == shown.strip()
+    exec(compile(BLOCKS[1].replace("256", "32").replace("129", "5"), "README.md", "exec"), scope)
+    assert "diverged" in capsys.readouterr().out
+    with jax.numpy_rank_promotion("allow"):
+        exec(compile(BLOCKS[2].replace("range(10)", "range(3)"), "README.md", "exec"), scope)
+    assert scope["nets"].results.loss.dims == ("seed", "width", "optimizer", "rate")
+
+
+def test_the_experiment_of_the_readme_makes_a_checked_figure(tmp_path):
+    matplotlib.use("Agg")
+    (tmp_path / "slope.py").write_text(textwrap.dedent(BLOCKS[3]))
+    assert experiments.main([str(tmp_path)]) == 0
+    assert (tmp_path / "figures" / "slope.png").exists()
+
+
+def test_every_file_the_readme_names_is_there():
+    root = Path(__file__).parent.parent
+    missing = [name for name in re.findall(r"\]\(([^)#]+)\)", README) if not (root / name).exists()]
+    assert set(missing) <= {"benchmarks/README.md"}, missing
