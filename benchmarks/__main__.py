@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import compiling, fits, results, scale, sweeps
+from benchmarks import compiling, fits, nets, results, scale, sweeps
 from benchmarks.torch_peers import NoTorch, Torch
 
 FOLDER = Path(__file__).resolve().parent
@@ -24,7 +24,7 @@ GROUPS = {
         "history": sweeps.history,
         "batches": sweeps.batches,
         "stopping": sweeps.stopping,
-        "net": sweeps.net,
+        "net": nets.trainability,
         "one-lane": sweeps.one_lane,
         "sweep-progress": sweeps.progress,
     },

@@ -20,7 +20,7 @@ def memory(quick: bool) -> list[Row]:
 
 
 def linearity(quick: bool) -> list[Row]:
-    """Time a lane of many lanes, against that of few: below 1 by the fixed cost of a call, above 1 by what does not scale."""
+    """Time a lane of many lanes, against that of few; the fixed cost of a call makes it less than 1."""
     few, many = (4, 16) if quick else (100, 1000)
     contestants = {"few": lines.sweep_of(few, STEPS), "many": lines.sweep_of(many, STEPS)}
     times = race(contestants, rounds=2 if quick else 5)

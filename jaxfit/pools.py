@@ -21,7 +21,7 @@ from jaxfit.checks import as_params
 from jaxfit.markers import fill, resolve
 from jaxfit.problems import Problem, Status
 from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, steps_per_epoch, watch, watched
-from jaxfit.tracing import depends
+from jaxfit.tracing import depends, trace
 
 PyTree = Any
 CHUNK = 512  # steps between two looks, about
@@ -152,9 +152,8 @@ def _together(template: Problem, columns: dict, pool: Pool, real: Array, axes: S
 
     live = (pool.state.status == RUNNING) & (pool.ids < real)
     plain = stretch(False)
-    trouble = (
-        (plain[0].status == Status.NOT_FINITE) | ~jnp.isfinite(plain[2].loss) | ~_finite_rows(plain[1], count, every)
-    )
+    trouble = (plain[0].status == Status.NOT_FINITE) | ~jnp.isfinite(plain[2].loss)
+    trouble |= ~jnp.isfinite(pool.state.start_loss) | ~_finite_rows(plain[1], count, every)
     new, piece, end = jax.lax.cond(jnp.any(live & trouble), lambda: stretch(True), lambda: plain)
     state = merge(live, new, pool.state, axes)
     t = pool.t + count
@@ -181,7 +180,7 @@ def _together(template: Problem, columns: dict, pool: Pool, real: Array, axes: S
 def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, axes: State, shape: Shape) -> Pool:
     """One chunk of slots that each go their own way; those whose lane has ended load another."""
     every, chunk = template.record.every, chunk_of(template)
-    steps = many(template, pool.values, axes, watching=True, own_time=True)
+    steps = many(template, pool.values, axes, watching=True)
     state, piece, end = advance(
         steps, pool.state, pool.t, jnp.int32(0), jnp.int32(chunk), every=every, capacity=chunk // every
     )
@@ -242,11 +241,9 @@ def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
     return cut._replace(rows=rows)
 
 
-def many(
-    template: Problem, values: dict[str, PyTree], axes: State, *, watching: bool, own_time: bool = False
-) -> Stepper:
-    """The steps of many lanes side by side."""
-    time = 0 if own_time else None
+def many(template: Problem, values: dict[str, PyTree], axes: State, *, watching: bool) -> Stepper:
+    """The steps of many lanes side by side; in lock-step at one time, else each at its own."""
+    time = None if lock_step(template) else 0
 
     def lane(name):
         def one(values, state, t, phase):
@@ -311,8 +308,8 @@ def axes_of(template: Problem, columns: dict[str, PyTree]) -> State:
 
 def working_bytes(problem: Problem) -> int:
     """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
-    state = jax.eval_shape(begin, problem)
-    step = jax.make_jaxpr(lambda p, s, t: watch(p, s, t)[0])(problem, state, np.int32(0))
+    _, state = trace(begin, problem)
+    step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + _largest(step.jaxpr)
 
 

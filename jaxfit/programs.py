@@ -53,8 +53,9 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
     captured = inspect_loss(problem)
     capacity = 0
     if not captured:
-        warn_of_recompiling(problem)
         record, captured = shape_of(_first_row, problem)
+        if not captured:
+            warn_of_recompiling(problem)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
         capacity = max(1, min(ROWS, ROW_BYTES // max(size, 1)))
 

@@ -23,7 +23,7 @@ from jaxfit.pools import CHUNK, Lanes, Shape, lane_problem, open_pool, working_b
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
-from jaxfit.tracing import inspect_loss, is_traced, shape_of
+from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
 from jaxfit.workers import Run, places, run_all, shape_of_pool
 
 PyTree = Any
@@ -178,7 +178,7 @@ def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> tup
     values = {
         key: jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in specs]) for key, (tree, specs) in columns
     }
-    filled = jax.eval_shape(lane_problem, template, values)
+    _, filled = trace(lane_problem, template, values)
     if inspect_loss(filled):
         raise TypeError(_NOT_INSIDE)
     warn_of_recompiling(filled)

@@ -75,6 +75,24 @@ def check_alive(problem: Any) -> None:
             _check_alive(leaf, f"{name} is")
 
 
+def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
+    """The program of a function of pytrees, and the shape of its result.
+
+    JAX keeps the structures of the arguments that it traces with: for a problem that is its loss and all that it closes
+    over. So JAX gets to see leaves only.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    results = []
+
+    def flat(leaves):
+        result, tree = jax.tree.flatten(function(*jax.tree.unflatten(structure, leaves)))
+        results.append(tree)
+        return result
+
+    jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(leaves)
+    return jaxpr, jax.tree.unflatten(results[-1], shapes)
+
+
 def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
     """The shape of what a function that runs an optimizer returns, and whether it captured a tracer of the caller's.
 
@@ -83,7 +101,7 @@ def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
       ValueError: If the optimizer, or what is recorded, captured a tracer of a trace that has ended.
     """
     try:
-        jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+        jaxpr, shape = trace(function, *args)
     except jax.errors.TracerBoolConversionError as error:
         raise TypeError(
             f"the optimizer's factory decides by the value of a hyperparameter, whose floats are traced "

@@ -1,14 +1,14 @@
 """Bad input is refused in words that help; odd but good input works; trouble in a run is a status that says what to do."""
 
 import functools
-import locale
+import gc
 import logging
 import os
 import re
 import subprocess
 import sys
-import textwrap
 import warnings
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ import optax
 import pytest
 
 import jaxfit as jf
+from jaxfit import programs, sweeps
 
 X = np.linspace(0.0, 1.0, 8)
 Y = 2.0 * X + 1.0
@@ -212,7 +213,7 @@ WRONG_MODELS = {
     "a value leaked out of a jit": Case(lambda z=leaked(): fit(lambda p, x, y: own(p, x, y) * z), ValueError,
         "the loss uses a value that leaked out", "pass them as data"),
     "a value leaked out of a grad": Case(lambda z=leaked(jax.grad): fit(jf.losses.mse(lambda p, x: p["w"] * x * z)), ValueError,
-        "the loss uses a value that leaked out", "pass them as data"),
+        "uses a value that leaked out", "pass them as data"),
     "a value leaked out of a vmap": Case(lambda z=leaked(jax.vmap): fit(lambda p, x, y: own(p, x, y) * z), ValueError,
         "uses a value that leaked out", "pass them as data"),
     "a leaked value in a sweep": Case(lambda z=leaked(): sweep(lambda p, x, y: own(p, x, y) * z), ValueError,
@@ -467,16 +468,22 @@ TABLES = {
 CASES = {f"{table}: {name}": case for table, cases in TABLES.items() for name, case in cases.items()}
 
 
-class Compilations(logging.Handler):
-    """The names of what XLA was asked to compile."""
+# A start can only be judged by evaluating the loss there.
+EVALUATED = ("loss: NaN at the start", "loss: infinite at the start")
 
-    def __init__(self):
-        super().__init__()
-        self.names = []
+
+class Compilations(logging.Handler):
+    """Counts the programs of jaxfit that XLA is asked to compile."""
+
+    count = 0
 
     def emit(self, record):
-        if found := re.match(r"Compiling (\S+)", record.getMessage()):
-            self.names.append(found[1])
+        self.count += bool(re.match(r"Compiling \S*(<lambda>|segment)", record.getMessage()))
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_compiled_before(monkeypatch):
+    monkeypatch.setattr(programs, "_seen", {})
 
 
 @pytest.fixture
@@ -484,15 +491,364 @@ def compilations():
     handler, logger = Compilations(), logging.getLogger("jax")
     logger.addHandler(handler)
     with jax.log_compiles():
-        yield handler.names
+        yield handler
     logger.removeHandler(handler)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_bad_input_is_refused_with_its_argument_and_the_remedy(case):
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_refused_with_its_argument_and_the_remedy_before_anything_compiles(name, compilations):
+    case = CASES[name]
     with pytest.raises(case.error) as caught:
         case.call()
     message = str(caught.value)
     assert type(caught.value) is case.error
     assert re.search(case.argument, message), message
     assert re.search(case.remedy, message), message
+    assert compilations.count == 0 or name in EVALUATED
+
+
+def test_good_input_compiles_and_the_count_sees_it(compilations):
+    fit(lambda p, x, y: own(p, x, y))
+    assert compilations.count == 2  # the start, and a stretch of steps
+    sweep(lambda p, x, y: own(p, x, y))
+    assert compilations.count == 4
+
+
+WRONG_IN_STRUCTURE = {
+    "steps": {"steps": 0},
+    "lengths": {"data": (X, Y[:3])},
+    "NaN": {"data": (X, Y * np.nan)},
+    "params": {"params": {"w": np.arange(3), "b": 0.0}},
+    "a batch too large": {"batches": jf.Batches(size=9), "key": 0},
+    "a missing key": {"batches": jf.Batches(size=2)},
+    "a rule": {"stop": jf.Stop(patience=2)},
+    "a seed": {"key": -1},
+    "an optimizer": {"optimizer": "adam"},
+    "a schedule": {"optimizer": jf.optimizers.sgd(lambda t: jnp.nan)},
+}
+
+
+@pytest.mark.parametrize("run", [fit, sweep])
+@pytest.mark.parametrize("keywords", WRONG_IN_STRUCTURE.values(), ids=WRONG_IN_STRUCTURE)
+def test_what_is_wrong_with_the_structure_is_found_before_the_loss_is_traced(run, keywords, traces):
+    model = traces(jf.models.line)
+    with pytest.raises((TypeError, ValueError)):
+        run(jf.losses.mse(model), **keywords)
+    assert model.count == 0
+
+
+def test_results_larger_than_memory_are_refused_with_an_estimate_and_what_to_change(monkeypatch):
+    monkeypatch.setattr(sweeps, "_free_memory", lambda: 1000)
+    rates = jf.Axis("rate", np.logspace(-3, -1, 100))
+    loss = lambda p, x, y: own(p, x, y)  # noqa: E731
+    with pytest.raises(ValueError, match=r"100 lanes take [\d,]+ bytes .*but 1,000 bytes .* are free: sweep fewer lanes"):
+        sweep(loss, START, optimizer=jf.optimizers.sgd(rates))
+    with pytest.raises(ValueError, match="record less often than every 2 steps or fewer things, sweep fewer lanes"):
+        sweep(loss, START, optimizer=jf.optimizers.sgd(rates), record=jf.Record(every=2), steps=1000)
+
+
+# Input that is odd, and works
+
+REFERENCE = fit()
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+GOOD_DATA = {
+    "lists": lambda: (X.tolist(), Y.tolist()),
+    "a list of arrays": lambda: [X, Y],
+    "read-only": lambda: (read_only(X), read_only(Y)),
+    "not contiguous": lambda: (np.repeat(X, 2)[::2], np.stack([Y, Y], 1)[:, 0]),
+    "backwards in memory": lambda: (X[::-1].copy()[::-1], Y),
+    "big-endian": lambda: (X.astype(">f8"), Y.astype(">f8")),
+    "float32": lambda: (X.astype(np.float32), Y.astype(np.float32)),
+    "on the device": lambda: (jnp.asarray(X), jnp.asarray(Y)),
+    "half on the device": lambda: (jnp.asarray(X), Y),
+}
+
+
+@pytest.mark.parametrize("make", GOOD_DATA.values(), ids=GOOD_DATA)
+def test_data_of_any_make_give_the_same_bits_and_are_left_alone(make):
+    data, before = make(), [np.array(item) for item in make()]
+    found = fit(data=data)
+    assert all(found.params[k] == REFERENCE.params[k] for k in "wb") and found.loss == REFERENCE.loss
+    for item, copy in zip(data, before, strict=True):
+        np.testing.assert_array_equal(item, copy)
+
+
+def test_data_of_pandas_and_xarray_work():
+    pandas, xarray = pytest.importorskip("pandas"), pytest.importorskip("xarray")
+    frame = pandas.DataFrame({"x": X, "y": Y}, index=list("abcdefgh"))
+    for data in [(frame.x, frame["y"]), (xarray.DataArray(X), xarray.DataArray(Y, dims="time"))]:
+        assert fit(data=data).loss == REFERENCE.loss
+    assert frame.equals(pandas.DataFrame({"x": X, "y": Y}, index=list("abcdefgh")))
+    matrix = fit(lambda p, m: own(p, m[:, 0], m[:, 1]), data=(frame,))
+    np.testing.assert_allclose(matrix.loss, REFERENCE.loss, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"data\[1\] \(y\) has 4 of 8 values that are not finite"):
+        fit(data=(X, pandas.Series([1.0, None] * 4)))
+
+
+def test_integers_of_any_size_and_order_are_data():
+    numbers = np.arange(8)
+    expected = fit(data=(numbers / 1.0, Y), optimizer=jf.optimizers.sgd(1e-3)).loss
+    for kind in ("int8", "uint16", "int64", ">i4", ">i8", "list", "range"):
+        x = {"list": numbers.tolist(), "range": range(8)}.get(kind)
+        x = numbers.astype(kind) if x is None else x
+        np.testing.assert_allclose(fit(data=(x, Y), optimizer=jf.optimizers.sgd(1e-3)).loss, expected, rtol=1e-6)
+
+
+def test_rows_that_are_masked_may_hold_anything():
+    where = np.arange(8) < 5
+    x, y = with_(X, [5, 6], [np.nan, np.inf]), with_(Y, 7, -np.inf)
+    found = fit(MASKED, data=(x, y, where), steps=50)
+    alone = fit(data=(X[:5], Y[:5]), steps=50)
+    np.testing.assert_allclose(found.loss, alone.loss, rtol=1e-5)
+    np.testing.assert_allclose(found.params["w"], alone.params["w"], rtol=1e-5)
+
+
+GOOD_PARAMS = {
+    "integer scalars": {"w": 1, "b": 0},
+    "NumPy's scalars": {"w": np.float64(1), "b": np.int8(0)},
+    "mixed precision": {"w": np.float64(1), "b": np.float32(0)},
+    "JAX's integers": {"w": jnp.int32(1), "b": jnp.float32(0)},
+    "None as an empty subtree": {"w": 1.0, "b": 0.0, "scale": None},
+    "big-endian": {"w": np.array(1.0, ">f8"), "b": np.array(0, ">i4")},
+    "a call": jf.Call(lambda: {"w": 1, "b": 0.0}),
+}
+
+
+@pytest.mark.parametrize("params", GOOD_PARAMS.values(), ids=GOOD_PARAMS)
+def test_params_of_any_make_become_floats_of_the_precision(params):
+    found = fit(params=params)
+    assert all(found.params[k] == REFERENCE.params[k] and found.params[k].dtype == np.float32 for k in "wb")
+    wide = fit(params=params, precision="float64")
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(wide.params))
+
+
+def test_integer_scalars_become_floats_inside_a_jit_and_in_the_lanes_of_a_call():
+    inside = jax.jit(lambda w: fit(params={"w": w, "b": 0}).params["w"])(1)
+    np.testing.assert_allclose(inside, REFERENCE.params["w"], rtol=1e-6)
+    lanes = sweep(params=jf.Call(lambda w: {"w": w, "b": 0}, jf.Axis("w0", [1.0, 2.0])))
+    np.testing.assert_allclose(lanes.results["params.w"][0], REFERENCE.params["w"], rtol=1e-6)
+
+
+GOOD_SETTINGS = {
+    "whole rates": {"optimizer": jf.optimizers.sgd(1), "steps": 1},
+    "NumPy's rate": {"optimizer": jf.optimizers.sgd(np.float32(0.1))},
+    "JAX's rate": {"optimizer": jf.optimizers.sgd(jnp.array(0.1))},
+    "a rate that ends at zero": {"optimizer": jf.optimizers.sgd(optax.linear_schedule(0.1, 0.0, 2))},
+    "NumPy's steps": {"steps": np.int64(3)},
+    "JAX's steps": {"steps": jnp.int32(3)},
+    "steps as a float": {"steps": 3.0},
+    "a seed": {"key": 2**32 - 1, "batches": jf.Batches(size=8)},
+    "NumPy's seed": {"key": np.uint32(7), "batches": jf.Batches(size=np.int64(2))},
+    "a key": {"key": KEY, "batches": jf.Batches(size=1, replace=True)},
+    "a key of the old form": {"key": jax.random.PRNGKey(0), "batches": jf.Batches(size=3)},
+    "NumPy's threshold": {"stop": jf.Stop(loss_below=np.float64(1e-3))},
+    "an order of its own": {"record": jf.Record(what=("params", "loss"))},
+}
+
+
+@pytest.mark.parametrize("keywords", GOOD_SETTINGS.values(), ids=GOOD_SETTINGS)
+def test_settings_of_any_make_work(keywords):
+    found = fit(**keywords)
+    assert np.isfinite(found.loss) and found.steps == keywords.get("steps", 3)
+
+
+def test_float64_data_fitted_in_float32_say_so():
+    assert "float32" in str(REFERENCE) and REFERENCE.params["w"].dtype == np.float32
+
+
+def test_fewer_points_than_params_work_and_the_summary_says_what_that_means():
+    found = fit(data=(X[3:4], Y[3:4]), steps=500)
+    assert found.loss < 1e-9
+    assert "2 params are fitted to 1 point: underdetermined" in str(found)
+    masked = fit(MASKED, data=(X, Y, np.arange(8) == 3))
+    assert "2 params are fitted to 1 point" in str(masked)
+    assert "note" not in str(REFERENCE)
+
+
+def test_a_constant_x_is_flagged():
+    assert "data[0] (x) is the same at every point" in str(fit(data=(np.full(8, 0.5), Y)))
+
+
+@pytest.mark.parametrize("place", ["loss", "model", "optimizer", "schedule"])
+def test_a_live_tracer_of_the_users_own_transformation_gives_right_numbers(place):
+    def run(z):
+        if place == "loss":
+            return fit(lambda p, x, y: own(p, x, y) * z).loss
+        if place == "model":
+            return fit(jf.losses.mse(lambda p, x: p["w"] * x * z + p["b"])).loss
+        return fit(optimizer=optax.sgd(0.1 * z) if place == "optimizer" else jf.optimizers.sgd(lambda t: 0.1 * z)).loss
+
+    values = [0.5, 1.5]
+    plain = [float(run(value)) for value in values]
+    np.testing.assert_allclose([jax.jit(run)(value) for value in values], plain, rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(run)(jnp.array(values)), plain, rtol=1e-5)
+    slope = (float(run(1.0 + 1e-2)) - float(run(1.0 - 1e-2))) / 2e-2
+    np.testing.assert_allclose(jax.grad(run)(1.0), slope, rtol=1e-3)
+
+
+# Warnings
+
+
+def many_lambdas():
+    for _ in range(6):
+        fit(lambda params, x, y: jnp.mean(jnp.square(params["w"] * x + params["b"] - y)))
+
+
+def three(change):
+    return lambda p, x, y: own({"w": change(p["w"]), "b": p["b"]}, x, y)
+
+
+WARNINGS = {
+    "a leaf that is not used": (lambda: fit(params=START | {"c": [1.0, 2.0]}), r"params\['c'\]\[0\], params\['c'\]\[1\] .*they"),
+    "round": (lambda: fit(three(jnp.round)), r"depend on params\['w'\] .*identically zero, so it will not move"),
+    "argmax": (lambda: fit(three(lambda w: jnp.argmax(jnp.stack([w, 0.0])))), r"depend on params\['w'\]"),
+    "a comparison": (lambda: fit(three(lambda w: jnp.where(w > 0, 1.0, 2.0))), r"depend on params\['w'\]"),
+    "stop_gradient": (lambda: fit(three(jax.lax.stop_gradient)), r"depend on params\['w'\]"),
+    "a leaf that is not used in any lane": (
+        lambda: sweep(three(jax.lax.stop_gradient)), r"depend on params\['w'\]"),
+    "a gradient norm below the precision": (
+        lambda: fit(stop=jf.Stop(gradient_norm_below=1e-12)), r'gradient_norm_below=1e-12 .*raise it, or use precision="float64"'),
+    "a change below the precision": (
+        lambda: fit(stop=jf.Stop(params_change_below=1e-30), precision="float64"), "params_change_below=1e-30 .*raise it$"),
+    "a loss below the precision": (lambda: fit(stop=jf.Stop(loss_below=1e-60)), 'loss_below=1e-60 .*precision="float64"'),
+    "the same lambda again and again": (many_lambdas, "`many_lambdas.<locals>.<lambda>` has been compiled 5 times.*define it once"),
+}
+
+
+@pytest.mark.parametrize(("call", "text"), WARNINGS.values(), ids=WARNINGS)
+def test_what_is_doubtful_warns_once_at_the_callers_line(call, text):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        call()
+    assert len(found) == 1 and re.search(text, str(found[0].message)), [str(w.message) for w in found]
+    assert found[0].filename == __file__
+
+
+def test_a_new_lambda_in_every_call_does_not_fill_the_memory(monkeypatch):
+    kept = functools.lru_cache(maxsize=2)(programs._programs.__wrapped__)
+    monkeypatch.setattr(programs, "_programs", kept)
+    alive = []
+    for i in range(4):
+        loss = lambda p, x, y, i=i: own(p, x, y) + i  # noqa: E731
+        alive.append(weakref.ref(loss))
+        fit(loss)
+    del loss
+    gc.collect()
+    assert [ref() is not None for ref in alive] == [False, False, True, True]
+
+
+# Trouble in the numbers: a status, and what to do
+
+
+def bad_gradient(params, x, y):
+    return jnp.where(params["b"] > 0, jnp.log(params["b"]), 0.0) + params["w"] ** 2
+
+
+STATUSES = {
+    "targets of 1e300": (lambda: fit(data=(X, Y * 1e300)), "DIVERGED", r"data\[1\] reaches 3e\+300, .*overflows float32: scale the data"),
+    "targets of 1e300 in float64": (
+        lambda: fit(data=(X, Y * 1e300), precision="float64"), "DIVERGED", "overflows float64: scale the data.$"),
+    "squares beyond float32": (
+        lambda: fit(data=(X, Y * 1e30)), "DIVERGED", 'overflows float32: scale the data or use precision="float64"'),
+    "x beyond float32": (lambda: fit(data=(X * 1e30, Y)), "DIVERGED", r"data\[0\] reaches 1e\+30, .*scale the data"),
+    "squares within float64": (
+        lambda: fit(data=(X, Y * 1e30), precision="float64"), "OUT_OF_STEPS", "give it more steps"),
+    "targets of 1e-300": (lambda: fit(data=(X, Y * 1e-300)), "OUT_OF_STEPS", r"data\[1\] is at most 3e-300, .*rounds to zero: scale"),
+    "squares below float32": (
+        lambda: fit(params={"w": 0.0, "b": 0.0}, data=(X, Y * 1e-30), stop=jf.Stop(loss_below=1e-12)), "CONVERGED",
+        'square underflows float32: scale the data or use precision="float64"'),
+    "sqrt at zero": (lambda: fit(lambda p, x, y: jnp.sqrt(p["b"]) + p["w"] ** 2), "NOT_FINITE",
+        "after 0 updates a gradient was not finite while the loss still was; .*log or sqrt"),
+    "where over log": (lambda: fit(bad_gradient), "NOT_FINITE", "jnp.where does not protect a gradient: guard the argument too"),
+    "NaN on the way": (
+        lambda: fit(lambda p, x, y: p["w"] + jnp.log(p["w"]) + p["b"] ** 2, optimizer=jf.optimizers.sgd(0.3), steps=9),
+        "NOT_FINITE", "after 2 updates the loss became NaN; params are those where it was first seen"),
+    "a schedule that is NaN in the middle": (
+        lambda: fit(optimizer=jf.optimizers.sgd(lambda t: jnp.where(t == 1, jnp.nan, 0.1)), steps=4), "NOT_FINITE", "after 2 updates"),
+    "a rate too large": (lambda: fit(optimizer=jf.optimizers.sgd(50.0), steps=100), "DIVERGED",
+        r"overflowed float32; it grew [\d,]+-fold a step, so the limit is near .* lower the learning rate: try"),
+    "a rate slightly too large": (lambda: fit(optimizer=jf.optimizers.sgd(0.9), steps=9), "DIVERGED", "above its start; .*try"),
+    "too few steps": (fit, "OUT_OF_STEPS", "give it more steps, or a stop rule"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "status", "text"), STATUSES.values(), ids=STATUSES)
+def test_trouble_in_the_numbers_is_a_status_and_the_summary_says_what_to_do(call, status, text):
+    found = call()
+    assert found.status == jf.Status[status]
+    assert re.search(text, str(found), re.MULTILINE), str(found)
+    if "a gradient was not finite" in str(found):
+        assert found.steps == 0 and found.params == {"w": 1.0, "b": 0.0}
+
+
+def one_bad(params, x, y):
+    return own(params, x, y) + jnp.log(params["w"])
+
+
+def test_a_lane_that_is_not_finite_changes_no_other_and_a_sweep_of_such_lanes_ends_and_says_so():
+    def of(starts):
+        return sweep(one_bad, {"w": jf.Axis("w0", starts), "b": 0.0}, slots=4)
+
+    good, mixed, bad = of([1.0, 2.0, 3.0]), of([1.0, -1.0, 3.0]), of([-1.0, -2.0, -3.0])
+    assert mixed.results.status.values.tolist() == [2, jf.Status.NOT_FINITE, 2]
+    for name in ("loss", "params.w", "params.b"):
+        a, b = good.results[name].values[[0, 2]], mixed.results[name].values[[0, 2]]
+        assert a.tobytes() == b.tobytes()
+    assert (bad.results.status == jf.Status.NOT_FINITE).all() and "3 not_finite" in str(bad)
+    with pytest.raises(ValueError, match="no member of the grid ended well; see grid.results.status"):
+        jf.best(bad)
+    with pytest.raises(jf.NotConverged, match="3 of 3 lanes did not converge"):
+        jf.require_converged(bad)
+
+
+def test_slots_beyond_the_lanes_and_lanes_that_do_not_fill_the_slots_give_the_same_result():
+    def run(slots):
+        return sweep(params={"w": jf.Axis("w0", np.linspace(0, 1, 7)), "b": 0.0}, slots=slots).results
+
+    few, many = run(3), run(64)
+    np.testing.assert_allclose(few.loss, many.loss, rtol=1e-6)
+    assert (few.status == many.status).all() and (few.steps == many.steps).all()
+
+
+def test_the_same_problem_with_many_new_values_is_traced_once(traces):
+    loss = traces(own)
+    fit(loss, key=0)
+    count = loss.count
+    for i in range(200):
+        fit(loss, {"w": float(i), "b": 0.0}, (X, Y + i), optimizer=jf.optimizers.sgd(0.1 / (i + 1)), key=i)
+    assert loss.count == count
+
+
+# The environment
+
+PROGRAM = """
+import numpy as np, jaxfit as jf
+x = np.linspace(0, 1, 8)
+data = x, 2 * x + 1
+loss = jf.losses.mse(jf.models.line) + jf.losses.l2(1e-3)
+found = jf.fit(loss, {"w": 1.0, "b": 0.0}, data, optimizer=jf.optimizers.adam(0.1), steps=20,
+               batches=jf.Batches(size=3), key=1, precision="float64")
+grid = jf.sweep(loss, {"w": jf.Axis("w0", [0.0, 1.0]), "b": 0.0}, data, steps=20,
+                optimizer=jf.Axis("opt", [jf.optimizers.sgd(0.1), jf.optimizers.adam(0.1)], ["sgd", "adam"]))
+print(found)
+print(found.params["w"].tobytes().hex(), grid.results.loss.values.tobytes().hex(), grid.results.status.dims)
+"""
+
+
+def test_results_do_not_depend_on_flags_hash_seed_locale_display_or_matplotlib(capsys):
+    exec(PROGRAM, {})
+    expected = capsys.readouterr().out
+    without = "import sys; sys.modules['matplotlib'] = None"
+    known = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
+    odd = {"PYTHONHASHSEED": "12345", "LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Kathmandu"}
+    command = [sys.executable, "-W", "error", "-O", "-c", without + PROGRAM]
+    done = subprocess.run(command, env=known | odd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == expected and "float64" in expected

@@ -1,0 +1,126 @@
+"""Laws of the lane pool: a lane's result has the same bits however the work is cut."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit import pools, workers
+
+X = np.linspace(-1, 1, 24).reshape(12, 2)
+Y = np.sin(2 * X[:, 0]) * X[:, 1]
+
+
+def net(params, x):
+    return jnp.tanh(x @ params["in"]) @ params["out"]
+
+
+def init(key):
+    a, b = jax.random.split(key)
+    return {"in": jax.random.normal(a, (2, 4)), "out": jax.random.normal(b, (4,))}
+
+
+def run(rates, seeds, stop=jf.Stop(), slots=4):  # noqa: B008
+    rate, seed = jf.Axis("rate", rates), jf.Axis("seed", seeds)
+    params = jf.Call(init, key=seed)
+    how = dict(steps=130, batches=jf.Batches(5), key=seed, stop=stop, slots=slots, record=jf.Record(every=10))
+    loss = jf.losses.mse(net)
+    return jf.sweep(loss, params, (X, Y), optimizer=jf.optimizers.adam(rate), **how).results.transpose("rate", "seed", ...)
+
+
+RATES, SEEDS = [1e-3, 1e-2, 3e-2, 1e-1, 3e-1], [1, 2, 3]
+RULES = {"no rule": jf.Stop(), "a rule": jf.Stop(loss_below=0.08)}
+
+
+def same(a, b):
+    for name in a.data_vars:
+        np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=str(name))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_chunks_blocks_and_workers_change_no_bit(rule, monkeypatch):
+    whole = run(RATES, SEEDS, RULES[rule])
+    assert len(np.unique(whole.loss)) == 15
+    for name, module, value in (
+        ("CHUNK", pools, 10),
+        ("CHUNK", pools, 60),
+        ("BLOCK", workers, 4),
+        ("places", workers, lambda: jax.local_devices() * 3),
+        ("SECONDS", workers, 1e-9),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            workers._programs.cache_clear()
+            same(whole, run(RATES, SEEDS, RULES[rule]))
+    workers._programs.cache_clear()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_neighbours_and_places_change_no_bit(rule):
+    whole = run(RATES, SEEDS, RULES[rule])
+    turned = run(RATES[::-1], SEEDS[::-1], RULES[rule]).isel(rate=slice(None, None, -1), seed=slice(None, None, -1))
+    part = run(RATES[1:4], SEEDS[1:], RULES[rule])
+    same(whole, turned)
+    same(whole.isel(rate=slice(1, 4), seed=slice(1, None)), part)
+
+
+def test_a_rule_ends_lanes_at_different_steps_and_all_are_found():
+    results = run(RATES, SEEDS, RULES["a rule"])
+    converged = results.status == jf.Status.CONVERGED
+    assert 3 < int(converged.sum()) and len(np.unique(results.steps)) > 4
+    assert (results.steps.values[~converged.values] == 130).all()
+
+
+SCRIPT = """
+import hashlib, sys
+import jax
+sys.path.insert(0, {root!r})
+from tests.test_pools import RATES, SEEDS, RULES, run, digest
+print(len(jax.local_devices()), *(digest(run(RATES, SEEDS, rule)) for rule in RULES.values()))
+"""
+
+
+def digest(results) -> str:
+    total = hashlib.sha256()
+    for name in sorted(map(str, results.data_vars)):
+        total.update(np.ascontiguousarray(results[name].values).tobytes())
+    return total.hexdigest()
+
+
+def test_eight_devices_give_the_bits_of_one():
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    script = [sys.executable, "-c", SCRIPT.format(root=root)]
+    out = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert out == ["8", *(digest(run(RATES, SEEDS, rule)) for rule in RULES.values())]
+
+
+@pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.2)])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_pool_is_the_loop_over_single_fits(stop, precision):
+    rates = np.geomspace(1e-3, 1.0, 23)
+    t_u, t_c = jf.datasets.thermometer()
+    loss, start, data = jf.losses.mse(jf.models.line), {"w": 1.0, "b": 0.0}, (0.1 * t_u, t_c)
+    how = dict(steps=3000, stop=stop, precision=precision)
+    grid = jf.sweep(loss, start, data, optimizer=jf.optimizers.sgd(jf.Axis("rate", rates)), slots=4, **how)
+    for i, rate in enumerate(rates):
+        fit = jf.fit(loss, start, data, optimizer=jf.optimizers.sgd(rate), **how)
+        own = grid.results.isel(rate=i)
+        assert own.status == fit.status and abs(int(own.steps) - fit.steps) <= (2 if precision == "float32" else 0)
+        if fit.status != jf.Status.DIVERGED:
+            np.testing.assert_allclose(own.loss, fit.loss, rtol=1e-4 if precision == "float32" else 1e-12)
+
+
+def test_a_failure_in_a_worker_is_raised_where_sweep_was_called(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(workers, "_run_block", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(RATES, SEEDS)
