@@ -72,12 +72,12 @@ def against_torch(quick: bool) -> list[Row]:
 
 def progress(quick: bool) -> list[Row]:
     """A progress bar forced on, drawn into the void, against none; long enough to be redrawn, and short."""
-    rows = []
+    rows, record = [], jf.Record(every=100)
     for steps in (500, 2_000) if quick else (80_000, 8_000_000):
-        off, on = (lines.fit_of(steps, record=jf.Record(every=100), progress=shown) for shown in (False, True))
-        agree(ended(off()), ended(unseen(on)()), rtol=0, atol=0, what="the progress bar")
+        off, on = (unseen(lines.fit_of(steps, record=record, progress=shown)) for shown in (False, True))
+        agree(ended(off()), ended(on()), rtol=0, atol=0, what="the progress bar")
         rounds, calls = (2, 1) if quick else (11, 5) if steps < 1e6 else (7, 1)
-        times = race({"off": off, "on": unseen(on)}, rounds=rounds, calls=calls)
+        times = race({"off": off, "on": on}, rounds=rounds, calls=calls)
         case = f"a fit of {steps:,} steps with a progress bar"
         rows.append(Row(case, "without", TIME, spread(times["on"] / times["off"]), Target(high=1.05)))
     return rows

@@ -78,15 +78,15 @@ def trainability(quick: bool) -> list[Row]:
     with torch as (theirs, rows):
         contestants = {US: lambda: net.sweep(net.steps), **calls, **theirs}
         times = race(contestants, rounds=2 if quick else 3, warm=False)
-    best = min((times[name] for name in calls), key=np.median)
-    counts = dict.fromkeys(times, made) | {US: useful}
+    best, peer = min((times[name] for name in calls), key=np.median), "the better of the two by hand"
+    a_step, counts = (useful / times[US]) / (made / best), dict.fromkeys(times, made) | {US: useful}
     return [
-        Row(f"{case}: a lane-step", "the better of the two by hand", SPEED, spread(useful / times[US] * best / made), at_least(1)),
-        Row(whole, "the better of the two by hand", SPEED, spread(best / times[US]), at_least(1)),
+        Row(f"{case}: a lane-step", peer, SPEED, spread(a_step), at_least(1)),
+        Row(whole, peer, SPEED, spread(best / times[US]), at_least(1)),
         *(Row(whole, name, SPEED, spread(times[name] / times[US]), ten) for name in theirs),
         *rows,
         *(Row(case, name, THROUGHPUT, spread(counts[name] / times[name] / 1e6)) for name in times),
-    ]  # fmt: skip
+    ]
 
 
 def calm_lanes(net: Setting) -> np.ndarray:

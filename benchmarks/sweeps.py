@@ -172,12 +172,15 @@ def stopping(quick: bool) -> list[Row]:
 
 
 def agree_where_stable(case: str, grid: jf.Grid, made: np.ndarray, calls: Mapping[str, Callable]) -> None:
-    """The same number of steps in every lane, within rounding, and the same ends unless it ran off to infinity."""
+    """The same ends of the lanes that did not run off to infinity, and the same number of steps in all.
+
+    The peer leaves a diverging lane a little sooner: the gradient's squared norm overflows before the loss does.
+    """
     stable = np.isin(grid.results.status.values.ravel(), (jf.Status.CONVERGED, jf.Status.OUT_OF_STEPS))
     ours = jax.tree.map(lambda v: v[stable], lines.ends(grid))
     for name, run in calls.items():
         theirs, what = run(), f"{case}, {name}"
-        agree(made, theirs.pop("steps"), rtol=0.02, atol=5, what=f"{what}, steps")
+        agree(made, theirs.pop("steps"), rtol=0.05, atol=5, what=f"{what}, steps")
         agree(ours, jax.tree.map(lambda v: v[stable], theirs), what=what)
 
 
@@ -210,8 +213,8 @@ def one_lane(quick: bool) -> list[Row]:
 def progress(quick: bool) -> list[Row]:
     """A sweep with a progress bar forced on, drawn into the void, against none."""
     side, steps = (8, 50) if quick else (128, 10_000)
-    off, on = (lines.sweep_of(side, steps, progress=shown) for shown in (False, True))
-    agree(lines.ends(off()), lines.ends(unseen(on)()), rtol=0, atol=0, what="the progress bar")
-    times = race({"off": off, "on": unseen(on)}, rounds=2 if quick else 5)
+    off, on = (unseen(lines.sweep_of(side, steps, progress=shown)) for shown in (False, True))
+    agree(lines.ends(off()), lines.ends(on()), rtol=0, atol=0, what="the progress bar")
+    times = race({"off": off, "on": on}, rounds=2 if quick else 5)
     case = f"{side * side:,} lanes x {steps:,} steps with a progress bar"
     return [Row(case, "without", TIME, spread(times["on"] / times["off"]), Target(high=1.03))]

@@ -97,9 +97,9 @@ def check_swept_numbers(loss: Callable) -> None:
             values = np.asarray(axis.values)
             bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)) | ((values == 0) & (name == "delta")))
             if bad.size:
-                rule = "positive" if name == "delta" else "zero or more"
+                rule = "finite, and " + ("positive" if name == "delta" else "zero or more")
                 raise ValueError(
-                    f"{name} is {values[bad[0]]} (value {bad[0]} of axis {axis.name!r}), but it must be {rule}, and finite"
+                    f"{name} is {values[bad[0]]} (value {bad[0]} of axis {axis.name!r}); it must be {rule}"
                 )
 
 
@@ -133,8 +133,8 @@ def as_data(data: Any, name: str = "data") -> tuple:
         )
     if not isinstance(data, (tuple, list)):
         raise TypeError(
-            f"{name} is {reprlib.repr(data)} ({type(data).__name__}), but it is the tuple handed to the loss after params: "
-            f"write {name}=(x, y)"
+            f"{name} is {reprlib.repr(data)} ({type(data).__name__}), but it is the tuple handed to the loss after "
+            f"params: write {name}=(x, y)"
         )
     return tuple(_as_item(item, f"{name}[{i}]") for i, item in enumerate(data))
 
@@ -148,8 +148,8 @@ def _as_item(item: Any, name: str) -> Any:
         raise TypeError(f"{name} is {item!r}, but a Call stands for params; call the function itself to make data")
     if isinstance(item, np.ma.MaskedArray) and np.ma.getmaskarray(item).any():
         raise TypeError(
-            f"{name} is a masked array, whose mask would be lost; pass the mask as data, (x, y, ~y.mask), to a loss made "
-            f"with masked=True"
+            f"{name} is a masked array, whose mask would be lost; pass the mask as data, (x, y, ~y.mask), to a loss "
+            f"made with masked=True"
         )
     if isinstance(item, Mapping):
         return {key: _as_item(value, f"{name}[{key!r}]") for key, value in item.items()}
@@ -207,8 +207,8 @@ def check_data(
     for i, item in enumerate(data):
         if _takes_arrays(loss) and not (is_array(item) or is_axis(item)):
             raise TypeError(
-                f"{name}[{i}]{f' ({names[i]})' if i < len(names) else ''} is a {type(item).__name__} of arrays, but {loss} "
-                f"takes one array there; join them with np.stack, or write a loss(params, *data) of your own"
+                f"{name}[{i}]{f' ({names[i]})' if i < len(names) else ''} is a {type(item).__name__} of arrays, but "
+                f"{loss} takes one array there; join them with np.stack, or write a loss(params, *data) of your own"
             )
         for path, leaf in jax.tree_util.tree_flatten_with_path(item, is_leaf=is_axis)[0]:
             label = path_name(f"{name}[{i}]", path) + (f" ({names[i]})" if i < len(names) else "")
@@ -257,7 +257,7 @@ def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any) -
                 f"{limit.bits}-bit integers of {precision}; convert them with .astype(float)"
                 + (', or use precision="float64"' * (precision == "float32"))
             )
-    if not jnp.issubdtype(values.dtype, jnp.floating):
+    if values.dtype.kind != "f" and not jnp.issubdtype(values.dtype, jnp.floating):
         return
     bad = ~np.isfinite(values)
     if where is not None and not isinstance(where, jax.core.Tracer):
@@ -328,14 +328,14 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         else:
             array = np.asarray(x)
             dtype, shape = array.dtype, array.shape
-        if dtype == object or dtype.kind in "USMm":
+        if dtype.kind in "OUSMm":
             raise TypeError(
-                f"{name} is {reprlib.repr(x)} ({type(x).__name__}), but params are numbers or arrays of them; convert it "
-                f"with np.asarray(x, float), or keep it in the model"
+                f"{name} is {reprlib.repr(x)} ({type(x).__name__}), but params are numbers or arrays of them; convert "
+                f"it with np.asarray(x, float), or keep it in the model"
             )
         if dtype.kind == "c":
             raise TypeError(f"{name} is complex, but params are real; use two leaves for its real and imaginary part")
-        if dtype == bool:
+        if dtype.kind == "b":
             raise TypeError(
                 f"{name} is boolean, but params are floats; a switch belongs in the model, not in its params"
             )
@@ -383,13 +383,15 @@ def check_rate(optimizer: Optimizer, precision: str) -> None:
     numbers = rate.values if is_axis(rate) else rate
     if isinstance(numbers, jax.core.Tracer) or not (is_array(numbers) or isinstance(numbers, float)):
         return
-    numbers = np.atleast_1d(np.asarray(numbers, np.float64))
     limits = np.finfo(PRECISIONS[precision])
+    if isinstance(numbers, float) and limits.tiny <= numbers <= limits.max:
+        return
+    numbers = np.atleast_1d(np.asarray(numbers, np.float64))
     bad = np.flatnonzero((numbers > limits.max) | (numbers < limits.tiny))
     if bad.size:
         raise ValueError(
-            f"learning_rate is {numbers[bad[0]]:g}, which {precision} cannot hold; it must lie between {limits.tiny:.1g} and "
-            f"{limits.max:.1g}: choose other units for the data"
+            f"learning_rate is {numbers[bad[0]]:g}, which {precision} cannot hold; it must lie between "
+            f"{limits.tiny:.1g} and {limits.max:.1g}: choose other units for the data"
             + (', or precision="float64"' * (precision == "float32"))
         )
 
@@ -413,14 +415,16 @@ def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
             raise ValueError(f"Stop: {name} is {value!r}, but a norm is never below that; it must be positive")
         if name != "patience" and ((0 < numbers) & (numbers < least)).any():
             warn(
-                f"Stop: {name}={np.min(numbers):.3g} is below what {precision} can tell from zero here (about {least:.1g}), "
+                f"Stop: {name}={np.min(numbers):.3g} is below what {precision} can tell from zero here, {least:.1g}, "
                 f"so that it may never be met; raise it" + (', or use precision="float64"' * (precision == "float32"))
             )
         if name == "patience":
             if (numbers < 1).any() or (numbers % 1 != 0).any():
                 raise ValueError(f"Stop: patience is {value!r}, but it counts records: a whole number, at least 1")
             if validation is None:
-                raise ValueError("Stop: patience watches the validation loss; pass validation=(x, y)")
+                raise ValueError(
+                    "Stop: patience watches the validation loss, but there is none; pass validation=(x, y)"
+                )
 
 
 def check_batches(problem: Problem) -> None:
@@ -454,11 +458,11 @@ def check_batches(problem: Problem) -> None:
 def check_schedule(optimizer: Optimizer, steps: int) -> None:
     """Refuses a schedule that does not give one finite number, zero or more, at the first step and at the last."""
     rate = optimizer.hyperparameters.get("learning_rate")
-    schedule = rate.build() if isinstance(rate, Optimizer) else rate
+    schedule: Any = rate.build() if isinstance(rate, Optimizer) else rate
     if not callable(schedule):
         return
     for t in (0, steps - 1):
-        value = schedule(jnp.int32(t))
+        value: Any = schedule(jnp.int32(t))
         if isinstance(value, jax.core.Tracer) and value.shape == ():
             continue
         if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
@@ -468,5 +472,5 @@ def check_schedule(optimizer: Optimizer, steps: int) -> None:
             )
         if not 0 <= float(value) < np.inf:
             raise ValueError(
-                f"learning_rate: the schedule returned {float(value):.6g} at step {t}, but a rate must be finite, and zero or more"
+                f"learning_rate: the schedule returned {float(value):.6g} at step {t}; it must be finite, zero or more"
             )

@@ -23,6 +23,7 @@ from jaxfit.steps import method_of, objective_of, step_key, unrolled
 from jaxfit.tracing import check_alive, inspect_loss, is_traced
 
 PyTree = Any
+LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
 
 
 class History:
@@ -177,9 +178,11 @@ def fit(
     Raises:
       ValueError, TypeError: For bad input, before anything compiles.
     """
+    if record is None:
+        record = LOSS if validation is None else LOSSES
     problem = pose(
-        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
-        record=record or Record(what=("loss",) + ("validation_loss",) * (validation is not None)), validation=validation,
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
+        validation=validation, precision=precision,
     )  # fmt: skip
     count = int(problem.steps)
     leaves = jax.tree.leaves(problem, is_leaf=is_axis)
@@ -255,8 +258,8 @@ def _check_start(problem: Problem, precision: str, loss: Any) -> None:
     """A start outside of where the loss is defined is an error; data too large for the precision are a status."""
     if not np.isfinite(loss) and beyond_range(problem.data, precision) is None:
         raise ValueError(
-            f"the loss at the start is {float(loss)}: params are outside of where the loss is defined; start from params "
-            f"at which it is finite"
+            f"the loss at the start is {float(loss)}: params are outside of where the loss is defined; start from "
+            f"params at which it is finite"
         )
 
 
@@ -367,8 +370,8 @@ def _step(problem: Problem, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyT
 def _check_opt_state(opt_state: PyTree, fresh: PyTree) -> None:
     if jax.tree.structure(opt_state) != jax.tree.structure(fresh):
         raise ValueError(
-            f"opt_state has the structure {jax.tree.structure(opt_state)}, but these params and this optimizer need "
-            f"{jax.tree.structure(fresh)}; pass the .opt_state of the step before, or None to start afresh"
+            f"opt_state has the leaves {_leaf_names(opt_state)}, but these params and this optimizer need "
+            f"{_leaf_names(fresh)}; pass the .opt_state of the step before, or None to start afresh"
         )
     for (path, have), want in zip(jax.tree_util.tree_leaves_with_path(opt_state), jax.tree.leaves(fresh), strict=True):
         if jnp.shape(have) != want.shape:
@@ -376,3 +379,8 @@ def _check_opt_state(opt_state: PyTree, fresh: PyTree) -> None:
                 f"{path_name('opt_state', path)} has shape {jnp.shape(have)}, but these params need {want.shape}; "
                 f"pass the .opt_state of the step before, or None to start afresh"
             )
+
+
+def _leaf_names(tree: PyTree) -> str:
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "of an empty tree"

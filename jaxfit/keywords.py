@@ -26,9 +26,8 @@ def near_keywords(function: _Function) -> _Function:
     def check(args: tuple, kwargs: dict[str, Any]) -> None:
         for name in kwargs:
             if name not in takes:
-                raise TypeError(
-                    f"{function.__name__} has no argument {name!r}{did_you_mean(name, takes)} It takes {', '.join(takes)}"
-                )
+                near = did_you_mean(name, takes)
+                raise TypeError(f"{function.__name__} has no argument {name!r}{near} It takes {', '.join(takes)}")
         if len(args) > len(ordered):
             raise TypeError(
                 f"{function.__name__} takes {len(ordered)} arguments by position ({', '.join(ordered)}), but got "
@@ -44,11 +43,11 @@ def near_keywords(function: _Function) -> _Function:
             made(self, *args, **kwargs)
 
         function.__init__ = init
-        return function
+        return function  # pyright: ignore[reportReturnType]
 
     @functools.wraps(function)
     def checked(*args, **kwargs):
         check(args, kwargs)
         return function(*args, **kwargs)
 
-    return checked
+    return checked  # pyright: ignore[reportReturnType]

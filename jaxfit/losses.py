@@ -6,11 +6,13 @@ also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
 import numbers
 import reprlib
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -106,12 +108,22 @@ def takes_key(loss: Callable) -> bool:
     return any(p.name == "key" and p.kind in by_name for p in _arguments(loss))
 
 
+_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # what `_arguments` found: it is asked in every call
+
+
 def _arguments(function: Callable) -> list[inspect.Parameter]:
     """The arguments after the params; none for a built-in function that does not tell."""
     try:
-        return list(inspect.signature(function).parameters.values())[1:]
+        return _known[function]
+    except (KeyError, TypeError):  # new, or not one to remember
+        pass
+    try:
+        found = list(inspect.signature(function).parameters.values())[1:]
     except ValueError:
-        return []
+        found = []
+    with contextlib.suppress(TypeError):
+        _known[function] = found
+    return found
 
 
 def _key(loss: Loss | Callable, key: Any) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Marks at the leaves of a problem: `Axis` sweeps a leaf, `Call` computes one. One reader finds them all.
 
 A problem is any pytree (params, hyperparameters, data, keys). `read(tree)` lists its axes in the order of first
-mention; `choose(tree, indices)` puts single values in their place; `lanes(tree)` takes a tree of traced axes apart into what
-all lanes share and what each owns.
+mention; `choose(tree, indices)` puts single values in their place; `lanes(tree)` takes a tree of traced axes apart into
+what all lanes share and what each owns.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,8 +82,8 @@ class Axis:
             bad = np.flatnonzero(np.isnan(values))
             if bad.size:
                 raise ValueError(
-                    f"Axis {self.name!r}: value {bad[0]} is NaN ({bad.size} of {len(values)}), but every value must be a "
-                    f"number; leave it out"
+                    f"Axis {self.name!r}: value {bad[0]} is NaN ({bad.size} of {len(values)}), but every value must "
+                    f"be a number; leave it out"
                 )
         if isinstance(values, np.ndarray) and values.dtype.kind in "OSUMm":
             values = list(values.tolist())
@@ -122,8 +123,8 @@ class Call:
     def __init__(self, function: Callable, /, *args, **kwargs):
         if not callable(function):
             raise TypeError(
-                f"Call: function is {function!r}, which cannot be called; pass the function and its arguments apart: "
-                f"Call(init, key=0), not Call(init(key=0))"
+                f"Call: function is {reprlib.repr(function)}, which cannot be called; pass the function and its "
+                f"arguments apart: Call(init, key=0), not Call(init(key=0))"
             )
         self.function = function
         self.args = tuple(_plain(a) for a in args)
@@ -217,7 +218,7 @@ def _check_seeds(name: str, values: np.ndarray) -> None:
     repeated = _repetition(values.tolist())
     if repeated is not None:
         raise ValueError(
-            f"Axis {name!r}: value {repeated} ({values[repeated]}) is a repetition; equal seeds give equal lanes: leave it out"
+            f"Axis {name!r}: value {repeated} ({values[repeated]}) is a repetition, as its lanes would be; leave it out"
         )
 
 
@@ -384,7 +385,7 @@ def fill(tree: PyTree, values: Mapping[str, PyTree]) -> PyTree:
 
 
 def is_array(x: Any) -> bool:
-    return isinstance(x, (np.ndarray, np.generic, jax.Array)) and getattr(x, "dtype", None) != object
+    return isinstance(x, (np.ndarray, np.generic, jax.Array)) and x.dtype != np.object_
 
 
 def _is_number(x: Any) -> bool:

@@ -106,8 +106,9 @@ def as_optimizer(value: Any) -> Optimizer:
     name = getattr(value, "__name__", reprlib.repr(value))
     hint = f"; call it: jf.optimizers.{name}(0.1)" if name in NAMES else f"; write jf.optimizer({name}, ...)"
     raise TypeError(
-        f"optimizer is {'the function ' * callable(value)}{name}, but it must be jf.optimizer(optax.adam, learning_rate=0.1), a named one such "
-        f"as jf.optimizers.adam(0.1), or an Optax transformation" + (hint if callable(value) else "")
+        f"optimizer is {'the function ' * callable(value)}{name}, but it must be jf.optimizer(optax.adam, "
+        f"learning_rate=0.1), a named one such as jf.optimizers.adam(0.1), or an Optax transformation"
+        + (hint if callable(value) else "")
     )
 
 
@@ -121,9 +122,8 @@ def _check_names(name: str, signature: inspect.Signature, given: dict[str, Any])
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for key in given:
             if key not in takes:
-                raise TypeError(
-                    f"{name} takes no hyperparameter {key!r}{did_you_mean(key, takes)} It takes {', '.join(takes) or 'none'}"
-                )
+                near = did_you_mean(key, takes)
+                raise TypeError(f"{name} takes no hyperparameter {key!r}{near} It takes {', '.join(takes) or 'none'}")
     missing = [
         p.name
         for p in parameters
@@ -134,8 +134,9 @@ def _check_names(name: str, signature: inspect.Signature, given: dict[str, Any])
 
 
 _FRACTION = "it must be a number in [0, 1): 0 forgets at once, 1 never does", lambda x: (x >= 0) & (x < 1)
+_RATE = "it must be a positive, finite number such as 0.01, or a schedule", lambda x: np.isfinite(x) & (x > 0)
 _RULES = {
-    "learning_rate": ("it must be a positive, finite number, or a schedule", lambda x: np.isfinite(x) & (x > 0)),
+    "learning_rate": _RATE,
     "momentum": _FRACTION, "beta": _FRACTION, "b1": _FRACTION, "b2": _FRACTION, "b3": _FRACTION,
 }  # fmt: skip
 _ANY = "it must be a number", lambda x: ~np.isnan(x)
@@ -159,7 +160,7 @@ def check_hyperparameter(name: str, key: str, value: Any) -> None:
     if numbers is None and key != "learning_rate":
         return
     array = np.asarray(numbers if np.isscalar(numbers) or is_array(numbers) else None)
-    real = jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)
+    real = array.dtype.kind in "iuf" or jnp.issubdtype(array.dtype, np.floating)
     rule, holds = _RULES.get(key, _ANY)
     if (key in _RULES and not (real and array.ndim == swept)) or array.dtype.kind == "c":
         raise TypeError(f"{name}: {key} is {reprlib.repr(value)} ({type(numbers).__name__}), but {rule}")
@@ -222,7 +223,7 @@ def rmsprop(learning_rate: Any, *, decay: Any = None, eps: Any = None, momentum:
 
 @near_keywords
 def adam(learning_rate: Any, *, b1: Any = None, b2: Any = None, eps: Any = None) -> Optimizer:
-    """A running mean of gradients over the root of one of squares, both corrected for their start. Kingma, Ba (2015)."""
+    """A running mean of gradients over the root of one of squares, both corrected for their start. Kingma, Ba 2015."""
     return optimizer(optax.adam, learning_rate=learning_rate, **_given(b1=b1, b2=b2, eps=eps))
 
 

@@ -29,7 +29,7 @@ def growth_of(losses: np.ndarray) -> float | None:
 def limit_from_growth(optimizer: Any, growth: float) -> float | None:
     """The learning rate at which growth would turn into decay, if the loss is quadratic along its steepest direction.
 
-    There the error is multiplied by -r in every step and the loss by r**2 = growth. With a = learning_rate * lambda_max:
+    There the error is multiplied by -r in every step, the loss by r**2 = growth. With a = learning_rate * lambda_max:
     gradient descent 1 - a = -r, stable while a < 2; heavy ball z**2 - (1 + b - a) z + b = 0 at z = -r, stable while
     a < 2 (1 + b); Nesterov z**2 - (1 + b)(1 - a) z + b (1 - a) = 0, stable while a < 2 (1 + b) / (1 + 2 b).
 
@@ -68,8 +68,9 @@ def advice(fit: Any) -> str:
     if fit.status == Status.NOT_FINITE:
         what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
         return (
-            f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that is not "
-            f"positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too){_overrun(fit)}"
+            f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that "
+            f"is not positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too)"
+            f"{_overrun(fit)}"
         )
     overflowed = not np.isfinite(fit.loss)
     seen = f"the loss overflowed {precision}" if overflowed else f"the loss stood at {fit.loss:.4g}, above its start"
@@ -155,7 +156,7 @@ def doubts(fit: Any) -> list[str]:
     params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(fit.params)), []
     if params > y.size:
         found.append(
-            f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, other params fit as well"
+            f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, others fit as well"
         )
     if x.ndim and len(x) > 1 and (x == x[:1]).all():
         found.append("data[0] (x) is the same at every point: only the prediction there is determined, not the params")
@@ -177,4 +178,5 @@ def _numbers(leaf: Any) -> str:
         return f"{array:.6g}"
     if array.size <= 6:
         return np.array2string(array, precision=5, separator=", ")
-    return f"{'x'.join(map(str, array.shape))} numbers from {array.min():.4g} to {array.max():.4g}, mean {array.mean():.4g}"
+    shape = "x".join(map(str, array.shape))
+    return f"{shape} numbers from {array.min():.4g} to {array.max():.4g}, mean {array.mean():.4g}"

@@ -95,8 +95,8 @@ class Record:
         for position, (name, item) in enumerate(zip(names, what, strict=True)):
             if name in names[:position] or callable(item) and name in (*Record.WHAT, "step"):
                 raise ValueError(
-                    f"Record: what has {name!r} as item {position}, but that name is taken; the history holds one thing of "
-                    f"each name: give every function one of its own with def"
+                    f"Record: what has {name!r} as item {position}, but that name is taken; the history holds one "
+                    f"thing of each name: give every function one of its own with def"
                 )
 
     @property

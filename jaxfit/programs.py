@@ -18,7 +18,7 @@ PyTree = Any
 
 
 class Programs(NamedTuple):
-    """The parts of a run, for problems of one structure, given as their leaves. Each compiles when it is first called."""
+    """The parts of a run, for problems of one structure, given as their leaves. Each compiles when first called."""
 
     begin: Callable  # (leaves) -> State
     advance: Callable  # (leaves, state, t, count) -> (State, rows, End), without looking at every step
@@ -103,8 +103,8 @@ def warn_of_recompiling(problem: Problem) -> None:
         made.add(id(function))
         if len(made) == ENOUGH:
             warn(
-                f"the {name} `{function.__qualname__}` has been compiled {len(made)} times, each time as a new function: "
-                f"{remedies[name]}"
+                f"the {name} `{function.__qualname__}` has been compiled {len(made)} times, each time as a new "
+                f"function: {remedies[name]}"
             )
 
 

@@ -24,7 +24,7 @@ from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, pre
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
 from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
-from jaxfit.workers import Run, places, run_all, shape_of_pool
+from jaxfit.workers import Run, compiler_options, places, run_all, shape_of_pool
 
 PyTree = Any
 MOST_PROGRAMS = 64
@@ -131,6 +131,7 @@ def _identity(shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
         "chunk": CHUNK,
         "platform": jax.default_backend(),
         "device": jax.local_devices()[0].device_kind,
+        "compiler_options": ", ".join(f"{k}={v}" for k, v in compiler_options(jax.default_backend()).items()),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "optax": optax.__version__,
@@ -143,9 +144,9 @@ def _choices(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
     if count > MOST_PROGRAMS:
         sizes = " x ".join(f"{d.name} ({d.size} values)" for d in static)
         raise ValueError(
-            f"the axes {sizes} stand at places that are parts of the program, so that {count} programs would be compiled; "
-            f"at most {MOST_PROGRAMS} are. Use numbers at traced places (floats instead of integers); for data sets of "
-            f"unequal length, pad them (jf.datasets.pad) and use a loss with masked=True"
+            f"the axes {sizes} stand at places that are parts of the program, so that {count} programs would be "
+            f"compiled; at most {MOST_PROGRAMS} are. Use numbers at traced places (floats instead of integers); for "
+            f"data sets of unequal length, pad them (jf.datasets.pad) and use a loss with masked=True"
         )
     indices = itertools.product(*(range(d.size) for d in static))
     return [dict(zip([d.name for d in static], index, strict=True)) for index in indices]
@@ -201,8 +202,8 @@ def _check_memory(runs: Sequence[Run]) -> None:
         every = runs[0].problem.record.every
         history = f"record less often than every {every} steps or fewer things, " if runs[0].records else ""
         raise ValueError(
-            f"the results of {sum(r.size for r in runs):,} lanes take {need:,} bytes ({runs[0].lane_bytes:,} a lane), but "
-            f"{have:,} bytes of memory are free: {history}sweep fewer lanes, or sweep in parts"
+            f"the results of {sum(r.size for r in runs):,} lanes take {need:,} bytes ({runs[0].lane_bytes:,} a lane), "
+            f"but {have:,} bytes of memory are free: {history}sweep fewer lanes, or sweep in parts"
         )
 
 

@@ -6,8 +6,10 @@ Errors that JAX explains at length become one line about the user's own line.
 from __future__ import annotations
 
 import inspect
+import itertools
 import linecache
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
@@ -123,8 +125,9 @@ def _check_signature(loss: Callable, data: tuple, name: str) -> None:
     most = np.inf if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(takes)
     if not least <= 1 + len(data) <= most:
         raise TypeError(
-            f"the loss takes ({', '.join(p.name for p in takes)}), but {name} has {len(data)} item{'s' * (len(data) != 1)}; "
-            f"{name} is the tuple handed to the loss after params (a model becomes a loss by jf.losses.mse(model))"
+            f"the loss takes ({', '.join(p.name for p in takes)}), but {name} has {len(data)} "
+            f"item{'s' * (len(data) != 1)}; {name} is the tuple handed to the loss after params (a model becomes a "
+            f"loss by jf.losses.mse(model))"
         )
 
 
@@ -154,8 +157,8 @@ def _traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, 
         if len({shape[0] for shape in lengths.values()}) > 1 and "shape" in str(error):
             raise ValueError(
                 f"{name} differ in length, and the loss cannot combine them: "
-                f"{', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; give every array one entry "
-                f"per data point ({str(error).splitlines()[0]})"
+                f"{', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; give every array one "
+                f"entry per data point ({str(error).splitlines()[0]})"
             ) from error
         if name == "validation":
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
@@ -209,7 +212,8 @@ def _check_alive(tracer: Any, who: str) -> None:
 def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
     if not hasattr(result, "shape"):
         raise TypeError(
-            f"{who} returned a {type(result).__name__}, but it must return one scalar; return the number alone"
+            f"{who} returned {'None' if result is None else 'a ' + type(result).__name__}, but it must return one "
+            f"scalar; return the number alone"
         )
     if result.shape != ():
         raise TypeError(
@@ -218,8 +222,8 @@ def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
         )
     if real and not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(
-            f"{who} returned a scalar of dtype {result.dtype}, but it must be a float, since nothing else has a gradient; "
-            f"leave out round, argmax and comparisons, and convert with jnp.float32 what is left"
+            f"{who} returned a scalar of dtype {result.dtype}, but it must be a float, since nothing else has a "
+            f"gradient; compute it without round, argmax or comparisons"
         )
 
 
@@ -231,20 +235,25 @@ def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
         return
     raise TypeError(
         f"the loss is not pure: two evaluations of the same input gave different programs, because of "
-        f"{_impure_line(first.jaxpr, again.jaxpr, other)}; draw random numbers with jax.random from an argument named `key`, "
-        f"and keep no state outside of the arguments"
+        f"{_impure_line(first.jaxpr, again.jaxpr, other)}; draw random numbers with jax.random from an argument named "
+        f"`key`, and keep no state outside of the arguments"
     )
 
 
 def _impure_line(first: Any, again: Any, constants: Sequence) -> str:
     """The line of the first equation that differs, or that uses one of the constants."""
-    for equation in first.eqns:
-        if any(v is c for v in equation.invars for c in constants):
-            trace = getattr(equation.source_info, "traceback", None)
-            return "the loss" if trace is None else _users_line(trace.as_python_traceback())
-    lines = (j.pretty_print(source_info=True, use_color=False).splitlines() for j in (first, again))
-    line = next((a for a, b in zip(*lines, strict=False) if a != b), "")
-    return os.path.basename(line.rsplit("#", 1)[-1].strip()) if "#" in line else "the loss"
+
+    def content(equation):
+        numbers = [str(v.val) for v in equation.invars if isinstance(v, jex.Literal)]
+        return equation.primitive.name, numbers, re.sub("0x[0-9a-f]+", "", str(equation.params))
+
+    for one, other in itertools.zip_longest(first.eqns, again.eqns):
+        uses = one is not None and any(v is c for v in one.invars for c in constants)
+        if uses or one is None or other is None or content(one) != content(other):
+            equation: Any = one or other
+            made = getattr(equation.source_info, "traceback", None)
+            return "the loss" if made is None else _users_line(made.as_python_traceback())
+    return "the loss"
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -264,9 +273,9 @@ def _warn_unmoved(call: Callable, arguments: tuple) -> None:
     still = [n for n, yes, g in zip(names, moved, grads, strict=True) if not yes and not np.any(np.asarray(g))]
     if still:
         warn(
-            f"the loss does not depend on {', '.join(still)} in a differentiable way: the gradient there is identically "
-            f"zero, so {'it' if len(still) == 1 else 'they'} will not move (a leaf that is unused, or used only through "
-            f"round, argmax, a comparison or stop_gradient)"
+            f"the loss does not depend on {', '.join(still)} in a differentiable way: the gradient there is "
+            f"identically zero, so {'it' if len(still) == 1 else 'they'} will not move (a leaf that is unused, or "
+            f"used only through round, argmax, a comparison or stop_gradient)"
         )
 
 

@@ -59,12 +59,6 @@ EVERY = pytest.mark.parametrize(("loss", "params", "data"), CASES.values(), ids=
 EVERY_RESIDUAL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
-@pytest.fixture(autouse=True)
-def ranks_are_never_promoted():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 # Values and gradients
 
 

