@@ -126,6 +126,10 @@ Contestants take turns (A B A B ...), and a ratio is taken within a round, so th
 holds the **median** and, in brackets, the minimum and the maximum over the rounds. A call is timed from Python to
 Python, with NumPy arrays in and out and the data as arguments of every program; a short call counts as the quickest of
 a few in its round. The targets are for a CPU of two cores, and for the newest jax unless they name two.
+
+The peers written by hand in JAX are in `peers.py`. PyTorch's loops (`torch_loops.py`) run in a process of their own, by
+the interpreter that `TORCH_PYTHON` names; the slow ones run a share of the steps and are scaled up, as their rows say.
+The C loop (`loop.c`) is built with `cc -O3 -march=native` for the run.
 """
 
 

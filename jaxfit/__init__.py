@@ -10,7 +10,8 @@ from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step", "sweep",
+    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
+    "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

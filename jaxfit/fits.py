@@ -80,7 +80,7 @@ class Fit:
     loss: Any
     status: Any
     steps: Any
-    history: History | None = None
+    history: Any = None
     validation_loss: Any = None
     coords: dict[str, Any] | None = None
     start_loss: Any = field(default=None, repr=False)
@@ -248,7 +248,7 @@ def _run(problem: Problem, programs: Programs, leaves: list, total: int, precisi
         interrupted = False
     finally:
         bar.close()
-    result = None if end is None else _finished(problem, state, status, made, end, pieces, precision)
+    result: Any = None if end is None else _finished(problem, state, status, made, end, pieces, precision)
     if interrupted:
         raise Interrupted(f"interrupted after {made:,} of {total:,} steps; .result holds the run until there", result)
     return result
@@ -274,10 +274,14 @@ def _segment(programs: Programs, leaves: list, every: int, state: Any, t: int, c
     return programs.watch(leaves, state, *span)
 
 
+def _joined(*parts: np.ndarray) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def _finished(
     problem: Problem, state: Any, status: Status, made: int, end: Any, pieces: list[dict[str, PyTree]], precision: str
 ) -> Fit:
-    rows = jax.tree.map(lambda *parts: np.concatenate(parts) if len(parts) > 1 else parts[0], *pieces)
+    rows = jax.tree.map(_joined, *pieces)
     every = problem.record.every
     records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)

@@ -240,13 +240,13 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
     if by not in results or results[by].dims != dims:
         given = [str(name) for name in results.data_vars if results[name].dims == dims]
         raise ValueError(f"best: by={by!r} is not one number for each lane; there are {', '.join(given)}")
-    over = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
-    for name in over:
+    along: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
+    for name in along:
         if name not in dims:
             raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
     good = np.isin(results.status, (Status.CONVERGED, Status.OUT_OF_STEPS)) & ~np.isnan(results[by].values)
     values = np.where(good, results[by].values, np.inf)
-    if set(over) == set(dims):
+    if set(along) == set(dims):
         if not good.any():
             raise ValueError(
                 "best: no member of the grid ended well; see grid.results.status, and jf.explain of a lane"
@@ -254,11 +254,11 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
         return _member(grid, tuple(int(i) for i in np.unravel_index(np.argmin(values), values.shape)))
     import xarray as xr
 
-    kept = [name for name in dims if name not in over]
-    order = [dims.index(name) for name in (*kept, *over)]
+    kept = [name for name in dims if name not in along]
+    order = [dims.index(name) for name in (*kept, *along)]
     flat = values.transpose(order).reshape(*[results.sizes[n] for n in kept], -1)
-    index = np.unravel_index(np.argmin(flat, axis=-1), [results.sizes[n] for n in over])
-    chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(over, index, strict=True)}
+    index = np.unravel_index(np.argmin(flat, axis=-1), [results.sizes[n] for n in along])
+    chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(along, index, strict=True)}
     places = np.indices([results.sizes[n] for n in kept])
-    where = tuple(index[over.index(n)] if n in over else places[kept.index(n)] for n in dims)
+    where = tuple(index[along.index(n)] if n in along else places[kept.index(n)] for n in dims)
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision)

@@ -110,7 +110,7 @@ def _pace(fit: Any) -> str:
 
 
 def _tenth(fit: Any) -> str:
-    rate = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
+    rate: Any = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
     return f": try {float(rate) / 10:.2g}" if _is_number(rate) else ""
 
 

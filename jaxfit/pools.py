@@ -1,10 +1,10 @@
 """Many lanes in one compiled program: a block of lanes, run to exhaustion by a pool of slots.
 
 A pool has a fixed number of slots, and runs a chunk of steps at a time. Without a stop rule the slots go in lock-step:
-they load together and end together, no step is judged, and what does not depend on the lane (Adam's step count, a shared
-shuffle) is kept once for all. Lanes are looked at once a chunk; a chunk in which one met trouble is run again with a
-look at every step, so that the trouble has its step and its params. With a stop rule every step is judged, and a slot
-whose lane has ended writes the result and loads the next lane of the block.
+they load together and end together, no step is judged, and what does not depend on the lane (Adam's step count, a
+shared shuffle) is kept once for all. Lanes are looked at once a chunk; a chunk in which one met trouble is run again
+with a look at every step, so that the trouble has its step and its params. With a stop rule every step is judged, and a
+slot whose lane has ended writes the result and loads the next lane of the block.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def write(pool: Pool, at: Array) -> Lanes:
     state, results = pool.state, pool.results
     new = (state.params, pool.loss, state.status, state.steps, state.start_loss, pool.validation_loss)
     put = jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), tuple(results[:6]), new)
-    return Lanes(*put, results.rows)
+    return Lanes(*put, rows=results.rows)  # pyright: ignore[reportCallIssue]
 
 
 def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:

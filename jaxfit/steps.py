@@ -79,22 +79,22 @@ class State(NamedTuple):
 
     params: PyTree
     memory: PyTree  # the method's own
-    order: Array | None  # (n,) this epoch's shuffle
+    order: Any  # (n,) or None: this epoch's shuffle
     start_loss: Array  # () of all the data
     status: Array  # () int32; RUNNING while it moves
     steps: Array  # () int32 updates made until it ended; kept only while watching
-    change: Array | None  # () norm of the last update
-    lowest: Array | None  # () validation loss
-    stale: Array | None  # () int32 records since the lowest
+    change: Any  # None, or () norm of the last update
+    lowest: Any  # None, or () validation loss
+    stale: Any  # None, or () int32 records since the lowest
 
 
-def objective_of(problem: Problem, data: tuple, key: Array | None) -> Callable:
+def objective_of(problem: Problem, data: Any, key: Any) -> Callable:
     """The loss as a function of params alone."""
     extra = {"key": key} if takes_key(problem.loss) else {}
     return lambda params: problem.loss(params, *data, **extra)
 
 
-def step_key(problem: Problem, t: Array) -> Array | None:
+def step_key(problem: Problem, t: Array) -> Any:
     return None if problem.key is None else jax.random.fold_in(problem.key, t)
 
 
@@ -102,7 +102,7 @@ def rows_of(data: tuple) -> int:
     return next(np.shape(x)[0] for x in jax.tree.leaves(data) if np.ndim(x))
 
 
-def draw(problem: Problem, order: Array | None, t: Array, phase: Array) -> tuple[tuple, Array | None]:
+def draw(problem: Problem, order: Any, t: Array, phase: Array) -> tuple[tuple, Any]:
     """The data of step `t`, and the epoch's shuffle."""
     batches = problem.batches
     if batches is None:
@@ -245,21 +245,20 @@ def look(problem: Problem, state: State, t: Array, phase: Array | None = None) -
 
 def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
     """One record: what the history holds of step `t`, whose proposal was made at `state.params`."""
-    rows = {}
-    for name, item in zip(problem.record.names, problem.record.what, strict=True):
-        if name == "loss":
-            rows[name] = proposal.loss
-        elif name == "params":
-            rows[name] = state.params
-        elif name == "gradient":
-            rows[name] = proposal.grads
-        elif name == "gradient_norm":
-            rows[name] = norm(proposal.grads)
-        elif name == "validation_loss":
-            rows[name] = validation_loss(problem, state.params, t)
-        else:
-            rows[name] = jnp.asarray(item(state.params, *problem.data), proposal.loss.dtype)
-    return rows
+    known: dict[str, Callable] = {
+        "loss": lambda: proposal.loss,
+        "params": lambda: state.params,
+        "gradient": lambda: proposal.grads,
+        "gradient_norm": lambda: norm(proposal.grads),
+        "validation_loss": lambda: validation_loss(problem, state.params, t),
+    }
+
+    def value(item):
+        if isinstance(item, str):
+            return known[item]()
+        return jnp.asarray(item(state.params, *problem.data), proposal.loss.dtype)
+
+    return dict(zip(problem.record.names, map(value, problem.record.what), strict=True))
 
 
 class Stepper(NamedTuple):

@@ -1,14 +1,15 @@
 """Blocks of lanes on every core and device.
 
 A block is a fixed range of lanes, run to exhaustion by one pool on one device: never split by the compiler, so that its
-bits do not depend on who runs it. A thread a core takes blocks in turn on a CPU, a thread a device elsewhere; each drives
-its pool in short segments, after which it can be seen and stopped.
+bits do not depend on who runs it. A thread a core takes blocks in turn on a CPU, a thread a device elsewhere; each
+drives its pool in short segments, after which it can be seen and stopped.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
 import queue
 import threading
@@ -50,10 +51,10 @@ class Run(NamedTuple):
         numbers = np.minimum(np.arange(first, first + length), self.size - 1)
         index = np.unravel_index(numbers, [d.size for d in self.dynamic]) if self.dynamic else ()
         along = {d.name: i for d, i in zip(self.dynamic, index, strict=True)}
-        taken = {
-            key: jax.tree.map(lambda x, i=along[Place(key).name]: x[i], values) for key, values in self.columns.items()
-        }
-        return taken | {"#": numbers.astype(np.int32)}  # a column also where there is no axis
+        taken: dict[str, PyTree] = {"#": numbers.astype(np.int32)}  # a column also where there is no axis
+        for key, values in self.columns.items():
+            taken[key] = jax.tree.map(operator.itemgetter(along[Place(key).name]), values)
+        return taken
 
 
 def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
@@ -109,7 +110,7 @@ class Programs(NamedTuple):
 WISHES = {  # by platform: what makes loops over small arrays faster, where the compiler knows the option
     "cpu": {
         "xla_cpu_prefer_vector_width": 512,  # measured: 10-20 % on AVX-512
-        "xla_cpu_experimental_ynn_fusion_type": "",  # its reductions cost a call each: ten times slower beyond 256 slots
+        "xla_cpu_experimental_ynn_fusion_type": "",  # a call for each reduction: ten times slower beyond 256 slots
     }
 }
 
@@ -188,8 +189,8 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
     ]
     tasks, team = iter(blocks), places()[: len(blocks)]
     with precision_context(precision):
-        programs = [programs_of(run, shape, set(team)) for run, shape in zip(runs, shapes, strict=True)]
-    results: list[Lanes | None] = [None] * len(runs)
+        programs = [programs_of(run, shape, team) for run, shape in zip(runs, shapes, strict=True)]
+    results: list[Any] = [None] * len(runs)
     news: queue.SimpleQueue = queue.SimpleQueue()
     stop, lock = threading.Event(), threading.Lock()
 

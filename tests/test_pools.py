@@ -31,7 +31,8 @@ def run(rates, seeds, stop=jf.Stop(), slots=4):  # noqa: B008
     params = jf.Call(init, key=seed)
     how = dict(steps=130, batches=jf.Batches(5), key=seed, stop=stop, slots=slots, record=jf.Record(every=10))
     loss = jf.losses.mse(net)
-    return jf.sweep(loss, params, (X, Y), optimizer=jf.optimizers.adam(rate), **how).results.transpose("rate", "seed", ...)
+    grid = jf.sweep(loss, params, (X, Y), optimizer=jf.optimizers.adam(rate), **how)
+    return grid.results.transpose("rate", "seed", ...)
 
 
 RATES, SEEDS = [1e-3, 1e-2, 3e-2, 1e-1, 3e-1], [1, 2, 3]
