@@ -44,13 +44,14 @@ def _net_start():
     return [{"w": jax.random.normal(a, (1, 5)), "b": jnp.zeros(5)}, jax.random.normal(b, (5,)) / 3]
 
 
+# Not symmetric: symmetric data make the gradient of a bias pure rounding, which adaptive methods blow up to full steps.
+GRID = np.linspace(-1, 0.7, 12)
+
 PROBLEMS = {
     "line": Case(jf.losses.mse(line), {"w": 1.0, "b": 0.0}, thermometer(), 1e-2),
     "quadratic": Case(quadratic, [3.0, -2.0], (), 0.05),
     "rosenbrock": Case(rosenbrock, {"x": -0.5, "y": 0.8}, (), 0.02),
-    "net": Case(
-        jf.losses.mse(two_layers), _net_start(), (np.linspace(-1, 1, 12), np.sin(np.linspace(-1, 1, 12))), 0.05
-    ),
+    "net": Case(jf.losses.mse(two_layers), _net_start(), (GRID, np.sin(3 * GRID) + 0.4), 0.05),
 }
 
 METHODS = {

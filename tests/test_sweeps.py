@@ -26,15 +26,15 @@ def test_every_lane_is_the_single_fit(method):
     mine, _ = METHODS[method]
     case = PROBLEMS["net"]
     rates = [1e-4, 1e-3, 1e-2]
-    how = dict(steps=60, precision="float64")  # dividing by a small second moment amplifies rounding, to 4e-6
+    how = dict(steps=60, precision="float64")
     grid = jf.sweep(case.loss, case.start, case.data, optimizer=mine(jf.Axis("rate", rates)), **how)
     for rate in rates:
         fit = jf.fit(case.loss, case.start, case.data, optimizer=mine(rate), **how)
         lane = jf.lane(grid, rate=rate)
         assert lane.status == fit.status and lane.steps == fit.steps
-        np.testing.assert_allclose(lane.loss, fit.loss, rtol=1e-5)
+        np.testing.assert_allclose(lane.loss, fit.loss, rtol=1e-9)
         for a, b in zip(jax.tree.leaves(lane.params), jax.tree.leaves(fit.params), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.5)])
