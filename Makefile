@@ -5,7 +5,7 @@ VENV := $(if $(filter $(PYTHON),python3),.venv,.venv-$(shell $(PYTHON) -c 'impor
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup figures test lint bench soak lock clean
+.PHONY: setup figures test lint bench lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -29,9 +29,6 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
-
-soak: setup
-	$(BIN)/python -m pytest -m soak -n 0
 
 # The lock file holds hashes and no address, so that any mirror of the package index serves it.
 lock:

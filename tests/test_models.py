@@ -93,8 +93,8 @@ def test_a_polynomial_takes_the_constant_first(degree):
 
 def test_models_keep_numpys_float64_outside_of_jax():
     exact = 0.1 + 1e-12
-    assert models.line({"w": np.float64(1), "b": np.float64(1e-12)}, np.array([0.1]))[0] == exact
-    assert models.polynomial(1)({"coefficients": np.array([1e-12, 1.0])}, np.array([0.1]))[0] == exact
+    assert float(models.line({"w": np.float64(1), "b": np.float64(1e-12)}, np.array([0.1]))[0]) == exact
+    assert float(models.polynomial(1)({"coefficients": np.array([1e-12, 1.0])}, np.array([0.1]))[0]) == exact
 
 
 def test_a_polynomial_refuses_params_of_another_degree():
