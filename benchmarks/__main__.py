@@ -45,11 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in chosen.cases if name not in CASES]
     if unknown:
         parser.error(f"there is no case {unknown[0]!r}; there are {', '.join(CASES)}")
-    measured = {name: run(name, chosen.quick) for name in chosen.cases or CASES}
-    if not chosen.quick:
-        results.keep(chosen.folder / "results", about(), measured)
-        write_readme(chosen.folder)
-        print(f"wrote {chosen.folder / 'README.md'}")
+    machine = {} if chosen.quick else about()
+    for name in chosen.cases or CASES:
+        rows = run(name, chosen.quick)
+        if not chosen.quick:  # at once, so that a run that is interrupted keeps what it has
+            results.keep(chosen.folder / "results", machine, {name: rows})
+            write_readme(chosen.folder)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -63,6 +64,7 @@ def machine() -> dict[str, str]:
     return {
         "platform": jax.default_backend(),
         "machine": f"{cores()} cores, {platform.machine()}, {platform.system()}{accelerator}",
+        "load before": f"{os.getloadavg()[0]:.1f} processes" if hasattr(os, "getloadavg") else "unknown",
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", "numpy")},
     }
@@ -188,7 +190,7 @@ def cell(row: Row | None, *, own_target: bool = False) -> str:
 
 
 def _abouts(columns: list[Column]) -> list[list[str]]:
-    names = ["machine", "python", "jax", "jaxlib", "optax", "numpy", "torch"]
+    names = ["machine", "load before", "python", "jax", "jaxlib", "optax", "numpy", "torch"]
     return [[name, *(c.about.get(name, "not measured") for c in columns)] for name in names]
 
 

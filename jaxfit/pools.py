@@ -25,6 +25,7 @@ from jaxfit.tracing import depends, trace
 
 PyTree = Any
 CHUNK = 512  # steps between two looks, about
+FIRST = 32  # steps before the first look in lock-step; the stretches double from there
 
 
 class Shape(NamedTuple):
@@ -144,7 +145,8 @@ def run_pool(
 def _together(template: Problem, columns: dict, pool: Pool, real: Array, axes: State, shape: Shape) -> Pool:
     """One chunk in lock-step; when no lane runs any more, all results are written and the next lanes loaded."""
     every, chunk = template.record.every, chunk_of(template)
-    count = jnp.minimum(chunk, template.steps - pool.t)
+    doubled = jnp.maximum(every * max(1, FIRST // every), pool.t // every * every)  # most trouble comes soon
+    count = jnp.minimum(jnp.minimum(chunk, doubled), template.steps - pool.t)
 
     def stretch(watching):
         steps = many(template, pool.values, axes, watching=watching)

@@ -134,5 +134,5 @@ def test_an_unknown_case_names_the_known_ones(capsys):
 
 def test_what_is_written_names_no_machine(tmp_path):
     about = results.machine()
-    assert set(about) == {"platform", "machine", "python", "jax", "jaxlib", "optax", "numpy"}
+    assert set(about) == {"platform", "machine", "load before", "python", "jax", "jaxlib", "optax", "numpy"}
     assert str(Path.home()) not in json.dumps(about)
