@@ -25,8 +25,12 @@ class Torch:
 
     def __init__(self):
         command = [os.environ.get("TORCH_PYTHON", sys.executable), LOOPS, jax.default_backend()]
+        # Threads that sleep at a barrier instead of spinning: a busy machine would slow the loops a hundredfold.
+        environment = {"OMP_WAIT_POLICY": "passive"} | os.environ
         pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-        self._process: Any = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True)
+        self._process: Any = subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, stderr=nowhere, text=True
+        )
         try:
             self.version = self.ask("version")["result"]
         except (BrokenPipeError, ValueError):

@@ -218,20 +218,25 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
     interrupted, failure, working = False, None, len(threads)
     for thread in threads:
         thread.start()
-    while working:
-        try:
-            message = news.get(timeout=60.0)
-            if message is None or isinstance(message, BaseException):
-                working -= 1
-                failure = failure or message
-                stop.set() if message is not None else None
-            elif not interrupted:
-                report(message)
-        except queue.Empty:
-            continue
-        except KeyboardInterrupt:
-            interrupted = True
-            stop.set()
+    try:
+        while working:
+            try:
+                message = news.get(timeout=60.0)
+                if message is None or isinstance(message, BaseException):
+                    working -= 1
+                    failure = failure or message
+                    stop.set() if message is not None else None
+                elif not interrupted:
+                    report(message)
+            except queue.Empty:
+                continue
+            except KeyboardInterrupt:
+                interrupted = True
+                stop.set()
+    finally:
+        stop.set()
+        for thread in threads:  # one that outlived the interpreter would bring it down
+            thread.join()
     if failure is not None:
         raise failure
     missing = [i for i, lanes in enumerate(results) if lanes is None]
