@@ -55,6 +55,14 @@ def round_down(x: float) -> float:
     return float(f"{next(m for m in (5, 2, 1) if m * power <= x * (1 + 1e-9)) * power:.0e}")
 
 
+def short(x: float) -> str:
+    """Two digits, as one writes a learning rate: 0.033, 3.4e-4, 1e-4."""
+    if 1e-3 <= x < 1e3:
+        return f"{x:.2g}"
+    digits, _, power = f"{x:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"
+
+
 def advice(fit: Any) -> str:
     """One or two sentences: what happened, with numbers, and what to change."""
     precision = fit.precision or "float32"
@@ -84,8 +92,8 @@ def advice(fit: Any) -> str:
     if limit is None:
         return f"{where} {seen}; {grew}. Keep calm and lower the learning rate tenfold{_tenth(fit)}."
     return (
-        f"{where} {seen}; {grew}, so the limit is near {limit:.2g}. "
-        f"Keep calm and lower the learning rate: try {round_down(limit / 2):g}."
+        f"{where} {seen}; {grew}, so the limit is near {short(limit)}. "
+        f"Keep calm and lower the learning rate: try {short(round_down(limit / 2))}."
     )
 
 
@@ -111,7 +119,7 @@ def _pace(fit: Any) -> str:
 
 def _tenth(fit: Any) -> str:
     rate: Any = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
-    return f": try {float(rate) / 10:.2g}" if _is_number(rate) else ""
+    return f": try {short(float(rate) / 10)}" if _is_number(rate) else ""
 
 
 def _overrun(fit: Any) -> str:
