@@ -25,8 +25,8 @@ class Torch:
 
     def __init__(self):
         command = [os.environ.get("TORCH_PYTHON", sys.executable), LOOPS, jax.default_backend()]
-        # Threads that sleep at a barrier instead of spinning: a busy machine would slow the loops a hundredfold.
-        environment = {"OMP_WAIT_POLICY": "passive"} | os.environ
+        # Threads that soon go to sleep at a barrier; spinning on, they slow a busy machine's loops a hundredfold.
+        environment = {"GOMP_SPINCOUNT": "10000"} | os.environ
         pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
         self._process: Any = subprocess.Popen(
             command, env=environment, stdin=pipe, stdout=pipe, stderr=nowhere, text=True
