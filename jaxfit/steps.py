@@ -292,6 +292,7 @@ def advance(
     every: int,
     capacity: int,
     early: bool = False,
+    unroll: int = 1,
 ) -> tuple[State, dict[str, PyTree], End]:
     """At most `count` updates from step `t`, and a look at where they led.
 
@@ -304,6 +305,7 @@ def advance(
       every: The stride of records.
       capacity: Rows to keep, and one more; the record of step t + k * every is row k.
       early: Leave the loop with the run; for one lane that is watched.
+      unroll: Blocks in one turn of the loop, where `early` is not asked for.
 
     Returns:
       The state, the rows (those beyond a run's end are not meant), and what is known at the end. If `count` is a
@@ -327,7 +329,16 @@ def advance(
 
     shapes = jax.eval_shape(lambda s: stepper.recorded(s, t, phase)[1], state)
     rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
-    _, state, rows = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, rows))
+    carry = (jnp.int32(0), state, rows)
+    if unroll > 1:
+
+        def several(carry):
+            for _ in range(unroll):
+                carry = block(carry)
+            return carry
+
+        carry = jax.lax.while_loop(lambda carry: carry[0] < blocks // unroll * unroll, several, carry)
+    _, state, rows = jax.lax.while_loop(goes_on, block, carry)
     state, end = stepper.look(state, t + count, phase + count)
     at = jnp.where(count % every == 0, blocks, capacity + 1)  # out of range: nowhere
     if early:
