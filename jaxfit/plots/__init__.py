@@ -1,0 +1,31 @@
+"""One function a picture: numbers in, the axes out, in the house style and with the labels on the things themselves.
+
+Every picture takes `ax=None` and makes an axes of its own if none is given. The caller's rcParams stay as they are.
+"""
+
+from jaxfit.plots.curves import descent_1d, line_fit, loss_history
+from jaxfit.plots.house import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    LARGEST,
+    ORANGE,
+    PALE,
+    PINK,
+    RED,
+    SKY,
+    house,
+    panels,
+    png,
+    style,
+    without_display,
+)  # fmt: skip
+from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
+from jaxfit.plots.maps import convergence_map, steps_bar
+
+__all__ = [
+    "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
+    "Room", "convergence_map", "descent_1d", "few_ticks", "house", "line_fit", "loss_history", "number", "panels",
+    "png", "round_ticks", "steps_bar", "style", "without_display",
+]  # fmt: skip

@@ -1,0 +1,113 @@
+"""Curves and points: histories, lines through data, descents of one parameter."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from jaxfit.plots.house import BLUE, DARK, house
+from jaxfit.plots.labels import Room, few_ticks, round_ticks
+
+
+@house
+def loss_history(curves: Any, *, ax: Axes) -> Axes:
+    """Loss against updates, both logarithmic, a label on every curve; one that becomes infinite leaves by the top.
+
+    Args:
+      curves: {label: losses}, {label: (steps, losses)} or {label: fit}; or one fit.
+      ax: The axes to draw on; new ones if None.
+    """
+    curves = curves if isinstance(curves, Mapping) else {"": curves}
+    runs = {label: _steps_and_losses(curve) for label, curve in curves.items()}
+    _loss_axes(ax, [losses for _, losses in runs.values()], max(steps[-1] for steps, _ in runs.values()))
+    for steps, losses in runs.values():
+        ax.plot(steps, _visible(ax, losses), marker="o" if len(steps) <= 30 else "", ms=3.5)
+        _leave(ax, steps, losses)
+    room = Room(ax)
+    paths = [room.block(steps, _visible(ax, losses)) for steps, losses in runs.values()]
+    for label, path, line in zip(runs, paths, ax.lines[-len(paths) :], strict=True):
+        room.near(path, label, prefer=(1, 0.5), color=line.get_color())
+    return ax
+
+
+def _loss_axes(ax: Axes, losses: Sequence[np.ndarray], longest: int) -> None:
+    """Both logarithmic, with step 0 on the axis; the losses linear if there are negative ones."""
+    shown = np.concatenate(losses)
+    shown = shown[np.isfinite(shown)]
+    if np.any(shown < 0):
+        ax.set_ylim(shown.min() - 0.06 * np.ptp(shown), shown.max() + 0.12 * np.ptp(shown))
+    else:
+        logs = np.log10(shown[shown > 0]) if np.any(shown > 0) else np.zeros(1)
+        size = max(np.ptp(logs), 1)
+        ax.set(yscale="log", ylim=(10 ** (logs.min() - 0.06 * size), 10 ** (logs.max() + 0.12 * size)))
+        few_ticks(ax.yaxis, round_ticks(*ax.get_ylim()))
+    if longest > 30:
+        ax.set_xscale("symlog", linthresh=1, linscale=0.3)
+        ax.set_xlim(-0.1, longest * 1.05)
+        few_ticks(ax.xaxis, [0, *(10**d for d in range(int(np.log10(longest)) + 1))])
+    ax.set(xlabel="updates", ylabel="loss")
+
+
+def _visible(ax: Axes, losses: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(losses) & ((losses > 0) | (ax.get_yscale() == "linear")), losses, np.nan)
+
+
+def _steps_and_losses(curve: Any) -> tuple[np.ndarray, np.ndarray]:
+    if hasattr(curve, "history"):
+        curve = (curve.history.step, curve.history.loss)
+    steps, losses = curve if isinstance(curve, tuple) else (np.arange(len(curve)), curve)
+    return np.asarray(steps), np.asarray(losses, float)
+
+
+def _leave(ax: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
+    """An arrow out of the top from the last finite loss to where the loss is infinite or NaN."""
+    bad = int(np.argmin(np.isfinite(losses)))
+    if bad and np.isfinite(losses[bad - 1]) and not np.isfinite(losses[bad]):
+        arrow = {"arrowstyle": "-|>", "color": ax.lines[-1].get_color(), "lw": 1.7, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", (steps[bad], ax.get_ylim()[1]), (steps[bad - 1], losses[bad - 1]), arrowprops=arrow)
+
+
+@house
+def line_fit(x: Any, y: Any, lines: Mapping[str, tuple[float, float]], *, ax: Axes) -> Axes:
+    """Measurements, and straight lines {label: (slope, intercept)} through them, a label on every line."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    ax.plot(x, y, "o", color=DARK, ms=5, zorder=3)
+    ends = np.array(ax.set_xlim(x.min() - 0.06 * np.ptp(x), x.max() + 0.06 * np.ptp(x)))
+    for slope, intercept in lines.values():
+        ax.plot(ends, slope * ends + intercept)
+    room = Room(ax)
+    for point in zip(x, y, strict=True):
+        room.block(*point, width=12)
+    paths = [room.block(ends, slope * ends + intercept) for slope, intercept in lines.values()]
+    for label, path, drawn in zip(lines, paths, ax.lines[1:], strict=False):
+        room.near(path, label, color=drawn.get_color())
+    return ax
+
+
+@house
+def descent_1d(path: Any, losses: Any, curve: tuple[Any, Any], *, color: str = BLUE, ax: Axes) -> Axes:
+    """The points of a descent on the curve of a loss of one parameter, joined in their order and numbered from 0.
+
+    Args:
+      path: (k,) parameters; losses: (k,) losses at them.
+      curve: The parameters and losses that draw the curve; set the limits of the axes first, if they are to be others.
+      color: Of the descent.
+      ax: The axes to draw on; new ones if None.
+    """
+    path, losses = np.asarray(path, float), np.asarray(losses, float)
+    ax.plot(*curve, color="#b5b5b5", lw=1.4, zorder=1)
+    ax.plot(path, losses, "o-", color=color, ms=5, lw=1.1, zorder=2, markeredgecolor="white", markeredgewidth=0.6)
+    room = Room(ax, raster=1.5)
+    room.block(*curve)
+    room.block(path, losses, width=8)
+    for first, last in _clusters(ax.transData.transform(np.stack([path, losses], 1)), apart=12):
+        spot = room.block(path[first : last + 1].mean(), losses[first : last + 1].mean(), width=8)
+        room.near(spot, f"{first}" if first == last else f"{first}–{last}", color=color, fontsize=9, weight="bold")
+    return ax
+
+
+def _clusters(points: np.ndarray, apart: float) -> list[tuple[int, int]]:
+    """First and last of every run of successive points that lie closer together than `apart`."""
+    starts = [0, *(1 + np.flatnonzero(np.linalg.norm(np.diff(points, axis=0), axis=1) >= apart)), len(points)]
+    return [(int(first), int(after) - 1) for first, after in zip(starts, starts[1:], strict=False)]

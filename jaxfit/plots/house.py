@@ -1,0 +1,66 @@
+"""The house style: colors, panels, and pictures as files."""
+
+import functools
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+DARK, GREY, PALE = "#333333", "#8a8a8a", "#e8e6e1"
+LARGEST = 200_000  # bytes of a picture
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house style inside, the caller's own outside; no setting of the caller gets in."""
+    with plt.style.context(["default", Path(__file__).with_name("house.mplstyle")]):
+        yield
+
+
+def house(draw: Callable[..., Axes]) -> Callable[..., Axes]:
+    """Draw in the house style, on an axes of its own if none is given."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Any, ax: Axes | None = None, **options: Any) -> Axes:
+        with style():
+            return draw(*args, ax=plt.subplots()[1] if ax is None else ax, **options)
+
+    return drawn
+
+
+def panels(mosaic: Any, *, size: tuple[float, float], **options: Any) -> tuple[Figure, dict[str, Axes]]:
+    """A figure of several axes, named as in `matplotlib.pyplot.subplot_mosaic`; the size in inches."""
+    with style():
+        return plt.subplot_mosaic(mosaic, figsize=size, **options)
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a file: the same bytes for the same figure, at most `LARGEST` of them. Closes the figure.
+
+    Raises:
+      ValueError: If it is larger even with 256 colors.
+    """
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    plt.close(figure)
+    if buffer.tell() > LARGEST // 2:
+        image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        image.save(buffer, format="png", optimize=True)
+    if buffer.tell() > LARGEST:
+        raise ValueError(f"the picture is {buffer.tell():,} bytes, more than {LARGEST:,}: draw less or make it smaller")
+    return buffer.getvalue()
+
+
+def without_display() -> None:
+    """Draw into files only, on machines with and without a screen."""
+    matplotlib.use("Agg")

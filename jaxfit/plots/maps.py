@@ -1,0 +1,131 @@
+"""Maps of a sweep: which of its members converge, and how fast."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, to_rgb
+
+from jaxfit.plots.house import DARK, GREY, PALE, house, style
+from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
+from jaxfit.problems import Status
+
+OUTCOMES = {  # the color of the region, the color of what is written on it, what is written
+    Status.NOT_RUN: ("#ffffff", GREY, "not run"),
+    Status.CONVERGED: ("#ffffff", DARK, ""),
+    Status.OUT_OF_STEPS: (PALE, "#555555", "still on its way\nafter {steps:,} steps"),
+    Status.DIVERGED: ("#8c2d04", "#ffffff", "diverges"),
+    Status.NOT_FINITE: ("#4a1486", "#ffffff", "not a number"),
+}
+SPEED = plt.get_cmap("viridis_r", 64)  # bright is fast; 64 levels keep the files small
+
+
+@house
+def convergence_map(
+    results: Any,
+    *,
+    x: str,
+    y: str,
+    law: Any = None,
+    law_label: str = "",
+    steps_range: tuple[float, float] | None = None,
+    colorbar: bool = True,
+    ax: Axes,
+) -> Axes:
+    """Which members of a sweep converge, how fast, and which diverge.
+
+    Args:
+      results: The sweep's Dataset: `status` and `steps` over the dimensions x and y, both with numbers as coordinates.
+      x: The dimension drawn to the right; a geometric one gets a logarithmic axis.
+      y: The dimension drawn upwards.
+      law: The limit on x that theory gives, one number or one for every y; drawn over the map.
+      law_label: What is written beside it; if empty its value.
+      steps_range: The numbers of steps at the ends of the colors; those of the results if None.
+      colorbar: Whether to add the scale of the colors.
+      ax: The axes to draw on; new ones if None.
+
+    Raises:
+      ValueError: If the results have other dimensions than x and y.
+    """
+    if set(results.status.dims) != {x, y}:
+        raise ValueError(
+            f"a map of {x!r} and {y!r} cannot show {results.status.dims}: choose the rest with results.sel"
+        )
+    law = None if law is None else np.broadcast_to(law, results.sizes[y])[np.argsort(results[y].values)]
+    results = results.sortby([x, y]).transpose(y, x, ...)
+    status, steps = results.status.values, np.maximum(results.steps.values, 1)
+    edges = [_cells(ax, name, results[d]) for name, d in (("x", x), ("y", y))]
+    fewest, most = steps_range or _span(steps[status == Status.CONVERGED])
+    paint = _painted(status, steps, LogNorm(fewest, most, clip=True))
+    ax.pcolormesh(*edges, paint, rasterized=True)
+    room = Room(ax)
+    columns, rows = (np.searchsorted(e[1:-1], c) for e, c in zip(edges, room.centers(), strict=True))
+    if law is not None:
+        words = law_label or f"law: {number(float(f'{law.max():.3g}'))}"
+        _draw_law(room, law, results[y].values, words, paint[np.ix_(rows, columns)])
+    shown = status[np.ix_(rows, columns)]
+    for outcome, (_, ink, words) in OUTCOMES.items():
+        if words:
+            last = int(steps[status == outcome].max(initial=0))
+            room.inside(shown == outcome, words.format(steps=last), color=ink, linespacing=1.35)
+    if colorbar:
+        steps_bar(ax, fewest, most)
+    return ax
+
+
+def steps_bar(axes: Any, fewest: float, most: float, *, label: str = "steps to converge", **options: Any) -> None:
+    """The scale of a map's colors, beside one axes or several."""
+    figure = np.ravel(axes)[0].figure
+    with style():
+        bar = figure.colorbar(
+            ScalarMappable(LogNorm(fewest, most), SPEED), ax=axes, **{"pad": 0.02, "aspect": 32} | options
+        )
+        bar.set_label(label)
+        few_ticks(bar.ax.yaxis if bar.orientation == "vertical" else bar.ax.xaxis, round_ticks(fewest, most))
+        bar.outline.set_visible(False)
+
+
+def _span(steps: np.ndarray) -> tuple[float, float]:
+    low, high = max(steps.min(initial=10**9), 1), max(steps.max(initial=1), 1)
+    return (low, high) if low < high else (high / 10, high)
+
+
+def _painted(status: np.ndarray, steps: np.ndarray, colors: LogNorm) -> np.ndarray:
+    paint = SPEED(colors(steps))[..., :3]
+    for outcome, (color, _, _) in OUTCOMES.items():
+        if outcome != Status.CONVERGED:
+            paint[status == outcome] = to_rgb(color)
+    return paint
+
+
+def _cells(ax: Axes, name: str, coordinate: Any) -> np.ndarray:
+    """Scale, limit and label the axis called `name` for a coordinate; returns the edges of its cells."""
+    values = np.asarray(coordinate.values, float)
+    geometric = len(values) > 2 and values[0] > 0 and np.ptp(np.diff(np.log(values))) < 1e-3 * np.ptp(np.log(values))
+    places = np.log(values) if geometric else values
+    middles = (places[1:] + places[:-1]) / 2
+    first, last = (middles[0], middles[-1]) if len(middles) else (places[0] - 0.5, places[0] + 0.5)
+    edges = np.concatenate([[2 * places[0] - first], middles, [2 * places[-1] - last]])
+    edges = np.exp(edges) if geometric else edges
+    ax.set(**{f"{name}scale": "log" if geometric else "linear", f"{name}lim": (edges[0], edges[-1])})
+    ax.set(**{f"{name}label": str(coordinate.name).replace("_", " ")})
+    if geometric:
+        few_ticks(ax.xaxis if name == "x" else ax.yaxis, round_ticks(edges[0], edges[-1]))
+    return edges
+
+
+def _draw_law(room: Room, law: np.ndarray, y: np.ndarray, label: str, paint: np.ndarray) -> None:
+    """The law as a dashed line through the whole height, its label beside it, upright only if there is no room."""
+    low, high = room.ax.get_ylim()
+    law, y = np.concatenate([law[:1], law, law[-1:]]), np.concatenate([[low], y, [high]])
+    room.ax.plot(law, y, color="white", lw=2.4, solid_capstyle="butt")
+    room.ax.plot(law, y, color="black", lw=1.3, ls=(0, (4, 2)))
+    line = room.block(law, y)
+    light = paint @ (0.3, 0.59, 0.11)
+    for rotation, ink, readable in (
+        (r, *side) for r in (0, 90) for side in (("white", light < 0.45), ("black", light > 0.5))
+    ):
+        if room.near(line, label, within=12, prefer=(0.9, 1), allowed=readable, color=ink, rotation=rotation):
+            return
