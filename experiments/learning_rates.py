@@ -30,6 +30,7 @@ class Config:
 
 QUICK = {}
 BREAK = {"start": -0.5}
+ROWS = {"PDL-F3.5": "", "PDL-X2": "", "PDL-E3.2": ""}
 
 
 def slope_only(params, x):
@@ -73,7 +74,7 @@ def compute(config: Config) -> Result:
 
 
 def checks(result: Result) -> list[Check]:
-    figure = "figure 3.5, by hand"
+    figure = "PDL-F3.5, by hand"
     factors = [1 - rate * result.curvature for rate in RATES]
     rows = [
         Check("slope of the least loss", 1.1064, result.best, 5e-5, figure),
@@ -89,15 +90,15 @@ def checks(result: Result) -> list[Check]:
         rows += [
             Check(f"rate {rate:g}: slope after 5 steps", end, path[-1], 6e-5, figure),
             Check(f"rate {rate:g}: factor of a step", printed, ratio(path, result.best), 6e-5, figure),
-            Check(f"rate {rate:g}: slopes of all steps", law, path, 2e-6, "theory"),
+            Check(f"rate {rate:g}: slopes of all steps", law, path, 2e-6, "PDL-E3.2, theory"),
             Check(f"rate {rate:g}: the loss {way} in every step", True, bool(np.all(np.diff(losses) * sign > 0))),
             Check(f"rate {rate:g}: no loss below the least", True, bool(np.all(losses > least * (1 - 1e-6)))),
         ]
     return [
         *rows,
         check("PDL-nb01.path", result.notebook, "rate 0.0003 from -0.5: slopes of all steps"),
-        Check("rate 0.00045, 1,000 steps: outcome", "DIVERGED", result.too_fast.status.name),
-        Check("a tenth of that: outcome", "CONVERGED", result.calmed.status.name),
+        Check("rate 0.00045, 1,000 steps: outcome", "DIVERGED", result.too_fast.status.name, source="PDL-X2"),
+        Check("a tenth of that: outcome", "CONVERGED", result.calmed.status.name, source="PDL-X2"),
         Check("a tenth of that: slope", result.best, float(result.calmed.params["a"]), 5e-4, "theory"),
     ]
 

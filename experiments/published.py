@@ -15,6 +15,7 @@ NUMBERS = json.loads(Path(__file__).with_name("published.json").read_text("utf-8
 class Published(NamedTuple):
     """One published number, or a list of them."""
 
+    row: str  # of texts.json: what in the text it belongs to
     printed: Any  # as the text has it
     expected: Any  # what a right program computes: the printed number, except where that is a misprint or truncated
     atol: Any
@@ -22,6 +23,7 @@ class Published(NamedTuple):
     atol_float32: Any
     rtol_float32: float
     float64_only: bool  # float32 is not precise enough to meet it
+    why: str = ""  # the printed number is not the right one
 
     def tolerance(self, precision: str) -> np.ndarray:
         """The absolute tolerance of a computation in that precision."""

@@ -29,6 +29,14 @@ class Config:
 
 QUICK = {}
 BREAK = {"precision": "float64"}
+ROWS = dict.fromkeys(
+    (
+        "DLWPT-Out6", "DLWPT-Out17", "DLWPT-Out18", "DLWPT-Out20", "DLWPT-Out21", "DLWPT-F5.9", "DLWPT-5.4.4",
+        "DLWPT-5.5.1", "DLWPT-Out10.autograd", "DLWPT-Out7.sgd", "DLWPT-Out8.sgd", "DLWPT-Out10.sgd",
+        "DLWPT-Out11.adam", "DLWPT-Out15",
+    ),
+    "",
+)  # fmt: skip
 
 
 Run = Any  # a jf.Fit with its history
@@ -120,6 +128,11 @@ def checks(result: Result) -> list[Check]:
         *losses("Out11.adam", adam, (500, 1000, 1500, 2000), "Adam 0.1, raw"),
         printed("Out11.adam.params", pair(adam.params), "Adam 0.1, raw: params after 2,000 epochs"),
     ]
+    fahrenheit = np.polyfit([3.2, 21.2], [0.0, 100.0], 1).tolist()  # readings / 10 where water freezes and boils
+    rows.append(printed("5.4.4.true", fahrenheit, "Fahrenheit / 10 to Celsius"))
+    slope, intercept = np.polyfit(0.1 * result.readings[0], result.readings[1], 1)
+    line = [float(slope), float(intercept)]
+    rows.append(Check("the line of least squares", line, pair(rescaled.params), 6e-3, "DLWPT-F5.9, closed form"))
     for epoch in (1, 2, 3, *range(500, 3001, 500)):
         both = [held_out.history.loss[epoch - 1], held_out.history.validation_loss[epoch - 1]]
         rows.append(printed(f"Out15.e{epoch}", both, f"9 readings, 2 held out, epoch {epoch}: both losses"))

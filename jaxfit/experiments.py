@@ -7,7 +7,8 @@ An experiment is a file NAME.py of FOLDER with a docstring (first paragraph: the
     Config            a frozen dataclass whose defaults are the setting of the picture
     compute(config)   every number, as one result; pure
     checks(result)    a sequence of Check(what, expected, measured, tolerance, source)
-    draw(result)      a matplotlib figure, or {suffix: figure} for several; computes nothing
+    draw(result)      a matplotlib figure, or {suffix: figure} for several; an animation is the bytes of a GIF;
+                      computes nothing
 
 Files that begin with "_" or define none of the four are helpers: experiments may import them. The figures, a README.md
 that shows them with their checks, and an index.json that remembers the facts go to FOLDER/figures. The exit status is
@@ -266,12 +267,15 @@ def verdict(rows: Sequence[Check]) -> str:
 def write_figures(drawn: Any, figures: Path, name: str) -> list[str]:
     """Write NAME.png, or NAME-SUFFIX.png of each, once all of them have been rendered; returns the file names."""
     drawn = drawn if isinstance(drawn, Mapping) else {"": drawn}
-    pictures = {f"{name}-{suffix}.png" if suffix else f"{name}.png": figure for suffix, figure in drawn.items()}
-    if not pictures or any(Path(file).name != file for file in pictures):
+    if not drawn or any(Path(f"x{suffix}").name != f"x{suffix}" for suffix in drawn):
         raise ValueError(f"draw returned {list(drawn)}: it must be at least one figure, and no suffix a path")
-    for file, image in {file: plots.png(figure) for file, figure in pictures.items()}.items():
+    files = {}
+    for suffix, picture in drawn.items():
+        kind, image = ("gif", plots.gif(picture)) if isinstance(picture, bytes) else ("png", plots.png(picture))
+        files[f"{name}-{suffix}.{kind}" if suffix else f"{name}.{kind}"] = image
+    for file, image in files.items():
         _replace(figures / file, image)
-    return sorted(pictures)
+    return sorted(files)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ from jaxfit.plots.house import (
     PINK,
     RED,
     SKY,
+    gif,
     house,
     panels,
     png,
@@ -26,6 +27,6 @@ from jaxfit.plots.maps import convergence_map, steps_bar
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
-    "Room", "convergence_map", "descent_1d", "few_ticks", "house", "line_fit", "loss_history", "number", "panels",
-    "png", "round_ticks", "steps_bar", "style", "without_display",
+    "Room", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history", "number",
+    "panels", "png", "round_ticks", "steps_bar", "style", "without_display",
 ]  # fmt: skip

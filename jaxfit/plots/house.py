@@ -56,9 +56,24 @@ def png(figure: Figure) -> bytes:
         image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
         image.save(buffer, format="png", optimize=True)
-    if buffer.tell() > LARGEST:
-        raise ValueError(f"the picture is {buffer.tell():,} bytes, more than {LARGEST:,}: draw less or make it smaller")
-    return buffer.getvalue()
+    return _small(buffer.getvalue())
+
+
+def gif(animation: bytes) -> bytes:
+    """The bytes of a GIF, at most `LARGEST` of them.
+
+    Raises:
+      ValueError: If they are those of another file, or more.
+    """
+    if animation[:4] != b"GIF8":
+        raise ValueError(f"an animation must be the bytes of a GIF; these begin with {animation[:4]!r}")
+    return _small(animation)
+
+
+def _small(image: bytes) -> bytes:
+    if len(image) > LARGEST:
+        raise ValueError(f"the picture is {len(image):,} bytes, more than {LARGEST:,}: draw less or make it smaller")
+    return image
 
 
 def without_display() -> None:
