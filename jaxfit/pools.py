@@ -2,13 +2,14 @@
 
 A pool has a fixed number of slots, and runs a chunk of steps at a time. Without a stop rule the slots go in lock-step:
 they load together and end together, no step is judged, and what does not depend on the lane (Adam's step count, a
-shared shuffle) is kept once for all. Lanes are looked at once a chunk; a chunk in which one met trouble is run again
+shared batch) is kept once for all. Lanes are looked at once a chunk; a chunk in which one met trouble is run again
 with a look at every step, so that the trouble has its step and its params. With a stop rule every step is judged, and a
 slot whose lane has ended writes the result and loads the next lane of the block.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from jax import Array
 from jaxfit.checks import as_params
 from jaxfit.markers import fill, resolve
 from jaxfit.problems import Problem, Status
-from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, steps_per_epoch, watch, watched
+from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, watch, watched
 from jaxfit.tracing import depends, trace
 
 PyTree = Any
@@ -68,9 +69,9 @@ def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
 
 
 def chunk_of(template: Problem) -> int:
-    """Steps between two looks: a multiple of the stride and of the epoch, so that all slots are at the same phase."""
-    unit = math.lcm(template.record.every, steps_per_epoch(template))
-    return unit * max(1, CHUNK // unit)
+    """Steps between two looks: a multiple of the stride of records."""
+    every = template.record.every
+    return every * max(1, CHUNK // every)
 
 
 def lock_step(template: Problem) -> bool:
@@ -90,7 +91,7 @@ def open_pool(template: Problem, columns: dict[str, PyTree], shape: Shape) -> Po
     axes = axes_of(template, columns)
     state = start(template, values, axes)
     _, end = jax.eval_shape(
-        lambda v, s: many(template, v, axes, watching=True).look(s, *_clock(template, shape)), values, state
+        lambda v, s: many(template, v, axes, watching=True).look(s, _clock(template, shape)), values, state
     )
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), end)
     room = shape.lanes + shape.slots
@@ -108,8 +109,9 @@ def open_pool(template: Problem, columns: dict[str, PyTree], shape: Shape) -> Po
         validation_loss=jax.tree.map(column, end.validation_loss),
         rows=jax.tree.map(lambda x: jnp.zeros((height, room, *x.shape[1:]), x.dtype), end.row),
     )
-    t = _clock(template, shape)[0]
-    return Pool(ids, t, values, state, blank.loss, blank.validation_loss, results, jnp.int32(shape.slots))
+    return Pool(
+        ids, _clock(template, shape), values, state, blank.loss, blank.validation_loss, results, jnp.int32(shape.slots)
+    )
 
 
 def run_pool(
@@ -150,7 +152,7 @@ def _together(template: Problem, columns: dict, pool: Pool, real: Array, axes: S
 
     def stretch(watching):
         steps = many(template, pool.values, axes, watching=watching)
-        return advance(steps, pool.state, pool.t, pool.t, count, every=every, capacity=chunk // every)
+        return advance(steps, pool.state, pool.t, count, every=every, capacity=chunk // every)
 
     live = (pool.state.status == RUNNING) & (pool.ids < real)
     plain = stretch(False)
@@ -183,9 +185,7 @@ def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, axes: 
     """One chunk of slots that each go their own way; those whose lane has ended load another."""
     every, chunk = template.record.every, chunk_of(template)
     steps = many(template, pool.values, axes, watching=True)
-    state, piece, end = advance(
-        steps, pool.state, pool.t, jnp.int32(0), jnp.int32(chunk), every=every, capacity=chunk // every
-    )
+    state, piece, end = advance(steps, pool.state, pool.t, jnp.int32(chunk), every=every, capacity=chunk // every)
     rows = pool.results.rows
     if rows:
         height = jnp.arange(chunk // every + 1)
@@ -248,12 +248,12 @@ def many(template: Problem, values: dict[str, PyTree], axes: State, *, watching:
     time = None if lock_step(template) else 0
 
     def lane(name):
-        def one(values, state, t, phase):
-            return getattr(stepper(lane_problem(template, values), watching=watching), name)(state, t, phase)
+        def one(values, state, t):
+            return getattr(stepper(lane_problem(template, values), watching=watching), name)(state, t)
 
         out = axes if name == "unrecorded" else (axes, 0)
-        mapped = jax.vmap(one, in_axes=(0, axes, time, None), out_axes=out)
-        return lambda state, t, phase: mapped(values, state, t, phase)
+        mapped = jax.vmap(one, in_axes=(0, axes, time), out_axes=out)
+        return functools.partial(mapped, values)
 
     return Stepper(*map(lane, Stepper._fields))
 
@@ -274,8 +274,8 @@ def merge(mask: Array, new: State, old: State, axes: State) -> State:
     )
 
 
-def _clock(template: Problem, shape: Shape) -> tuple[Array, Array]:
-    return (jnp.int32(0) if lock_step(template) else jnp.zeros(shape.slots, np.int32)), jnp.int32(0)
+def _clock(template: Problem, shape: Shape) -> Array:
+    return jnp.int32(0) if lock_step(template) else jnp.zeros(shape.slots, np.int32)
 
 
 def _paste(all: Array, piece: Array, row: Array, lane: Array) -> Array:

@@ -70,7 +70,6 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
                 stepper(problem, watching=watching),
                 state,
                 t,
-                t,
                 count,
                 every=every,
                 capacity=capacity,
@@ -86,7 +85,7 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
 
 def _first_row(problem: Problem) -> dict[str, PyTree]:
     state = begin(problem)
-    return row(problem, state, jnp.int32(0), propose(problem, state, jnp.int32(0))[0])
+    return row(problem, state, jnp.int32(0), propose(problem, state, jnp.int32(0)))
 
 
 ENOUGH = 5

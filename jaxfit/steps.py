@@ -20,6 +20,7 @@ from jax import Array
 from jaxfit.losses import takes_key
 from jaxfit.markers import resolve
 from jaxfit.problems import Problem, Status, Stop
+from jaxfit.shuffles import shuffled
 
 PyTree = Any
 RUNNING = Status.NOT_RUN
@@ -79,7 +80,6 @@ class State(NamedTuple):
 
     params: PyTree
     memory: PyTree  # the method's own
-    order: Any  # (n,) or None: this epoch's shuffle
     start_loss: Array  # () of all the data
     status: Array  # () int32; RUNNING while it moves
     steps: Array  # () int32 updates made until it ended; kept only while watching
@@ -102,40 +102,33 @@ def rows_of(data: tuple) -> int:
     return next(np.shape(x)[0] for x in jax.tree.leaves(data) if np.ndim(x))
 
 
-def draw(problem: Problem, order: Any, t: Array, phase: Array) -> tuple[tuple, Any]:
-    """The data of step `t`, and the epoch's shuffle."""
+def draw(problem: Problem, t: Array) -> tuple:
+    """The data of step `t`."""
     batches = problem.batches
     if batches is None:
-        return problem.data, order
+        return problem.data
     n = rows_of(problem.data)
-    key = jax.random.fold_in(step_key(problem, t), 0)  # the loss gets the step's key itself
     if batches.replace:
-        picked = jax.random.randint(key, (batches.size,), 0, n)
+        picked = jax.random.randint(_batch_key(problem, t), (batches.size,), 0, n)
     else:
-        place = phase % steps_per_epoch(problem)
-        order = jax.lax.cond(place == 0, lambda: jax.random.permutation(key, n).astype(np.int32), lambda: order)
-        picked = jax.lax.dynamic_slice(order, (place * batches.size,), (batches.size,))
-    return jax.tree.map(lambda x: x[picked] if np.ndim(x) else x, problem.data), order
+        place = t % (n // batches.size)
+        picked = shuffled(place * batches.size + jnp.arange(batches.size), _batch_key(problem, t - place), n)
+    return jax.tree.map(lambda x: x[picked] if np.ndim(x) else x, problem.data)
 
 
-def steps_per_epoch(problem: Problem) -> int:
-    """Steps between two shuffles; 1 where nothing is shuffled."""
-    batches = problem.batches
-    return 1 if batches is None or batches.replace else rows_of(problem.data) // batches.size
+def _batch_key(problem: Problem, t: Array) -> Any:
+    return jax.random.fold_in(step_key(problem, t), 0)  # the loss gets the step's key itself
 
 
 def begin(problem: Problem) -> State:
     """The state before the first step."""
     params = resolve(problem.params)
     loss = full_loss(problem, params, jnp.int32(0))
-    n, batches, stop = 0, problem.batches, problem.stop
-    if batches is not None:
-        n = rows_of(problem.data)
+    stop = problem.stop
     objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
     return State(
         params=params,
         memory=method_of(problem.optimizer).init(objective, params),
-        order=jnp.arange(n, dtype=np.int32) if batches is not None and not batches.replace else None,
         start_loss=loss,
         status=jnp.int32(RUNNING),
         steps=jnp.int32(0),
@@ -154,28 +147,21 @@ def validation_loss(problem: Problem, params: PyTree, t: Array) -> Array:
     return objective_of(problem, problem.validation, step_key(problem, t))(params)
 
 
-def propose(problem: Problem, state: State, t: Array, phase: Array | None = None) -> tuple[Proposal, State]:
-    """What the method would do at step `t`, and the state with this epoch's shuffle.
-
-    `phase` is t up to whole epochs, and the same for all lanes of a vmap: where an epoch starts is then one branch.
-    """
-    data, order = draw(problem, state.order, t, t if phase is None else phase)
-    objective = objective_of(problem, data, step_key(problem, t))
-    proposal = method_of(problem.optimizer).step(objective, state.params, state.memory)
-    return proposal, state._replace(order=order)
+def propose(problem: Problem, state: State, t: Array) -> Proposal:
+    """What the method would do at step `t`."""
+    objective = objective_of(problem, draw(problem, t), step_key(problem, t))
+    return method_of(problem.optimizer).step(objective, state.params, state.memory)
 
 
-def move(problem: Problem, state: State, t: Array, phase: Array | None = None) -> tuple[State, Proposal]:
+def move(problem: Problem, state: State, t: Array) -> tuple[State, Proposal]:
     """One update, without looking at where it leads."""
-    proposal, state = propose(problem, state, t, phase)
+    proposal = propose(problem, state, t)
     return state._replace(params=proposal.params, memory=proposal.memory), proposal
 
 
-def watch(
-    problem: Problem, state: State, t: Array, phase: Array | None = None, *, recorded: Array | bool = True
-) -> tuple[State, Proposal]:
+def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = True) -> tuple[State, Proposal]:
     """One update, unless the run has ended, or ends at these params by the verdict on them or for want of steps."""
-    proposal, state = propose(problem, state, t, phase)
+    proposal = propose(problem, state, t)
     running = state.status == RUNNING
     if problem.stop.patience is not None and recorded is not False:
         value = validation_loss(problem, state.params, t)
@@ -226,9 +212,9 @@ class End(NamedTuple):
     row: dict[str, PyTree]  # a record
 
 
-def look(problem: Problem, state: State, t: Array, phase: Array | None = None) -> tuple[State, End]:
+def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
     """The verdict at step `t` without an update; a run that is out of steps ends here."""
-    proposal, _ = propose(problem, state, t, phase)
+    proposal = propose(problem, state, t)
     running = state.status == RUNNING
     verdict = judge(problem.stop, state, t, proposal)
     verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), Status.NOT_FINITE, verdict)
@@ -264,29 +250,28 @@ def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[st
 class Stepper(NamedTuple):
     """The functions that a loop over steps is made of; of one lane, or of many by vmap."""
 
-    recorded: Callable  # (state, t, phase) -> (state, row)
-    unrecorded: Callable  # (state, t, phase) -> state
-    look: Callable  # (state, t, phase) -> (state, End)
+    recorded: Callable  # (state, t) -> (state, row)
+    unrecorded: Callable  # (state, t) -> state
+    look: Callable  # (state, t) -> (state, End)
 
 
 def stepper(problem: Problem, *, watching: bool) -> Stepper:
     """The steps of one lane: judged every time (a run that ends stays where it ended), or not at all."""
 
-    def recorded(state, t, phase):
-        new, proposal = watch(problem, state, t, phase) if watching else move(problem, state, t, phase)
+    def recorded(state, t):
+        new, proposal = watch(problem, state, t) if watching else move(problem, state, t)
         return new, row(problem, state, t, proposal)
 
-    def unrecorded(state, t, phase):
-        return (watch(problem, state, t, phase, recorded=False) if watching else move(problem, state, t, phase))[0]
+    def unrecorded(state, t):
+        return (watch(problem, state, t, recorded=False) if watching else move(problem, state, t))[0]
 
-    return Stepper(recorded, unrecorded, lambda state, t, phase: look(problem, state, t, phase))
+    return Stepper(recorded, unrecorded, lambda state, t: look(problem, state, t))
 
 
 def advance(
     stepper: Stepper,
     state: State,
     t: Array,
-    phase: Array,
     count: Array,
     *,
     every: int,
@@ -300,7 +285,6 @@ def advance(
       stepper: What to do in a step.
       state: At step `t`, a multiple of the stride.
       t: () int32; of many lanes also (lanes,).
-      phase: () int32, t up to whole epochs.
       count: () int32, at most capacity * every.
       every: The stride of records.
       capacity: Rows to keep, and one more; the record of step t + k * every is row k.
@@ -316,18 +300,18 @@ def advance(
     def block(carry):  # one record and `every` updates
         i, state, rows = carry
         first = i * every
-        new, here = stepper.recorded(state, t + first, phase + first)
+        new, here = stepper.recorded(state, t + first)
         rows = jax.tree.map(lambda all, one: all.at[i].set(one), rows, here)
         if every > 1:
             last = jnp.minimum(first + every, count)
-            new = jax.lax.fori_loop(first + 1, last, lambda k, s: stepper.unrecorded(s, t + k, phase + k), new)
+            new = jax.lax.fori_loop(first + 1, last, lambda k, s: stepper.unrecorded(s, t + k), new)
         return i + 1, new, rows
 
     def goes_on(carry):
         i, state, _ = carry
         return (i < blocks) & (state.status == RUNNING) if early else i < blocks
 
-    shapes = jax.eval_shape(lambda s: stepper.recorded(s, t, phase)[1], state)
+    shapes = jax.eval_shape(lambda s: stepper.recorded(s, t)[1], state)
     rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
     carry = (jnp.int32(0), state, rows)
     if unroll > 1:
@@ -339,7 +323,7 @@ def advance(
 
         carry = jax.lax.while_loop(lambda carry: carry[0] < blocks // unroll * unroll, several, carry)
     _, state, rows = jax.lax.while_loop(goes_on, block, carry)
-    state, end = stepper.look(state, t + count, phase + count)
+    state, end = stepper.look(state, t + count)
     at = jnp.where(count % every == 0, blocks, capacity + 1)  # out of range: nowhere
     if early:
         at = jnp.where(state.steps == t + count, at, capacity + 1)

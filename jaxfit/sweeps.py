@@ -28,6 +28,7 @@ from jaxfit.workers import Run, compiler_options, places, run_all, shape_of_pool
 
 PyTree = Any
 MOST_PROGRAMS = 64
+ALWAYS_FREE = 2**24  # bytes that need no asking for
 _NOT_INSIDE = (
     "sweep drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor run a loss that "
     "captured a value of one; call it outside, or use jax.vmap over jf.fit there"
@@ -197,7 +198,7 @@ def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> tup
 
 def _check_memory(runs: Sequence[Run]) -> None:
     need = sum(run.size * run.lane_bytes for run in runs)
-    have = _free_memory()
+    have = _free_memory() if need > ALWAYS_FREE else None
     if have is not None and need > 0.8 * have:
         every = runs[0].problem.record.every
         history = f"record less often than every {every} steps or fewer things, " if runs[0].records else ""

@@ -191,30 +191,52 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
     with precision_context(precision):
         programs = [programs_of(run, shape, team) for run, shape in zip(runs, shapes, strict=True)]
     results: list[Any] = [None] * len(runs)
-    news: queue.SimpleQueue = queue.SimpleQueue()
     stop, lock = threading.Event(), threading.Lock()
 
-    def work(device):
+    def work(device, tell):
+        with precision_context(precision):
+            there: dict[int, list] = {}  # by run: what its lanes share, put on the device once
+            for task in _taking(tasks, lock, stop):
+                run, shape = runs[task.run], shapes[task.run]
+                if task.run not in there:
+                    there = {task.run: _put_once(run.leaves, device, blocks)}
+                leaves = there[task.run]
+                lanes = _run_block(run, shape, programs[task.run], leaves, task, device, stop, tell)
+                if lanes is None:
+                    break
+                with lock:
+                    if results[task.run] is None:
+                        results[task.run] = blank(run.size, lanes)
+                    _put(results[task.run], task.first, lanes)
+
+    interrupted = _alone(work, team[0], report) if len(team) == 1 else _side_by_side(work, team, report, stop)
+    missing = [i for i, lanes in enumerate(results) if lanes is None]
+    for i in missing:
+        results[i] = blank(runs[i].size, _example(runs[i], shapes[i]))
+    return results, interrupted
+
+
+def _alone(work: Callable, device: Any, report: Callable) -> bool:
+    """The work in the calling thread; whether Ctrl-C ended it."""
+    try:
+        work(device, report)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _side_by_side(work: Callable, team: Sequence[Any], report: Callable, stop: threading.Event) -> bool:
+    """The work in a thread for each device, reported in the calling one; whether Ctrl-C ended it."""
+    news: queue.SimpleQueue = queue.SimpleQueue()
+
+    def worker(device):
         try:
-            with precision_context(precision):
-                there: dict[int, list] = {}  # by run: what its lanes share, put on the device once
-                for task in _taking(tasks, lock, stop):
-                    run, shape = runs[task.run], shapes[task.run]
-                    if task.run not in there:
-                        there = {task.run: jax.device_put(run.leaves, device)}
-                    leaves = there[task.run]
-                    lanes = _run_block(run, shape, programs[task.run], leaves, task, device, stop, news.put)
-                    if lanes is None:
-                        break
-                    with lock:
-                        if results[task.run] is None:
-                            results[task.run] = blank(run.size, lanes)
-                        _put(results[task.run], task.first, lanes)
+            work(device, news.put)
             news.put(None)
-        except BaseException as error:  # reported in the calling thread
+        except BaseException as error:  # raised in the calling thread
             news.put(error)
 
-    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in team]
+    threads = [threading.Thread(target=worker, args=(device,), daemon=True) for device in team]
     interrupted, failure, working = False, None, len(threads)
     for thread in threads:
         thread.start()
@@ -239,10 +261,13 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
             thread.join()
     if failure is not None:
         raise failure
-    missing = [i for i, lanes in enumerate(results) if lanes is None]
-    for i in missing:
-        results[i] = blank(runs[i].size, _example(runs[i], shapes[i]))
-    return results, interrupted
+    return interrupted
+
+
+def _put_once(leaves: list, device: Any, blocks: Sequence[Task]) -> list:
+    """Leaves on the device; small ones of a single block go there faster with its call."""
+    small = sum(x.nbytes for x in leaves if isinstance(x, np.ndarray)) < 2**20
+    return leaves if len(blocks) == 1 and small else jax.device_put(leaves, device)
 
 
 def _taking(tasks: Iterator[Task], lock: threading.Lock, stop: threading.Event) -> Iterator[Task]:
@@ -291,8 +316,10 @@ def blank(size: int, like: Lanes) -> Lanes:
 
 
 def _put(all: Lanes, first: int, lanes: Lanes) -> None:
-    for whole, part in zip(jax.tree.leaves(all), jax.tree.leaves(lanes), strict=True):
-        whole[first : first + len(part)] = part
+    """The status last: lanes that Ctrl-C caught in between have not run."""
+    for whole, part in ((all._replace(status=()), lanes._replace(status=())), (all.status, lanes.status)):
+        for column, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+            column[first : first + len(values)] = values
 
 
 def _example(run: Run, shape: Shape) -> Lanes:

@@ -618,6 +618,7 @@ def test_what_is_wrong_with_the_structure_is_found_before_the_loss_is_traced(run
 
 def test_results_larger_than_memory_are_refused_with_an_estimate_and_what_to_change(monkeypatch):
     monkeypatch.setattr(sweeps, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(sweeps, "ALWAYS_FREE", 0)
     rates = jf.Axis("rate", np.logspace(-3, -1, 100))
     loss = lambda p, x, y: own(p, x, y)  # noqa: E731
     with pytest.raises(

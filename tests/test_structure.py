@@ -5,8 +5,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
-    "keywords", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing", "steps",
-    "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots", "experiments",
+    "keywords", "shuffles", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing",
+    "steps", "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots", "experiments",
 ]  # fmt: skip
 
 

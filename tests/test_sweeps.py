@@ -262,6 +262,7 @@ def test_more_programs_than_anyone_wants_are_an_error_that_names_the_remedy():
 
 def test_results_that_do_not_fit_are_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(sweeps, "_free_memory", lambda: 10_000)
+    monkeypatch.setattr(sweeps, "ALWAYS_FREE", 0)
     with pytest.raises(
         ValueError, match=r"bytes \(.* a lane\), but 10,000 bytes of memory are free: record less often"
     ):

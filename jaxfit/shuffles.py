@@ -1,0 +1,41 @@
+"""Random orders that are never made: what stands at a place of a shuffle is computed from the place alone."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+ROUNDS = 20
+
+
+def shuffled(places: Array, key: Array, n: int) -> Array:
+    """The numbers that stand at some places of a random order of 0, 1, ..., n - 1.
+
+    A round draws a k of 0 ... n - 1 and pairs every number i with k - i (mod n); the two change places if a coin says
+    so, the highest bit of multiplier * max(i, k - i) + offset (mod 2^32), which for random multiplier and offset is
+    independent from pair to pair. After 20 rounds one number in a million has never moved, and one that has may be
+    anywhere. Neither a sort nor memory for the order is needed: of an order of 1,000, 32 places cost less than a
+    twentieth of the sort.
+
+    Args:
+      places: Any shape, integers of 0 ... n - 1; different places hold different numbers.
+      key: One PRNG key; another key is another order.
+      n: At most 2^31.
+
+    Returns:
+      int32 of the same shape.
+
+    Source: the swap-or-not shuffle of Hoang, Morris and Rogaway (2012), doi:10.1007/978-3-642-32009-5_1; the coin is
+    the multiply-shift hash of Dietzfelbinger (1996), doi:10.1007/3-540-60922-9_46.
+    """
+    multipliers, offsets = jax.random.bits(key, (2, ROUNDS), np.uint32)
+    draws = offsets % np.uint32(n)  # the coin looks at the highest bit of the offsets, this at all the others
+
+    def swap(r, i):
+        partner = jnp.minimum(draws[r] - i, draws[r] - i + np.uint32(n))  # the smaller is the one without wrap-around
+        heads = (jnp.maximum(i, partner) * multipliers[r] + offsets[r]) >> np.uint32(31) == 1
+        return jnp.where(heads, partner, i)
+
+    return jax.lax.fori_loop(0, ROUNDS, swap, places.astype(np.uint32), unroll=2).astype(np.int32)
