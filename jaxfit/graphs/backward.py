@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -101,7 +101,8 @@ class _Opening:
         self.all = wanted is True
         if isinstance(wanted, str):
             wanted = [wanted]
-        if not isinstance(wanted, bool) and not all(isinstance(name, str) for name in wanted):
+        several = isinstance(wanted, Iterable) and all(isinstance(name, str) for name in wanted)
+        if not (several or isinstance(wanted, bool)):
             raise TypeError(f"open is {wanted!r}, but it must be the name of a call or scope, several names, or True")
         self.names = () if isinstance(wanted, bool) else tuple(wanted)
         self.seen: set[str] = set()
@@ -205,7 +206,10 @@ def _inputs(loss: Callable, arguments: tuple) -> list[tuple[str, str, str]]:
 
 
 def _label(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+    """The path without its quotes: w, hidden.w, [0].w."""
+    text = jax.tree_util.keystr(path, simple=True, separator=".")
+    first, dot, rest = text.partition(".")
+    return f"[{first}]{dot}{rest}" if first.isdigit() else text
 
 
 def _first_argument(loss: Callable) -> str:
@@ -288,21 +292,22 @@ def host(value: Any) -> Any:
 
 
 class _Replay:
-    """The loss once more, with something added on one edge."""
+    """The loss once more, with something added on some edges."""
 
     def __init__(self, program: Program, passage: Passage, precision: str):
         self.program, self.passage, self.precision = program, passage, precision
 
-    def __call__(self, position: int, delta: Any) -> Any:
+    def __call__(self, added: Mapping[int, Any]) -> Any:
         known, at = dict(self.passage.values), 0
         with precision_context(self.precision):
             for step in self.program.steps:
                 given = [known[place] for place in step.inputs]
-                if at <= position < at + len(given):
-                    given[position - at] = given[position - at] + delta
+                for i in range(len(given)):
+                    if at + i in added:
+                        given[i] = given[i] + added[at + i]
                 known.update(zip(step.outputs, step.function(*given), strict=True))
                 at += len(given)
-            return known[self.program.result] + (delta if position == at else 0)
+            return known[self.program.result] + added.get(at, 0)
 
 
 def _beside(training: Graph, validation: Graph) -> Graph:

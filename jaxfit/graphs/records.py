@@ -60,6 +60,7 @@ class Graph:
       params: As the loss saw them.
       loss: () its value.
       precision: "float32" or "float64".
+      replay: The loss with {position of an edge: what is added to the value on it}; None if folded later.
     """
 
     nodes: tuple[Node, ...]
@@ -91,15 +92,16 @@ class Graph:
           position: Of the edge in `edges`.
 
         Raises:
-          ValueError: If this graph was folded after it was made, or the edge is not on the way to the loss.
+          ValueError: If there is no such edge of floats on the way to the loss, or the graph was folded later.
         """
-        if self.replay is None or self.edges[position].gradient is None:
+        replay = self.replay
+        if replay is None:
+            raise ValueError("a folded graph cannot be computed again; ask the graph that it was folded from")
+        if not (0 <= position < len(self.edges)) or self.edges[position].gradient is None:
             raise ValueError(
-                f"edge {position} has no gradient to compare"
-                if self.replay is not None
-                else "a folded graph cannot be computed again; ask the graph it was folded from"
+                f"edge {position} has no gradient; those of 0 to {len(self.edges) - 1} with one can be moved"
             )
-        return lambda delta: self.replay(position, delta)  # pyright: ignore[reportOptionalCall]
+        return lambda delta: replay({position: delta})
 
     def update(self, optimizer: Any) -> PyTree:
         """The params after one step of an optimizer along the gradients of the graph.

@@ -85,7 +85,14 @@ def _forward(step: Step, given: Sequence[Any], needed: bool) -> tuple[Sequence[A
         return function(*numbers), _without_reverse(step, function, numbers, placed, needed, error)
     if not any(map(is_float, outputs)):  # a comparison stops the gradient
         return outputs, lambda seeds: placed([jnp.zeros_like(x) for x in numbers])
-    return outputs, lambda seeds: placed(pull([_seed(x, s) for x, s in zip(outputs, seeds, strict=True)]))
+
+    def reverse(seeds):
+        try:
+            return placed(pull([_seed(x, s) for x, s in zip(outputs, seeds, strict=True)]))
+        except ValueError as error:  # JAX transposes a `while` only now
+            return _without_reverse(step, function, numbers, placed, needed, error)(seeds)
+
+    return outputs, reverse
 
 
 def _seed(output: Any, gradient: Any) -> Any:

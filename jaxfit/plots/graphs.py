@@ -124,7 +124,7 @@ def backprop_animation(graph: Graph, *, optimizer: Any = None, seconds: float = 
     with style():
         drawing = _drawing(graph, optimizer, "right", True)
         frames = [_frame(drawing, *stage) for stage in _stages(drawing, graph, optimizer is not None)]
-    palette = frames[-1].quantize(48, dither=Image.Dither.NONE)
+    palette = frames[-1].quantize(128, dither=Image.Dither.NONE)
     pictures = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [int(1000 * seconds)] * (len(pictures) - 1) + [int(4000 * seconds)]
     buffer = io.BytesIO()
@@ -162,7 +162,7 @@ def _drawing(graph: Graph, optimizer: Any, direction: str, legend: bool) -> Draw
     layout = arrange(extents, links)
     along, across = layout.size
     width, height = (along, across) if level else (across, along)
-    shown = _legend(any(tie.flows and tie.walked for tie in ties), width) if legend else []
+    shown = _legend({line.color for tie in ties for line in (*tie.above, *tie.below)}, width) if legend else []
     below = max((y for *_, y in shown), default=0.0)
     width = max([width, *(x + _wide(line) for line, x, _ in shown)])
     return Drawing(boxes, ties, layout, direction, shown, (width + 2 * PAD, height + below + 2 * PAD))
@@ -331,9 +331,9 @@ def _straightness(tie: _Tie, boxes: Sequence[_Box]) -> float:
     return (4.0 if tie.flows else 1.0) * (3.0 if not boxes[tie.source].node.is_input else 1.0)
 
 
-def _legend(all_colors: bool, width: float) -> list[tuple[_Line, float, float]]:
+def _legend(colors: set[str], width: float) -> list[tuple[_Line, float, float]]:
     """Colored lines below the graph with their places: x, and the distance of their feet below it."""
-    lines = [_Line(text, color, SIZE) for text, color in (LEGEND if all_colors else LEGEND[:1])]
+    lines = [_Line(text, color, SIZE) for text, color in LEGEND if color in colors]
     together = sum(map(_wide, lines)) + 18 * (len(lines) - 1)
     placed, x = [], 0.0
     for k, line in enumerate(lines):
@@ -460,7 +460,8 @@ def _edge(brush: _Brush, k: int, highlighted: bool, color: str) -> None:
             codes += [Path.CURVE4] * 3
     width = 2.6 if highlighted else 1.7 if tie.flows else 1.0
     patch = FancyArrowPatch(
-        path=Path(vertices, codes), arrowstyle="-|>,head_length=0.45,head_width=0.22",
+        path=Path(vertices, codes),
+        arrowstyle=("<|-" if highlighted and color == RED else "-|>") + ",head_length=0.45,head_width=0.22",
         mutation_scale=(11 if tie.flows else 9) * brush.scale, lw=width * brush.scale,
         color=color if highlighted else DARK if tie.flows else GREY,
         ls="-" if tie.walked or tie.flows else (0, (3, 2)), zorder=1, capstyle="butt", joinstyle="round",
