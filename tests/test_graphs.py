@@ -166,7 +166,7 @@ def assert_equals_jax(graph):
     positions = moved(graph)
     with jax.enable_x64(True):
         zeros = {i: jnp.zeros_like(graph.edges[i].value) for i in positions}
-        expected = jax.grad(graph.replay)(zeros)
+        expected = jax.jit(jax.grad(graph.replay))(zeros)
     for i in positions:
         assert np.shape(graph.edges[i].gradient) == np.shape(graph.edges[i].value)
         np.testing.assert_allclose(graph.edges[i].gradient, expected[i], rtol=1e-9, atol=1e-12, err_msg=graph.edges[i])
@@ -180,8 +180,8 @@ def test_every_gradient_on_every_edge_is_that_of_jax(name):
     with jax.enable_x64(True):
         key = {"key": jax.random.key(5)} if name == "a function of a key" else {}
         params = jax.tree.map(jnp.float64, params)
-        expected = jax.grad(lambda p: loss(p, *data, **key))(params)
-        np.testing.assert_allclose(graph.loss, loss(params, *data, **key), rtol=1e-12)
+        value, expected = jax.jit(jax.value_and_grad(lambda p: loss(p, *data, **key)))(params)
+        np.testing.assert_allclose(graph.loss, value, rtol=1e-12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), graph.gradients, expected)
 
 
@@ -313,7 +313,7 @@ def test_a_mean_is_one_node_and_a_sum_that_is_used_twice_stays():
 
 
 def test_nodes_are_named_by_their_paths_and_operations_are_numbered():
-    graph = jf.backprop(jf.losses.mse(net(1, 2, 1)), of(net(1, 2, 1)), (X, Y))
+    graph = graph_of("dense tanh")
     names = [node.name for node in graph.nodes]
     assert names[:6] == ["params[0]['b']", "params[0]['w']", "params[1]['b']", "params[1]['w']", "x", "y"]
     assert {"matmul", "matmul_2", "tanh", "mean"} <= set(names) and len(set(names)) == len(names)
@@ -381,22 +381,17 @@ def test_of_two_losses_only_the_params_are_shared_and_only_one_is_walked_back():
 # Folding
 
 
-def loop(params, x, turns=250):
-    for i in range(turns):
-        x = jnp.tanh(params[i % 5] * x + params[5] * 0.1)
-    return x
+def test_folding_a_loop_written_out_keeps_its_operations_and_gradients():
+    def loop(params, x):
+        for i in range(40):
+            x = jnp.tanh(params[i % 5] * x + params[5] * 0.1)
+        return x
 
-
-def test_a_thousand_equations_are_traced_and_folded():
-    params = [0.5 + 0.1 * i for i in range(6)]
-    graph = jf.backprop(loop, params, (1.0,))
-    assert sum(node.operations for node in graph.nodes) == 1000
+    graph = jf.backprop(loop, [0.5 + 0.1 * i for i in range(6)], (1.0,))
     folded = graph.fold(20)
     assert len(folded.nodes) <= 20
-    assert sum(node.operations for node in folded.nodes) == 1000
+    assert sum(node.operations for node in folded.nodes) == sum(node.operations for node in graph.nodes) == 160
     assert folded.gradients is graph.gradients
-    expected = jax.grad(loop)(jnp.array(params, jnp.float32), 1.0)
-    np.testing.assert_allclose(graph.gradients, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("boxes", [4, 7, 12, 30])

@@ -12,6 +12,7 @@ import numpy as np
 from jaxfit.graphs.program import Program, Step, is_float
 
 SMALL = 64  # entries of a Jacobian that is written out
+TOGETHER = 150  # steps
 
 
 class Passage(NamedTuple):
@@ -35,14 +36,27 @@ def walk(program: Program, arguments: Sequence[Any], params: set[int], name_of: 
     Raises:
       TypeError: If a step between the params and the loss has no derivative.
     """
-    values = dict(zip(program.inputs, map(jnp.asarray, arguments), strict=True))
-    values |= {place: jnp.asarray(value) for place, value in program.constants.items()}
+    constants = {place: jnp.asarray(value) for place, value in program.constants.items()}
+
+    def compute(arguments, constants):
+        return _passage(program, dict(zip(program.inputs, arguments, strict=True)) | constants, params)
+
+    # Compiled together where that is faster than the operations one by one, which many nodes have in common.
+    compute = jax.jit(compute) if len(program.steps) <= TOGETHER else compute
+    passage = compute([jnp.asarray(x) for x in arguments], constants)
+    for step, slopes in zip(program.steps, passage.locals, strict=True):
+        if step.kind == "contracts" and len(step.inputs) == 2:
+            slopes[:] = [f"× {name_of(place)}" for place in reversed(step.inputs)]
+    return passage
+
+
+def _passage(program: Program, values: dict[int, Any], params: set[int]) -> Passage:
     pulls, moved = [], set(params)
     for step in program.steps:
         given = [values[place] for place in step.inputs]
-        outputs, pull = _forward(step, given, needed=not moved.isdisjoint(step.inputs))
-        if not moved.isdisjoint(step.inputs):
-            moved.update(step.outputs)
+        needed = not moved.isdisjoint(step.inputs)
+        outputs, pull = _forward(step, given, needed=needed)
+        moved.update(step.outputs if needed else ())
         values.update(zip(step.outputs, outputs, strict=True))
         pulls.append(pull)
     sums = {program.result: jnp.ones_like(values[program.result])}
@@ -56,7 +70,7 @@ def walk(program: Program, arguments: Sequence[Any], params: set[int], name_of: 
             if gradient is not None:
                 sums[place] = sums[place] + gradient if place in sums else gradient
         gradients.append(found)
-        slopes.append(_locals(step, given, outputs, pull, name_of))
+        slopes.append(_locals(step, given, outputs, pull))
     return Passage(values, gradients[::-1], slopes[::-1], sums)
 
 
@@ -122,16 +136,13 @@ def _without_reverse(step: Step, function: Callable, numbers: list, placed: Call
     return pull
 
 
-def _locals(step: Step, given: Sequence[Any], outputs: Sequence[Any], pull: Callable, name_of: Callable) -> list[Any]:
+def _locals(step: Step, given: Sequence[Any], outputs: Sequence[Any], pull: Callable) -> list[Any]:
     """The derivative of a step by each of its inputs, where it is a small thing; None where it is not."""
-    if len(outputs) != 1:
+    if len(outputs) != 1 or step.kind == "contracts":
         return [None] * len(given)
     (output,) = outputs
     if not is_float(output):
         return [jnp.zeros_like(x) if is_float(x) else None for x in given]
-    if step.kind == "contracts":
-        names = [f"× {name_of(place)}" for place in step.inputs]
-        return names[::-1] if len(names) == 2 else [None] * len(given)
     if step.kind == "moves":
         return [jnp.ones((), x.dtype) if is_float(x) else None for x in given]
     if step.kind == "elementwise":
