@@ -76,6 +76,7 @@ def backprop_graph(
     optimizer: Any = None,
     direction: str = "right",
     boxes: int | None = None,
+    backward: bool = True,
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
@@ -90,6 +91,7 @@ def backprop_graph(
       optimizer: Writes at each parameter where one step of it would lead.
       direction: Of the forward pass: "right", "up" or "down".
       boxes: A larger graph is folded to so many nodes; if None, one of more than 56 nodes is folded to 20.
+      backward: Whether to draw what the backward pass found, or the values alone.
       legend: Whether to say below what the colors mean.
       ax: The axes to draw on, in which the graph is made to fit; a figure of the right size if None.
 
@@ -101,7 +103,7 @@ def backprop_graph(
     with style():
         if boxes is not None or len(graph.nodes) > WHOLE:
             graph = graph.fold(boxes or FOLDED)
-        drawing = _drawing(graph, optimizer, direction, legend)
+        drawing = _drawing(graph, optimizer, direction, legend, backward)
         ax, scale = _axes(drawing, ax)
         _paint(drawing, ax, scale)
         return ax
@@ -137,12 +139,12 @@ def backprop_animation(graph: Graph, *, optimizer: Any = None, seconds: float = 
 # What is drawn
 
 
-def _drawing(graph: Graph, optimizer: Any, direction: str, legend: bool) -> Drawing:
+def _drawing(graph: Graph, optimizer: Any, direction: str, legend: bool, backward: bool = True) -> Drawing:
     """Measures and arranges."""
     absorbed, texts = _absorbed(graph)
     nodes = [node for node in graph.nodes if node.name not in absorbed]
     index = {node.name: i for i, node in enumerate(nodes)}
-    captions = _captions(graph, optimizer)
+    captions = _captions(graph, optimizer) if backward else {}
     boxes = [_box(node, texts.get(node.name, node.label), captions.get(node.name, ())) for node in nodes]
     flowing = _flowing(graph)
     groups: dict[tuple[int, int], list[int]] = {}
@@ -155,7 +157,9 @@ def _drawing(graph: Graph, optimizer: Any, direction: str, legend: bool) -> Draw
             edges = [graph.edges[i] for i in part]
             flows = any(i in flowing for i in part)
             walked = any(edge.gradient is not None for edge in edges)
-            ties.append(_Tie(tuple(part), source, target, _above(edges), _below(edges, flows), flows, walked))
+            ties.append(
+                _Tie(tuple(part), source, target, _above(edges), _below(edges, flows and backward), flows, walked)
+            )
     level = direction == "right"
     extents = [_box_extent(box, level) for box in boxes]
     links = [Link(t.source, t.target, _label_extent(t, level), _straightness(t, boxes)) for t in ties]
