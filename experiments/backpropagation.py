@@ -109,12 +109,14 @@ def shared(graph: jf.Graph) -> int:
 
 
 def draw(result: Result):
-    figure, axes = plots.panels([["forward"], ["backward"]], size=(9.2, 5.2), gridspec_kw={"hspace": 0.28})
+    figure, axes = plots.panels(
+        [["forward"], ["backward"]], size=(9.2, 5.4), gridspec_kw={"hspace": 0.2, "height_ratios": [1, 1.5]}
+    )
     figure.subplots_adjust(left=0.02, right=0.98, top=0.86, bottom=0.02)
     figure.suptitle(
         "(v x − y)² at v = 0, x = 2, y = 5: a number forward and a number back on every edge", x=0.02, ha="left"
     )
-    plots.backprop_graph(result.product, backward=False, ax=axes["forward"])
+    plots.backprop_graph(result.product, backward=False, legend=False, ax=axes["forward"])
     axes["forward"].set_title("Forward: values, from the parameter v to the loss")
     plots.backprop_graph(result.product, optimizer=jf.optimizers.sgd(RATE), ax=axes["backward"])
     axes["backward"].set_title("Backward: the gradient behind an operation, times its local derivative, and one step")

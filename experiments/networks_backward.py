@@ -153,7 +153,7 @@ def draw(result: Result):
     optimizer = jf.optimizers.sgd(0.1)
     folded = plots.backprop_graph(result.folded, optimizer=optimizer)
     folded.set_title("A step of a network with two layers, folded to its layers")
-    unfolded = plots.backprop_graph(result.unfolded, optimizer=optimizer)
+    unfolded = plots.backprop_graph(result.unfolded, optimizer=optimizer, direction="up")
     unfolded.set_title("The same step, every operation unfolded")
     return {
         "passes": figure, "two-losses": both.figure, "classes": classes.figure, "step-folded": folded.figure,

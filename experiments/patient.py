@@ -9,7 +9,7 @@ Source: Dürr, Sick and Murina, Probabilistic Deep Learning (2020), figures 3.2,
 seconds on a CPU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -108,6 +108,11 @@ def checks(result: Result) -> list[Check]:
     return rows
 
 
+def named(graph: jf.Graph) -> jf.Graph:
+    """The result called by what it is: it is no loss."""
+    return replace(graph, nodes=(*graph.nodes[:-1], graph.nodes[-1]._replace(label="result")))
+
+
 def draw(result: Result):
     optimizer = jf.optimizers.sgd(RATE)
     one = plots.backprop_graph(result.one, optimizer=optimizer, direction="up")
@@ -122,6 +127,6 @@ def draw(result: Result):
                     x=0.03, ha="left")  # fmt: skip
     rules = {"a × b": "by the other factor", "a + b": "by 1", "a − b": "by 1 and −1", "a²": "by 2 a"}
     for name, ax in axes.items():
-        plots.backprop_graph(result.operations[name], legend=False, ax=ax)
+        plots.backprop_graph(named(result.operations[name]), legend=False, ax=ax)
         ax.set_title(f"{name}: {rules[name]}")
     return {"one": one.figure, "all": every.figure, "network": network.figure, "operations": figure}

@@ -12,7 +12,6 @@ import numpy as np
 from jaxfit.graphs.program import Program, Step, is_float
 
 SMALL = 64  # entries of a Jacobian that is written out
-TOGETHER = 150  # steps
 
 
 class Passage(NamedTuple):
@@ -36,14 +35,8 @@ def walk(program: Program, arguments: Sequence[Any], params: set[int], name_of: 
     Raises:
       TypeError: If a step between the params and the loss has no derivative.
     """
-    constants = {place: jnp.asarray(value) for place, value in program.constants.items()}
-
-    def compute(arguments, constants):
-        return _passage(program, dict(zip(program.inputs, arguments, strict=True)) | constants, params)
-
-    # Compiled together where that is faster than the operations one by one, which many nodes have in common.
-    compute = jax.jit(compute) if len(program.steps) <= TOGETHER else compute
-    passage = compute([jnp.asarray(x) for x in arguments], constants)
+    values = dict(zip(program.inputs, map(jnp.asarray, arguments), strict=True))
+    passage = _passage(program, values | {p: jnp.asarray(x) for p, x in program.constants.items()}, params)
     for step, slopes in zip(program.steps, passage.locals, strict=True):
         if step.kind == "contracts" and len(step.inputs) == 2:
             slopes[:] = [f"× {name_of(place)}" for place in reversed(step.inputs)]

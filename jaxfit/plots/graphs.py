@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
+from jaxfit.checks import path_name
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.graphs.words import number, shape, written
 from jaxfit.plots.house import BLUE, DARK, GREEN, GREY, LARGEST, PALE, RED, style
@@ -24,10 +26,11 @@ SIZE, SMALL, LINE = 10.0, 8.5, 1.25  # points of text on edges, of captions; a l
 PAD = 12.0
 HEAD = 6.0  # an arrow's last part is straight
 LONGEST = 1600.0  # points of a side of a figure of its own; larger ones are scaled down
+BACK = {"right": "←", "up": "↓", "down": "↑"}  # what a gradient's number begins with
 WHOLE, FOLDED = 56, 20  # a graph of more nodes is folded, and to how many
 LEGEND = (
     ("value, computed forward", BLUE),
-    ("← gradient of the loss, carried back", RED),
+    ("{} gradient of the loss, carried back", RED),
     ("local derivative of the operation", GREEN),
 )
 SIGNS = frozenset("+−×÷<≤>≥=≠") | {"max", "min", "power"}
@@ -105,7 +108,7 @@ def backprop_graph(
             graph = graph.fold(boxes or FOLDED)
         drawing = _drawing(graph, optimizer, direction, legend, backward)
         ax, scale = _axes(drawing, ax)
-        _paint(drawing, ax, scale)
+        _paint(drawing, ax, scale, backward=None if backward else set(), captions=backward)
         return ax
 
 
@@ -144,7 +147,7 @@ def _drawing(graph: Graph, optimizer: Any, direction: str, legend: bool, backwar
     absorbed, texts = _absorbed(graph)
     nodes = [node for node in graph.nodes if node.name not in absorbed]
     index = {node.name: i for i, node in enumerate(nodes)}
-    captions = _captions(graph, optimizer) if backward else {}
+    captions = _captions(graph, optimizer)
     boxes = [_box(node, texts.get(node.name, node.label), captions.get(node.name, ())) for node in nodes]
     flowing = _flowing(graph)
     groups: dict[tuple[int, int], list[int]] = {}
@@ -158,7 +161,7 @@ def _drawing(graph: Graph, optimizer: Any, direction: str, legend: bool, backwar
             flows = any(i in flowing for i in part)
             walked = any(edge.gradient is not None for edge in edges)
             ties.append(
-                _Tie(tuple(part), source, target, _above(edges), _below(edges, flows and backward), flows, walked)
+                _Tie(tuple(part), source, target, _above(edges), _below(edges, flows, BACK[direction]), flows, walked)
             )
     level = direction == "right"
     extents = [_box_extent(box, level) for box in boxes]
@@ -166,7 +169,8 @@ def _drawing(graph: Graph, optimizer: Any, direction: str, legend: bool, backwar
     layout = arrange(extents, links)
     along, across = layout.size
     width, height = (along, across) if level else (across, along)
-    shown = _legend({line.color for tie in ties for line in (*tie.above, *tie.below)}, width) if legend else []
+    colors = {line.color for tie in ties for line in (*tie.above, *(tie.below if backward else ()))}
+    shown = _legend(colors, width, BACK[direction]) if legend else []
     below = max((y for *_, y in shown), default=0.0)
     width = max([width, *(x + _wide(line) for line, x, _ in shown)])
     return Drawing(boxes, ties, layout, direction, shown, (width + 2 * PAD, height + below + 2 * PAD))
@@ -196,11 +200,10 @@ def _captions(graph: Graph, optimizer: Any) -> dict[str, tuple[_Line, ...]]:
         if len(parts) > 1 and len(node.outputs) == 1 and (node.kind == "parameter" or set(node.inputs) & flowing):
             found[node.name].append(_Line(_sum(graph, node, parts), RED, SMALL))
     if optimizer is not None:
-        import jax
-
-        after = dict(zip(_parameters(graph), jax.tree.leaves(graph.update(optimizer)), strict=False))
+        leaves = jax.tree_util.tree_leaves_with_path(graph.update(optimizer))
+        after = {path_name("params", path): leaf for path, leaf in leaves}
         for node in graph.nodes:
-            if node.kind == "parameter" and node.name in after:
+            if node.kind == "parameter" and node.name in after and not isinstance(node.value, tuple):
                 text = _step(node.value, after[node.name])
                 found[node.name].append(_Line(text, DARK, SIZE))
     return {name: tuple(lines) for name, lines in found.items()}
@@ -271,29 +274,39 @@ def _above(edges: Sequence[Edge]) -> tuple[_Line, ...]:
     value = edges[0].value
     text = _compact(value)
     if np.ndim(value) and not text.startswith("["):
-        return (_Line(shape(np.asarray(value)), BLUE, SIZE), _Line(text, BLUE, SIZE))
+        return (_Line(f"{shape(np.asarray(value))} {text}", BLUE, SIZE), *_range(value, BLUE))
     return (_Line(text, BLUE, SIZE),)
 
 
-def _below(edges: Sequence[Edge], flows: bool) -> tuple[_Line, ...]:
+def _range(value: Any, color: str) -> tuple[_Line, ...]:
+    """The least and the largest entry of an array that has different ones."""
+    array = np.asarray(value)
+    if not array.ndim or array.dtype == bool or not _compact(value).startswith("mean"):
+        return ()
+    return (_Line(_minus(f"{number(array.min(), 3)} to {number(array.max(), 3)}"), color, SMALL),)
+
+
+def _below(edges: Sequence[Edge], flows: bool, back: str) -> tuple[_Line, ...]:
     """The gradient, and the local derivative."""
     if not flows:
         return ()
     if len(edges) > 1:
-        return (_Line(f"← {len(edges)} gradients", RED, SIZE),)
+        return (_Line(f"{back} {len(edges)} gradients", RED, SIZE),)
     edge = edges[0]
-    lines = [_Line(f"← {_compact(edge.gradient)}", RED, SIZE)]
-    if edge.local is not None and edge.target != "loss":
-        lines.append(_Line(f"local {_local(edge)}", GREEN, SMALL))
+    lines = [_Line(f"{back} {_compact(edge.gradient)}", RED, SIZE), *_range(edge.gradient, RED)]
+    local = _local(edge)
+    if local and edge.target != "loss":
+        lines.append(_Line(f"local {local}", GREEN, SMALL))
     return tuple(lines)
 
 
 def _local(edge: Edge) -> str:
+    """The local derivative in a few words; "" for a Jacobian, which has none."""
     local = edge.local
-    if isinstance(local, str):
-        return local
-    if np.ndim(local) > 1 and np.shape(local) != np.shape(edge.value):
-        return f"Jacobian {shape(np.asarray(local))}" if np.ptp(local) else _compact(local).removeprefix("each ")
+    if local is None or isinstance(local, str):
+        return local or ""
+    if np.ndim(local) > max(np.ndim(edge.value), 1) and np.ndim(edge.value) and np.ptp(local):
+        return ""
     return _compact(local).removeprefix("each ")
 
 
@@ -335,9 +348,9 @@ def _straightness(tie: _Tie, boxes: Sequence[_Box]) -> float:
     return (4.0 if tie.flows else 1.0) * (3.0 if not boxes[tie.source].node.is_input else 1.0)
 
 
-def _legend(colors: set[str], width: float) -> list[tuple[_Line, float, float]]:
+def _legend(colors: set[str], width: float, back: str) -> list[tuple[_Line, float, float]]:
     """Colored lines below the graph with their places: x, and the distance of their feet below it."""
-    lines = [_Line(text, color, SIZE) for text, color in LEGEND if color in colors]
+    lines = [_Line(text.format(back), color, SIZE) for text, color in LEGEND if color in colors]
     together = sum(map(_wide, lines)) + 18 * (len(lines) - 1)
     placed, x = [], 0.0
     for k, line in enumerate(lines):
@@ -374,6 +387,7 @@ class _Brush:
 
     def __init__(self, drawing: Drawing, ax: Axes, scale: float):
         self.ax, self.scale, self.direction = ax, scale, drawing.direction
+        self.letters = scale if scale > 0.6 else 0.88 * scale  # small letters are drawn wider
         self.drawing = drawing
         along, across = drawing.layout.size
         width, height = drawing.size
@@ -390,7 +404,7 @@ class _Brush:
         return self.left + across, y
 
     def text(self, x: float, y: float, line: _Line, **how: Any) -> None:
-        self.ax.text(x, y, line.text, color=line.color, fontsize=line.size * self.scale, **how)
+        self.ax.text(x, y, line.text, color=line.color, fontsize=line.size * self.letters, **how)
 
     def stack(self, x: float, y: float, lines: Sequence[_Line], ha: str, va: str) -> None:
         """Lines below each other, together above, below or around y."""

@@ -105,8 +105,9 @@ def _layers(count: int, links: Sequence[Link]) -> list[int]:
 
 
 def _weight(items: Sequence[_Item], link: Link, a: int, b: int) -> float:
+    """Long edges are straight first, then what lies between a node and its label."""
     inner = (items[a].node < 0) + (items[b].node < 0)
-    return link.weight * (1, 2, 8)[inner]
+    return link.weight * (8.0 if inner == 2 else 3.0 if items[b].node < 0 else 2.0)
 
 
 def _fewest_crossings(
