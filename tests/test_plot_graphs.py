@@ -16,7 +16,7 @@ import jaxfit as jf
 from jaxfit import plots
 from jaxfit.plots.layers import Extent, Link, arrange
 
-X, Y = np.linspace(-1, 2, 33), np.linspace(3, 1, 33)
+X, Y = np.linspace(-1, 2, 7), np.linspace(3, 1, 7)
 RATE = jf.optimizers.sgd(0.01)
 LINE = jf.losses.mse(jf.models.line)
 
@@ -34,8 +34,8 @@ def forked(p, x):
 
 
 def classes():
-    model = jf.models.dense((2, 3, 3), "sigmoid")
-    data = (np.ones((4, 2)), np.array([0, 1, 2, 1]))
+    model = jf.models.dense((3, 3, 3), "sigmoid")
+    data = (np.eye(3), np.array([0, 1, 2]))
     return jf.backprop(jf.losses.softmax_cross_entropy(model), model.init(0), data)
 
 
