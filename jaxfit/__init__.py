@@ -2,6 +2,7 @@
 
 from jaxfit import datasets, losses, models, optimizers
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
+from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
 from jaxfit.markers import Axis, Call
 from jaxfit.optimizers import optimizer
@@ -9,9 +10,9 @@ from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.sweeps import sweep
 
 __all__ = [
-    "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
-    "sweep",
+    "Axis", "Batches", "Call", "Fit", "Graph", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
+    "backprop", "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged",
+    "step", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

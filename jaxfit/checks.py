@@ -183,7 +183,13 @@ def _numeric(array: Any, name: str) -> Any:
 
 
 def check_data(
-    data: tuple, loss: Callable, *, name: str = "data", precision: str = "float32", rows: bool = False
+    data: tuple,
+    loss: Callable,
+    *,
+    name: str = "data",
+    precision: str = "float32",
+    rows: bool = False,
+    finite: bool = True,
 ) -> None:
     """Refuses data that no fit can be made of. Traced leaves pass.
 
@@ -193,6 +199,7 @@ def check_data(
       name: "data" or "validation".
       precision: Whole numbers must fit its integers.
       rows: Whether the loss is jaxfit's own or batches are drawn, so that all arrays must have equally many rows.
+      finite: Whether to refuse numbers that are not finite.
 
     Raises:
       ValueError: If there are none, lengths differ, a number is not finite, or an integer does not fit.
@@ -222,7 +229,7 @@ def check_data(
             if shape:
                 lengths[label] = shape
             if not isinstance(values, jax.core.Tracer) and not is_key(values):
-                _check_numbers(label, np.asarray(values), precision, where if i < 2 else None)
+                _check_numbers(label, np.asarray(values), precision, where if i < 2 else None, finite)
     if rows and len({shape[0] for shape in lengths.values()}) > 1:
         raise ValueError(
             f"{name} differ in length: {', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; "
@@ -248,7 +255,7 @@ def _axis_array(axis: Axis, label: str) -> np.ndarray:
     return _numeric(np.asarray([np.asarray(v) for v in axis.values]), label)
 
 
-def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any) -> None:
+def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any, finite: bool) -> None:
     if values.dtype.kind in "iu" and values.size:
         limit = np.iinfo(np.int64 if precision == "float64" else np.int32)
         if int(values.max()) > limit.max or int(values.min()) < limit.min:
@@ -257,7 +264,7 @@ def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any) -
                 f"{limit.bits}-bit integers of {precision}; convert them with .astype(float)"
                 + (', or use precision="float64"' * (precision == "float32"))
             )
-    if values.dtype.kind != "f" and not jnp.issubdtype(values.dtype, jnp.floating):
+    if not finite or values.dtype.kind != "f" and not jnp.issubdtype(values.dtype, jnp.floating):
         return
     bad = ~np.isfinite(values)
     if where is not None and not isinstance(where, jax.core.Tracer):
@@ -292,8 +299,8 @@ def beyond_range(data: tuple, precision: str) -> str | None:
 # Params
 
 
-def as_params(params: PyTree, *, root: str = "params", precision: str = "float64") -> PyTree:
-    """The params with whole scalars made floats; axes and calls stay.
+def as_params(params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True) -> PyTree:
+    """The params with whole scalars made floats; axes and calls stay. Unless `finite`, NaN and infinity pass.
 
     Raises:
       ValueError: If there is no leaf, or one is not finite, or not in the precision.
@@ -350,7 +357,7 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
             raise TypeError(
                 f"{name} is {dtype}, but runs are made in float32 or float64; convert it with .astype('float32')"
             )
-        if not isinstance(x, jax.core.Tracer):
+        if finite and not isinstance(x, jax.core.Tracer):
             numbers = np.asarray(x)
             bad = ~(np.abs(numbers) <= np.finfo(PRECISIONS[precision]).max)
             if bad.any():

@@ -24,6 +24,8 @@ from jaxfit.losses import takes_key
 from jaxfit.markers import is_array, is_key
 from jaxfit.problems import Problem, name_of
 
+PyTree = Any
+
 
 def inspect_loss(problem: Problem) -> bool:
     """Traces the loss of one lane, and refuses one that cannot be trained; warns of leaves that cannot move.
@@ -38,19 +40,10 @@ def inspect_loss(problem: Problem) -> bool:
     """
     loss, params, data = problem.loss, problem.params, problem.data
     key = problem.key if takes_key(loss) else None
-    numbers, program = jax.tree.flatten(loss)
-    arguments = (params, data, key, numbers)
-
-    def call(params, data, key, numbers):
-        return jax.tree.unflatten(program, numbers)(params, *data, **({} if key is None else {"key": key}))
-
-    _check_signature(loss, data, "data")
-    jaxpr, result = _traced(call, arguments)
-    _check_scalar("the loss", result)
-    captured = _captured(jaxpr, "the loss")
+    call, arguments, _, captured = inspect_value(loss, params, data, key)
     if not captured:
-        _check_pure(call, arguments, jaxpr)
         _warn_unmoved(call, arguments)
+    numbers = arguments[-1]
     if problem.validation is not None:
         _check_signature(loss, problem.validation, "validation")
         _, result = _traced(call, (params, problem.validation, key, numbers), "validation")
@@ -61,6 +54,42 @@ def inspect_loss(problem: Problem) -> bool:
         _check_scalar(name, result, real=False)
         captured |= _captured(jaxpr, name)
     return captured
+
+
+def inspect_value(
+    loss: Callable, params: PyTree, data: tuple, key: Any, name: str = "data"
+) -> tuple[Callable, tuple, Any, bool]:
+    """Traces a loss, and refuses one that is not a pure function with a scalar, floating result; `name` as in `data`.
+
+    Returns:
+      The loss as a function of (params, data, key, its own numbers), these arguments, its jaxpr, and whether it
+      captured a tracer of a trace that is still going on.
+    """
+    numbers, program = jax.tree.flatten(loss)
+    arguments = (params, data, key, numbers)
+
+    def call(params, data, key, numbers):
+        return jax.tree.unflatten(program, numbers)(params, *data, **({} if key is None else {"key": key}))
+
+    _check_signature(loss, data, name)
+    jaxpr, result = _traced(call, arguments, name)
+    _check_scalar("the loss" if name == "data" else f"{name}: the loss", result)
+    captured = _captured(jaxpr, "the loss")
+    if not captured:
+        _check_pure(call, arguments, jaxpr)
+    return call, arguments, jaxpr, captured
+
+
+def check_silent(jaxpr: Any, verb: str) -> None:
+    """Refuses a program that does something beside computing its result."""
+    for equation in jaxpr.jaxpr.eqns:
+        if equation.effects:
+            made = getattr(equation.source_info, "traceback", None)
+            where = "the loss" if made is None else _users_line(made.as_python_traceback())
+            raise TypeError(
+                f"{where} has a side effect ({equation.primitive.name}), which {verb} would run once more for every "
+                f"look; take it out: every value stands on an edge of the graph"
+            )
 
 
 def is_traced(leaves: Sequence) -> bool:

@@ -22,11 +22,14 @@ def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
     with jax.numpy_rank_promotion("allow"):
         exec(compile(BLOCKS[2].replace("range(10)", "range(3)"), "README.md", "exec"), scope)
     assert scope["nets"].results.loss.dims == ("seed", "width", "optimizer", "rate")
+    exec(compile(BLOCKS[3], "README.md", "exec"), scope)
+    table = re.search(r"    edge .*?(?=\n\n)", README, re.S)
+    assert table and textwrap.dedent(table[0]) in capsys.readouterr().out
 
 
 def test_the_experiment_of_the_readme_makes_a_checked_figure(tmp_path):
     matplotlib.use("Agg")
-    (tmp_path / "slope.py").write_text(textwrap.dedent(BLOCKS[3]))
+    (tmp_path / "slope.py").write_text(textwrap.dedent(BLOCKS[4]))
     assert experiments.main([str(tmp_path)]) == 0
     assert (tmp_path / "figures" / "slope.png").exists()
 

@@ -6,7 +6,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing",
-    "steps", "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots", "experiments",
+    "steps", "graphs", "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots",
+    "experiments",
 ]  # fmt: skip
 
 

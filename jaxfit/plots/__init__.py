@@ -4,6 +4,7 @@ Every picture takes `ax=None` and makes an axes of its own if none is given. The
 """
 
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
+from jaxfit.plots.graphs import backprop_animation, backprop_graph
 from jaxfit.plots.house import (
     BLUE,
     DARK,
@@ -21,12 +22,12 @@ from jaxfit.plots.house import (
     png,
     style,
     without_display,
-)  # fmt: skip
+)
 from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
 from jaxfit.plots.maps import convergence_map, steps_bar
 
 __all__ = [
-    "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
-    "Room", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history", "number",
-    "panels", "png", "round_ticks", "steps_bar", "style", "without_display",
+    "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Room", "backprop_animation",
+    "backprop_graph", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history",
+    "number", "panels", "png", "round_ticks", "steps_bar", "style", "without_display",
 ]  # fmt: skip

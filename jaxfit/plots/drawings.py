@@ -1,0 +1,286 @@
+"""What the picture of a graph says where: boxes, the numbers on its edges, captions, all measured and arranged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from jaxfit.checks import path_name
+from jaxfit.graphs.records import Edge, Graph, Node
+from jaxfit.graphs.words import number, shape, written
+from jaxfit.plots.house import BLUE, DARK, GREEN, RED
+from jaxfit.plots.layers import Extent, Layout, Link, arrange
+
+SIZE, SMALL, LINE = 10.0, 8.5, 1.25  # points of text on edges, of captions; a line in font sizes
+PAD = 12.0
+BACK = {"right": "←", "up": "↓", "down": "↑"}  # what a gradient's number begins with
+LEGEND = (
+    ("value, computed forward", BLUE),
+    ("{} gradient of the loss, carried back", RED),
+    ("local derivative of the operation", GREEN),
+)
+SIGNS = frozenset("+−×÷<≤>≥=≠") | {"max", "min", "power"}
+
+
+class Phrase(NamedTuple):
+    text: str
+    color: str
+    size: float
+
+
+class Box(NamedTuple):
+    node: Node
+    text: str
+    caption: tuple[Phrase, ...]
+    width: float
+    height: float
+
+
+class Tie(NamedTuple):
+    """What is drawn of an edge, or of several between the same nodes."""
+
+    edges: tuple[int, ...]
+    source: int
+    target: int
+    above: tuple[Phrase, ...]
+    below: tuple[Phrase, ...]
+    flows: bool  # a gradient goes back along it to a parameter
+    walked: bool  # a gradient was computed at all
+
+
+class Drawing(NamedTuple):
+    """A graph, measured and arranged; x to the right and y up, in points."""
+
+    boxes: list[Box]
+    ties: list[Tie]
+    layout: Layout
+    direction: str
+    legend: list[tuple[Phrase, float, float]]
+    size: tuple[float, float]
+
+
+def measured(graph: Graph, optimizer: Any, direction: str, legend: bool, backward: bool = True) -> Drawing:
+    """Measures and arranges."""
+    absorbed, texts = _absorbed(graph)
+    nodes = [node for node in graph.nodes if node.name not in absorbed]
+    index = {node.name: i for i, node in enumerate(nodes)}
+    captions = _captions(graph, optimizer)
+    boxes = [_box(node, texts.get(node.name, node.label), captions.get(node.name, ())) for node in nodes]
+    flowing = ways_back(graph)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, edge in enumerate(graph.edges):
+        if edge.source in index:
+            groups.setdefault((index[edge.source], index[edge.target]), []).append(i)
+    ties = []
+    for (source, target), members in groups.items():
+        for part in [[i] for i in members] if len(members) <= 3 else [members]:
+            edges = [graph.edges[i] for i in part]
+            flows = any(i in flowing for i in part)
+            walked = any(edge.gradient is not None for edge in edges)
+            ties.append(
+                Tie(tuple(part), source, target, _above(edges), _below(edges, flows, BACK[direction]), flows, walked)
+            )
+    level = direction == "right"
+    extents = [_box_extent(box, level) for box in boxes]
+    links = [Link(t.source, t.target, _label_extent(t, level), _straightness(t, boxes)) for t in ties]
+    layout = arrange(extents, links)
+    along, across = layout.size
+    width, height = (along, across) if level else (across, along)
+    colors = {line.color for tie in ties for line in (*tie.above, *(tie.below if backward else ()))}
+    shown = _legend(colors, width, BACK[direction]) if legend else []
+    below = max((y for *_, y in shown), default=0.0)
+    width = max([width, *(x + _wide(line) for line, x, _ in shown)])
+    return Drawing(boxes, ties, layout, direction, shown, (width + 2 * PAD, height + below + 2 * PAD))
+
+
+def _absorbed(graph: Graph) -> tuple[set[str], dict[str, str]]:
+    """Numbers that are written into the box of the one operation that uses them, and what such boxes say."""
+    by_name = {node.name: node for node in graph.nodes}
+    absorbed, texts = set(), {}
+    for node in graph.nodes:
+        sources = [by_name[graph.edges[i].source] for i in node.inputs]
+        numbers = [s.kind == "constant" and np.ndim(s.value) == 0 and len(s.leaving) == 1 for s in sources]
+        if len(sources) == 2 and sum(numbers) == 1 and node.label in SIGNS:
+            constant = sources[numbers.index(True)]
+            words = [node.label, _minus(written(constant.value, 4))]
+            texts[node.name] = " ".join(words if numbers[1] else words[::-1])
+            absorbed.add(constant.name)
+    return absorbed, texts
+
+
+def _captions(graph: Graph, optimizer: Any) -> dict[str, tuple[Phrase, ...]]:
+    """Below boxes: sums of gradients that meet, and where a step of the optimizer leads."""
+    found: dict[str, list[Phrase]] = {node.name: [] for node in graph.nodes}
+    flowing = ways_back(graph)
+    for node in graph.nodes:
+        parts = [i for i in node.leaving if graph.edges[i].gradient is not None]
+        if len(parts) > 1 and len(node.outputs) == 1 and (node.kind == "parameter" or set(node.inputs) & flowing):
+            found[node.name].append(Phrase(_sum(graph, node, parts), RED, SMALL))
+    if optimizer is not None:
+        leaves = jax.tree_util.tree_leaves_with_path(graph.update(optimizer))
+        after = {path_name("params", path): leaf for path, leaf in leaves}
+        for node in graph.nodes:
+            if node.kind == "parameter" and node.name in after and not isinstance(node.value, tuple):
+                text = _step(node.value, after[node.name])
+                found[node.name].append(Phrase(text, DARK, SIZE))
+    return {name: tuple(lines) for name, lines in found.items()}
+
+
+def _step(before: Any, after: Any) -> str:
+    """Where a step leads, with as many digits as show its length."""
+    if np.ndim(before) or before == after or not np.isfinite(after):
+        return f"{_compact(before)} → {_compact(after)}"
+    for digits in range(4, 10):
+        if abs(float(number(after, digits)) - after) <= 0.01 * abs(after - before):
+            break
+    return _minus(f"{number(before, digits)} → {number(after, digits)}")
+
+
+def _parameters(graph: Graph) -> list[str]:
+    return [node.name for node in graph.nodes if node.kind == "parameter"]
+
+
+def _sum(graph: Graph, node: Node, parts: Sequence[int]) -> str:
+    gradients = [graph.edges[i].gradient for i in parts]
+    total = _compact(node.gradient)
+    if np.ndim(node.gradient) or len(parts) > 3:
+        return f"sum of {len(parts)}: {total}"
+    text = _minus(" + ".join(f"({number(g)})" if g < 0 else number(g) for g in gradients))
+    return f"{text} = {total}"
+
+
+def ways_back(graph: Graph) -> set[int]:
+    """Edges on a way from a parameter to the loss, on which a gradient goes back."""
+    moved = set(_parameters(graph))
+    flowing = set()
+    for node in graph.nodes:
+        mine = [i for i in node.inputs if graph.edges[i].source in moved]
+        if mine:
+            moved.add(node.name)
+            flowing.update(i for i in mine if graph.edges[i].gradient is not None)
+    return flowing
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _compact(value: Any) -> str:
+    """A number, a few numbers, or what an array is on the whole."""
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return written(value)
+    array = np.asarray(value)
+    if array.ndim == 0 or array.size == 0:
+        return _minus(written(value))
+    if array.ndim == 1 and array.size <= 3:
+        return _minus(written(array, 4))
+    if array.dtype == bool:
+        return f"{int(array.sum())} of {array.size}"
+    numbers = array.astype(float)
+    if np.all(numbers == numbers.flat[0]):
+        return _minus(f"each {number(numbers.flat[0], 4)}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, largest = numbers.mean(), np.abs(numbers).max()
+        return _minus(f"mean {number(0 if abs(mean) < 1e-7 * largest else mean, 3)}")
+
+
+def _above(edges: Sequence[Edge]) -> tuple[Phrase, ...]:
+    """The value; of an array its shape too."""
+    if len(edges) > 1:
+        return (Phrase(f"{len(edges)} values", BLUE, SIZE),)
+    value = edges[0].value
+    text = _compact(value)
+    if np.ndim(value) and not text.startswith("["):
+        return (Phrase(f"{shape(np.asarray(value))} {text}", BLUE, SIZE), *_range(value, BLUE))
+    return (Phrase(text, BLUE, SIZE),)
+
+
+def _range(value: Any, color: str) -> tuple[Phrase, ...]:
+    """The least and the largest entry of an array that has different ones."""
+    array = np.asarray(value)
+    if not array.ndim or array.dtype == bool or not _compact(value).startswith("mean"):
+        return ()
+    return (Phrase(_minus(f"{number(array.min(), 3)} to {number(array.max(), 3)}"), color, SMALL),)
+
+
+def _below(edges: Sequence[Edge], flows: bool, back: str) -> tuple[Phrase, ...]:
+    """The gradient, and the local derivative."""
+    if not flows:
+        return ()
+    if len(edges) > 1:
+        return (Phrase(f"{back} {len(edges)} gradients", RED, SIZE),)
+    edge = edges[0]
+    lines = [Phrase(f"{back} {_compact(edge.gradient)}", RED, SIZE), *_range(edge.gradient, RED)]
+    local = _local(edge)
+    if local and edge.target != "loss":
+        lines.append(Phrase(f"local {local}", GREEN, SMALL))
+    return tuple(lines)
+
+
+def _local(edge: Edge) -> str:
+    """The local derivative in a few words; "" for a Jacobian, which has none."""
+    local = edge.local
+    if local is None or isinstance(local, str):
+        return local or ""
+    if np.ndim(local) > max(np.ndim(edge.value), 1) and np.ndim(edge.value) and np.ptp(local):
+        return ""
+    return _compact(local).removeprefix("each ")
+
+
+def _box(node: Node, text: str, caption: tuple[Phrase, ...]) -> Box:
+    size = SIZE + 2 if text in SIGNS else SIZE
+    lines = text.split("\n")
+    width = max(_wide(Phrase(line, DARK, size)) for line in lines) + 12
+    height = 14 + len(lines) * size * LINE * 0.8
+    return Box(node, text, caption, max(width, 24.0), max(height, 22.0))
+
+
+def _wide(line: Phrase) -> float:
+    """Width of a text in points, on the safe side."""
+    return 1.04 * text_to_path.get_text_width_height_descent(line.text, FontProperties(size=line.size), False)[0] + 1
+
+
+def height_of(lines: Sequence[Phrase]) -> float:
+    return sum(line.size * LINE for line in lines)
+
+
+def _box_extent(box: Box, level: bool) -> Extent:
+    caption = max((_wide(line) for line in box.caption), default=0.0)
+    if level:
+        return Extent(
+            max(box.width, caption), box.height / 2, box.height / 2 + (height_of(box.caption) + 3 if caption else 0)
+        )
+    return Extent(
+        max(box.height, height_of(box.caption)), box.width / 2, box.width / 2 + (caption + 6 if caption else 0)
+    )
+
+
+def _label_extent(tie: Tie, level: bool) -> Extent:
+    above, below = (max((_wide(line) for line in lines), default=0.0) for lines in (tie.above, tie.below))
+    if level:
+        return Extent(max(above, below) + 6, height_of(tie.above) + 3, height_of(tie.below) + 3)
+    return Extent(max(height_of(tie.above), height_of(tie.below)) + 6, above + 6, below + 6 if below else 3)
+
+
+def _straightness(tie: Tie, boxes: Sequence[Box]) -> float:
+    """Ways of gradients are straight first, among them those between operations."""
+    return (4.0 if tie.flows else 1.0) * (3.0 if not boxes[tie.source].node.is_input else 1.0)
+
+
+def _legend(colors: set[str], width: float, back: str) -> list[tuple[Phrase, float, float]]:
+    """Colored lines below the graph with their places: x, and the distance of their feet below it."""
+    lines = [Phrase(text.format(back), color, SIZE) for text, color in LEGEND if color in colors]
+    together = sum(map(_wide, lines)) + 18 * (len(lines) - 1)
+    placed, x = [], 0.0
+    for k, line in enumerate(lines):
+        if together <= max(width, 330):
+            placed.append((line, x, 14 + SIZE * LINE))
+            x += _wide(line) + 18
+        else:
+            placed.append((line, 0.0, 14 + (k + 1) * SIZE * LINE))
+    return placed

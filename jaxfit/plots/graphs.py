@@ -1,0 +1,265 @@
+"""Computation graphs: values above their edges, local derivatives and gradients below, one color each."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
+from PIL import Image
+
+from jaxfit.graphs.records import Graph
+from jaxfit.plots.drawings import LINE, PAD, SIGNS, SIZE, Box, Drawing, Phrase, height_of, measured, ways_back
+from jaxfit.plots.house import BLUE, DARK, GREY, LARGEST, PALE, RED, style
+
+HEAD = 6.0  # an arrow's last part is straight
+LONGEST = 1600.0  # points of a side of a figure of its own; larger ones are scaled down
+WHOLE, FOLDED = 56, 20  # a graph of more nodes is folded, and to how many
+
+
+def backprop_graph(
+    graph: Graph,
+    *,
+    optimizer: Any = None,
+    direction: str = "right",
+    boxes: int | None = None,
+    backward: bool = True,
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """A computation graph: forward values in blue, gradients in red, local derivatives in green, on every edge.
+
+    Parameters have a blue border, data are gray. Edges on which a gradient goes back to a parameter are dark, the
+    others gray, and dashed where there is no gradient: whole numbers, or a loss without a backward pass. Numbers that
+    go into one operation stand in its box.
+
+    Args:
+      graph: Made by `jf.backprop`.
+      optimizer: Writes at each parameter where one step of it would lead.
+      direction: Of the forward pass: "right", "up" or "down".
+      boxes: A larger graph is folded to so many nodes; if None, one of more than 56 nodes is folded to 20.
+      backward: Whether to draw what the backward pass found, or the values alone.
+      legend: Whether to say below what the colors mean.
+      ax: The axes to draw on, in which the graph is made to fit; a figure of the right size if None.
+
+    Raises:
+      ValueError: If the direction is none of the three.
+    """
+    if direction not in ("right", "up", "down"):
+        raise ValueError(f'direction is {direction!r}, but it must be "right", "up" or "down"')
+    with style():
+        if boxes is not None or len(graph.nodes) > WHOLE:
+            graph = graph.fold(boxes or FOLDED)
+        drawing = measured(graph, optimizer, direction, legend, backward)
+        ax, scale = _axes(drawing, ax)
+        _paint(drawing, ax, scale, backward=None if backward else set(), captions=backward)
+        return ax
+
+
+def backprop_animation(graph: Graph, *, optimizer: Any = None, seconds: float = 0.8) -> bytes:
+    """One sweep forward and one backward as an animated GIF: the values appear edge by edge, then the gradients.
+
+    Args:
+      graph: Made by `jf.backprop`; a small one.
+      optimizer: Ends with one step of it.
+      seconds: For each picture; the last one stays longer.
+
+    Returns:
+      The file; the same bytes for the same graph.
+
+    Raises:
+      ValueError: If it is larger than 200 KB.
+    """
+    with style():
+        drawing = measured(graph, optimizer, "right", True)
+        frames = [_frame(drawing, *stage) for stage in _stages(drawing, graph, optimizer is not None)]
+    palette = frames[-1].quantize(128, dither=Image.Dither.NONE)
+    pictures = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    times = [int(1000 * seconds)] * (len(pictures) - 1) + [int(4000 * seconds)]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0, optimize=True)
+    if buffer.tell() > LARGEST:
+        raise ValueError(f"the animation is {buffer.tell():,} bytes, more than {LARGEST:,}: fold the graph first")
+    return buffer.getvalue()
+
+
+# Drawing it
+
+
+def _axes(drawing: Drawing, ax: Axes | None) -> tuple[Axes, float]:
+    """Axes in which the graph fits, in points, and the scale of its texts."""
+    width, height = drawing.size
+    if ax is None:
+        scale, own = min(1.0, LONGEST / max(width, height)), (width, height)
+        ax = plt.figure(figsize=(scale * width / 72, scale * height / 72)).add_axes((0, 0, 1, 1))
+    else:
+        box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+        own = (72 * box.width, 72 * box.height)
+        scale = min(1.25, own[0] / width, own[1] / height)
+        own = (own[0] / scale, own[1] / scale)
+    left, low = (width - own[0]) / 2, (height - own[1]) / 2
+    ax.set(xlim=(left, left + own[0]), ylim=(low, low + own[1]), xticks=[], yticks=[])
+    ax.set_axis_off()
+    return ax, scale
+
+
+class _Brush:
+    """Draws in points, to the right and up, at the scale of the axes."""
+
+    def __init__(self, drawing: Drawing, ax: Axes, scale: float):
+        self.ax, self.scale, self.direction = ax, scale, drawing.direction
+        self.letters = scale if scale > 0.6 else 0.88 * scale  # small letters are drawn wider
+        self.drawing = drawing
+        along, across = drawing.layout.size
+        width, height = drawing.size
+        self.top = height - PAD
+        self.left = PAD if self.direction == "right" else (width - across) / 2
+        self.length = along
+
+    def at(self, point: Any) -> tuple[float, float]:
+        """Along and across as x and y."""
+        along, across = point
+        if self.direction == "right":
+            return self.left + along, self.top - across
+        y = self.top - along if self.direction == "down" else self.top - self.length + along
+        return self.left + across, y
+
+    def text(self, x: float, y: float, line: Phrase, **how: Any) -> None:
+        self.ax.text(x, y, line.text, color=line.color, fontsize=line.size * self.letters, **how)
+
+    def stack(self, x: float, y: float, lines: Sequence[Phrase], ha: str, va: str) -> None:
+        """Lines below each other, together above, below or around y."""
+        high = height_of(lines)
+        top = {"bottom": y + high, "top": y, "center": y + high / 2}[va]
+        for line in lines:
+            self.text(x, top - line.size * LINE / 2, line, ha=ha, va="center_baseline")
+            top -= line.size * LINE
+
+
+def _paint(
+    drawing: Drawing,
+    ax: Axes,
+    scale: float,
+    *,
+    forward: set[int] | None = None,
+    backward: set[int] | None = None,
+    now: set[int] | None = None,
+    captions: bool = True,
+) -> None:
+    """Everything, or of the edges' numbers only those already computed forward and backward; `now` is highlighted."""
+    brush = _Brush(drawing, ax, scale)
+    level = drawing.direction == "right"
+    for k, tie in enumerate(drawing.ties):
+        _edge(brush, k, now is not None and not now.isdisjoint(tie.edges), RED if backward else BLUE)
+    for k, tie in enumerate(drawing.ties):
+        x, y = brush.at(drawing.layout.labels[k])
+        above = tie.above if forward is None or not forward.isdisjoint(tie.edges) else ()
+        below = tie.below if backward is None or not backward.isdisjoint(tie.edges) else ()
+        if level:
+            brush.stack(x, y + 3, above, "center", "bottom")
+            brush.stack(x, y - 3, below, "center", "top")
+        else:
+            brush.stack(x - 5, y, above, "right", "center")
+            brush.stack(x + 5, y, below, "left", "center")
+    for box, point in zip(drawing.boxes, drawing.layout.nodes, strict=True):
+        x, y = brush.at(point)
+        _node(brush, box, x, y)
+        lines = box.caption if captions else ()
+        if level:
+            brush.stack(x, y - box.height / 2 - 3, lines, "center", "top")
+        else:
+            brush.stack(x + box.width / 2 + 6, y, lines, "left", "center")
+    for line, x, depth in drawing.legend:
+        size = drawing.layout.size[1 if level else 0]
+        brush.text(PAD + x, brush.top - size - depth, line, ha="left", va="baseline")
+
+
+def _edge(brush: _Brush, k: int, highlighted: bool, color: str) -> None:
+    tie, route = brush.drawing.ties[k], brush.drawing.layout.routes[k].copy()
+    source, target = brush.drawing.boxes[tie.source], brush.drawing.boxes[tie.target]
+    level = brush.direction == "right"
+    half = (lambda box: box.width / 2) if level else (lambda box: box.height / 2)
+    breadth = target.height if level else target.width
+    port = np.clip(route[-3, 1] - route[-1, 1], -0.3 * breadth, 0.3 * breadth)
+    route[0, 0] += half(source)
+    route[-1] = route[-1, 0] - half(target) - 1, route[-1, 1] + port
+    route[-2] = min(route[-2, 0], route[-1, 0] - HEAD), route[-1, 1]
+    points = [brush.at(point) for point in route]
+    vertices, codes = [points[0]], [Path.MOVETO]
+    for a, b in zip(points, points[1:], strict=False):
+        straight = abs(a[1] - b[1]) < 1e-6 if level else abs(a[0] - b[0]) < 1e-6
+        if straight:
+            vertices.append(b)
+            codes.append(Path.LINETO)
+        else:
+            middle = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2)
+            vertices += (
+                [(middle[0], a[1]), (middle[0], b[1]), b] if level else [(a[0], middle[1]), (b[0], middle[1]), b]
+            )
+            codes += [Path.CURVE4] * 3
+    width = 2.6 if highlighted else 1.7 if tie.flows else 1.0
+    patch = FancyArrowPatch(
+        path=Path(vertices, codes),
+        arrowstyle=("<|-" if highlighted and color == RED else "-|>") + ",head_length=0.45,head_width=0.22",
+        mutation_scale=(11 if tie.flows else 9) * brush.scale, lw=width * brush.scale,
+        color=color if highlighted else DARK if tie.flows else GREY,
+        ls="-" if tie.walked or tie.flows else (0, (3, 2)), zorder=1, capstyle="butt", joinstyle="round",
+        shrinkA=0, shrinkB=0,
+    )  # fmt: skip
+    brush.ax.add_patch(patch)
+
+
+def _node(brush: _Brush, box: Box, x: float, y: float) -> None:
+    kind = box.node.kind
+    round_ = 0.0 if kind in ("parameter", "data", "constant") else 5.0
+    look = {
+        "parameter": (BLUE, "white", 2.2), "data": (GREY, PALE, 1.0), "constant": (GREY, PALE, 0.6),
+    }.get(kind, (DARK, "white", 1.1))  # fmt: skip
+    patch = FancyBboxPatch(
+        (x - box.width / 2, y - box.height / 2), box.width, box.height,
+        boxstyle=f"round,pad=0,rounding_size={round_}" if round_ else "square,pad=0",
+        edgecolor=look[0], facecolor=look[1], lw=look[2] * brush.scale, zorder=2,
+    )  # fmt: skip
+    brush.ax.add_patch(patch)
+    size = SIZE + 2 if box.text in SIGNS else SIZE
+    brush.text(x, y, Phrase(box.text, DARK, size), ha="center", va="center_baseline", zorder=3)
+
+
+# The animation
+
+
+def _stages(drawing: Drawing, graph: Graph, steps: bool) -> list[tuple[set[int], set[int], set[int], bool]]:
+    """Edges with values, with gradients, those of the moment, and whether the sums and the step are shown."""
+    along = {box.node.name: point[0] for box, point in zip(drawing.boxes, drawing.layout.nodes, strict=True)}
+    drawn = {i for tie in drawing.ties for i in tie.edges}
+    when: dict[float, set[int]] = {}
+    for i in drawn:
+        when.setdefault(along[graph.edges[i].target], set()).add(i)
+    order = [when[x] for x in sorted(when)]
+    stages, forward, backward = [(set(), set(), set(), False)], set(), set()
+    for edges in order:
+        forward = forward | edges
+        stages.append((forward, set(), edges, False))
+    flowing = ways_back(graph)
+    for edges in reversed(order):
+        edges = edges & flowing
+        if edges:
+            backward = backward | edges
+            stages.append((forward, backward, edges, False))
+    return [*stages, (forward, backward, set(), True)] if steps or any(b.caption for b in drawing.boxes) else stages
+
+
+def _frame(drawing: Drawing, forward: set[int], backward: set[int], now: set[int], captions: bool) -> Image.Image:
+    ax, scale = _axes(drawing, None)
+    _paint(drawing, ax, scale, forward=forward, backward=backward, now=now, captions=captions)
+    figure: Any = ax.figure
+    figure.set_dpi(100)
+    figure.canvas.draw()
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    plt.close(figure)
+    return picture
