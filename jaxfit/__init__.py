@@ -1,6 +1,6 @@
 """jaxfit: gradient descent as a value. One fit, a million fits side by side, and the picture that explains them."""
 
-from jaxfit import datasets, losses, models, optimizers
+from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.grids import Grid, best, lane
 from jaxfit.markers import Axis, Call
@@ -10,8 +10,8 @@ from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
-    "sweep",
+    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged",
+    "schedules", "searches", "step", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -50,7 +50,8 @@ def inspect_loss(problem: Problem) -> bool:
     captured = _captured(jaxpr, "the loss")
     if not captured:
         _check_pure(call, arguments, jaxpr)
-        _warn_unmoved(call, arguments)
+        if getattr(problem.optimizer.call.function, "differentiates", True):
+            _warn_unmoved(call, arguments)
     if problem.validation is not None:
         _check_signature(loss, problem.validation, "validation")
         _, result = _traced(call, (params, problem.validation, key, numbers), "validation")
