@@ -1,6 +1,6 @@
 """jaxfit: gradient descent as a value. One fit, a million fits side by side, and the picture that explains them."""
 
-from jaxfit import datasets, losses, models, optimizers
+from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
@@ -12,7 +12,7 @@ from jaxfit.sweeps import sweep
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Graph", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
     "backprop", "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged",
-    "step", "sweep",
+    "schedules", "searches", "step", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -62,6 +62,7 @@ def pose(
     check_swept_numbers(loss)
     optimizer = _each(as_optimizer, optimizer)
     _each(lambda one: check_rate(one, precision), optimizer)
+    _each(lambda one: check_gradient_known(one, stop, record), optimizer)
     problem = Problem(
         loss=_each(as_loss, loss),
         params=as_params(params, precision=precision),
@@ -403,6 +404,18 @@ def check_rate(optimizer: Optimizer, precision: str) -> None:
         )
 
 
+def check_gradient_known(optimizer: Optimizer, stop: Stop, record: Record) -> None:
+    """Refuses to watch or record the gradient of a method that finds none."""
+    if getattr(optimizer.call.function, "finds_gradient", True):
+        return
+    asked = [f"record: {name}" for name in ("gradient", "gradient_norm") if name in record.what]
+    asked += ["Stop: gradient_norm_below"] if stop.gradient_norm_below is not None else []
+    if asked:
+        raise ValueError(
+            f"{asked[0]} is asked for, but {optimizer.name} finds no gradient; watch or record the loss or the params"
+        )
+
+
 def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
     """Refuses a rule that cannot work, and warns of one that cannot be met in the precision."""
     if not isinstance(stop, Stop):
@@ -465,7 +478,7 @@ def check_batches(problem: Problem) -> None:
 def check_schedule(optimizer: Optimizer, steps: int) -> None:
     """Refuses a schedule that does not give one finite number, zero or more, at the first step and at the last."""
     rate = optimizer.hyperparameters.get("learning_rate")
-    schedule: Any = rate.build() if isinstance(rate, Optimizer) else rate
+    schedule: Any = rate.build() if isinstance(rate, Optimizer) else rate() if isinstance(rate, Call) else rate
     if not callable(schedule):
         return
     for t in (0, steps - 1):

@@ -388,6 +388,26 @@ def is_array(x: Any) -> bool:
     return isinstance(x, (np.ndarray, np.generic, jax.Array)) and x.dtype != np.object_
 
 
+def as_number(name: str, value: Any, rule: str = "a positive, finite number", holds: Callable = lambda x: x > 0) -> Any:
+    """One number as a float, so that it is a leaf, and an axis of numbers as one of floats; tracers pass.
+
+    Raises:
+      TypeError, ValueError: If it is neither, or a number is not finite or breaks the rule; the message begins `name`.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    swept = isinstance(value, Axis)
+    values = value.values if swept else value
+    array = np.asarray(values if is_array(values) or np.isscalar(values) else None)
+    if array.dtype.kind not in "iuf" or array.ndim != swept:
+        raise TypeError(f"{name} is {reprlib.repr(value)} ({type(values).__name__}), but it must be {rule}")
+    bad = np.flatnonzero(~(np.isfinite(array) & holds(array)))
+    if bad.size:
+        where = f" (value {bad[0]} of axis {value.name!r})" if swept else ""
+        raise ValueError(f"{name} is {np.ravel(array)[bad[0]]}{where}, but it must be {rule}")
+    return Axis(value.name, array.astype(float), value.labels) if swept else float(array)
+
+
 def _is_number(x: Any) -> bool:
     return isinstance(x, (bool, int, float, np.number, np.bool_)) or (
         is_array(x) and np.shape(x) == () and not is_key(x)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_key, as_numbers
@@ -29,6 +30,30 @@ class Line:
     def init(self, key: int | Array) -> dict[str, Array]:
         """w from N(0, 1), b zero."""
         return {"w": jax.random.normal(as_key(key)), "b": jnp.zeros(())}
+
+    @staticmethod
+    def least_squares(x: Any, y: Any) -> dict[str, float]:
+        """The params of least mean squared error: w = sum (x - mean x)(y - mean y) / sum (x - mean x)**2, and b.
+
+        b = mean y - w * mean x. In float64, whatever the arrays are; x and y are (n,).
+
+        Raises:
+          ValueError: If the shapes are others, a number is not finite, or x is the same at every point: a line through
+            one x has any slope.
+        """
+        x, y = (np.asarray(as_numbers(name, value), float) for name, value in (("x", x), ("y", y)))
+        if x.ndim != 1 or x.shape != y.shape:
+            raise ValueError(f"x has shape {x.shape} and y {y.shape}; a line takes two arrays (n,) of one length")
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError("x or y holds NaN or infinity; drop those points")
+        if not np.ptp(x) if x.size else True:
+            raise ValueError(
+                f"x is {f'{x[0]:g} at every point' if x.size else 'empty'}, so that the slope is not determined; a "
+                f"line takes at least two different x"
+            )
+        apart = (x - x.mean()) / np.ptp(x)  # squares of these neither overflow nor underflow
+        w = float(np.sum(apart * (y - y.mean())) / np.sum(apart**2) / np.ptp(x))
+        return {"w": w, "b": float(y.mean() - w * x.mean())}
 
     def __repr__(self) -> str:
         return "line"

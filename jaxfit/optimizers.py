@@ -64,8 +64,8 @@ def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
       factory: Any function that returns an `optax.GradientTransformation`; it runs inside the traced function, so a
         function of your own may build a schedule from its arguments.
       **hyperparameters: By keyword. A float is a leaf: it may be an `Axis`, and a new value never recompiles. A
-        schedule is passed as a function (static) or as `optimizer(optax.cosine_decay_schedule, init_value=...)`, whose
-        floats are then leaves too.
+        schedule is one of `jf.schedules` or `optimizer(optax.cosine_decay_schedule, init_value=...)`, whose floats are
+        leaves too, or a function of the step (static).
 
     Raises:
       TypeError: If the factory does not take a hyperparameter, lacks one, or a learning rate is not a number.
@@ -103,6 +103,8 @@ def as_optimizer(value: Any) -> Optimizer:
             f"optimizer is the text {value!r}, but it must be a value such as jf.optimizers.adam(0.1)"
             f"{did_you_mean(value, NAMES)} There are: {', '.join(NAMES)}"
         )
+    if isinstance(value, Call):
+        raise TypeError(f"optimizer is {_show(value)}, but a schedule is a learning rate: write jf.optimizers.sgd(...)")
     name = getattr(value, "__name__", reprlib.repr(value))
     hint = f"; call it: jf.optimizers.{name}(0.1)" if name in NAMES else f"; write jf.optimizer({name}, ...)"
     raise TypeError(
@@ -173,8 +175,13 @@ def check_hyperparameter(name: str, key: str, value: Any) -> None:
 
 
 def _show(value: Any) -> str:
+    if is_key(value):
+        return "a key"
     if is_array(value) and np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
         return f"{float(value):.6g}"
+    if isinstance(value, Call):
+        name = getattr(value.function, "__name__", repr(value.function)).removeprefix("_")
+        return f"{name}({', '.join(f'{k}={_show(v)}' for k, v in value.given.items())})"
     return getattr(value, "__name__", None) or repr(value)
 
 

@@ -42,7 +42,8 @@ def inspect_loss(problem: Problem) -> bool:
     key = problem.key if takes_key(loss) else None
     call, arguments, _, captured = inspect_value(loss, params, data, key)
     if not captured:
-        _warn_unmoved(call, arguments)
+        if getattr(problem.optimizer.call.function, "differentiates", True):
+            _warn_unmoved(call, arguments)
     numbers = arguments[-1]
     if problem.validation is not None:
         _check_signature(loss, problem.validation, "validation")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfit import models
+from jaxfit import datasets, models
 
 X = np.linspace(-2, 2, 9)
 
@@ -222,3 +222,28 @@ def test_parameters_bound_by_keyword_are_constants_and_the_rest_still_params():
     np.testing.assert_allclose(model({"rate": 0.0}, X), np.full(9, 5.5))
     halved = models.from_function(functools.partial(lambda x, a, b: a * x - b, a=0.5))
     np.testing.assert_allclose(halved({"b": 1.0}, X), 0.5 * X - 1)
+
+
+def test_the_line_of_least_squares_is_where_both_slopes_of_the_loss_vanish():
+    age, pressure = datasets.blood_pressure()
+    line = models.line.least_squares(age, pressure)
+    np.testing.assert_allclose([line["w"], line["b"]], np.polyfit(age, pressure, 1), rtol=1e-12)
+    residuals = line["w"] * age + line["b"] - pressure
+    assert abs(residuals.sum()) < 1e-9 and abs((residuals * age).sum()) < 1e-7
+    large = models.line.least_squares(1e200 * age, pressure)
+    assert large["w"] == pytest.approx(line["w"] / 1e200)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        ([3.0, 3.0], [1.0, 2.0], "x is 3 at every point, .* two different x"),
+        ([3.0], [1.0], "x is 3 at every point"),
+        ([], [], "x is empty"),
+        ([1.0, 2.0], [1.0], r"x has shape \(2,\) and y \(1,\)"),
+        ([1.0, np.nan], [1.0, 2.0], "NaN"),
+    ],
+)
+def test_a_line_that_is_not_determined_is_refused(x, y, words):
+    with pytest.raises(ValueError, match=words):
+        models.line.least_squares(x, y)

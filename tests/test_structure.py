@@ -5,9 +5,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
-    "keywords", "shuffles", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing",
-    "steps", "graphs", "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots",
-    "experiments",
+    "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "optimizers", "problems", "checks",
+    "tracing", "steps", "graphs", "pools", "programs", "progress", "outcomes", "fits", "searches", "grids", "workers",
+    "sweeps", "plots", "experiments",
 ]  # fmt: skip
 
 

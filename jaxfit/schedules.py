@@ -1,0 +1,169 @@
+"""Learning rates that change with the step t, by name: `jf.optimizers.sgd(jf.schedules.exponential(0.1, 0.99))`.
+
+A schedule is a value whose numbers are leaves: each may be an `Axis`, and a new one never recompiles. Any function of
+the step is a schedule too, those of Optax for instance; its numbers are then parts of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxfit.keywords import did_you_mean, near_keywords
+from jaxfit.markers import Call, as_number
+
+Schedule = Callable[[Any], Any]  # of the step, counted from 0
+
+
+@near_keywords
+def constant(rate: Any) -> Call:
+    """rate(t) = rate."""
+    return Call(_constant, rate=as_number("constant: rate", rate))
+
+
+@near_keywords
+def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
+    """rate(t) = rate * factor**(t / every).
+
+    Args:
+      rate: At step 0.
+      factor: By which it is multiplied in `every` steps; above 1 it grows, as for a search for the largest rate.
+      every: Steps; a fraction will do.
+
+    Raises:
+      TypeError, ValueError: As any schedule, for what is not one positive and finite number, or an axis of them.
+    """
+    return Call(
+        _exponential,
+        rate=as_number("exponential: rate", rate),
+        factor=as_number("exponential: factor", factor),
+        every=as_number("exponential: every", every),
+    )
+
+
+@near_keywords
+def stepwise(rate: Any, factor: Any, every: Any) -> Call:
+    """rate(t) = rate * factor**floor(t / every): a stair, `every` steps long."""
+    return Call(
+        _stepwise,
+        rate=as_number("stepwise: rate", rate),
+        factor=as_number("stepwise: factor", factor),
+        every=as_number("stepwise: every", every),
+    )
+
+
+@near_keywords
+def inverse_time(rate: Any, half: Any) -> Call:
+    """rate(t) = rate / (1 + t / half): half the rate after `half` steps, in the long run rate * half / t.
+
+    The sum of the rates grows without end and that of their squares does not, which is what lets gradient descent with
+    noise converge: Robbins and Monro (1951), doi:10.1214/aoms/1177729586.
+    """
+    return Call(
+        _inverse_time,
+        rate=as_number("inverse_time: rate", rate),
+        half=as_number("inverse_time: half", half),
+    )
+
+
+@near_keywords
+def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> Call:
+    """rate(t) = final + (rate - final) * (1 - t / steps)**power, and `final` after `steps`; power 1 is a straight line.
+
+    Args:
+      rate: At step 0.
+      steps: Until it has come down.
+      power: Positive; the larger, the earlier it falls.
+      final: Zero or more.
+
+    Raises:
+      TypeError, ValueError: As any schedule, for what is not such a number, or an axis of them.
+    """
+    return Call(
+        _polynomial,
+        rate=as_number("polynomial: rate", rate),
+        steps=as_number("polynomial: steps", steps),
+        power=as_number("polynomial: power", power),
+        final=as_number("polynomial: final", final, "a finite number, zero or more", lambda x: x >= 0),
+    )
+
+
+@near_keywords
+def cosine(rate: Any, steps: Any, *, final: Any = 0.0) -> Call:
+    """rate(t) = final + (rate - final) * (1 + cos(pi * t / steps)) / 2, and `final` after `steps`.
+
+    Source: Loshchilov and Hutter, SGDR (2017), arXiv:1608.03983, without restarts.
+    """
+    return Call(
+        _cosine,
+        rate=as_number("cosine: rate", rate),
+        steps=as_number("cosine: steps", steps),
+        final=as_number("cosine: final", final, "a finite number, zero or more", lambda x: x >= 0),
+    )
+
+
+@near_keywords
+def warmup_cosine(rate: Any, warmup: Any, steps: Any, *, final: Any = 0.0) -> Call:
+    """rate(t) = rate * t / warmup at first, then a cosine from `rate` at step `warmup` to `final` at step `steps`.
+
+    Raises:
+      TypeError, ValueError: As any schedule; also if the warm-up is as long as the whole.
+    """
+    warmup = as_number("warmup_cosine: warmup", warmup)
+    steps = as_number("warmup_cosine: steps", steps)
+    if isinstance(warmup, float) and isinstance(steps, float) and warmup >= steps:
+        raise ValueError(
+            f"warmup_cosine: warmup is {warmup:g} of {steps:g} steps, but something must be left to come down in; "
+            f"warm up for fewer"
+        )
+    return Call(
+        _warmup_cosine,
+        rate=as_number("warmup_cosine: rate", rate),
+        warmup=warmup,
+        steps=steps,
+        final=as_number("warmup_cosine: final", final, "a finite number, zero or more", lambda x: x >= 0),
+    )
+
+
+# The functions of the step, built where their numbers are traced
+
+
+def _constant(rate: Any) -> Schedule:
+    return lambda t: jnp.asarray(rate)
+
+
+def _exponential(rate: Any, factor: Any, every: Any) -> Schedule:
+    return lambda t: rate * factor ** (t / every)
+
+
+def _stepwise(rate: Any, factor: Any, every: Any) -> Schedule:
+    return lambda t: rate * factor ** jnp.floor(t / every)
+
+
+def _inverse_time(rate: Any, half: Any) -> Schedule:
+    return lambda t: rate / (1 + t / half)
+
+
+def _polynomial(rate: Any, steps: Any, power: Any, final: Any) -> Schedule:
+    return lambda t: final + (rate - final) * (1 - jnp.minimum(t / steps, 1)) ** power
+
+
+def _cosine(rate: Any, steps: Any, final: Any) -> Schedule:
+    return lambda t: final + (rate - final) * (1 + jnp.cos(jnp.pi * jnp.minimum(t / steps, 1))) / 2
+
+
+def _warmup_cosine(rate: Any, warmup: Any, steps: Any, final: Any) -> Schedule:
+    falling = _cosine(rate, steps - warmup, final)
+    return lambda t: jnp.where(t < warmup, rate * t / warmup, falling(jnp.maximum(t - warmup, 0)))
+
+
+NAMES = ("constant", "exponential", "stepwise", "inverse_time", "polynomial", "cosine", "warmup_cosine")
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(
+        f"jaxfit.schedules has no {name!r}{did_you_mean(name, NAMES)} There are: {', '.join(NAMES)}; any function of "
+        f"the step is a schedule too"
+    )

@@ -1,0 +1,241 @@
+"""Methods that only evaluate the loss: guessing, turning one knob after another, and differences for a gradient.
+
+They are values for `optimizer=`, in `fit` and `sweep` alike, and need no loss that can be differentiated. What they
+cost beside a gradient is a matter of counting: `evaluations` of the loss in a step, which for all but guessing grows
+with the number of params, against `gradient_cost`, which does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from jaxfit.checks import as_data, as_params, check_data
+from jaxfit.fits import step
+from jaxfit.keywords import near_keywords
+from jaxfit.markers import as_number
+from jaxfit.optimizers import Optimizer, optimizer
+from jaxfit.problems import convert_all
+from jaxfit.steps import Proposal
+
+PyTree = Any
+
+
+@near_keywords
+def random_search(scale: Any, key: Any = 0) -> Optimizer:
+    """Guess and test: params + scale * N(0, 1) in every param at once, kept only if the loss there is lower.
+
+    A step evaluates the loss 2 times: where it stands (with mini-batches that is another loss in every step) and where
+    it might go.
+
+    Args:
+      scale: Standard deviation of the guesses, in the units of the params; a number or an `Axis` of them.
+      key: A PRNG key or a seed for the guesses, or an `Axis` of them.
+
+    Raises:
+      TypeError, ValueError: If `scale` is not one positive, finite number, or `key` is no key.
+    """
+    return optimizer(RandomSearch, scale=as_number("random_search: scale", scale), key=key)
+
+
+@near_keywords
+def coordinate_probing(width: Any, *, finer: Any = 0.5, finest: Any = 0.0) -> Optimizer:
+    """One param after another is tried at +width and -width, and stays at the best of the three values.
+
+    When no param of all can be moved for the better, width is multiplied by `finer`. A step tries every param once,
+    in the order of the tree's leaves, and evaluates the loss 2 n + 1 times for n params.
+
+    Args:
+      width: The first probe, in the units of the params.
+      finer: What a round without success multiplies the width by, between 0 and 1.
+      finest: CONVERGED where the width is below; 0 never is.
+
+    Raises:
+      TypeError, ValueError: If one of them is not such a number, or an `Axis` of them.
+    """
+    return optimizer(
+        CoordinateProbing,
+        width=as_number("coordinate_probing: width", width),
+        finer=as_number("coordinate_probing: finer", finer, "a number between 0 and 1", lambda x: (x > 0) & (x < 1)),
+        finest=as_number("coordinate_probing: finest", finest, "a finite number, zero or more", lambda x: x >= 0),
+    )
+
+
+@near_keywords
+def finite_differences(learning_rate: Any, delta: Any, *, central: bool = True, in_turn: bool = False) -> Optimizer:
+    """params - learning_rate * d, where d_i = (loss(params + delta e_i) - loss(params - delta e_i)) / (2 delta).
+
+    Central differences are exact for a quadratic loss; otherwise they err by third derivative * delta**2 / 6, and by
+    rounding of the loss / delta. A step evaluates the loss 2 n + 1 times for n params; with forward differences, which
+    err by second derivative * delta / 2, n + 1 times, if all params are moved at once.
+
+    Args:
+      learning_rate: A number.
+      delta: How far to look, in the units of the params. Where a param is so large that adding delta does not change
+        it, d is not finite, and the run ends as NOT_FINITE.
+      central: False for (loss(params + delta e_i) - loss(params)) / delta.
+      in_turn: True moves every param before the next is probed, in the order of the tree's leaves.
+
+    Raises:
+      TypeError, ValueError: If one of them is not such a number, or an `Axis` of them.
+    """
+    for name, value in (("central", central), ("in_turn", in_turn)):
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"finite_differences: {name} is {value!r}, but it must be True or False")
+    return optimizer(
+        FiniteDifferences,
+        learning_rate=learning_rate,
+        delta=as_number("finite_differences: delta", delta),
+        central=bool(central),
+        in_turn=bool(in_turn),
+    )
+
+
+@near_keywords
+def differences(
+    loss: Callable, params: PyTree, data: tuple = (), *, delta: Any, central: bool = True, precision: str = "float32"
+) -> PyTree:
+    """The gradient of the loss by differences, like params: (loss(p + delta e) - loss(p - delta e)) / (2 delta).
+
+    Args:
+      loss, params, data, precision: As for `fit`.
+      delta, central: As for `finite_differences`.
+    """
+    method = finite_differences(1.0, delta, central=central)
+    return step(loss, params, data, optimizer=method, precision=precision).grads
+
+
+def evaluations(optimizer: Optimizer, params: PyTree) -> int:
+    """How often a step of one of these methods evaluates the loss, for params of this size.
+
+    Raises:
+      TypeError: If the optimizer is another one, which takes gradients.
+    """
+    method = optimizer.call.function if isinstance(optimizer, Optimizer) else None
+    if method not in (RandomSearch, CoordinateProbing, FiniteDifferences):
+        raise TypeError(
+            f"optimizer is {optimizer!r}, but evaluations counts those of a method that only evaluates the loss, such "
+            f"as jf.searches.random_search(0.1); for a gradient see jf.searches.gradient_cost"
+        )
+    n = sum(int(np.prod(np.shape(leaf), dtype=int)) for leaf in jax.tree.leaves(as_params(params)))
+    if method is RandomSearch:
+        return 2
+    given = optimizer.hyperparameters
+    one_sided = method is FiniteDifferences and not (given["central"] or given["in_turn"])
+    return n + 1 if one_sided else 2 * n + 1
+
+
+@near_keywords
+def gradient_cost(loss: Callable, params: PyTree, data: tuple = ()) -> float:
+    """Arithmetic of the loss with its gradient, in units of that of the loss alone: 2 to 4, for any number of params.
+
+    Counted by XLA in the program as it is written, before it is compiled: no clock is involved.
+
+    Source: Baur and Strassen (1983), doi:10.1016/0304-3975(83)90110-X, who prove a bound that does not depend on the
+    number of params.
+    """
+    data = as_data(data)
+    check_data(data, loss, rows=False)
+    arguments = convert_all((as_params(params), data), "float32")
+
+    def arithmetic(function):
+        found = jax.jit(function).lower(arguments[0], *arguments[1]).cost_analysis()
+        return (found or {}).get("flops", 0.0)
+
+    alone, both = arithmetic(loss), arithmetic(jax.value_and_grad(loss))
+    if not alone > 0:
+        raise ValueError("gradient_cost: no arithmetic was counted in the loss, so there is nothing to compare with")
+    return float(both / alone)
+
+
+# The methods
+
+
+class RandomSearch(NamedTuple):
+    """The memory is the number of guesses made."""
+
+    scale: Array
+    key: Array
+
+    differentiates, finds_gradient = False, False
+
+    def init(self, objective: Callable, params: PyTree) -> Array:
+        return jnp.int32(0)
+
+    def step(self, objective: Callable, params: PyTree, memory: Array) -> Proposal:
+        here, back = ravel_pytree(params)
+        there = here + self.scale * jax.random.normal(jax.random.fold_in(self.key, memory), here.shape, here.dtype)
+        loss = objective(params)
+        better = objective(back(there)) < loss
+        return Proposal(loss, None, back(jnp.where(better, there, here)), memory + 1)
+
+
+class CoordinateProbing(NamedTuple):
+    """The memory is the width of the probes."""
+
+    width: Array
+    finer: Array
+    finest: Array
+
+    differentiates, finds_gradient, judges = False, False, True
+
+    def init(self, objective: Callable, params: PyTree) -> Array:
+        return jnp.asarray(self.width, ravel_pytree(params)[0].dtype)
+
+    def step(self, objective: Callable, params: PyTree, memory: Array) -> Proposal:
+        start, back = ravel_pytree(params)
+        loss = objective(params)
+
+        def turn(i, carry):
+            here, least = carry
+            for signed in (memory, -memory):
+                there = carry[0].at[i].add(signed)
+                found = objective(back(there))
+                better = found < least
+                here, least = jnp.where(better, there, here), jnp.where(better, found, least)
+            return here, least
+
+        there, least = jax.lax.fori_loop(0, start.size, turn, (start, loss))
+        width = jnp.where(least < loss, memory, memory * self.finer)
+        return Proposal(loss, None, back(there), width, memory < self.finest)
+
+
+class FiniteDifferences(NamedTuple):
+    """No memory; what it finds by differences counts as the gradient."""
+
+    learning_rate: Array
+    delta: Array
+    central: bool
+    in_turn: bool
+
+    differentiates = False
+
+    def init(self, objective: Callable, params: PyTree) -> tuple:
+        return ()
+
+    def step(self, objective: Callable, params: PyTree, memory: tuple) -> Proposal:
+        start, back = ravel_pytree(params)
+        loss = objective(params)
+
+        def turn(i, carry):
+            here, slopes = carry
+            right = here.at[i].add(self.delta)
+            if self.central:
+                left = here.at[i].add(-self.delta)
+                fall = objective(back(right)) - objective(back(left))
+            else:
+                left = here
+                known = objective(back(here)) if self.in_turn else loss
+                fall = objective(back(right)) - known
+            slopes = slopes.at[i].set(fall / (right[i] - left[i]))  # what was really added, after rounding
+            return here.at[i].add(-self.learning_rate * slopes[i]) if self.in_turn else here, slopes
+
+        here, slopes = jax.lax.fori_loop(0, start.size, turn, (start, jnp.zeros_like(start)))
+        there = here if self.in_turn else start - self.learning_rate * slopes
+        return Proposal(loss, back(slopes), back(there), memory)
