@@ -3,6 +3,7 @@
 from jaxfit import datasets, losses, models, optimizers
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.grids import Grid, best, lane
+from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.optimizers import optimizer
 from jaxfit.problems import Batches, Record, Status, Stop
@@ -11,7 +12,7 @@ from jaxfit.sweeps import sweep
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
     "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
-    "sweep",
+    "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -25,8 +25,12 @@ from jaxfit.markers import is_array, is_key
 from jaxfit.problems import Problem, name_of
 
 
-def inspect_loss(problem: Problem) -> bool:
+def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
     """Traces the loss of one lane, and refuses one that cannot be trained; warns of leaves that cannot move.
+
+    Args:
+      problem: Of one lane.
+      trained: Whether it will be; a loss that is only evaluated needs no gradient.
 
     Returns:
       Whether the loss captured a tracer of a trace that is still going on.
@@ -50,7 +54,8 @@ def inspect_loss(problem: Problem) -> bool:
     captured = _captured(jaxpr, "the loss")
     if not captured:
         _check_pure(call, arguments, jaxpr)
-        _warn_unmoved(call, arguments)
+        if trained:
+            _warn_unmoved(call, arguments)
     if problem.validation is not None:
         _check_signature(loss, problem.validation, "validation")
         _, result = _traced(call, (params, problem.validation, key, numbers), "validation")

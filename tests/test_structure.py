@@ -6,7 +6,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing", "steps",
-    "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots", "experiments",
+    "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "landscapes", "plots",
+    "experiments",
 ]  # fmt: skip
 
 
