@@ -14,11 +14,12 @@ import numpy as np
 
 from jaxfit import optimizers
 from jaxfit.checks import pose
+from jaxfit.fits import Fit
 from jaxfit.grids import coordinates
 from jaxfit.keywords import near_keywords
-from jaxfit.markers import Dimension, Place, choose, lanes, read
+from jaxfit.markers import Axis, Dimension, Place, choose, lanes, read
 from jaxfit.pools import lane_problem, largest
-from jaxfit.problems import Problem, Record, Stop, convert, precision_context
+from jaxfit.problems import Problem, Record, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss
 from jaxfit.sweeps import choices_of
@@ -202,3 +203,52 @@ def _compiled(
 
     lowered = jax.jit(run).lower(spec(shapes), jax.tree.unflatten(tree, spec(columns)), *spec([((), np.int32)]))
     return lowered.compile(compiler_options(device.platform))
+
+
+class Trail(NamedTuple):
+    """Where a descent went, over the surface of the loss of all its data."""
+
+    step: np.ndarray  # (k,); whole numbers are the records
+    params: PyTree  # (k, ...)
+    loss: np.ndarray  # (k,)
+
+
+def trail(fit: Fit, *, between: int = 0) -> Trail:
+    """The recorded params of a fit, and the loss there: of all the data, also where it was trained in batches.
+
+    Args:
+      fit: With its params recorded: `record=jf.Record(what=("loss", "params"))`.
+      between: Points to add between two records, on the straight way from one to the next.
+
+    Raises:
+      TypeError: If it is no fit.
+      ValueError: If its params were not recorded, or it no longer knows its problem.
+    """
+    if not isinstance(fit, Fit):
+        raise TypeError(
+            f"trail takes a fit, but got a {type(fit).__name__}; a grid's are reached by jf.lane(grid, ...)"
+        )
+    if fit.history is None or "params" not in fit.history:
+        raise ValueError(
+            "the fit did not record its params, so where it went is not known; run it with "
+            "record=jf.Record(what=('loss', 'params'))"
+        )
+    if fit.problem is None:
+        raise ValueError(
+            "the fit no longer knows its loss and data, which a jit or another transformation of pytrees drops; use it "
+            "as jf.fit returned it"
+        )
+    between = whole("between", between, least=0)
+    steps = np.asarray(fit.history.step, float)
+    dense = np.interp(np.arange((len(steps) - 1) * (between + 1) + 1) / (between + 1), np.arange(len(steps)), steps)
+
+    def along(values):
+        flat = np.asarray(values, float).reshape(len(steps), -1)
+        rows = np.stack([np.interp(dense, steps, column) for column in flat.T], axis=1)
+        return rows.reshape(len(dense), *np.shape(values)[1:])
+
+    params = jax.tree.map(along, fit.history.params)
+    problem = fit.problem
+    axes = jax.tree.map(lambda values: Axis("point", values), params)
+    found = surface(problem.loss, axes, problem.data, key=problem.key, precision=fit.precision or "float32")
+    return Trail(dense, params, found.values)
