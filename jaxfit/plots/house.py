@@ -53,7 +53,8 @@ def png(figure: Figure) -> bytes:
         figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
     plt.close(figure)
     if buffer.tell() > LARGEST // 2:
-        image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        image = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        image.putpalette([255 if entry > 252 else entry for entry in image.getpalette() or []])  # white stays white
         buffer = io.BytesIO()
         image.save(buffer, format="png", optimize=True)
     return _small(buffer.getvalue())
