@@ -242,3 +242,12 @@ def test_a_loss_without_a_model_is_shown_against_the_updates(runs):
     half = shown[0][0].shape[1] // 2
     places = [np.mean(red(picture)[1][red(picture)[1] > half]) for picture, _ in shown]
     assert np.all(np.diff(places) > 0)
+
+
+def test_an_arrow_leads_from_point_to_point_where_they_are_seen(runs):
+    ax = plots.surface_3d(surface(), points={"here": (1.0, 2.0, 9.0)})
+    plots.arrow_3d((1.0, 2.0, 9.0), (0.0, 0.0, 0.0), ax=ax)
+    ax.figure.draw_without_rendering()
+    arrow = next(text for text in ax.texts if not text.get_text())
+    dot = next(line for line in ax.lines if line.get_zorder() == 12)
+    np.testing.assert_allclose(ax.transData.transform(arrow.xyann), dot.get_transform().transform(dot.get_xydata())[0])

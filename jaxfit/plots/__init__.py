@@ -25,10 +25,11 @@ from jaxfit.plots.house import (
 )  # fmt: skip
 from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
 from jaxfit.plots.maps import convergence_map, steps_bar
-from jaxfit.plots.surfaces import contour, surface_3d
+from jaxfit.plots.surfaces import arrow_3d, contour, surface_3d
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
-    "Room", "contour", "convergence_map", "descent_1d", "descent_animation", "few_ticks", "gif", "house", "line_fit",
-    "loss_history", "number", "panels", "png", "round_ticks", "steps_bar", "style", "surface_3d", "without_display",
+    "Room", "arrow_3d", "contour", "convergence_map", "descent_1d", "descent_animation", "few_ticks", "gif", "house",
+    "line_fit", "loss_history", "number", "panels", "png", "round_ticks", "steps_bar", "style", "surface_3d",
+    "without_display",
 ]  # fmt: skip

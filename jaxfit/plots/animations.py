@@ -11,7 +11,6 @@ from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -20,16 +19,13 @@ from jaxfit.landscapes import surface as evaluate
 from jaxfit.landscapes import trail
 from jaxfit.markers import Axis
 from jaxfit.plots.curves import loss_history
-from jaxfit.plots.house import DARK, RED, gif, style
+from jaxfit.plots.house import DARK, RED, few_colors, gif, style
 from jaxfit.plots.labels import number
 from jaxfit.plots.surfaces import from_above
 
 CELLS = 120  # of the surface, each way
 PAUSE = 2000  # milliseconds on the last frame
-SHADES = 63  # colors; one more is the transparent one
-INKS = np.round(  # of them, those of what moves and of its edges: too few pixels to earn a color by number
-    255 * np.concatenate([np.linspace(to_rgb(ink), (1, 1, 1), 6, endpoint=False) for ink in (RED, DARK)])
-).astype(int)
+SHADES = 95  # colors; one more is the transparent one
 
 
 def descent_animation(
@@ -150,16 +146,13 @@ def _encoded(images: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
     both = Image.new("RGB", (width, 2 * height))
     both.paste(images[0], (0, 0))
     both.paste(images[-1], (0, height))
-    few: Any = both.quantize(SHADES - len(INKS), method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    colors = [*few.getpalette()[: 3 * (SHADES - len(INKS))], *INKS.ravel().tolist()]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colors + colors[:3] * (256 - SHADES))
-    frames = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
+    small = [few_colors(image, both, most=SHADES) for image in images]
+    frames = [np.asarray(image) for image in small]
     pieces = [frames[0], *(np.where(b == a, SHADES, b) for a, b in itertools.pairwise(frames))]
     written = []
     for piece in pieces:
         written.append(Image.fromarray(piece.astype(np.uint8), "P"))
-        written[-1].putpalette([*colors, 0, 0, 0])
+        written[-1].putpalette((small[0].getpalette() or [])[: 3 * SHADES] + [0, 0, 0])
     buffer = io.BytesIO()
     options = {"save_all": True, "append_images": written[1:], "loop": 0, "optimize": False, "disposal": 1}
     written[0].save(buffer, "GIF", duration=list(durations), transparency=SHADES, **options)

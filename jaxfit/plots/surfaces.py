@@ -137,6 +137,14 @@ def surface_3d(
         return ax
 
 
+def arrow_3d(start: Any, end: Any, *, color: str = DARK, ax: Any) -> Any:
+    """An arrow from one point (x, y, z) to another, in front of all else; draw it when the view and limits are set."""
+    x, y = _projected(ax, np.transpose([start, end]))
+    look = {"arrowstyle": "-|>", "color": color, "lw": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
+    ax.annotate("", (x[1], y[1]), (x[0], y[0]), arrowprops=look, zorder=15)
+    return ax
+
+
 def _grid(surface: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     dims = getattr(surface, "dims", ())
     if len(dims) != 2:
