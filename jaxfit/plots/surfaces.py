@@ -1,5 +1,6 @@
 """Loss surfaces of two params, and the descents on them: from above and in perspective."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ def contour(
     *,
     levels: int | Sequence[float] = 8,
     filled: bool = True,
+    colors: Sequence[str] = COLORS,
     ax: Axes,
 ) -> Axes:
     """A loss surface from above: few contours with their loss on them, descents over it as dots.
@@ -40,12 +42,13 @@ def contour(
       points: {label: (x, y)} of single points to name.
       levels: Of the contours; or how many, spaced as a parabola's at equal distances.
       filled: Whether to color the heights.
+      colors: Of the paths.
       ax: The axes to draw on; new ones if None.
 
     Raises:
       ValueError: If the surface has not two dimensions, or a path's params other names.
     """
-    return from_above(surface, paths or {}, points or {}, levels=levels, filled=filled, ax=ax)
+    return from_above(surface, paths or {}, points or {}, levels=levels, filled=filled, colors=colors, ax=ax)
 
 
 def from_above(
@@ -55,6 +58,7 @@ def from_above(
     *,
     levels: int | Sequence[float],
     filled: bool = True,
+    colors: Sequence[str] = COLORS,
     clear: Sequence[tuple[Any, Any]] = (),
     ax: Axes,
 ) -> Axes:
@@ -66,7 +70,7 @@ def from_above(
     lines = ax.contour(x, y, heights.T, levels=levels, colors="#6f6f6f", linewidths=0.7, zorder=1)
     ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xlabel=surface.dims[0], ylabel=surface.dims[1])
     drawn = {}
-    for color, (label, path) in zip(COLORS * 9, paths.items(), strict=False):
+    for color, (label, path) in zip(itertools.cycle(colors), paths.items(), strict=False):
         drawn[label] = color, _line(ax, *_path(label, path, surface.dims)[:2], color=color)
     room = Room(ax)
     blocked = {label: (color, room.block(*line, width=9)) for label, (color, line) in drawn.items()}
@@ -122,7 +126,7 @@ def surface_3d(
         ax.view_init(*view)
         _quiet(ax, shown.min())
         drawn = {}
-        for color, (label, path) in zip(COLORS * 9, (paths or {}).items(), strict=False):
+        for color, (label, path) in zip(itertools.cycle(COLORS), (paths or {}).items(), strict=False):
             line, dots = _path_3d(label, path, surface.dims)
             ax.plot(line[0], line[1], np.full_like(line[0], floor), color=color, lw=1.0, alpha=0.6, zorder=0.5)
             ax.plot(*line, color=color, lw=1.7, zorder=10)
@@ -242,6 +246,7 @@ def _quiet(ax: Any, least: float) -> None:
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((1, 1, 1, 0))
         axis.line.set_color("#999999")
+    ax.patch.set_visible(False)
     ax.grid(False)
     ax.locator_params(nbins=5)
     ax.set_box_aspect((1, 1, 0.62))
