@@ -27,7 +27,7 @@ class Config:
 
 
 QUICK = {}
-BREAK = {"rate": 0.2}
+BREAK = {"rate": 0.09}
 ROWS = {
     "GD-F.concept": "", "GD-2.3.eq1": "", "GD-2.3.example": "table", "GD-T1": "table", "GD-code": "table",
     "GD-T2": "views",

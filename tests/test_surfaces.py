@@ -251,3 +251,12 @@ def test_an_arrow_leads_from_point_to_point_where_they_are_seen(runs):
     arrow = next(text for text in ax.texts if not text.get_text())
     dot = next(line for line in ax.lines if line.get_zorder() == 12)
     np.testing.assert_allclose(ax.transData.transform(arrow.xyann), dot.get_transform().transform(dot.get_xydata())[0])
+
+
+def test_surfaces_are_the_same_bytes_in_every_run_and_leave_the_users_settings_alone(runs):
+    with matplotlib.rc_context({"font.size": 31, "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        for draw in (plots.contour, plots.surface_3d):
+            first, second = (plots.png(draw(surface(), {"plain": runs["plain"]}).figure) for _ in range(2))
+            assert first == second and len(first) < plots.LARGEST
+        assert dict(matplotlib.rcParams) == before
