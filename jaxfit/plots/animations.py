@@ -70,12 +70,12 @@ def descent_animation(
     chosen = np.unique(np.round(np.geomspace(1, len(way.step), frames)).astype(int) - 1)
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4.0), dpi=100, gridspec_kw={"wspace": 0.28})
-        figure.subplots_adjust(left=0.08, right=0.98, top=0.86, bottom=0.13)
+        figure.subplots_adjust(left=0.1, right=0.98, top=0.86, bottom=0.13)
         from_above(surface, {}, {"start": (x[0], y[0])}, levels=levels, clear=[(x, y)], ax=left)
         (tail,) = left.plot([], [], color=RED, lw=1.4)
         (head,) = left.plot([], [], "o", color=RED, ms=8, mec="white", mew=1.0)
         beside, place = _beside(fit, way, chosen, right, labels)
-        words = figure.text(0.08, 0.93, "", weight="bold")
+        words = figure.text(0.1, 0.93, "", weight="bold")
         take = _camera(figure, (tail, head, beside, words))
         images = []
         for frame, record in enumerate(chosen):
