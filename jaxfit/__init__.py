@@ -4,6 +4,7 @@ from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
+from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.optimizers import optimizer
 from jaxfit.problems import Batches, Record, Status, Stop
@@ -12,7 +13,7 @@ from jaxfit.sweeps import sweep
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Graph", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
     "backprop", "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged",
-    "schedules", "searches", "step", "sweep",
+    "schedules", "searches", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -92,7 +92,7 @@ def dataset(
             name = ".".join(s for s in ("params", jax.tree_util.keystr(path, simple=True, separator=".")) if s)
             extra = tuple(f"{name}_dim_{k}" for k in range(leaf.ndim - 1))
             variables[name] = variable(lambda x, i=i: jax.tree.leaves(x.params)[i], extra)
-    coords = _coordinates(dimensions)
+    coords = coordinates(dimensions)
     if problem.record.what:
         records = jax.tree.leaves(parts[0].lanes.rows)[0].shape[1]
         coords["step"] = ("step", np.arange(records) * problem.record.every)
@@ -117,7 +117,7 @@ def _has(tree: PyTree, path: tuple, leaf: Any) -> bool:
     return found.get(jax.tree_util.keystr(path)) == leaf.shape[1:]
 
 
-def _coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
+def coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
     """Labels if given, else values if they are plain and shared by all leaves, else 0..n-1 with each leaf's beside."""
     coords: dict[str, Any] = {}
     for name, dimension in dimensions.items():

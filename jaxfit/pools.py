@@ -312,14 +312,14 @@ def working_bytes(problem: Problem) -> int:
     """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
     _, state = trace(begin, problem)
     step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + _largest(step.jaxpr)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest(step.jaxpr)
 
 
-def _largest(jaxpr: Any) -> int:
+def largest(jaxpr: Any) -> int:
     def size(variable):
         shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
         return math.prod(shape) * getattr(dtype, "itemsize", 4)
 
     own = [sum(size(v) for v in (*equation.invars, *equation.outvars)) for equation in jaxpr.eqns]
     inner = [e.params["jaxpr"].jaxpr for e in jaxpr.eqns if hasattr(e.params.get("jaxpr"), "jaxpr")]
-    return max([0, *own, *map(_largest, inner)])
+    return max([0, *own, *map(largest, inner)])

@@ -82,7 +82,7 @@ def sweep(
         raise TypeError(_NOT_INSIDE)
     if not dimensions:
         raise ValueError("sweep found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
-    choices = _choices(dimensions)
+    choices = choices_of(dimensions)
     with precision_context(precision):
         runs = [_prepare(problem, dimensions, choice, precision) for choice in choices]
     _check_memory(runs)
@@ -139,7 +139,7 @@ def _identity(shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
     }
 
 
-def _choices(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
+def choices_of(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
     static = [d for d in dimensions.values() if d.static]
     count = math.prod(d.size for d in static)
     if count > MOST_PROGRAMS:

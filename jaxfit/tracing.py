@@ -27,8 +27,12 @@ from jaxfit.problems import Problem, name_of
 PyTree = Any
 
 
-def inspect_loss(problem: Problem) -> bool:
+def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
     """Traces the loss of one lane, and refuses one that cannot be trained; warns of leaves that cannot move.
+
+    Args:
+      problem: Of one lane.
+      trained: Whether it will be; a loss that is only evaluated needs no gradient.
 
     Returns:
       Whether the loss captured a tracer of a trace that is still going on.
@@ -42,7 +46,7 @@ def inspect_loss(problem: Problem) -> bool:
     key = problem.key if takes_key(loss) else None
     call, arguments, _, captured = inspect_value(loss, params, data, key)
     if not captured:
-        if getattr(problem.optimizer.call.function, "differentiates", True):
+        if trained and getattr(problem.optimizer.call.function, "differentiates", True):
             _warn_unmoved(call, arguments)
     numbers = arguments[-1]
     if problem.validation is not None:

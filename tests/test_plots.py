@@ -1,5 +1,6 @@
 """Pictures: labels lie inside the axes, apart from each other, on what they name; the user's settings stay."""
 
+import io
 import itertools
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 from jaxfit import plots
 from jaxfit.problems import Status
@@ -250,3 +252,15 @@ def test_ticks_are_few_and_round():
 
 def test_the_codes_of_the_outcomes_are_those_of_the_library():
     assert (CONVERGED, OUT_OF_STEPS, DIVERGED, NOT_FINITE) == tuple(Status)[1:]
+
+
+def test_in_a_large_picture_thin_lines_keep_their_ink_and_the_paper_stays_white():
+    figure, axes = plots.panels("A", size=(9, 6))
+    shades = np.linspace(0, 1, 900)
+    axes["A"].imshow(np.sin(40 * shades[:, None] * (shades + 0.3)), cmap="viridis", extent=(0, 1, 0, 1))
+    axes["A"].plot([0.2, 0.8], [0.5, 0.5], color=plots.RED, lw=3)
+    image = Image.open(io.BytesIO(plots.png(figure)))
+    assert image.mode == "P"
+    pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    assert tuple(pixels[0]) == (255, 255, 255)
+    assert np.sum(np.all(pixels == [int(plots.RED[i : i + 2], 16) for i in (1, 3, 5)], axis=1)) > 500

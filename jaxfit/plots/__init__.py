@@ -3,6 +3,7 @@
 Every picture takes `ax=None` and makes an axes of its own if none is given. The caller's rcParams stay as they are.
 """
 
+from jaxfit.plots.animations import descent_animation
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
 from jaxfit.plots.graphs import backprop_animation, backprop_graph
 from jaxfit.plots.house import (
@@ -25,9 +26,11 @@ from jaxfit.plots.house import (
 )
 from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
 from jaxfit.plots.maps import convergence_map, steps_bar
+from jaxfit.plots.surfaces import arrow_3d, contour, surface_3d
 
 __all__ = [
-    "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Room", "backprop_animation",
-    "backprop_graph", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history",
-    "number", "panels", "png", "round_ticks", "steps_bar", "style", "without_display",
+    "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Room", "arrow_3d",
+    "backprop_animation", "backprop_graph", "contour", "convergence_map", "descent_1d", "descent_animation",
+    "few_ticks", "gif", "house", "line_fit", "loss_history", "number", "panels", "png", "round_ticks", "steps_bar",
+    "style", "surface_3d", "without_display",
 ]  # fmt: skip

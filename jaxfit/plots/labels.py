@@ -90,6 +90,21 @@ class Room:
         text.remove()
         return None
 
+    def on(self, pieces: Sequence[Any], label: str, close_to: np.ndarray, **how: Any) -> Text | None:
+        """Label a line of several pieces on itself, at the free place closest to a pixel, if there is one."""
+        text = self._text(label, how)
+        dense = [self._dense(np.asarray(points, float)) for points in pieces if len(points)]
+        line, spots = np.concatenate([np.empty((0, 2)), *dense]), self._spots(text, self.free, 2)
+        if len(spots) and len(line):
+            cells, free = (np.floor((place - self.origin) / self.raster).astype(int) for place in (line, spots))
+            known = np.zeros(self.free.shape[::-1], bool)
+            known[tuple(free.T)] = True
+            line = line[known[tuple(np.minimum(cells, np.array(known.shape) - 1).T)]]
+            if len(line):
+                return self._put(text, line[np.argmin(np.linalg.norm(line - close_to, axis=1))])
+        text.remove()
+        return None
+
     def _cost(self, spots: np.ndarray, half: np.ndarray, line: np.ndarray, others: list, prefer: Any) -> np.ndarray:
         """What speaks against each spot: a gap to its own line, a small one to others, distance from the preferred."""
         cost = 2 * _gap(spots, half, line)
@@ -100,7 +115,8 @@ class Room:
         return cost
 
     def _text(self, label: str, how: Mapping[str, Any]) -> Text:
-        return self.ax.text(0.5, 0.5, label, ha="center", va="center", transform=self.ax.transAxes, **how)
+        write = getattr(self.ax, "text2D", self.ax.text)
+        return write(0.5, 0.5, label, ha="center", va="center", transform=self.ax.transAxes, **how)
 
     def _size(self, text: Text, margin: float) -> np.ndarray:
         box = text.get_window_extent()
@@ -142,7 +158,7 @@ def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
 def number(value: float) -> str:
     """A number as a reader writes it: 20,000 or 0.005 or 3 x 10^-5."""
     if value == 0 or 1e-4 <= abs(value) < 1e6:
-        return f"{value:,.0f}" if value == round(value) else f"{value:.6g}"
+        return (f"{value:,.0f}" if value == round(value) else f"{value:.6g}").replace("-", "\N{MINUS SIGN}")
     mantissa, power = f"{value:.3e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".")
     return f"$10^{{{int(power)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(power)}}}$"

@@ -1,0 +1,264 @@
+"""Loss surfaces of two params, and the descents on them: from above and in perspective."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.contour import ContourSet
+from mpl_toolkits.mplot3d import proj3d
+
+from jaxfit.fits import Fit
+from jaxfit.landscapes import trail
+from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, house, style
+from jaxfit.plots.labels import Room, number
+
+HEIGHTS = ListedColormap(0.42 * plt.get_cmap("viridis")(np.linspace(0, 1, 128))[:, :3] + 0.58)
+COLORS = (RED, BLUE, DARK, GREEN, PINK, ORANGE)
+HALO = [patheffects.withStroke(linewidth=2.5, foreground=(1, 1, 1, 0.85))]
+DOTS = 60  # a path of more points than these is drawn as a line
+
+
+@house
+def contour(
+    surface: Any,
+    paths: Mapping[str, Any] | None = None,
+    points: Mapping[str, tuple[float, float]] | None = None,
+    *,
+    levels: int | Sequence[float] = 8,
+    filled: bool = True,
+    colors: Sequence[str] = COLORS,
+    ax: Axes,
+) -> Axes:
+    """A loss surface from above: few contours with their loss on them, descents over it as dots.
+
+    Args:
+      surface: From `jf.surface`, of two dimensions; the first is drawn to the right.
+      paths: {label: fit with its params recorded}, or {label: (x, y)}; a fit's params are called like the dimensions.
+      points: {label: (x, y)} of single points to name.
+      levels: Of the contours; or how many, spaced as a parabola's at equal distances.
+      filled: Whether to color the heights.
+      colors: Of the paths.
+      ax: The axes to draw on; new ones if None.
+
+    Raises:
+      ValueError: If the surface has not two dimensions, or a path's params other names.
+    """
+    return from_above(surface, paths or {}, points or {}, levels=levels, filled=filled, colors=colors, ax=ax)
+
+
+def from_above(
+    surface: Any,
+    paths: Mapping[str, Any],
+    points: Mapping[str, tuple[float, float]],
+    *,
+    levels: int | Sequence[float],
+    filled: bool = True,
+    colors: Sequence[str] = COLORS,
+    clear: Sequence[tuple[Any, Any]] = (),
+    ax: Axes,
+) -> Axes:
+    """As `contour`, with labels kept off the further lines `clear`."""
+    x, y, heights = _grid(surface)
+    levels = _levels(heights, levels)
+    if filled:
+        ax.contourf(x, y, heights.T, levels=_edges(heights, levels), cmap=HEIGHTS, zorder=0)
+    lines = ax.contour(x, y, heights.T, levels=levels, colors="#6f6f6f", linewidths=0.7, zorder=1)
+    ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xlabel=surface.dims[0], ylabel=surface.dims[1])
+    if ax.get_xscale() == "linear":
+        ax.locator_params("x", nbins=6, steps=[1, 2, 5, 10])
+    if ax.get_yscale() == "linear":
+        ax.locator_params("y", nbins=6, steps=[1, 2, 5, 10])
+    drawn = {}
+    for color, (label, path) in zip(itertools.cycle(colors), paths.items(), strict=False):
+        drawn[label] = color, _line(ax, *_path(label, path, surface.dims)[:2], color=color)
+    room = Room(ax)
+    blocked = {label: (color, room.block(*line, width=9)) for label, (color, line) in drawn.items()}
+    for line in clear:
+        room.block(*line, width=9)
+    _name_points(room, {label: (place, place) for label, place in points.items()})
+    for label, (color, line) in blocked.items():
+        room.near(line, label, color=color, weight="bold", path_effects=HALO)
+    _name_levels(room, lines)
+    return ax
+
+
+def surface_3d(
+    surface: Any,
+    paths: Mapping[str, Any] | None = None,
+    points: Mapping[str, tuple[float, float, float]] | None = None,
+    *,
+    levels: int | Sequence[float] = 8,
+    view: tuple[float, float] = (38, -60),
+    ax: Any = None,
+) -> Any:
+    """A loss surface in perspective, its contours on the floor, descents on it.
+
+    The heights of a fit's path are its loss there and on the way from each record to the next, not the surface's.
+
+    Args:
+      surface: From `jf.surface`, of two dimensions.
+      paths: {label: fit with its params recorded}, or {label: (x, y, loss)}.
+      points: {label: (x, y, loss)} of single points to name.
+      levels: As in `contour`, on the floor.
+      view: Elevation and azimuth of the eye, in degrees.
+      ax: Axes made with projection="3d"; new ones if None.
+
+    Raises:
+      ValueError: As in `contour`; also if the axes are not three-dimensional, or a path has no losses.
+    """
+    with style():
+        ax = plt.subplots(subplot_kw={"projection": "3d"})[1] if ax is None else ax
+        if getattr(ax, "name", "") != "3d":
+            raise ValueError(f"surface_3d draws on axes made with projection='3d', not on a {type(ax).__name__}")
+        x, y, heights = _grid(surface)
+        levels = _levels(heights, levels)
+        shown = heights[np.isfinite(heights)]
+        floor = shown.min() - 0.45 * np.ptp(shown)
+        ax.computed_zorder = False  # what is drawn later is in front: a path lies on its surface, never behind it
+        right, up = np.meshgrid(x, y, indexing="ij")
+        lines = {"levels": levels, "colors": "#6f6f6f", "linewidths": 0.7}
+        ax.contour(right, up, heights, zdir="z", offset=floor, zorder=0, **lines)
+        ax.plot_surface(right, up, heights, cmap=HEIGHTS, rcount=64, ccount=64, lw=0, antialiased=False, zorder=1)
+        ax.contour(right, up, heights, zorder=2, alpha=0.45, **lines)
+        ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), zlim=(floor, shown.max()))
+        ax.set(xlabel=surface.dims[0], ylabel=surface.dims[1], zlabel="loss")
+        ax.view_init(*view)
+        _quiet(ax, shown.min())
+        drawn = {}
+        for color, (label, path) in zip(itertools.cycle(COLORS), (paths or {}).items(), strict=False):
+            line, dots = _path_3d(label, path, surface.dims)
+            ax.plot(line[0], line[1], np.full_like(line[0], floor), color=color, lw=1.0, alpha=0.6, zorder=0.5)
+            ax.plot(*line, color=color, lw=1.7, zorder=10)
+            if len(dots[0]) <= DOTS:
+                ax.plot(*dots, "o", color=color, ms=4, mec="white", mew=0.5, zorder=11)
+            drawn[label] = color, line
+        room = Room(ax)
+        blocked = {label: (color, room.block(*_projected(ax, line), width=9)) for label, (color, line) in drawn.items()}
+        _name_points(room, {label: (place, _projected(ax, place)) for label, place in (points or {}).items()})
+        for label, (color, line) in blocked.items():
+            room.near(line, label, color=color, weight="bold", path_effects=HALO, zorder=20)
+        return ax
+
+
+def arrow_3d(start: Any, end: Any, *, color: str = DARK, ax: Any) -> Any:
+    """An arrow from one point (x, y, z) to another, in front of all else; draw it when the view and limits are set."""
+    x, y = _projected(ax, np.transpose([start, end]))
+    look = {"arrowstyle": "-|>", "color": color, "lw": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
+    ax.annotate("", (x[1], y[1]), (x[0], y[0]), arrowprops=look, zorder=15)
+    return ax
+
+
+def _grid(surface: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    dims = getattr(surface, "dims", ())
+    if len(dims) != 2:
+        raise ValueError(
+            f"a surface has two dimensions, but this has {dims}: choose the rest with surface.sel, or take the least "
+            f"along them with surface.min"
+        )
+    surface = surface.sortby(list(dims))
+    x, y = (np.asarray(surface[d], float) for d in dims)
+    return x, y, np.where(np.isfinite(surface.values), surface.values, np.nan).astype(float)
+
+
+def _levels(heights: np.ndarray, levels: int | Sequence[float]) -> list[float]:
+    """The levels given, or so many rounded ones whose contours of a parabola lie at equal distances."""
+    if not isinstance(levels, int):
+        return list(levels)
+    low, high = np.nanmin(heights), np.nanmax(heights)
+    exact = low + (high - low) * (np.arange(1, levels) / levels) ** 2
+    digits = -np.floor(np.log10(np.maximum(exact - low, 1e-300) / 4))
+    rounded = np.array([round(value, int(d)) for value, d in zip(exact, digits, strict=True)])
+    return np.unique(rounded[(rounded > low) & (rounded < high)]).tolist()
+
+
+def _edges(heights: np.ndarray, levels: Any) -> np.ndarray:
+    """The levels of the colors: three bands from contour to contour, so that slopes show."""
+    edges = np.unique(
+        np.clip([np.nanmin(heights), *levels, np.nanmax(heights)], np.nanmin(heights), np.nanmax(heights))
+    )
+    fine = np.interp(np.linspace(0, len(edges) - 1, 3 * (len(edges) - 1) + 1), np.arange(len(edges)), edges)
+    return np.unique(fine)
+
+
+def _path(label: str, path: Any, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """The coordinates of a path's points along the dimensions, and its losses if it has any."""
+    if isinstance(path, Fit):
+        if path.history is None or "params" not in path.history:
+            raise ValueError(
+                f"the fit {label!r} did not record its params; run it with record=jf.Record(what=('loss', 'params'))"
+            )
+        path = path.history.params
+    if isinstance(path, Mapping):
+        missing = [name for name in dims if name not in path]
+        if missing:
+            raise ValueError(
+                f"the path {label!r} has params {', '.join(map(str, path))}, but the surface has the dimensions "
+                f"{', '.join(dims)}: name the axes like the params, or give the path as (x, y)"
+            )
+        path = tuple(path[name] for name in dims)
+    return tuple(np.asarray(numbers, float) for numbers in path)
+
+
+def _path_3d(label: str, path: Any, dims: Sequence[str]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """A path's line on the surface, and the dots on it."""
+    if isinstance(path, Fit):
+        _path(label, path, dims)
+        between = 0 if len(path.history.step) > DOTS else 11
+        way = trail(path, between=between)
+        line = (*_path(label, way.params, dims), way.loss.astype(float))
+        return line, tuple(numbers[:: between + 1] for numbers in line)
+    line = _path(label, path, dims)
+    if len(line) != 3:
+        raise ValueError(f"the path {label!r} has no losses to draw it on the surface: give the fit, or (x, y, loss)")
+    return line, line
+
+
+def _line(ax: Axes, x: np.ndarray, y: np.ndarray, *, color: str) -> tuple[np.ndarray, np.ndarray]:
+    dots = {"marker": "o", "ms": 4.5, "mec": "white", "mew": 0.6} if len(x) <= DOTS else {}
+    ax.plot(x, y, color=color, lw=1.4, zorder=3, **dots)
+    return x, y
+
+
+def _name_points(room: Room, points: Mapping[str, tuple]) -> None:
+    """A white dot and a name for each; points are (where to draw, where that is in the plane of the picture)."""
+    spots = {}
+    for label, (place, flat) in points.items():
+        room.ax.plot(*([value] for value in place), "o", mfc="white", mec=DARK, ms=5.5, mew=1.1, zorder=12)
+        spots[label] = room.block(*flat, width=11)
+    for label, spot in spots.items():
+        room.near(spot, label, color=DARK, path_effects=HALO, zorder=21)
+
+
+def _name_levels(room: Room, lines: ContourSet) -> None:
+    """The loss on each contour, where there is room, one label near the next."""
+    near = room.ax.transAxes.transform((0.5, 0.02))
+    look = {"fontsize": 8, "color": "#555555", "path_effects": HALO}
+    for level, pieces in sorted(zip(lines.levels, lines.allsegs, strict=True), key=lambda pair: -pair[0]):
+        text = room.on(pieces, number(float(f"{level:.6g}")), near, **look)
+        if text is not None:
+            box = text.get_window_extent()
+            near = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
+
+
+def _quiet(ax: Any, least: float) -> None:
+    """No walls and few ticks; none of the loss below the surface."""
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.set_pane_color((1, 1, 1, 0))
+        axis.line.set_color("#999999")
+    ax.patch.set_visible(False)
+    ax.grid(False)
+    ax.locator_params(nbins=5)
+    ax.set_box_aspect((1, 1, 0.62))
+    ax.set_zticks([tick for tick in ax.get_zticks() if least - 1e-9 <= tick <= ax.get_zlim()[1]])
+
+
+def _projected(ax: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Where points in space are in the plane of the picture."""
+    x, y, z = (np.asarray(numbers, float) for numbers in points)
+    right, up, _ = proj3d.proj_transform(x, y, z, ax.get_proj())
+    return np.asarray(right), np.asarray(up)
