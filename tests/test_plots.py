@@ -35,6 +35,10 @@ def grid(status, *, x=None, y=None, steps=None):
     return xr.Dataset({"status": (dims, status), "steps": (dims, steps)}, coords=coordinates)
 
 
+def window(text):
+    return text.get_window_extent()
+
+
 def boxes(ax):
     ax.figure.draw_without_rendering()
     return [text.get_window_extent() for text in ax.texts if text.get_text()]
@@ -160,6 +164,13 @@ def test_a_loss_that_becomes_infinite_leaves_through_the_top():
     ax = plots.loss_history({"run-off": [1.0, 1e3, 1e6, np.inf]})
     arrow = next(text for text in ax.texts if text.get_text() == "")
     assert arrow.xy == (3, ax.get_ylim()[1])
+
+
+def test_labels_do_not_lie_on_the_way_out():
+    ax = plots.loss_history({"run-off": [5.0, np.inf], "slow": 5 * 0.99 ** np.arange(2000)})
+    label = next(box for text, box in zip(ax.texts, map(window, ax.texts), strict=True) if text.get_text() == "run-off")
+    way = ax.transData.transform([(0, 5.0), (1, ax.get_ylim()[1])])
+    assert not any(label.contains(*point) for point in np.linspace(*way, 50))
 
 
 @pytest.mark.parametrize(
