@@ -346,7 +346,6 @@ OPEN = {
     "DLWPT-5.5.3.cures",
     "DLWPT-5.5.3.rules",
     "DLWPT-5.5.4",
-    "DLWPT-5.7",
     "DLWPT-5.8",
     "DLWPT-F5.1",
     "DLWPT-F5.10",
