@@ -24,9 +24,9 @@ from jaxfit.experiments import Check
 from .published import check
 
 START = {"w": 1.0, "b": 0.0}
-NAMES = ("raw", "divided by ten", "standardized")
+NAMES: tuple[str, ...] = ("raw", "divided by ten", "standardized")
 TITLE = r"Updates until the loss is within 1 % of the least, and the limits $2\,/\,\lambda_{\max}$"
-COLORS = dict(zip(NAMES, (plots.RED, plots.BLUE, plots.GREEN), strict=True))
+COLORS: dict[str, str] = dict(zip(NAMES, (plots.RED, plots.BLUE, plots.GREEN), strict=True))
 
 
 @dataclass(frozen=True)

@@ -296,7 +296,8 @@ def each(**optimizers: Any) -> Optimizer:
 
 
 def _each(**transformations: Any) -> Any:
-    return optax.partition(transformations, functools.partial(_entries, tuple(transformations)))
+    by_name: Any = transformations
+    return optax.partition(by_name, functools.partial(_entries, tuple(transformations)))
 
 
 def _entries(names: tuple[str, ...], params: Any) -> dict[str, str]:
