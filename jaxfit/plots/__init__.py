@@ -4,6 +4,7 @@ Every picture takes `ax=None` and makes an axes of its own if none is given. The
 """
 
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
+from jaxfit.plots.diagrams import Arrow, Box, flow
 from jaxfit.plots.house import (
     BLUE,
     DARK,
@@ -27,6 +28,6 @@ from jaxfit.plots.maps import convergence_map, steps_bar
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
-    "Room", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history", "number",
-    "panels", "png", "round_ticks", "steps_bar", "style", "without_display",
+    "Arrow", "Box", "Room", "convergence_map", "descent_1d", "few_ticks", "flow", "gif", "house", "line_fit",
+    "loss_history", "number", "panels", "png", "round_ticks", "steps_bar", "style", "without_display",
 ]  # fmt: skip
