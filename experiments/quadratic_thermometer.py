@@ -48,9 +48,7 @@ class Result(NamedTuple):
     curvatures: dict[str, np.ndarray]  # eigenvalues of the Hessians: "line", "quadratic", both for readings / 10
     least: dict[str, float]  # losses of "line" and "quadratic" by least squares
     curves: dict[str, np.ndarray]  # temperatures over the wide range, of the truth and the runs
-    errors: dict[
-        str, tuple[float, float]
-    ]  # RMS of the runs against the truth: within the readings, over the wide range
+    errors: dict[str, tuple[float, ...]]  # RMS of the runs against the truth: within the readings, and wide
     theory: dict[str, tuple[float, ...]]  # the same of least squares, by integration
 
 
