@@ -250,12 +250,13 @@ def test_ticks_are_few_and_round():
     assert plots.round_ticks(1, 10) == [1, 2, 5, 10]
     assert plots.round_ticks(1e-3, 0.1) == pytest.approx([1e-3, 3e-3, 1e-2, 3e-2, 0.1])
     assert plots.round_ticks(1, 1e39) == pytest.approx([1, 1e10, 1e20, 1e30])
-    assert [plots.number(v) for v in (0, 0.03, 20_000, 3e-5, 1e10)] == [
+    assert [plots.number(v) for v in (0, 0.03, 20_000, 3e-5, 1e10, -0.5)] == [
         "0",
         "0.03",
         "20,000",
         r"$3 \times 10^{-5}$",
         "$10^{10}$",
+        "\N{MINUS SIGN}0.5",
     ]
 
 

@@ -147,7 +147,7 @@ def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
 def number(value: float) -> str:
     """A number as a reader writes it: 20,000 or 0.005 or 3 x 10^-5."""
     if value == 0 or 1e-4 <= abs(value) < 1e6:
-        return f"{value:,.0f}" if value == round(value) else f"{value:.6g}"
+        return (f"{value:,.0f}" if value == round(value) else f"{value:.6g}").replace("-", "\N{MINUS SIGN}")
     mantissa, power = f"{value:.3e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".")
     return f"$10^{{{int(power)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(power)}}}$"
