@@ -95,9 +95,9 @@ class Result(NamedTuple):
 
 def compute(config: Config) -> Result:
     times, noise, shuffle = jax.random.split(jax.random.key(config.seed), 3)
-    t = anomaly(config.years * np.sort(np.asarray(jax.random.uniform(times, config.observations), float)))
+    t = anomaly(config.years * np.sort(np.asarray(jax.random.uniform(times, (config.observations,)), float)))
     truth = SIZE / (1 + ECCENTRICITY * np.cos(t))
-    r = truth + config.noise * np.asarray(jax.random.normal(noise, config.observations), float)
+    r = truth + config.noise * np.asarray(jax.random.normal(noise, (config.observations,)), float)
     train, validation = jf.datasets.split((t, r), config.validation, key=shuffle)
     fits = {name: train_on(model, start, train, validation) for name, (model, start) in CANDIDATES.items()}
     angles = np.linspace(0, 2 * np.pi, 721)
