@@ -199,7 +199,7 @@ def draw(result: Result):
     return figure
 
 
-def lines(result: Result) -> dict[str, tuple[float, float]]:
+def lines(result: Result) -> dict[str, tuple[float, ...]]:
     """The rescaled run's line after some updates, and the truth, over raw readings."""
     rescaled = result.rescaled.history.params
     shown = {}

@@ -5,7 +5,9 @@ The transformation is built inside the traced function: a new learning rate neve
 
 from __future__ import annotations
 
+import functools
 import inspect
+import numbers
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ class Optimizer:
     def name(self) -> str:
         if self.call.function is _ready:
             return "optax"
-        return getattr(self.call.function, "__name__", type(self.call.function).__name__)
+        return getattr(self.call.function, "__name__", type(self.call.function).__name__).removeprefix("_")
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -286,6 +288,62 @@ def lion(learning_rate: Any, *, b1: Any = None, b2: Any = None) -> Optimizer:
 def rprop(learning_rate: Any) -> Optimizer:
     """The sign of each gradient, with a step that grows while the sign stays. Riedmiller and Braun (1993)."""
     return optimizer(optax.rprop, learning_rate=learning_rate)
+
+
+def each(**optimizers: Any) -> Optimizer:
+    """An optimizer of its own for every entry of params that are a dictionary: `each(w=sgd(1e-4), b=sgd(1e-2))`.
+
+    Raises:
+      ValueError: If none is given; when it meets the params, if these have other entries.
+      TypeError: If one is not an optimizer.
+    """
+    if not optimizers:
+        raise ValueError("each: no optimizer is given; name one for every entry of params, such as each(w=sgd(0.1))")
+    return Optimizer(Call(_each, **{name: as_optimizer(value) for name, value in optimizers.items()}))
+
+
+def _each(**transformations: Any) -> Any:
+    by_name: Any = transformations
+    return optax.partition(by_name, functools.partial(_entries, tuple(transformations)))
+
+
+def _entries(names: tuple[str, ...], params: Any) -> dict[str, str]:
+    have = tuple(params) if isinstance(params, dict) else None
+    if have is None or set(have) != set(names):
+        came = f"a {type(params).__name__}" if have is None else f"a dictionary of {', '.join(map(str, have))}"
+        raise ValueError(
+            f"each: params are {came}, but there are optimizers for {', '.join(names)}; each takes one for every entry "
+            f"of params that are a dictionary: add {_MISSING} for the others, and leave out those without an entry"
+        )
+    return {name: name for name in names}
+
+
+_MISSING = "sgd(0.1), or optax.set_to_zero() to hold them,"
+
+
+def accumulated(optimizer: Any, every: int) -> Optimizer:
+    """One update of the optimizer for the mean of the gradients of `every` steps; the params stay in between.
+
+    With `every` mini-batches of one size it is the update by all of their rows at once.
+
+    Args:
+      optimizer: What `fit` takes.
+      every: Gradients to a mean, two or more.
+
+    Raises:
+      TypeError: If `optimizer` is none.
+      ValueError: If `every` is not a whole number from 2.
+    """
+    if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 2:
+        raise ValueError(
+            f"accumulated: every is {every!r}; it must be a whole number of gradients, two or more: for every single "
+            f"one pass the optimizer itself"
+        )
+    return Optimizer(Call(_accumulated, optimizer=as_optimizer(optimizer), every=int(every)))
+
+
+def _accumulated(optimizer: Any, every: int) -> Any:
+    return optax.MultiSteps(optimizer, every).gradient_transformation()
 
 
 NAMES = (

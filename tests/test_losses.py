@@ -221,6 +221,13 @@ def test_a_masked_loss_and_its_gradient_are_those_of_the_shortened_data(name, fi
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grads, expected_grads)
 
 
+@pytest.mark.parametrize("make", [losses.rss, losses.mse, losses.mae, losses.huber])
+def test_a_residual_of_zero_pulls_in_no_direction(make):
+    x = np.array([0.0, 1.0, -2.0])
+    value, grads = jax.value_and_grad(make(line))({"w": 3.0, "b": 1.0}, x, 3 * x + 1)
+    assert value == 0 and grads == {"w": 0, "b": 0}
+
+
 def test_masked_residuals_are_zero_and_masked_data_have_no_gradient():
     loss = losses.mse(reciprocal, masked=True)
     x = np.where(WHERE, X, np.nan)

@@ -76,3 +76,69 @@ def test_a_factory_of_ones_own_is_an_optimizer():
 
 def test_the_printed_form_can_be_read():
     assert repr(jf.optimizers.momentum(0.1, 0.9)) == "sgd(learning_rate=0.1, momentum=0.9)"
+
+
+def test_each_entry_of_the_params_may_have_an_optimizer_of_its_own():
+    case, rates = PROBLEMS["line"], {"w": 3e-3, "b": 5e-2}
+    optimizer = jf.optimizers.each(**{name: jf.optimizers.sgd(rate) for name, rate in rates.items()})
+    fit = jf.fit(case.loss, case.start, case.data, optimizer=optimizer, steps=20)
+    params = case.start
+    for _ in range(20):
+        grads = jax.grad(case.loss)(params, *case.data)
+        params = {name: params[name] - rate * grads[name] for name, rate in rates.items()}
+    for name in rates:
+        np.testing.assert_allclose(fit.params[name], params[name], rtol=1e-5)
+    assert repr(optimizer) == "each(w=sgd(learning_rate=0.003), b=sgd(learning_rate=0.05))"
+
+
+def test_the_rates_of_the_entries_are_leaves():
+    case = PROBLEMS["line"]
+    rate = jf.Axis("rate", np.array([1e-3, 3e-3]))
+    optimizer = jf.optimizers.each(w=jf.optimizers.sgd(rate), b=jf.optimizers.adam(0.1))
+    grid = jf.sweep(case.loss, case.start, case.data, optimizer=optimizer, steps=5)
+    alone = jf.optimizers.each(w=jf.optimizers.sgd(3e-3), b=jf.optimizers.adam(0.1))
+    fit = jf.fit(case.loss, case.start, case.data, optimizer=alone, steps=5)
+    np.testing.assert_allclose(grid.results.loss.values[1], fit.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("params", "given"),
+    [({"w": 1.0, "b": 0.0}, ("w",)), ({"w": 1.0}, ("w", "b")), ((1.0, 0.0), ("w", "b"))],
+)
+def test_params_without_their_optimizers_are_an_error(params, given):
+    optimizer = jf.optimizers.each(**dict.fromkeys(given, jf.optimizers.sgd(0.1)))
+    with pytest.raises(ValueError, match=r"each: params are .*, but there are optimizers for w"):
+        jf.fit(lambda p: sum(x**2 for x in jax.tree.leaves(p)), params, optimizer=optimizer)
+
+
+def test_accumulated_gradients_of_equal_batches_are_the_gradient_of_all_rows():
+    case = PROBLEMS["line"]
+    x, y = (np.asarray(array)[:6] for array in case.data)
+    optimizer = jf.optimizers.accumulated(jf.optimizers.momentum(0.01), every=3)
+    params, opt_state = case.start, None
+    whole = jf.fit(case.loss, case.start, (x, y), optimizer=jf.optimizers.momentum(0.01), steps=4)
+    for turn in range(4):
+        for part in range(3):
+            before, rows = params, slice(2 * part, 2 * part + 2)
+            params, _, _ = found = jf.step(
+                case.loss, params, (x[rows], y[rows]), optimizer=optimizer, opt_state=opt_state
+            )
+            opt_state = found.opt_state
+            assert (params == before) == (part < 2), (turn, part)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 0, 2.0, True, "3"])
+def test_a_number_of_gradients_that_is_none_is_an_error(every):
+    with pytest.raises(ValueError, match=r"accumulated: every is .*two or more"):
+        jf.optimizers.accumulated(jf.optimizers.sgd(0.1), every)
+
+
+def test_optimizers_made_of_others_refuse_what_is_none():
+    with pytest.raises(ValueError, match="no optimizer is given"):
+        jf.optimizers.each()
+    with pytest.raises(TypeError, match="jf.optimizers.adam"):
+        jf.optimizers.each(w="adam")
+    with pytest.raises(TypeError, match="jf.optimizers.adam"):
+        jf.optimizers.accumulated("adam", 2)

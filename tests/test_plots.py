@@ -37,6 +37,10 @@ def grid(status, *, x=None, y=None, steps=None):
     return xr.Dataset({"status": (dims, status), "steps": (dims, steps)}, coords=coordinates)
 
 
+def window(text):
+    return text.get_window_extent()
+
+
 def boxes(ax):
     ax.figure.draw_without_rendering()
     return [text.get_window_extent() for text in ax.texts if text.get_text()]
@@ -164,6 +168,13 @@ def test_a_loss_that_becomes_infinite_leaves_through_the_top():
     assert arrow.xy == (3, ax.get_ylim()[1])
 
 
+def test_labels_do_not_lie_on_the_way_out():
+    ax = plots.loss_history({"run-off": [5.0, np.inf], "slow": 5 * 0.99 ** np.arange(2000)})
+    label = next(box for text, box in zip(ax.texts, map(window, ax.texts), strict=True) if text.get_text() == "run-off")
+    way = ax.transData.transform([(0, 5.0), (1, ax.get_ylim()[1])])
+    assert not any(label.contains(*point) for point in np.linspace(*way, 50))
+
+
 @pytest.mark.parametrize(
     "losses", [[3.0], [1.0, 1.0, 1.0], [np.inf], [np.nan, 1.0], [0.0, 0.0], [1.0, 0.0], [2.0, -3.0]]
 )
@@ -241,12 +252,13 @@ def test_ticks_are_few_and_round():
     assert plots.round_ticks(1, 10) == [1, 2, 5, 10]
     assert plots.round_ticks(1e-3, 0.1) == pytest.approx([1e-3, 3e-3, 1e-2, 3e-2, 0.1])
     assert plots.round_ticks(1, 1e39) == pytest.approx([1, 1e10, 1e20, 1e30])
-    assert [plots.number(v) for v in (0, 0.03, 20_000, 3e-5, 1e10)] == [
+    assert [plots.number(v) for v in (0, 0.03, 20_000, 3e-5, 1e10, -0.5)] == [
         "0",
         "0.03",
         "20,000",
         r"$3 \times 10^{-5}$",
         "$10^{10}$",
+        "\N{MINUS SIGN}0.5",
     ]
 
 

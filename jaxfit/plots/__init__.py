@@ -5,6 +5,7 @@ Every picture takes `ax=None` and makes an axes of its own if none is given. The
 
 from jaxfit.plots.animations import descent_animation
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
+from jaxfit.plots.diagrams import Arrow, Box, flow
 from jaxfit.plots.graphs import backprop_animation, backprop_graph
 from jaxfit.plots.house import (
     BLUE,
@@ -29,8 +30,8 @@ from jaxfit.plots.maps import convergence_map, steps_bar
 from jaxfit.plots.surfaces import arrow_3d, contour, surface_3d
 
 __all__ = [
-    "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Room", "arrow_3d",
-    "backprop_animation", "backprop_graph", "contour", "convergence_map", "descent_1d", "descent_animation",
-    "few_ticks", "gif", "house", "line_fit", "loss_history", "number", "panels", "png", "round_ticks", "steps_bar",
-    "style", "surface_3d", "without_display",
+    "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Arrow", "Box", "Room",
+    "arrow_3d", "backprop_animation", "backprop_graph", "contour", "convergence_map", "descent_1d", "descent_animation",
+    "few_ticks", "flow", "gif", "house", "line_fit", "loss_history", "number", "panels", "png", "round_ticks",
+    "steps_bar", "style", "surface_3d", "without_display",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ def loss_history(curves: Any, *, ax: Axes) -> Axes:
         ax.plot(steps, _visible(ax, losses), marker="o" if len(steps) <= 30 else "", ms=3.5)
         _leave(ax, steps, losses)
     room = Room(ax)
-    paths = [room.block(steps, _visible(ax, losses)) for steps, losses in runs.values()]
+    paths = [room.block(steps, _with_exit(ax, losses)) for steps, losses in runs.values()]
     for label, path, line in zip(runs, paths, ax.lines[-len(paths) :], strict=True):
         room.near(path, label, prefer=(1, 0.5), color=line.get_color())
     return ax
@@ -51,6 +51,14 @@ def _loss_axes(ax: Axes, losses: Sequence[np.ndarray], longest: int) -> None:
 
 def _visible(ax: Axes, losses: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(losses) & ((losses > 0) | (ax.get_yscale() == "linear")), losses, np.nan)
+
+
+def _with_exit(ax: Axes, losses: np.ndarray) -> np.ndarray:
+    """What is visible, and the top where a curve leaves by it."""
+    visible, bad = _visible(ax, losses), int(np.argmin(np.isfinite(losses)))
+    if bad and not np.isfinite(losses[bad]):
+        visible[bad] = ax.get_ylim()[1]
+    return visible
 
 
 def _steps_and_losses(curve: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,11 @@ class Room:
         self.lines.append(line)
         return line
 
+    def keep(self, low: Any, high: Any) -> None:
+        """Keep labels off the rectangle between two corners, the lower left and the upper right one, in data."""
+        corners = self.ax.transData.transform(np.stack([low, high]))
+        self._take(*corners)
+
     def _dense(self, points: np.ndarray) -> np.ndarray:
         """Points of a line in pixels, no farther apart than the raster, those outside the axes left out."""
         pixels = self.ax.transData.transform(points)
