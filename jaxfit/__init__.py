@@ -4,13 +4,14 @@ from jaxfit import datasets, losses, models, optimizers
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.grids import Grid, best, lane
 from jaxfit.markers import Axis, Call
+from jaxfit.memory import backward_memory, forward_memory
 from jaxfit.optimizers import optimizer
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
+    "backward_memory", "best", "datasets", "fit", "forward_memory", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
     "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing", "steps",
-    "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots", "experiments",
+    "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 
