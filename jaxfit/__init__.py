@@ -11,8 +11,8 @@ from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "backward_memory", "best", "datasets", "fit", "forward_memory", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
-    "sweep",
+    "backward_memory", "best", "datasets", "fit", "forward_memory", "lane", "losses", "models", "optimizer",
+    "optimizers", "require_converged", "step", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

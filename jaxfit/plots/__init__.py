@@ -3,6 +3,7 @@
 Every picture takes `ax=None` and makes an axes of its own if none is given. The caller's rcParams stay as they are.
 """
 
+from jaxfit.plots.basins import basin_map, relief
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
 from jaxfit.plots.house import (
     BLUE,
@@ -22,11 +23,11 @@ from jaxfit.plots.house import (
     style,
     without_display,
 )  # fmt: skip
-from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
+from jaxfit.plots.labels import Room, few_ticks, number, outlined, round_ticks
 from jaxfit.plots.maps import convergence_map, steps_bar
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
-    "Room", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history", "number",
-    "panels", "png", "round_ticks", "steps_bar", "style", "without_display",
+    "Room", "basin_map", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history", "number",
+    "outlined", "panels", "png", "relief", "round_ticks", "steps_bar", "style", "without_display",
 ]  # fmt: skip
