@@ -28,6 +28,6 @@ from jaxfit.plots.maps import convergence_map, steps_bar
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
-    "Room", "basin_map", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history", "number",
-    "outlined", "panels", "png", "relief", "round_ticks", "steps_bar", "style", "without_display",
+    "Room", "basin_map", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history",
+    "number", "outlined", "panels", "png", "relief", "round_ticks", "steps_bar", "style", "without_display",
 ]  # fmt: skip
