@@ -24,10 +24,10 @@ from jaxfit.plots.house import (
     without_display,
 )  # fmt: skip
 from jaxfit.plots.labels import Room, few_ticks, number, outlined, round_ticks
-from jaxfit.plots.maps import convergence_map, steps_bar
+from jaxfit.plots.maps import convergence_map, power_map, steps_bar
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
     "Room", "basin_map", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history",
-    "number", "outlined", "panels", "png", "relief", "round_ticks", "steps_bar", "style", "without_display",
+    "number", "outlined", "panels", "png", "power_map", "relief", "round_ticks", "steps_bar", "style", "without_display",
 ]  # fmt: skip
