@@ -3,12 +3,14 @@
 Thirty Gaussian bumps are fitted to 15 noisy points of a wave. Without a cure they meet every point, and miss the wave
 by more than the noise. Three penalties are swept over their strengths: on the size of the coefficients (l2), on bends
 between the points (smoothness), and noise on the inputs, drawn anew in every update. Each error, measured against the
-true wave, is lowest at a strength in between, and is the one of the closed-form solution. A simpler model is the fourth
-cure: polynomials of degree 0 to 13, of which 5 or 6 is best.
+true wave, is lowest at a strength in between, and is the one of the closed-form solution; but for the smallest noise,
+where the closed form is far off and 6,000 updates too few to get there: to stop early is a cure, too. A simpler model
+is the fourth cure: polynomials of degree 0 to 13, of which 5 or 6 is best.
 
 More data is the fifth, if there are enough to see what is there. A sine of frequency 5, among harmonics up to 8, is
-found from 14 equally spaced samples on; from fewer, a lower or higher wave meets them as well, and gradient descent from
-zero gives half of the amplitude to each, or all of it to neither at the 10 samples which fall on the sine's zeros.
+found from 14 equally spaced samples on; from fewer, a lower or higher wave meets them as well, and gradient descent
+from zero gives half of the amplitude to each, or all of it to neither at the 10 samples which fall on the sine's
+zeros.
 
 Source: Stevens, Antiga and Viehmann, Deep Learning with PyTorch (2020), section 5.5.3, which names the cures; that
 input noise is a penalty on slopes is of Bishop (1995), doi:10.1162/neco.1995.7.1.108. Cost: half a minute on a CPU.
@@ -17,7 +19,6 @@ input noise is a penalty on slopes is of Bishop (1995), doi:10.1162/neco.1995.7.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,7 +31,8 @@ from .overfitting import NOISE, measured, truth
 CENTERS, WIDTH = np.linspace(-1.2, 1.2, 30), 0.15
 GRID = np.linspace(-1, 1, 401)
 BENDS = np.linspace(-1, 1, 81)  # where smoothness looks
-COPIES = 40  # of the data in each update with noise, for a calmer gradient
+COPIES = 20  # of the data in each update with noise, for a calmer gradient
+REACHED = 0.09  # noise from which on the updates are enough to reach the closed form
 HIGHEST = 13
 FREQUENCY, HARMONICS = 5, np.arange(1, 9)
 
@@ -41,11 +43,11 @@ class Config:
     strengths: int = 25
     noises: int = 12
     steps: int = 20_000
-    noisy_steps: int = 4_000
+    noisy_steps: int = 6_000
     beta: float = 0.995
 
 
-QUICK = {"strengths": 6, "noises": 4, "steps": 10_000, "noisy_steps": 2_000}
+QUICK = {"strengths": 9, "noises": 4, "noisy_steps": 3_000}
 BREAK = {"beta": 0.0}  # without momentum the flat directions are not reached in time
 ROWS = {"DLWPT-5.5.3.cures": ""}
 
@@ -87,9 +89,11 @@ def compute(config: Config) -> Result:
     l2 = penalized(config, data, strengths, lambda axis: plain + jf.losses.l2(axis), gram)
     curvature = bends.T @ bends / len(bends)
     smooth = penalized(
-        config, data, strengths / 10, lambda axis: plain + jf.losses.smoothness(bumps, strength=axis, x=BENDS), curvature
+        config, data, 2 * strengths, lambda axis: plain + jf.losses.smoothness(bumps, strength=axis, x=BENDS), curvature
     )
-    least = np.linalg.lstsq(np.concatenate([design, 1e-5 * gram]), np.concatenate([y, np.zeros(len(gram))]), rcond=None)[0]
+    least = np.linalg.lstsq(
+        np.concatenate([design, 1e-5 * gram]), np.concatenate([y, np.zeros(len(gram))]), rcond=None
+    )[0]
     none = scored(np.zeros(1), least[None], least[None])
     return Result(data, none, l2, smooth, noisy(config, data), degrees(data), samples())
 
@@ -183,8 +187,8 @@ def samples() -> Cure:
     sets = [(x, np.sin(np.pi * FREQUENCY * x)) for x in (-1 + 2 * np.arange(n) / n for n in counts)]
     padded = (jf.Axis("samples", values, counts) for values in jf.datasets.pad(sets))
     found = jf.sweep(
-        jf.losses.mse(waves, masked=True), np.zeros(2 * len(HARMONICS)), tuple(padded), optimizer=jf.optimizers.sgd(0.15),
-        steps=400, precision="float64",
+        jf.losses.mse(waves, masked=True), np.zeros(2 * len(HARMONICS)), tuple(padded),
+        optimizer=jf.optimizers.sgd(0.15), steps=400, precision="float64",
     ).results["params"].values  # fmt: skip
     angles = np.pi * GRID[:-1, None] * HARMONICS
     curves = found @ np.concatenate([np.sin(angles), np.cos(angles)], axis=1).T
@@ -207,13 +211,14 @@ def aliased(n: int) -> float:
 def checks(result: Result) -> list[Check]:
     row = "DLWPT-5.5.3.cures"
     rows = []
-    for name, cure, tolerance in (
-        ("l2", result.l2, 0.02), ("smoothness", result.smooth, 0.02), ("input noise", result.noise, 0.15),
-        ("degree", result.degree, 1e-6),
+    for name, cure, least, tolerance in (
+        ("l2", result.l2, 0, 0.02), ("smoothness", result.smooth, 0, 0.02), ("input noise", result.noise, REACHED, 0.1),
+        ("degree", result.degree, 0, 1e-6),
     ):  # fmt: skip
-        best = int(cure.error.argmin())
+        best, there = int(cure.error.argmin()), cure.strength >= least
         rows += [
-            Check(f"{name}: error by strength", cure.theory, cure.error, tolerance * cure.theory, f"{row}, closed form"),
+            Check(f"{name}: error by strength{f', from {least} on' if least else ''}", cure.theory[there],
+                  cure.error[there], tolerance * cure.theory[there], f"{row}, closed form"),
             Check(f"{name}: it is neither the weakest nor the strongest that is best", True,
                   0 < best < len(cure.error) - 1, source=row),
             Check(f"{name}: least error, of that without a cure: below a half", True,
@@ -221,6 +226,8 @@ def checks(result: Result) -> list[Check]:
         ]  # fmt: skip
     return [
         *rows,
+        Check("the least input noise: the run, stopped early, errs less than half as much as the closed form", True,
+              bool(result.noise.error[0] < 0.5 * result.noise.theory[0]), source=row),
         Check("samples: share of the sine that is missed", result.samples.theory, result.samples.error, 1e-6,
               f"{row}, aliasing"),
         Check("samples: the fewest that find it", FREQUENCY + HARMONICS[-1] + 1,
@@ -233,7 +240,7 @@ def draw(result: Result):
     mosaic = [["none", "l2", "smooth"], ["noise", "degree", "samples"]]
     figure, axes = plots.panels(mosaic, size=(13, 8), gridspec_kw=space)
     figure.suptitle("Cures of over-fitting: each helps up to a strength, beyond which it hurts", x=0.065, ha="left")
-    words = "Error: mean squared distance from the true wave. Dots: fits. Lines: closed form. Dashed: no cure; dotted: the noise."
+    words = "Error: squared distance from the true wave. Dots: fits. Lines: closed form. Dashed: no cure. Dotted: the noise."
     figure.text(0.065, 0.925, words, color="#555555")
     ax, (x, y) = axes["none"], result.data
     best = result.smooth.curves[result.smooth.error.argmin()]
@@ -243,7 +250,11 @@ def draw(result: Result):
     ax.plot(x, y, "o", color=plots.DARK, ms=5.5, mec="white", zorder=3)
     ax.set(xlim=(-1, 1), ylim=(-2.4, 2.4), xticks=[-1, 0, 1], yticks=[-2, -1, 0, 1, 2])
     ax.set_title("30 bumps, 15 points", fontsize=10.5)
-    for height, words, color in ((0.93, "no cure", plots.RED), (0.86, "smoothness", plots.BLUE), (0.79, "the truth", "#999999")):
+    for height, words, color in (
+        (0.93, "no cure", plots.RED),
+        (0.86, "smoothness", plots.BLUE),
+        (0.79, "the truth", "#999999"),
+    ):
         ax.text(0.03, height, words, color=color, transform=ax.transAxes, weight="bold")
     titles = {
         "l2": ("Small coefficients", "strength of l2"),
@@ -266,11 +277,17 @@ def draw(result: Result):
         plots.few_ticks(ax.yaxis, [0.01, 0.1, 1])
         if name != "degree":
             plots.few_ticks(ax.xaxis, plots.round_ticks(cure.strength[0], cure.strength[-1]))
+    axes["noise"].text(0.011, 0.013, "stopped early", color=plots.BLUE, fontsize=9)
     plots.few_ticks(axes["degree"].xaxis, range(0, HIGHEST + 1, 2))
     ax, cure = axes["samples"], result.samples
     ax.step(cure.strength, cure.theory, where="mid", color=plots.BLUE)
     ax.plot(cure.strength, cure.error, "o", color=plots.BLUE, ms=5, mec="white", mew=0.6)
-    ax.set(title="More data", xlabel="samples of a sine of frequency 5", ylabel="share of it that is missed", yticks=[0, 0.5, 1])
+    ax.set(
+        title="More data",
+        xlabel="samples of a sine of frequency 5",
+        ylabel="share of it that is missed",
+        yticks=[0, 0.5, 1],
+    )
     ax.annotate("found from 14 on:\n5 + 8 < samples", (14, 0), (6, 22), textcoords="offset points", color=plots.BLUE)
     plots.few_ticks(ax.xaxis, [5, 10, 14, 20])
     return figure

@@ -3,8 +3,8 @@
 Gradient descent from 65,536 starts on a landscape with five lakes of different depth, in one sweep. The map falls into
 five basins, and only one of them leads to the deepest lake. Their borders are the watersheds: the lines that climb
 from the passes to the summits, which are found here by gradient ascent from each pass and drawn over the map. The
-passes, summits and lakes themselves are the minima of the squared gradient; as on every such island, lakes + summits
-- passes = 1.
+passes, summits and lakes themselves are the minima of the squared gradient; as on every such island, lakes + summits -
+passes = 1.
 
 Spring water at a summit from which several ways lead down equally steeply: it takes one of them by where exactly it
 starts, however near to the summit. On a summit with three ways down, starts on a circle of radius 0.001 split into

@@ -1,9 +1,9 @@
-"""Training keeps what it has computed: its memory grows with depth times batch, that of a prediction with neither depth.
+"""Training keeps what it has computed: memory grows with depth times batch, that of a prediction not with depth.
 
 The backward pass needs what the forward pass computed. Of a tanh layer of width 64 it keeps two arrays, the output and
-its slope, so that a net of L layers and a batch of n rows keep 4 n (2 x 64 L + 2) bytes in float32. The loss alone drops
-each layer as soon as the next is done. The cure is to keep less and compute again: with a checkpoint around every layer
-only its input is kept, and around every group of sqrt(L) layers only the groups' inputs.
+its slope, so that a net of L layers and a batch of n rows keep 4 n (2 x 64 L + 2) bytes in float32. The loss alone
+drops each layer as soon as the next is done. The cure is to keep less and compute again: with a checkpoint around
+every layer only its input is kept, and around every group of sqrt(L) layers only the groups' inputs.
 
 All bytes are read off the programs that JAX makes of loss and gradient, by `jaxfit.backward_memory` and
 `jaxfit.forward_memory`: every intermediate array counted once, params and data not.

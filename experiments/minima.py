@@ -1,10 +1,10 @@
 """Where a loss has one minimum every start finds it; where it has several, start and learning rate choose.
 
 x cos(pi x) has a local minimum at -0.274 and a lower one at 1.090, between which starts are divided by the summit at
-0.274: in the map of 256 starts by 256 learning rates, as long as the rate is small. A minimum can hold a run only while
-the rate is below 2 / curvature there; a run that oversteps jumps over summits, and where it ends is then anybody's
-guess. A convex loss leaves no choice: from 1,024 starts each, a line through the simulated points, and one through the
-blood pressure of 33 women, end at the line of least squares.
+0.274: in the map of 256 starts by 256 learning rates, as long as the rate is small. A minimum can hold a run only
+while the rate is below 2 / curvature there; a run that oversteps jumps over summits, and where it ends is then
+anybody's guess. A convex loss leaves no choice: from 1,024 starts each, a line through the simulated points, and one
+through the blood pressure of 33 women, end at the line of least squares.
 
 Source: Cai, Bileschi, Nielsen and Chollet, Deep Learning with JavaScript (2020), section 2.2; Dürr, Sick and Murina,
 Probabilistic Deep Learning (2020), section 3.2.2; the function is the example of the notes on gradient descent of the
@@ -196,7 +196,7 @@ def draw_waves(result: Result):
     ax.set(xlabel="start", ylabel="learning rate")
     ticks = (0.01, 0.03, 0.1, 0.3)
     ax.set_yticks(np.log10(ticks), [plots.number(t) for t in ticks])
-    for minimum, color in zip(shown, ("white", "black"), strict=False):
+    for minimum in shown:
         limit = 2 / curvature(minimum)
         ax.axhline(np.log10(limit), color="white", lw=2.4)
         ax.axhline(np.log10(limit), color="black", lw=1.2, ls=(0, (4, 2)))
@@ -224,8 +224,9 @@ def draw_convex(result: Result):
         ax.plot(ww.ravel(), bb.ravel(), ".", color="#aaaaaa", ms=2)
         ends = case.ends.reshape(-1, 2)
         ax.plot(*ends.T, "o", ms=9, color=plots.RED, mec="white")
-        ax.annotate(f"w = {case.best[0]:.3f}, b = {case.best[1]:.2f}", case.best, (0, 12), textcoords="offset points",
-                    ha="center", weight="bold", bbox={"fc": "white", "ec": "none", "pad": 1.5, "alpha": 0.85})  # fmt: skip
+        words, paper = f"w = {case.best[0]:.3f}, b = {case.best[1]:.2f}", {"fc": "white", "ec": "none", "pad": 1.5}
+        how = {"textcoords": "offset points", "ha": "center", "weight": "bold", "bbox": paper}
+        ax.annotate(words, case.best, (0, 12), **how)
         bends = np.linalg.eigvalsh(case.hessian)
         ratio = plots.number(float(f"{bends[1] / bends[0]:.3g}"))
         ax.set(xlabel="slope w", ylabel="intercept b", title=f"{case.name.capitalize()}: curvatures 1 : {ratio}")

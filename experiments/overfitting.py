@@ -1,15 +1,15 @@
 """What the losses of training and of validation tell: a model too simple, one that memorizes, one that is right.
 
-Four runs with the four shapes that the book draws. The same net, with the same optimizer, is given 9 points, 30 or 200:
-with 9 it learns them by heart while the validation loss rises (B), with 200 both losses fall to the noise (C), with 30
-the one for validation stays higher (D). A line through the same 200 points cannot fall at all (A).
+Four runs with the four shapes that the book draws. The same net, with the same optimizer, is given 9 points, 30 or
+200: with 9 it learns them by heart while the validation loss rises (B), with 200 both losses fall to the noise (C),
+with 30 the one for validation stays higher (D). A line through the same 200 points cannot fall at all (A).
 
 Rule 1: a training loss that does not fall means a model too simple, as a line through the readings of a logarithmic
 thermometer, or data that tell nothing, as thermometer readings beside shuffled temperatures: their line leaves, on
 average over shuffles, 1 - 1 / (n - 1) of the variance. Rule 2: a validation loss that leaves the one of training means
-over-fitting: polynomials of degree 0 to 8 through the 9 training readings of the mystery thermometer fall from 77 to 0,
-while the loss of the other 2 falls to 3.5 and then rises to 1.6 million. The polynomial of degree 10 through all 11
-readings has no error left, and makes excursions of thousands of degrees between them.
+over-fitting: polynomials of degree 0 to 8 through the 9 training readings of the mystery thermometer fall from 77 to
+0, while the loss of the other 2 falls to 3.5 and then rises to 1.6 million. The polynomial of degree 10 through all 11
+readings has no error left, and makes excursions of up to a hundred thousand degrees between them.
 
 Such polynomials cannot be fitted in powers of x: the condition number of degree 8 is 10^25, and gradient descent never
 ends. `jaxfit.models.orthogonal_polynomial` is the same polynomial in a basis in which every direction has the same
@@ -103,8 +103,8 @@ def compute(config: Config) -> Result:
     t_u, t_c = jf.datasets.thermometer()
     ten = jf.models.orthogonal_polynomial(10, t_u)
     fit: Any = jf.fit(
-        jf.losses.mse(ten), {"coefficients": np.zeros(11)}, (t_u, t_c), optimizer=jf.optimizers.sgd(config.rate), steps=1,
-        precision="float64",
+        jf.losses.mse(ten), {"coefficients": np.zeros(11)}, (t_u, t_c),
+        optimizer=jf.optimizers.sgd(config.rate), steps=1, precision="float64",
     )  # fmt: skip
     start, data = NET.init(0), panels["D"].data
     x, y = data
@@ -353,7 +353,9 @@ def draw_panels(result: Result):
 def draw_rules(result: Result):
     space = {"wspace": 0.24, "top": 0.8, "left": 0.065, "right": 0.98, "bottom": 0.12}
     figure, axes = plots.panels([["one", "two"]], size=(12, 5.6), gridspec_kw=space)
-    figure.suptitle("Two rules: a training loss that does not fall, a validation loss that does not follow", x=0.065, ha="left")
+    figure.suptitle(
+        "Two rules: a training loss that does not fall, a validation loss that does not follow", x=0.065, ha="left"
+    )
     figure.text(0.065, 0.885, "Dashed: what least squares or theory say.", color="#555555")
     ax = axes["one"]
     colors = dict(zip(result.rule_1, (plots.RED, plots.GREEN, plots.BLUE, plots.GREY), strict=True))
@@ -361,21 +363,34 @@ def draw_rules(result: Result):
     ax.set_title("Rule 1: too simple, or nothing to learn")
     for label, (step, losses) in result.rule_1.items():
         for one in losses[:40]:
-            ax.plot(step[1:], one[1:], color=colors[label], lw=2 if len(losses) == 1 else 0.5, alpha=1 if len(losses) == 1 else 0.5)
+            ax.plot(
+                step[1:],
+                one[1:],
+                color=colors[label],
+                lw=2 if len(losses) == 1 else 0.5,
+                alpha=1 if len(losses) == 1 else 0.5,
+            )
     levels = [result.floors[name][0] for name in (HONEST, LOGARITHMIC)]
     for level in (*levels, 0.9 * result.variance):
         ax.axhline(level, color="black", lw=1, ls=(0, (4, 2)))
     plots.few_ticks(ax.xaxis, [10, 100, 1000])
     plots.few_ticks(ax.yaxis, [0.01, 0.1, 1, 10, 100])
     room = plots.Room(ax)
-    for label, (step, losses) in result.rule_1.items():
-        path = room.block(step[1:], losses.mean(0)[1:], width=10)
+    for level in levels:
+        room.block(ax.get_xlim(), (level, level))
+    paths = {
+        label: room.block(step[1:], losses.mean(0)[1:], width=10) for label, (step, losses) in result.rule_1.items()
+    }
+    for label, path in paths.items():
         room.near(path, label, prefer=(0.7, 0.5), color=colors[label] if colors[label] != plots.GREY else "#666666")
     ax = axes["two"]
     degree = np.arange(HIGHEST + 1)
     ax.set(yscale="log", ylim=(1e-2, 1e7), xlim=(-0.3, 8.6), xlabel="degree of the polynomial", ylabel="loss, °C²")
     ax.set_title("Rule 2: degree by degree through 9 readings")
-    for column, color, dash, label in ((0, plots.BLUE, "-", "9 readings it is fitted to"), (1, plots.RED, "--", "2 readings it never sees")):
+    for column, color, dash, label in (
+        (0, plots.BLUE, "-", "9 readings it is fitted to"),
+        (1, plots.RED, "--", "2 readings it never sees"),
+    ):
         values = np.where(result.degrees[:, column] > 1e-12, result.degrees[:, column], np.nan)
         ax.plot(degree, values, color=color, ls=dash)
         ax.plot(degree, values, "o", color=color, ms=6, mec="white")
@@ -383,15 +398,29 @@ def draw_rules(result: Result):
     arrow = {"arrowstyle": "-|>", "color": plots.BLUE, "lw": 1.7}
     ax.annotate("", (8, 1e-2), (7, result.degrees[7, 0]), arrowprops=arrow)
     ax.annotate("0", (8, 1e-2), (7, 4), textcoords="offset points", color=plots.BLUE)
-    ax.annotate(f"{result.degrees[-1, 1]:,.0f}", (8, result.degrees[-1, 1]), (-8, 0), textcoords="offset points", ha="right", va="center", color=plots.RED)
-    ax.annotate(f"the line: {result.degrees[1, 1]:.2f}", (1, result.degrees[1, 1]), (6, 8), textcoords="offset points", color=plots.RED)
+    ax.annotate(
+        f"{result.degrees[-1, 1]:,.0f}",
+        (8, result.degrees[-1, 1]),
+        (-8, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color=plots.RED,
+    )
+    ax.annotate(
+        f"the line: {result.degrees[1, 1]:.2f}",
+        (1, result.degrees[1, 1]),
+        (6, 8),
+        textcoords="offset points",
+        color=plots.RED,
+    )
     plots.few_ticks(ax.yaxis, [0.01, 1, 100, 1e4, 1e6])
     return figure
 
 
 def draw_split(result: Result):
-    space = {"wspace": 0.22, "top": 0.8, "left": 0.065, "right": 0.98, "bottom": 0.12}
-    figure, axes = plots.panels([["split", "through"]], size=(12, 5.6), gridspec_kw=space)
+    space = {"wspace": 0.22, "top": 0.86, "left": 0.065, "right": 0.98, "bottom": 0.12}
+    figure, axes = plots.panels([["split", "through"]], size=(12, 5.2), gridspec_kw=space)
     figure.suptitle("One process, two samples: to be good on the first is no proof", x=0.065, ha="left")
     t_u, t_c = jf.datasets.thermometer()
     train, validation = jf.datasets.thermometer_split()
@@ -404,7 +433,9 @@ def draw_split(result: Result):
     ax.plot(ends, line, color=plots.GREEN, lw=1.6)
     ax.plot(*train, "o", color=plots.BLUE, ms=8, mec="white")
     ax.plot(*validation, "D", color=plots.RED, ms=8, mec="white")
-    ax.set(xlim=ends, ylim=(-12, 34), xlabel="reading, unknown unit", ylabel="temperature, °C", yticks=[-10, 0, 10, 20, 30])
+    ax.set(
+        xlim=ends, ylim=(-12, 34), xlabel="reading, unknown unit", ylabel="temperature, °C", yticks=[-10, 0, 10, 20, 30]
+    )
     ax.set_title("The process draws 11 readings; 2 are held out")
     ax.text(66, 8, f"the process: 5/9 (t − 32)\nand noise of {spread:.1f} °C", color=plots.GREEN)
     ax.text(20, 27, "9 to train on", color=plots.BLUE, weight="bold")
@@ -417,5 +448,5 @@ def draw_split(result: Result):
     low, high = result.excursion.min(), result.excursion.max()
     ax.set_title("Degree 10 through all 11: no error, and no sense")
     words = f"from {low:,.0f} °C to {high:,.0f} °C\nbetween the readings".replace("-", "−")
-    ax.text(62.5, -50, words, color=plots.PINK, weight="bold")
+    ax.text(38.5, -42, words, color=plots.PINK, weight="bold")
     return figure

@@ -1,9 +1,9 @@
 """Where the slope vanishes descent gets stuck without being at a minimum: on a saddle until noise comes, on a plateau.
 
 On the ridge of x^2 - y^2 the slope points along the ridge, so gradient descent walks to the saddle and stays there,
-and momentum does not help: what it would carry on is zero. The least noise does: it grows by 1 + 2 rate in every update,
-with momentum faster still. A unit tanh(x) that starts at 4 has the slope 0.00134, and the way back takes
-(2 x + sinh(2 x)) / (4 rate) updates, exponentially many in the start; the slope of relu(x) is 1, and x / rate are enough.
+and momentum does not help: what it would carry on is zero. The least noise does: it grows by 1 + 2 rate in every
+update, with momentum faster still. A unit tanh(x) that starts at 4 has the slope 0.00134, and the way back takes (2 x
++ sinh(2 x)) / (4 rate) updates, exponentially many in the start; the slope of relu(x) is 1, and x / rate are enough.
 
 Source: the notes on gradient descent of the Microsoft AI course, section 2.1. Cost: some seconds on a CPU.
 """
@@ -102,7 +102,7 @@ def plateau(unit: Any, starts: np.ndarray, goal: float) -> np.ndarray:
 
 
 def growth(beta: float) -> float:
-    """By what an update multiplies the distance from the ridge: the larger root of m^2 - (1 + beta + 2 rate) m + beta."""
+    """Growth of the distance from the ridge in an update: the larger root of m^2 - (1 + beta + 2 rate) m + beta."""
     middle = (1 + beta + 2 * RATE) / 2
     return float(middle + np.sqrt(middle**2 - beta))
 
@@ -202,7 +202,7 @@ def draw_saddle(result: Result, ax) -> None:
     quiet = result.quiet[0]
     ax.plot(*quiet.T, "o-", color=plots.RED, ms=4, lw=1.2)
     ax.plot(0, 0, "X", ms=10, color=plots.RED, mec="white")
-    ax.annotate("without noise: stuck at the saddle", (0.0, 0.0), (-10, 12), textcoords="offset points", color=plots.RED,
+    ax.annotate("without noise: stuck at the saddle", (0, 0), (-10, 12), textcoords="offset points", color=plots.RED,
                 ha="left", bbox={"fc": "white", "ec": "none", "pad": 1.0})  # fmt: skip
     ax.annotate("with noise", (0.03, -0.75), (8, 0), textcoords="offset points", color=plots.BLUE)
     ax.set(

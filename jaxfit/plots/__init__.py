@@ -29,5 +29,6 @@ from jaxfit.plots.maps import convergence_map, power_map, steps_bar
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY",
     "Room", "basin_map", "convergence_map", "descent_1d", "few_ticks", "gif", "house", "line_fit", "loss_history",
-    "number", "outlined", "panels", "png", "power_map", "relief", "round_ticks", "steps_bar", "style", "without_display",
+    "number", "outlined", "panels", "png", "power_map", "relief", "round_ticks", "steps_bar", "style",
+    "without_display",
 ]  # fmt: skip

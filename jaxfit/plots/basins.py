@@ -29,7 +29,8 @@ def relief(x: Any, y: Any, height: Any, *, water: Any = None, contours: Any = 12
     x, y, height = (np.asarray(v, float) for v in (x, y, height))
     wet = np.zeros(height.shape, bool) if water is None else np.asarray(water, bool)
     size = np.ptp(x) / np.ptp(height)
-    light = LightSource(315, 38).hillshade(height * size, vert_exag=0.28, dx=np.diff(x[:2])[0], dy=np.diff(y[:2])[0])
+    right, up = np.diff(x[:2])[0], np.diff(y[:2])[0]
+    light = LightSource(315, 38).hillshade(height * size, vert_exag=0.28, dx=right, dy=-up)  # rows run upwards here
     dry, low = height[~wet], height[wet]
     paint = LAND(_bands((height - dry.min()) / np.ptp(dry), TINTS))[..., :3]
     paint = paint * (0.42 + 0.68 * _bands(light, LIGHTS)[..., None])
