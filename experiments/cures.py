@@ -5,7 +5,7 @@ by more than the noise. Three penalties are swept over their strengths: on the s
 between the points (smoothness), and noise on the inputs, drawn anew in every update. Each error, measured against the
 true wave, is lowest at a strength in between, and is the one of the closed-form solution; but for the smallest noise,
 where the closed form is far off and 6,000 updates too few to get there: to stop early is a cure, too. A simpler model
-is the fourth cure: polynomials of degree 0 to 13, of which 5 or 6 is best.
+is the fourth cure: polynomials of degree 0 to 13, of which 4 is best.
 
 More data is the fifth, if there are enough to see what is there. A sine of frequency 5, among harmonics up to 8, is
 found from 14 equally spaced samples on; from fewer, a lower or higher wave meets them as well, and gradient descent
@@ -136,8 +136,9 @@ def penalized(config: Config, data: Any, strengths: np.ndarray, loss: Any, penal
 def noisy(config: Config, data: Any) -> Cure:
     """Adam on inputs with noise; and the least squares of the loss averaged over all noise."""
     x, y = (np.tile(column, COPIES) for column in data)
-    scales = np.geomspace(0.01, 0.5, config.noises)
-    loss = jf.losses.input_noise(jf.losses.mse(bumps), scale=jf.Axis("scale", scales))
+    scales = np.geomspace(0.03, 0.5, config.noises)
+    axis: Any = jf.Axis("scale", scales)
+    loss = jf.losses.input_noise(jf.losses.mse(bumps), scale=axis)
     rate = jf.optimizer(falling, learning_rate=0.05, steps=float(config.noisy_steps))
     found = jf.sweep(
         loss, np.zeros(len(CENTERS)), (x, y), optimizer=rate, steps=config.noisy_steps, key=3
@@ -185,7 +186,7 @@ def samples() -> Cure:
     """A sine from more and more samples; its mean squared error over that of saying nothing."""
     counts = np.arange(4, 25)
     sets = [(x, np.sin(np.pi * FREQUENCY * x)) for x in (-1 + 2 * np.arange(n) / n for n in counts)]
-    padded = (jf.Axis("samples", values, counts) for values in jf.datasets.pad(sets))
+    padded = (jf.Axis("samples", values, counts.tolist()) for values in jf.datasets.pad(sets))
     found = jf.sweep(
         jf.losses.mse(waves, masked=True), np.zeros(2 * len(HARMONICS)), tuple(padded),
         optimizer=jf.optimizers.sgd(0.15), steps=400, precision="float64",
@@ -194,7 +195,7 @@ def samples() -> Cure:
     curves = found @ np.concatenate([np.sin(angles), np.cos(angles)], axis=1).T
     wave = np.sin(np.pi * FREQUENCY * GRID[:-1])
     missed = np.mean((curves - wave) ** 2, axis=1) / np.mean(wave**2)
-    return Cure(counts, missed, np.array([aliased(n) for n in counts]), curves)
+    return Cure(counts, missed, np.array([aliased(int(n)) for n in counts]), curves)
 
 
 def aliased(n: int) -> float:
@@ -240,7 +241,7 @@ def draw(result: Result):
     mosaic = [["none", "l2", "smooth"], ["noise", "degree", "samples"]]
     figure, axes = plots.panels(mosaic, size=(13, 8), gridspec_kw=space)
     figure.suptitle("Cures of over-fitting: each helps up to a strength, beyond which it hurts", x=0.065, ha="left")
-    words = "Error: squared distance from the true wave. Dots: fits. Lines: closed form. Dashed: no cure. Dotted: the noise."
+    words = "Error: squared distance from the true wave. Dots: fits. Lines: closed form. Dotted: the noise."
     figure.text(0.065, 0.925, words, color="#555555")
     ax, (x, y) = axes["none"], result.data
     best = result.smooth.curves[result.smooth.error.argmin()]
@@ -251,11 +252,19 @@ def draw(result: Result):
     ax.set(xlim=(-1, 1), ylim=(-2.4, 2.4), xticks=[-1, 0, 1], yticks=[-2, -1, 0, 1, 2])
     ax.set_title("30 bumps, 15 points", fontsize=10.5)
     for height, words, color in (
-        (0.93, "no cure", plots.RED),
+        (0.93, f"no cure: error {result.none.error[0]:,.0f}", plots.RED),
         (0.86, "smoothness", plots.BLUE),
         (0.79, "the truth", "#999999"),
     ):
-        ax.text(0.03, height, words, color=color, transform=ax.transAxes, weight="bold")
+        ax.text(
+            0.03,
+            height,
+            words,
+            color=color,
+            transform=ax.transAxes,
+            weight="bold",
+            bbox={"fc": "white", "ec": "none", "pad": 1},
+        )
     titles = {
         "l2": ("Small coefficients", "strength of l2"),
         "smooth": ("Few bends", "strength of smoothness"),
@@ -269,7 +278,6 @@ def draw(result: Result):
             ax.set_xscale("log")
         ax.plot(cure.strength, cure.theory, color=plots.BLUE)
         ax.plot(cure.strength, cure.error, "o", color=plots.BLUE, ms=5, mec="white", mew=0.6)
-        ax.axhline(result.none.error[0], color=plots.RED, lw=1.1, ls=(0, (4, 2)))
         ax.axhline(NOISE**2, color=plots.GREY, lw=1.1, ls=":")
         at = int(cure.error.argmin())
         ax.annotate(f"{cure.error[at]:.3f}", (cure.strength[at], cure.error[at]), (0, -15), textcoords="offset points",
@@ -277,7 +285,7 @@ def draw(result: Result):
         plots.few_ticks(ax.yaxis, [0.01, 0.1, 1])
         if name != "degree":
             plots.few_ticks(ax.xaxis, plots.round_ticks(cure.strength[0], cure.strength[-1]))
-    axes["noise"].text(0.011, 0.013, "stopped early", color=plots.BLUE, fontsize=9)
+    axes["noise"].text(0.031, 0.02, "stopped early", color=plots.BLUE, fontsize=9)
     plots.few_ticks(axes["degree"].xaxis, range(0, HIGHEST + 1, 2))
     ax, cure = axes["samples"], result.samples
     ax.step(cure.strength, cure.theory, where="mid", color=plots.BLUE)

@@ -3,8 +3,8 @@
 A layer multiplies the gradient by a factor that the scale of its weights decides; after 48 layers it is that factor to
 the power of 48. For relu layers the law is (scale / sqrt(2))^depth, exact in the scale, and the weights of variance 2
 / width (He's) sit at one. For tanh the signal cannot explode, but the gradient does: the lines over its map are the
-mean-field law of infinitely wide layers. Trained is a chain of eight weights whose product is to be 1, from 256 scales
-with 256 learning rates. Runs converge in an island between three shores: too small weights take 1 / scale^6 updates to
+mean-field law of infinitely wide layers. Trained is a chain of eight weights whose product is to be 1, from 160 scales
+with 160 learning rates. Runs converge in an island between three shores: too small weights take 1 / scale^6 updates to
 leave, too large ones throw the first update across, and above the rate 2 / 8 the minimum itself is unstable. A net of
 seven relu layers has the same island, around He's scale.
 
@@ -32,9 +32,9 @@ NET = jf.models.dense((1, *[8] * 7, 1), "relu")
 class Config:
     width: int = 64
     depth: int = 48
-    scales: int = 48
-    cells: int = 256  # of the chain's map, each way
-    net_cells: int = 36
+    scales: int = 40
+    cells: int = 160  # of the chain's map, each way
+    net_cells: int = 30
     net_steps: int = 400
     steps: int = 2_000
     tilt: float = 0.0  # of the chain's initial weights; unequal ones do not stay together

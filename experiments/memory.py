@@ -119,10 +119,10 @@ def draw(result: Result):
     figure.suptitle("Training keeps what it has computed: memory grows with depth times batch", x=0.08, ha="left")
     words = f"tanh layers of width {WIDTH}, float32. Dots: bytes counted in the programs. Lines: the law."
     figure.text(0.08, 0.885, words, color="#555555")
-    colors = dict(zip(KINDS, (plots.RED, plots.BLUE, plots.GREEN, plots.DARK), strict=True))
+    colors: dict[str, str] = dict(zip(KINDS, (plots.RED, plots.BLUE, plots.GREEN, plots.DARK), strict=True))
     for name, x, found, title in (
         ("depth", result.depths, result.by_depth, f"Deeper nets, {result.batch} rows"),
-        ("batch", result.by_batch, f"Larger batches, {result.depth} layers"),
+        ("batch", result.batches, result.by_batch, f"Larger batches, {result.depth} layers"),
     ):
         ax = axes[name]
         line = np.linspace(0, x[-1], 201)

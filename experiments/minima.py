@@ -108,7 +108,7 @@ def convex(config: Config, name: str, data: Any, low: Any, high: Any, beta: floa
     rows = np.stack([x, np.ones_like(x)], axis=1)
     hessian = 2 * rows.T @ rows / len(x)
     rate = (1 + np.sqrt(beta)) ** 2 / np.linalg.eigvalsh(hessian)[-1]
-    axes = {leaf: jf.Axis(leaf, np.linspace(*ends, config.starts)) for leaf, *ends in zip("wb", low, high, strict=True)}
+    axes = {leaf: jf.Axis(leaf, np.linspace(a, b, config.starts)) for leaf, a, b in zip("wb", low, high, strict=True)}
     found = jf.sweep(
         jf.losses.mse(jf.models.line), axes, data, optimizer=jf.optimizers.momentum(rate, beta), steps=config.steps,
         precision="float64",
@@ -226,7 +226,7 @@ def draw_convex(result: Result):
         ax.plot(*ends.T, "o", ms=9, color=plots.RED, mec="white")
         words, paper = f"w = {case.best[0]:.3f}, b = {case.best[1]:.2f}", {"fc": "white", "ec": "none", "pad": 1.5}
         how = {"textcoords": "offset points", "ha": "center", "weight": "bold", "bbox": paper}
-        ax.annotate(words, case.best, (0, 12), **how)
+        ax.annotate(words, (case.best[0], case.best[1]), (0, 12), **how)
         bends = np.linalg.eigvalsh(case.hessian)
         ratio = plots.number(float(f"{bends[1] / bends[0]:.3g}"))
         ax.set(xlabel="slope w", ylabel="intercept b", title=f"{case.name.capitalize()}: curvatures 1 : {ratio}")

@@ -152,13 +152,13 @@ def nets(config: Config, validation: Any) -> dict[str, Runs]:
         record=RECORD,
     )  # fmt: skip
     found = grid.results.transpose("panel", "seed", ...)
-    names = [f"history.{name}" for name in ("loss", "validation_loss")]
     return {
         name: Runs(
-            data,
-            found.step.values,
-            *(found[n].sel(panel=name).values for n in names),
-            np.asarray(NET(jf.lane(grid, panel=name, seed=0).params, GRID)),
+            data=data,
+            step=found.step.values,
+            train=found["history.loss"].sel(panel=name).values,
+            validation=found["history.validation_loss"].sel(panel=name).values,
+            curve=np.asarray(NET(jf.lane(grid, panel=name, seed=0).params, GRID)),
         )
         for name, data in sets.items()
     }
