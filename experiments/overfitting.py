@@ -106,8 +106,7 @@ def compute(config: Config) -> Result:
         jf.losses.mse(ten), {"coefficients": np.zeros(11)}, (t_u, t_c),
         optimizer=jf.optimizers.sgd(config.rate), steps=1, precision="float64",
     )  # fmt: skip
-    start, data = NET.init(0), panels["D"].data
-    x, y = data
+    start, (x, y) = NET.init(0), panels["D"].data
     return Result(
         panels=panels,
         rule_1=rule_1,
@@ -247,7 +246,7 @@ def no_gradient(x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> d
 
 
 def checks(result: Result) -> list[Check]:
-    train, validation = jf.datasets.thermometer_split()
+    (x, y), (train, validation) = result.panels["C"].data, jf.datasets.thermometer_split()
     sizes = [len(train[0]) + len(validation[0]), len(validation[0]), len(train[0])]
     parts = np.sort(np.concatenate([train[0], validation[0]]))
     same = int(np.array_equal(parts, np.sort(jf.datasets.thermometer()[0])))
@@ -259,7 +258,7 @@ def checks(result: Result) -> list[Check]:
     return [
         check("DLWPT-Out12.sizes", sizes, "readings, held out, to train on"),
         check("DLWPT-Out12.partition", same, "the two parts are all readings, each once"),
-        Check("the process: noise of 200 points about the truth", NOISE, noise(result), 0.04, "DLWPT-F5.12, theory"),
+        Check("the process: noise of 200 points about the truth", NOISE, float(np.std(y - truth(x))), 0.04, "DLWPT-F5.12, theory"),
         Check("A: both losses end above 0.8 of the variance", True, min(a[1], a[3]) > 0.8 * 0.6, source=figure),
         Check("B: training loss, end over start: below 0.05", True, b[1] / b[0] < 0.05, source=figure),
         Check("B: validation loss, end over lowest: above 1.3", True, b[3] / b[4] > 1.3, source=figure),
@@ -294,11 +293,6 @@ def shape(run: Runs) -> tuple[float, ...]:
     train, validation = run.train, run.validation
     numbers = (train[:, 0], train[:, -1], validation[:, 0], validation[:, -1], validation.min(1))
     return tuple(float(np.median(number)) for number in numbers)
-
-
-def noise(result: Result) -> float:
-    x, y = result.panels["C"].data
-    return float(np.std(y - truth(x)))
 
 
 def draw(result: Result):
