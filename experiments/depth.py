@@ -285,7 +285,7 @@ def draw_training(result: Result):
     for x, y, _ in shores:
         ax.plot(x, y, color="white", lw=2.4)
         ax.plot(x, y, color="black", lw=1.2, ls=(0, (4, 2)))
-    plots.outlined(ax.text(0.21, 0.27, "2 / 8: the minimum is unstable above", fontsize=9))
+    plots.outlined(ax.text(0.29, 0.275, "2 / 8: the minimum is unstable above", fontsize=9))
     ax.set(title="A chain of eight weights", xlabel="initial weight", ylabel="learning rate", ylim=(1e-3, 1))
     plots.few_ticks(ax.xaxis, [0.2, 0.5, 1, 2])
     ax = axes["net"]

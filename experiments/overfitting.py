@@ -258,7 +258,8 @@ def checks(result: Result) -> list[Check]:
     return [
         check("DLWPT-Out12.sizes", sizes, "readings, held out, to train on"),
         check("DLWPT-Out12.partition", same, "the two parts are all readings, each once"),
-        Check("the process: noise of 200 points about the truth", NOISE, float(np.std(y - truth(x))), 0.04, "DLWPT-F5.12, theory"),
+        Check("the process: noise of 200 points about the truth", NOISE, float(np.std(y - truth(x))), 0.04,
+              "DLWPT-F5.12, theory"),
         Check("A: both losses end above 0.8 of the variance", True, min(a[1], a[3]) > 0.8 * 0.6, source=figure),
         Check("B: training loss, end over start: below 0.05", True, b[1] / b[0] < 0.05, source=figure),
         Check("B: validation loss, end over lowest: above 1.3", True, b[3] / b[4] > 1.3, source=figure),
@@ -431,7 +432,7 @@ def draw_split(result: Result):
         xlim=ends, ylim=(-12, 34), xlabel="reading, unknown unit", ylabel="temperature, °C", yticks=[-10, 0, 10, 20, 30]
     )
     ax.set_title("The process draws 11 readings; 2 are held out")
-    ax.text(66, 8, f"the process: 5/9 (t − 32)\nand noise of {spread:.1f} °C", color=plots.GREEN)
+    ax.text(62, 6, f"the process: 5/9 (t − 32)\nand noise of {spread:.1f} °C", color=plots.GREEN)
     ax.text(20, 27, "9 to train on", color=plots.BLUE, weight="bold")
     ax.text(20, 23, "2 to validate with", color=plots.RED, weight="bold")
     ax = axes["through"]
@@ -441,6 +442,6 @@ def draw_split(result: Result):
     ax.plot(t_u, t_c, "o", color=plots.DARK, ms=7, mec="white", zorder=3)
     low, high = result.excursion.min(), result.excursion.max()
     ax.set_title("Degree 10 through all 11: no error, and no sense")
-    words = f"from {low:,.0f} °C to {high:,.0f} °C\nbetween the readings".replace("-", "−")
-    ax.text(38.5, -42, words, color=plots.PINK, weight="bold")
+    words = f"between the readings\nfrom {low:,.0f} °C\nto {high:,.0f} °C".replace("-", "−")
+    ax.text(39, -48, words, color=plots.PINK, weight="bold")
     return figure
