@@ -443,5 +443,5 @@ def draw_split(result: Result):
     low, high = result.excursion.min(), result.excursion.max()
     ax.set_title("Degree 10 through all 11: no error, and no sense")
     words = f"between the readings\nfrom {low:,.0f} °C\nto {high:,.0f} °C".replace("-", "−")
-    ax.text(39, -48, words, color=plots.PINK, weight="bold")
+    ax.text(38, -48, words, color=plots.PINK, weight="bold")
     return figure
