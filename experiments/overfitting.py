@@ -11,9 +11,10 @@ over-fitting: polynomials of degree 0 to 8 through the 9 training readings of th
 0, while the loss of the other 2 falls to 3.5 and then rises to 1.6 million. The polynomial of degree 10 through all 11
 readings has no error left, and makes excursions of up to a hundred thousand degrees between them.
 
-Such polynomials cannot be fitted in powers of x: the condition number of degree 8 is 10^25, and gradient descent never
-ends. `jaxfit.models.orthogonal_polynomial` is the same polynomial in a basis in which every direction has the same
-curvature, so that one update of rate 0.5 is exact; it is checked against NumPy's polyfit.
+Such polynomials cannot be fitted in powers of x: for degree 8, with readings / 10, the condition number of the Hessian
+is 2e27, and gradient descent never ends. `jaxfit.models.orthogonal_polynomial` is the same polynomial in a basis in
+which every direction has the same curvature, so that one update of rate 0.5 is exact; it is checked against NumPy's
+polyfit.
 
 Source: Stevens, Antiga and Viehmann, Deep Learning with PyTorch (2020), section 5.5.3 and 5.5.4, figures 5.12 to 5.14
 (drawings; the runs are our own). Cost: half a minute on a CPU.
