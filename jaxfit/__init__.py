@@ -6,14 +6,15 @@ from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
 from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
+from jaxfit.memory import backward_memory, forward_memory
 from jaxfit.optimizers import optimizer
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Call", "Fit", "Graph", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "backprop", "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged",
-    "schedules", "searches", "step", "surface", "sweep",
+    "backprop", "backward_memory", "best", "datasets", "fit", "forward_memory", "lane", "losses", "models", "optimizer",
+    "optimizers", "require_converged", "schedules", "searches", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.datasets import as_key
-from jaxfit.losses import CrossEntropy, Residual, Sum, data_names, takes_key
+from jaxfit.losses import CrossEntropy, InputNoise, Residual, Sum, data_names, takes_key
 from jaxfit.markers import Axis, Call, is_array, is_axis, is_key, seeds
 from jaxfit.optimizers import Optimizer, as_optimizer
 from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
@@ -94,7 +94,7 @@ def check_swept_numbers(loss: Callable) -> None:
     """Refuses an axis of numbers that a loss of jaxfit's would refuse one by one."""
     for path, axis in jax.tree_util.tree_leaves_with_path(loss, is_leaf=is_axis):
         name = getattr(path[-1], "name", None) if path else None
-        if is_axis(axis) and is_array(axis.values) and name in ("delta", "strength"):
+        if is_axis(axis) and is_array(axis.values) and name in ("delta", "strength", "scale"):
             values = np.asarray(axis.values)
             bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)) | ((values == 0) & (name == "delta")))
             if bad.size:
@@ -241,8 +241,9 @@ def check_data(
 
 
 def _takes_arrays(loss: Callable) -> bool:
-    terms = loss.terms if isinstance(loss, Sum) else (loss,)
-    return any(isinstance(term, (Residual, CrossEntropy)) for term in terms)
+    inner = loss.loss if isinstance(loss, InputNoise) else loss
+    terms = inner.terms if isinstance(inner, Sum) else (inner,)
+    return any(isinstance(term, (Residual, CrossEntropy, InputNoise)) for term in terms)
 
 
 def _axis_array(axis: Axis, label: str) -> np.ndarray:

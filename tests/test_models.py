@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfit import datasets, models
+from jaxfit import datasets, losses, models
 
 X = np.linspace(-2, 2, 9)
 
@@ -20,6 +20,7 @@ def decay(x, rate, height=2.0, *, offset=0.5):
 ALL = [
     (models.line, 2),
     (models.polynomial(3), 4),
+    (models.orthogonal_polynomial(3, X), 4),
     (models.dense((1, 5, 1)), 16),
     (models.dense((1, 4, 3, 2), "relu"), 31),
     (models.from_function(decay), 2),
@@ -53,6 +54,9 @@ def test_equal_arguments_give_equal_models_and_other_arguments_others():
             models.Line(),
             models.polynomial(2),
             models.polynomial(3),
+            models.orthogonal_polynomial(2, X.tolist()),
+            models.orthogonal_polynomial(3, X),
+            models.orthogonal_polynomial(3, 2 * X),
             models.dense([1, 4, 1]),
             models.dense([1, 4, 1], "relu"),
             models.dense([1, 5, 1]),
@@ -70,6 +74,7 @@ def test_models_read_as_they_are_written():
     assert [repr(model) for model, _ in ALL] == [
         "line",
         "polynomial(3)",
+        "orthogonal_polynomial(3)",
         "dense((1, 5, 1), 'tanh')",
         "dense((1, 4, 3, 2), 'relu')",
         "from_function(decay)",
@@ -100,6 +105,42 @@ def test_models_keep_numpys_float64_outside_of_jax():
 def test_a_polynomial_refuses_params_of_another_degree():
     with pytest.raises(ValueError, match=r"'coefficients'\] has shape \(2,\); a polynomial of degree 2 takes \(3,\)"):
         models.polynomial(2)(models.polynomial(1).init(0), X)
+
+
+READINGS = np.array([35.7, 55.9, 81.9, 56.3, 48.9, 33.9, 21.8, 48.4, 60.4])
+
+
+@pytest.mark.parametrize("points", [READINGS, np.repeat(READINGS, 2), READINGS * 1e-6, READINGS + 1e3], ids=str)
+def test_orthogonal_polynomials_are_orthonormal_on_their_points(points):
+    model = models.orthogonal_polynomial(8, points)
+    with jax.enable_x64(True):
+        basis = np.stack([model({"coefficients": unit}, points) for unit in np.eye(9)])
+    np.testing.assert_allclose(basis @ basis.T / len(points), np.eye(9), atol=1e-8)
+
+
+def test_orthogonal_polynomials_are_the_polynomials_of_their_degree():
+    x, far = READINGS / 10, np.linspace(0, 10, 7)
+    model = models.orthogonal_polynomial(3, x)
+    coefficients = np.array([2.0, -1.0, 0.5, 0.3])
+    with jax.enable_x64(True):
+        fitted = np.polyfit(x, model({"coefficients": coefficients}, x), 3)
+        np.testing.assert_allclose(np.polyval(fitted, far), model({"coefficients": coefficients}, far), rtol=1e-9)
+        np.testing.assert_allclose(model({"coefficients": np.eye(4)[0]}, far), 1.0)
+
+
+def test_one_update_of_gradient_descent_fits_an_orthogonal_polynomial():
+    y = np.sin(READINGS)
+    with jax.enable_x64(True):
+        loss = losses.mse(models.orthogonal_polynomial(5, READINGS))
+        start = {"coefficients": np.array([3.0, 1.0, -2.0, 0.0, 5.0, 1.0])}
+        found = start["coefficients"] - 0.5 * jax.grad(loss)(start, READINGS, y)["coefficients"]
+        least = np.mean((np.polyval(np.polyfit(READINGS, y, 5), READINGS) - y) ** 2)
+        assert float(loss({"coefficients": found}, READINGS, y)) == pytest.approx(least, rel=1e-9)
+
+
+def test_an_orthogonal_polynomial_refuses_params_of_another_degree():
+    with pytest.raises(ValueError, match=r"'coefficients'\] has shape \(2,\); a polynomial of degree 2 takes \(3,\)"):
+        models.orthogonal_polynomial(2, X)(models.polynomial(1).init(0), X)
 
 
 NUMPY = {
@@ -174,6 +215,15 @@ def test_layers_of_one_shape_start_at_different_weights():
         (lambda: models.polynomial(-1), ValueError, "degree is -1; it must be 0 or more"),
         (lambda: models.polynomial(1.0), TypeError, "degree is 1.0; it must be a whole number"),
         (lambda: models.polynomial(True), TypeError, "degree is True"),
+        (lambda: models.orthogonal_polynomial(-1, X), ValueError, "degree is -1; it must be 0 or more"),
+        (
+            lambda: models.orthogonal_polynomial(2, [1, 1, 2]),
+            ValueError,
+            "degree is 2, but x has 2 distinct points, .* up to degree 1 differ: choose a lower degree",
+        ),
+        (lambda: models.orthogonal_polynomial(0, X[:, None]), ValueError, r"x has shape \(9, 1\); it must be \(n,\)"),
+        (lambda: models.orthogonal_polynomial(0, [1, np.nan]), ValueError, r"must be \(n,\) finite points"),
+        (lambda: models.orthogonal_polynomial(0, ["1"]), TypeError, "x holds <U1 values"),
         (lambda: models.dense((1, 0, 1)), ValueError, r"widths\[1\] is 0; it must be 1 or more"),
         (lambda: models.dense((1, 2.5, 1)), TypeError, r"widths\[1\] is 2.5; it must be a whole number"),
         (lambda: models.dense((3,)), ValueError, r"widths is \(3,\); give at least the inputs and the outputs"),

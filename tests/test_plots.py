@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from jaxfit import plots
@@ -276,3 +277,49 @@ def test_in_a_large_picture_thin_lines_keep_their_ink_and_the_paper_stays_white(
     pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert tuple(pixels[0]) == (255, 255, 255)
     assert np.sum(np.all(pixels == [int(plots.RED[i : i + 2], 16) for i in (1, 3, 5)], axis=1)) > 500
+
+
+# Landscapes
+
+
+def painted(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def test_a_basin_map_gives_each_minimum_its_color_and_later_starts_a_darker_one():
+    x = y = np.linspace(0, 1, 4)
+    basin = np.array([[0, 0, 1, 1]] * 4)
+    basin[0, 0] = -1
+    steps = np.array([[1, 1000, 1, 1000]] * 4)
+    ax = plots.basin_map(x, y, basin, steps, colors=("#0000ff", "#ff0000"))
+    paint = painted(ax)
+    assert paint[1, 0].argmax() == 2 and paint[1, 2].argmax() == 0
+    assert paint[1, 1].sum() < 0.7 * paint[1, 0].sum()
+    assert tuple(paint[0, 0]) == pytest.approx(to_rgb(plots.PALE))
+    assert ax.images[0].get_extent() == pytest.approx([-1 / 6, 7 / 6, -1 / 6, 7 / 6])
+    flat = painted(plots.basin_map(x, y, basin, colors=("#0000ff", "#ff0000")))
+    assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 3
+
+
+def test_a_relief_is_lit_from_the_upper_left_and_its_lakes_are_blue():
+    x = y = np.linspace(-1, 1, 41)
+    height = np.exp(-3 * (x[None] ** 2 + y[:, None] ** 2))
+    water = height < np.quantile(height, 0.2)
+    paint = painted(plots.relief(x, y, height, water=water))
+    assert paint[30, 10].sum() > 1.3 * paint[10, 30].sum()  # the same height on both sides of the hill
+    assert (paint[water].argmax(1) == 2).all() and (paint[~water].argmax(1) != 2).mean() > 0.9
+
+
+def test_a_power_map_is_red_above_one_and_blue_below_with_the_law_as_named_lines():
+    powers = np.outer(np.ones(5), [-9.0, -3.0, 0.0, 3.0, 9.0])
+    ax = plots.power_map(np.geomspace(0.1, 10, 5), np.arange(1, 6), powers, law=powers)
+    colors = ax.collections[0].to_rgba(ax.collections[0].get_array())[0]
+    assert colors[0][2] > colors[0][0] and colors[-1][0] > colors[-1][2]
+    assert min(colors[2][:3]) > 0.9
+    assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
+    assert {"1", "$10^{3}$", "$10^{-6}$"} <= {text.get_text() for text in ax.texts}
+
+
+def test_an_outlined_text_has_an_edge():
+    text = plots.outlined(plots.panels("A", size=(2, 2))[1]["A"].text(0.5, 0.5, "deep"), color="yellow")
+    assert text.get_color() == "yellow" and len(text.get_path_effects()) == 1

@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "optimizers", "problems", "checks",
     "tracing", "steps", "graphs", "pools", "programs", "progress", "outcomes", "fits", "searches", "grids", "workers",
-    "sweeps", "landscapes", "plots", "experiments",
+    "sweeps", "landscapes", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Every picture takes `ax=None` and makes an axes of its own if none is given. The
 """
 
 from jaxfit.plots.animations import descent_animation
+from jaxfit.plots.basins import basin_map, relief
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
 from jaxfit.plots.diagrams import Arrow, Box, flow
 from jaxfit.plots.graphs import backprop_animation, backprop_graph
@@ -25,13 +26,13 @@ from jaxfit.plots.house import (
     style,
     without_display,
 )
-from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
-from jaxfit.plots.maps import convergence_map, steps_bar
+from jaxfit.plots.labels import Room, few_ticks, number, outlined, round_ticks
+from jaxfit.plots.maps import convergence_map, power_map, steps_bar
 from jaxfit.plots.surfaces import arrow_3d, contour, surface_3d
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Arrow", "Box", "Room",
-    "arrow_3d", "backprop_animation", "backprop_graph", "contour", "convergence_map", "descent_1d", "descent_animation",
-    "few_ticks", "flow", "gif", "house", "line_fit", "loss_history", "number", "panels", "png", "round_ticks",
-    "steps_bar", "style", "surface_3d", "without_display",
+    "arrow_3d", "backprop_animation", "backprop_graph", "basin_map", "contour", "convergence_map", "descent_1d",
+    "descent_animation", "few_ticks", "flow", "gif", "house", "line_fit", "loss_history", "number", "outlined",
+    "panels", "png", "power_map", "relief", "round_ticks", "steps_bar", "style", "surface_3d", "without_display",
 ]  # fmt: skip

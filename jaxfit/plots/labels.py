@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
@@ -151,6 +152,12 @@ def _gap(spots: np.ndarray, half: np.ndarray, points: np.ndarray) -> np.ndarray:
     points = points[:: max(1, len(points) // 150)]
     apart = [np.maximum(abs(spots - point) - half, 0) for point in points]
     return np.min([np.hypot(*pair.T) for pair in apart], axis=0)
+
+
+def outlined(text: Text, *, color: str = "white", edge: str = "#333333") -> Text:
+    """A text with an edge around its letters, to be read on any color."""
+    text.set(color=color, weight="bold", path_effects=[withStroke(linewidth=2.4, foreground=edge)])
+    return text
 
 
 def few_ticks(axis: Any, ticks: Sequence[float]) -> None:

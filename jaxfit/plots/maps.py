@@ -102,7 +102,7 @@ def _painted(status: np.ndarray, steps: np.ndarray, colors: LogNorm) -> np.ndarr
 
 def _cells(ax: Axes, name: str, coordinate: Any) -> np.ndarray:
     """Scale, limit and label the axis called `name` for a coordinate; returns the edges of its cells."""
-    values = np.asarray(coordinate.values, float)
+    values = np.asarray(coordinate, float)
     geometric = len(values) > 2 and values[0] > 0 and np.ptp(np.diff(np.log(values))) < 1e-3 * np.ptp(np.log(values))
     places = np.log(values) if geometric else values
     middles = (places[1:] + places[:-1]) / 2
@@ -110,7 +110,7 @@ def _cells(ax: Axes, name: str, coordinate: Any) -> np.ndarray:
     edges = np.concatenate([[2 * places[0] - first], middles, [2 * places[-1] - last]])
     edges = np.exp(edges) if geometric else edges
     ax.set(**{f"{name}scale": "log" if geometric else "linear", f"{name}lim": (edges[0], edges[-1])})
-    ax.set(**{f"{name}label": str(coordinate.name).replace("_", " ")})
+    ax.set(**{f"{name}label": str(getattr(coordinate, "name", "")).replace("_", " ")})
     if geometric:
         few_ticks(ax.xaxis if name == "x" else ax.yaxis, round_ticks(edges[0], edges[-1]))
     return edges
@@ -129,3 +129,24 @@ def _draw_law(room: Room, law: np.ndarray, y: np.ndarray, label: str, paint: np.
     ):
         if room.near(line, label, within=12, prefer=(0.9, 1), allowed=readable, color=ink, rotation=rotation):
             return
+
+
+@house
+def power_map(x: Any, y: Any, powers: Any, *, law: Any = None, span: float = 12.0, ax: Axes) -> Axes:
+    """Powers of ten over two coordinates: blue where small, red where large, white at one; the law as dashed lines.
+
+    Args:
+      x: (columns,) drawn to the right, logarithmic if geometric; y: (rows,) upwards.
+      powers: (rows, columns) logarithms to the base of ten.
+      law: The same by theory; its lines at whole multiples of a quarter of the span are drawn, and named.
+      span: The power at which the colors end, and below zero its negative.
+      ax: The axes to draw on; new ones if None.
+    """
+    edges = [_cells(ax, name, np.asarray(values, float)) for name, values in (("x", x), ("y", y))]
+    colors = plt.get_cmap("RdBu_r", 49)
+    ax.pcolormesh(*edges, powers, cmap=colors, vmin=-span, vmax=span, rasterized=True)
+    if law is not None:
+        levels = np.arange(-3, 4) * span / 4
+        lines = ax.contour(x, y, law, levels, colors="black", linewidths=1.0, linestyles=[(0, (4, 2))])
+        ax.clabel(lines, fmt=lambda power: f"$10^{{{power:.0f}}}$" if power else "1", fontsize=8)
+    return ax

@@ -1,0 +1,99 @@
+"""How many bytes a loss works on, forward and backward, read off its program; nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxfit.checks import pose
+from jaxfit.losses import takes_key
+from jaxfit.optimizers import sgd
+from jaxfit.problems import Problem, Record, Stop, convert_all, precision_context
+from jaxfit.tracing import inspect_loss, trace
+
+PyTree = Any
+
+
+def backward_memory(
+    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str = "float32"
+) -> int:
+    """Bytes of intermediate results that the backward pass keeps of the forward pass.
+
+    For layers h = tanh(h @ w + b) it grows with rows x width x depth. `jax.checkpoint` around a part of the loss keeps
+    only what enters that part, and computes the rest again.
+
+    Counted is every array, once, that the function returned by `jax.vjp` closes over. Not counted are params, data and
+    constants, which are there anyway, and what the backward pass needs for itself. A compiler may store less (it fuses,
+    and computes cheap things again), so this is what the program asks for, not what a device reports.
+
+    Args:
+      loss, params, data, key, precision: As for `fit`.
+
+    Raises:
+      ValueError, TypeError: As `fit` does for the same arguments.
+    """
+    problem = _problem(loss, params, data, key, precision)
+    with precision_context(precision):
+        program, _ = trace(lambda problem: jax.vjp(_objective(problem), problem.params)[1], problem)
+    there = {*program.jaxpr.invars, *program.jaxpr.constvars}
+    return sum(map(_bytes, {v for v in program.jaxpr.outvars if not _is_literal(v)} - there))
+
+
+def forward_memory(
+    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str = "float32"
+) -> int:
+    """Bytes of intermediate results that are alive at once, at most, where only the value of the loss is wanted.
+
+    Operations run in the order written, and an array is dropped after its last use: for a chain of layers of one width
+    that does not depend on their number. Not counted are params, data and constants, nor what is alive inside of one
+    operation only (an inner `jit`, a loop).
+
+    Args:
+      loss, params, data, key, precision: As for `fit`.
+
+    Raises:
+      ValueError, TypeError: As `fit` does for the same arguments.
+    """
+    problem = _problem(loss, params, data, key, precision)
+    with precision_context(precision):
+        program, _ = trace(lambda problem: _objective(problem)(problem.params), problem)
+    equations = program.jaxpr.eqns
+    made = {v for equation in equations for v in equation.outvars}
+    last = {v: i for i, equation in enumerate(equations) for v in (*equation.outvars, *_arrays(equation.invars))}
+    last |= dict.fromkeys(_arrays(program.jaxpr.outvars), len(equations))
+    alive = most = 0
+    for i, equation in enumerate(equations):
+        alive += sum(map(_bytes, equation.outvars))
+        most = max(most, alive)
+        alive -= sum(_bytes(v) for v in {*equation.outvars, *_arrays(equation.invars)} & made if last[v] == i)
+    return most
+
+
+def _problem(loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:
+    problem = pose(
+        loss, params, data, optimizer=sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
+        key=key, validation=None, precision=precision,
+    )  # fmt: skip
+    with precision_context(precision):
+        problem = convert_all(problem, precision)
+        inspect_loss(problem)
+    return problem
+
+
+def _objective(problem: Problem) -> Callable:
+    extra = {"key": problem.key} if takes_key(problem.loss) else {}
+    return lambda params: problem.loss(params, *problem.data, **extra)
+
+
+def _arrays(atoms: list) -> list:
+    return [v for v in atoms if not _is_literal(v)]
+
+
+def _is_literal(atom: Any) -> bool:
+    return hasattr(atom, "val")
+
+
+def _bytes(variable: Any) -> int:
+    return variable.aval.size * variable.aval.dtype.itemsize
