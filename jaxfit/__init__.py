@@ -1,17 +1,19 @@
 """jaxfit: gradient descent as a value. One fit, a million fits side by side, and the picture that explains them."""
 
 from jaxfit import datasets, losses, models, optimizers
+from jaxfit.curves import curve_fit
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.grids import Grid, best, lane
 from jaxfit.markers import Axis, Call
 from jaxfit.optimizers import optimizer
+from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.sweeps import sweep
 
 __all__ = [
-    "Axis", "Batches", "Call", "Fit", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "best", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "step",
-    "sweep",
+    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Grid", "Interrupted", "NotConverged", "Record", "Status",
+    "Stop", "Tied", "best", "curve_fit", "datasets", "fit", "lane", "losses", "models", "optimizer", "optimizers",
+    "require_converged", "step", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import path_name, warn
+from jaxfit.checks import path_name, too_few, warn
 from jaxfit.losses import takes_key
 from jaxfit.markers import is_array, is_key
+from jaxfit.parameters import complete, free, is_marked
 from jaxfit.problems import Problem, name_of
 
 
@@ -36,13 +37,17 @@ def inspect_loss(problem: Problem) -> bool:
         recorded is not scalar.
       ValueError: If shapes do not fit, or it captured a tracer of a trace that has ended.
     """
-    loss, params, data = problem.loss, problem.params, problem.data
+    loss, marked, data = problem.loss, problem.params, problem.data
     key = problem.key if takes_key(loss) else None
     numbers, program = jax.tree.flatten(loss)
+    params, users = free(marked), (lambda params: params)
+    if is_marked(marked):  # then the loss gets the whole tree, and what is free of it moves
+        fixed, marks = jax.tree.flatten(marked)
+        users = lambda params: complete(jax.tree.unflatten(marks, [_blank(x) for x in fixed]), params)  # noqa: E731
     arguments = (params, data, key, numbers)
 
     def call(params, data, key, numbers):
-        return jax.tree.unflatten(program, numbers)(params, *data, **({} if key is None else {"key": key}))
+        return jax.tree.unflatten(program, numbers)(users(params), *data, **({} if key is None else {"key": key}))
 
     _check_signature(loss, data, "data")
     jaxpr, result = _traced(call, arguments)
@@ -51,16 +56,35 @@ def inspect_loss(problem: Problem) -> bool:
     if not captured:
         _check_pure(call, arguments, jaxpr)
         _warn_unmoved(call, arguments)
+        _check_count(problem, users)
     if problem.validation is not None:
         _check_signature(loss, problem.validation, "validation")
         _, result = _traced(call, (params, problem.validation, key, numbers), "validation")
         _check_scalar("validation: the loss", result)
     for item in filter(callable, problem.record.what):
         name = f"record: {name_of(item)}"
-        jaxpr, result = _traced(lambda params, data, f=item: f(params, *data), (params, data), name)
+        jaxpr, result = _traced(lambda params, data, f=item: f(users(params), *data), (params, data), name)
         _check_scalar(name, result, real=False)
         captured |= _captured(jaxpr, name)
     return captured
+
+
+def _blank(x: Any) -> Any:
+    return x if isinstance(x, jax.core.Tracer) else jnp.ones(x.shape, x.dtype)
+
+
+def _check_count(problem: Problem, users: Callable) -> None:
+    """Refuses fewer residuals than free params, for methods that need them."""
+    if not getattr(problem.optimizer.call.function, "residuals", False):
+        return
+    params = free(problem.params)
+    blocks = jax.eval_shape(
+        lambda params, data, loss: [b.residuals for b in loss.blocks(users(params), *data)],
+        params, problem.data, problem.loss,
+    )  # fmt: skip
+    have, need = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (blocks, params))
+    if have < need:
+        raise ValueError(too_few(problem.optimizer.name, have, need))
 
 
 def is_traced(leaves: Sequence) -> bool:

@@ -5,8 +5,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
-    "keywords", "datasets", "models", "losses", "markers", "optimizers", "problems", "checks", "tracing", "steps",
-    "pools", "programs", "progress", "outcomes", "fits", "grids", "workers", "sweeps", "plots", "experiments",
+    "keywords", "datasets", "models", "losses", "markers", "parameters", "methods", "least_squares",
+    "quasi_newton", "optimizers", "problems", "checks", "tracing", "steps",
+    "pools", "programs", "progress", "outcomes", "fits", "curves", "grids", "workers", "sweeps", "plots", "experiments",
 ]  # fmt: skip
 
 
