@@ -213,7 +213,7 @@ def _traced_precision(precision: str) -> str:
     if precision == "float64" and not jax.config.jax_enable_x64:
         raise ValueError(
             'precision is "float64", but inside of a jit, vmap or grad of your own that needs 64-bit types there: '
-            "wrap the outermost call in `with jax.enable_x64(True):`"
+            'wrap the outermost call in `with jax.enable_x64(True):`, or pass precision="float32"'
         )
     return precision
 

@@ -19,7 +19,7 @@ from jaxfit.losses import Block
 from jaxfit.methods import Objective, Proposal
 
 PyTree = Any
-UNROLLED = 12  # params up to which a triangle is made in place: many lanes then share each operation
+UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
 FLOOR = 1e-3  # of a robust loss' curvature, against that of the square with the same slope
 
 

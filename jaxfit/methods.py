@@ -60,6 +60,7 @@ class Method(Protocol):
     residuals: True if it asks for `objective.blocks`.
     deterministic: True if it compares losses of different steps, and so takes neither batches nor a random loss.
     precision: What it runs in if the caller names none.
+    chunk: Steps after which a sweep looks for lanes that have ended; few, if it needs few.
     """
 
     def init(self, objective: Objective, params: PyTree) -> PyTree: ...

@@ -33,16 +33,17 @@ class LBFGS(NamedTuple):
 
     precondition: optax.GradientTransformation
     search: optax.GradientTransformationExtraArgs
+    pairs: int  # past steps to learn from
 
     def init(self, objective: Objective, params: PyTree) -> Memory:
         loss, grads = jax.value_and_grad(objective)(params)
         units = jax.tree.map(size_of, params)
         scaled = jax.tree.map(jnp.divide, params, units)
-        settled = judge(objective, params, grads, units, loss, loss)
+        settled = judge(objective, params, grads, units, loss, loss, jnp.asarray(False))
         return Memory(self.precondition.init(scaled), self.search.init(scaled), units, loss, loss, grads, settled)
 
     def step(self, objective: Objective, params: PyTree, memory: Memory) -> Proposal:
-        limits, units, loss = objective.bounds, memory.units, memory.loss
+        limits, units, loss, verdict = objective.bounds, memory.units, memory.loss, memory.settled
         grads = memory.grads if limits is None else inward(memory.grads, params, *limits)
         slope = jax.tree.map(jnp.multiply, grads, units)
         here = jax.tree.map(jnp.divide, params, units)
@@ -70,8 +71,6 @@ class LBFGS(NamedTuple):
             return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
 
         fresh = self.precondition.init(here), self.search.init(here)
-        settled = judge(objective, there, found, units, reached, memory.start)
-        verdict = memory.settled
         memory = Memory(
             pick(curvature, fresh[0]),
             pick(search, fresh[1]),
@@ -79,9 +78,15 @@ class LBFGS(NamedTuple):
             memory.start,
             pick(reached, loss),
             pick(found, memory.grads),
-            pick(settled, memory.settled),
+            memory.settled,
         )
-        return Proposal(loss, grads, pick(there, params), memory, verdict)
+        promised = -sum(jnp.sum(d * g) for d, g in zip(jax.tree.leaves(direction), jax.tree.leaves(slope), strict=True))
+        least = jnp.finfo(loss.dtype).eps ** 0.75 * jnp.abs(loss)
+        learned = curvature.count > min(sum(x.size for x in jax.tree.leaves(params)), self.pairs)
+        stalled = learned & (promised <= least) & (loss - memory.loss <= least)
+        there = pick(there, params)
+        settled = judge(objective, there, memory.grads, units, memory.loss, memory.start, stalled)
+        return Proposal(loss, grads, there, memory._replace(settled=settled), verdict)
 
 
 def size_of(leaf: Array) -> Array:
@@ -90,21 +95,23 @@ def size_of(leaf: Array) -> Array:
     return jnp.broadcast_to(jnp.where(size > 0, size, 1), leaf.shape)
 
 
-def judge(objective: Objective, params: PyTree, grads: PyTree, units: PyTree, loss: Array, start: Array) -> Array:
+def judge(
+    objective: Objective, params: PyTree, grads: PyTree, units: PyTree, loss: Array, start: Array, stalled: Array
+) -> Array:
     """Whether no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order.
 
-    Where the loss has fallen to zero as far as its start lets one see, that is asked of the start's rounding instead.
-    On a plateau all is flat too: so each of up to `PROBED` params, moved by a hundredth, must make some gradient felt.
+    That is eps**0.25 where the search has `stalled`: the step that the learned curvature proposes promises next
+    to nothing. Where the loss has fallen to zero as far as its start lets one see, the start's rounding decides.
+    On a plateau all is flat too: so each of up to `PROBED` params, moved by a hundredth, must change some gradient.
     """
     eps, limits = jnp.finfo(loss.dtype).eps, objective.bounds
 
     def steepest(grads, params):
-        grads = grads if limits is None else inward(grads, params, *limits)
         reach = jax.tree.map(lambda g, p, u: jnp.max(jnp.abs(g) * jnp.maximum(jnp.abs(p), u)), grads, params, units)
         return jnp.max(jnp.stack(jax.tree.leaves(reach)))
 
-    here = steepest(grads, params)
-    flat = here <= eps**0.6 * jnp.abs(loss)
+    here = steepest(grads if limits is None else inward(grads, params, *limits), params)
+    flat = here <= jnp.where(stalled, eps**0.25, eps**0.6) * jnp.abs(loss)
     flat |= (jnp.abs(loss) <= eps**1.5 * jnp.abs(start)) & (here <= eps * jnp.abs(start))
     point, back = jax.flatten_util.ravel_pytree(params)
     if point.size > PROBED:
@@ -118,8 +125,8 @@ def judge(objective: Objective, params: PyTree, grads: PyTree, units: PyTree, lo
     def probe(carry):
         i, fine = carry
         there = back(point + jnp.where(jnp.arange(point.size) == i, 0.01 * unit, 0))
-        loss, grads = jax.value_and_grad(objective)(there)
-        felt = steepest(grads, there) > 2 * eps**0.6 * jnp.abs(loss)
+        found = jax.grad(objective)(there)
+        felt = steepest(jax.tree.map(jnp.subtract, found, grads), params) > 2 * eps**0.6 * jnp.abs(loss)
         return i + 1, fine & (felt | held[i])
 
     return jax.lax.while_loop(lambda carry: carry[1] & (carry[0] < point.size), probe, (jnp.int32(0), flat))[1]
@@ -129,6 +136,7 @@ def lbfgs(memory: int = 10) -> LBFGS:
     return LBFGS(
         optax.scale_by_lbfgs(memory_size=memory),
         optax.scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),
+        memory,
     )
 
 
