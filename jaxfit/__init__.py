@@ -1,6 +1,7 @@
 """jaxfit: gradient descent as a value. One fit, a million fits side by side, and the picture that explains them."""
 
 from jaxfit import datasets, losses, models, optimizers, schedules, searches
+from jaxfit.curves import curve_fit
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
@@ -8,13 +9,15 @@ from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.memory import backward_memory, forward_memory
 from jaxfit.optimizers import optimizer
+from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.sweeps import sweep
 
 __all__ = [
-    "Axis", "Batches", "Call", "Fit", "Graph", "Grid", "Interrupted", "NotConverged", "Record", "Status", "Stop",
-    "backprop", "backward_memory", "best", "datasets", "fit", "forward_memory", "lane", "losses", "models", "optimizer",
-    "optimizers", "require_converged", "schedules", "searches", "step", "surface", "sweep",
+    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
+    "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit", "forward_memory",
+    "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "schedules", "searches", "step",
+    "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.datasets import as_key
-from jaxfit.losses import CrossEntropy, InputNoise, Residual, Sum, data_names, takes_key
+from jaxfit.losses import ChiSquared, CrossEntropy, InputNoise, Residual, Sum, data_names, takes_key
 from jaxfit.markers import Axis, Call, is_array, is_axis, is_key, seeds
 from jaxfit.optimizers import Optimizer, as_optimizer
+from jaxfit.parameters import Bounded, Fixed, Tied, check_bounds, free, is_mark
 from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
 
 PyTree = Any
@@ -51,7 +52,7 @@ def pose(
         raise TypeError(f"batches is {batches!r}, but it must be a value such as jf.Batches(size=32)")
     data = as_data(data)
     example = loss.values[0] if is_axis(loss) else loss
-    own = hasattr(example, "data_names")
+    own = getattr(example, "by_row", False)
     check_data(data, example, precision=precision, rows=own or batches is not None)
     if validation is not None:
         validation = as_data(validation, "validation")
@@ -76,6 +77,8 @@ def pose(
         validation=validation,
     )
     check_batches(problem)
+    check_free(problem.params)
+    check_methods(problem)
     return problem
 
 
@@ -206,11 +209,18 @@ def check_data(
       ValueError: If there are none, lengths differ, a number is not finite, or an integer does not fit.
     """
     names = data_names(loss)
-    where = data[2] if getattr(loss, "masked", False) and len(data) == 3 else None
+    place = (
+        names.index("where")
+        if getattr(loss, "masked", False) and "where" in names and len(data) == len(names)
+        else None
+    )
+    where = None if place is None else data[place]
     if is_axis(where):
         where = where.values
     if where is not None and not isinstance(where, jax.core.Tracer) and not np.asarray(where).any():
-        raise ValueError(f"{name}[2] (where) is False everywhere, so there are no data; mark at least one row True")
+        raise ValueError(
+            f"{name}[{place}] (where) is False everywhere, so there are no data; mark at least one row True"
+        )
     lengths = {}
     for i, item in enumerate(data):
         if _takes_arrays(loss) and not (is_array(item) or is_axis(item)):
@@ -230,7 +240,8 @@ def check_data(
             if shape:
                 lengths[label] = shape
             if not isinstance(values, jax.core.Tracer) and not is_key(values):
-                _check_numbers(label, np.asarray(values), precision, where if i < 2 else None, finite)
+                masked = where if place is not None and i < place else None
+                _check_numbers(label, np.asarray(values), precision, masked, finite)
     if rows and len({shape[0] for shape in lengths.values()}) > 1:
         raise ValueError(
             f"{name} differ in length: {', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; "
@@ -238,12 +249,18 @@ def check_data(
         )
     if rows and not lengths:
         raise ValueError(f"{name} holds no array, so there are no points; pass {name}=(x, y)")
+    if "sigma" in names and len(data) == len(names) and _of_measurements(loss):
+        check_sigma(data, names, loss, name)
 
 
 def _takes_arrays(loss: Callable) -> bool:
     inner = loss.loss if isinstance(loss, InputNoise) else loss
     terms = inner.terms if isinstance(inner, Sum) else (inner,)
-    return any(isinstance(term, (Residual, CrossEntropy, InputNoise)) for term in terms)
+    return any(isinstance(term, (ChiSquared, CrossEntropy, InputNoise, Residual)) for term in terms)
+
+
+def _of_measurements(loss: Callable) -> bool:
+    return any(isinstance(term, ChiSquared) for term in (loss.terms if isinstance(loss, Sum) else (loss,)))
 
 
 def _axis_array(axis: Axis, label: str) -> np.ndarray:
@@ -311,8 +328,14 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
 
     def leaf(path, x):
         name = path_name(root, path)
-        if isinstance(x, Call):  # its arguments are not params
+        if isinstance(x, (Call, Tied)):  # a call's arguments are not params
             return x
+        if isinstance(x, Fixed):
+            return Fixed(as_params(x.value, root=name, precision=precision))
+        if isinstance(x, Bounded):
+            value = leaf(path, x.value)
+            low, high = check_bounds(name, value, x.low, x.high)
+            return Bounded(value, low, high)
         if isinstance(x, Axis):
             if is_array(x.values):
                 return Axis(x.name, check(name + f" (axis {x.name!r})", x.values, swept=True), x.labels)
@@ -374,7 +397,7 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         return x
 
     def marked(x):
-        return isinstance(x, (Axis, Call))
+        return isinstance(x, (Axis, Call)) or is_mark(x)
 
     if not jax.tree.leaves(params, is_leaf=marked):
         raise ValueError(
@@ -471,6 +494,124 @@ def check_batches(problem: Problem) -> None:
     losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
     if problem.key is None and any(map(takes_key, losses)):
         raise ValueError("key is None, but the loss takes a key; pass a seed, key=0, or a key of jax.random.key")
+
+
+def check_free(params: PyTree) -> None:
+    """Refuses params of which none may move."""
+    if not jax.tree.leaves(free(params), is_leaf=lambda x: isinstance(x, (Axis, Call))):
+        raise ValueError(
+            "params are all fixed or tied, so that nothing can move; leave one free, or call the loss itself"
+        )
+
+
+def check_methods(problem: Problem) -> None:
+    """Refuses what a method cannot work with: a loss without residuals, batches, randomness, too few data."""
+    losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
+    optimizers = problem.optimizer.values if is_axis(problem.optimizer) else [problem.optimizer]
+    for optimizer in optimizers:
+        if is_axis(optimizer):
+            check_methods(problem._replace(optimizer=optimizer))
+            continue
+        name, factory = optimizer.name, optimizer.call.function
+        if getattr(factory, "deterministic", False):
+            if problem.batches is not None:
+                raise ValueError(
+                    f"batches: {name} compares the losses of different steps, so every step needs all the data; "
+                    f"leave batches out, or use an optimizer such as jf.optimizers.adam(1e-2)"
+                )
+            if any(map(takes_key, losses)):
+                raise ValueError(
+                    f"loss: {name} compares the losses of different steps, which a random one changes; use a loss "
+                    f"without a key, or an optimizer such as jf.optimizers.adam(1e-2)"
+                )
+        if getattr(factory, "residuals", False):
+            for loss in losses:
+                _check_residuals(name, loss)
+                _check_rows(name, loss, problem)
+
+
+def _check_rows(name: str, loss: Any, problem: Problem) -> None:
+    """Refuses a mask that leaves fewer residuals than free params; `inspect_loss` counts where there is no mask."""
+    names, params = data_names(loss), jax.tree.leaves(free(problem.params), is_leaf=lambda x: isinstance(x, Call))
+    where = problem.data[names.index("where")] if getattr(loss, "masked", False) else None
+    if where is None or isinstance(loss, Sum) or not is_array(where) or isinstance(where, jax.core.Tracer):
+        return
+    y = problem.data[1]
+    have = int(np.asarray(where).sum()) * int(np.prod(np.shape(y.values)[2:] if is_axis(y) else np.shape(y)[1:]))
+    need = sum(int(np.size(x)) for x in params if not isinstance(x, (Axis, Call)))
+    if have < need:
+        raise ValueError(too_few(name, have, need))
+
+
+def too_few(name: str, have: int, need: int) -> str:
+    return (
+        f"the data make {have} residual{'s' * (have != 1)} for {need} free params; {name} needs at least as many "
+        f"residuals: fix some params with jf.Fixed, add a penalty such as jf.losses.l2(1e-3), or measure more"
+    )
+
+
+def _check_residuals(name: str, loss: Any) -> None:
+    if not getattr(loss, "knows_residuals", False):
+        shown = getattr(getattr(loss, "func", loss), "__name__", None) or repr(loss)
+        raise TypeError(
+            f"loss: {name} needs the residuals behind the loss, which {shown} does not tell; write a function "
+            f"residuals(params, *data) and pass jf.losses.least_squares(residuals), or use mse, rss, chi_squared or "
+            f"huber of jf.losses with any penalties of its own; any loss does for jf.optimizers.lbfgs()"
+        )
+
+
+def check_sigma(data: tuple, names: tuple[str, ...], loss: Any, name: str = "data") -> None:
+    """Refuses standard deviations that are not positive, and covariances that are none."""
+    place = names.index("sigma")
+    swept = is_axis(data[place])
+    sigma = data[place].values if swept else data[place]
+    y = data[1].values if is_axis(data[1]) else data[1]
+    if isinstance(sigma, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
+        return
+    sigma = np.asarray(sigma, np.float64)
+    shape, wanted = sigma.shape[swept:], np.shape(y)[is_axis(data[1]) :]
+    where = data[names.index("where")] if "where" in names else None
+    mask = np.ones(wanted[:1], bool) if where is None or is_axis(where) else np.asarray(where)
+    label = f"{name}[{place}] (sigma)"
+    if shape == wanted * 2 and len(wanted) == 1:
+        for one in sigma if swept else [sigma]:
+            _check_covariance(label, one[np.ix_(mask, mask)])
+        return
+    if shape != wanted:
+        matrix = f", or one covariance matrix of shape {wanted * 2}" if len(wanted) == 1 else ""
+        raise ValueError(
+            f"{label} has shape {shape} and y {wanted}; give one standard deviation for each entry of y{matrix}; for "
+            f"one shared by all pass np.full({wanted}, sigma)"
+        )
+    if where is not None and is_axis(where):
+        return
+    bad = ~(sigma > 0) & (mask.reshape(mask.shape + (1,) * (len(wanted) - 1)) if wanted else True)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{label} has {int(bad.sum())} of {sigma.size} values that are not positive, the first at index "
+            f"{first[0] if len(first) == 1 else first} ({sigma[first]:g}); a standard deviation must be positive: drop "
+            f"those points, or mask them with masked=True"
+        )
+
+
+def _check_covariance(label: str, matrix: np.ndarray) -> None:
+    scale = np.abs(matrix).max(initial=0.0)
+    skew = np.abs(matrix - matrix.T)
+    if (skew > 1e-6 * scale).any():
+        i, j = (int(k) for k in np.unravel_index(np.argmax(skew), skew.shape))
+        raise ValueError(
+            f"{label} is a covariance matrix, but not symmetric: [{i}, {j}] is {matrix[i, j]:g} and [{j}, {i}] is "
+            f"{matrix[j, i]:g}; pass (c + c.T) / 2 if that is rounding"
+        )
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        least = float(np.linalg.eigvalsh(matrix)[0])
+        raise ValueError(
+            f"{label} is a covariance matrix, but not positive definite: its least eigenvalue is {least:.3g}; drop "
+            f"repeated points, or add a variance to its diagonal"
+        ) from None
 
 
 # Schedules

@@ -15,11 +15,12 @@ from jaxfit import outcomes
 from jaxfit.checks import as_params, beyond_range, check_schedule, path_name, pose
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, is_axis, resolve
-from jaxfit.optimizers import Optimizer
+from jaxfit.optimizers import Optimizer, chosen_precision
+from jaxfit.parameters import again, free, is_marked
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert_all, precision_context
 from jaxfit.programs import Programs, prepare
 from jaxfit.progress import progress_bar, segments
-from jaxfit.steps import method_of, objective_of, step_key, unrolled
+from jaxfit.steps import method_of, objective_of, step_key, unrolled, users
 from jaxfit.tracing import check_alive, inspect_loss, is_traced
 
 PyTree = Any
@@ -73,7 +74,9 @@ class Fit:
         that recorded nothing.
       validation_loss: () at params, or None.
       coords: Where in its sweep a lane stands; None for a single fit.
-      problem: What was asked, with the user's own arrays; dropped when the fit is flattened as a pytree.
+      problem: What was asked, with the user's own arrays; dropped when the fit is flattened as a pytree. Its params
+        have the marks: `jaxfit.parameters.roles` and `at_bound` read them.
+      absolute_sigma: Whether sigma is in the units of y, as `curve_fit` was told; None if nobody was asked.
     """
 
     params: PyTree
@@ -87,6 +90,7 @@ class Fit:
     problem: Problem | None = field(default=None, repr=False)
     precision: str | None = field(default=None, repr=False)
     note: str | None = field(default=None, repr=False)
+    absolute_sigma: bool | None = field(default=None, repr=False)
 
     @property
     def optimizer(self) -> Optimizer | None:
@@ -153,13 +157,14 @@ def fit(
     key: Any = None,
     validation: tuple | None = None,
     progress: bool | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> Fit:
     """Minimizes a loss by an optimizer's steps.
 
     Args:
       loss: Any pure function loss(params, *data) -> scalar, also with a `key` argument, which gets each step's key.
-      params: The start: any pytree. Whole scalars become floats; every float takes the precision of the run.
+      params: The start: any pytree. Whole scalars become floats; every float takes the precision of the run. `Fixed`,
+        `Bounded` and `Tied` may stand at its leaves; results are plain numbers in the same tree.
       data: Handed to the loss after params.
       optimizer: `jf.optimizers.adam(0.1)`, `jf.optimizer(factory, ...)`, or a transformation of Optax.
       steps: The most updates to make.
@@ -169,7 +174,8 @@ def fit(
       key: A PRNG key or a seed. Step t draws with fold_in(key, t).
       validation: Other data for the loss: watched, never trained on.
       progress: A bar on stderr; by default only in a terminal.
-      precision: "float32" or "float64", whatever JAX's global setting. float64 results are NumPy arrays.
+      precision: "float32" or "float64", whatever JAX's global setting; by default what the optimizer prefers, which is
+        float64 for Levenberg-Marquardt and float32 for all others. float64 results are NumPy arrays.
 
     Returns:
       The end of the run; trouble on the way is its status. Under the caller's own jit, vmap or grad the run is one
@@ -178,6 +184,7 @@ def fit(
     Raises:
       ValueError, TypeError: For bad input, before anything compiles.
     """
+    precision = chosen_precision(precision, optimizer)
     if record is None:
         record = LOSS if validation is None else LOSSES
     problem = pose(
@@ -206,7 +213,7 @@ def _traced_precision(precision: str) -> str:
     if precision == "float64" and not jax.config.jax_enable_x64:
         raise ValueError(
             'precision is "float64", but inside of a jit, vmap or grad of your own that needs 64-bit types there: '
-            "wrap the outermost call in `with jax.enable_x64(True):`"
+            'wrap the outermost call in `with jax.enable_x64(True):`, or pass precision="float32"'
         )
     return precision
 
@@ -218,7 +225,13 @@ def _traced_fit(problem: Problem, steps: int) -> Fit:
     every = problem.record.every
     history = History({"step": np.arange(0, steps + 1, every), **rows})
     return Fit(
-        state.params, end.loss, state.status, state.steps, history, end.validation_loss, start_loss=state.start_loss
+        users(problem, state.params),
+        end.loss,
+        state.status,
+        state.steps,
+        history,
+        end.validation_loss,
+        start_loss=state.start_loss,
     )
 
 
@@ -286,9 +299,12 @@ def _finished(
     records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)
     loss = np.asarray(end.loss)[()]
+    params = state.params
+    if is_marked(problem.params):
+        params = users(problem._replace(params=convert_all(problem.params, precision)), params)
     fine = status in (Status.CONVERGED, Status.OUT_OF_STEPS) and loss > np.finfo(loss.dtype).tiny
     return Fit(
-        params=jax.tree.map(own, state.params),
+        params=jax.tree.map(own, params),
         loss=loss,
         status=status,
         steps=made,
@@ -325,7 +341,7 @@ def step(
     optimizer: Any,
     opt_state: PyTree = None,
     key: Any = None,
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> Step:
     """One update, with everything in sight: for teaching, for tests, and for loops of one's own.
 
@@ -334,11 +350,13 @@ def step(
       opt_state: The optimizer's state from the step before (`step(...).opt_state`); None starts afresh.
 
     Returns:
-      (params after the update, the loss before it, its gradient before it), with `.opt_state`.
+      (params after the update, the loss before it, its gradient before it), with `.opt_state`. Marks among the params
+      stay, ready for the next step; the gradient is that of what is free.
 
     Raises:
       ValueError, TypeError: As `fit`; also for an `opt_state` of another tree or shape.
     """
+    precision = chosen_precision(precision, optimizer)
     problem = pose(
         loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
         validation=None, precision=precision,
@@ -363,12 +381,14 @@ def _step_program(ask: Callable) -> Callable:
 def _step(problem: Problem, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyTree]:
     method = method_of(problem.optimizer)
     objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
+    params = free(problem.params)
     if opt_state is None:
-        opt_state = method.init(objective, problem.params)
+        opt_state = method.init(objective, params)
     else:
-        _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), problem.params))
-    found = method.step(objective, problem.params, opt_state)
-    return found.params, found.loss, found.grads, found.memory
+        _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), params))
+    found = method.step(objective, params, opt_state)
+    after = again(problem.params, found.params) if is_marked(problem.params) else found.params
+    return after, found.loss, found.grads, found.memory
 
 
 def _check_opt_state(opt_state: PyTree, fresh: PyTree) -> None:

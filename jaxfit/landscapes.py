@@ -18,6 +18,7 @@ from jaxfit.fits import Fit
 from jaxfit.grids import coordinates
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Dimension, Place, choose, lanes, read
+from jaxfit.parameters import free
 from jaxfit.pools import lane_problem, largest
 from jaxfit.problems import Problem, Record, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
@@ -136,7 +137,7 @@ def _inspect(structure: Any, shapes: tuple, tree: Any, columns: tuple) -> tuple[
 
 def _loss(template: Problem, values: dict[str, PyTree]) -> jax.Array:
     problem = lane_problem(template, values)
-    return full_loss(problem, problem.params, jnp.int32(0))
+    return full_loss(problem, free(problem.params), jnp.int32(0))
 
 
 def _evaluate(piece: Piece, precision: str) -> np.ndarray:

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 
 from jaxfit.checks import pose
-from jaxfit.losses import takes_key
 from jaxfit.optimizers import sgd
+from jaxfit.parameters import free
 from jaxfit.problems import Problem, Record, Stop, convert_all, precision_context
+from jaxfit.steps import objective_of
 from jaxfit.tracing import inspect_loss, trace
 
 PyTree = Any
@@ -36,7 +37,7 @@ def backward_memory(
     """
     problem = _problem(loss, params, data, key, precision)
     with precision_context(precision):
-        program, _ = trace(lambda problem: jax.vjp(_objective(problem), problem.params)[1], problem)
+        program, _ = trace(lambda problem: jax.vjp(_objective(problem), free(problem.params))[1], problem)
     there = {*program.jaxpr.invars, *program.jaxpr.constvars}
     return sum(map(_bytes, {v for v in program.jaxpr.outvars if not _is_literal(v)} - there))
 
@@ -58,7 +59,7 @@ def forward_memory(
     """
     problem = _problem(loss, params, data, key, precision)
     with precision_context(precision):
-        program, _ = trace(lambda problem: _objective(problem)(problem.params), problem)
+        program, _ = trace(lambda problem: _objective(problem)(free(problem.params)), problem)
     equations = program.jaxpr.eqns
     made = {v for equation in equations for v in equation.outvars}
     last = {v: i for i, equation in enumerate(equations) for v in (*equation.outvars, *_arrays(equation.invars))}
@@ -83,8 +84,7 @@ def _problem(loss: Callable, params: PyTree, data: tuple, key: Any, precision: s
 
 
 def _objective(problem: Problem) -> Callable:
-    extra = {"key": problem.key} if takes_key(problem.loss) else {}
-    return lambda params: problem.loss(params, *problem.data, **extra)
+    return objective_of(problem, problem.data, problem.key)
 
 
 def _arrays(atoms: list) -> list:

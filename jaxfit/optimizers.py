@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxfit import least_squares, quasi_newton
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.markers import Axis, Call, is_array, is_key, resolve
 
@@ -108,12 +109,23 @@ def as_optimizer(value: Any) -> Optimizer:
     if isinstance(value, Call):
         raise TypeError(f"optimizer is {_show(value)}, but a schedule is a learning rate: write jf.optimizers.sgd(...)")
     name = getattr(value, "__name__", reprlib.repr(value))
-    hint = f"; call it: jf.optimizers.{name}(0.1)" if name in NAMES else f"; write jf.optimizer({name}, ...)"
+    rate = "0.1" * (name not in JUDGES)
+    hint = f"; call it: jf.optimizers.{name}({rate})" if name in NAMES else f"; write jf.optimizer({name}, ...)"
     raise TypeError(
         f"optimizer is {'the function ' * callable(value)}{name}, but it must be jf.optimizer(optax.adam, "
         f"learning_rate=0.1), a named one such as jf.optimizers.adam(0.1), or an Optax transformation"
         + (hint if callable(value) else "")
     )
+
+
+def chosen_precision(precision: str | None, optimizer: Any) -> str:
+    """The precision, or if it is None what the optimizer (one on an axis of them) prefers."""
+    if precision is not None:
+        return precision
+    if isinstance(optimizer, Axis) and not is_array(optimizer.values):
+        return max(chosen_precision(None, one) for one in optimizer.values)
+    factory = optimizer.call.function if isinstance(optimizer, Optimizer) else None
+    return getattr(factory, "precision", "float32")
 
 
 def _ready(transformation):
@@ -139,9 +151,10 @@ def _check_names(name: str, signature: inspect.Signature, given: dict[str, Any])
 
 _FRACTION = "it must be a number in [0, 1): 0 forgets at once, 1 never does", lambda x: (x >= 0) & (x < 1)
 _RATE = "it must be a positive, finite number such as 0.01, or a schedule", lambda x: np.isfinite(x) & (x > 0)
+_DAMPING = "it must be a finite number, zero or more", lambda x: np.isfinite(x) & (x >= 0)
 _RULES = {
     "learning_rate": _RATE,
-    "momentum": _FRACTION, "beta": _FRACTION, "b1": _FRACTION, "b2": _FRACTION, "b3": _FRACTION,
+    "damping": _DAMPING, "momentum": _FRACTION, "beta": _FRACTION, "b1": _FRACTION, "b2": _FRACTION, "b3": _FRACTION,
 }  # fmt: skip
 _ANY = "it must be a number", lambda x: ~np.isnan(x)
 
@@ -346,9 +359,40 @@ def _accumulated(optimizer: Any, every: int) -> Any:
     return optax.MultiSteps(optimizer, every).gradient_transformation()
 
 
+@near_keywords
+def levenberg_marquardt(*, damping: Any = 1e-3) -> Optimizer:
+    """Gauss-Newton steps, damped until they go down: for losses that know their residuals, in float64 by default.
+
+    Judges convergence itself: CONVERGED where an undamped step would change nothing that the precision can tell, and
+    the params are determined by the data. `steps` counts refused steps too. No step depends on the units of params.
+
+    Args:
+      damping: At the start, against the squared norms of the Jacobian's columns. A leaf.
+
+    Source: Levenberg (1944), Marquardt (1963), scaled as by More (1978), the damping moved as by Nielsen (1999).
+    """
+    return optimizer(least_squares.levenberg_marquardt, damping=damping)
+
+
+@near_keywords
+def lbfgs(*, memory: int = 10) -> Optimizer:
+    """Gradients that learn the curvature from `memory` past ones, with a line search. Liu and Nocedal (1989).
+
+    Judges convergence itself: CONVERGED where no param, moved by its own size, would change the loss by more than
+    eps**0.6 of itself. Params are measured in units of their start; no learning rate is needed.
+
+    Raises:
+      ValueError: If `memory` is not a whole number, at least 1.
+    """
+    if not isinstance(memory, int) or isinstance(memory, bool) or memory < 1:
+        raise ValueError(f"lbfgs: memory is {memory!r}, but it counts past steps: a whole number, at least 1")
+    return optimizer(quasi_newton.lbfgs, memory=memory)
+
+
+JUDGES = "levenberg_marquardt", "lbfgs"  # which take no learning rate
 NAMES = (
     "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "nadam", "adamax", "amsgrad",
-    "adabelief", "radam", "yogi", "lion", "rprop",
+    "adabelief", "radam", "yogi", "lion", "rprop", *JUDGES,
 )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit.losses import Residual
+from jaxfit.losses import ChiSquared, Residual
 from jaxfit.markers import is_array
+from jaxfit.parameters import free
 from jaxfit.problems import PRECISIONS, Status
 
 
@@ -68,7 +69,9 @@ def advice(fit: Any) -> str:
     precision = fit.precision or "float32"
     where = f"after {fit.steps:,} update{'s' * (fit.steps != 1)}"
     if fit.status == Status.CONVERGED:
-        return f"a stop rule was met {where}."
+        judges = fit.optimizer is not None and getattr(fit.optimizer.call.function, "judges", False)
+        stopped = judges and not (fit.problem is not None and fit.problem.stop.watches)
+        return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
     if fit.status == Status.OUT_OF_STEPS:
         return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
     if fit.status == Status.NOT_RUN:
@@ -156,12 +159,12 @@ def summary(fit: Any) -> str:
 
 def doubts(fit: Any) -> list[str]:
     """Why the params may mean little, however the run ended: found in the data, when somebody asks."""
-    if fit.problem is None or not isinstance(fit.problem.loss, Residual):
+    if fit.problem is None or not isinstance(fit.problem.loss, (ChiSquared, Residual)):
         return []
-    x, y, *where = (np.asarray(item) for item in fit.problem.data)
-    if where:
-        x, y = x[where[0]], y[where[0]]
-    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(fit.params)), []
+    x, y, *more = (np.asarray(item) for item in fit.problem.data)
+    if fit.problem.loss.masked:
+        x, y = x[more[-1]], y[more[-1]]
+    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(free(fit.problem.params))), []
     if params > y.size:
         found.append(
             f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, others fit as well"

@@ -20,8 +20,9 @@ from jax import Array
 
 from jaxfit.checks import as_params
 from jaxfit.markers import fill, resolve
+from jaxfit.parameters import is_marked
 from jaxfit.problems import Problem, Status
-from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, watch, watched
+from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, users, watch, watched
 from jaxfit.tracing import depends, trace
 
 PyTree = Any
@@ -71,7 +72,7 @@ def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
 def chunk_of(template: Problem) -> int:
     """Steps between two looks: a multiple of the stride of records."""
     every = template.record.every
-    return every * max(1, CHUNK // every)
+    return every * max(1, getattr(template.optimizer.call.function, "chunk", CHUNK) // every)
 
 
 def lock_step(template: Problem) -> bool:
@@ -101,7 +102,7 @@ def open_pool(template: Problem, columns: dict[str, PyTree], shape: Shape) -> Po
         return jnp.zeros((room, *x.shape[1:]), x.dtype)
 
     results = Lanes(
-        params=jax.tree.map(column, state.params),
+        params=jax.tree.map(column, jax.eval_shape(lambda v, s: users_params(template, v, s), values, state)),
         loss=column(end.loss),
         status=jnp.zeros(room, np.int32),
         steps=jnp.zeros(room, np.int32),
@@ -174,7 +175,11 @@ def _together(template: Problem, columns: dict, pool: Pool, real: Array, axes: S
         ids = pool.ids + shape.slots
         values = load(columns, ids)
         return pool._replace(
-            ids=ids, t=jnp.int32(0), values=values, state=start(template, values, axes), results=write(pool, pool.ids)
+            ids=ids,
+            t=jnp.int32(0),
+            values=values,
+            state=start(template, values, axes),
+            results=write(template, pool, pool.ids),
         )
 
     over = (t >= template.steps) | ~jnp.any((state.status == RUNNING) & (pool.ids < real))
@@ -212,7 +217,7 @@ def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, axes: 
             t=jnp.where(ended, 0, pool.t),
             values=values,
             state=merge(ended, start(template, values, axes), state, axes),
-            results=write(pool, jnp.where(ended, pool.ids, shape.lanes)),
+            results=write(template, pool, jnp.where(ended, pool.ids, shape.lanes)),
             following=pool.following + rank[-1],
         )
 
@@ -224,10 +229,24 @@ def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
     return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
 
 
-def write(pool: Pool, at: Array) -> Lanes:
+def users_params(template: Problem, values: dict[str, PyTree], state: State) -> PyTree:
+    """The params of the slots as the user's own tree."""
+    if not is_marked(jax.eval_shape(lambda: lane_problem(template, jax.tree.map(lambda x: x[0], values))).params):
+        return state.params
+    return jax.vmap(lambda v, params: users(lane_problem(template, v), params))(values, state.params)
+
+
+def write(template: Problem, pool: Pool, at: Array) -> Lanes:
     """The results with those of the slots at the places `at`."""
     state, results = pool.state, pool.results
-    new = (state.params, pool.loss, state.status, state.steps, state.start_loss, pool.validation_loss)
+    new = (
+        users_params(template, pool.values, state),
+        pool.loss,
+        state.status,
+        state.steps,
+        state.start_loss,
+        pool.validation_loss,
+    )
     put = jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), tuple(results[:6]), new)
     return Lanes(*put, rows=results.rows)  # pyright: ignore[reportCallIssue]
 

@@ -23,7 +23,7 @@ class Status(enum.IntEnum):
     """How a run ended."""
 
     NOT_RUN = 0  # while it moves: still running
-    CONVERGED = 1  # by a stop rule, and only by one
+    CONVERGED = 1  # by a stop rule, or the verdict of a method that judges itself; by nothing else
     OUT_OF_STEPS = 2
     DIVERGED = 3  # the loss became infinite, passed `loss_above`, or ended above its start
     NOT_FINITE = 4  # the loss became NaN, or a gradient not finite

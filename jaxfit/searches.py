@@ -20,9 +20,9 @@ from jaxfit.checks import as_data, as_params, check_data
 from jaxfit.fits import step
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import as_number
+from jaxfit.methods import Objective, Proposal
 from jaxfit.optimizers import Optimizer, optimizer
 from jaxfit.problems import convert_all
-from jaxfit.steps import Proposal
 
 PyTree = Any
 
@@ -157,6 +157,11 @@ def gradient_cost(loss: Callable, params: PyTree, data: tuple = ()) -> float:
 # The methods
 
 
+def inside(objective: Objective, back: Callable, flat: Array) -> Array:
+    """The flat params put back between their bounds."""
+    return ravel_pytree(objective.between_bounds(back(flat)))[0]
+
+
 class RandomSearch(NamedTuple):
     """The memory is the number of guesses made."""
 
@@ -165,12 +170,13 @@ class RandomSearch(NamedTuple):
 
     differentiates, finds_gradient = False, False
 
-    def init(self, objective: Callable, params: PyTree) -> Array:
+    def init(self, objective: Objective, params: PyTree) -> Array:
         return jnp.int32(0)
 
-    def step(self, objective: Callable, params: PyTree, memory: Array) -> Proposal:
+    def step(self, objective: Objective, params: PyTree, memory: Array) -> Proposal:
         here, back = ravel_pytree(params)
         there = here + self.scale * jax.random.normal(jax.random.fold_in(self.key, memory), here.shape, here.dtype)
+        there = inside(objective, back, there)
         loss = objective(params)
         better = objective(back(there)) < loss
         return Proposal(loss, None, back(jnp.where(better, there, here)), memory + 1)
@@ -185,17 +191,17 @@ class CoordinateProbing(NamedTuple):
 
     differentiates, finds_gradient, judges = False, False, True
 
-    def init(self, objective: Callable, params: PyTree) -> Array:
+    def init(self, objective: Objective, params: PyTree) -> Array:
         return jnp.asarray(self.width, ravel_pytree(params)[0].dtype)
 
-    def step(self, objective: Callable, params: PyTree, memory: Array) -> Proposal:
+    def step(self, objective: Objective, params: PyTree, memory: Array) -> Proposal:
         start, back = ravel_pytree(params)
         loss = objective(params)
 
         def turn(i, carry):
             here, least = carry
             for signed in (memory, -memory):
-                there = carry[0].at[i].add(signed)
+                there = inside(objective, back, carry[0].at[i].add(signed))
                 found = objective(back(there))
                 better = found < least
                 here, least = jnp.where(better, there, here), jnp.where(better, found, least)
@@ -216,26 +222,28 @@ class FiniteDifferences(NamedTuple):
 
     differentiates = False
 
-    def init(self, objective: Callable, params: PyTree) -> tuple:
+    def init(self, objective: Objective, params: PyTree) -> tuple:
         return ()
 
-    def step(self, objective: Callable, params: PyTree, memory: tuple) -> Proposal:
+    def step(self, objective: Objective, params: PyTree, memory: tuple) -> Proposal:
         start, back = ravel_pytree(params)
         loss = objective(params)
 
         def turn(i, carry):
             here, slopes = carry
-            right = here.at[i].add(self.delta)
+            right = inside(objective, back, here.at[i].add(self.delta))
             if self.central:
-                left = here.at[i].add(-self.delta)
+                left = inside(objective, back, here.at[i].add(-self.delta))
                 fall = objective(back(right)) - objective(back(left))
             else:
                 left = here
                 known = objective(back(here)) if self.in_turn else loss
                 fall = objective(back(right)) - known
             slopes = slopes.at[i].set(fall / (right[i] - left[i]))  # what was really added, after rounding
-            return here.at[i].add(-self.learning_rate * slopes[i]) if self.in_turn else here, slopes
+            if self.in_turn:
+                here = inside(objective, back, here.at[i].add(-self.learning_rate * slopes[i]))
+            return here, slopes
 
         here, slopes = jax.lax.fori_loop(0, start.size, turn, (start, jnp.zeros_like(start)))
-        there = here if self.in_turn else start - self.learning_rate * slopes
+        there = here if self.in_turn else inside(objective, back, start - self.learning_rate * slopes)
         return Proposal(loss, back(slopes), back(there), memory)

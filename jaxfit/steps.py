@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,43 +19,13 @@ from jax import Array
 
 from jaxfit.losses import takes_key
 from jaxfit.markers import resolve
+from jaxfit.methods import GradientMethod, Method, Objective, Proposal
+from jaxfit.parameters import complete, free, is_marked
 from jaxfit.problems import Problem, Status, Stop
 from jaxfit.shuffles import shuffled
 
 PyTree = Any
 RUNNING = Status.NOT_RUN
-
-
-class Proposal(NamedTuple):
-    """What a method found at params, and where it would go."""
-
-    loss: Array  # () at the params it was asked about
-    grads: PyTree  # like params
-    params: PyTree  # after the step
-    memory: PyTree
-    converged: Array | bool = False  # () the method's own verdict on the params it was asked about
-
-
-class Method(Protocol):
-    """How to move. `objective` is a function of params alone."""
-
-    def init(self, objective: Callable, params: PyTree) -> PyTree: ...
-
-    def step(self, objective: Callable, params: PyTree, memory: PyTree) -> Proposal: ...
-
-
-class GradientMethod(NamedTuple):
-    """The usual method: a gradient, transformed by Optax, added to the params."""
-
-    transformation: optax.GradientTransformationExtraArgs
-
-    def init(self, objective: Callable, params: PyTree) -> PyTree:
-        return self.transformation.init(params)
-
-    def step(self, objective: Callable, params: PyTree, memory: PyTree) -> Proposal:
-        loss, grads = jax.value_and_grad(objective)(params)
-        updates, memory = self.transformation.update(grads, memory, params, value=loss, grad=grads, value_fn=objective)
-        return Proposal(loss, grads, optax.apply_updates(params, updates), memory)
 
 
 def method_of(optimizer: Any) -> Method:
@@ -78,7 +48,7 @@ def watched(problem: Problem) -> bool:
 class State(NamedTuple):
     """What a run carries from step to step."""
 
-    params: PyTree
+    params: PyTree  # what is free of them
     memory: PyTree  # the method's own
     start_loss: Array  # () of all the data
     status: Array  # () int32; RUNNING while it moves
@@ -88,10 +58,15 @@ class State(NamedTuple):
     stale: Any  # None, or () int32 records since the lowest
 
 
-def objective_of(problem: Problem, data: Any, key: Any) -> Callable:
-    """The loss as a function of params alone."""
+def objective_of(problem: Problem, data: Any, key: Any) -> Objective:
+    """The loss as a function of the free params alone."""
     extra = {"key": key} if takes_key(problem.loss) else {}
-    return lambda params: problem.loss(params, *data, **extra)
+    return Objective(problem.loss, data, extra, problem.params if is_marked(problem.params) else None)
+
+
+def users(problem: Problem, params: PyTree) -> PyTree:
+    """The free params as the user's own tree."""
+    return complete(problem.params, params) if is_marked(problem.params) else params
 
 
 def step_key(problem: Problem, t: Array) -> Any:
@@ -122,7 +97,8 @@ def _batch_key(problem: Problem, t: Array) -> Any:
 
 def begin(problem: Problem) -> State:
     """The state before the first step."""
-    params = resolve(problem.params)
+    problem = problem._replace(params=resolve(problem.params))
+    params = free(problem.params)
     loss = full_loss(problem, params, jnp.int32(0))
     stop = problem.stop
     objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
@@ -233,7 +209,7 @@ def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[st
     """One record: what the history holds of step `t`, whose proposal was made at `state.params`."""
     known: dict[str, Callable] = {
         "loss": lambda: proposal.loss,
-        "params": lambda: state.params,
+        "params": lambda: users(problem, state.params),
         "gradient": lambda: proposal.grads,
         "gradient_norm": lambda: norm(proposal.grads),
         "validation_loss": lambda: validation_loss(problem, state.params, t),
@@ -242,7 +218,7 @@ def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[st
     def value(item):
         if isinstance(item, str):
             return known[item]()
-        return jnp.asarray(item(state.params, *problem.data), proposal.loss.dtype)
+        return jnp.asarray(item(users(problem, state.params), *problem.data), proposal.loss.dtype)
 
     return dict(zip(problem.record.names, map(value, problem.record.what), strict=True))
 

@@ -19,6 +19,7 @@ from jaxfit.fits import Interrupted
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Dimension, choose, lanes, read
+from jaxfit.optimizers import chosen_precision
 from jaxfit.pools import CHUNK, Lanes, Shape, lane_problem, open_pool, working_bytes
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
@@ -49,7 +50,7 @@ def sweep(
     key: Any = None,
     validation: tuple | None = None,
     progress: bool | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     slots: int | None = None,
 ) -> Grid:
     """Runs `fit` once for every combination of the axes that stand at the leaves of its arguments.
@@ -71,6 +72,7 @@ def sweep(
         programs would be compiled, or if the results would not fit in memory.
       Interrupted: On Ctrl-C, with the blocks that were finished as its `result`.
     """
+    precision = chosen_precision(precision, optimizer)
     problem = pose(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import path_name, warn
+from jaxfit.checks import path_name, too_few, warn
 from jaxfit.losses import takes_key
 from jaxfit.markers import is_array, is_key
+from jaxfit.parameters import complete, free, is_marked
 from jaxfit.problems import Problem, name_of
 
 PyTree = Any
@@ -42,12 +43,17 @@ def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
         recorded is not scalar.
       ValueError: If shapes do not fit, or it captured a tracer of a trace that has ended.
     """
-    loss, params, data = problem.loss, problem.params, problem.data
+    loss, marked, data = problem.loss, problem.params, problem.data
     key = problem.key if takes_key(loss) else None
-    call, arguments, _, captured = inspect_value(loss, params, data, key)
-    if not captured:
-        if trained and getattr(problem.optimizer.call.function, "differentiates", True):
+    params, users = free(marked), (lambda params: params)
+    if is_marked(marked):  # then the loss gets the whole tree, and what is free of it moves
+        fixed, marks = jax.tree.flatten(marked)
+        users = lambda params: complete(jax.tree.unflatten(marks, [_blank(x) for x in fixed]), params)  # noqa: E731
+    call, arguments, _, captured = inspect_value(loss, params, data, key, users=users)
+    if not captured and trained:
+        if getattr(problem.optimizer.call.function, "differentiates", True):
             _warn_unmoved(call, arguments)
+        _check_count(problem, users)
     numbers = arguments[-1]
     if problem.validation is not None:
         _check_signature(loss, problem.validation, "validation")
@@ -55,16 +61,18 @@ def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
         _check_scalar("validation: the loss", result)
     for item in filter(callable, problem.record.what):
         name = f"record: {name_of(item)}"
-        jaxpr, result = _traced(lambda params, data, f=item: f(params, *data), (params, data), name)
+        jaxpr, result = _traced(lambda params, data, f=item: f(users(params), *data), (params, data), name)
         _check_scalar(name, result, real=False)
         captured |= _captured(jaxpr, name)
     return captured
 
 
 def inspect_value(
-    loss: Callable, params: PyTree, data: tuple, key: Any, name: str = "data"
+    loss: Callable, params: PyTree, data: tuple, key: Any, name: str = "data", users: Callable = lambda params: params
 ) -> tuple[Callable, tuple, Any, bool]:
     """Traces a loss, and refuses one that is not a pure function with a scalar, floating result; `name` as in `data`.
+
+    `users` makes of params the tree that the loss takes.
 
     Returns:
       The loss as a function of (params, data, key, its own numbers), these arguments, its jaxpr, and whether it
@@ -74,7 +82,7 @@ def inspect_value(
     arguments = (params, data, key, numbers)
 
     def call(params, data, key, numbers):
-        return jax.tree.unflatten(program, numbers)(params, *data, **({} if key is None else {"key": key}))
+        return jax.tree.unflatten(program, numbers)(users(params), *data, **({} if key is None else {"key": key}))
 
     _check_signature(loss, data, name)
     jaxpr, result = _traced(call, arguments, name)
@@ -95,6 +103,24 @@ def check_silent(jaxpr: Any, verb: str) -> None:
                 f"{where} has a side effect ({equation.primitive.name}), which {verb} would run once more for every "
                 f"look; take it out: every value stands on an edge of the graph"
             )
+
+
+def _blank(x: Any) -> Any:
+    return x if isinstance(x, jax.core.Tracer) else jnp.ones(x.shape, x.dtype)
+
+
+def _check_count(problem: Problem, users: Callable) -> None:
+    """Refuses fewer residuals than free params, for methods that need them."""
+    if not getattr(problem.optimizer.call.function, "residuals", False):
+        return
+    params = free(problem.params)
+    blocks = jax.eval_shape(
+        lambda params, data, loss: [b.residuals for b in loss.blocks(users(params), *data)],
+        params, problem.data, problem.loss,
+    )  # fmt: skip
+    have, need = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (blocks, params))
+    if have < need:
+        raise ValueError(too_few(problem.optimizer.name, have, need))
 
 
 def is_traced(leaves: Sequence) -> bool:

@@ -360,7 +360,7 @@ WRONG_OPTIMIZERS = {
     "not called": Case(lambda: fit(optimizer=jf.optimizers.adam), TypeError,
         "optimizer is the function adam", r"call it: jf\.optimizers\.adam\("),
     "a factory": Case(lambda: fit(optimizer=optax.lbfgs), TypeError,
-        "optimizer is the function lbfgs", r"write jf\.optimizer\(lbfgs"),
+        "optimizer is the function lbfgs", r"call it: jf\.optimizers\.lbfgs\(\)"),
     "a number": Case(lambda: fit(optimizer=0.1), TypeError, "optimizer is 0.1", r"must be jf\.optimizer"),
     "a factory that is none": Case(lambda: jf.optimizer("adam", learning_rate=0.1), TypeError,
         "factory is 'adam'", "such as optax.adam"),

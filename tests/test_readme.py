@@ -11,6 +11,10 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
+def block(text):
+    return next(b for b in BLOCKS if text in b)
+
+
 def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
     scope: dict = {}
     exec(compile(BLOCKS[0], "README.md", "exec"), scope)
@@ -19,17 +23,19 @@ def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
     assert printed == shown.strip()
     exec(compile(BLOCKS[1].replace("256", "32").replace("129", "5"), "README.md", "exec"), scope)
     assert "diverged" in capsys.readouterr().out
+    exec(compile(block("jf.curve_fit"), "README.md", "exec"), scope)
+    assert capsys.readouterr().out.count("converged: the params settled") == 2
     with jax.numpy_rank_promotion("allow"):
-        exec(compile(BLOCKS[2].replace("range(10)", "range(3)"), "README.md", "exec"), scope)
+        exec(compile(block("nets =").replace("range(10)", "range(3)"), "README.md", "exec"), scope)
     assert scope["nets"].results.loss.dims == ("seed", "width", "optimizer", "rate")
-    exec(compile(BLOCKS[3], "README.md", "exec"), scope)
+    exec(compile(block("jf.backprop"), "README.md", "exec"), scope)
     table = re.search(r"    edge .*?(?=\n\n)", README, re.S)
     assert table and textwrap.dedent(table[0]) in capsys.readouterr().out
 
 
 def test_the_experiment_of_the_readme_makes_a_checked_figure(tmp_path):
     matplotlib.use("Agg")
-    (tmp_path / "slope.py").write_text(textwrap.dedent(BLOCKS[4]))
+    (tmp_path / "slope.py").write_text(textwrap.dedent(block("class Config")))
     assert experiments.main([str(tmp_path)]) == 0
     assert (tmp_path / "figures" / "slope.png").exists()
 

@@ -21,6 +21,7 @@ from jaxfit.graphs.words import shape, written
 from jaxfit.keywords import near_keywords
 from jaxfit.losses import data_names, takes_key
 from jaxfit.markers import is_axis, is_key, resolve
+from jaxfit.parameters import plain
 from jaxfit.problems import PRECISIONS, convert_all, precision_context
 from jaxfit.tracing import check_silent, inspect_value, is_traced
 
@@ -79,7 +80,7 @@ def backprop(
     if not callable(loss):
         raise TypeError(f"loss is {loss!r}, but it must be a function loss(params, *data) -> scalar")
     opening = _Opening(open)
-    params = as_params(params, precision=precision, finite=False)
+    params = plain(as_params(params, precision=precision, finite=False))
     names = ["data"] if validation is None else ["data", "validation"]
     sets = [as_data(given, name) for given, name in zip((data, validation), names, strict=False)]
     key = _checked_key(loss, key)

@@ -1,8 +1,4 @@
-"""Losses and penalties: values called as `loss(params, *data)`, which return a scalar and add up with `+`.
-
-A loss is hashable, and equal to any other made of equal arguments, so that one written in place never recompiles. It is
-also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced or swept; all the rest is static.
-"""
+"""The losses that average or add over data, the penalties, and their sums."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import reprlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +22,14 @@ from jax.core import Tracer
 from jaxfit.datasets import as_numbers
 
 _Class = TypeVar("_Class")
+
+
+class Block(NamedTuple):
+    """A part of a loss made of residuals: weight * sum(rho(residuals)), with the square for rho if it is None."""
+
+    residuals: Array  # of any shape
+    weight: Any  # ()
+    rho: Callable | None = None  # even, elementwise, convex near zero
 
 
 class Loss:
@@ -41,7 +45,21 @@ class Loss:
         """The functions it calls with the step's key, should they take one."""
         return ()
 
+    @property
+    def by_row(self) -> bool:
+        """Whether all arrays of the data have one row for each observation."""
+        return True
+
+    @property
+    def knows_residuals(self) -> bool:
+        """Whether it is a sum over residuals that bend, as least-squares methods need it: whether it has `blocks`."""
+        return False
+
     def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        raise NotImplementedError
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        """The loss taken apart; the sum over the blocks is the loss."""
         raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
@@ -164,6 +182,15 @@ class Residual(Loss):
         residuals, where = self._residuals(params, data, key)
         values = _OF_RESIDUALS[self.kind](residuals, self.delta)
         return jnp.sum(values) if self.kind == "rss" else _mean(values, where)
+
+    @property
+    def knows_residuals(self) -> bool:
+        return self.kind != "mae"  # whose second derivative is zero everywhere
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        residuals, where = self._residuals(params, data, key)
+        rho = functools.partial(_huber, delta=self.delta) if self.kind == "huber" else None
+        return (Block(residuals, 1.0 if self.kind == "rss" else 1 / _count(residuals, where), rho),)
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
         """Prediction minus target in the target's shape and unit, zero where masked."""
@@ -311,11 +338,21 @@ class L2(Loss):
     strength: Any
     of: Callable | None
 
+    @property
+    def knows_residuals(self) -> bool:
+        return True
+
     def __call__(self, params: Any, *data: Any) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.strength * sum(jnp.sum(jnp.square(leaf)) for leaf in self._chosen(params))
+
+    def blocks(self, params: Any, *data: Any) -> tuple[Block, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return tuple(Block(leaf, self.strength) for leaf in self._chosen(params))
+
+    def _chosen(self, params: Any) -> list[Array]:
         leaves = jax.tree.leaves(params if self.of is None else self.of(params))
         if not leaves:
             raise ValueError(f"{self}: there are no params to penalize; choose some with of=")
-        return self.strength * sum(jnp.sum(jnp.square(_float(as_numbers("params", leaf)))) for leaf in leaves)
+        return [_float(as_numbers("params", leaf)) for leaf in leaves]
 
     def __repr__(self) -> str:
         return f"l2({self.strength!r}{'' if self.of is None else f', of={_name(self.of)}'})"
@@ -348,7 +385,18 @@ class Smoothness(Loss):
     def functions(self) -> tuple[Callable, ...]:
         return (self.predict,)
 
+    @property
+    def knows_residuals(self) -> bool:
+        return True
+
     def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        return self.strength * jnp.mean(jnp.square(self._bends(params, key)))
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        bends = self._bends(params, key)
+        return (Block(bends, self.strength / bends.size),)
+
+    def _bends(self, params: Any, key: Any) -> Array:
         x = _array("x", self.x)
         prediction = _predict(self, params, x, key)
         if prediction.shape[:1] != x.shape:
@@ -358,8 +406,7 @@ class Smoothness(Loss):
             )
         x = _float(x)
         slopes = jnp.diff(prediction, axis=0) / _beside(jnp.diff(x), prediction)
-        bends = 2 * jnp.diff(slopes, axis=0) / _beside(x[2:] - x[:-2], prediction)
-        return self.strength * jnp.mean(jnp.square(bends))
+        return 2 * jnp.diff(slopes, axis=0) / _beside(x[2:] - x[:-2], prediction)
 
     def __repr__(self) -> str:
         return f"smoothness({_name(self.predict)}, strength={self.strength!r})"
@@ -430,85 +477,32 @@ class Sum(Loss):
         values = [term(params, *data, **(given if takes_key(term) else {})) for term in self.terms]
         return functools.reduce(jnp.add, values)
 
+    @property
+    def knows_residuals(self) -> bool:
+        return all(term.knows_residuals for term in self.terms)
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        given = _key(self, key)
+        parts = [term.blocks(params, *data, **(given if takes_key(term) else {})) for term in self.terms]
+        return tuple(block for part in parts for block in part)
+
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.terms))
 
 
-@_loss("loss", "scale")
-@dataclass(frozen=True, eq=False, repr=False)
-class InputNoise(Loss):
-    """Made by `input_noise`."""
+def _read(loss: Any, data: tuple) -> tuple[Any, ...]:
+    """x, y and where (or None), checked, before where any further data as they are.
 
-    loss: Loss
-    scale: Any
-
-    @property
-    def data_names(self) -> tuple[str, ...]:
-        return self.loss.data_names
-
-    @property
-    def masked(self) -> bool:
-        return getattr(self.loss, "masked", False)
-
-    @property
-    def functions(self) -> tuple[Callable, ...]:
-        return (_noise, *self.loss.functions)
-
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
-        if key is None:
-            raise TypeError(
-                f"{self} draws noise, for which it needs a key: pass key=jax.random.key(0), or to fit key=0"
-            )
-        if not data:
-            raise TypeError(f"{self} takes the data ({', '.join(self.data_names)}), but got none")
-        given = {"key": jax.random.fold_in(key, 1)} if takes_key(self.loss) else {}
-        return self.loss(params, _noise(self.scale, data[0], key), *data[1:], **given)
-
-    def __repr__(self) -> str:
-        return f"input_noise({self.loss!r}, scale={self.scale!r})"
-
-
-def _noise(scale: Any, x: Any, key: Array) -> Array:
-    x = _float(_array("x", x))
-    return x + scale * jax.random.normal(jax.random.fold_in(key, 0), x.shape, x.dtype)
-
-
-def input_noise(loss: Callable, *, scale: float) -> InputNoise:
-    """loss(params, x + scale * z, ...) with z from N(0, 1), drawn anew in every step: a cure of over-fitting.
-
-    On average over the noise a small one adds the penalty scale**2 * mean(slope**2) to a mean squared error that is
-    nearly met, the slope being that of the predictions by x. As the loss takes a key, fits and sweeps of it do; their
-    final loss and validation loss see noise as well: record a function for the loss without it.
-
-    Args:
-      loss: A loss, or a function of (params, x, ...), whose first data are an array of numbers.
-      scale: Standard deviation of the noise in the unit of x; zero or more. A leaf.
-
-    Raises:
-      TypeError: If `loss` cannot be called or hashed, or takes no data, or `scale` cannot be a number; when called,
-        if there is no key.
-      ValueError: If `scale` is a number and negative, NaN or infinite.
-
-    Source: Bishop (1995), doi:10.1162/neco.1995.7.1.108.
+    Masked rows of x and y are replaced, so that nothing in them reaches a gradient.
     """
-    if not callable(loss):
-        raise TypeError(f"loss is {reprlib.repr(loss)}, which cannot be called; pass a loss such as mse(line)")
-    terms = _terms(loss)
-    inner = terms[0] if len(terms) == 1 else Sum(terms)
-    if not inner.data_names:
-        raise TypeError(f"loss is {loss!r}, which takes no data to add noise to; wrap the loss of the data instead")
-    return InputNoise(inner, _number("scale", scale, "zero or more"))
-
-
-def _read(loss: Residual | CrossEntropy, data: tuple) -> tuple[Array, Array, Array | None]:
-    """x, y and where, checked; masked rows of x and y are replaced so that nothing in them reaches a gradient."""
     names = loss.data_names
     if len(data) != len(names):
         raise TypeError(
             f"{loss} takes the data ({', '.join(names)}), but got {len(data)} array{'s' * (len(data) != 1)}; "
-            f"a loss takes (x, y), with masked=True (x, y, where)"
+            f"a loss takes (x, y), with masked=True (x, y, where), and chi_squared a sigma after y"
         )
-    x, y, *masks = (_array(name, value) for name, value in zip(names, data, strict=True))
+    x, y, *more = (_array(name, value) for name, value in zip(names, data, strict=True))
+    where = more.pop() if "where" in names else None
     if not y.size:
         raise ValueError(f"{loss}: y has shape {y.shape}, so there is no data; pass at least one row")
     if y.ndim and x.shape[:1] != y.shape[:1]:
@@ -516,10 +510,10 @@ def _read(loss: Residual | CrossEntropy, data: tuple) -> tuple[Array, Array, Arr
             f"{loss}: x has shape {x.shape} and y {y.shape}; their first axes must be of one length, a row for each "
             f"observation: drop the rows without a partner"
         )
-    if not masks:
-        return x, y, None
-    where = _mask(loss, masks[0], y)
-    return _fill(x, where), _fill(y, where), where
+    if where is None:
+        return x, y, *more, None
+    where = _mask(loss, where, y)
+    return _fill(x, where), _fill(y, where), *more, where
 
 
 def _mask(loss: Loss, where: Array, y: Array) -> Array:
@@ -545,10 +539,12 @@ def _beside(column: Array, like: Array) -> Array:
 
 def _mean(values: Array, where: Array | None) -> Array:
     """The mean over rows that count; those that do not hold zeros. Without any it is zero."""
-    if where is None:
-        return jnp.mean(values)
-    count = jnp.sum(where) * (values.size // where.size)
-    return jnp.sum(values) / jnp.maximum(count, 1)
+    return jnp.mean(values) if where is None else jnp.sum(values) / _count(values, where)
+
+
+def _count(values: Array, where: Array | None) -> Any:
+    """How many of the values count; one if none does."""
+    return values.size if where is None else jnp.maximum(jnp.sum(where) * (values.size // where.size), 1)
 
 
 def _predict(loss: Any, params: Any, x: Array, key: Any) -> Array:

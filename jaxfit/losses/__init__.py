@@ -1,0 +1,33 @@
+"""Losses and penalties: values called as `loss(params, *data)`, which return a scalar and add up with `+`.
+
+A loss is hashable, and equal to any other made of equal arguments, so that one written in place never recompiles. It is
+also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced or swept; all the rest is static.
+"""
+
+from jaxfit.losses.measured import ChiSquared, LeastSquares, chi_squared, least_squares
+from jaxfit.losses.noise import InputNoise, input_noise
+from jaxfit.losses.terms import (
+    L2,
+    Block,
+    CrossEntropy,
+    Loss,
+    Plain,
+    Residual,
+    Smoothness,
+    Sum,
+    data_names,
+    huber,
+    l2,
+    mae,
+    mse,
+    rss,
+    smoothness,
+    softmax_cross_entropy,
+    takes_key,
+)  # fmt: skip
+
+__all__ = [
+    "Block", "ChiSquared", "CrossEntropy", "InputNoise", "L2", "LeastSquares", "Loss", "Plain", "Residual",
+    "Smoothness", "Sum", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares", "mae", "mse",
+    "rss", "smoothness", "softmax_cross_entropy", "takes_key",
+]  # fmt: skip

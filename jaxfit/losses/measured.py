@@ -1,0 +1,156 @@
+"""Losses of measurements: residuals in units of their uncertainty, and residuals of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfit.datasets import as_numbers
+from jaxfit.losses.terms import (
+    Block,
+    Loss,
+    _beside,
+    _checked,
+    _float,
+    _hashable,
+    _key,
+    _loss,
+    _name,
+    _predict,
+    _read,
+    _reshape,
+    data_names,
+)  # fmt: skip
+
+
+@_loss()
+@dataclass(frozen=True, eq=False, repr=False)
+class ChiSquared(Loss):
+    """Made by `chi_squared`."""
+
+    predict: Callable
+    masked: bool
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        return ("x", "y", "sigma", "where") if self.masked else ("x", "y", "sigma")
+
+    @property
+    def functions(self) -> tuple[Callable, ...]:
+        return (self.predict,)
+
+    @property
+    def knows_residuals(self) -> bool:
+        return True
+
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        return jnp.sum(jnp.square(self.residuals(params, *data, key=key)))
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        return (Block(self.residuals(params, *data, key=key), 1.0),)
+
+    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+        """(prediction - y) / sigma in y's shape, or L^-1 (prediction - y) with L L^T = covariance; zero if masked."""
+        x, y, sigma, where = _read(self, data)
+        prediction = _predict(self, params, x, key)
+        if prediction.shape != y.shape:
+            raise ValueError(
+                f"{self}: the prediction has shape {prediction.shape}, the target y {y.shape}; a loss never broadcasts "
+                f"targets against predictions: {_reshape(prediction.shape, y.shape)}"
+            )
+        difference, sigma = prediction - _float(y), _float(sigma)
+        if y.ndim == 1 and sigma.shape == y.shape * 2:
+            if where is not None:
+                together = where[:, None] & where[None, :]
+                sigma = jnp.where(together, sigma, jnp.eye(len(y), dtype=sigma.dtype))
+                difference = jnp.where(where, difference, 0)
+            return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(sigma), difference, lower=True)
+        if sigma.shape != y.shape:
+            raise ValueError(
+                f"{self}: sigma has shape {sigma.shape} and y {y.shape}; sigma is one standard deviation for each "
+                f"entry of y{', or a covariance matrix of shape ' + str(y.shape * 2) if y.ndim == 1 else ''}: for one "
+                f"shared by all pass np.full({y.shape}, sigma)"
+            )
+        if where is None:
+            return difference / sigma
+        counts = _beside(where, y)
+        return jnp.where(counts, difference / jnp.where(counts, sigma, 1), 0)
+
+    def __repr__(self) -> str:
+        return f"chi_squared({_name(self.predict)}{', masked=True' * self.masked})"
+
+
+def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
+    """sum(r**2) with r = (predict(params, x) - y) / sigma: the residuals in units of their standard deviation.
+
+    The data are (x, y, sigma) with sigma like y, or with y (n,) a covariance matrix (n, n) in its place: then
+    r = L^-1 (predict(params, x) - y), where L L^T is the covariance.
+
+    Args:
+      predict: As for `rss`.
+      masked: Whether the data are (x, y, sigma, where); rows where it is False count for nothing, as for `rss`.
+
+    Raises:
+      TypeError, ValueError: As for `rss`; also for a sigma of another shape.
+    """
+    return ChiSquared(*_checked(predict, masked))
+
+
+@_loss()
+@dataclass(frozen=True, eq=False, repr=False)
+class LeastSquares(Loss):
+    """Made by `least_squares`."""
+
+    function: Callable
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        return data_names(self.function)
+
+    @property
+    def by_row(self) -> bool:
+        return False
+
+    @property
+    def functions(self) -> tuple[Callable, ...]:
+        return (self.function,)
+
+    @property
+    def knows_residuals(self) -> bool:
+        return True
+
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        return jnp.sum(jnp.square(self.residuals(params, *data, key=key)))
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        return (Block(self.residuals(params, *data, key=key), 1.0),)
+
+    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+        """What the function returns, as one array."""
+        found = self.function(params, *data, **_key(self, key))
+        if not hasattr(found, "shape"):
+            raise TypeError(
+                f"{self}: the function returned a {type(found).__name__}, but it must return one array of residuals; "
+                f"join several with jnp.concatenate"
+            )
+        return _float(as_numbers("residuals", found))
+
+    def __repr__(self) -> str:
+        return f"least_squares({_name(self.function)})"
+
+
+def least_squares(residuals: Callable) -> LeastSquares:
+    """sum(residuals(params, *data)**2): least squares of anything.
+
+    Args:
+      residuals: A hashable function of (params, *data), and of `key` if it likes, which returns one array.
+
+    Raises:
+      TypeError: If it cannot be called or hashed; when called, if it returns anything but one array.
+    """
+    return LeastSquares(_hashable("residuals", residuals))

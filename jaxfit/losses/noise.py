@@ -1,0 +1,79 @@
+"""Noise on the inputs, drawn anew in every step."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import Array
+
+from jaxfit.losses.terms import Loss, Sum, _array, _float, _loss, _number, _terms, takes_key
+
+
+@_loss("loss", "scale")
+@dataclass(frozen=True, eq=False, repr=False)
+class InputNoise(Loss):
+    """Made by `input_noise`."""
+
+    loss: Loss
+    scale: Any
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        return self.loss.data_names
+
+    @property
+    def masked(self) -> bool:
+        return getattr(self.loss, "masked", False)
+
+    @property
+    def functions(self) -> tuple[Callable, ...]:
+        return (_noise, *self.loss.functions)
+
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        if key is None:
+            raise TypeError(
+                f"{self} draws noise, for which it needs a key: pass key=jax.random.key(0), or to fit key=0"
+            )
+        if not data:
+            raise TypeError(f"{self} takes the data ({', '.join(self.data_names)}), but got none")
+        given = {"key": jax.random.fold_in(key, 1)} if takes_key(self.loss) else {}
+        return self.loss(params, _noise(self.scale, data[0], key), *data[1:], **given)
+
+    def __repr__(self) -> str:
+        return f"input_noise({self.loss!r}, scale={self.scale!r})"
+
+
+def _noise(scale: Any, x: Any, key: Array) -> Array:
+    x = _float(_array("x", x))
+    return x + scale * jax.random.normal(jax.random.fold_in(key, 0), x.shape, x.dtype)
+
+
+def input_noise(loss: Callable, *, scale: float) -> InputNoise:
+    """loss(params, x + scale * z, ...) with z from N(0, 1), drawn anew in every step: a cure of over-fitting.
+
+    On average over the noise a small one adds the penalty scale**2 * mean(slope**2) to a mean squared error that is
+    nearly met, the slope being that of the predictions by x. As the loss takes a key, fits and sweeps of it do; their
+    final loss and validation loss see noise as well: record a function for the loss without it.
+
+    Args:
+      loss: A loss, or a function of (params, x, ...), whose first data are an array of numbers.
+      scale: Standard deviation of the noise in the unit of x; zero or more. A leaf.
+
+    Raises:
+      TypeError: If `loss` cannot be called or hashed, or takes no data, or `scale` cannot be a number; when called,
+        if there is no key.
+      ValueError: If `scale` is a number and negative, NaN or infinite.
+
+    Source: Bishop (1995), doi:10.1162/neco.1995.7.1.108.
+    """
+    if not callable(loss):
+        raise TypeError(f"loss is {reprlib.repr(loss)}, which cannot be called; pass a loss such as mse(line)")
+    terms = _terms(loss)
+    inner = terms[0] if len(terms) == 1 else Sum(terms)
+    if not inner.data_names:
+        raise TypeError(f"loss is {loss!r}, which takes no data to add noise to; wrap the loss of the data instead")
+    return InputNoise(inner, _number("scale", scale, "zero or more"))
