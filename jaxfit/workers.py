@@ -209,20 +209,27 @@ def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report
                         results[task.run] = blank(run.size, lanes)
                     _put(results[task.run], task.first, lanes)
 
-    interrupted = _alone(work, team[0], report) if len(team) == 1 else _side_by_side(work, team, report, stop)
+    interrupted = _alone(work, team[0], report, stop) if len(team) == 1 else _side_by_side(work, team, report, stop)
     missing = [i for i, lanes in enumerate(results) if lanes is None]
     for i in missing:
         results[i] = blank(runs[i].size, _example(runs[i], shapes[i]))
     return results, interrupted
 
 
-def _alone(work: Callable, device: Any, report: Callable) -> bool:
+def _alone(work: Callable, device: Any, report: Callable, stop: threading.Event) -> bool:
     """The work in the calling thread; whether Ctrl-C ended it."""
+
+    def tell(counts):
+        try:
+            report(counts)
+        except KeyboardInterrupt:  # of a block that may be finished, and is then kept
+            stop.set()
+
     try:
-        work(device, report)
+        work(device, tell)
     except KeyboardInterrupt:
         return True
-    return False
+    return stop.is_set()
 
 
 def _side_by_side(work: Callable, team: Sequence[Any], report: Callable, stop: threading.Event) -> bool:
