@@ -168,7 +168,10 @@ def level_points(count: int) -> Points:
 
 
 def hessian(point: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.hessian(lambda p: land({"x": p[0], "y": p[1]}))(jnp.asarray(point)), float)
+    return np.asarray(bend(jnp.asarray(point)), float)
+
+
+bend = jax.jit(jax.hessian(lambda p: land({"x": p[0], "y": p[1]})))
 
 
 def watersheds(passes: np.ndarray) -> list[np.ndarray]:

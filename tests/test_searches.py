@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.methods import Objective
 from jaxfit.searches import CoordinateProbing, FiniteDifferences, RandomSearch
 from tests.problems import PROBLEMS
 
@@ -178,10 +179,11 @@ def test_a_new_number_does_not_recompile(name, traces):
 def test_evaluations_are_those_that_are_made(name, params):
     calls = []
 
-    def objective(p):
+    def loss(p):
         calls.append(p)
         return bowl(p)
 
+    objective = Objective(loss, (), {})
     optimizer = METHODS[name]
     with jax.disable_jit():
         method, here = optimizer.build(), jax.tree.map(jnp.asarray, params)
