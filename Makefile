@@ -5,7 +5,7 @@ VENV := $(if $(filter $(PYTHON),python3),.venv,.venv-$(shell $(PYTHON) -c 'impor
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup figures test lint bench lock clean
+.PHONY: setup figures test soak lint bench lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -21,6 +21,10 @@ figures: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The tests that take longer.
+soak: setup
+	$(BIN)/python -m pytest -m soak
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -28,7 +28,7 @@ START = {"w": 1.0, "b": 0.0}
 RATE, SWING = 0.1, 300  # Adam's learning rate; updates of the run that forgets to zero
 LISTED = {
     "SGD": "sgd", "Adagrad": "adagrad", "Adadelta": "adadelta", "RMSprop": "rmsprop", "Rprop": "rprop",
-    "Adam": "adam", "Adamax": "adamax",
+    "Adam": "adam", "Adamax": "adamax", "LBFGS": "lbfgs",
 }  # fmt: skip
 FEW = ("sgd", "momentum", "adam")
 
@@ -36,7 +36,7 @@ FEW = ("sgd", "momentum", "adam")
 @dataclass(frozen=True)
 class Config:
     kept: float = 1.0  # share of the old gradients that stay when nobody sets them to zero
-    names: tuple[str, ...] = jf.optimizers.NAMES
+    names: tuple[str, ...] = tuple(name for name in jf.optimizers.NAMES if name not in jf.optimizers.JUDGES)
     rates: int = 60
 
 

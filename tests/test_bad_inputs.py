@@ -933,6 +933,7 @@ print(found.params["w"].tobytes().hex(), grid.results.loss.values.tobytes().hex(
 """
 
 
+@pytest.mark.soak
 def test_results_do_not_depend_on_flags_hash_seed_locale_display_or_matplotlib(capsys):
     exec(PROGRAM, {})
     expected = capsys.readouterr().out

@@ -11,11 +11,12 @@ from benchmarks.__main__ import CASES, GROUPS, main, write_readme
 from benchmarks.agreement import agree
 from benchmarks.results import SPEED, THROUGHPUT, TIME, Row, Target, unmeasured
 from benchmarks.timing import Seconds, Spread
+from tests.soak import soaking
 
 ABOUT = {"jax": "0.12.0.1", "platform": "cpu", "machine": "2 cores, x86_64, Linux", "python": "3.12.1"}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", soaking(CASES, but=("compiling",)))
 def test_every_case_runs_and_its_peers_agree(name):
     rows = CASES[name](quick=True)
     assert rows

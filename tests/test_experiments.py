@@ -13,6 +13,7 @@ import pytest
 
 from jaxfit import experiments
 from jaxfit.experiments import Check
+from tests.soak import soaking
 
 ROOT = Path(__file__).parent.parent
 GOOD = '''"""Two and two are four.
@@ -326,6 +327,7 @@ def test_an_animation_is_written_as_a_gif(folder):
 # This project's experiments
 
 OWN = experiments.discover(ROOT / "experiments")
+LONG = ("cures", "depth", "lakes", "overfitting", "training_loop", "without_gradients")  # most of it compilation
 OPEN: set[str] = set()
 
 
@@ -346,7 +348,7 @@ def passes(rows):
     return bool(rows) and all(row.passed for row in rows)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", soaking(OWN, but=LONG))
 def test_every_experiment_names_one_setting_whose_change_breaks_its_checks(name):
     own, texts = module(name), module("texts")
     assert len(own.BREAK) == 1
@@ -356,6 +358,14 @@ def test_every_experiment_names_one_setting_whose_change_breaks_its_checks(name)
     assert not passes(rows_of(own, **quick | own.BREAK))
     checked = {texts.row_of(row.source) for row in rows}
     assert set(getattr(own, "ROWS", {})) <= checked, "a row that is covered has a check of its own"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_experiment_stands_in_the_index_with_a_check_of_each_of_its_rows(name):
+    own, texts = module(name), module("texts")
+    entry = json.loads((ROOT / "figures" / "index.json").read_text("utf-8"))[name]
+    assert entry["why"] == "" and all((ROOT / "figures" / file).exists() for file in entry["figures"])
+    assert set(getattr(own, "ROWS", {})) <= {texts.row_of(cells[4]) for cells in entry["checks"] if cells[-1] == "ok"}
 
 
 def test_every_row_of_the_texts_is_covered():

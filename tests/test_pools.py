@@ -12,6 +12,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import pools, workers
+from tests.soak import soaking
 
 X = np.linspace(-1, 1, 24).reshape(12, 2)
 Y = np.sin(2 * X[:, 0]) * X[:, 1]
@@ -44,7 +45,7 @@ def same(a, b):
         np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=str(name))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
 def test_chunks_blocks_and_workers_change_no_bit(rule, monkeypatch):
     whole = run(RATES, SEEDS, RULES[rule])
     assert len(np.unique(whole.loss)) == 15

@@ -16,6 +16,7 @@ def block(text):
 
 
 def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
+    matplotlib.use("Agg")
     scope: dict = {}
     exec(compile(BLOCKS[0], "README.md", "exec"), scope)
     printed = capsys.readouterr().out.splitlines()[0]
@@ -29,6 +30,8 @@ def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
         fewer = block("nets =").replace("range(10)", "range(3)").replace("[8, 16, 32]", "[8, 16]")
         exec(compile(fewer, "README.md", "exec"), scope)
     assert scope["nets"].results.loss.dims == ("seed", "width", "optimizer", "rate")
+    exec(compile(block("jf.surface"), "README.md", "exec"), scope)
+    assert scope["surface"].dims == ("w", "b") and scope["ax"].get_xlabel() == "w"
     exec(compile(block("jf.backprop"), "README.md", "exec"), scope)
     table = re.search(r"    edge .*?(?=\n\n)", README, re.S)
     assert table and textwrap.dedent(table[0]) in capsys.readouterr().out
