@@ -20,6 +20,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import programs, sweeps, workers
+from tests.soak import soaking
 
 X = np.linspace(0.0, 1.0, 8)
 Y = 2.0 * X + 1.0
@@ -760,7 +761,7 @@ def test_a_constant_x_is_flagged():
     assert "data[0] (x) is the same at every point" in str(fit(data=(np.full(8, 0.5), Y)))
 
 
-@pytest.mark.parametrize("place", ["loss", "model", "optimizer", "schedule"])
+@pytest.mark.parametrize("place", soaking(["loss", "model", "optimizer", "schedule"], keep=("loss", "optimizer")))
 def test_a_live_tracer_of_the_users_own_transformation_gives_right_numbers(place):
     def run(z):
         if place == "loss":

@@ -327,7 +327,11 @@ def test_an_animation_is_written_as_a_gif(folder):
 # This project's experiments
 
 OWN = experiments.discover(ROOT / "experiments")
-LONG = ("cures", "depth", "lakes", "overfitting", "training_loop", "without_gradients")  # most of it compilation
+LONG = (  # most of it compilation; make soak runs them
+    "convergence_map", "cures", "depth", "download_time", "eighty_thousand_steps", "errors", "gradient_noise", "kepler",
+    "lakes", "networks_backward", "noise_floor", "optimizer_states", "optimizers_compared", "overfitting", "stuck",
+    "training_loop", "without_gradients",
+)  # fmt: skip
 OPEN: set[str] = set()
 
 

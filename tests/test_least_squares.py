@@ -231,6 +231,7 @@ def test_stop_rules_work_beside_the_methods_own_verdict():
         assert (fit.history.loss[:-1] >= 0.01).all()
 
 
+@pytest.mark.soak
 def test_a_fit_can_be_differentiated_with_respect_to_its_data():
     def slope(y):
         fit = jf.fit(jf.losses.mse(jf.models.line), {"w": 1.0, "b": 0.0}, (X, y), optimizer=LM(), steps=6)

@@ -179,6 +179,7 @@ def test_one_bad_lane_does_not_change_the_others_by_a_bit():
         assert np.array_equal(good[name].values[:, :4], bad[name].values[:, :4])
 
 
+@pytest.mark.soak
 def test_a_lanes_bits_do_not_depend_on_its_place_or_the_order_of_axes():
     case = PROBLEMS["net"]
 
