@@ -331,7 +331,7 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         if isinstance(x, (Call, Tied)):  # a call's arguments are not params
             return x
         if isinstance(x, Fixed):
-            return Fixed(as_params(x.value, root=name, precision=precision))
+            return Fixed(as_params(x.value, root=name, precision=precision, finite=finite))
         if isinstance(x, Bounded):
             value = leaf(path, x.value)
             low, high = check_bounds(name, value, x.low, x.high)

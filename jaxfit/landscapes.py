@@ -17,15 +17,15 @@ from jaxfit.checks import pose
 from jaxfit.fits import Fit
 from jaxfit.grids import coordinates
 from jaxfit.keywords import near_keywords
-from jaxfit.markers import Axis, Dimension, Place, choose, lanes, read
+from jaxfit.markers import Axis, Dimension, Place, choose, read
 from jaxfit.parameters import free
 from jaxfit.pools import lane_problem, largest
-from jaxfit.problems import Problem, Record, Stop, convert, precision_context, whole
+from jaxfit.problems import Problem, Record, Stop, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss
-from jaxfit.sweeps import choices_of
+from jaxfit.sweeps import choices_of, laid_out
 from jaxfit.tracing import inspect_loss, is_traced, trace
-from jaxfit.workers import compiler_options, places
+from jaxfit.workers import compiler_options, places, power_of_two, power_of_two_above
 
 PyTree = Any
 CHUNK = 2**16  # points that one call evaluates, about
@@ -98,10 +98,7 @@ class Piece(NamedTuple):
 
 
 def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Piece:
-    template, columns = lanes(choose(problem, choice))
-    leaves, structure = jax.tree.flatten(template)
-    leaves = [convert(x, precision) for x in leaves]
-    columns = {name: jax.tree.map(lambda x: convert(x, precision), values) for name, values in columns.items()}
+    structure, leaves, columns = laid_out(choose(problem, choice), precision)
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
     slots, dtype = _inspect(structure, _spec(leaves), jax.tree.structure(columns), _spec(columns))
     sizes = tuple(d.size for d in dynamic)
@@ -132,7 +129,7 @@ def _inspect(structure: Any, shapes: tuple, tree: Any, columns: tuple) -> tuple[
     program, loss = trace(_loss, template, values)
     room, least, most = (2**18, 8, 1024) if jax.default_backend() == "cpu" else (2**28, 256, 2**16)
     fit = room // max(largest(program.jaxpr), 1)
-    return min(most, max(least, 1 << max(fit, 1).bit_length() - 1)), loss.dtype
+    return min(most, max(least, power_of_two(fit))), loss.dtype
 
 
 def _loss(template: Problem, values: dict[str, PyTree]) -> jax.Array:
@@ -142,7 +139,7 @@ def _loss(template: Problem, values: dict[str, PyTree]) -> jax.Array:
 
 def _evaluate(piece: Piece, precision: str) -> np.ndarray:
     """The loss at all points of a piece, (size,): chunks of them in turn by a thread for each core or device."""
-    slots = min(piece.slots, 1 << (piece.size - 1).bit_length())
+    slots = min(piece.slots, power_of_two_above(piece.size))
     blocks = max(1, min(CHUNK // slots, -(-piece.size // slots)))
     firsts = np.arange(0, piece.size, slots * blocks, dtype=np.int64)
     team = places()[: len(firsts)]

@@ -20,7 +20,7 @@ from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Dimension, choose, lanes, read
 from jaxfit.optimizers import chosen_precision
-from jaxfit.pools import CHUNK, Lanes, Shape, lane_problem, open_pool, working_bytes
+from jaxfit.pools import Lanes, Shape, chunk_of, lane_problem, open_pool, working_bytes
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
@@ -95,7 +95,7 @@ def sweep(
         for run, lanes in zip(runs, results, strict=True)
     )
     grid = Grid(
-        dataset(dimensions, parts, problem, _identity(shapes, precision)),
+        dataset(dimensions, parts, problem, _identity(runs, shapes, precision)),
         lane_numbers(dimensions, parts),
         parts,
         precision,
@@ -125,13 +125,13 @@ def _run(
         bar.close()
 
 
-def _identity(shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
+def _identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
     """All that fixes the bits of the results beside the problem: where it differs, last digits may."""
     return {
         "precision": precision,
         "slots": sorted({shape.slots for shape in shapes}),
         "block": sorted({shape.lanes for shape in shapes}),
-        "chunk": CHUNK,
+        "chunk": sorted({chunk_of(run.problem) for run in runs}),
         "platform": jax.default_backend(),
         "device": jax.local_devices()[0].device_kind,
         "compiler_options": ", ".join(f"{k}={v}" for k, v in compiler_options(jax.default_backend()).items()),
@@ -157,10 +157,7 @@ def choices_of(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
 
 def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Run:
     chosen = choose(problem, choice)
-    template, columns = lanes(chosen)
-    leaves, structure = jax.tree.flatten(template)
-    leaves = [convert(x, precision) for x in leaves]
-    columns = {key: jax.tree.map(lambda x: convert(x, precision), values) for key, values in columns.items()}
+    structure, leaves, columns = laid_out(chosen, precision)
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
     check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(problem.steps))
     records = int(problem.steps) // problem.record.every + 1 if problem.record.what else 0
@@ -168,6 +165,14 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
         structure, tuple((x.shape, x.dtype) for x in leaves), tuple((k, _spec(v)) for k, v in columns.items()), records
     )
     return Run(choice, dynamic, chosen, structure, leaves, columns, records, lane_bytes, working_bytes)
+
+
+def laid_out(problem: Problem, precision: str) -> tuple[Any, list, dict[str, PyTree]]:
+    """The structure of a problem with places instead of its traced axes, its leaves, and by place the axes' values."""
+    template, columns = lanes(problem)
+    leaves, structure = jax.tree.flatten(template)
+    columns = {key: jax.tree.map(lambda x: convert(x, precision), values) for key, values in columns.items()}
+    return structure, [convert(x, precision) for x in leaves], columns
 
 
 def _spec(values: PyTree) -> tuple:

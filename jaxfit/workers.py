@@ -64,17 +64,17 @@ def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
     """
     if slots is None:
         room, least, most = (2**18, 8, 256) if jax.default_backend() == "cpu" else (2**28, 256, 8192)
-        slots = min(most, max(least, _power_of_two(room // max(run.working_bytes, 1))))
-        slots = min(slots, _power_of_two_above(run.size))
-    share = _power_of_two_above(-(-run.size // workers))
+        slots = min(most, max(least, power_of_two(room // max(run.working_bytes, 1))))
+        slots = min(slots, power_of_two_above(run.size))
+    share = power_of_two_above(-(-run.size // workers))
     return Shape(slots, max(1, min(max(BLOCK // slots, 1), -(-share // slots))) * slots, run.records)
 
 
-def _power_of_two(n: int) -> int:
+def power_of_two(n: int) -> int:
     return 1 << max(n, 1).bit_length() - 1
 
 
-def _power_of_two_above(n: int) -> int:
+def power_of_two_above(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 

@@ -302,3 +302,15 @@ def test_refused_before_anything_compiles(case):
     call, error, message = REFUSED[case]
     with pytest.raises(error, match=f"(?s){message}"):
         call()
+
+
+def test_a_run_that_only_creeps_is_not_called_converged_before_it_is_there():
+    """Residuals whose bend makes Gauss-Newton take off a tenth of the way a step: the minimum is at 0."""
+
+    def residuals(params):
+        x = params["x"]
+        return jnp.stack([x + 1, 0.9 * x**2 + x - 1])
+
+    fit = jf.fit(jf.losses.least_squares(residuals), {"x": 1.0}, optimizer=LM(), steps=500)
+    assert fit.status == jf.Status.CONVERGED and fit.steps > 50
+    assert abs(float(fit.params["x"])) < 1e-6

@@ -16,6 +16,7 @@ from jaxfit.losses.terms import (
     Loss,
     _beside,
     _checked,
+    _difference,
     _float,
     _hashable,
     _key,
@@ -23,14 +24,30 @@ from jaxfit.losses.terms import (
     _name,
     _predict,
     _read,
-    _reshape,
     data_names,
 )  # fmt: skip
 
 
+class SumOfSquares(Loss):
+    """sum(residuals**2); what the residuals are, its children know."""
+
+    @property
+    def knows_residuals(self) -> bool:
+        return True
+
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        return jnp.sum(jnp.square(self.residuals(params, *data, key=key)))
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        return (Block(self.residuals(params, *data, key=key), 1.0),)
+
+    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+        raise NotImplementedError
+
+
 @_loss()
 @dataclass(frozen=True, eq=False, repr=False)
-class ChiSquared(Loss):
+class ChiSquared(SumOfSquares):
     """Made by `chi_squared`."""
 
     predict: Callable
@@ -44,26 +61,10 @@ class ChiSquared(Loss):
     def functions(self) -> tuple[Callable, ...]:
         return (self.predict,)
 
-    @property
-    def knows_residuals(self) -> bool:
-        return True
-
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
-        return jnp.sum(jnp.square(self.residuals(params, *data, key=key)))
-
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
-        return (Block(self.residuals(params, *data, key=key), 1.0),)
-
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
         """(prediction - y) / sigma in y's shape, or L^-1 (prediction - y) with L L^T = covariance; zero if masked."""
         x, y, sigma, where = _read(self, data)
-        prediction = _predict(self, params, x, key)
-        if prediction.shape != y.shape:
-            raise ValueError(
-                f"{self}: the prediction has shape {prediction.shape}, the target y {y.shape}; a loss never broadcasts "
-                f"targets against predictions: {_reshape(prediction.shape, y.shape)}"
-            )
-        difference, sigma = prediction - _float(y), _float(sigma)
+        difference, sigma = _difference(self, _predict(self, params, x, key), y), _float(sigma)
         if y.ndim == 1 and sigma.shape == y.shape * 2:
             if where is not None:
                 together = where[:, None] & where[None, :]
@@ -103,7 +104,7 @@ def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
 
 @_loss()
 @dataclass(frozen=True, eq=False, repr=False)
-class LeastSquares(Loss):
+class LeastSquares(SumOfSquares):
     """Made by `least_squares`."""
 
     function: Callable
@@ -119,16 +120,6 @@ class LeastSquares(Loss):
     @property
     def functions(self) -> tuple[Callable, ...]:
         return (self.function,)
-
-    @property
-    def knows_residuals(self) -> bool:
-        return True
-
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
-        return jnp.sum(jnp.square(self.residuals(params, *data, key=key)))
-
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
-        return (Block(self.residuals(params, *data, key=key), 1.0),)
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
         """What the function returns, as one array."""

@@ -198,13 +198,7 @@ class Residual(Loss):
 
     def _residuals(self, params: Any, data: tuple, key: Any) -> tuple[Array, Array | None]:
         x, y, where = _read(self, data)
-        prediction = _predict(self, params, x, key)
-        if prediction.shape != y.shape:
-            raise ValueError(
-                f"{self}: the prediction has shape {prediction.shape}, the target y {y.shape}; a loss never broadcasts "
-                f"targets against predictions: {_reshape(prediction.shape, y.shape)}"
-            )
-        residuals = prediction - _float(y)
+        residuals = _difference(self, _predict(self, params, x, key), y)
         return (residuals if where is None else jnp.where(_beside(where, y), residuals, 0)), where
 
     def __repr__(self) -> str:
@@ -552,6 +546,16 @@ def _predict(loss: Any, params: Any, x: Array, key: Any) -> Array:
     if not isinstance(prediction, (Array, np.ndarray, numbers.Number)):
         raise TypeError(f"{loss}: predict returned a {type(prediction).__name__}; it must return one array")
     return _float(as_numbers("prediction", prediction))
+
+
+def _difference(loss: Loss, prediction: Array, y: Array) -> Array:
+    """Prediction minus target, which must be of one shape."""
+    if prediction.shape != y.shape:
+        raise ValueError(
+            f"{loss}: the prediction has shape {prediction.shape}, the target y {y.shape}; a loss never broadcasts "
+            f"targets against predictions: {_reshape(prediction.shape, y.shape)}"
+        )
+    return prediction - _float(y)
 
 
 def _reshape(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
