@@ -69,7 +69,10 @@ def convergence_map(
     for outcome, (_, ink, words) in OUTCOMES.items():
         if words:
             last = int(steps[status == outcome].max(initial=0))
-            room.inside(shown == outcome, words.format(steps=last), color=ink, linespacing=1.35)
+            words = words.format(steps=last)
+            for rotation in (0, 90):
+                if room.inside(shown == outcome, words, color=ink, linespacing=1.35, rotation=rotation):
+                    break
     if colorbar:
         steps_bar(ax, fewest, most)
     return ax
