@@ -4,30 +4,15 @@ A loss is hashable, and equal to any other made of equal arguments, so that one 
 also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced or swept; all the rest is static.
 """
 
+from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, takes_key
+from jaxfit.losses.classes import CrossEntropy, softmax_cross_entropy
 from jaxfit.losses.measured import ChiSquared, LeastSquares, chi_squared, least_squares
 from jaxfit.losses.noise import InputNoise, input_noise
-from jaxfit.losses.terms import (
-    L2,
-    Block,
-    CrossEntropy,
-    Loss,
-    Plain,
-    Residual,
-    Smoothness,
-    Sum,
-    data_names,
-    huber,
-    l2,
-    mae,
-    mse,
-    rss,
-    smoothness,
-    softmax_cross_entropy,
-    takes_key,
-)  # fmt: skip
+from jaxfit.losses.penalties import L2, Smoothness, l2, smoothness
+from jaxfit.losses.residuals import Residual, huber, mae, mse, rss
 
 __all__ = [
-    "Block", "ChiSquared", "CrossEntropy", "InputNoise", "L2", "LeastSquares", "Loss", "Plain", "Residual",
+    "Block", "ChiSquared", "CrossEntropy", "InputNoise", "L2", "LeastSquares", "Loss", "Penalty", "Plain", "Residual",
     "Smoothness", "Sum", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares", "mae", "mse",
     "rss", "smoothness", "softmax_cross_entropy", "takes_key",
 ]  # fmt: skip

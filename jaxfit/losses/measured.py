@@ -11,21 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.datasets import as_numbers
-from jaxfit.losses.terms import (
-    Block,
-    Loss,
-    _beside,
-    _checked,
-    _difference,
-    _float,
-    _hashable,
-    _key,
-    _loss,
-    _name,
-    _predict,
-    _read,
-    data_names,
-)  # fmt: skip
+from jaxfit.losses.base import Block, Loss, data_names, hashable, key_for, label, leaves_of
+from jaxfit.losses.inputs import OfPredictions, as_float, beside, checked, difference, predicted, read
 
 
 class SumOfSquares(Loss):
@@ -45,32 +32,23 @@ class SumOfSquares(Loss):
         raise NotImplementedError
 
 
-@_loss()
+@leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
-class ChiSquared(SumOfSquares):
+class ChiSquared(OfPredictions, SumOfSquares):
     """Made by `chi_squared`."""
 
-    predict: Callable
-    masked: bool
-
-    @property
-    def data_names(self) -> tuple[str, ...]:
-        return ("x", "y", "sigma", "where") if self.masked else ("x", "y", "sigma")
-
-    @property
-    def functions(self) -> tuple[Callable, ...]:
-        return (self.predict,)
+    DATA = ("x", "y", "sigma")
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
         """(prediction - y) / sigma in y's shape, or L^-1 (prediction - y) with L L^T = covariance; zero if masked."""
-        x, y, sigma, where = _read(self, data)
-        difference, sigma = _difference(self, _predict(self, params, x, key), y), _float(sigma)
+        x, y, sigma, where = read(self, data)
+        apart, sigma = difference(self, predicted(self, params, x, key), y), as_float(sigma)
         if y.ndim == 1 and sigma.shape == y.shape * 2:
             if where is not None:
                 together = where[:, None] & where[None, :]
                 sigma = jnp.where(together, sigma, jnp.eye(len(y), dtype=sigma.dtype))
-                difference = jnp.where(where, difference, 0)
-            return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(sigma), difference, lower=True)
+                apart = jnp.where(where, apart, 0)
+            return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(sigma), apart, lower=True)
         if sigma.shape != y.shape:
             raise ValueError(
                 f"{self}: sigma has shape {sigma.shape} and y {y.shape}; sigma is one standard deviation for each "
@@ -78,12 +56,12 @@ class ChiSquared(SumOfSquares):
                 f"shared by all pass np.full({y.shape}, sigma)"
             )
         if where is None:
-            return difference / sigma
-        counts = _beside(where, y)
-        return jnp.where(counts, difference / jnp.where(counts, sigma, 1), 0)
+            return apart / sigma
+        counts = beside(where, y)
+        return jnp.where(counts, apart / jnp.where(counts, sigma, 1), 0)
 
     def __repr__(self) -> str:
-        return f"chi_squared({_name(self.predict)}{', masked=True' * self.masked})"
+        return f"chi_squared({label(self.predict)}{', masked=True' * self.masked})"
 
 
 def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
@@ -99,10 +77,10 @@ def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
     Raises:
       TypeError, ValueError: As for `rss`; also for a sigma of another shape.
     """
-    return ChiSquared(*_checked(predict, masked))
+    return ChiSquared(*checked(predict, masked))
 
 
-@_loss()
+@leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
 class LeastSquares(SumOfSquares):
     """Made by `least_squares`."""
@@ -123,16 +101,16 @@ class LeastSquares(SumOfSquares):
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
         """What the function returns, as one array."""
-        found = self.function(params, *data, **_key(self, key))
+        found = self.function(params, *data, **key_for(self, key))
         if not hasattr(found, "shape"):
             raise TypeError(
                 f"{self}: the function returned a {type(found).__name__}, but it must return one array of residuals; "
                 f"join several with jnp.concatenate"
             )
-        return _float(as_numbers("residuals", found))
+        return as_float(as_numbers("residuals", found))
 
     def __repr__(self) -> str:
-        return f"least_squares({_name(self.function)})"
+        return f"least_squares({label(self.function)})"
 
 
 def least_squares(residuals: Callable) -> LeastSquares:
@@ -144,4 +122,4 @@ def least_squares(residuals: Callable) -> LeastSquares:
     Raises:
       TypeError: If it cannot be called or hashed; when called, if it returns anything but one array.
     """
-    return LeastSquares(_hashable("residuals", residuals))
+    return LeastSquares(hashable("residuals", residuals))

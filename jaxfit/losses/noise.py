@@ -10,10 +10,11 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxfit.losses.terms import Loss, Sum, _array, _float, _loss, _number, _terms, takes_key
+from jaxfit.losses.base import Loss, Sum, leaves_of, takes_key, terms_of
+from jaxfit.losses.inputs import as_array, as_float, number
 
 
-@_loss("loss", "scale")
+@leaves_of("loss", "scale")
 @dataclass(frozen=True, eq=False, repr=False)
 class InputNoise(Loss):
     """Made by `input_noise`."""
@@ -48,7 +49,7 @@ class InputNoise(Loss):
 
 
 def _noise(scale: Any, x: Any, key: Array) -> Array:
-    x = _float(_array("x", x))
+    x = as_float(as_array("x", x))
     return x + scale * jax.random.normal(jax.random.fold_in(key, 0), x.shape, x.dtype)
 
 
@@ -72,8 +73,8 @@ def input_noise(loss: Callable, *, scale: float) -> InputNoise:
     """
     if not callable(loss):
         raise TypeError(f"loss is {reprlib.repr(loss)}, which cannot be called; pass a loss such as mse(line)")
-    terms = _terms(loss)
+    terms = terms_of(loss)
     inner = terms[0] if len(terms) == 1 else Sum(terms)
     if not inner.data_names:
         raise TypeError(f"loss is {loss!r}, which takes no data to add noise to; wrap the loss of the data instead")
-    return InputNoise(inner, _number("scale", scale, "zero or more"))
+    return InputNoise(inner, number("scale", scale, "zero or more"))
