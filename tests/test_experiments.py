@@ -328,9 +328,10 @@ def test_an_animation_is_written_as_a_gif(folder):
 
 OWN = experiments.discover(ROOT / "experiments")
 LONG = (  # most of it compilation; make soak runs them
-    "convergence_map", "cures", "depth", "download_time", "eighty_thousand_steps", "errors", "gradient_noise", "kepler",
-    "lakes", "networks_backward", "noise_floor", "optimizer_states", "optimizers_compared", "overfitting", "stuck",
-    "thermometer", "training_loop", "without_gradients", "blood_pressure", "memory", "minima", "quadratic_thermometer",
+    "blood_pressure", "convergence_map", "cures", "depth", "download_time", "eighty_thousand_steps", "errors",
+    "gradient_noise", "kepler", "lakes", "memory", "minima", "networks_backward", "noise_floor", "optimizer_states",
+    "optimizers_compared", "overfitting", "quadratic_thermometer", "scaled_inputs", "stuck", "thermometer",
+    "training_loop", "without_gradients",
 )  # fmt: skip
 OPEN: set[str] = set()
 

@@ -12,6 +12,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.graphs import written
+from tests.soak import soaking
 
 RANDOM = np.random.default_rng(7)
 X, Y = RANDOM.normal(size=3), RANDOM.normal(size=3)
@@ -149,6 +150,11 @@ BENT = {  # where finite differences say something else than the rules of JAX, o
     "loss of constants": (lambda p: jnp.float64(3.0), 1.0, ()),
 }
 CASES = SMOOTH | BENT
+KINDS = (  # one of each kind of operation; make soak has them all
+    "product", "masked mse", "dense tanh", "cross entropy of labels", "reshape and transpose", "index and gather",
+    "scatter", "concatenation", "convolution", "reductions", "where", "integer inputs", "shared subexpressions", "scan",
+    "cond", "nested jit", "batched product", "named scopes", "a function of a key", "max with ties",
+)  # fmt: skip
 
 
 @functools.cache
@@ -178,14 +184,14 @@ def assert_equals_jax(graph, loss=None):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), graph.gradients, whole[1])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", soaking(CASES, keep=KINDS))
 def test_every_gradient_on_every_edge_is_that_of_jax(name):
     loss, _, data = CASES[name]
     key = {"key": jax.random.key(5)} if name == "a function of a key" else {}
     assert_equals_jax(graph_of(name), lambda params: loss(params, *data, **key))
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("name", soaking(SMOOTH, keep=KINDS))
 def test_every_gradient_on_every_edge_is_that_of_finite_differences(name):
     graph = graph_of(name)
     random = np.random.default_rng(0)

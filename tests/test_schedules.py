@@ -6,6 +6,7 @@ import pytest
 import jaxfit as jf
 from jaxfit.schedules import NAMES
 from tests.problems import PROBLEMS
+from tests.soak import soaking
 
 CASE = PROBLEMS["line"]
 T = np.arange(0, 61, 5)
@@ -54,7 +55,7 @@ def test_a_schedule_is_its_formula_and_that_of_optax(name):
         np.testing.assert_allclose(found, [float(theirs(jnp.int32(t))) for t in T], rtol=2e-6)
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", soaking(TABLE, keep=("stepwise", "warmup_cosine")))
 def test_a_fit_takes_the_rate_of_each_step_from_its_schedule(name):
     schedule, formula, _ = TABLE[name]
     record = jf.Record(what=("params", "gradient"))
