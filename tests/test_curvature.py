@@ -292,8 +292,9 @@ LAWS = [  # optimizer, theory on the canyon, what 4,000 steps of bisection found
 ]
 
 
-@pytest.mark.parametrize(("optimizer", "theory", "bisected"), soaking(LAWS, keep=LAWS[2:3]), ids=lambda x: str(x)[:50])
-def test_the_measured_limit_is_that_of_the_law(optimizer, theory, bisected):
+@pytest.mark.parametrize("case", soaking(LAWS, keep=LAWS[2:3]), ids=lambda case: str(case[0])[:50])
+def test_the_measured_limit_is_that_of_the_law(case):
+    optimizer, theory, bisected = case
     law = jf.stability_limit(optimizer, jf.sharpness(canyon, CORNER))
     np.testing.assert_allclose(float(law), theory, atol=6e-8)
     found = jf.measured_limit(canyon, CORNER, optimizer=optimizer, rates=24)
