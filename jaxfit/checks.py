@@ -22,6 +22,7 @@ from jaxfit.losses import ChiSquared, CrossEntropy, InputNoise, Residual, Sum, d
 from jaxfit.markers import Axis, Call, is_array, is_axis, is_key, seeds
 from jaxfit.optimizers import Optimizer, as_optimizer
 from jaxfit.parameters import Bounded, Fixed, Tied, check_bounds, free, is_mark
+from jaxfit.preconditioners import has_preconditioner, unknown
 from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
 
 PyTree = Any
@@ -64,6 +65,7 @@ def pose(
     optimizer = _each(as_optimizer, optimizer)
     _each(lambda one: check_rate(one, precision), optimizer)
     _each(lambda one: check_gradient_known(one, stop, record), optimizer)
+    _each(lambda one: check_scale_known(one, record), optimizer)
     problem = Problem(
         loss=_each(as_loss, loss),
         params=as_params(params, precision=precision),
@@ -438,6 +440,12 @@ def check_gradient_known(optimizer: Optimizer, stop: Stop, record: Record) -> No
         raise ValueError(
             f"{asked[0]} is asked for, but {optimizer.name} finds no gradient; watch or record the loss or the params"
         )
+
+
+def check_scale_known(optimizer: Optimizer, record: Record) -> None:
+    """Refuses to record the preconditioner of an optimizer that has none."""
+    if "preconditioner" in record.what and not has_preconditioner(optimizer):
+        raise ValueError(f"record: preconditioner is asked for, but {unknown(optimizer)}; leave it out")
 
 
 def check_stop(stop: Any, *, precision: str, validation: Any) -> None:

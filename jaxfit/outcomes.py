@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from jaxfit.losses import ChiSquared, Residual
-from jaxfit.markers import is_array
 from jaxfit.parameters import free
 from jaxfit.problems import PRECISIONS, Status
+from jaxfit.stability import is_number, limit_from_growth
 
 
 def growth_of(losses: np.ndarray) -> float | None:
@@ -25,29 +25,6 @@ def growth_of(losses: np.ndarray) -> float | None:
         return None
     ratio = float(np.median(losses[1:] / losses[:-1]))
     return ratio if ratio > 1 else None
-
-
-def limit_from_growth(optimizer: Any, growth: float) -> float | None:
-    """The learning rate at which growth would turn into decay, if the loss is quadratic along its steepest direction.
-
-    There the error is multiplied by -r in every step, the loss by r**2 = growth. With a = learning_rate * lambda_max:
-    gradient descent 1 - a = -r, stable while a < 2; heavy ball z**2 - (1 + b - a) z + b = 0 at z = -r, stable while
-    a < 2 (1 + b); Nesterov z**2 - (1 + b)(1 - a) z + b (1 - a) = 0, stable while a < 2 (1 + b) / (1 + 2 b).
-
-    Returns:
-      The limit, or None where no law is known (adaptive methods, schedules, transformations built elsewhere).
-    """
-    given = optimizer.hyperparameters
-    rate = given.get("learning_rate")
-    if optimizer.name != "sgd" or not _is_number(rate):
-        return None
-    b = float(given.get("momentum") or 0.0)
-    r = float(np.sqrt(growth))
-    if given.get("nesterov"):
-        a, stable = 1 + r**2 / ((1 + b) * r + b), 2 * (1 + b) / (1 + 2 * b)
-    else:
-        a, stable = (r + 1) * (r + b) / r, 2 * (1 + b)
-    return float(rate) * stable / a
 
 
 def round_down(x: float) -> float:
@@ -122,15 +99,11 @@ def _pace(fit: Any) -> str:
 
 def _tenth(fit: Any) -> str:
     rate: Any = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
-    return f": try {short(float(rate) / 10)}" if _is_number(rate) else ""
+    return f": try {short(float(rate) / 10)}" if is_number(rate) else ""
 
 
 def _overrun(fit: Any) -> str:
     return f"; {fit.note}" if fit.note else ""
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (int, float)) or (is_array(x) and np.ndim(x) == 0 and not isinstance(x, jax.core.Tracer))
 
 
 def _fold(ratio: float) -> str:

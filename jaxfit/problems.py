@@ -71,14 +71,15 @@ class Record:
 
     Attributes:
       every: Steps between two records; step 0 is recorded.
-      what: Of "loss", "params", "gradient", "gradient_norm", "validation_loss", and functions f(params, *data) ->
+      what: Of "loss", "params", "gradient", "gradient_norm", "validation_loss", "preconditioner" (by what the update
+        made at this step divides every param's gradient, for optimizers that scale), and functions f(params, *data) ->
         scalar, which are recorded under their names; no two of one name.
     """
 
     every: int = 1
     what: Sequence[str | Callable] = ("loss",)
 
-    WHAT = ("loss", "params", "gradient", "gradient_norm", "validation_loss")  # not a field: no annotation
+    WHAT = ("loss", "params", "gradient", "gradient_norm", "validation_loss", "preconditioner")  # no field: unannotated
 
     def __post_init__(self):
         every = whole("Record: every", self.every)

@@ -21,6 +21,7 @@ from jaxfit.losses import takes_key
 from jaxfit.markers import resolve
 from jaxfit.methods import GradientMethod, Method, Objective, Proposal
 from jaxfit.parameters import complete, free, is_marked
+from jaxfit.preconditioners import preconditioner
 from jaxfit.problems import Problem, Status, Stop
 from jaxfit.shuffles import shuffled
 
@@ -213,6 +214,7 @@ def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[st
         "gradient": lambda: proposal.grads,
         "gradient_norm": lambda: norm(proposal.grads),
         "validation_loss": lambda: validation_loss(problem, state.params, t),
+        "preconditioner": lambda: preconditioner(problem.optimizer, proposal.memory),
     }
 
     def value(item):

@@ -6,9 +6,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters", "methods",
-    "least_squares", "quasi_newton", "optimizers", "problems", "checks", "tracing", "steps", "graphs", "pools",
-    "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers", "sweeps", "landscapes",
-    "memory", "plots", "experiments",
+    "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks", "tracing",
+    "steps", "graphs", "pools", "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers",
+    "sweeps", "landscapes", "curvature", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 

@@ -1,0 +1,10 @@
+"""How the loss bends: the Hessian's eigenvalues, never the Hessian, and what learning rates they allow."""
+
+from jaxfit.curvature.limits import MeasuredLimit, measured_limit
+from jaxfit.curvature.sharpness import Sharpness, sharpness
+from jaxfit.curvature.spectra import Along, Spectrum, curvature_along, hessian_spectrum
+
+__all__ = [
+    "Along", "MeasuredLimit", "Sharpness", "Spectrum", "curvature_along", "hessian_spectrum", "measured_limit",
+    "sharpness",
+]  # fmt: skip

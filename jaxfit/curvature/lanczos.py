@@ -1,0 +1,143 @@
+"""Eigenvalues of a symmetric operator from its products with vectors: Lanczos with full reorthogonalization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Operator = Callable[[Array], Array]  # (n,) -> (n,), linear and symmetric
+STAGES = 32, 128  # steps: the small eigenproblem is solved in the least of these sizes that holds it, or in the most
+
+
+class Pairs(NamedTuple):
+    """Eigenvalues from the largest down, and how far each may be from one of the operator."""
+
+    values: Array  # (count,)
+    errors: Array  # (count,) norm of A v - value v: an eigenvalue lies within
+    vectors: Array  # (count, n) of unit length
+    products: Array  # () int32 products with a vector
+
+
+class Krylov(NamedTuple):
+    """An orthonormal basis of span(q, Aq, A^2 q, ...) and the operator in it, a tridiagonal matrix."""
+
+    steps: Array  # () int32
+    basis: Array  # (most + 1, n); zero beyond
+    diagonal: Array  # (most,)
+    beside: Array  # (most,) next to the diagonal; entry j joins j and j + 1
+
+
+def dense(operator: Operator, size: int, count: int, dtype: np.dtype) -> Pairs:
+    """From the whole matrix, for few dimensions."""
+    matrix = jax.vmap(operator)(jnp.eye(size, dtype=dtype))
+    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+    values, vectors = values[::-1][:count], vectors.T[::-1][:count]
+    errors = jnp.linalg.norm(vectors @ matrix - values[:, None] * vectors, axis=1)
+    return Pairs(values, errors, vectors, jnp.int32(size))
+
+
+def begin(key: Array, size: int, most: int, dtype: np.dtype) -> Krylov:
+    start = jax.random.normal(key, (size,), dtype)
+    basis = jnp.zeros((most + 1, size), dtype).at[0].set(start / jnp.linalg.norm(start))
+    return Krylov(jnp.int32(0), basis, jnp.zeros(most, dtype), jnp.zeros(most, dtype))
+
+
+def extend(operator: Operator, krylov: Krylov, key: Array) -> Krylov:
+    """One product more. Where the span is exhausted, a random direction orthogonal to it goes on."""
+    j, basis, diagonal, beside = krylov
+    image = operator(basis[j])
+    height = basis[j] @ image
+    rest = _orthogonal(_orthogonal(image, basis), basis)
+    length = _length(rest)
+    scale = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.maximum(jnp.abs(height), jnp.max(beside)))
+    spent = length <= 4 * jnp.finfo(rest.dtype).eps * scale
+
+    def anew():
+        other = jax.random.normal(jax.random.fold_in(key, j), rest.shape, rest.dtype)
+        other = _orthogonal(_orthogonal(other / jnp.linalg.norm(other), basis), basis)
+        return other / jnp.maximum(jnp.linalg.norm(other), jnp.finfo(rest.dtype).tiny)
+
+    new = jax.lax.cond(spent, anew, lambda: rest / length)
+    return Krylov(
+        j + 1, basis.at[j + 1].set(new), diagonal.at[j].set(height), beside.at[j].set(jnp.where(spent, 0, length))
+    )
+
+
+def _orthogonal(vector: Array, basis: Array) -> Array:
+    return vector - basis.T @ (basis @ vector)
+
+
+def _length(vector: Array) -> Array:
+    """The norm, also where squares would leave the range of the precision."""
+    most = jnp.max(jnp.abs(vector))
+    return most * jnp.linalg.norm(vector / jnp.maximum(most, jnp.finfo(vector.dtype).tiny))
+
+
+def ritz(krylov: Krylov, count: int, size: int) -> tuple[Array, Array, Array]:
+    """The eigenvalues of the tridiagonal matrix, of which at most `size` rows are filled, from the largest down.
+
+    Returns:
+      (count,) values, (count,) residual norms, (count, most) vectors in the basis.
+    """
+    steps, _, diagonal, beside = krylov
+    filled = jnp.arange(size) < steps
+    inner = jnp.where(filled[1:], beside[: size - 1], 0)
+    heights = jnp.where(filled, diagonal[:size], 0)
+    floor = -jnp.finfo(heights.dtype).tiny - 4 * (jnp.max(jnp.abs(heights)) + jnp.max(inner, initial=0))  # below all
+    matrix = jnp.diag(jnp.where(filled, heights, floor)) + jnp.diag(inner, 1) + jnp.diag(inner, -1)
+    values, vectors = jnp.linalg.eigh(matrix)
+    values, vectors = values[::-1][:count], vectors.T[::-1][:count]
+    last = jnp.take(beside, steps - 1) * jnp.abs(jnp.take(vectors, steps - 1, axis=1))
+    return values, last, jnp.pad(vectors, ((0, 0), (0, len(diagonal) - size)))
+
+
+def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: Any, dtype: np.dtype) -> Pairs:
+    """The largest eigenvalues, until each residual norm is below `tolerance` times its magnitude.
+
+    Args:
+      operator: Symmetric.
+      size: Its dimensions.
+      count: Eigenvalues wanted; one that repeats exactly may be found fewer times than it does.
+      most: Products at most.
+      tolerance: () relative to the eigenvalue, or to 1/100 of the largest magnitude where that is more; no smaller than
+        what rounding leaves.
+      dtype: Of the vectors.
+
+    Source: Lanczos (1950); the bound is that of Parlett, The Symmetric Eigenvalue Problem (1980), section 13.2.
+    """
+    key = jax.random.key(0)
+    sizes = [*(s for s in STAGES if count < s < most), most]
+    strides = [max(4, s // 8) for s in sizes]
+    tolerance = jnp.maximum(tolerance, 8 * jnp.finfo(dtype).eps)
+
+    def look(krylov):
+        stage = jnp.searchsorted(np.asarray(sizes), krylov.steps)
+        return jax.lax.switch(jnp.minimum(stage, len(sizes) - 1), [lambda s=s: ritz(krylov, count, s) for s in sizes])
+
+    def turn(carry):
+        krylov, _ = carry
+        stage = jnp.searchsorted(np.asarray(sizes), krylov.steps, side="right")
+        last = jnp.minimum(krylov.steps + jnp.take(np.asarray(strides), stage, mode="clip"), most)
+        krylov = jax.lax.while_loop(lambda k: k.steps < last, lambda k: extend(operator, k, key), krylov)
+        return krylov, look(krylov)
+
+    def unsure(carry):
+        krylov, (values, errors, _) = carry
+        scale = jnp.maximum(jnp.max(jnp.abs(values)), jnp.max(jnp.abs(krylov.diagonal)))
+        rounding = 8 * jnp.finfo(dtype).eps * scale
+        precise = jnp.all(errors <= jnp.maximum(tolerance * jnp.maximum(jnp.abs(values), 0.01 * scale), rounding))
+        # Both may be exact by chance while the span has not met the direction: a few products more than wanted.
+        enough = krylov.steps >= min(max(8, count + 2), most)
+        return (krylov.steps < most) & jnp.all(jnp.isfinite(krylov.diagonal)) & ~(precise & enough)
+
+    blank = jnp.full(count, jnp.inf, dtype), jnp.full(count, jnp.inf, dtype), jnp.zeros((count, most), dtype)
+    krylov, (values, errors, vectors) = jax.lax.while_loop(unsure, turn, (begin(key, size, most, dtype), blank))
+    found = jnp.isfinite(krylov.diagonal).all()
+    rounding = size**0.5 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(krylov.diagonal))
+    values, errors = jnp.where(found, values, jnp.nan), jnp.where(found, jnp.maximum(errors, rounding), jnp.nan)
+    return Pairs(values, errors, vectors @ krylov.basis[:most], krylov.steps)

@@ -1,0 +1,208 @@
+"""One function of a problem at many members: those of axes, of a grid, or of a run's history."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.checks import as_params
+from jaxfit.fits import Fit
+from jaxfit.grids import Grid, coordinates
+from jaxfit.markers import Axis, Dimension, Place, choose, fill, lanes, read, resolve
+from jaxfit.parameters import Bounded, Fixed, Tied, is_mark
+from jaxfit.problems import Problem, Record, convert, precision_context
+from jaxfit.programs import warn_of_recompiling
+from jaxfit.sweeps import choices_of
+from jaxfit.tracing import inspect_loss, trace
+from jaxfit.workers import places
+
+PyTree = Any
+LANE = "#lane"
+
+
+class Asked(NamedTuple):
+    """A problem, and what else a question about it takes."""
+
+    problem: Problem
+    extra: PyTree = None  # may hold axes too
+    number: Any = None  # a setting that shall not recompile
+
+
+Question = Callable[[Asked], PyTree]  # hashable; of one member
+
+
+def at_one(question: Question, asked: Asked, precision: str) -> PyTree:
+    """The answer for one member, as NumPy arrays."""
+    found = _evaluate(question, asked, {}, 1, precision)
+    return jax.tree.map(lambda x: x[0], found)
+
+
+def over_axes(question: Question, asked: Asked, dimensions: Mapping[str, Dimension], precision: str) -> PyTree:
+    """The answers at all combinations of the axes: arrays whose leading dimensions are those."""
+    sizes = [d.size for d in dimensions.values()]
+    found: PyTree = None
+    for choice in choices_of(dict(dimensions)):
+        dynamic = [d for d in dimensions.values() if d.name not in choice]
+        count = math.prod(d.size for d in dynamic)
+        index = np.unravel_index(np.arange(count), [d.size for d in dynamic]) if dynamic else ()
+        own = {d.name: i for d, i in zip(dynamic, index, strict=True)}
+        part = _evaluate(question, choose(asked, choice), own, count, precision)
+        if found is None:
+            found = jax.tree.map(lambda x: np.empty((*sizes, *x.shape[1:]), x.dtype), part)
+        where = tuple(choice.get(name, slice(None)) for name in dimensions)
+        for all_of_it, values in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
+            all_of_it[where] = values.reshape(np.shape(all_of_it[where]))
+    return found
+
+
+def over_history(question: Question, fit: Fit, extra: PyTree, number: Any = None) -> PyTree:
+    """The answers at all records of a run: arrays with a leading axis along `fit.history.step`.
+
+    `extra` has such an axis too.
+    """
+    params = fit.history.params
+    asked = Asked(
+        fit.problem._replace(params=moved(fit.problem.params, params, _records)), jax.tree.map(_records, extra), number
+    )
+    count = len(fit.history.step)
+    return _evaluate(question, asked, {"#record": np.arange(count)}, count, fit.precision or "float32")
+
+
+def _records(values: Any) -> Axis:
+    return Axis("#record", np.asarray(values))
+
+
+def over_grid(question: Question, grid: Grid, *, history: bool, extra: str | None, number: Any = None) -> PyTree:
+    """The answers at the end of all lanes, or at all their records: arrays whose leading dimensions are the grid's.
+
+    Args:
+      question: What is asked.
+      grid: Of a sweep; with its params recorded, if it is asked about the history.
+      history: Whether the last leading axis runs along the records.
+      extra: The name of a record to hand over as well.
+      number: A setting of the question.
+    """
+    found = []
+    for part in grid.parts:
+        count, records = len(part.lanes.status), len(grid.results.step) if history else 1
+        names = list(part.dynamic)
+        sizes = _sizes_of(part, names)
+        lane = np.repeat(np.arange(count), records)
+        index = dict(zip(names, np.unravel_index(lane, sizes), strict=True)) if names else {}
+        flat = lambda x: Axis(LANE, np.asarray(x).reshape(-1, *np.shape(x)[2:]))  # noqa: E731
+        one = flat if history else (lambda x: Axis(LANE, np.asarray(x)))
+        params = part.lanes.rows["params"] if history else part.lanes.params
+        more = None if extra is None else jax.tree.map(one, part.lanes.rows[extra])
+        asked = Asked(part.problem._replace(params=moved(part.problem.params, params, one)), more, number)
+        answers = _evaluate(
+            question, asked, index | {LANE: np.arange(count * records)}, count * records, grid.precision
+        )
+        if history:
+            beyond = np.arange(records) * part.problem.record.every > np.asarray(part.lanes.steps)[:, None]
+            answers = jax.tree.map(lambda x, b=beyond: _blank(x.reshape(*b.shape, *x.shape[1:]), b), answers)
+        found.append(answers)
+    joined = jax.tree.map(lambda *pieces: np.concatenate(pieces), *found)
+    return jax.tree.map(lambda x: x[grid.members], joined)
+
+
+def _sizes_of(part: Any, names: list[str]) -> list[int]:
+    dimensions = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
+    return [dimensions[name].size for name in names]
+
+
+def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    if values.dtype.kind != "f":
+        return values
+    return np.where(beyond.reshape(beyond.shape + (1,) * (values.ndim - 2)), np.nan, values)
+
+
+def moved(marked: PyTree, params: PyTree, wrap: Callable = lambda x: x) -> PyTree:
+    """The start with its marks, its values replaced by those of `params`, the user's whole tree."""
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    if not any(map(is_mark, leaves)):
+        return jax.tree.map(wrap, params)
+    values = structure.flatten_up_to(params)
+
+    def leaf(x, value):
+        if isinstance(x, Tied):
+            return x
+        if isinstance(x, Fixed):
+            return Fixed(jax.tree.map(wrap, value))
+        return Bounded(wrap(value), x.low, x.high) if isinstance(x, Bounded) else jax.tree.map(wrap, value)
+
+    return jax.tree.unflatten(structure, map(leaf, leaves, values))
+
+
+def named(values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, extra: tuple[str, ...] = ()) -> Any:
+    """Answers over axes as an `xarray.DataArray`."""
+    import xarray as xr
+
+    return xr.DataArray(values, coordinates(dict(dimensions)), (*dimensions, *extra), name=name)
+
+
+# The program
+
+
+def _evaluate(question: Question, asked: Asked, index: Mapping[str, Any], count: int, precision: str) -> PyTree:
+    """The answers at `count` members, one after another on every core or device; `index` says where on each axis."""
+    problem = asked.problem._replace(record=Record(what=()))  # nothing is recorded, so nothing need be compiled for it
+    with precision_context(precision):
+        template, columns = lanes(asked._replace(problem=problem))
+        leaves, structure = jax.tree.flatten(template)
+        leaves = [convert(x, precision) for x in leaves]
+        columns = {key: jax.tree.map(lambda x: convert(x, precision), values) for key, values in columns.items()}
+        run = _program(question, structure, _spec(leaves), jax.tree.structure(columns), _spec(columns))
+        team = places()[:count]
+        shares = [np.arange(k, count, len(team)) for k in range(len(team))]
+        longest = max(map(len, shares))
+
+        def work(k):
+            own = np.pad(shares[k], (0, longest - len(shares[k])), mode="edge")
+            places_of = {name: np.asarray(i)[own].astype(np.int32) for name, i in index.items()}
+            with precision_context(precision), jax.default_device(team[k]):
+                found = run(leaves, columns, places_of, np.zeros(longest, np.int32))
+                return jax.tree.map(lambda x: np.asarray(x)[: len(shares[k])], found)
+
+        with ThreadPoolExecutor(len(team)) as workers:
+            pieces = list(workers.map(work, range(len(team))))
+    order = np.argsort(np.concatenate(shares))
+    return jax.tree.map(lambda *xs: np.concatenate(xs)[order], *pieces)
+
+
+def _spec(tree: PyTree) -> tuple:
+    return tuple((np.shape(x), x.dtype) for x in jax.tree.leaves(tree))
+
+
+@functools.lru_cache(maxsize=64)
+def _program(question: Question, structure: Any, shapes: tuple, tree: Any, columns: tuple) -> Callable:
+    """(leaves, columns, {axis: (points,) positions}, (points,)) -> answers; the loss is inspected once."""
+    template: Any = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in shapes])
+    values = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(shape[1:], dtype) for shape, dtype in columns])
+    _, filled = trace(_member, template, values)
+    if inspect_loss(filled.problem):
+        raise TypeError(
+            "the loss captured a value of a jit, vmap or grad that is going on, which cannot be compiled apart; pass "
+            "that value as data"
+        )
+    warn_of_recompiling(filled.problem)
+
+    @jax.jit
+    def run(leaves, columns, index, points):
+        def point(own):
+            here = {key: jax.tree.map(lambda x, k=key: x[own[0][Place(k).name]], columns[key]) for key in columns}
+            return question(_member(jax.tree.unflatten(structure, leaves), here))
+
+        return jax.lax.map(point, (index, points))
+
+    return run
+
+
+def _member(template: Asked, values: Mapping[str, PyTree]) -> Asked:
+    asked = fill(template, values)
+    return asked._replace(problem=asked.problem._replace(params=as_params(resolve(asked.problem.params))))

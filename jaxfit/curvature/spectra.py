@@ -1,0 +1,214 @@
+"""The whole spectrum of a Hessian: every eigenvalue, or how they are distributed; and what a slice sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxfit.curvature.hessians import products
+from jaxfit.curvature.lanczos import begin, extend
+from jaxfit.curvature.points import Asked, at_one
+from jaxfit.curvature.sharpness import Extreme, posed
+from jaxfit.keywords import near_keywords
+from jaxfit.parameters import free
+from jaxfit.problems import whole
+
+PyTree = Any
+EXACT = 1500  # params up to which the whole Hessian is made
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues with the share of all that each stands for.
+
+    The integral of f over the spectrum, sum over its `size` eigenvalues of f(l), is size * sum(weights * f(values)).
+    """
+
+    values: np.ndarray  # (k,) rising
+    weights: np.ndarray  # (k,) of sum 1
+    size: int  # of the Hessian
+    exact: bool  # whether these are all eigenvalues, each of weight 1 / size
+    products: int  # Hessian-vector products made
+
+    @property
+    def trace(self) -> float:
+        """The sum of all eigenvalues."""
+        return float(self.size * np.sum(self.weights * self.values))
+
+    @property
+    def condition(self) -> float:
+        """The largest magnitude over the smallest, as far as they are known; infinite for a singular Hessian."""
+        size = np.abs(self.values)
+        tiny = size.max(initial=0.0) * self.size * np.finfo(self.values.dtype).eps
+        return float(size.max() / size.min()) if size.min() > tiny else float("inf")
+
+    @property
+    def negative(self) -> float:
+        """The share of eigenvalues below zero by more than rounding."""
+        tiny = np.abs(self.values).max(initial=0.0) * self.size * np.finfo(self.values.dtype).eps
+        return float(np.sum(self.weights[self.values < -tiny]))
+
+    def density(self, at: Any, width: float) -> np.ndarray:
+        """The density of eigenvalues at each place, every one smeared out to a normal of this standard deviation."""
+        distance = (np.asarray(at, float)[..., None] - self.values) / width
+        return np.sum(self.weights * np.exp(-0.5 * distance**2), axis=-1) / (width * np.sqrt(2 * np.pi))
+
+    def __repr__(self) -> str:
+        known = f"all {self.size:,} eigenvalues" if self.exact else f"{self.size:,} eigenvalues, in distribution"
+        return (
+            f"{known}: from {self.values[0]:.6g} to {self.values[-1]:.6g}, {100 * self.negative:.3g} % of them "
+            f"negative ({self.products:,} Hessian-vector products)"
+        )
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The question: all eigenvalues."""
+
+    def __call__(self, asked: Asked) -> jax.Array:
+        product, start, _ = products(asked.problem)
+        matrix = jax.lax.map(product, jnp.eye(start.size, dtype=start.dtype), batch_size=64)
+        return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """The question: Gauss quadrature for the spectrum, by Lanczos from random directions."""
+
+    probes: int
+    depth: int
+
+    def __call__(self, asked: Asked) -> tuple[jax.Array, jax.Array]:
+        product, start, _ = products(asked.problem)
+
+        def probe(key):
+            krylov = begin(key, start.size, self.depth, start.dtype)
+            krylov = jax.lax.fori_loop(0, self.depth, lambda _, k: extend(product, k, key), krylov)
+            beside = krylov.beside[:-1]
+            matrix = jnp.diag(krylov.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+            values, vectors = jnp.linalg.eigh(matrix)
+            return values, vectors[0] ** 2
+
+        return jax.lax.map(probe, jax.random.split(jax.random.key(1), self.probes))
+
+
+@near_keywords
+def hessian_spectrum(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    probes: int | None = None,
+    depth: int = 80,
+    key: Any = None,
+    precision: str = "float32",
+) -> Spectrum:
+    """The eigenvalues of the Hessian by the free params: all of them up to 1,500 params, their distribution beyond.
+
+    Beyond, stochastic Lanczos quadrature: `probes` random directions, `depth` products each. The ends of the spectrum
+    come out precisely, the bulk as a density.
+
+    Args:
+      loss, params, data, key, precision: As for `sharpness`.
+      probes: Random directions; None for all eigenvalues up to 1,500 params, and 8 directions beyond.
+      depth: Products from each.
+
+    Raises:
+      ValueError, TypeError: For bad input, before anything compiles.
+
+    Source: Golub and Welsch (1969); Ghorbani, Krishnan and Xiao (2019), arXiv:1901.10159.
+    """
+    asked, dimensions = posed(loss, params, data, key, precision)
+    _refuse_axes("hessian_spectrum", dimensions)
+    size = sum(int(np.size(x)) for x in jax.tree.leaves(free(asked.problem.params)))
+    if probes is None and size <= EXACT:
+        values = at_one(Whole(), asked, precision)
+        return Spectrum(values, np.full(size, 1 / size), size, True, size)
+    probes = 8 if probes is None else whole("hessian_spectrum: probes", probes)
+    depth = min(size, whole("hessian_spectrum: depth", depth, least=2))
+    values, weights = (np.ravel(x) for x in at_one(Quadrature(probes, depth), asked, precision))
+    order = np.argsort(values)
+    return Spectrum(values[order], weights[order] / probes, size, False, probes * depth)
+
+
+class Along(NamedTuple):
+    """How the loss bends along directions, beside the most it bends along any."""
+
+    curvatures: np.ndarray  # (k,) d'Hd / d'd
+    sharpness: float  # the largest eigenvalue
+
+    @property
+    def captured(self) -> np.ndarray:
+        """(k,) curvatures as shares of the sharpness: what a picture along these directions shows of it."""
+        return self.curvatures / self.sharpness
+
+
+@dataclass(frozen=True)
+class Rayleigh:
+    """The question: d'Hd / d'd for each of the directions."""
+
+    def __call__(self, asked: Asked) -> jax.Array:
+        product, start, _ = products(asked.problem)
+        ways = jax.vmap(lambda d: ravel_pytree(d)[0].astype(start.dtype))(asked.extra)
+        return jax.lax.map(lambda d: (d @ product(d)) / (d @ d), ways)
+
+
+@near_keywords
+def curvature_along(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    directions: PyTree,
+    key: Any = None,
+    precision: str = "float32",
+) -> Along:
+    """d'Hd / d'd along each direction d, beside the largest eigenvalue of H.
+
+    Args:
+      loss, params, data, key, precision: As for `sharpness`.
+      directions: Like the free params, with a leading axis (k,); their lengths do not matter.
+
+    Raises:
+      ValueError: If directions are not like the free params, or one is zero.
+    """
+    asked, dimensions = posed(loss, params, data, key, precision)
+    _refuse_axes("curvature_along", dimensions)
+    _check_directions(directions, free(asked.problem.params))
+    curvatures = at_one(Rayleigh(), asked._replace(extra=directions), precision)
+    top, _ = at_one(Extreme(1, "largest"), asked._replace(extra=None, number=1e-4), precision)
+    return Along(curvatures, float(top.values[0]))
+
+
+def _check_directions(directions: PyTree, params: PyTree) -> None:
+    shapes, wanted = ([np.shape(x) for x in jax.tree.leaves(tree)] for tree in (directions, params))
+    counts = {shape[:1] or None for shape in shapes}
+    if (
+        jax.tree.structure(directions) != jax.tree.structure(params)
+        or len(counts) != 1
+        or None in counts
+        or [s[1:] for s in shapes] != wanted
+    ):
+        raise ValueError(
+            f"directions has the shapes {shapes}, but the free params have {wanted}: give every leaf a leading axis, "
+            f"one entry for each direction (for a single one, d[None])"
+        )
+    lengths = sum(
+        np.sum(np.asarray(x, float) ** 2, axis=tuple(range(1, np.ndim(x)))) for x in jax.tree.leaves(directions)
+    )
+    bad = np.flatnonzero(~(np.asarray(lengths) > 0) | ~np.isfinite(lengths))
+    if bad.size:
+        raise ValueError(f"directions: number {bad[0]} has length {np.sqrt(lengths[bad[0]]):g}; give it one")
+
+
+def _refuse_axes(verb: str, dimensions: Any) -> None:
+    if dimensions:
+        raise ValueError(
+            f"{verb} found {next(iter(dimensions.values())).mentions[0].axis}, but looks at one point; call it for "
+            f"each, or jf.sharpness, which takes axes"
+        )
