@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 import jaxfit as jf
-from jaxfit.refinement import mixed, trace_boundary
+from jaxfit.boundaries import mixed, trace_boundary
 
 RATES, STARTS = np.geomspace(0.02, 0.22, 65), np.linspace(-2.5, 2.5, 50)
 RATE, START = jf.Axis("learning_rate", RATES), jf.Axis("start", STARTS)
