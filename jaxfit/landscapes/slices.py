@@ -201,7 +201,8 @@ def trajectory_plane(fit: Fit) -> Slice:
     if rows.shape[1] < 2:
         raise ValueError("trajectory_plane: the fit moves one number, which makes no plane; draw its loss with surface")
     _, sizes, components = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-    rounding = 10 * np.finfo(np.result_type(*jax.tree.leaves(fit.params))).eps * np.linalg.norm(rows)
+    kind = np.result_type(*(x.dtype for x in map(np.asarray, jax.tree.leaves(fit.params))))
+    rounding = 10 * np.finfo(kind).eps * np.linalg.norm(rows)
     if len(sizes) < 2 or not sizes[1] > rounding:
         raise ValueError(
             "trajectory_plane: the recorded params lie on one line, or are one point, which makes no plane; record "
