@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ class Part(NamedTuple):
     dynamic: tuple[str, ...]  # the other dimensions, in order
     lanes: Lanes  # NumPy arrays with a leading lane axis, the last dimension fastest
     problem: Problem
+    numbers: np.ndarray | None = None  # (lanes,) which member each lane is, where not every member has one
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,11 @@ def coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
     for name, dimension in dimensions.items():
         labels = next((m.axis.labels for m in dimension.mentions if m.axis.labels is not None), None)
         plain = [(m.path, v) for m in dimension.mentions if (v := _plain_values(m.axis)) is not None]
-        shared = len(plain) == len(dimension.mentions) and all(np.array_equal(plain[0][1], v) for _, v in plain)
+        shared = (
+            bool(plain)
+            and len(plain) == len(dimension.mentions)
+            and all(np.array_equal(plain[0][1], v) for _, v in plain)
+        )
         if labels is not None:
             coords[name] = (name, np.asarray(labels))
         elif shared:
@@ -193,6 +198,9 @@ def _member(grid: Grid, place: tuple[int, ...]) -> Fit:
             break
         number -= len(part.lanes.status)
     own = jax.tree.map(lambda x: x[number], part.lanes)
+    if part.numbers is not None:
+        number = int(part.numbers[number])
+        place = place_of(part, number, grid.results.status.sizes)
     here = grid.results.isel(dict(zip(grid.results.status.dims, place, strict=True)))
     coords = {str(name): value.item() for name, value in here.coords.items() if value.ndim == 0}
     every, steps = part.problem.record.every, int(own.steps)
@@ -212,6 +220,12 @@ def _member(grid: Grid, place: tuple[int, ...]) -> Fit:
         problem=_problem_of(part, number, grid),
         precision=grid.precision,
     )
+
+
+def place_of(part: Part, number: Any, sizes: Mapping[Any, int]) -> tuple:
+    """Where in the grid the member of a part is, or many are."""
+    index = np.unravel_index(number, [sizes[name] for name in part.dynamic]) if part.dynamic else ()
+    return tuple((part.choice | dict(zip(part.dynamic, index, strict=True)))[name] for name in sizes)
 
 
 def _problem_of(part: Part, number: int, grid: Grid) -> Problem:

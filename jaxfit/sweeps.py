@@ -77,17 +77,9 @@ def sweep(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,
     )  # fmt: skip
-    asked = problem._asdict() | {"params": params}  # in the order written, which JAX sorts
-    dimensions = read(asked, static_places=("batches", "steps", "record"))
     slots = None if slots is None else whole("slots", slots)
-    if is_traced(jax.tree.leaves(problem)):
-        raise TypeError(_NOT_INSIDE)
-    if not dimensions:
-        raise ValueError("sweep found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
-    choices = choices_of(dimensions)
-    with precision_context(precision):
-        runs = [_prepare(problem, dimensions, choice, precision) for choice in choices]
-    _check_memory(runs)
+    dimensions, runs = runs_of(problem, params, precision, "sweep")
+    check_memory(runs)
     shapes = [shape_of_pool(run, slots, len(places())) for run in runs]
     results, interrupted = _run(runs, shapes, precision, progress)
     parts = tuple(
@@ -95,7 +87,7 @@ def sweep(
         for run, lanes in zip(runs, results, strict=True)
     )
     grid = Grid(
-        dataset(dimensions, parts, problem, _identity(runs, shapes, precision)),
+        dataset(dimensions, parts, problem, identity(runs, shapes, precision)),
         lane_numbers(dimensions, parts),
         parts,
         precision,
@@ -107,11 +99,32 @@ def sweep(
     return grid
 
 
+def runs_of(problem: Problem, params: PyTree, precision: str, verb: str) -> tuple[dict[str, Dimension], list[Run]]:
+    """The axes of a problem, in the order in which its params were written, and its share for each static choice."""
+    asked = problem._asdict() | {"params": params}  # in the order written, which JAX sorts
+    dimensions = read(asked, static_places=("batches", "steps", "record"))
+    if is_traced(jax.tree.leaves(problem)):
+        raise TypeError(_NOT_INSIDE.replace("sweep", verb, 1))
+    if not dimensions:
+        raise ValueError(f"{verb} found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
+    choices = choices_of(dimensions)
+    with precision_context(precision):
+        return dimensions, [_prepare(problem, dimensions, choice, precision) for choice in choices]
+
+
 def _run(
     runs: Sequence[Run], shapes: Sequence[Shape], precision: str, progress: bool | None
 ) -> tuple[list[Lanes], bool]:
-    outcomes = np.zeros(len(Status), int)
     bar = progress_bar(sum(run.size for run in runs), progress, "lanes")
+    try:
+        return run_all(runs, shapes, precision, tally(bar))
+    finally:
+        bar.close()
+
+
+def tally(bar: Any) -> Callable:
+    """What moves the bar: called with (5,) counts of lanes by status whenever there are more of them."""
+    outcomes = np.zeros(len(Status), int)
 
     def report(counts):
         outcomes[:] += counts
@@ -119,13 +132,10 @@ def _run(
         bar.set_postfix_str(", ".join(named), refresh=False)
         bar.update(int(counts.sum()))
 
-    try:
-        return run_all(runs, shapes, precision, report)
-    finally:
-        bar.close()
+    return report
 
 
-def _identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
+def identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
     """All that fixes the bits of the results beside the problem: where it differs, last digits may."""
     return {
         "precision": precision,
@@ -203,7 +213,7 @@ def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> tup
     return scalars + rows, working_bytes(filled)
 
 
-def _check_memory(runs: Sequence[Run]) -> None:
+def check_memory(runs: Sequence[Run]) -> None:
     need = sum(run.size * run.lane_bytes for run in runs)
     have = _free_memory() if need > ALWAYS_FREE else None
     if have is not None and need > 0.8 * have:

@@ -41,14 +41,16 @@ class Run(NamedTuple):
     records: int  # rows of history to keep
     lane_bytes: int  # of results
     working_bytes: int  # that one lane's step touches
+    chosen: np.ndarray | None = None  # (lanes,) the numbers of the lanes that are meant, if not all
 
     @property
     def size(self) -> int:
-        return math.prod(d.size for d in self.dynamic)
+        return math.prod(d.size for d in self.dynamic) if self.chosen is None else len(self.chosen)
 
     def block(self, first: int, length: int) -> dict[str, PyTree]:
         """The lanes' own values, from lane `first` on; the last lane is repeated to fill the block."""
         numbers = np.minimum(np.arange(first, first + length), self.size - 1)
+        numbers = numbers if self.chosen is None else self.chosen[numbers]
         index = np.unravel_index(numbers, [d.size for d in self.dynamic]) if self.dynamic else ()
         along = {d.name: i for d, i in zip(self.dynamic, index, strict=True)}
         taken: dict[str, PyTree] = {"#": numbers.astype(np.int32)}  # a column also where there is no axis

@@ -44,7 +44,7 @@ def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None
 
     Args:
       loss: Any pure function loss(params, *data) -> scalar; it need not have a gradient.
-      params: With `Axis` at any leaf, or a `Call`.
+      params: With `Axis` at any leaf, or a `Call`, or a plane of `jaxfit.landscapes`.
       data: Handed to the loss after params; `Axis` may stand there too.
       key: For a loss that takes one: a key or a seed. Every point gets what step 0 of a fit would, unless keys are an
         axis.
@@ -52,7 +52,8 @@ def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None
 
     Returns:
       An `xarray.DataArray` named "loss" with a dimension for each axis, in order of first mention, and coordinates as
-      in the results of `sweep`. Where the loss is not defined it is NaN or infinite.
+      in the results of `sweep`. Where the loss is not defined it is NaN or infinite. The attributes tell the precision,
+      and of a plane what it holds.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, or more than 64 programs
@@ -77,7 +78,8 @@ def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None
             values[where] = _evaluate(piece, precision).reshape(np.shape(values[where]))
     import xarray as xr
 
-    return xr.DataArray(values, coordinates(dimensions), tuple(dimensions), name="loss", attrs={"precision": precision})
+    attributes = {"precision": precision} | getattr(getattr(params, "function", None), "about", {})
+    return xr.DataArray(values, coordinates(dimensions), tuple(dimensions), name="loss", attrs=attributes)
 
 
 class Piece(NamedTuple):

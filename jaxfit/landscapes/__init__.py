@@ -1,0 +1,9 @@
+"""The loss as a landscape: surfaces over any axes, and slices of it through params of any number."""
+
+from jaxfit.landscapes.curved import hessian_plane
+from jaxfit.landscapes.slices import Slice, between, random_plane, trajectory_plane
+from jaxfit.landscapes.surfaces import Trail, surface, trail
+
+__all__ = [
+    "Slice", "Trail", "between", "hessian_plane", "random_plane", "surface", "trail", "trajectory_plane",
+]  # fmt: skip

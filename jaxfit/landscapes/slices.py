@@ -1,0 +1,283 @@
+"""Straight slices through the space of all params: lines and planes, for `surface` to evaluate.
+
+A slice is params + a * first + b * second. What it shows depends on its directions, and most of the space is never on
+it: every slice says in `about` how much of the thing that it is meant to show it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfit.checks import as_params
+from jaxfit.datasets import as_key
+from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
+from jaxfit.markers import Axis, Call, is_array
+from jaxfit.parameters import Bounded, complete, free, is_mark, is_marked, plain
+from jaxfit.problems import whole
+
+PyTree = Any
+NORMS = ("filter", "leaf", "none")
+POINTS = 61  # along each direction, unless asked
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The params at some coordinates; a slice's own facts are no part of the program."""
+
+    about: dict[str, Any] = field(compare=False)
+
+    def __call__(self, center: PyTree, directions: Sequence[PyTree], coordinates: Sequence[Any]) -> PyTree:
+        moved = free(center)
+        for direction, along in zip(directions, coordinates, strict=True):
+            moved = jax.tree.map(lambda x, d, t=along: x + t * d, moved, direction)
+        return complete(center, moved) if is_marked(center) else moved
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A line or a plane through params.
+
+    Attributes:
+      center: The params at coordinates zero, with their marks: what is fixed stays, what is tied follows.
+      directions: One or two trees like what is free of them.
+      names: Of the dimensions.
+      spans: The coordinates between which `at` goes unless asked.
+      about: What kind of slice it is, and how much it holds; the attributes of its surface.
+    """
+
+    center: PyTree = field(repr=False)
+    directions: tuple[PyTree, ...] = field(repr=False)
+    names: tuple[str, ...]
+    spans: tuple[tuple[float, float], ...]
+    about: dict[str, Any]
+
+    def __repr__(self) -> str:
+        held = (
+            f", with {self.about['captured']:.1%} of the {self.about['captures']}" if "captured" in self.about else ""
+        )
+        return f"Slice({' x '.join(self.names)}: {self.about['slice']}{held})"
+
+    def at(self, *coordinates: Any) -> Call:
+        """The params over the slice, to go where params go: `surface(loss, plane.at(), data)`.
+
+        Args:
+          *coordinates: For each direction the numbers along it, or an `Axis` of them; by default 61 over its span.
+
+        Raises:
+          ValueError, TypeError: If there are more or fewer than directions, or they are not numbers.
+        """
+        given = coordinates or tuple(np.linspace(*span, POINTS) for span in self.spans)
+        if len(given) != len(self.names):
+            raise ValueError(
+                f"at got {len(given)} sets of coordinates, but the slice has {len(self.names)} directions "
+                f"({', '.join(self.names)}); give one set for each, or none"
+            )
+        axes = tuple(_axis(name, one) for name, one in zip(self.names, given, strict=True))
+        return Call(_Point(self.about), self.center, self.directions, axes)
+
+    def project(self, path: Any) -> dict[str, np.ndarray]:
+        """Coordinates of the points of the slice that are nearest to params: a path for `plots.contour`.
+
+        Args:
+          path: A fit with its params recorded, or params like the center, with a further first axis for several.
+
+        Raises:
+          ValueError: If a fit did not record its params, or they are unlike those of the slice.
+        """
+        away = _points(self.center, path) - vector(free(self.center))
+        basis = np.stack([vector(d) for d in self.directions], axis=1)
+        found = np.linalg.lstsq(basis, away.T, rcond=None)[0]
+        return dict(zip(self.names, found, strict=True))
+
+
+def _axis(name: str, given: Any) -> Axis:
+    values = given.values if isinstance(given, Axis) else given
+    numbers = np.asarray(values) if is_array(values) or isinstance(values, (Sequence, range)) else np.asarray(None)
+    if numbers.dtype.kind not in "iuf" or numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+        raise TypeError(
+            f"at: the coordinates along {name!r} are {given!r}, but they must be finite numbers, such as "
+            f"np.linspace(-1, 1, 51)"
+        )
+    return Axis(given.name if isinstance(given, Axis) else name, numbers.astype(np.float64))
+
+
+@near_keywords
+def between(first: PyTree, second: PyTree) -> Slice:
+    """The line through two params: (1 - t) first + t second; two minima with a wall between them lie apart.
+
+    Source: Goodfellow, Vinyals and Saxe (2015), arXiv:1412.6544.
+
+    Raises:
+      ValueError: If the two are unlike, or the same.
+    """
+    first, second = as_center(first, "first"), plain(as_center(second, "second"))
+    away = _points(first, second, "second")[0] - vector(free(first))
+    direction, length = tree(away, free(first)), float(np.linalg.norm(away))
+    if not length:
+        raise ValueError("between: first and second are the same params, so there is no line through them")
+    about = {"slice": "the line between two params", "distance": length}
+    return Slice(first, (direction,), ("between",), ((-0.25, 1.25),), about)
+
+
+@near_keywords
+def random_plane(params: PyTree, *, key: Any, count: int = 2, normalize: str = "filter") -> Slice:
+    """A plane through params along random directions, as long as the params are where they are as large.
+
+    Each filter of a direction (the weights into one unit, or of one channel: all of an array but along its last axis)
+    has the norm of that filter of the params, and what is no array of weights (biases, single numbers) stays. A network
+    whose weights are twice as large is then shown at twice the distance, and looks the same if it is the same.
+
+    What it does not show: along a random direction the curvature is near the mean of all eigenvalues, with none of the
+    sharpest nor of the negative ones; see `hessian_plane`.
+
+    Args:
+      params: The center.
+      key: A PRNG key or a seed.
+      count: 1 for a line, 2 for a plane.
+      normalize: "filter"; "leaf" scales each leaf as a whole, biases and single numbers too; "none" leaves N(0, 1).
+
+    Raises:
+      ValueError: If no direction is left, or for another `normalize`.
+
+    Source: Li et al. (2018), arXiv:1712.09913.
+    """
+    params, key = as_center(params, "params"), as_key(key)
+    count = whole("random_plane: count", count)
+    if count > 2:
+        raise ValueError(f"random_plane: count is {count}, but a picture has at most two directions: 1 or 2")
+    if normalize not in NORMS:
+        raise ValueError(f"normalize is {normalize!r}, but it must be one of {', '.join(map(repr, NORMS))}")
+    scale = {"filter": _by_filter, "leaf": _by_leaf, "none": lambda draw, x: draw}[normalize]
+    leaves, structure = jax.tree.flatten(free(params))
+    rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), np.uint32)))
+    directions = tuple(
+        jax.tree.unflatten(structure, [scale(rng.normal(size=np.shape(x)), np.asarray(x, float)) for x in leaves])
+        for _ in range(count)
+    )
+    if not all(np.any(vector(d)) for d in directions):
+        raise ValueError(
+            'random_plane: no leaf of the params is an array of weights with two axes or more, or all are zero, so '
+            'nothing moves; take normalize="leaf" to move biases and single numbers too, or "none"'
+        )  # fmt: skip
+    about = {"slice": f"random, normalized by {normalize}" if normalize != "none" else "random"}
+    return Slice(params, directions, ("random_1", "random_2")[:count], ((-1.0, 1.0),) * count, about)
+
+
+def _by_filter(draw: np.ndarray, x: np.ndarray) -> np.ndarray:
+    axes = tuple(range(x.ndim - 1))
+    ratio = np.sum(x**2, axes, keepdims=True) / np.sum(draw**2, axes, keepdims=True)
+    return draw * np.sqrt(ratio) if x.ndim > 1 else np.zeros_like(x)
+
+
+def _by_leaf(draw: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return draw * np.sqrt(np.sum(x**2) / np.sum(draw**2))
+
+
+@near_keywords
+def trajectory_plane(fit: Fit) -> Slice:
+    """The plane that holds most of a descent: through its end, along the two largest principal components of its path.
+
+    `about["captured"]` is their part of the variance of the recorded params. A path of many params that wanders at
+    random has it too, about 0.8, so a large part alone means little.
+
+    Args:
+      fit: With its params recorded: `record=jf.Record(what=("loss", "params"))`.
+
+    Raises:
+      ValueError: If they were not recorded, or it has fewer than three different points or two params.
+
+    Source: Li et al. (2018), arXiv:1712.09913; on paths that wander Antognini and Sohl-Dickstein, arXiv:1806.08805.
+    """
+    if not isinstance(fit, Fit):
+        raise TypeError(f"trajectory_plane takes a fit, but got a {type(fit).__name__}; pass what jf.fit returned")
+    center = _center(fit)
+    rows = _points(center, fit)
+    if rows.shape[1] < 2:
+        raise ValueError("trajectory_plane: the fit moves one number, which makes no plane; draw its loss with surface")
+    _, sizes, components = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    kind = np.result_type(*(x.dtype for x in map(np.asarray, jax.tree.leaves(fit.params))))
+    rounding = 10 * np.finfo(kind).eps * np.linalg.norm(rows)
+    if len(sizes) < 2 or not sizes[1] > rounding:
+        raise ValueError(
+            "trajectory_plane: the recorded params lie on one line, or are one point, which makes no plane; record "
+            "more of them, or see the line with between(start, end)"
+        )
+    names = ("component_1", "component_2")
+    about = {"slice": "the plane of the descent", "captured": float(np.sum(sizes[:2] ** 2) / np.sum(sizes**2)),
+             "captures": "variance of the path"}  # fmt: skip
+    directions = tuple(tree(components[i], free(center)) for i in range(2))
+    along = (rows - rows[-1]) @ components[:2].T
+    margins = 0.15 * np.maximum(np.ptp(along, axis=0), 0.2 * np.ptp(along))
+    spans = tuple(zip((along.min(0) - margins).tolist(), (along.max(0) + margins).tolist(), strict=True))
+    return Slice(center, directions, names, spans, about)
+
+
+# Params and vectors
+
+
+def as_center(params: PyTree, name: str) -> PyTree:
+    """Params as arrays of floats, marks kept, Axis and Call refused."""
+    leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, (Axis, Call)))
+    odd = next((x for x in leaves if isinstance(x, (Axis, Call))), None)
+    if odd is not None:
+        raise TypeError(f"{name} holds {odd!r}, but a slice goes through one point; give its numbers")
+    if isinstance(params, Fit):
+        raise TypeError(f"{name} is a fit; pass its params: fit.params")
+    checked = as_params(params, root=name)
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), checked)
+
+
+def _center(fit: Fit) -> PyTree:
+    """Where a fit ended, with the marks of its problem."""
+    marked = fit.params if fit.problem is None else fit.problem.params
+    if not is_marked(marked):
+        return as_center(fit.params, "params")
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    ends = structure.flatten_up_to(fit.params)
+    moved = [end if isinstance(x, Bounded) or not is_mark(x) else x for x, end in zip(leaves, ends, strict=True)]
+    return as_center(jax.tree.unflatten(structure, moved), "params")
+
+
+def _points(center: PyTree, path: Any, name: str = "path") -> np.ndarray:
+    """(points, numbers) what is free of params like the center, whose leaves may have a further first axis."""
+    if isinstance(path, Fit):
+        if path.history is None or "params" not in path.history:
+            raise ValueError(
+                "the fit did not record its params, so where it went is not known; run it with "
+                "record=jf.Record(what=('loss', 'params'))"
+            )
+        path = path.history.params
+    leaves, structure = jax.tree.flatten(center, is_leaf=is_mark)
+    try:
+        others = structure.flatten_up_to(path)
+    except ValueError as error:
+        raise ValueError(f"{name} is another tree than the params of the slice: {error}") from None
+    pairs = zip(leaves, others, strict=True)
+    moved = [np.asarray(y, np.float64) for x, y in pairs if not is_mark(x) or isinstance(x, Bounded)]
+    here, there = [np.shape(x) for x in jax.tree.leaves(free(center))], [y.shape for y in moved]
+    if there == here:
+        moved = [y[None] for y in moved]
+    elif [shape[1:] for shape in there] != here or len({shape[:1] for shape in there}) > 1:
+        raise ValueError(
+            f"{name} has leaves of shapes {there}, but the params of the slice have {here}; give params like them, or "
+            f"with one more first axis for several"
+        )
+    return np.concatenate([y.reshape(len(y), -1) for y in moved], axis=1)
+
+
+def vector(tree: PyTree) -> np.ndarray:
+    """All numbers of a tree."""
+    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
+
+
+def tree(numbers: np.ndarray, like: PyTree) -> PyTree:
+    """The numbers as a tree of given shapes."""
+    leaves, structure = jax.tree.flatten(like)
+    pieces = np.split(numbers, np.cumsum([np.size(x) for x in leaves])[:-1])
+    return jax.tree.unflatten(structure, [p.reshape(np.shape(x)) for p, x in zip(pieces, leaves, strict=True)])

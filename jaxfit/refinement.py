@@ -1,0 +1,288 @@
+"""A sweep that runs only where its outcome changes: a map with a fine boundary at the price of a coarse one.
+
+Coarse to fine: a lattice of every 2^depth-th member runs first; then, at half the distance each time, every member that
+has a neighbor (also a diagonal one) of another outcome, until there is none left. What did not run takes the values of
+the nearest member that did, which has the same outcome as all that lie between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.boundaries import nearest, trace_boundary
+from jaxfit.checks import pose
+from jaxfit.fits import Interrupted
+from jaxfit.grids import Grid, Part, coordinates, dataset, place_of
+from jaxfit.keywords import did_you_mean, near_keywords
+from jaxfit.markers import Dimension, is_array, is_key
+from jaxfit.optimizers import chosen_precision
+from jaxfit.pools import Lanes, Shape
+from jaxfit.problems import Batches, Record, Status, Stop, whole
+from jaxfit.progress import progress_bar
+from jaxfit.sweeps import check_memory, identity, runs_of, tally
+from jaxfit.workers import Run, places, power_of_two, run_all, shape_of_pool
+
+PyTree = Any
+OWN = ("lane", "evaluated")  # names that the results need for themselves
+_NOTHING = "interrupted before there was a map to show"
+
+
+@near_keywords
+def refine(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    optimizer: Any,
+    depth: int = 4,
+    by: str | Callable = "status",
+    measure: Mapping[str, Callable] | None = None,
+    over: str | Sequence[str] | None = None,
+    steps: int = 1000,
+    stop: Stop = Stop(),  # noqa: B008 (frozen)
+    record: Record | None = None,
+    batches: Batches | None = None,
+    key: Any = None,
+    validation: tuple | None = None,
+    progress: bool | None = None,
+    precision: str | None = None,
+    slots: int | None = None,
+) -> Grid:
+    """`sweep`, with only those members run whose neighbors end otherwise, and a lattice of every 2^depth-th.
+
+    A member's outcome is wrong only if the whole region of that outcome around it, joined by neighbors and diagonal
+    neighbors, lies between the members that ran: an island smaller than the lattice. `depth=0` runs everything.
+
+    Args:
+      loss, params, data, optimizer, steps, stop, record, batches, key, validation, progress, precision, slots: As for
+        `sweep`.
+      depth: How often the distance of the lattice is halved.
+      by: What an outcome is: a variable of the results, the name of a measure, or a function of the results. To follow
+        the colors of a map as well: `lambda results: 10 * results.status + np.log2(results.steps).astype(int)`.
+      measure: {name: function}: further variables. A function gets the `xarray.Dataset` of some members, as `sweep`
+        makes it but along the one dimension "lane", and returns one value for each.
+      over: The axes to refine along; by default all of plain numbers that are not parts of the program. Every place on
+        the others has a map of its own.
+
+    Returns:
+      The grid of all members. Its results have one number for each, of the nearest member that ran, and `evaluated`
+      tells where that is itself; params that are arrays, and histories, are reached through `lane`, which gives the
+      member that ran. `results.attrs["evaluated"]` is the fraction that did.
+
+    Raises:
+      ValueError, TypeError: For bad input, before anything compiles; for a measure that returns anything else.
+      Interrupted: On Ctrl-C, with the map so far as its `result`, if there is one.
+    """
+    precision = chosen_precision(precision, optimizer)
+    problem = pose(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
+        record=record or Record(what=()), validation=validation,
+    )  # fmt: skip
+    depth = whole("depth", depth, least=0)
+    measure = _measures(measure, by)
+    slots = None if slots is None else whole("slots", slots)
+    dimensions, runs = runs_of(problem, params, precision, "refine")
+    along = _directions(dimensions, over)
+    check_memory([run._replace(chosen=np.arange(-(-run.size // 4))) for run in runs])
+    shapes = [_shape(run, slots) for run in runs]
+    bar, drawn, interrupted = progress_bar(sum(run.size for run in runs), progress, "lanes"), [], False
+    try:
+        for run, shape in zip(runs, shapes, strict=True):
+            axes = [i for i, d in enumerate(run.dynamic) if d.name in along]
+            one, interrupted = _draw(run, shape, dimensions, axes, depth, _Asked(by, measure, precision, tally(bar)))
+            drawn.append(one)
+            if interrupted:
+                break
+    finally:
+        bar.close()
+    if interrupted and not (len(drawn) == len(runs) and all(one.complete for one in drawn)):
+        raise Interrupted(_NOTHING, None)
+    grid = _grid(drawn, dimensions, identity(runs, shapes, precision) | {"refined_from": 2**depth}, precision)
+    if interrupted:
+        raise Interrupted(
+            f"interrupted after {len(grid.parts[-1].lanes.status):,} lanes; .result holds the map so far", grid
+        )
+    return grid
+
+
+# What is asked
+
+
+def _measures(measure: Any, by: Any) -> dict[str, Callable]:
+    measure = {} if measure is None else measure
+    if not isinstance(measure, Mapping) or not all(isinstance(k, str) and callable(f) for k, f in measure.items()):
+        raise TypeError(
+            f"measure is {measure!r}, but it must be a dictionary of functions of the results, such as "
+            f'{{"low": lambda results: results.loss < 0.1}}'
+        )
+    taken = [name for name in measure if name in (*OWN, "loss", "status", "steps", "validation_loss")]
+    if taken:
+        raise ValueError(f"measure: {taken[0]!r} is a variable of the results already; call the measure otherwise")
+    if not (isinstance(by, str) or callable(by)):
+        raise TypeError(
+            f"by is {by!r}, but it tells one outcome from another: the name of a variable, such as "
+            f'"status", or a function of the results, such as lambda results: results.loss < 0.1'
+        )
+    return dict(measure)
+
+
+def _directions(dimensions: dict[str, Dimension], over: Any) -> tuple[str, ...]:
+    """The axes to refine along, in their own order."""
+    for name in dimensions:
+        if name in OWN:
+            raise ValueError(
+                f"axis name {name!r} is also a part of the results of refine; call the axis something else"
+            )
+    fit = [name for name, d in dimensions.items() if not d.static]
+    if over is None:
+        found = tuple(name for name in fit if all(_is_ordered(m.axis.values) for m in dimensions[name].mentions))
+        if not found:
+            raise ValueError(
+                f"refine: none of the axes {', '.join(dimensions)} runs over plain numbers, so none has neighbors to "
+                f"look between; use sweep, or name those that have with over="
+            )
+        return found
+    asked = (over,) if isinstance(over, str) else tuple(over)
+    for name in asked:
+        if name not in fit:
+            why = "is an axis over parts of the program" if name in dimensions else "is no axis"
+            raise ValueError(f"refine: over={name!r} {why}; it can be of {', '.join(fit) or 'none here'}")
+    return tuple(name for name in dimensions if name in asked)
+
+
+def _is_ordered(values: Any) -> bool:
+    return is_array(values) and not is_key(values) and np.ndim(values) == 1 and np.asarray(values).dtype.kind in "iuf"
+
+
+def _shape(run: Run, slots: int | None) -> Shape:
+    """Small blocks, since few lanes run at a time; of one shape for all of them, whatever the depth."""
+    shape = shape_of_pool(run, slots, len(places()))
+    return shape._replace(lanes=min(shape.lanes, max(1, power_of_two(run.size // 256) // shape.slots) * shape.slots))
+
+
+# One program's map
+
+
+class _Asked(NamedTuple):
+    by: str | Callable
+    measure: dict[str, Callable]
+    precision: str
+    report: Callable
+
+
+class _Drawn(NamedTuple):
+    """The members of one program that have run."""
+
+    part: Part
+    numbers: np.ndarray  # (lanes,) of the members, in the order in which they ran
+    measured: dict[str, np.ndarray]
+    axes: list[int]  # along which it was refined
+    known: np.ndarray  # whether each member has run
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is one that has run at every place of the other axes."""
+        return bool(self.known.any(axis=tuple(self.axes)).all())
+
+
+def _draw(
+    run: Run, shape: Shape, dimensions: dict[str, Dimension], axes: list[int], depth: int, asked: _Asked
+) -> tuple[_Drawn, bool]:
+    """All that has to run of one program; and whether Ctrl-C ended it early."""
+    names, sizes = tuple(d.name for d in run.dynamic), [d.size for d in run.dynamic]
+    batches: list[tuple[Lanes, dict[str, np.ndarray], np.ndarray]] = []
+
+    def evaluate(numbers):
+        (lanes,), stopped = run_all([run._replace(chosen=numbers)], [shape], asked.precision, asked.report)
+        ran = lanes.status != Status.NOT_RUN
+        numbers, lanes = numbers[ran], jax.tree.map(lambda x: x[ran], lanes)
+        results = table(Part(run.choice, names, lanes, run.problem, numbers), dimensions)
+        measured = {n: _column(f"measure {n!r}", f(results), len(numbers)) for n, f in asked.measure.items()}
+        batches.append((lanes, measured, numbers))
+        if stopped:
+            raise KeyboardInterrupt
+        return _outcome(asked.by, results, measured)
+
+    try:
+        trace_boundary(evaluate, sizes, axes, depth)
+        interrupted = False
+    except KeyboardInterrupt:
+        interrupted = True
+    if not batches:
+        raise Interrupted(_NOTHING, None)
+    lanes, measured, numbers = jax.tree.map(lambda *x: np.concatenate(x), *batches)
+    known = np.zeros(sizes, bool)
+    known.flat[numbers] = True
+    part = Part(run.choice, names, lanes, run.problem, numbers)
+    return _Drawn(part, numbers, measured, axes, known), interrupted
+
+
+# Results
+
+
+def table(part: Part, dimensions: dict[str, Dimension]) -> Any:
+    """The lanes of a part as a Dataset along "lane", with the coordinates of each."""
+    along = {"lane": Dimension("lane", len(part.lanes.status), ())}
+    found = dataset(along, [part._replace(choice={}, dynamic=("lane",))], part.problem, {})
+    place = place_of(part, part.numbers, {name: d.size for name, d in dimensions.items()})
+    index = dict(zip(dimensions, place, strict=True))
+    own = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}
+    coords = {n: ("lane", np.broadcast_to(v[index[d]], len(part.lanes.status))) for n, (d, v) in own.items()}
+    return found.assign_coords(coords)
+
+
+def _column(what: str, values: Any, size: int) -> np.ndarray:
+    column = np.asarray(values)
+    if column.shape != (size,):
+        raise ValueError(
+            f"{what} returned an array of shape {column.shape} for {size} members; it must return one value for each"
+        )
+    return column
+
+
+def _outcome(by: Any, results: Any, measured: dict[str, np.ndarray]) -> np.ndarray:
+    """One label for each lane."""
+    size = results.sizes["lane"]
+    if isinstance(by, str) and by not in measured and not _is_scalar(results, by):
+        there = [*measured, *(str(n) for n in results.data_vars if _is_scalar(results, n))]
+        raise ValueError(
+            f"by={by!r} is not one value for each member{did_you_mean(by, there)} There are {', '.join(there)}"
+        )
+    given = by(results) if callable(by) else measured[by] if by in measured else results[by]
+    outcome = _column("by", given, size)
+    if outcome.dtype.kind not in "biuUS":
+        raise TypeError(
+            f"by gives {outcome.dtype} values, but an outcome is a label, which neighbors can share: compare or round "
+            f'them, such as lambda results: results.loss < 0.1, or np.log10(results.steps).astype("int")'
+        )
+    return outcome
+
+
+def _grid(drawn: Sequence[_Drawn], dimensions: dict[str, Dimension], attributes: dict, precision: str) -> Grid:
+    import xarray as xr
+
+    names, parts = tuple(dimensions), tuple(one.part for one in drawn)
+    sizes = [d.size for d in dimensions.values()]
+    members, evaluated, first = np.empty(sizes, np.int64), np.empty(sizes, bool), 0
+    for part, numbers, _, axes, known in drawn:
+        lane = np.zeros(known.shape, np.int64)
+        lane.flat[numbers] = np.arange(len(numbers))
+        where = tuple(part.choice.get(name, slice(None)) for name in names)
+        members[where], evaluated[where] = first + lane.ravel()[nearest(known, axes)], known
+        first += len(numbers)
+    tables = [table(part, dimensions) for part in parts]
+    columns = {str(n): [t[n] for t in tables] for n in tables[0].data_vars if all(_is_scalar(t, n) for t in tables)}
+    columns |= {name: [one.measured[name] for one in drawn] for name in drawn[0].measured}
+    variables: dict[str, Any] = {name: (names, np.concatenate(values)[members]) for name, values in columns.items()}
+    variables["status"] += (tables[0].status.attrs,)
+    variables["evaluated"] = (names, evaluated)
+    attributes = attributes | {"evaluated": float(evaluated.mean())}
+    return Grid(xr.Dataset(variables, coordinates(dimensions), attributes), members, parts, precision)
+
+
+def _is_scalar(table: Any, name: Any) -> bool:
+    return name in table and table[name].dims == ("lane",)
