@@ -1,0 +1,25 @@
+"""Models: values called as `model(params, x)`.
+
+Networks, polynomials and functions of one's own have an `init(key)` that makes their params; curves have a
+`guess(x, y)` that starts them from the data, and add up: `gaussian + line`. Equal arguments give equal models, so a
+model written in place never recompiles.
+"""
+
+from jaxfit.models.decays import exponential_decay, exponential_growth, exponential_rise, exponentials
+from jaxfit.models.functions import FromFunction, from_function
+from jaxfit.models.growth import gompertz, logistic
+from jaxfit.models.kinetics import hill, michaelis_menten, power_law
+from jaxfit.models.lines import Line, constant, line
+from jaxfit.models.networks import ACTIVATIONS, Dense, dense
+from jaxfit.models.oscillations import damped_oscillation
+from jaxfit.models.peaks import gaussian, gaussian_2d, gaussians, lorentzian, lorentzians, voigt, voigts
+from jaxfit.models.polynomials import OrthogonalPolynomial, Polynomial, orthogonal_polynomial, polynomial
+from jaxfit.models.terms import Curve, Several, Sum, sum
+
+__all__ = [
+    "ACTIVATIONS", "Curve", "Dense", "FromFunction", "Line", "OrthogonalPolynomial", "Polynomial", "Several", "Sum",
+    "constant", "damped_oscillation", "dense", "exponential_decay", "exponential_growth", "exponential_rise",
+    "exponentials", "from_function", "gaussian", "gaussian_2d", "gaussians", "gompertz", "hill", "line", "logistic",
+    "lorentzian", "lorentzians", "michaelis_menten", "orthogonal_polynomial", "polynomial", "power_law", "sum",
+    "voigt", "voigts",
+]  # fmt: skip

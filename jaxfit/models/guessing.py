@@ -1,0 +1,198 @@
+"""Starts for curves that are linear in some params: the best of a grid of shapes, by linear least squares.
+
+A curve such as height * exp(-((x - center) / sigma)**2 / 2) is a column of numbers for each (center, sigma), times the
+height. Of a grid of such columns that one is taken which leaves the least sum of squares; where terms add up, one after
+another, each anew while the others stand. So noise, order and sign need no care, and there is no branch on a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Shape = Mapping[str, Array]  # the params that a curve is not linear in, by name
+POINTS, PIXELS = 256, 4096  # at most; of more points neighbors are averaged, of more pixels every k-th is taken
+ROUNDS = 4  # in which each of several terms is chosen
+DEPENDENT = 1e-5  # of a column's square that must stand out of the others
+
+
+class Span(NamedTuple):
+    """Where the points lie."""
+
+    x: Array  # (m,), or (m, 2)
+    low: Array  # (), or (2,): the lowest x
+    high: Array
+    step: Array  # () the distance from the lowest x to the next
+
+    @property
+    def width(self) -> Array:
+        """high - low, or 1 where that is zero."""
+        return jnp.where(self.high > self.low, self.high - self.low, 1)
+
+    @property
+    def size(self) -> int:
+        return self.x.shape[0]
+
+    def even(self, count: int) -> Array:
+        """(count,) numbers among the x, as dense as these."""
+        order = jnp.sort(self.x)
+        return jnp.interp(jnp.linspace(0, self.size - 1, count), jnp.arange(self.size, dtype=order.dtype), order)
+
+
+class Term(Protocol):
+    """A sum of columns: coefficients @ columns(shape, span)."""
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        """(candidates,) of each param of the shape; {} if there is none."""
+        ...
+
+    def columns(self, shape: Shape, span: Span) -> Array:
+        """(columns, m) at the points of the span."""
+        ...
+
+    def assemble(self, shape: Shape, coefficients: Array, span: Span) -> dict[str, Array]:
+        """The term's params."""
+        ...
+
+
+def grid(**candidates: Array) -> dict[str, Array]:
+    """All combinations of candidates, (a,) of this and (b,) of that, as (a * b,) of each."""
+    mesh = jnp.meshgrid(*candidates.values(), indexing="ij")
+    return {name: jnp.ravel(values) for name, values in zip(candidates, mesh, strict=True)}
+
+
+def spaced(low: Any, high: Any, count: int) -> Array:
+    """(count,) numbers from low to high in equal ratios."""
+    return low * (high / low) ** jnp.linspace(0, 1, count)
+
+
+def separate(terms: Sequence[Any], x: Array, y: Array, where: Array | None = None) -> list[dict[str, Array]]:
+    """The params of each term, of about the least sum of squares of sum(terms) - y.
+
+    Args:
+      terms: Hashable; of equal ones each gets params of its own.
+      x: (n,), or (n, 2).
+      y: (n,).
+      where: (n,) booleans: the points that count.
+    """
+    x, y, weight = gathered(x, y, where)
+    least = x if x.ndim == 1 else x[:, 0]
+    ahead = jnp.where(least > least.min(), least, jnp.inf).min() - least.min()
+    span = Span(x, x.min(0), x.max(0), jnp.where(jnp.isfinite(ahead), ahead, 1))
+    scale = jnp.max(jnp.abs(weight * y))
+    scale = jnp.where(scale > 0, scale, 1)
+    target = weight * y / scale
+
+    kinds = list(dict.fromkeys(terms))
+    grids = [kind.shapes(span) for kind in kinds]
+    columns, sizes = zip(*(_columns(kind, shapes, span, weight) for kind, shapes in zip(kinds, grids, strict=True)),
+                         strict=True)  # fmt: skip
+    kind_of = [kinds.index(term) for term in terms]
+    moving = [i for i, k in enumerate(kind_of) if grids[k]]
+    chosen = _chosen(columns, [kind_of[i] for i in moving], [k for k in kind_of if not grids[k]], target)
+    places = dict(zip(moving, chosen, strict=True))
+
+    picked = [columns[k][places.get(i, 0)] for i, k in enumerate(kind_of)]
+    rows = jnp.concatenate(picked)
+    gram = rows @ rows.T + 64 * jnp.finfo(rows.dtype).eps * jnp.eye(len(rows), dtype=rows.dtype)
+    coefficients = jnp.linalg.solve(gram, rows @ target)
+    found, at = [], 0
+    for i, k in enumerate(kind_of):
+        own = coefficients[at : at + len(picked[i])] * scale / sizes[k][places.get(i, 0)]
+        shape = {name: values[places[i]] for name, values in grids[k].items()}
+        found.append(kinds[k].assemble(shape, own, span))
+        at += len(picked[i])
+    return found
+
+
+def gathered(x: Array, y: Array, where: Array | None) -> tuple[Array, Array, Array]:
+    """Not too many points (m,), (m,), and the weight (m,) of each: the square root of how many it stands for."""
+    if where is not None:  # a point that does not count stands where one does, with no weight
+        x = jnp.where(where if x.ndim == 1 else where[:, None], x, x[jnp.argmax(where)])
+        y = jnp.where(where, y, 0)
+    weight = jnp.ones_like(y) if where is None else where.astype(y.dtype)
+    n = len(y)
+    if x.ndim == 2:
+        thin = slice(None, None, -(-n // PIXELS))
+        return x[thin], y[thin], weight[thin]
+    if n <= POINTS:
+        return x, y, weight
+    order = jnp.argsort(x)
+    group = np.arange(n) * POINTS // n
+
+    def total(v):
+        return jax.ops.segment_sum(v[order], group, POINTS, indices_are_sorted=True)
+
+    count = total(weight)
+    share = jnp.where(count > 0, count, 1)
+    return jnp.where(count > 0, total(weight * x) / share, x[order[0]]), total(weight * y) / share, jnp.sqrt(count)
+
+
+def _columns(term: Term, shapes: Shape, span: Span, weight: Array) -> tuple[Array, Array]:
+    """(candidates, columns, m) of unit norm, and the norms (candidates, columns)."""
+    raw = jax.vmap(lambda shape: term.columns(shape, span))(shapes) if shapes else term.columns({}, span)[None]
+    raw = jnp.where(jnp.isfinite(raw), raw, 0) * weight[None, None, :]
+    size = jnp.sqrt(jnp.sum(raw * raw, axis=-1))
+    size = jnp.where(size > 0, size, 1)
+    return raw / size[..., None], size
+
+
+def _chosen(columns: Sequence[Array], moving: Sequence[int], standing: Sequence[int], target: Array) -> list[Array]:
+    """For each moving term the place of its candidate in `columns` of its kind."""
+    if not moving:
+        return []
+    kinds = sorted(set(moving))
+    widest = max(columns[k].shape[1] for k in kinds)
+    all = jnp.concatenate([jnp.pad(columns[k], ((0, 0), (0, widest - columns[k].shape[1]), (0, 0))) for k in kinds])
+    owner = np.repeat(kinds, [len(columns[k]) for k in kinds])
+    first = {k: int(np.flatnonzero(owner == k)[0]) for k in kinds}
+    base = jnp.concatenate([columns[k][0] for k in standing]) if standing else jnp.zeros((0, len(target)), all.dtype)
+    gram = jnp.einsum("gam,gbm->gab", all, all)
+    wanted = np.asarray(moving)
+    count = len(moving)
+
+    def choose(step, chosen):
+        k = step % count
+        others = (jnp.arange(count) != k) & (chosen >= 0)
+        rows = all[jnp.maximum(chosen, 0)] * others[:, None, None]
+        basis = _orthonormal(jnp.concatenate([base, rows.reshape(-1, len(target))]))
+        rest = target - basis.T @ (basis @ target)
+        own = jnp.einsum("gam,rm->gar", all, basis)
+        gain = _gain(gram - jnp.einsum("gar,gbr->gab", own, own), all @ rest, gram)
+        allowed = jnp.asarray(owner) == jnp.asarray(wanted)[k]
+        return chosen.at[k].set(jnp.argmax(jnp.where(allowed, gain, -1)).astype(np.int32))
+
+    steps = 1 if count == 1 else count * ROUNDS
+    chosen = jax.lax.fori_loop(0, steps, choose, jnp.full(count, -1, np.int32))
+    return [chosen[i] - first[k] for i, k in enumerate(moving)]
+
+
+def _orthonormal(rows: Array) -> Array:
+    """Rows (r, m) that span the same, by modified Gram-Schmidt; zero where one depends on those before."""
+    found: list[Array] = []
+    for row in rows:
+        before = jnp.sum(row * row)
+        for q in found:
+            row = row - jnp.sum(q * row) * q
+        square = jnp.sum(row * row)
+        found.append(jnp.where(square > DEPENDENT * before, row / jnp.sqrt(jnp.where(square > 0, square, 1)), 0))
+    return jnp.stack(found) if found else rows
+
+
+def _gain(gram: Array, slope: Array, before: Array) -> Array:
+    """(g,) slope^T gram^-1 slope: what each candidate takes off the sum of squares, its dependent columns left out."""
+    width, gain = slope.shape[1], jnp.zeros(len(slope), slope.dtype)
+    for i in range(width):
+        pivot = gram[:, i, i]
+        sound = pivot > DEPENDENT * before[:, i, i]
+        pivot = jnp.where(sound, pivot, 1)
+        gain = gain + jnp.where(sound, slope[:, i] ** 2 / pivot, 0)
+        factor = jnp.where(sound[:, None], gram[:, i, :] / pivot[:, None], 0)
+        slope = slope - factor * slope[:, i : i + 1]
+        gram = gram - factor[:, :, None] * gram[:, i : i + 1, :]
+    return gain

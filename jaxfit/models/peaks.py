@@ -1,0 +1,151 @@
+"""Peaks: Gaussian, Lorentzian, Voigt, and the Gaussian of two dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxfit.models.faddeeva import faddeeva
+from jaxfit.models.guessing import Shape, Span, grid, spaced
+from jaxfit.models.terms import Several, Term, several
+
+
+def places_and_widths(span: Span, count: int = 12) -> tuple[Array, Array]:
+    """Candidates for where a peak stands, and for its half-width."""
+    return span.even(min(max(2 * span.size, 32), 256)), spaced(0.4 / span.size, 0.6, count) * span.width
+
+
+@dataclass(frozen=True, repr=False)
+class Gaussian(Term):
+    """A Gaussian peak, height * exp(-((x - center) / sigma)**2 / 2).
+
+    Params: `height`, in the unit of y, at x = center; negative for a dip. `center` and `sigma`, the standard
+    deviation, in that of x; the full width at half maximum is 2 sqrt(2 ln 2) sigma. The sign of sigma does not
+    matter.
+
+    Source: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.6.1.
+    """
+
+    def value(self, x: Any, height: Any, center: Any, sigma: Any) -> Any:
+        return height * jnp.exp(-0.5 * ((x - center) / sigma) ** 2)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        centers, widths = places_and_widths(span)
+        return grid(center=centers, sigma=widths)
+
+
+gaussian = Gaussian()
+
+
+@dataclass(frozen=True, repr=False)
+class Lorentzian(Term):
+    """A Lorentzian (Cauchy) peak, height / (1 + ((x - center) / gamma)**2).
+
+    Params: `height`, in the unit of y, at x = center; negative for a dip. `center` and `gamma`, the half-width at
+    half maximum, in that of x. The sign of gamma does not matter.
+
+    Source: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.6.3.
+    """
+
+    def value(self, x: Any, height: Any, center: Any, gamma: Any) -> Any:
+        return height / (1 + ((x - center) / gamma) ** 2)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        centers, widths = places_and_widths(span)
+        return grid(center=centers, gamma=widths)
+
+
+lorentzian = Lorentzian()
+
+
+@dataclass(frozen=True, repr=False)
+class Voigt(Term):
+    """A Voigt peak of the given area: a Gaussian of standard deviation sigma, convolved with a Lorentzian of half-width
+    gamma.
+
+    area * Re w(z) / (sigma sqrt(2 pi)) with z = (x - center + i gamma) / (sigma sqrt(2)) and the Faddeeva function w.
+
+    Params: `area`, in the unit of y times that of x; `center`, `sigma` and `gamma` in that of x. The signs of sigma
+    and gamma do not matter; sigma must not be zero.
+
+    Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.19.
+    """
+
+    def value(self, x: Any, area: Any, center: Any, sigma: Any, gamma: Any) -> Any:
+        width = jnp.sqrt(2.0) * jnp.abs(sigma)
+        z = jax.lax.complex(*jnp.broadcast_arrays((x - center) / width, jnp.abs(gamma) / width))
+        return area * jnp.real(faddeeva(z)) / (width * np.sqrt(np.pi))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        centers, widths = places_and_widths(span, 10)
+        found = grid(center=centers, width=widths, mixture=jnp.array([0.1, 0.5, 0.9]))
+        width, mixture = found.pop("width"), found.pop("mixture")
+        return found | {"sigma": (1 - mixture) * width, "gamma": mixture * width}
+
+
+voigt = Voigt()
+
+
+@dataclass(frozen=True, repr=False)
+class Gaussian2D(Term):
+    """A Gaussian of two dimensions, height * exp(-sum(((x - center) / sigma)**2) / 2), for x (n, 2).
+
+    Params: `height`, in the unit of y; `center` (2,) and `sigma`, the standard deviations along the two axes (2,) or
+    one number for a round one, in that of x.
+    """
+
+    dimensions = 2
+
+    def value(self, x: Any, height: Any, center: Any, sigma: Any) -> Any:
+        along = [
+            (x[..., i] - center[i]) / (sigma if jnp.ndim(sigma) == 0 else sigma[i]) for i in range(self.dimensions)
+        ]
+        return height * jnp.exp(-0.5 * (along[0] ** 2 + along[1] ** 2))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        at = [span.low[i] + span.width[i] * jnp.linspace(0, 1, 12) for i in range(2)]
+        found = grid(first=at[0], second=at[1], sigma=spaced(0.5 / span.size**0.5, 0.5, 8))
+        center = jnp.stack([found["first"], found["second"]], axis=1)
+        return {"center": center, "sigma": found["sigma"][:, None] * span.width[None, :]}
+
+    def columns(self, shape: Shape, span: Span) -> Array:
+        return self.value(span.x, 1.0, shape["center"], shape["sigma"])[None]
+
+    def __repr__(self) -> str:
+        return "gaussian_2d"
+
+
+gaussian_2d = Gaussian2D()
+
+
+def gaussians(count: int) -> Several:
+    """The sum of `count` Gaussian peaks, with the params {"height", "center", "sigma"} of shape (count,) each.
+
+    Raises:
+      TypeError: If `count` is not a whole number.
+      ValueError: If it is below 1.
+    """
+    return several(gaussian, count, "gaussians")
+
+
+def lorentzians(count: int) -> Several:
+    """The sum of `count` Lorentzian peaks, with the params {"height", "center", "gamma"} of shape (count,) each.
+
+    Raises:
+      TypeError, ValueError: As `gaussians`.
+    """
+    return several(lorentzian, count, "lorentzians")
+
+
+def voigts(count: int) -> Several:
+    """The sum of `count` Voigt peaks, with the params {"area", "center", "sigma", "gamma"} of shape (count,) each.
+
+    Raises:
+      TypeError, ValueError: As `gaussians`.
+    """
+    return several(voigt, count, "voigts")

@@ -1,0 +1,253 @@
+"""What curves share: params by name, a start from the data, and sums of several."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxfit.datasets import as_numbers
+from jaxfit.models.arguments import array, whole
+from jaxfit.models.guessing import Shape, Span, separate
+
+Params = dict[str, Any]
+
+
+class Curve:
+    """A model that adds to others with `+`, and starts from the data."""
+
+    dimensions: ClassVar[int] = 1  # of a point: x is (n,), or (n, dimensions)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its params."""
+        raise NotImplementedError
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        """What it is the sum of."""
+        return (self,)
+
+    def collect(self, found: Sequence[Params]) -> Params:
+        """Its params, from those of its terms."""
+        return found[0]
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        raise NotImplementedError
+
+    def guess(self, x: Any, y: Any, where: Any = None) -> Params:
+        """Params near those of least squares: the best of a grid of shapes, each with its best heights.
+
+        Pure JAX, for `jit`, `vmap` and `jf.Call(model.guess, x, jf.Axis("spectrum", ys))`; the points may stand in any
+        order, and y may have any sign and noise. With numbers that are not traced it computes in float64.
+
+        Args:
+          x: (n,), in any unit; (n, 2) for a model of two dimensions.
+          y: (n,).
+          where: (n,) booleans: the points that count, as for losses with masked=True.
+
+        Returns:
+          The params in the units of x and y.
+
+        Raises:
+          ValueError: If the shapes do not fit, or a number is not finite.
+          TypeError: If there are no real numbers.
+        """
+        given = [as_numbers(name, v) for name, v in (("x", x), ("y", y), ("where", where)) if v is not None]
+        self._check(*given)
+        if any(isinstance(v, jax.core.Tracer) for v in given):
+            return _guess(self, *given)
+        bad = [name for name, v in zip(("x", "y"), given, strict=False)
+               if not np.isfinite(np.asarray(v)[np.asarray(where) if where is not None else ...]).all()]  # fmt: skip
+        if bad:
+            raise ValueError(f"{bad[0]} holds NaN or infinity; drop those points, or mask them with where=")
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
+            found = _compiled(self, *(np.asarray(v) for v in given))
+            return jax.tree.map(lambda v: np.asarray(v)[()], found)
+
+    def _check(self, x: Any, y: Any, where: Any = None) -> None:
+        wanted = ("n",) if self.dimensions == 1 else ("n", str(self.dimensions))
+        rule = f"x ({', '.join(wanted)}{',' * (len(wanted) == 1)}) and y (n,)"
+        right = x.ndim == len(wanted) and x.shape[1:] == tuple(map(int, wanted[1:])) and y.shape == x.shape[:1]
+        if not right or not len(y):
+            raise ValueError(f"{self}: guess got x of shape {x.shape} and y of shape {y.shape}; it takes {rule}")
+        if where is not None and (where.shape != y.shape or where.dtype != bool):
+            raise ValueError(
+                f"{self}: where has shape {where.shape} and type {where.dtype}; it is one boolean for each of the "
+                f"{len(y)} points"
+            )
+
+    def __add__(self, other: Any) -> Sum:
+        return Sum(tuple((None, part) for part in (*_parts(self), *_parts(other))))
+
+    def __radd__(self, other: Any) -> Sum:
+        return Sum(tuple((None, part) for part in (*_parts(other), *_parts(self))))
+
+
+def _guess(curve: Curve, x: Any, y: Any, where: Any = None) -> Params:
+    x, y = (jnp.asarray(v, jnp.result_type(float)) for v in (x, y))
+    return curve.collect(separate(curve.terms, x, y, where))
+
+
+_compiled = functools.partial(jax.jit, static_argnums=0)(_guess)
+
+
+class Term(Curve):
+    """A curve that is proportional to the first of its params; the others are its shape."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        code = type(self).value.__code__  # value(self, x, height, center, ...)
+        return code.co_varnames[2 : code.co_argcount]
+
+    def __call__(self, params: Params, x: Any) -> Any:
+        return self.value(array(x), *taken(self, params))
+
+    def value(self, x: Any, /, *params: Any) -> Any:
+        """The curve at x, which may have any shape, for numbers in the order of `names`."""
+        raise NotImplementedError
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        """Candidates for the shape, (g,) of each param."""
+        raise NotImplementedError
+
+    def columns(self, shape: Shape, span: Span) -> Array:
+        """(1, m): the curve of height 1."""
+        return self.value(span.x, 1.0, *(shape[name] for name in self.names[1:]))[None]
+
+    def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:
+        return {self.names[0]: coefficients[0], **shape}
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+def taken(curve: Curve, params: Any) -> list[Any]:
+    """The params in the order of the curve's names.
+
+    Raises:
+      ValueError: If names are missing, or there are others.
+    """
+    if not isinstance(params, dict) or set(params) != set(curve.names):
+        got = f"the params {', '.join(map(repr, params))}" if isinstance(params, dict) else repr(type(params).__name__)
+        raise ValueError(f"{curve} got {got}, but its params are a dict with {', '.join(map(repr, curve.names))}")
+    return [params[name] for name in curve.names]
+
+
+@dataclass(frozen=True, repr=False)
+class Several(Curve):
+    """The sum of `count` curves of one kind, with an array (count,) for each param."""
+
+    term: Term
+    count: int
+    plural: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.term.names
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        return (self.term,) * self.count
+
+    def __call__(self, params: Params, x: Any) -> Any:
+        shapes = {name: jnp.shape(value) for name, value in zip(self.names, taken(self, params), strict=True)}
+        odd = next((name for name, shape in shapes.items() if shape != (self.count,)), None)
+        if odd is not None:
+            raise ValueError(f"{self}: params[{odd!r}] has shape {shapes[odd]}; it takes ({self.count},), one for each")
+        return jnp.sum(jax.vmap(self.term, in_axes=(0, None))(params, array(x)), axis=0)
+
+    def collect(self, found: Sequence[Params]) -> Params:
+        """In the order of the first param of the shape: of the centers, or of the rates."""
+        order = jnp.argsort(jnp.stack([one[self.names[1]] for one in found]))
+        return {name: jnp.stack([one[name] for one in found])[order] for name in self.names}
+
+    def __repr__(self) -> str:
+        return f"{self.plural}({self.count})"
+
+
+def several(term: Term, count: Any, plural: str) -> Several:
+    return Several(term, whole("count", count, at_least=1), plural)
+
+
+@dataclass(frozen=True, repr=False)
+class Sum(Curve):
+    """The sum of several curves; made with `+` or `sum`."""
+
+    parts: tuple[tuple[str | None, Curve], ...]  # under its name, or with its params beside those of the others
+
+    def __post_init__(self):
+        names = [name for given, part in self.parts for name in ((given,) if given else part.names)]
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            several = " and ".join(str(part) for given, part in self.parts if twice in part.names)
+            raise ValueError(
+                f"{several} both have a param {twice!r}; give each part a name, models.sum(first=..., second=...), "
+                f"or take several of one kind, such as models.gaussians(2)"
+            )
+
+    @property
+    def dimensions(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return max(part.dimensions for _, part in self.parts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for given, part in self.parts for name in ((given,) if given else part.names))
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        return tuple(term for _, part in self.parts for term in part.terms)
+
+    def __call__(self, params: Params, x: Any) -> Any:
+        own = dict(zip(self.names, taken(self, params), strict=True))
+        values = [part(own[given] if given else {n: own[n] for n in part.names}, x) for given, part in self.parts]
+        return functools.reduce(lambda a, b: a + b, values)
+
+    def collect(self, found: Sequence[Params]) -> Params:
+        params, at = {}, 0
+        for given, part in self.parts:
+            own = part.collect(found[at : at + len(part.terms)])
+            params |= {given: own} if given else own
+            at += len(part.terms)
+        return params
+
+    def __repr__(self) -> str:
+        if all(given is None for given, _ in self.parts):
+            return " + ".join(str(part) for _, part in self.parts)
+        return f"sum({', '.join(f'{given}={part}' for given, part in self.parts)})"
+
+
+def _parts(curve: Any) -> tuple[Curve, ...]:
+    if isinstance(curve, Sum) and all(given is None for given, _ in curve.parts):
+        return tuple(part for _, part in curve.parts)
+    if isinstance(curve, Curve):
+        return (curve,)
+    raise TypeError(
+        f"{curve!r} cannot be added to a model; add one of models, such as models.constant, or write one function of "
+        f"(params, x)"
+    )
+
+
+def sum(**parts: Any) -> Sum:
+    """The sum of curves under names: `sum(peak=gaussian, background=line)`.
+
+    The params are a dict with those of each part under its name. Curves whose params have different names may also be
+    added with `+`, and have theirs side by side: `gaussian + line` has {"height", "center", "sigma", "w", "b"}.
+
+    Raises:
+      TypeError: If a part is not one of the curves of `models`.
+      ValueError: If there is none.
+    """
+    if not parts:
+        raise ValueError("sum got no parts; name them, such as sum(peak=models.gaussian, background=models.line)")
+    for name, part in parts.items():
+        if not isinstance(part, Curve):
+            raise TypeError(f"sum: {name} is {part!r}, but it must be one of models, such as models.gaussian")
+    return Sum(tuple(parts.items()))
