@@ -11,13 +11,15 @@ from jaxfit.memory import backward_memory, forward_memory
 from jaxfit.optimizers import optimizer
 from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.problems import Batches, Record, Status, Stop
+from jaxfit.stores import StoreError
+from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
-    "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit", "forward_memory",
-    "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "schedules", "searches", "step",
-    "surface", "sweep",
+    "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit",
+    "forward_memory", "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "schedules",
+    "searches", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -7,7 +7,8 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
 import jaxlib
@@ -20,12 +21,14 @@ from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Dimension, choose, lanes, read
 from jaxfit.optimizers import chosen_precision
-from jaxfit.pools import Lanes, Shape, chunk_of, lane_problem, open_pool, working_bytes
+from jaxfit.pools import Shape, chunk_of, lane_problem, open_pool, working_bytes
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
+from jaxfit.stored import Plan, begin, grid_of, keep, missing
+from jaxfit.stores import as_folder, claim
 from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
-from jaxfit.workers import Run, compiler_options, places, run_all, shape_of_pool
+from jaxfit.workers import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
 
 PyTree = Any
 MOST_PROGRAMS = 64
@@ -52,6 +55,7 @@ def sweep(
     progress: bool | None = None,
     precision: str | None = None,
     slots: int | None = None,
+    store: Any = None,
 ) -> Grid:
     """Runs `fit` once for every combination of the axes that stand at the leaves of its arguments.
 
@@ -63,6 +67,9 @@ def sweep(
         `Axis` at any leaf and `Call` in place of params.
       record: What the history holds; nothing unless asked.
       slots: Lanes side by side in the compiled program; part of what fixes the last bits of a result.
+      store: A folder to keep the results in, block by block as they are done. The same call goes on where it stopped,
+        and computes nothing if it is done; values added at the end of an axis are computed alone. A call that would
+        give other bits is refused. `jf.open(store)` reads it at any moment.
 
     Returns:
       The grid. One lane's trouble is that lane's status, and changes no other.
@@ -71,7 +78,23 @@ def sweep(
       ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, if more than 64
         programs would be compiled, or if the results would not fit in memory.
       Interrupted: On Ctrl-C, with the blocks that were finished as its `result`.
+      StoreError: If the store is in use by another process, or something in it is damaged that cannot be made again.
+      OSError: If the store cannot be written; what was finished before is kept.
     """
+    folder = None if store is None else as_folder(store)
+    plan = plan_sweep(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
+        validation=validation, precision=precision, slots=slots,
+    )  # fmt: skip
+    return _in_memory(plan, progress) if folder is None else _in_store(plan, folder, progress)
+
+
+def plan_sweep(
+    loss: Callable, params: PyTree, data: tuple = (), *, optimizer: Any, steps: int = 1000, stop: Stop = Stop(),  # noqa: B008
+    record: Record | None = None, batches: Batches | None = None, key: Any = None, validation: tuple | None = None,
+    precision: str | None = None, slots: int | None = None,
+) -> Plan:  # fmt: skip
+    """What a sweep with these arguments runs, all of them checked; nothing is compiled."""
     precision = chosen_precision(precision, optimizer)
     problem = pose(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
@@ -87,31 +110,47 @@ def sweep(
     choices = choices_of(dimensions)
     with precision_context(precision):
         runs = [_prepare(problem, dimensions, choice, precision) for choice in choices]
+    return Plan(problem, dimensions, runs, precision, slots)
+
+
+def _in_memory(plan: Plan, progress: bool | None) -> Grid:
+    runs, dimensions = plan.runs, plan.dimensions
     _check_memory(runs)
-    shapes = [shape_of_pool(run, slots, len(places())) for run in runs]
-    results, interrupted = _run(runs, shapes, precision, progress)
+    shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
+    gathered = Gathered(runs, shapes)
+    interrupted = _run(plan, shapes, all_tasks(runs, shapes), progress, gathered.keep)
     parts = tuple(
-        Part(run.choice, tuple(d.name for d in run.dynamic), lanes, run.problem)
-        for run, lanes in zip(runs, results, strict=True)
+        Part(run.choice, tuple(d.name for d in run.dynamic), lanes, run.problem, shape)
+        for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
     )
-    grid = Grid(
-        dataset(dimensions, parts, problem, _identity(runs, shapes, precision)),
-        lane_numbers(dimensions, parts),
-        parts,
-        precision,
-    )
-    if interrupted:
-        status = np.asarray(grid.results.status)
-        done = int((status != Status.NOT_RUN).sum())
-        raise Interrupted(f"interrupted after {done:,} of {status.size:,} lanes; .result holds the grid so far", grid)
-    return grid
+    results = dataset(dimensions, parts, plan.problem, _identity(runs, shapes, plan.precision))
+    grid = Grid(results, lane_numbers(dimensions, parts), parts, plan.precision)
+    return _interrupted(grid) if interrupted else grid
 
 
-def _run(
-    runs: Sequence[Run], shapes: Sequence[Shape], precision: str, progress: bool | None
-) -> tuple[list[Lanes], bool]:
+def _in_store(plan: Plan, folder: Path, progress: bool | None) -> Grid:
+    with claim(folder):
+        stored = begin(plan, folder, functools.partial(_identity, plan.runs, precision=plan.precision))
+        interrupted = _run(plan, stored.shapes, missing(stored), progress, functools.partial(keep, stored))
+    grid = grid_of(stored)
+    return _interrupted(grid) if interrupted else grid
+
+
+def _interrupted(grid: Grid) -> NoReturn:
+    status = np.asarray(grid.results.status)
+    done = int((status != Status.NOT_RUN).sum())
+    kept = "" if grid.store is None else f", kept in {grid.store}: the same call goes on from there"
+    raise Interrupted(f"interrupted after {done:,} of {status.size:,} lanes{kept}; .result holds the grid so far", grid)
+
+
+def _run(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], progress: bool | None, keep: Callable) -> bool:
+    """Runs the tasks; whether Ctrl-C ended that early."""
     outcomes = np.zeros(len(Status), int)
-    bar = progress_bar(sum(run.size for run in runs), progress, "lanes")
+    total = sum(run.size for run in plan.runs)
+    bar = progress_bar(total, progress, "lanes")
+    done = total - sum(len(task.lanes) for task in tasks)
+    if done:
+        bar.update(done)
 
     def report(counts):
         outcomes[:] += counts
@@ -120,7 +159,7 @@ def _run(
         bar.update(int(counts.sum()))
 
     try:
-        return run_all(runs, shapes, precision, report)
+        return run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
     finally:
         bar.close()
 
