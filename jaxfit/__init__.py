@@ -15,14 +15,16 @@ from jaxfit.preconditioners import preconditioner
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.refinement import refine
 from jaxfit.stability import stability_limit
+from jaxfit.stores import StoreError
+from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
-    "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curvature_along", "curve_fit", "datasets", "fit",
-    "forward_memory", "hessian_spectrum", "lane", "losses", "measured_limit", "models", "optimizer", "optimizers",
-    "preconditioner", "refine", "require_converged", "schedules", "searches", "sharpness", "stability_limit", "step",
-    "surface", "sweep",
+    "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "best", "curvature_along", "curve_fit",
+    "datasets", "fit", "forward_memory", "hessian_spectrum", "lane", "losses", "measured_limit", "models", "optimizer",
+    "optimizers", "preconditioner", "refine", "require_converged", "schedules", "searches", "sharpness",
+    "stability_limit", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

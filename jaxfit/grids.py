@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +13,9 @@ import numpy as np
 
 from jaxfit.fits import Fit, History
 from jaxfit.markers import Axis, Dimension, choose, is_array, read
-from jaxfit.pools import Lanes
+from jaxfit.pools import Lanes, Shape
 from jaxfit.problems import Problem, Status
+from jaxfit.stores import Variable
 
 PyTree = Any
 
@@ -25,6 +27,7 @@ class Part(NamedTuple):
     dynamic: tuple[str, ...]  # the other dimensions, in order
     lanes: Lanes  # NumPy arrays with a leading lane axis, the last dimension fastest
     problem: Problem
+    shape: Shape  # of the pool that ran them
     numbers: np.ndarray | None = None  # (lanes,) which member each lane is, where not every member has one
 
 
@@ -36,12 +39,14 @@ class Grid:
       results: An `xarray.Dataset` whose dimensions are the axes: `loss`, `status`, `steps`, `params.<path>` and, if
         asked for, `validation_loss` and `history.<name>` along `step`.
       members: Like `results.status`: the number of the lane at each place.
+      store: The folder where it is kept, if it is.
     """
 
     results: Any
     members: np.ndarray = field(repr=False)
     parts: tuple[Part, ...] = field(repr=False)
     precision: str = "float32"
+    store: Path | None = None
 
     def __repr__(self) -> str:
         status = np.asarray(self.results.status)
@@ -75,47 +80,57 @@ def dataset(
 ) -> Any:
     import xarray as xr
 
-    names = tuple(dimensions)
+    tensors = [tensors_of(part.lanes) for part in parts]
+    variables = {}
+    for name, told in variables_of([part.lanes for part in parts], problem).items():
+        columns = [own[told.tensor].astype(told.dtype, copy=False) for own in tensors]
+        variables[name] = (*dimensions, *told.extra), _arrange(columns, dimensions, parts), told.attributes
+    return xr.Dataset(variables, all_coordinates(dimensions, parts[0].shape.records, problem), attributes)
 
-    def variable(select, extra=()):
-        columns = [select(part.lanes) for part in parts]
-        return (*names, *extra), _arrange(columns, dimensions, parts)
 
-    variables: dict[str, Any] = {name: variable(lambda x, n=name: getattr(x, n)) for name in ("loss", "steps")}
-    meaning = ", ".join(f"{s.value} {s.name}" for s in Status)
-    variables["status"] = (*variable(lambda x: x.status.astype(np.int8)), {"meaning": meaning})
+def tensors_of(lanes: Lanes) -> dict[str, Any]:
+    """What is known of lanes, flat, by a name for each array."""
+    return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(lanes)}
+
+
+def variables_of(lanes: Sequence[Lanes], problem: Problem) -> dict[str, Variable]:
+    """The variables of the results of some parts: what all of them have, in one shape."""
+    found = {name: Variable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
+    found["status"] = Variable(".status", (), "int8", {"meaning": ", ".join(f"{s.value} {s.name}" for s in Status)})
     if problem.validation is not None:
-        variables["validation_loss"] = variable(lambda x: x.validation_loss)
-    shapes = {jax.tree.structure(p.lanes.params): {x.shape[1:] for x in jax.tree.leaves(p.lanes.params)} for p in parts}
-    layouts = {tuple(x.shape[1:] for x in jax.tree.leaves(p.lanes.params)) for p in parts}
-    if len(shapes) == 1 and len(layouts) == 1:
-        for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(parts[0].lanes.params)):
-            name = ".".join(s for s in ("params", jax.tree_util.keystr(path, simple=True, separator=".")) if s)
+        found["validation_loss"] = Variable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
+    shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
+    if len({jax.tree.structure(own.params) for own in lanes}) == 1 and _agree(shapes, ".params"):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(lanes[0].params):
+            name = _dotted("params", path)
             extra = tuple(f"{name}_dim_{k}" for k in range(leaf.ndim - 1))
-            variables[name] = variable(lambda x, i=i: jax.tree.leaves(x.params)[i], extra)
+            found[name] = Variable(f".params{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
+    for path, leaf in jax.tree_util.tree_leaves_with_path(lanes[0].rows):
+        name, tensor = _dotted("history", path), f".rows{jax.tree_util.keystr(path)}"
+        if _agree(shapes, tensor):
+            extra = ("step", *(f"{name}_dim_{k}" for k in range(leaf.ndim - 2)))
+            found[name] = Variable(tensor, extra, _kind(leaf), {})
+    return found
+
+
+def _dotted(place: str, path: tuple) -> str:
+    return ".".join(part for part in (place, jax.tree_util.keystr(path, simple=True, separator=".")) if part)
+
+
+def _agree(shapes: Sequence[dict[str, tuple]], beginning: str) -> bool:
+    own = [{name: shape for name, shape in each.items() if name.startswith(beginning)} for each in shapes]
+    return all(each == own[0] for each in own)
+
+
+def _kind(x: Any) -> str:
+    return np.dtype(x.dtype).name
+
+
+def all_coordinates(dimensions: dict[str, Dimension], records: int, problem: Problem) -> dict[str, Any]:
     coords = coordinates(dimensions)
     if problem.record.what:
-        records = jax.tree.leaves(parts[0].lanes.rows)[0].shape[1]
         coords["step"] = ("step", np.arange(records) * problem.record.every)
-        for name in parts[0].lanes.rows:
-            for path, leaf in jax.tree_util.tree_leaves_with_path(parts[0].lanes.rows[name]):
-                tail = jax.tree_util.keystr(path, simple=True, separator=".")
-                full = ".".join(s for s in ("history", name, tail) if s)
-                extra = ("step", *(f"{full}_dim_{k}" for k in range(leaf.ndim - 2)))
-                if all(_has(part.lanes.rows[name], path, leaf) for part in parts):
-                    variables[full] = variable(lambda x, n=name, p=path: _at(x.rows[n], p), extra)
-    return xr.Dataset(variables, coords, attributes)
-
-
-def _at(tree: PyTree, path: tuple) -> Any:
-    return dict((jax.tree_util.keystr(p), x) for p, x in jax.tree_util.tree_leaves_with_path(tree))[
-        jax.tree_util.keystr(path)
-    ]
-
-
-def _has(tree: PyTree, path: tuple, leaf: Any) -> bool:
-    found = {jax.tree_util.keystr(p): x.shape[1:] for p, x in jax.tree_util.tree_leaves_with_path(tree)}
-    return found.get(jax.tree_util.keystr(path)) == leaf.shape[1:]
+    return coords
 
 
 def coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
@@ -275,4 +290,4 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
     chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(along, index, strict=True)}
     places = np.indices([results.sizes[n] for n in kept])
     where = tuple(index[along.index(n)] if n in along else places[kept.index(n)] for n in dims)
-    return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision)
+    return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)

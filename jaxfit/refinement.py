@@ -14,17 +14,15 @@ import jax
 import numpy as np
 
 from jaxfit.boundaries import nearest, trace_boundary
-from jaxfit.checks import pose
 from jaxfit.fits import Interrupted
 from jaxfit.grids import Grid, Part, coordinates, dataset, place_of
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.markers import Dimension, is_array, is_key
-from jaxfit.optimizers import chosen_precision
 from jaxfit.pools import Lanes, Shape
-from jaxfit.problems import Batches, Record, Status, Stop, whole
+from jaxfit.problems import Batches, Record, Stop, whole
 from jaxfit.progress import progress_bar
-from jaxfit.sweeps import check_memory, identity, runs_of, tally
-from jaxfit.workers import Run, places, power_of_two, run_all, shape_of_pool
+from jaxfit.sweeps import check_memory, identity, plan_sweep, tally
+from jaxfit.workers import Run, Task, places, power_of_two, run_all, shape_of_pool
 
 PyTree = Any
 OWN = ("lane", "evaluated")  # names that the results need for themselves
@@ -77,18 +75,16 @@ def refine(
       ValueError, TypeError: For bad input, before anything compiles; for a measure that returns anything else.
       Interrupted: On Ctrl-C, with the map so far as its `result`, if there is one.
     """
-    precision = chosen_precision(precision, optimizer)
-    problem = pose(
-        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
-        record=record or Record(what=()), validation=validation,
-    )  # fmt: skip
     depth = whole("depth", depth, least=0)
     measure = _measures(measure, by)
-    slots = None if slots is None else whole("slots", slots)
-    dimensions, runs = runs_of(problem, params, precision, "refine")
+    plan = plan_sweep(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
+        validation=validation, precision=precision, slots=slots, verb="refine",
+    )  # fmt: skip
+    dimensions, runs, precision = plan.dimensions, plan.runs, plan.precision
     along = _directions(dimensions, over)
-    check_memory([run._replace(chosen=np.arange(-(-run.size // 4))) for run in runs])
-    shapes = [_shape(run, slots) for run in runs]
+    check_memory(runs, [-(-run.size // 4) for run in runs])
+    shapes = [_shape(run, plan.slots) for run in runs]
     bar, drawn, interrupted = progress_bar(sum(run.size for run in runs), progress, "lanes"), [], False
     try:
         for run, shape in zip(runs, shapes, strict=True):
@@ -197,10 +193,15 @@ def _draw(
     batches: list[tuple[Lanes, dict[str, np.ndarray], np.ndarray]] = []
 
     def evaluate(numbers):
-        (lanes,), stopped = run_all([run._replace(chosen=numbers)], [shape], asked.precision, asked.report)
-        ran = lanes.status != Status.NOT_RUN
-        numbers, lanes = numbers[ran], jax.tree.map(lambda x: x[ran], lanes)
-        results = table(Part(run.choice, names, lanes, run.problem, numbers), dimensions)
+        done: list[tuple[Task, Lanes]] = []
+        tasks = [Task(0, numbers[i : i + shape.lanes]) for i in range(0, len(numbers), shape.lanes)]
+        stopped = run_all([run], [shape], tasks, asked.precision, asked.report, lambda *block: done.append(block))
+        if not done:
+            raise KeyboardInterrupt
+        done.sort(key=lambda block: block[0].lanes[0])
+        numbers = np.concatenate([task.lanes for task, _ in done])
+        lanes = jax.tree.map(lambda *x: np.concatenate(x), *(lanes for _, lanes in done))
+        results = table(Part(run.choice, names, lanes, run.problem, shape, numbers), dimensions)
         measured = {n: _column(f"measure {n!r}", f(results), len(numbers)) for n, f in asked.measure.items()}
         batches.append((lanes, measured, numbers))
         if stopped:
@@ -217,7 +218,7 @@ def _draw(
     lanes, measured, numbers = jax.tree.map(lambda *x: np.concatenate(x), *batches)
     known = np.zeros(sizes, bool)
     known.flat[numbers] = True
-    part = Part(run.choice, names, lanes, run.problem, numbers)
+    part = Part(run.choice, names, lanes, run.problem, shape, numbers)
     return _Drawn(part, numbers, measured, axes, known), interrupted
 
 

@@ -7,7 +7,8 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
 import jaxlib
@@ -20,12 +21,14 @@ from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Dimension, choose, lanes, read
 from jaxfit.optimizers import chosen_precision
-from jaxfit.pools import Lanes, Shape, chunk_of, lane_problem, open_pool, working_bytes
+from jaxfit.pools import Shape, chunk_of, lane_problem, open_pool, working_bytes
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
+from jaxfit.stored import Plan, begin, grid_of, keep, missing
+from jaxfit.stores import as_folder, claim
 from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
-from jaxfit.workers import Run, compiler_options, places, run_all, shape_of_pool
+from jaxfit.workers import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
 
 PyTree = Any
 MOST_PROGRAMS = 64
@@ -52,6 +55,7 @@ def sweep(
     progress: bool | None = None,
     precision: str | None = None,
     slots: int | None = None,
+    store: Any = None,
 ) -> Grid:
     """Runs `fit` once for every combination of the axes that stand at the leaves of its arguments.
 
@@ -63,6 +67,9 @@ def sweep(
         `Axis` at any leaf and `Call` in place of params.
       record: What the history holds; nothing unless asked.
       slots: Lanes side by side in the compiled program; part of what fixes the last bits of a result.
+      store: A folder to keep the results in, block by block as they are done. The same call goes on where it stopped,
+        and computes nothing if it is done; values added at the end of an axis are computed alone. A call that would
+        give other bits is refused. `jf.open(store)` reads it at any moment.
 
     Returns:
       The grid. One lane's trouble is that lane's status, and changes no other.
@@ -71,53 +78,80 @@ def sweep(
       ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, if more than 64
         programs would be compiled, or if the results would not fit in memory.
       Interrupted: On Ctrl-C, with the blocks that were finished as its `result`.
+      StoreError: If the store is in use by another process, or something in it is damaged that cannot be made again.
+      OSError: If the store cannot be written; what was finished before is kept.
     """
+    folder = None if store is None else as_folder(store)
+    plan = plan_sweep(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
+        validation=validation, precision=precision, slots=slots,
+    )  # fmt: skip
+    return _in_memory(plan, progress) if folder is None else _in_store(plan, folder, progress)
+
+
+def plan_sweep(
+    loss: Callable, params: PyTree, data: tuple = (), *, optimizer: Any, steps: int = 1000, stop: Stop = Stop(),  # noqa: B008
+    record: Record | None = None, batches: Batches | None = None, key: Any = None, validation: tuple | None = None,
+    precision: str | None = None, slots: int | None = None, verb: str = "sweep",
+) -> Plan:  # fmt: skip
+    """What a sweep with these arguments runs, all of them checked; nothing is compiled."""
     precision = chosen_precision(precision, optimizer)
     problem = pose(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,
     )  # fmt: skip
-    slots = None if slots is None else whole("slots", slots)
-    dimensions, runs = runs_of(problem, params, precision, "sweep")
-    check_memory(runs)
-    shapes = [shape_of_pool(run, slots, len(places())) for run in runs]
-    results, interrupted = _run(runs, shapes, precision, progress)
-    parts = tuple(
-        Part(run.choice, tuple(d.name for d in run.dynamic), lanes, run.problem)
-        for run, lanes in zip(runs, results, strict=True)
-    )
-    grid = Grid(
-        dataset(dimensions, parts, problem, identity(runs, shapes, precision)),
-        lane_numbers(dimensions, parts),
-        parts,
-        precision,
-    )
-    if interrupted:
-        status = np.asarray(grid.results.status)
-        done = int((status != Status.NOT_RUN).sum())
-        raise Interrupted(f"interrupted after {done:,} of {status.size:,} lanes; .result holds the grid so far", grid)
-    return grid
-
-
-def runs_of(problem: Problem, params: PyTree, precision: str, verb: str) -> tuple[dict[str, Dimension], list[Run]]:
-    """The axes of a problem, in the order in which its params were written, and its share for each static choice."""
     asked = problem._asdict() | {"params": params}  # in the order written, which JAX sorts
     dimensions = read(asked, static_places=("batches", "steps", "record"))
+    slots = None if slots is None else whole("slots", slots)
     if is_traced(jax.tree.leaves(problem)):
         raise TypeError(_NOT_INSIDE.replace("sweep", verb, 1))
     if not dimensions:
         raise ValueError(f"{verb} found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
     choices = choices_of(dimensions)
     with precision_context(precision):
-        return dimensions, [_prepare(problem, dimensions, choice, precision) for choice in choices]
+        runs = [_prepare(problem, dimensions, choice, precision) for choice in choices]
+    return Plan(problem, dimensions, runs, precision, slots)
 
 
-def _run(
-    runs: Sequence[Run], shapes: Sequence[Shape], precision: str, progress: bool | None
-) -> tuple[list[Lanes], bool]:
-    bar = progress_bar(sum(run.size for run in runs), progress, "lanes")
+def _in_memory(plan: Plan, progress: bool | None) -> Grid:
+    runs, dimensions = plan.runs, plan.dimensions
+    check_memory(runs, [run.size for run in runs])
+    shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
+    gathered = Gathered(runs, shapes)
+    interrupted = _run(plan, shapes, all_tasks(runs, shapes), progress, gathered.keep)
+    parts = tuple(
+        Part(run.choice, tuple(d.name for d in run.dynamic), lanes, run.problem, shape)
+        for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
+    )
+    results = dataset(dimensions, parts, plan.problem, identity(runs, shapes, plan.precision))
+    grid = Grid(results, lane_numbers(dimensions, parts), parts, plan.precision)
+    return _interrupted(grid) if interrupted else grid
+
+
+def _in_store(plan: Plan, folder: Path, progress: bool | None) -> Grid:
+    with claim(folder):
+        stored = begin(plan, folder, functools.partial(identity, plan.runs, precision=plan.precision))
+        interrupted = _run(plan, stored.shapes, missing(stored), progress, functools.partial(keep, stored))
+    grid = grid_of(stored)
+    return _interrupted(grid) if interrupted else grid
+
+
+def _interrupted(grid: Grid) -> NoReturn:
+    status = np.asarray(grid.results.status)
+    done = int((status != Status.NOT_RUN).sum())
+    kept = "" if grid.store is None else f", kept in {grid.store}: the same call goes on from there"
+    raise Interrupted(f"interrupted after {done:,} of {status.size:,} lanes{kept}; .result holds the grid so far", grid)
+
+
+def _run(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], progress: bool | None, keep: Callable) -> bool:
+    """Runs the tasks; whether Ctrl-C ended that early."""
+    total = sum(run.size for run in plan.runs)
+    bar = progress_bar(total, progress, "lanes")
+    done = total - sum(len(task.lanes) for task in tasks)
+    if done:
+        bar.update(done)
     try:
-        return run_all(runs, shapes, precision, tally(bar))
+        return run_all(plan.runs, shapes, tasks, plan.precision, tally(bar), keep)
     finally:
         bar.close()
 
@@ -213,14 +247,15 @@ def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> tup
     return scalars + rows, working_bytes(filled)
 
 
-def check_memory(runs: Sequence[Run]) -> None:
-    need = sum(run.size * run.lane_bytes for run in runs)
+def check_memory(runs: Sequence[Run], sizes: Sequence[int]) -> None:
+    """Refuses more lanes of each share than there is memory for their results."""
+    need = sum(size * run.lane_bytes for run, size in zip(runs, sizes, strict=True))
     have = _free_memory() if need > ALWAYS_FREE else None
     if have is not None and need > 0.8 * have:
         every = runs[0].problem.record.every
         history = f"record less often than every {every} steps or fewer things, " if runs[0].records else ""
         raise ValueError(
-            f"the results of {sum(r.size for r in runs):,} lanes take {need:,} bytes ({runs[0].lane_bytes:,} a lane), "
+            f"the results of {sum(sizes):,} lanes take {need:,} bytes ({runs[0].lane_bytes:,} a lane), "
             f"but {have:,} bytes of memory are free: {history}sweep fewer lanes, or sweep in parts"
         )
 

@@ -41,16 +41,14 @@ class Run(NamedTuple):
     records: int  # rows of history to keep
     lane_bytes: int  # of results
     working_bytes: int  # that one lane's step touches
-    chosen: np.ndarray | None = None  # (lanes,) the numbers of the lanes that are meant, if not all
 
     @property
     def size(self) -> int:
-        return math.prod(d.size for d in self.dynamic) if self.chosen is None else len(self.chosen)
+        return math.prod(d.size for d in self.dynamic)
 
-    def block(self, first: int, length: int) -> dict[str, PyTree]:
-        """The lanes' own values, from lane `first` on; the last lane is repeated to fill the block."""
-        numbers = np.minimum(np.arange(first, first + length), self.size - 1)
-        numbers = numbers if self.chosen is None else self.chosen[numbers]
+    def block(self, numbers: np.ndarray, length: int) -> dict[str, PyTree]:
+        """The own values of the lanes `numbers`; the last one is repeated to fill the block."""
+        numbers = np.concatenate([numbers, np.full(length - len(numbers), numbers[-1])])
         index = np.unravel_index(numbers, [d.size for d in self.dynamic]) if self.dynamic else ()
         along = {d.name: i for d, i in zip(self.dynamic, index, strict=True)}
         taken: dict[str, PyTree] = {"#": numbers.astype(np.int32)}  # a column also where there is no axis
@@ -142,7 +140,7 @@ def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: 
 
 def programs_of(run: Run, shape: Shape, devices: Sequence[Any]) -> Programs:
     """The programs of a share, lowered for the devices."""
-    columns = run.block(0, shape.lanes)
+    columns = run.block(np.arange(1), shape.lanes)
     specs, tree = jax.tree.flatten(columns)
     programs = _programs(
         run.structure,
@@ -169,53 +167,80 @@ class Task(NamedTuple):
     """A block to run."""
 
     run: int
-    first: int
-    real: int
+    lanes: np.ndarray  # their numbers, as many as a block holds or fewer
+    place: Any = None  # where its results are kept, for who keeps them
 
 
-def run_all(runs: Sequence[Run], shapes: Sequence[Shape], precision: str, report: Callable) -> tuple[list[Lanes], bool]:
-    """Runs every lane of every share.
-
-    Args:
-      runs, shapes: The shares, and the pool of each.
-      precision: Of the runs; it is a setting of a thread, and each worker enters it.
-      report: Called in this thread with (5,) counts of lanes by status whenever there are more of them.
-
-    Returns:
-      The results of each share, NaN and NOT_RUN where nothing ran; and whether Ctrl-C ended it early.
-    """
-    blocks = [
-        Task(i, first, min(shape.lanes, run.size - first))
+def all_tasks(runs: Sequence[Run], shapes: Sequence[Shape]) -> list[Task]:
+    """Every lane of every share, in blocks of neighbors."""
+    return [
+        Task(i, np.arange(first, min(first + shape.lanes, run.size)))
         for i, (run, shape) in enumerate(zip(runs, shapes, strict=True))
         for first in range(0, run.size, shape.lanes)
     ]
-    tasks, team = iter(blocks), places()[: len(blocks)]
+
+
+class Gathered:
+    """The results of each share in memory: NaN and NOT_RUN where nothing ran."""
+
+    def __init__(self, runs: Sequence[Run], shapes: Sequence[Shape]):
+        self.runs, self.shapes, self.lock = runs, shapes, threading.Lock()
+        self.results: list[Any] = [None] * len(runs)
+
+    def keep(self, task: Task, lanes: Lanes) -> None:
+        with self.lock:
+            if self.results[task.run] is None:
+                self.results[task.run] = blank(self.runs[task.run].size, lanes)
+            _put(self.results[task.run], task.lanes, lanes)
+
+    def all(self) -> list[Lanes]:
+        missing = [i for i, lanes in enumerate(self.results) if lanes is None]
+        for i in missing:
+            self.results[i] = blank(self.runs[i].size, example(self.runs[i], self.shapes[i]))
+        return self.results
+
+
+def run_all(
+    runs: Sequence[Run],
+    shapes: Sequence[Shape],
+    tasks: Sequence[Task],
+    precision: str,
+    report: Callable,
+    keep: Callable[[Task, Lanes], None],
+) -> bool:
+    """Runs blocks of lanes.
+
+    Args:
+      runs, shapes: The shares, and the pool of each.
+      tasks: The blocks.
+      precision: Of the runs; it is a setting of a thread, and each worker enters it.
+      report: Called in this thread with (5,) counts of lanes by status whenever there are more of them.
+      keep: Called with each block's results when it is done, by the worker who ran it.
+
+    Returns:
+      Whether Ctrl-C ended it early.
+    """
+    if not tasks:
+        return False
+    waiting, team = iter(tasks), places()[: len(tasks)]
     with precision_context(precision):
-        programs = [programs_of(run, shape, team) for run, shape in zip(runs, shapes, strict=True)]
-    results: list[Any] = [None] * len(runs)
+        programs = {i: programs_of(runs[i], shapes[i], team) for i in sorted({task.run for task in tasks})}
     stop, lock = threading.Event(), threading.Lock()
 
     def work(device, tell):
         with precision_context(precision):
             there: dict[int, list] = {}  # by run: what its lanes share, put on the device once
-            for task in _taking(tasks, lock, stop):
+            for task in _taking(waiting, lock, stop):
                 run, shape = runs[task.run], shapes[task.run]
                 if task.run not in there:
-                    there = {task.run: _put_once(run.leaves, device, blocks)}
+                    there = {task.run: _put_once(run.leaves, device, tasks)}
                 leaves = there[task.run]
                 lanes = _run_block(run, shape, programs[task.run], leaves, task, device, stop, tell)
                 if lanes is None:
                     break
-                with lock:
-                    if results[task.run] is None:
-                        results[task.run] = blank(run.size, lanes)
-                    _put(results[task.run], task.first, lanes)
+                keep(task, lanes)
 
-    interrupted = _alone(work, team[0], report, stop) if len(team) == 1 else _side_by_side(work, team, report, stop)
-    missing = [i for i, lanes in enumerate(results) if lanes is None]
-    for i in missing:
-        results[i] = blank(runs[i].size, _example(runs[i], shapes[i]))
-    return results, interrupted
+    return _alone(work, team[0], report, stop) if len(team) == 1 else _side_by_side(work, team, report, stop)
 
 
 def _alone(work: Callable, device: Any, report: Callable, stop: threading.Event) -> bool:
@@ -300,7 +325,7 @@ def _run_block(
 ) -> Lanes | None:
     """One block to its end; None if it was stopped before."""
     opening, running = programs.compile(device)
-    columns, real = run.block(task.first, shape.lanes), np.int32(task.real)
+    columns, real = run.block(task.lanes, shape.lanes), np.int32(len(task.lanes))
     pool, told = opening(leaves, columns), np.zeros(len(Status), np.int32)
     while True:
         chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64
@@ -314,7 +339,7 @@ def _run_block(
         tell(counts - told)
         told = counts
         if not left:
-            return read_pool(pool, task.real, shape, run.problem.record.every)
+            return read_pool(pool, len(task.lanes), shape, run.problem.record.every)
         if stop.is_set():
             return None
 
@@ -324,17 +349,19 @@ def blank(size: int, like: Lanes) -> Lanes:
     return jax.tree.map(lambda x: np.full((size, *x.shape[1:]), np.nan if x.dtype.kind == "f" else 0, x.dtype), like)
 
 
-def _put(all: Lanes, first: int, lanes: Lanes) -> None:
+def _put(all: Lanes, numbers: np.ndarray, lanes: Lanes) -> None:
     """The status last: lanes that Ctrl-C caught in between have not run."""
+    where = slice(numbers[0], numbers[0] + len(numbers))  # neighbors
     for whole, part in ((all._replace(status=()), lanes._replace(status=())), (all.status, lanes.status)):
         for column, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
-            column[first : first + len(values)] = values
+            column[where] = values
 
 
-def _example(run: Run, shape: Shape) -> Lanes:
+def example(run: Run, shape: Shape) -> Lanes:
+    """Shapes and kinds of what is known of each lane, for none of them."""
     pool = jax.eval_shape(
         lambda leaves, columns: open_pool(jax.tree.unflatten(run.structure, leaves), columns, shape),
-        run.leaves, run.block(0, shape.lanes),
+        run.leaves, run.block(np.arange(1), shape.lanes),
     )  # fmt: skip
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, shape.records, *x.shape[2:]), x.dtype), pool.results.rows)
     return pool.results._replace(rows=rows)

@@ -5,10 +5,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
-    "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters", "methods",
-    "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks", "tracing",
-    "steps", "graphs", "pools", "programs", "progress", "outcomes", "fits", "searches", "curves", "grids",
-    "workers", "sweeps", "boundaries", "refinement", "landscapes", "curvature", "memory", "plots", "experiments",
+    "keywords", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
+    "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
+    "tracing", "steps", "graphs", "pools", "programs", "progress", "fingerprints", "outcomes", "fits", "searches",
+    "curves", "grids", "workers", "stored", "sweeps", "boundaries", "refinement", "landscapes", "curvature",
+    "memory", "plots", "experiments",
 ]  # fmt: skip
 
 

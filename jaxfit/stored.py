@@ -1,0 +1,238 @@
+"""A sweep on disk: what its store must hold, what is there already, and what is missing.
+
+The manifest of a store tells all that fixes the bits of its lanes. A call that would give other bits is refused; one
+whose axes only grew at their ends adds a segment of lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.checks import path_name, warn
+from jaxfit.fingerprints import describe, differences, environment, program_digest, refuse, values_digest
+from jaxfit.grids import Grid, Part, all_coordinates, lane_numbers, tensors_of, variables_of
+from jaxfit.markers import Dimension, stacked
+from jaxfit.pools import Lanes, Shape
+from jaxfit.problems import Problem, convert, precision_context
+from jaxfit.stores import (
+    Blocks,
+    Column,
+    Manifest,
+    StoreError,
+    blocks_of,
+    has_manifest,
+    open_dataset,
+    part_key,
+    parts_of,
+    read_manifest,
+    segment_name,
+    write_manifest,
+)
+from jaxfit.workers import Run, Task, compiler_options, example, places, programs_of, shape_of_pool
+
+PyTree = Any
+SHARES = 16  # of a small sweep: for the workers that may come, however many there are now
+_REMEDY = "Make the call as it was to go on, or give this one another store="
+
+
+class Plan(NamedTuple):
+    """What a sweep will run."""
+
+    problem: Problem
+    dimensions: dict[str, Dimension]
+    runs: Sequence[Run]
+    precision: str
+    slots: int | None  # as asked
+
+
+class Stored(NamedTuple):
+    """A sweep and its store."""
+
+    folder: Path
+    plan: Plan
+    shapes: Sequence[Shape]
+    examples: Sequence[Lanes]
+    manifest: Manifest
+    blocks: Blocks
+
+
+def begin(plan: Plan, folder: Path, attributes: Callable, *, write: bool = True) -> Stored:
+    """The store of a sweep, new or gone on with; the caller holds its lock.
+
+    Raises:
+      ValueError: If it holds another sweep: with the fields that differ.
+      StoreError, OSError: If it cannot be read or written.
+    """
+    old = read_manifest(folder) if has_manifest(folder) else None
+    shapes = [_shape(run, plan.slots, old, folder) for run in plan.runs]
+    with precision_context(plan.precision):
+        examples = [example(run, shape) for run, shape in zip(plan.runs, shapes, strict=True)]
+        new = _manifest(plan, shapes, examples, attributes(shapes))
+    manifest = new if old is None else _grown(old, new, plan, folder)
+    if write:
+        for path in (*folder.glob(".*.tmp"), *folder.glob("blocks/.*.tmp")):  # of a writer that was killed
+            path.unlink(missing_ok=True)
+        if manifest is not old:
+            write_manifest(folder, manifest)
+    return Stored(folder, plan, shapes, examples, manifest, blocks_of(folder, manifest))
+
+
+def _shape(run: Run, slots: int | None, old: Manifest | None, folder: Path) -> Shape:
+    """That of the store, which may have been begun where another would be chosen; it fixes bits."""
+    told = old.parts.get(part_key(run.choice)) if old else None
+    if told is None:
+        return shape_of_pool(run, slots, SHARES)
+    if slots not in (None, told["slots"]):
+        refuse(f"store: {folder} holds another sweep", [f"slots was {told['slots']}, is now {slots}"], _REMEDY)
+    return Shape(told["slots"], told["block"], run.records)
+
+
+def _manifest(plan: Plan, shapes: Sequence[Shape], examples: Sequence[Lanes], attributes: dict) -> Manifest:
+    sizes = {name: d.size for name, d in plan.dimensions.items()}
+    identity, parts = environment(plan.precision) | _options(), {}
+    for run, shape, lanes in zip(plan.runs, shapes, examples, strict=True):
+        key = part_key(run.choice)
+        identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(run, shape).items()}
+        parts[key] = {
+            "choice": run.choice,
+            "dynamic": [d.name for d in run.dynamic],
+            "block": shape.lanes,
+            "slots": shape.slots,
+            "records": shape.records,
+            "tensors": {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()},
+        }
+    axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
+    return Manifest(
+        identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.problem),
+        _coordinates(plan, shapes[0].records), attributes,
+    )  # fmt: skip
+
+
+def _prefix(key: str) -> str:
+    return "" if key == "all" else f"part {key}: "
+
+
+def _options() -> dict[str, str]:
+    options = compiler_options(jax.default_backend())
+    return {"compiler options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()))}
+
+
+def _identity(run: Run, shape: Shape) -> dict[str, str]:
+    """The program of one part, and the numbers that its lanes share."""
+    device = places()[0]
+    lowered = programs_of(run, shape, [device]).lowered[device]
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(run.structure, run.leaves))
+    numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
+    return {"program (loss, model, optimizer, rules, record)": program_digest(*lowered), **numbers}
+
+
+def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
+    """By place, a digest of the first values along a dimension; those that are programs are told by their parts."""
+    found = {}
+    for mention in dimension.mentions:
+        values = stacked(mention)
+        if values is not None:
+            found[mention.path] = values_digest(jax.tree.map(lambda x: convert(x, precision), values), size)
+    return found
+
+
+def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    found = {}
+    for name, (dim, values) in all_coordinates(plan.dimensions, records, plan.problem).items():
+        values = np.asarray(values)
+        if values.dtype.kind not in "biufU":
+            raise ValueError(
+                f"store: the coordinate {name!r} holds {values.dtype} values such as {values[0]!r}, but a store keeps "
+                f"numbers and text; pass such labels= to the Axis"
+            )
+        found[name] = ((dim,), values)
+    return found
+
+
+def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
+    """The old manifest, with a segment more if the axes grew.
+
+    Raises:
+      ValueError: If anything else differs.
+    """
+    fresh = tuple(_prefix(key) for key in new.parts if key not in old.parts)
+    found = differences(old.identity, new.identity, lambda name: name.startswith(fresh))
+    if list(old.sizes) != list(new.sizes):
+        found.append(f"the axes were {', '.join(old.sizes)}, are now {', '.join(new.sizes)}")
+    else:
+        for name, size in old.sizes.items():
+            found += _axis_differences(name, size, old, new, plan)
+    refuse(f"store: {folder} holds another sweep", found, _REMEDY)
+    if new.sizes == old.sizes:
+        return old
+    return new._replace(segments=(*old.segments, new.sizes), names=(*old.names, *new.names))
+
+
+def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: Plan) -> list[str]:
+    if new.sizes[name] < size:
+        return [f"axis {name!r} had {size} values, has now {new.sizes[name]} (it may only grow at its end)"]
+    found = []
+    for coordinate, (dims, values) in old.coordinates.items():
+        if dims == (name,):
+            now = new.coordinates.get(coordinate, (dims, np.zeros(0)))[1][:size]
+            if not np.array_equal(values, now):
+                i = next((i for i, (a, b) in enumerate(zip(values, now, strict=False)) if a != b), len(now))
+                is_now = now[i] if i < len(now) else "absent"
+                found.append(f"value {i} of {coordinate!r} on axis {name!r} was {values[i]}, is now {is_now}")
+    with precision_context(plan.precision):
+        now = _values(plan.dimensions[name], size, plan.precision)
+    changed = [f"the values of axis {name!r} at {p} differ" for p, told in old.axes[name].items() if now.get(p) != told]
+    return found or changed
+
+
+def missing(stored: Stored) -> list[Task]:
+    """The blocks that have yet to run; one whose file is damaged runs again."""
+    tasks, damaged = [], []
+    parts = parts_of(stored.manifest)
+    for i, run in enumerate(stored.plan.runs):
+        part = parts[part_key(run.choice)]
+        lanes: dict[int, np.ndarray] = {}
+        for segment, block in part.blocks():
+            try:
+                there = stored.blocks.read(part, segment, block) is not None
+            except StoreError as error:
+                if any(path.is_dir() for path in stored.blocks.files[part.key, segment, block]):
+                    raise
+                there = False
+                damaged.append(str(error).split(":")[0])
+            if not there:
+                if segment not in lanes:
+                    lanes[segment] = part.lanes(segment)
+                own = lanes[segment][block * part.block : (block + 1) * part.block]
+                tasks.append(Task(i, own, (part, segment, block)))
+    if damaged:
+        more = f" and {len(damaged) - 3} more" * (len(damaged) > 3)
+        warn(f"store: {'; '.join(damaged[:3])}{more}; what was in there is computed again")
+    return tasks
+
+
+def keep(stored: Stored, task: Task, lanes: Lanes) -> None:
+    """Writes a block that is done."""
+    part, segment, block = task.place
+    stored.blocks.write(part, segment, block, tensors_of(lanes))
+
+
+def grid_of(stored: Stored) -> Grid:
+    """What the store holds now, as the result of the sweep; blocks are read when they are looked at."""
+    plan, layout = stored.plan, parts_of(stored.manifest)
+    blocks = blocks_of(stored.folder, stored.manifest)
+    parts = []
+    for run, shape, lanes in zip(plan.runs, stored.shapes, stored.examples, strict=True):
+        own = layout[part_key(run.choice)]
+        columns = [Column(blocks, own, name) for name in tensors_of(lanes)]
+        names = tuple(d.name for d in run.dynamic)
+        parts.append(
+            Part(run.choice, names, jax.tree.unflatten(jax.tree.structure(lanes), columns), run.problem, shape)
+        )
+    members = lane_numbers(plan.dimensions, parts)
+    return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)

@@ -1,0 +1,50 @@
+"""Results on disk: arrays in checked block files, what they mean beside them, and all of it as one Dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxfit.stores.blocks import Blocks, Column, Part
+from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
+from jaxfit.stores.locks import claim
+from jaxfit.stores.manifests import (
+    Manifest,
+    Variable,
+    as_folder,
+    blocks_of,
+    has_manifest,
+    part_key,
+    parts_of,
+    read_manifest,
+    segment_name,
+    write_manifest,
+)
+
+__all__ = [
+    "Blocks", "Column", "Manifest", "Part", "StoreError", "Variable", "as_folder", "as_path", "blocks_of", "claim",
+    "digest", "has_manifest", "open_dataset", "pack", "part_key", "parts_of", "read", "read_manifest", "segment_name",
+    "unpack", "write", "write_manifest",
+]  # fmt: skip
+
+
+def open_dataset(path: Any, *, damaged: str = "error") -> Any:
+    """The results of a sweep that has a store, as an `xarray.Dataset`, at any moment: also while it runs.
+
+    Blocks are read, and checked, when their values are asked for; lanes that have not run have status 0 (NOT_RUN) and
+    NaN. What ran after the store was opened is seen when it is opened again. `.load()` takes all into memory, and
+    `.to_zarr(...)` or `.to_netcdf(...)` export it.
+
+    Args:
+      path: The folder that was given to `jf.sweep(..., store=)`.
+      damaged: What to do with a block whose bytes are not those that were written: "error", or "skip" to let its lanes
+        count as not run.
+
+    Raises:
+      StoreError: If the folder is no store, or a file that is needed is damaged: it is named.
+      TypeError, ValueError: If `path` is no path, or `damaged` is another word.
+    """
+    from jaxfit.stores.datasets import open_store
+
+    if damaged not in ("error", "skip"):
+        raise ValueError(f'damaged is {damaged!r}, but it must be "error", or "skip" to leave such lanes out')
+    return open_store(as_path("path", path), damaged=damaged)

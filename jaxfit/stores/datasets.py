@@ -1,0 +1,93 @@
+"""A store as an `xarray.Dataset`, at any moment: what has not run has status 0. Blocks are read when needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xarray import Dataset, Variable, open_dataset
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from jaxfit.stores.blocks import Column
+from jaxfit.stores.manifests import Manifest, blocks_of, parts_of, read_manifest
+
+
+class GridArray(BackendArray):
+    """One variable of a grid, put together from a column of each part."""
+
+    def __init__(self, columns: Sequence[Column], manifest: Manifest, dtype: str):
+        self.columns, self.manifest = columns, manifest
+        self.parts = list(manifest.parts.values())
+        self.dims = list(manifest.sizes)
+        self.shape = (*manifest.sizes.values(), *columns[0].shape[1:])
+        self.dtype = np.dtype(dtype)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._taken)
+
+    def _taken(self, key: tuple) -> np.ndarray:
+        """What stands at the crossing of the indices of each dimension."""
+        grid, tail = key[: len(self.dims)], key[len(self.dims) :]
+        wanted = {
+            name: np.atleast_1d(np.arange(size)[index]) for (name, size), index in zip(self._sizes(), grid, strict=True)
+        }
+        out = np.zeros((*map(len, wanted.values()), *self.shape[len(self.dims) :]), self.dtype)
+        for column, part in zip(self.columns, self.parts, strict=True):
+            hit = [
+                np.flatnonzero(at == part["choice"][name]) if name in part["choice"] else np.arange(len(at))
+                for name, at in wanted.items()
+            ]
+            if not all(map(len, hit)):
+                continue
+            flat = np.zeros([len(at) for at in hit], np.int64)
+            crossing = np.ix_(*(wanted[name][own] for name, own in zip(wanted, hit, strict=True)))
+            for name in part["dynamic"]:
+                flat = flat * self.manifest.sizes[name] + crossing[self.dims.index(name)]
+            out[np.ix_(*hit)] = column[flat]
+        taken = tuple(0 if isinstance(index, (int, np.integer)) else slice(None) for index in grid)
+        return _outer(out[taken], sum(t != 0 for t in taken), tail)
+
+    def _sizes(self) -> list[tuple[str, int]]:
+        return list(self.manifest.sizes.items())
+
+
+def _outer(array: np.ndarray, skip: int, tail: tuple) -> np.ndarray:
+    """The crossing of the indices of the dimensions after the first `skip`; from the last, so that places stay."""
+    for axis in reversed(range(len(tail))):
+        array = array[(slice(None),) * (skip + axis) + (tail[axis],)]
+    return array
+
+
+class Store(BackendEntrypoint):
+    """Opens a sweep's folder for xarray: `xarray.open_dataset(path, engine=jaxfit.stores.Store)`."""
+
+    description = "the store of a jaxfit sweep"
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "damaged")
+
+    def open_dataset(self, filename_or_obj: Any, *, drop_variables: Any = None, damaged: str = "error") -> Dataset:
+        folder = Path(filename_or_obj)
+        manifest = read_manifest(folder)
+        blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), parts_of(manifest)
+        variables: dict[str, Any] = {}
+        for name, told in manifest.variables.items():
+            columns = [Column(blocks, part, told.tensor) for part in parts.values()]
+            array = indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
+            variables[name] = Variable((*manifest.sizes, *told.extra), array, told.attributes)
+        dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        kept = {name: variable for name, variable in variables.items() if name not in dropped}
+        return Dataset(kept, _plain(manifest.coordinates), manifest.attributes)
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "manifest.json").is_file()
+
+
+def _plain(coordinates: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> dict[str, Any]:
+    return {name: (dims, values) for name, (dims, values) in coordinates.items()}
+
+
+def open_store(folder: Path, *, damaged: str = "error") -> Dataset:
+    return open_dataset(folder, engine=Store, damaged=damaged)

@@ -1,0 +1,115 @@
+"""Files that are whole or absent: written under another name, flushed, renamed, and checked by their name when read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class StoreError(RuntimeError):
+    """A file or folder that cannot be used as it is: damaged, in use by another process, or not of this kind."""
+
+
+def as_path(name: str, value: Any) -> Path:
+    """A path given as an argument.
+
+    Raises:
+      TypeError, ValueError: If it is no path, or one that no file system takes.
+    """
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}), but it must be a path such as {name}='runs/a'")
+    text = os.fspath(value)
+    if not text or "\0" in text or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
+        shown = text if len(text) < 60 else f"{text[:50]}... ({len(text)} characters)"
+        raise ValueError(f"{name} is {shown!r}, which no file system takes as a path; use a short one such as 'runs/a'")
+    return Path(text)
+
+
+def digest(*parts: bytes) -> str:
+    """32 hexadecimal digits that tell contents apart."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()[:32]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file so that at any moment it is there whole, or as it was before.
+
+    Raises:
+      OSError: With the path, and what to do.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"{error.strerror or error}: what was written before is kept; make room, or make the folder writable, "
+                f"and make the same call again",
+                str(path),
+            ) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder last, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(path: Path, most: int = 2**40) -> bytes:
+    """The contents of a plain file.
+
+    Raises:
+      StoreError: If it is none, or cannot be read.
+    """
+    try:
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no plain file"
+            raise StoreError(f"{path} is {what}, but it must be a file; remove it")
+        if path.stat().st_size > most:
+            raise StoreError(f"{path} has {path.stat().st_size:,} bytes, more than any that jaxfit writes; remove it")
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def pack(tensors: dict[str, np.ndarray]) -> bytes:
+    """Arrays as the bytes of a safetensors file; the same arrays give the same bytes."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x) for name, x in tensors.items()})
+
+
+def unpack(content: bytes, path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is no safetensors file: {error}; remove it") from error

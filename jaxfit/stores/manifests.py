@@ -1,0 +1,292 @@
+"""What a store holds, in one sorted JSON file with nothing in it that differs between two runs, and one of coordinates.
+
+Fields, and what is said of each part, are checked when it is read, so that a file from anywhere does no harm: no path
+is made from its words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxfit.stores.blocks import Blocks, Part
+from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
+
+FORMAT, VERSION = "jaxfit sweep", 1
+MANIFEST, BLOCKS, LOCK = "manifest.json", "blocks", "lock"
+DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
+
+
+class Variable(NamedTuple):
+    """One variable of the results: a tensor of every part, over the grid."""
+
+    tensor: str
+    extra: tuple[str, ...]  # dimensions after those of the grid
+    dtype: str
+    attributes: dict[str, Any]
+
+
+class Manifest(NamedTuple):
+    """What a store holds."""
+
+    identity: dict[str, str]  # all that fixes the bits beside the axes
+    axes: dict[str, dict[str, str]]  # by dimension, then by place: a digest of the values there
+    segments: tuple[dict[str, int], ...]  # the size of every dimension after each growth
+    names: tuple[str, ...]  # of the segments, over which the digests of blocks go
+    parts: dict[str, dict[str, Any]]  # by key: choice, dynamic, block, slots, records, tensors
+    variables: dict[str, Variable]
+    coordinates: dict[str, tuple[tuple[str, ...], np.ndarray]]
+    attributes: dict[str, Any]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return self.segments[-1]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes a manifest in place of the one before, which stays until this one is whole."""
+    arrays, coordinates = {}, []
+    for name, (dims, values) in manifest.coordinates.items():
+        entry: dict[str, Any] = {"name": name, "dims": list(dims)}
+        if values.dtype.kind == "U":
+            entry["texts"] = values.tolist()
+        else:
+            entry["array"] = f"{len(arrays):04d}"
+            arrays[entry["array"]] = values
+        coordinates.append(entry)
+    packed = pack(arrays)
+    fields = {
+        "format": FORMAT,
+        "version": VERSION,
+        "identity": manifest.identity,
+        "dimensions": list(manifest.sizes),
+        "axes": manifest.axes,
+        "segments": [list(sizes.values()) for sizes in manifest.segments],
+        "names": list(manifest.names),
+        "parts": manifest.parts,
+        "variables": {name: variable._asdict() for name, variable in manifest.variables.items()},
+        "order": list(manifest.variables),
+        "coordinates": coordinates,
+        "arrays": digest(packed),
+        "attributes": manifest.attributes,
+    }
+    (folder / BLOCKS).mkdir(exist_ok=True)
+    write(folder / _arrays_name(fields["arrays"]), packed)
+    write(folder / MANIFEST, _text(fields | {"digest": digest(_text(fields))}))
+    for path in folder.glob("coordinates-*.safetensors"):
+        if path.name != _arrays_name(fields["arrays"]):
+            path.unlink(missing_ok=True)
+
+
+def _text(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True, indent=1, allow_nan=False).encode()
+
+
+def _arrays_name(name: str) -> str:
+    return f"coordinates-{name}.safetensors"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a store.
+
+    Raises:
+      StoreError: If it is missing, damaged, of another version, or says what cannot be.
+    """
+    path = folder / MANIFEST
+    if not has_manifest(folder):
+        there = "holds no manifest.json, so it is no store of a sweep" if folder.is_dir() else "does not exist"
+        raise StoreError(f"{folder} {there}; pass the folder that was given to jf.sweep(..., store=)")
+    fields = _fields(path)
+    try:
+        return _checked(folder, fields)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise StoreError(f"{path} says what cannot be ({type(error).__name__}: {error}); {_REMEDY}") from error
+
+
+_REMEDY = "remove it and make the same sweep with the same store= again: its blocks are kept"
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(read(path, 2**30), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: it is no JSON ({str(error)[:100]}); {_REMEDY}") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise StoreError(f"{path} is not of a jaxfit sweep; use another folder for the store")
+    if fields.get("version") != VERSION:
+        raise StoreError(
+            f"{path} is of version {fields.get('version')!r}, but this jaxfit reads version {VERSION}; use the jaxfit "
+            f"that wrote it, or another folder"
+        )
+    told = fields.pop("digest", None)
+    if told != digest(_text(fields)):
+        raise StoreError(f"{path} is damaged: its digest is not that of its contents; {_REMEDY}")
+    return fields
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _checked(folder: Path, fields: dict[str, Any]) -> Manifest:
+    dimensions = [_text_of(name) for name in fields["dimensions"]]
+    segments = tuple(
+        dict(zip(dimensions, (_count(n) for n in sizes), strict=True)) for sizes in _list(fields["segments"])
+    )
+    names = tuple(_hexadecimal(name) for name in fields["names"])
+    if len(set(dimensions)) != len(dimensions) or not dimensions or not segments or len(names) != len(segments):
+        raise ValueError("the dimensions and segments do not agree")
+    for before, after in zip(segments, segments[1:], strict=False):
+        if any(before[name] > after[name] for name in dimensions):
+            raise ValueError("a segment shrinks")
+    if math.prod(segments[-1].values()) > 2**40:
+        raise ValueError("there are more lanes than anyone runs")
+    variables = {}
+    for name in _list(fields["order"]):
+        told = fields["variables"][_text_of(name)]
+        extra = tuple(_text_of(x) for x in told["extra"])
+        variables[name] = Variable(_text_of(told["tensor"]), extra, _dtype(told["dtype"]), dict(told["attributes"]))
+    parts = {key: _part(key, part, segments[-1]) for key, part in fields["parts"].items()}
+    sizes = [math.prod(segments[-1][name] for name in part["dynamic"]) for part in parts.values()]
+    if sum(sizes) != math.prod(segments[-1].values()):
+        raise ValueError("the parts do not make up the grid")
+    manifest = Manifest(
+        identity={_text_of(k): _text_of(v) for k, v in fields["identity"].items()},
+        axes={_text_of(k): {_text_of(a): _text_of(b) for a, b in v.items()} for k, v in fields["axes"].items()},
+        segments=segments,
+        names=names,
+        parts=parts,
+        variables=variables,
+        coordinates=_coordinates(folder, fields, segments[-1]),
+        attributes=dict(fields["attributes"]),
+    )
+    for variable in variables.values():
+        if any(variable.tensor not in part["tensors"] for part in parts.values()):
+            raise ValueError(f"no part has a tensor {variable.tensor!r}")
+    return manifest
+
+
+def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+    choice = {_text_of(name): index for name, index in told["choice"].items()}
+    if key != part_key(choice) or any(not 0 <= index < sizes[name] for name, index in choice.items()):
+        raise ValueError(f"part {key!r} has the choice {choice}")
+    dynamic = [_text_of(name) for name in _list(told["dynamic"])]
+    if sorted([*choice, *dynamic]) != sorted(sizes):
+        raise ValueError(f"part {key!r} has the dimensions {dynamic}")
+    tensors = {_text_of(name): [_dtype(d), [_whole(n) for n in s]] for name, (d, s) in told["tensors"].items()}
+    if any(math.prod(shape) > 2**40 for _, shape in tensors.values()):
+        raise ValueError(f"part {key!r} has tensors larger than any memory")
+    counts = {name: _count(told[name]) for name in ("block", "slots")}
+    return {"choice": choice, "dynamic": dynamic, "records": _whole(told["records"]), "tensors": tensors, **counts}
+
+
+def _coordinates(folder: Path, fields: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+    path = folder / _arrays_name(_hexadecimal(fields["arrays"]))
+    content = read(path)
+    if digest(content) != fields["arrays"]:
+        raise StoreError(f"{path} is damaged: its bytes are not those that were written; remove manifest.json and make "
+                         f"the same sweep with the same store= again: its blocks are kept")  # fmt: skip
+    arrays, found = unpack(content, path), {}
+    for entry in _list(fields["coordinates"]):
+        name, dims = _text_of(entry["name"]), tuple(_text_of(x) for x in entry["dims"])
+        texts = entry.get("texts")
+        values = arrays[entry["array"]] if texts is None else np.array([_text_of(text) for text in texts], str)
+        if len(dims) != 1 or values.ndim != 1 or dims[0] in sizes and len(values) != sizes[dims[0]]:
+            raise ValueError(f"coordinate {name!r} is of another size")
+        found[name] = (dims, values)
+    if not set(sizes) <= set(found):
+        raise ValueError("a dimension has no coordinate")
+    return found
+
+
+def part_key(choice: dict[str, int]) -> str:
+    return ".".join(str(int(index)) for index in choice.values()) or "all"
+
+
+def _list(x: Any) -> list:
+    if not isinstance(x, list):
+        raise TypeError(f"{str(x)[:40]!r} is no list")
+    return x
+
+
+def _text_of(x: Any) -> str:
+    if not isinstance(x, str) or len(x) > 100_000:
+        raise TypeError(f"{str(x)[:40]!r} is no text")
+    return x
+
+
+def _whole(x: Any) -> int:
+    if not isinstance(x, int) or isinstance(x, bool) or not 0 <= x < 2**31:
+        raise ValueError(f"{str(x)[:40]} is no count")
+    return x
+
+
+def _count(x: Any) -> int:
+    if _whole(x) == 0:
+        raise ValueError("a count is zero")
+    return x
+
+
+def _dtype(x: Any) -> str:
+    if x not in DTYPES:
+        raise ValueError(f"{str(x)[:40]!r} is no kind of number")
+    return x
+
+
+def _hexadecimal(x: Any) -> str:
+    if not isinstance(x, str) or not re.fullmatch("[0-9a-f]{32}", x):
+        raise ValueError(f"{str(x)[:40]!r} is no digest")
+    return x
+
+
+def parts_of(manifest: Manifest) -> dict[str, Part]:
+    """Where the lanes of each part are."""
+    return {key: part_of(key, told, manifest.segments) for key, told in manifest.parts.items()}
+
+
+def part_of(key: str, told: dict[str, Any], segments: Sequence[dict[str, int]]) -> Part:
+    boxes = tuple(
+        (int(all(i < sizes[name] for name, i in told["choice"].items())), *(sizes[name] for name in told["dynamic"]))
+        for sizes in segments
+    )
+    tensors = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in told["tensors"].items()}
+    return Part(key, boxes, told["block"], tensors)
+
+
+def has_manifest(folder: Path) -> bool:
+    return os.path.lexists(folder / MANIFEST)
+
+
+def segment_name(identity: dict[str, str], axes: dict[str, dict[str, str]], sizes: dict[str, int]) -> str:
+    """The name that the digests of a segment's blocks go over, so that blocks of another sweep are no blocks of it."""
+    return digest(_text({"identity": identity, "axes": axes, "sizes": sizes}))
+
+
+def blocks_of(folder: Path, manifest: Manifest, *, skip: bool = False) -> Blocks:
+    return Blocks(folder / BLOCKS, manifest.names, skip)
+
+
+def as_folder(store: Any) -> Path:
+    """The folder that `store=` names: a new one, an empty one, or one that holds a sweep.
+
+    Raises:
+      TypeError, ValueError: If it is no path.
+      StoreError: If it is a file, or holds something else.
+    """
+    folder = as_path("store", store)
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"store: {folder} is a file, but a store is a folder; use another name")
+    if folder.is_dir():
+        there = {path.name for path in folder.iterdir() if not path.name.endswith(".tmp")}
+        if there - {BLOCKS, LOCK} and MANIFEST not in there:
+            first = sorted(there - {BLOCKS, LOCK})[0]
+            if not first.startswith("coordinates-"):
+                raise StoreError(f"store: {folder} holds other things ({first}) and no manifest.json; use a new folder")
+    return folder
