@@ -11,6 +11,17 @@ from jaxfit.memory import backward_memory, forward_memory
 from jaxfit.optimizers import optimizer
 from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.problems import Batches, Record, Status, Stop
+from jaxfit.statistics import (
+    band,
+    correlations,
+    covariance,
+    f_test,
+    goodness_of_fit,
+    intervals,
+    propagate,
+    residuals,
+    standard_errors,
+)
 from jaxfit.sweeps import sweep
 
 __all__ = [
@@ -18,6 +29,8 @@ __all__ = [
     "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit", "forward_memory",
     "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "schedules", "searches", "step",
     "surface", "sweep",
+    "band", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "propagate", "residuals",
+    "standard_errors",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
