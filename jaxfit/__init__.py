@@ -15,16 +15,28 @@ from jaxfit.preconditioners import preconditioner
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.refinement import refine
 from jaxfit.stability import stability_limit
+from jaxfit.statistics import (
+    band,
+    correlations,
+    covariance,
+    f_test,
+    goodness_of_fit,
+    intervals,
+    propagate,
+    residuals,
+    standard_errors,
+)
 from jaxfit.stores import StoreError
-from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.sweeps import sweep
+from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
-    "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "best", "curvature_along", "curve_fit",
-    "datasets", "fit", "forward_memory", "hessian_spectrum", "lane", "losses", "measured_limit", "models", "optimizer",
-    "optimizers", "preconditioner", "refine", "require_converged", "schedules", "searches", "sharpness",
-    "stability_limit", "step", "surface", "sweep",
+    "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "correlations", "covariance",
+    "curvature_along", "curve_fit", "datasets", "f_test", "fit", "forward_memory", "goodness_of_fit",
+    "hessian_spectrum", "intervals", "lane", "losses", "measured_limit", "models", "optimizer", "optimizers",
+    "preconditioner", "propagate", "refine", "require_converged", "residuals", "schedules", "searches", "sharpness",
+    "stability_limit", "standard_errors", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -8,8 +8,8 @@ ROOMS = [
     "keywords", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
     "tracing", "steps", "graphs", "pools", "programs", "progress", "fingerprints", "outcomes", "fits", "searches",
-    "curves", "grids", "workers", "stored", "sweeps", "boundaries", "refinement", "landscapes", "curvature",
-    "memory", "plots", "experiments",
+    "curves", "grids", "workers", "stored", "sweeps", "statistics", "boundaries", "refinement", "landscapes",
+    "curvature", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 
