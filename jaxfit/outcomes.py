@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxfit.losses import ChiSquared, Residual
-from jaxfit.markers import is_array
+from jaxfit.markers import holds_call, is_array
 from jaxfit.parameters import free
 from jaxfit.problems import PRECISIONS, Status
 
@@ -164,7 +164,8 @@ def doubts(fit: Any) -> list[str]:
     x, y, *more = (np.asarray(item) for item in fit.problem.data)
     if fit.problem.loss.masked:
         x, y = x[more[-1]], y[more[-1]]
-    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(free(fit.problem.params))), []
+    moved = fit.params if holds_call(fit.problem.params) else free(fit.problem.params)
+    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moved)), []
     if params > y.size:
         found.append(
             f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, others fit as well"
