@@ -40,7 +40,8 @@ def curve_fit(
 
     Args:
       predict: A function of (params, x) that returns the shape of y.
-      start: The params to start from: any pytree, with `Fixed`, `Bounded` and `Tied` where wanted.
+      start: The params to start from: any pytree, with `Fixed`, `Bounded` and `Tied` where wanted. None for a curve of
+        `models`, which guesses them from the data.
       data: (x, y).
       sigma: The standard deviation of y: one number, one for each entry, or for y (n,) a covariance matrix (n, n).
         None is the same as 1.
@@ -67,6 +68,13 @@ def curve_fit(
     if absolute_sigma and sigma is None:
         raise ValueError("absolute_sigma is True, but there is no sigma; pass sigma in the units of y")
     x, y = data
+    if start is None:
+        if not hasattr(predict, "guess"):
+            raise TypeError(
+                f"start is None, but {reprlib.repr(predict)} guesses nothing, as the curves of jf.models do; give the "
+                f"params to start from"
+            )
+        start = predict.guess(x, y)
     if sigma is None or np.ndim(sigma) == 0:
         sigma = np.full(np.shape(y), 1.0) if sigma is None else np.ones(np.shape(y)) * sigma
     found = fit(

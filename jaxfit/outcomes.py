@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxfit.losses import ChiSquared, Residual
+from jaxfit.markers import holds_call
 from jaxfit.parameters import free
 from jaxfit.problems import PRECISIONS, Status
 from jaxfit.stability import is_number, limit_from_growth
@@ -137,7 +138,8 @@ def doubts(fit: Any) -> list[str]:
     x, y, *more = (np.asarray(item) for item in fit.problem.data)
     if fit.problem.loss.masked:
         x, y = x[more[-1]], y[more[-1]]
-    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(free(fit.problem.params))), []
+    moved = fit.params if holds_call(fit.problem.params) else free(fit.problem.params)
+    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moved)), []
     if params > y.size:
         found.append(
             f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, others fit as well"

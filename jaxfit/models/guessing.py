@@ -18,6 +18,9 @@ from jax import Array
 Shape = Mapping[str, Array]  # the params that a curve is not linear in, by name
 POINTS, PIXELS = 256, 4096  # at most; of more points neighbors are averaged, of more pixels every k-th is taken
 ROUNDS = 4  # in which each of several terms is chosen
+LIMITS = np.inf, 0.3, 0.1  # several terms are sought from several sides: first among shapes that fill so much
+SIGNS = 1, -1, 0  # and with heights of one sign, or of any
+DOUBT = 4  # how much better those of any sign must do: a wide peak less a narrow one looks like two
 DEPENDENT = 1e-5  # of a column's square that must stand out of the others
 
 
@@ -154,22 +157,38 @@ def _chosen(columns: Sequence[Array], moving: Sequence[int], standing: Sequence[
     base = jnp.concatenate([columns[k][0] for k in standing]) if standing else jnp.zeros((0, len(target)), all.dtype)
     gram = jnp.einsum("gam,gbm->gab", all, all)
     wanted = np.asarray(moving)
-    count = len(moving)
+    count, repeated = len(moving), np.isin(moving, [k for k in kinds if moving.count(k) > 1])
 
-    def choose(step, chosen):
-        k = step % count
-        others = (jnp.arange(count) != k) & (chosen >= 0)
+    filled = jnp.sum(jnp.abs(all), axis=(1, 2)) ** 2 / (widest * len(target))  # share of the points in it, about
+
+    def basis_of(chosen, others):
         rows = all[jnp.maximum(chosen, 0)] * others[:, None, None]
-        basis = _orthonormal(jnp.concatenate([base, rows.reshape(-1, len(target))]))
-        rest = target - basis.T @ (basis @ target)
+        return _orthonormal(jnp.concatenate([base, rows.reshape(-1, len(target))]))
+
+    def choose(step, chosen, most, sign):
+        k = step % count
+        basis = basis_of(chosen, (jnp.arange(count) != k) & (chosen >= 0))
+        slope = all @ (target - basis.T @ (basis @ target))
         own = jnp.einsum("gam,rm->gar", all, basis)
-        gain = _gain(gram - jnp.einsum("gar,gbr->gab", own, own), all @ rest, gram)
-        allowed = jnp.asarray(owner) == jnp.asarray(wanted)[k]
+        gain = _gain(gram - jnp.einsum("gar,gbr->gab", own, own), slope, gram)
+        allowed = (jnp.asarray(owner) == jnp.asarray(wanted)[k]) & ((step >= count) | (filled <= most))
+        allowed &= ~jnp.asarray(repeated)[k] | (sign * slope[:, 0] >= 0)
         return chosen.at[k].set(jnp.argmax(jnp.where(allowed, gain, -1)).astype(np.int32))
 
-    steps = 1 if count == 1 else count * ROUNDS
-    chosen = jax.lax.fori_loop(0, steps, choose, jnp.full(count, -1, np.int32))
-    return [chosen[i] - first[k] for i, k in enumerate(moving)]
+    def attempt(most, sign):
+        """The first choice of each among candidates that are not too wide: a wide one would stand for several."""
+        start = jnp.full(count, -1, np.int32)
+        chosen = jax.lax.fori_loop(0, 1 if count == 1 else count * ROUNDS, lambda i, c: choose(i, c, most, sign), start)
+        return chosen, jnp.sum((basis_of(chosen, chosen >= 0) @ target) ** 2)
+
+    several = bool(repeated.any())
+    tries = [
+        (most, sign) for most in LIMITS[: len(LIMITS) if count > 1 else 1] for sign in (SIGNS if several else (0,))
+    ]
+    chosen, explained = jax.vmap(attempt)(*jnp.asarray(tries, all.dtype).T)
+    left = jnp.maximum(target @ target - explained, 0) * jnp.where(jnp.asarray(tries)[:, 1] == 0, DOUBT, 1)
+    best = chosen[jnp.argmin(left)]
+    return [best[i] - first[k] for i, k in enumerate(moving)]
 
 
 def _orthonormal(rows: Array) -> Array:

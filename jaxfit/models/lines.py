@@ -75,7 +75,7 @@ line = Line()
 
 @dataclass(frozen=True, repr=False)
 class Constant(Term):
-    """The same value everywhere, {"offset": ()} in the unit of y: a background to add, as in `gaussian + constant`."""
+    """The same value everywhere, {"offset": ()} in the unit of y: a background for `gaussian + constant`."""
 
     def value(self, x: Any, offset: Any) -> Any:
         points = jnp.shape(x)

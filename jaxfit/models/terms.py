@@ -62,7 +62,7 @@ class Curve:
         given = [as_numbers(name, v) for name, v in (("x", x), ("y", y), ("where", where)) if v is not None]
         self._check(*given)
         if any(isinstance(v, jax.core.Tracer) for v in given):
-            return _guess(self, *given)
+            return _compiled(self, *given)
         bad = [name for name, v in zip(("x", "y"), given, strict=False)
                if not np.isfinite(np.asarray(v)[np.asarray(where) if where is not None else ...]).all()]  # fmt: skip
         if bad:
@@ -221,7 +221,7 @@ class Sum(Curve):
     def __repr__(self) -> str:
         if all(given is None for given, _ in self.parts):
             return " + ".join(str(part) for _, part in self.parts)
-        return f"sum({', '.join(f'{given}={part}' for given, part in self.parts)})"
+        return f"sum({', '.join(f'{given}={part}' if given else str(part) for given, part in self.parts)})"
 
 
 def _parts(curve: Any) -> tuple[Curve, ...]:
@@ -235,19 +235,20 @@ def _parts(curve: Any) -> tuple[Curve, ...]:
     )
 
 
-def sum(**parts: Any) -> Sum:
-    """The sum of curves under names: `sum(peak=gaussian, background=line)`.
+def sum(*parts: Curve, **named: Curve) -> Sum:
+    """The sum of curves, under names if they have any: `sum(peak=gaussian, background=line)`.
 
-    The params are a dict with those of each part under its name. Curves whose params have different names may also be
-    added with `+`, and have theirs side by side: `gaussian + line` has {"height", "center", "sigma", "w", "b"}.
+    The params are a dict with those of each part under its name. Parts without a name, whose params have different
+    names, have theirs side by side: `sum(gaussian, line)`, or `gaussian + line`, has {"height", "center", "sigma", "w",
+    "b"}.
 
     Raises:
       TypeError: If a part is not one of the curves of `models`.
-      ValueError: If there is none.
+      ValueError: If there is none, or two share the name of a param.
     """
-    if not parts:
-        raise ValueError("sum got no parts; name them, such as sum(peak=models.gaussian, background=models.line)")
-    for name, part in parts.items():
+    if not parts and not named:
+        raise ValueError("sum got no parts; give some, such as sum(peak=models.gaussian, background=models.line)")
+    for name, part in (*enumerate(parts), *named.items()):
         if not isinstance(part, Curve):
-            raise TypeError(f"sum: {name} is {part!r}, but it must be one of models, such as models.gaussian")
-    return Sum(tuple(parts.items()))
+            raise TypeError(f"sum: part {name!r} is {part!r}, but it must be one of models, such as models.gaussian")
+    return Sum((*((None, part) for part in parts), *named.items()))
