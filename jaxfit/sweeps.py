@@ -152,7 +152,7 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     runs, dimensions = plan.runs, plan.dimensions
     _check_memory(runs)
     shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
-    gathered = Gathered(runs, shapes)
+    gathered = Gathered(runs, shapes, plan.precision)
     interrupted = _run(plan, shapes, all_tasks(runs, shapes), progress, gathered.keep)
     parts = tuple(
         Part(run.choice, tuple(d.name for d in run.dynamic), lanes, run.problem, shape)
