@@ -3,9 +3,10 @@
 from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.curvature import curvature_along, hessian_spectrum, measured_limit, sharpness
 from jaxfit.curves import curve_fit
-from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
+from jaxfit.fits import Fit, NotConverged, fit, require_converged, step
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
+from jaxfit.interruptions import Interrupted
 from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.memory import backward_memory, forward_memory
@@ -27,8 +28,8 @@ from jaxfit.statistics import (
     standard_errors,
 )
 from jaxfit.stores import StoreError
-from jaxfit.sweeps import sweep
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
+from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxfit import outcomes
 from jaxfit.checks import as_params, beyond_range, check_schedule, path_name, pose
+from jaxfit.interruptions import Interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, is_axis, resolve
 from jaxfit.optimizers import Optimizer, chosen_precision
@@ -112,14 +113,6 @@ _FIT_LEAVES = ("params", "loss", "status", "steps", "history", "validation_loss"
 
 class NotConverged(RuntimeError):
     """A run, or a lane of a sweep, that did not converge."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of a run; `result` holds what was finished."""
-
-    def __init__(self, message: str, result: Any):
-        super().__init__(message)
-        self.result = result
 
 
 def require_converged(result: Any) -> Any:

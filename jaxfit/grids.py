@@ -180,7 +180,7 @@ def lane(grid: Grid, /, **coords: Any) -> Fit:
     if unknown:
         raise ValueError(f"lane: the grid has no dimension {unknown[0]!r}; it has {', '.join(dims)}")
     place = tuple(_position(grid.results[name], coords, name) for name in dims)
-    return _member(grid, place)
+    return member(grid, place)
 
 
 def _position(axis: Any, coords: dict[str, Any], name: str) -> int:
@@ -206,7 +206,7 @@ def _position(axis: Any, coords: dict[str, Any], name: str) -> int:
     return int(np.argmin(np.abs(values - wanted)))
 
 
-def _member(grid: Grid, place: tuple[int, ...]) -> Fit:
+def member(grid: Grid, place: tuple[int, ...]) -> Fit:
     number = int(grid.members[place])
     for part in grid.parts:
         if number < len(part.lanes.status):
@@ -280,7 +280,7 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
             raise ValueError(
                 "best: no member of the grid ended well; see grid.results.status, and jf.explain of a lane"
             )
-        return _member(grid, tuple(int(i) for i in np.unravel_index(np.argmin(values), values.shape)))
+        return member(grid, tuple(int(i) for i in np.unravel_index(np.argmin(values), values.shape)))
     import xarray as xr
 
     kept = [name for name in dims if name not in along]

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from jaxfit.boundaries import nearest, trace_boundary
-from jaxfit.fits import Interrupted
 from jaxfit.grids import Grid, Part, coordinates, dataset, place_of
+from jaxfit.interruptions import Interrupted
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.markers import Dimension, is_array, is_key
 from jaxfit.pools import Lanes, Shape

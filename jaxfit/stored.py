@@ -33,6 +33,7 @@ from jaxfit.stores import (
     segment_name,
     write_manifest,
 )
+from jaxfit.stores import Part as BlockedPart
 from jaxfit.workers import Run, Task, compiler_options, example, places, programs_of, shape_of_pool
 
 PyTree = Any
@@ -61,24 +62,25 @@ class Stored(NamedTuple):
     blocks: Blocks
 
 
-def begin(plan: Plan, folder: Path, attributes: Callable, *, write: bool = True) -> Stored:
+def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write: bool) -> Stored:
     """The store of a sweep, new or gone on with; the caller holds its lock.
 
     Raises:
       ValueError: If it holds another sweep: with the fields that differ.
       StoreError, OSError: If it cannot be read or written.
     """
+    if not write and not has_manifest(folder):
+        raise StoreError(f"{folder} is not to be seen from here, but every worker must see the store; use a shared one")
     old = read_manifest(folder) if has_manifest(folder) else None
     shapes = [_shape(run, plan.slots, old, folder) for run in plan.runs]
     with precision_context(plan.precision):
         examples = [example(run, shape) for run, shape in zip(plan.runs, shapes, strict=True)]
         new = _manifest(plan, shapes, examples, attributes(shapes))
     manifest = new if old is None else _grown(old, new, plan, folder)
-    if write:
-        for path in (*folder.glob(".*.tmp"), *folder.glob("blocks/.*.tmp")):  # of a writer that was killed
-            path.unlink(missing_ok=True)
-        if manifest is not old:
-            write_manifest(folder, manifest)
+    for path in (*folder.glob(".*.tmp"), *folder.glob("blocks/.*.tmp")) if clean else ():  # of one that was killed
+        path.unlink(missing_ok=True)
+    if write and manifest is not old:
+        write_manifest(folder, manifest)
     return Stored(folder, plan, shapes, examples, manifest, blocks_of(folder, manifest))
 
 
@@ -193,9 +195,7 @@ def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: 
 def missing(stored: Stored) -> list[Task]:
     """The blocks that have yet to run; one whose file is damaged runs again."""
     tasks, damaged = [], []
-    parts = parts_of(stored.manifest)
-    for i, run in enumerate(stored.plan.runs):
-        part = parts[part_key(run.choice)]
+    for i, (_, part) in enumerate(runs_and_parts(stored)):
         lanes: dict[int, np.ndarray] = {}
         for segment, block in part.blocks():
             try:
@@ -214,6 +214,23 @@ def missing(stored: Stored) -> list[Task]:
         more = f" and {len(damaged) - 3} more" * (len(damaged) > 3)
         warn(f"store: {'; '.join(damaged[:3])}{more}; what was in there is computed again")
     return tasks
+
+
+def place_of(task: Task) -> tuple[str, int, int]:
+    part, segment, block = task.place
+    return part.key, segment, block
+
+
+def task_at(stored: Stored, key: str, segment: int, block: int) -> Task:
+    part = parts_of(stored.manifest)[key]
+    run = next(i for i, run in enumerate(stored.plan.runs) if part_key(run.choice) == key)
+    return Task(run, part.lanes(segment)[block * part.block :][: part.block], (part, segment, block))
+
+
+def runs_and_parts(stored: Stored) -> list[tuple[Run, BlockedPart]]:
+    """Each program's share with where its lanes are kept."""
+    parts = parts_of(stored.manifest)
+    return [(run, parts[part_key(run.choice)]) for run in stored.plan.runs]
 
 
 def keep(stored: Stored, task: Task, lanes: Lanes) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,8 +17,9 @@ import numpy as np
 import optax
 
 from jaxfit.checks import check_schedule, pose
-from jaxfit.fits import Interrupted
+from jaxfit.executors import check_executor, packed, run_on, unpacked
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
+from jaxfit.interruptions import Interrupted, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Dimension, choose, lanes, read
 from jaxfit.optimizers import chosen_precision
@@ -25,7 +27,8 @@ from jaxfit.pools import Shape, chunk_of, lane_problem, open_pool, working_bytes
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
-from jaxfit.stored import Plan, begin, grid_of, keep, missing
+from jaxfit.reruns import chosen, wanted
+from jaxfit.stored import Plan, Stored, begin, grid_of, keep, missing, place_of, task_at
 from jaxfit.stores import as_folder, claim
 from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
 from jaxfit.workers import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
@@ -56,6 +59,9 @@ def sweep(
     precision: str | None = None,
     slots: int | None = None,
     store: Any = None,
+    executor: Any = None,
+    rerun: Any = None,
+    rerun_of: Any = None,
 ) -> Grid:
     """Runs `fit` once for every combination of the axes that stand at the leaves of its arguments.
 
@@ -70,6 +76,13 @@ def sweep(
       store: A folder to keep the results in, block by block as they are done. The same call goes on where it stopped,
         and computes nothing if it is done; values added at the end of an axis are computed alone. A call that would
         give other bits is refused. `jf.open(store)` reads it at any moment.
+      executor: Any `concurrent.futures.Executor`, whose workers run the blocks and write them to the store, which all
+        must see: a `ProcessPoolExecutor` that spawns, or `client.get_executor()` of dask. The arguments travel with
+        every task, so that data larger than some megabytes are better made by a `Call` or read by the loss' module.
+      rerun: Which blocks to run again: those with lanes where a function of the results is true, as
+        `lambda results: results.status == jf.Status.NOT_FINITE`, or where all of a dict's names have such a value or
+        one of a list, as `{"status": 4, "rate": [1e-3, 1e-2]}`. No other block is run.
+      rerun_of: Another store, over the same axes, in which `rerun` chooses; for a second look in another precision.
 
     Returns:
       The grid. One lane's trouble is that lane's status, and changes no other.
@@ -81,12 +94,34 @@ def sweep(
       StoreError: If the store is in use by another process, or something in it is damaged that cannot be made again.
       OSError: If the store cannot be written; what was finished before is kept.
     """
+    if store is None:
+        for name, value in (("executor", executor), ("rerun", rerun), ("rerun_of", rerun_of)):
+            if value is not None:
+                raise ValueError(f"{name} was given, but no store, where results are kept; pass store='runs/a'")
     folder = None if store is None else as_folder(store)
-    plan = plan_sweep(
-        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
-        validation=validation, precision=precision, slots=slots,
-    )  # fmt: skip
-    return _in_memory(plan, progress) if folder is None else _in_store(plan, folder, progress)
+    if executor is not None:
+        check_executor(executor)
+    arguments = {
+        "loss": loss, "params": params, "data": data, "optimizer": optimizer, "steps": steps, "stop": stop,
+        "record": record, "batches": batches, "key": key, "validation": validation, "precision": precision,
+        "slots": slots,
+    }  # fmt: skip
+    plan = plan_sweep(**arguments)
+    if folder is None:
+        return _in_memory(plan, progress)
+    again = None if rerun is None and rerun_of is None else chosen(plan, folder, rerun, rerun_of)
+    call = None if executor is None else packed(arguments)
+    with terminating_as_interrupted(), claim(folder):
+        stored = begin_store(plan, folder, clean=True, of=rerun_of)
+        tasks = missing(stored) if again is None else wanted(stored, again)
+        if executor is None:
+            interrupted = _run(plan, stored.shapes, tasks, progress, functools.partial(keep, stored))
+        else:
+            todo = [(call, str(folder.absolute()), *place_of(task)) for task in tasks]
+            with told(plan, tasks, progress) as report:
+                interrupted = run_on(executor, run_elsewhere, todo, report)
+        grid = grid_of(stored)
+        return _interrupted(grid) if interrupted else grid
 
 
 def plan_sweep(
@@ -117,7 +152,7 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     runs, dimensions = plan.runs, plan.dimensions
     check_memory(runs, [run.size for run in runs])
     shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
-    gathered = Gathered(runs, shapes)
+    gathered = Gathered(runs, shapes, plan.precision)
     interrupted = _run(plan, shapes, all_tasks(runs, shapes), progress, gathered.keep)
     parts = tuple(
         Part(run.choice, tuple(d.name for d in run.dynamic), lanes, run.problem, shape)
@@ -128,12 +163,28 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     return _interrupted(grid) if interrupted else grid
 
 
-def _in_store(plan: Plan, folder: Path, progress: bool | None) -> Grid:
-    with claim(folder):
-        stored = begin(plan, folder, functools.partial(identity, plan.runs, precision=plan.precision))
-        interrupted = _run(plan, stored.shapes, missing(stored), progress, functools.partial(keep, stored))
-    grid = grid_of(stored)
-    return _interrupted(grid) if interrupted else grid
+def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: Any = None) -> Stored:
+    """The store of a planned sweep; the caller holds its lock. `clean` is for a caller who holds it alone."""
+    noted = {} if of is None else {"rerun_of": str(of)}
+    attributes = functools.partial(identity, plan.runs, precision=plan.precision)
+    return begin(plan, folder, lambda shapes: attributes(shapes) | noted, clean=clean, write=write)
+
+
+def run_elsewhere(call: bytes, folder: str, *place: Any) -> list[int]:
+    """One block of a sweep, run and written by a worker of an executor; returns counts of lanes by status."""
+    stored = _session(call, folder)
+    counts = np.zeros(len(Status), int)
+    run_all(
+        stored.plan.runs, stored.shapes, [task_at(stored, *place)], stored.plan.precision, counts.__iadd__,
+        functools.partial(keep, stored),
+    )  # fmt: skip
+    return counts.tolist()
+
+
+@functools.lru_cache(maxsize=2)
+def _session(call: bytes, folder: str) -> Stored:
+    """What a worker remembers between blocks; refused where the bits would not be those of the caller."""
+    return begin_store(plan_sweep(**unpacked(call)), Path(folder), write=False)
 
 
 def _interrupted(grid: Grid) -> NoReturn:
@@ -144,14 +195,21 @@ def _interrupted(grid: Grid) -> NoReturn:
 
 
 def _run(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], progress: bool | None, keep: Callable) -> bool:
-    """Runs the tasks; whether Ctrl-C ended that early."""
+    """Runs the tasks here; whether Ctrl-C ended that early."""
+    with told(plan, tasks, progress) as report:
+        return run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
+
+
+@contextlib.contextmanager
+def told(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[Callable]:
+    """A bar over all lanes, moved by reports of counts by status."""
     total = sum(run.size for run in plan.runs)
     bar = progress_bar(total, progress, "lanes")
     done = total - sum(len(task.lanes) for task in tasks)
     if done:
         bar.update(done)
     try:
-        return run_all(plan.runs, shapes, tasks, plan.precision, tally(bar), keep)
+        yield tally(bar)
     finally:
         bar.close()
 
@@ -209,6 +267,13 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
         structure, tuple((x.shape, x.dtype) for x in leaves), tuple((k, _spec(v)) for k, v in columns.items()), records
     )
     return Run(choice, dynamic, chosen, structure, leaves, columns, records, lane_bytes, working_bytes)
+
+
+def run_of(part: Part, sizes: dict[str, int], precision: str) -> Run:
+    """A part of a grid as what runs it; `sizes` are those of all dimensions."""
+    found = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
+    dimensions = {name: found[name] if name in found else Dimension(name, sizes[name], ()) for name in part.dynamic}
+    return _prepare(part.problem, dimensions, {}, precision)
 
 
 def laid_out(problem: Problem, precision: str) -> tuple[Any, list, dict[str, PyTree]]:

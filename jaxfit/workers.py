@@ -183,8 +183,8 @@ def all_tasks(runs: Sequence[Run], shapes: Sequence[Shape]) -> list[Task]:
 class Gathered:
     """The results of each share in memory: NaN and NOT_RUN where nothing ran."""
 
-    def __init__(self, runs: Sequence[Run], shapes: Sequence[Shape]):
-        self.runs, self.shapes, self.lock = runs, shapes, threading.Lock()
+    def __init__(self, runs: Sequence[Run], shapes: Sequence[Shape], precision: str):
+        self.runs, self.shapes, self.precision, self.lock = runs, shapes, precision, threading.Lock()
         self.results: list[Any] = [None] * len(runs)
 
     def keep(self, task: Task, lanes: Lanes) -> None:
@@ -193,10 +193,14 @@ class Gathered:
                 self.results[task.run] = blank(self.runs[task.run].size, lanes)
             _put(self.results[task.run], task.lanes, lanes)
 
+    def _example(self, i: int) -> Lanes:
+        with precision_context(self.precision):
+            return example(self.runs[i], self.shapes[i])
+
     def all(self) -> list[Lanes]:
         missing = [i for i, lanes in enumerate(self.results) if lanes is None]
         for i in missing:
-            self.results[i] = blank(self.runs[i].size, example(self.runs[i], self.shapes[i]))
+            self.results[i] = blank(self.runs[i].size, self._example(i))
         return self.results
 
 
@@ -358,10 +362,8 @@ def _put(all: Lanes, numbers: np.ndarray, lanes: Lanes) -> None:
 
 
 def example(run: Run, shape: Shape) -> Lanes:
-    """Shapes and kinds of what is known of each lane, for none of them."""
-    pool = jax.eval_shape(
-        lambda leaves, columns: open_pool(jax.tree.unflatten(run.structure, leaves), columns, shape),
-        run.leaves, run.block(np.arange(1), shape.lanes),
-    )  # fmt: skip
-    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, shape.records, *x.shape[2:]), x.dtype), pool.results.rows)
-    return pool.results._replace(rows=rows)
+    """Shapes and kinds of what is known of each lane, for none of them; in the run's precision."""
+    device = places()[0]
+    results = programs_of(run, shape, [device]).lowered[device][0].out_info.results
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, shape.records, *x.shape[2:]), x.dtype), results.rows)
+    return results._replace(rows=rows)

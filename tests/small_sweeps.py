@@ -14,7 +14,7 @@ def arguments(starts=STARTS, rates=RATES, **keywords):
     start = {"w": jf.Axis("w0", starts), "b": 0.0}
     optimizer = jf.optimizers.sgd(jf.Axis("rate", rates))
     return {"loss": LOSS, "params": start, "data": (0.1 * T_U, T_C), "optimizer": optimizer} | (
-        {"steps": 30, "slots": 4, "record": jf.Record(every=10)} | keywords
+        {"steps": 30, "slots": 4, "stop": jf.Stop(gradient_norm_below=50.0), "record": jf.Record(every=10)} | keywords
     )
 
 

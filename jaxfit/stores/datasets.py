@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from jaxfit.stores.blocks import Column
+from jaxfit.stores.files import StoreError
 from jaxfit.stores.manifests import Manifest, blocks_of, parts_of, read_manifest
 
 
@@ -79,14 +80,13 @@ class Store(BackendEntrypoint):
             variables[name] = Variable((*manifest.sizes, *told.extra), array, told.attributes)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         kept = {name: variable for name, variable in variables.items() if name not in dropped}
-        return Dataset(kept, _plain(manifest.coordinates), manifest.attributes)
+        try:
+            return Dataset(kept, manifest.coordinates, manifest.attributes)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{folder / 'manifest.json'} says what cannot be: {error}; use another store") from error
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "manifest.json").is_file()
-
-
-def _plain(coordinates: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> dict[str, Any]:
-    return {name: (dims, values) for name, (dims, values) in coordinates.items()}
 
 
 def open_store(folder: Path, *, damaged: str = "error") -> Dataset:

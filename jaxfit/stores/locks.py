@@ -32,7 +32,7 @@ def holding(path: Path, *, shared: bool = False) -> Iterator[None]:
             try:
                 fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+                holder = _holder(path, handle)
                 raise StoreError(
                     f"{path.parent} is in use by {holder}; wait until it ends, stop it, or use another folder"
                 ) from None
@@ -47,6 +47,15 @@ def holding(path: Path, *, shared: bool = False) -> Iterator[None]:
                 os.truncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def _holder(path: Path, handle: int) -> str:
+    """Who holds a lock: its file tells, or those of the shards that share it."""
+    told = [os.pread(handle, 200, 0)]
+    for shard in sorted(path.parent.glob("shard-*.lock")):
+        with contextlib.suppress(OSError):
+            told.append(shard.read_bytes()[:200])
+    return " and ".join(text.decode(errors="replace") for text in told if text) or "another process"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,127 @@
+"""A finished sweep looked at again: the same bits when lanes are run once more, the same numbers from single fits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxfit.fits import Fit, fit
+from jaxfit.grids import Grid, Part, member, tensors_of
+from jaxfit.keywords import near_keywords
+from jaxfit.problems import Status, precision_context, whole
+from jaxfit.stores import StoreError, as_path, blocks_of, parts_of, read_manifest
+from jaxfit.sweeps import run_of
+from jaxfit.workers import Task, run_all
+
+GOOD = (Status.CONVERGED, Status.OUT_OF_STEPS)
+ROUNDING = {"float32": 1e-2, "float64": 1e-6}  # of a loss: long runs amplify what the first steps round
+
+
+class Verification(NamedTuple):
+    """What was looked at, and found to be as it should."""
+
+    blocks: int  # of a store: their bytes are those that were written
+    lanes: int  # run again: the same bits
+    fits: int  # run alone: the same loss, within rounding
+
+
+class NotReproduced(RuntimeError):
+    """A result that another run does not confirm."""
+
+
+@near_keywords
+def verify(grid: Any, *, sample: int = 4, seed: int = 0) -> Verification:
+    """Looks at a sweep again: at the bytes of all its blocks, and at some lanes by running them once more.
+
+    Args:
+      grid: From `sweep`; or the path of a store, which holds no program, so that only its bytes can be looked at.
+      sample: How many groups of neighboring lanes to run again, and how many lanes by single fits.
+      seed: Of their choice.
+
+    Returns:
+      How much was looked at. A difference is an error.
+
+    Raises:
+      NotReproduced: If a lane run again has other bits, or a single fit another loss: with the lane.
+      StoreError: If the bytes of a block are not those that were written: with all such files.
+      ValueError, TypeError: If `sample` is no count, or `grid` neither a grid nor a path.
+    """
+    sample = whole("sample", sample)
+    folder = grid.store if isinstance(grid, Grid) else as_path("grid", grid)
+    blocks = 0 if folder is None else check_blocks(folder)
+    if not isinstance(grid, Grid):
+        return Verification(blocks, 0, 0)
+    random = np.random.default_rng(seed)
+    return Verification(blocks, _run_again(grid, sample, random), _fit_again(grid, sample, random))
+
+
+def check_blocks(folder: Any) -> int:
+    """Reads every block of a store; how many there are.
+
+    Raises:
+      StoreError: With all those that are damaged.
+    """
+    manifest = read_manifest(folder)
+    stored, damaged, found = blocks_of(folder, manifest), [], 0
+    for part in parts_of(manifest).values():
+        for place in part.blocks():
+            try:
+                found += stored.read(part, *place) is not None
+            except StoreError as error:
+                damaged.append(str(error).split(": ")[0])
+    if damaged:
+        raise StoreError(f"{'; '.join(damaged)}. The same sweep with the same store= computes them again")
+    return found
+
+
+def _run_again(grid: Grid, sample: int, random: np.random.Generator) -> int:
+    looked = 0
+    for _ in range(sample):
+        part = grid.parts[random.integers(len(grid.parts))]
+        size, length = len(part.lanes.status), part.shape.lanes
+        first = int(random.integers(-(-size // length))) * length
+        lanes = np.arange(first, min(first + length, size))
+        lanes = lanes[np.asarray(part.lanes.status[lanes]) != Status.NOT_RUN]
+        if len(lanes):
+            _compare(grid, part, lanes)
+            looked += len(lanes)
+    return looked
+
+
+def _compare(grid: Grid, part: Part, lanes: np.ndarray) -> None:
+    sizes = {str(name): size for name, size in grid.results.status.sizes.items()}
+    again: list[Any] = []
+    with precision_context(grid.precision):
+        run = run_of(part, sizes, grid.precision)
+    run_all([run], [part.shape], [Task(0, lanes)], grid.precision, lambda _: None, lambda _, found: again.append(found))
+    for name, values in tensors_of(part.lanes).items():
+        before, after = np.asarray(values[lanes]), tensors_of(again[0])[name]
+        other = before.view(np.uint8).reshape(len(lanes), -1) != after.view(np.uint8).reshape(len(lanes), -1)
+        if other.any():
+            number = int(lanes[np.argmax(other.any(axis=1))])
+            raise NotReproduced(
+                f"lane {number} of the part {part.choice or 'of all lanes'} has other bits in {name.lstrip('.')} when "
+                f"it is run again; if the machine or the versions are the same, suspect its memory: sweep with rerun="
+            )
+
+
+def _fit_again(grid: Grid, sample: int, random: np.random.Generator) -> int:
+    good = np.argwhere(np.isin(np.asarray(grid.results.status), GOOD))
+    chosen = good[random.choice(len(good), size=min(sample, len(good)), replace=False)]
+    for place in chosen:
+        before: Fit = member(grid, tuple(int(i) for i in place))
+        problem: Any = before.problem
+        after = fit(
+            problem.loss, problem.params, problem.data, optimizer=problem.optimizer, steps=int(problem.steps),
+            stop=problem.stop, batches=problem.batches, key=problem.key, validation=problem.validation,
+            precision=grid.precision, progress=False,
+        )  # fmt: skip
+        rounding = ROUNDING[grid.precision]
+        near = rounding * (abs(float(before.loss)) + 1e-4 * abs(float(before.start_loss)))
+        if not abs(float(before.loss) - float(after.loss)) <= near:
+            raise NotReproduced(
+                f"the lane {before.coords} has the loss {float(before.loss):.6g}, but a fit of its own gives "
+                f"{float(after.loss):.6g}"
+            )
+    return len(chosen)

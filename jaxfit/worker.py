@@ -1,0 +1,109 @@
+"""python -m jaxfit.worker MODULE:PROBLEM STORE --shard I/N: the I-th of N shares of a sweep, in a process of its own.
+
+PROBLEM is a dict of the arguments of `jf.sweep`, or a function that returns one. It is imported here, and never read
+from the store, which only tells whether it is the same. Shares need no scheduler and know nothing of each other: an
+array of jobs on a cluster runs one each, and `jf.open(STORE)` or the same `jf.sweep(..., store=STORE)` reads them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxfit.interruptions import terminating_as_interrupted
+from jaxfit.problems import Status
+from jaxfit.stored import Plan, keep, missing
+from jaxfit.stores import StoreError, as_folder, claim, open_dataset
+from jaxfit.sweeps import begin_store, plan_sweep, told
+from jaxfit.workers import Task, run_all
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs a share; the exit status is 0 when all of it is done, 1 after an error, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m jaxfit.worker", description=str(__doc__).split("\n\n")[0])
+    parser.add_argument("problem", metavar="MODULE:PROBLEM", help="a dict of jf.sweep's arguments, or what makes one")
+    parser.add_argument("store", metavar="STORE", help="the folder that all shares write to")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="which share, from 1/N to N/N")
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help="show a bar")
+    given = parser.parse_args(words)
+    try:
+        with terminating_as_interrupted():
+            print(run_shard(given.problem, given.store, shard_of(given.shard), given.progress))
+    except (StoreError, OSError, ValueError, TypeError, LookupError, ImportError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(error or "interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """I and N of "I/N".
+
+    Raises:
+      ValueError: If there is no such share.
+    """
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"--shard is {text!r}, but shares are numbered from 1, as 1/4, 2/4, 3/4, 4/4")
+    return int(match[1]), int(match[2])
+
+
+def problem_of(name: str) -> dict[str, Any]:
+    """The arguments of a sweep, by the name of a module and of what stands in it.
+
+    Raises:
+      ValueError, ImportError, LookupError, TypeError: If there is none.
+    """
+    module, _, inside = name.partition(":")
+    if not module or not inside:
+        raise ValueError(f"the problem is {name!r}, but it must be MODULE:PROBLEM, such as sweeps:problem")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # what stands in the working directory can be named
+    found = getattr(importlib.import_module(module), inside, None)
+    found = found() if callable(found) else found
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            f"{name} is {type(found).__name__}, but it must be a dict of the arguments of jf.sweep, or a function that "
+            f"returns one: def problem(): return dict(loss=..., params=..., data=..., optimizer=...)"
+        )
+    return {key: value for key, value in found.items() if key not in ("store", "executor", "progress")}
+
+
+def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | None = None) -> str:
+    """Runs a share of a sweep, and says how far the whole is."""
+    own, shares = shard
+    folder, plan = as_folder(store), plan_sweep(**problem_of(name))
+    label = f"shard-{own}-of-{shares}.lock"
+    with claim(folder, shared=True), claim(folder, label):
+        stored = begin_store(plan, folder)
+        tasks = [task for task in missing(stored) if _number(plan, task) % shares == own - 1]
+        with told(plan, tasks, progress) as report:
+            interrupted = run_all(
+                plan.runs, stored.shapes, tasks, plan.precision, report, functools.partial(keep, stored)
+            )
+        (folder / label).unlink(missing_ok=True)
+    status = np.asarray(open_dataset(folder, damaged="skip").status)
+    done = f"{int((status != Status.NOT_RUN).sum()):,} of {status.size:,} lanes are done"
+    if interrupted:
+        raise KeyboardInterrupt(f"interrupted; {done}, kept in {folder}: the same command goes on from there")
+    return f"shard {own}/{shares}: {len(tasks)} blocks run; {done}"
+
+
+def _number(plan: Plan, task: Task) -> int:
+    """Of a block among all, however many of them are done: shares do not move while others work."""
+    part, segment, block = task.place
+    before = sum(-(-part.added(s) // part.block) for s in range(segment))
+    return task.run + before + block
+
+
+if __name__ == "__main__":
+    sys.exit(main())
