@@ -1,7 +1,7 @@
 """jaxfit: gradient descent as a value. One fit, a million fits side by side, and the picture that explains them."""
 
 from jaxfit import datasets, losses, models, optimizers, schedules, searches
-from jaxfit.curvature import curvature_along, hessian_spectrum, measured_limit, sharpness
+from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_range, measured_limit, sharpness
 from jaxfit.curves import curve_fit
 from jaxfit.fits import Fit, NotConverged, fit, require_converged, step
 from jaxfit.graphs import Graph, backprop
@@ -35,9 +35,9 @@ __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
     "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "correlations", "covariance",
     "curvature_along", "curve_fit", "datasets", "f_test", "fit", "forward_memory", "goodness_of_fit",
-    "hessian_spectrum", "intervals", "lane", "losses", "measured_limit", "models", "optimizer", "optimizers",
-    "preconditioner", "propagate", "refine", "require_converged", "residuals", "schedules", "searches", "sharpness",
-    "stability_limit", "standard_errors", "step", "surface", "sweep",
+    "hessian_spectrum", "intervals", "lane", "learning_rate_range", "losses", "measured_limit", "models", "optimizer",
+    "optimizers", "preconditioner", "propagate", "refine", "require_converged", "residuals", "schedules", "searches",
+    "sharpness", "stability_limit", "standard_errors", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

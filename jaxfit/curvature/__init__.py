@@ -1,10 +1,11 @@
 """How the loss bends: the Hessian's eigenvalues, never the Hessian, and what learning rates they allow."""
 
 from jaxfit.curvature.limits import MeasuredLimit, measured_limit
+from jaxfit.curvature.ranges import RangeTest, learning_rate_range
 from jaxfit.curvature.sharpness import Sharpness, sharpness
 from jaxfit.curvature.spectra import Along, Spectrum, curvature_along, hessian_spectrum
 
 __all__ = [
-    "Along", "MeasuredLimit", "Sharpness", "Spectrum", "curvature_along", "hessian_spectrum", "measured_limit",
-    "sharpness",
+    "Along", "MeasuredLimit", "RangeTest", "Sharpness", "Spectrum", "curvature_along", "hessian_spectrum",
+    "learning_rate_range", "measured_limit", "sharpness",
 ]  # fmt: skip

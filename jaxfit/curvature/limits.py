@@ -82,7 +82,7 @@ def measured_limit(
       ValueError, TypeError: For bad input, as `sweep`; also for an optimizer that takes no learning rate.
     """
     optimizer = as_optimizer(optimizer)
-    low, high = _between(between)
+    low, high = pair_of_rates("measured_limit", between)
     rates = whole("measured_limit: rates", rates, least=3)
     tolerance = as_number("measured_limit: tolerance", tolerance)
     first, last, runs = 0.0, np.inf, 0
@@ -116,14 +116,14 @@ def with_rate(optimizer: Optimizer, rate: Any) -> Optimizer:
     return Optimizer(Call(optimizer.call.function, **optimizer.hyperparameters | {"learning_rate": rate}))
 
 
-def _between(between: Any) -> tuple[float, float]:
+def pair_of_rates(verb: str, between: Any) -> tuple[float, float]:
     try:
-        low, high = (as_number("measured_limit: between", x) for x in between)
-    except TypeError:
+        low, high = (as_number(f"{verb}: between", x) for x in between)
+    except (TypeError, ValueError):
         low = high = 0.0
     if not low < high:
         raise ValueError(
-            f"measured_limit: between is {between!r}, but it takes two positive learning rates, the lower one first: "
+            f"{verb}: between is {between!r}, but it takes two positive learning rates, the lower one first: "
             f"between=(1e-6, 1.0)"
         )
     return low, high
