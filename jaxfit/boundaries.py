@@ -58,6 +58,35 @@ def nearest(known: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     return np.reshape(found, turned.shape).transpose(np.argsort(order))
 
 
+def interpolate(values: np.ndarray, known: np.ndarray, labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Values linear between the known cells of the same label; where there are none around, those given."""
+    order = [*(i for i in range(known.ndim) if i not in axes), *axes]
+    inner = [known.shape[i] for i in axes]
+    found = values.astype(float)
+    for cells in np.arange(known.size).reshape(known.shape).transpose(order).reshape(-1, *inner):
+        own, there, label = (x.ravel()[cells] for x in (found, known, labels))
+        for one in np.unique(label[~there]):
+            finite = there & (label == one) & np.isfinite(own)
+            wanted = ~there & (label == one)
+            between = _linear(np.argwhere(finite), own[finite], np.argwhere(wanted))
+            own[wanted] = np.where(np.isfinite(between), between, own[wanted])
+        found.flat[cells] = own
+    return found
+
+
+def _linear(places: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values at the wanted places, NaN outside of the others."""
+    from scipy.interpolate import LinearNDInterpolator
+    from scipy.spatial import QhullError
+
+    if places.shape[1] == 1 and len(places):
+        return np.interp(wanted[:, 0], places[:, 0], values)
+    try:
+        return LinearNDInterpolator(places, values)(wanted)
+    except (QhullError, ValueError):  # too few places, or all on a line
+        return np.full(len(wanted), np.nan)
+
+
 def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """Where one of the neighbors along `axes`, diagonal ones too, has another label."""
     out = np.zeros(labels.shape, bool)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.boundaries import nearest, trace_boundary
+from jaxfit.boundaries import interpolate, nearest, trace_boundary
 from jaxfit.grids import Grid, Part, coordinates, dataset, place_of
 from jaxfit.interruptions import Interrupted
 from jaxfit.keywords import did_you_mean, near_keywords
@@ -25,6 +25,7 @@ from jaxfit.sweeps import check_memory, identity, plan_sweep, tally
 from jaxfit.workers import Run, Task, places, power_of_two, run_all, shape_of_pool
 
 PyTree = Any
+FILLS = ("nearest", "linear")
 OWN = ("lane", "evaluated")  # names that the results need for themselves
 _NOTHING = "interrupted before there was a map to show"
 
@@ -40,6 +41,7 @@ def refine(
     by: str | Callable = "status",
     measure: Mapping[str, Callable] | None = None,
     over: str | Sequence[str] | None = None,
+    fill: str = "nearest",
     steps: int = 1000,
     stop: Stop = Stop(),  # noqa: B008 (frozen)
     record: Record | None = None,
@@ -65,17 +67,21 @@ def refine(
         makes it but along the one dimension "lane", and returns one value for each.
       over: The axes to refine along; by default all of plain numbers that are not parts of the program. Every place on
         the others has a map of its own.
+      fill: What members that did not run show: "nearest", all values of the nearest that did; "linear", for pictures,
+        floats and `steps` interpolated between those of the same outcome.
 
     Returns:
-      The grid of all members. Its results have one number for each, of the nearest member that ran, and `evaluated`
-      tells where that is itself; params that are arrays, and histories, are reached through `lane`, which gives the
-      member that ran. `results.attrs["evaluated"]` is the fraction that did.
+      The grid of all members. Its results have one number for each, and `evaluated` tells which of them ran; params
+      that are arrays, and histories, are reached through `lane`, which gives the nearest member that ran.
+      `results.attrs["evaluated"]` is the fraction that did.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles; for a measure that returns anything else.
       Interrupted: On Ctrl-C, with the map so far as its `result`, if there is one.
     """
     depth = whole("depth", depth, least=0)
+    if fill not in FILLS:
+        raise ValueError(f"fill is {fill!r}, but it must be {' or '.join(map(repr, FILLS))}")
     measure = _measures(measure, by)
     plan = plan_sweep(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
@@ -97,7 +103,7 @@ def refine(
         bar.close()
     if interrupted and not (len(drawn) == len(runs) and all(one.complete for one in drawn)):
         raise Interrupted(_NOTHING, None)
-    grid = _grid(drawn, dimensions, identity(runs, shapes, precision) | {"refined_from": 2**depth}, precision)
+    grid = _grid(drawn, dimensions, fill, identity(runs, shapes, precision) | {"refined_from": 2**depth}, precision)
     if interrupted:
         raise Interrupted(
             f"interrupted after {len(grid.parts[-1].lanes.status):,} lanes; .result holds the map so far", grid
@@ -176,6 +182,7 @@ class _Drawn(NamedTuple):
     part: Part
     numbers: np.ndarray  # (lanes,) of the members, in the order in which they ran
     measured: dict[str, np.ndarray]
+    outcome: np.ndarray  # (lanes,)
     axes: list[int]  # along which it was refined
     known: np.ndarray  # whether each member has run
 
@@ -190,7 +197,7 @@ def _draw(
 ) -> tuple[_Drawn, bool]:
     """All that has to run of one program; and whether Ctrl-C ended it early."""
     names, sizes = tuple(d.name for d in run.dynamic), [d.size for d in run.dynamic]
-    batches: list[tuple[Lanes, dict[str, np.ndarray], np.ndarray]] = []
+    batches: list[tuple[np.ndarray, Lanes, dict[str, np.ndarray], np.ndarray]] = []
 
     def evaluate(numbers):
         done: list[tuple[Task, Lanes]] = []
@@ -203,10 +210,11 @@ def _draw(
         lanes = jax.tree.map(lambda *x: np.concatenate(x), *(lanes for _, lanes in done))
         results = table(Part(run.choice, names, lanes, run.problem, shape, numbers), dimensions)
         measured = {n: _column(f"measure {n!r}", f(results), len(numbers)) for n, f in asked.measure.items()}
-        batches.append((lanes, measured, numbers))
+        outcome = _outcome(asked.by, results, measured)
+        batches.append((numbers, lanes, measured, outcome))
         if stopped:
             raise KeyboardInterrupt
-        return _outcome(asked.by, results, measured)
+        return outcome
 
     try:
         trace_boundary(evaluate, sizes, axes, depth)
@@ -215,11 +223,11 @@ def _draw(
         interrupted = True
     if not batches:
         raise Interrupted(_NOTHING, None)
-    lanes, measured, numbers = jax.tree.map(lambda *x: np.concatenate(x), *batches)
+    numbers, lanes, measured, outcome = jax.tree.map(lambda *x: np.concatenate(x), *batches)
     known = np.zeros(sizes, bool)
     known.flat[numbers] = True
     part = Part(run.choice, names, lanes, run.problem, shape, numbers)
-    return _Drawn(part, numbers, measured, axes, known), interrupted
+    return _Drawn(part, numbers, measured, outcome, axes, known), interrupted
 
 
 # Results
@@ -263,25 +271,34 @@ def _outcome(by: Any, results: Any, measured: dict[str, np.ndarray]) -> np.ndarr
     return outcome
 
 
-def _grid(drawn: Sequence[_Drawn], dimensions: dict[str, Dimension], attributes: dict, precision: str) -> Grid:
+def _grid(
+    drawn: Sequence[_Drawn], dimensions: dict[str, Dimension], fill: str, attributes: dict, precision: str
+) -> Grid:
     import xarray as xr
 
     names, parts = tuple(dimensions), tuple(one.part for one in drawn)
     sizes = [d.size for d in dimensions.values()]
-    members, evaluated, first = np.empty(sizes, np.int64), np.empty(sizes, bool), 0
-    for part, numbers, _, axes, known in drawn:
-        lane = np.zeros(known.shape, np.int64)
-        lane.flat[numbers] = np.arange(len(numbers))
-        where = tuple(part.choice.get(name, slice(None)) for name in names)
-        members[where], evaluated[where] = first + lane.ravel()[nearest(known, axes)], known
-        first += len(numbers)
     tables = [table(part, dimensions) for part in parts]
-    columns = {str(n): [t[n] for t in tables] for n in tables[0].data_vars if all(_is_scalar(t, n) for t in tables)}
-    columns |= {name: [one.measured[name] for one in drawn] for name in drawn[0].measured}
-    variables: dict[str, Any] = {name: (names, np.concatenate(values)[members]) for name, values in columns.items()}
+    common = [str(name) for name in tables[0].data_vars if all(_is_scalar(one, name) for one in tables)]
+    found = {name: np.empty(sizes, tables[0][name].dtype) for name in common}
+    found |= {name: np.empty(sizes, values.dtype) for name, values in drawn[0].measured.items()}
+    members, evaluated, first = np.empty(sizes, np.int64), np.empty(sizes, bool), 0
+    for one, own in zip(drawn, tables, strict=True):
+        lane = np.zeros(one.known.shape, np.int64)
+        lane.flat[one.numbers] = np.arange(len(one.numbers))
+        cell = lane.ravel()[nearest(one.known, one.axes)]  # the lane that stands at each place
+        where = tuple(one.part.choice.get(name, slice(None)) for name in names)
+        members[where], evaluated[where] = first + cell, one.known
+        for name, whole_grid in found.items():
+            values = (one.measured[name] if name in one.measured else own[name].values)[cell]
+            if fill == "linear" and (values.dtype.kind == "f" or name == "steps"):
+                values = interpolate(values, one.known, one.outcome[cell], one.axes)
+            whole_grid[where] = np.round(values) if name == "steps" else values
+        first += len(one.numbers)
+    variables: dict[str, Any] = {name: (names, values) for name, values in found.items()}
     variables["status"] += (tables[0].status.attrs,)
     variables["evaluated"] = (names, evaluated)
-    attributes = attributes | {"evaluated": float(evaluated.mean())}
+    attributes = attributes | {"fill": fill, "evaluated": float(evaluated.mean())}
     return Grid(xr.Dataset(variables, coordinates(dimensions), attributes), members, parts, precision)
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 import jaxfit as jf
-from jaxfit.boundaries import mixed, trace_boundary
+from jaxfit.boundaries import interpolate, mixed, trace_boundary
 
 RATES, STARTS = np.geomspace(0.02, 0.22, 65), np.linspace(-2.5, 2.5, 50)
 RATE, START = jf.Axis("learning_rate", RATES), jf.Axis("start", STARTS)
@@ -113,6 +113,32 @@ def test_what_ran_is_a_member_of_the_sweep_and_the_rest_is_the_nearest_that_ran(
         assert value in [full.results["params.x"].values[tuple(p)] for p in place[far == far.min()]]
 
 
+def test_numbers_may_be_interpolated_between_members_of_one_outcome(grid, full):
+    smooth = refined(by="valley", measure={"valley": valley, "end": lambda r: r["params.x"]}, fill="linear").results
+    ran, shown = smooth.evaluated.values, (full.results.status == jf.Status.CONVERGED).values
+    for name in ("steps", "params.x"):
+        np.testing.assert_array_equal(smooth[name].values[ran], full.results[name].values[ran])
+    np.testing.assert_array_equal(smooth.valley, full.results.valley)
+    np.testing.assert_array_equal(smooth.end, smooth["params.x"])
+    off, rough = (np.abs(one.steps - full.results.steps).values[shown & ~ran] for one in (smooth, grid.results))
+    assert off.mean() < 0.6 * rough.mean() and np.median(off) < np.median(rough)
+
+
+def test_interpolation_is_exact_for_what_is_linear_on_each_side_of_a_boundary():
+    y, x = np.mgrid[:40, :50].astype(float)
+    labels = x + y > 45
+    values = np.where(labels, 3 * x - y, 100 - x)
+    known = (x % 8 == 0) & (y % 8 == 0) | mixed(labels, (0, 1)) | (x == 49) | (y == 39)
+    given = np.where(known, values, -1.0)
+    np.testing.assert_allclose(interpolate(given, known, labels, (0, 1)), values, atol=1e-9)
+    sides = interpolate(np.stack([given] * 2), np.stack([known] * 2), np.stack([labels] * 2), (1, 2))
+    np.testing.assert_allclose(sides, np.stack([values] * 2), atol=1e-9)
+    line = interpolate(np.array([0.0, -1, -1, 3, -1]), np.array([1, 0, 0, 1, 0], bool), np.zeros(5), (0,))
+    np.testing.assert_allclose(line, [0, 1, 2, 3, 3])
+    few = interpolate(given[:2, :2], known[:2, :2], labels[:2, :2], (0, 1))
+    np.testing.assert_array_equal(few, given[:2, :2])
+
+
 def test_a_refined_map_agrees_with_a_sweep(full):
     swept = jf.sweep(two_valleys, {"x": START}, optimizer=jf.optimizers.sgd(RATE), steps=200, stop=STOP)
     assert full.results.status.dims == swept.results.status.dims == ("start", "learning_rate")
@@ -189,6 +215,7 @@ def test_what_cannot_be_refined_is_refused():
     refuses(TypeError, "by gives float32 values.*compare or round", by="loss")
     refuses(TypeError, "by is 3", by=3)
     refuses(ValueError, r"by returned an array of shape \(\)", by=lambda results: True)
+    refuses(ValueError, "fill is 'smooth'.*nearest.*linear", fill="smooth")
     refuses(TypeError, "measure is .*dictionary of functions", measure=[valley])
     refuses(ValueError, "measure: 'loss' is a variable", measure={"loss": valley})
     refuses(ValueError, "over='x' is no axis; it can be of start, learning_rate", over="x")
