@@ -13,12 +13,16 @@ from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.statistics import (
     band,
+    bootstrap,
     correlations,
     covariance,
     f_test,
     goodness_of_fit,
     intervals,
+    monte_carlo,
+    profile,
     propagate,
+    report,
     residuals,
     standard_errors,
 )
@@ -29,8 +33,8 @@ __all__ = [
     "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit", "forward_memory",
     "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "schedules", "searches", "step",
     "surface", "sweep",
-    "band", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "propagate", "residuals",
-    "standard_errors",
+    "band", "bootstrap", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "monte_carlo",
+    "profile", "propagate", "report", "residuals", "standard_errors",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
