@@ -29,10 +29,12 @@ from jaxfit.plots.house import (
 from jaxfit.plots.labels import Room, few_ticks, number, outlined, round_ticks
 from jaxfit.plots.maps import convergence_map, power_map, steps_bar
 from jaxfit.plots.surfaces import arrow_3d, contour, surface_3d
+from jaxfit.plots.uncertainties import corner, fit, profile
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Arrow", "Box", "Room",
     "arrow_3d", "backprop_animation", "backprop_graph", "basin_map", "contour", "convergence_map", "descent_1d",
     "descent_animation", "few_ticks", "flow", "gif", "house", "line_fit", "loss_history", "number", "outlined",
     "panels", "png", "power_map", "relief", "round_ticks", "steps_bar", "style", "surface_3d", "without_display",
+    "corner", "fit", "profile",
 ]  # fmt: skip
