@@ -18,12 +18,16 @@ from jaxfit.refinement import refine
 from jaxfit.stability import stability_limit
 from jaxfit.statistics import (
     band,
+    bootstrap,
     correlations,
     covariance,
     f_test,
     goodness_of_fit,
     intervals,
+    monte_carlo,
+    profile,
     propagate,
+    report,
     residuals,
     standard_errors,
 )
@@ -33,11 +37,11 @@ from jaxfit.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
-    "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "correlations", "covariance",
-    "curvature_along", "curve_fit", "datasets", "f_test", "fit", "forward_memory", "goodness_of_fit",
-    "hessian_spectrum", "intervals", "lane", "learning_rate_range", "losses", "measured_limit", "models", "optimizer",
-    "optimizers", "preconditioner", "propagate", "refine", "require_converged", "residuals", "schedules", "searches",
-    "sharpness", "stability_limit", "standard_errors", "step", "surface", "sweep",
+    "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "bootstrap", "correlations",
+    "covariance", "curvature_along", "curve_fit", "datasets", "f_test", "fit", "forward_memory", "goodness_of_fit",
+    "hessian_spectrum", "intervals", "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo",
+    "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report", "require_converged",
+    "residuals", "schedules", "searches", "sharpness", "stability_limit", "standard_errors", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -31,11 +31,12 @@ from jaxfit.plots.maps import convergence_map, power_map, steps_bar
 from jaxfit.plots.ranges import learning_rate_range
 from jaxfit.plots.slices import landscape
 from jaxfit.plots.surfaces import arrow_3d, contour, surface_3d
+from jaxfit.plots.uncertainties import corner, fit, profile
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Arrow", "Box", "Room",
-    "arrow_3d", "backprop_animation", "backprop_graph", "basin_map", "contour", "convergence_map", "descent_1d",
-    "descent_animation", "few_ticks", "flow", "gif", "house", "landscape", "learning_rate_range", "line_fit",
-    "loss_history", "number", "outlined", "panels", "png", "power_map", "relief", "round_ticks", "steps_bar", "style",
-    "surface_3d", "without_display",
+    "arrow_3d", "backprop_animation", "backprop_graph", "basin_map", "contour", "convergence_map", "corner",
+    "descent_1d", "descent_animation", "few_ticks", "fit", "flow", "gif", "house", "landscape", "learning_rate_range",
+    "line_fit", "loss_history", "number", "outlined", "panels", "png", "power_map", "profile", "relief", "round_ticks",
+    "steps_bar", "style", "surface_3d", "without_display",
 ]  # fmt: skip

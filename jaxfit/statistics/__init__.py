@@ -7,9 +7,13 @@ do not determine gets no number.
 from jaxfit.statistics.covariances import correlations, covariance, standard_errors
 from jaxfit.statistics.goodness import FTest, Goodness, Residuals, f_test, goodness_of_fit, residuals
 from jaxfit.statistics.intervals import Interval, intervals
+from jaxfit.statistics.profiles import Profile, profile
 from jaxfit.statistics.propagation import Band, Derived, band, propagate
+from jaxfit.statistics.reports import Report, report
+from jaxfit.statistics.resampling import Resamples, bootstrap, monte_carlo
 
 __all__ = [
-    "Band", "Derived", "FTest", "Goodness", "Interval", "Residuals", "band", "correlations", "covariance", "f_test",
-    "goodness_of_fit", "intervals", "propagate", "residuals", "standard_errors",
+    "Band", "Derived", "FTest", "Goodness", "Interval", "Profile", "Report", "Resamples", "Residuals", "band",
+    "bootstrap", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "monte_carlo", "profile",
+    "propagate", "report", "residuals", "standard_errors",
 ]  # fmt: skip

@@ -11,9 +11,17 @@ import numpy as np
 from jaxfit.checks import warn
 from jaxfit.fits import Fit
 from jaxfit.keywords import near_keywords
-from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
 from jaxfit.statistics.estimates import Estimate, estimate
-from jaxfit.statistics.lanes import check_result, example, labelled, labels_of, like, over_lanes
+from jaxfit.statistics.lanes import (
+    check_result,
+    example,
+    free_places,
+    labelled,
+    labels_of,
+    like,
+    marked_of,
+    over_lanes,
+)
 from jaxfit.statistics.noise import is_absolute, kind_of
 
 PyTree = Any
@@ -47,7 +55,13 @@ class Moments(NamedTuple):
 
 
 def moments(
-    verb: str, result: Any, absolute_sigma: bool | None, function: Callable | None = None, extra: tuple = ()
+    verb: str,
+    result: Any,
+    absolute_sigma: bool | None,
+    function: Callable | None = None,
+    extra: tuple = (),
+    *,
+    warns: bool = True,
 ) -> Moments:
     """What the linear theory knows of f(params), or of all params.
 
@@ -69,7 +83,7 @@ def moments(
     noise = np.ones_like(found.scatter) if absolute else found.scatter
     freedom = np.where(absolute, np.inf, found.count - found.rank)
     known = Moments(found, noise, freedom, kind, absolute)
-    if isinstance(result, Fit):
+    if warns and isinstance(result, Fit):
         _warn_if_far(verb, known)
     return known
 
@@ -87,6 +101,14 @@ def distance(known: Moments) -> float:
     """How far a fit stands from its minimum, in standard errors."""
     noise = float(known.noise)
     return float(known.estimate.offset) / np.sqrt(noise) if noise > 0 and np.isfinite(noise) else 0.0
+
+
+def factor(known: Moments, level: float) -> np.ndarray:
+    """() how many standard errors an interval reaches: Student's t, and the normal where the noise is known."""
+    import scipy.stats
+
+    freedom = np.where(known.freedom > 0, known.freedom, np.nan)
+    return scipy.stats.t.ppf((1 + level) / 2, freedom)
 
 
 @near_keywords
@@ -183,23 +205,10 @@ def spread(result: Any, flat: np.ndarray, extra: dict[str, Any] | None = None) -
 def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
     """The directions of the free params that change no prediction: of each {name: step}, the largest step one."""
     found = np.asarray(known.estimate.blind)
-    problem: Any = fit.problem
-    names = _free_names(problem.params, fit.params)
+    places = free_places(marked_of(fit), fit.params)
+    names = [name for name, yes in zip(labels_of(fit.params), places, strict=True) if yes]
     directions = []
     for row in found[~np.isnan(found).any(axis=-1)]:
         row = row / row[np.argmax(np.abs(row))]
         directions.append({n: float(x) for n, x in zip(names, row, strict=True) if abs(x) > 1e-6})
     return directions
-
-
-def _free_names(marked: PyTree, params: PyTree) -> list[str]:
-    """The names of the free numbers, in the order in which they move."""
-    if not is_marked(marked):
-        return labels_of(params)
-    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
-    numbered = iter(labels_of(params))
-    names: list[str] = []
-    for mark, value in zip(leaves, structure.flatten_up_to(params), strict=True):
-        own = [next(numbered) for _ in range(sum(np.size(x) for x in jax.tree.leaves(value)))]
-        names += [] if isinstance(mark, (Fixed, Tied)) else own
-    return names

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from jaxfit.fits import Fit
 from jaxfit.keywords import did_you_mean, near_keywords
-from jaxfit.statistics.covariances import Moments, moments, spread
+from jaxfit.statistics.covariances import Moments, factor, moments, spread
+from jaxfit.statistics.profiles import profile_ends
+from jaxfit.statistics.resampling import quantiles, resample
 
 PyTree = Any
 METHODS = ("wald", "profile", "bootstrap", "monte_carlo")
@@ -32,14 +36,6 @@ def check_level(verb: str, level: Any) -> float:
         remedy = f"{level / 100:g}" if 1 < level < 100 else "0.95"  # pyright: ignore[reportOperatorIssue]
         raise ValueError(f"{verb}: level is {level}, but it must lie between 0 and 1; pass {remedy}")
     return float(level)  # pyright: ignore[reportArgumentType]
-
-
-def factor(known: Moments, level: float) -> np.ndarray:
-    """() how many standard errors an interval reaches: Student's t, and the normal where the noise is known."""
-    import scipy.stats
-
-    freedom = np.where(known.freedom > 0, known.freedom, np.nan)
-    return scipy.stats.t.ppf((1 + level) / 2, freedom)
 
 
 @near_keywords
@@ -73,27 +69,39 @@ def intervals(
     Raises:
       TypeError, ValueError, NotConverged: As `covariance`; for an unknown method, or a level that is none.
     """
-    level = check_level("intervals", level)
+    return paired(result, *ends("intervals", result, method, level, key, samples, absolute_sigma))
+
+
+def ends(
+    verb: str,
+    result: Any,
+    method: str,
+    level: float,
+    key: Any,
+    samples: int,
+    absolute_sigma: bool | None,
+    known: Moments | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The (..., K) lower and upper ends of the intervals; `known` if the moments are."""
+    level = check_level(verb, level)
     if method not in METHODS:
         near = did_you_mean(str(method), METHODS)
-        raise ValueError(f"intervals: method is {method!r}{near} It is one of {', '.join(map(repr, METHODS))}")
-    if method in ("bootstrap", "monte_carlo"):
-        raise NotImplementedError
-    if key is not None:
-        raise ValueError(f"intervals: a key is given, but method {method!r} draws nothing; leave it out")
+        raise ValueError(f"{verb}: method is {method!r}{near} It is one of {', '.join(map(repr, METHODS))}")
+    drawn = method in ("bootstrap", "monte_carlo")
+    if key is not None and not drawn:
+        raise ValueError(f"{verb}: a key is given, but method {method!r} draws nothing; leave it out")
+    known = known or moments(verb, result, absolute_sigma)
+    if drawn:
+        kind = "residuals" if method == "bootstrap" else "normal"
+        return quantiles(resample(verb, result, known, kind, key, samples)[0], level)
     if method == "profile":
-        raise NotImplementedError
-    known = moments("intervals", result, absolute_sigma)
+        return profile_ends(verb, result, known, level)
     half = factor(known, level)[..., None] * known.errors
-    return paired(result, known.values - half, known.values + half)
+    return known.values - half, known.values + half
 
 
 def paired(result: Any, low: np.ndarray, high: np.ndarray) -> Any:
     """(..., K) ends as intervals of the params."""
-    import jax
-
-    from jaxfit.fits import Fit
-
     if isinstance(result, Fit):
         return jax.tree.map(Interval, spread(result, low), spread(result, high))
     return spread(result, np.stack([low, high], axis=-1), {"end": ["low", "high"]})

@@ -13,6 +13,7 @@ import numpy as np
 from jaxfit.fits import Fit, NotConverged
 from jaxfit.grids import Grid
 from jaxfit.markers import Place, is_axis, resolve
+from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
 from jaxfit.pools import lane_problem
 from jaxfit.problems import Problem, Status, convert, precision_context
 from jaxfit.sweeps import laid_out
@@ -107,6 +108,22 @@ def example(result: Any) -> tuple[Problem, PyTree]:
     if len(shapes) > 1:
         raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
     return result.parts[0].problem, jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
+
+
+def marked_of(fit: Fit) -> PyTree:
+    """The start of a fit, with its marks."""
+    problem: Any = fit.problem
+    with precision_context(PRECISION):
+        return resolve(problem.params)
+
+
+def free_places(marked: PyTree, params: PyTree) -> np.ndarray:
+    """(K,) bool: which numbers of the user's tree are free, in the order in which they move."""
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    values = structure.flatten_up_to(params) if is_marked(marked) else [params]
+    leaves = leaves if is_marked(marked) else [None]
+    sizes = [sum(np.size(x) for x in jax.tree.leaves(value)) for value in values]
+    return np.repeat([not isinstance(mark, (Fixed, Tied)) for mark in leaves], sizes)
 
 
 def over_lanes(result: Any, function: Callable, static: tuple = (), extra: tuple = ()) -> PyTree:

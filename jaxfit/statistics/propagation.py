@@ -16,8 +16,8 @@ from jaxfit.fits import Fit
 from jaxfit.keywords import near_keywords
 from jaxfit.losses import ChiSquared, Residual
 from jaxfit.problems import convert, precision_context
-from jaxfit.statistics.covariances import moments
-from jaxfit.statistics.intervals import check_level, factor
+from jaxfit.statistics.covariances import factor, moments
+from jaxfit.statistics.intervals import check_level
 from jaxfit.statistics.lanes import PRECISION, check_result, example, labelled, like, over_lanes
 
 PyTree = Any

@@ -1,0 +1,280 @@
+"""A fit and how sure it is: the curve in its bands, profiles of params, and all pairs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from jaxfit import statistics
+from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, house, panels, style
+from jaxfit.plots.labels import Room, number
+from jaxfit.statistics.covariances import moments
+from jaxfit.statistics.lanes import labels_of
+
+GRID = 300
+
+
+def fit(
+    fit: Any, *, level: float = 0.95, prediction: bool = False, ax: Axes | None = None, residuals: Axes | None = None
+) -> dict[str, Axes]:
+    """The data, the fitted curve and its band; below it the standardized residuals.
+
+    Args:
+      fit: Of a model of one x.
+      level: Of the band.
+      prediction: Whether to draw also where new observations would fall.
+      ax: For the curve; new axes for both if None.
+      residuals: For the residuals; none are drawn if only `ax` is given.
+
+    Returns:
+      The axes by name: "curve", "residuals".
+
+    Raises:
+      ValueError: If x or y is not one number for each point; else as `jf.band`.
+    """
+    x, y = (np.asarray(item, float) for item in fit.problem.data[:2])
+    if x.ndim != 1 or y.ndim != 1:
+        raise ValueError(f"fit: x has shape {x.shape} and y {y.shape}; a curve is drawn of one number for each point")
+    if ax is None:
+        grid = {"height_ratios": [3, 1], "hspace": 0.12}
+        _, axes = panels([["curve"], ["residuals"]], size=(6.4, 5.6), sharex=True, gridspec_kw=grid)
+        ax, residuals = axes["curve"], axes["residuals"]
+    with style():
+        _curve(fit, x, y, level, prediction, ax)
+        if residuals is not None:
+            _residuals(fit, x, residuals)
+    return {"curve": ax} | ({} if residuals is None else {"residuals": residuals})
+
+
+def _curve(fit: Any, x: np.ndarray, y: np.ndarray, level: float, prediction: bool, ax: Axes) -> None:
+    low, high = x.min(), x.max()
+    at = np.linspace(low - 0.03 * (high - low), high + 0.03 * (high - low), GRID)
+    band = statistics.band(fit, at, level)
+    wide = statistics.band(fit, at, level, "prediction") if prediction else None
+    sigma = _sigma(fit, y)
+    ends = np.concatenate([y if sigma is None else np.concatenate([y - sigma, y + sigma]), band.low, band.high]
+                          + ([wide.low, wide.high] if wide else []))  # fmt: skip
+    size = np.ptp(ends[np.isfinite(ends)])
+    ax.set(xlim=(at[0], at[-1]), ylim=(np.nanmin(ends) - 0.05 * size, np.nanmax(ends) + 0.12 * size))
+    ax.fill_between(at, band.low, band.high, color=BLUE, alpha=0.22, lw=0)
+    if sigma is not None:
+        ax.errorbar(x, y, sigma, fmt="none", ecolor=GREY, elinewidth=1, zorder=2)
+    ax.plot(x, y, "o", color=DARK, ms=4, zorder=3)
+    ax.plot(at, band.value, color=BLUE)
+    room = Room(ax)
+    for point in zip(x, y, strict=True):
+        room.block(*point, width=12)
+    for edge in (band.low, band.high):
+        room.block(at, edge)
+    curve = room.block(at, band.value)
+    if wide is not None:
+        lines = []
+        for edge in (wide.low, wide.high):
+            ax.plot(at, edge, color=ORANGE, lw=1.2, ls=(0, (4, 3)))
+            lines.append(room.block(at, edge))
+        room.near(lines[1], f"{100 * level:g} % of new observations", color=ORANGE)
+    room.near(curve, f"the curve, {100 * level:g} %", color=BLUE)
+
+
+def _sigma(fit: Any, y: np.ndarray) -> np.ndarray | None:
+    """Standard deviations to draw, if the loss has them in the unit of y."""
+    names = fit.problem.loss.data_names
+    if "sigma" not in names or fit.absolute_sigma is False:
+        return None
+    sigma = np.asarray(fit.problem.data[names.index("sigma")], float)
+    return sigma if sigma.shape == y.shape else np.sqrt(np.diagonal(sigma))
+
+
+def _residuals(fit: Any, x: np.ndarray, ax: Axes) -> None:
+    left = np.asarray(statistics.residuals(fit).standardized, float)
+    most = max(3.0, 1.15 * np.nanmax(np.abs(left)))
+    ax.set(ylim=(-most, most), ylabel="residual / error")
+    ax.set_yticks([-2, 0, 2], ["\N{MINUS SIGN}2", "0", "2"])
+    ax.axhspan(-2, 2, color=GREY, alpha=0.12, lw=0)
+    ax.axhline(0, color=BLUE, lw=1.2)
+    ax.vlines(x, 0, left, color=GREY, lw=1)
+    ax.plot(x, left, "o", color=DARK, ms=4)
+
+
+@house
+def profile(found: Any, error: float, *, reach: float = 1.96, name: str = "", ax: Axes) -> Axes:
+    """How much the sum of squares rises as a param is held elsewhere, against the parabola of its standard error.
+
+    Args:
+      found: Of one param, from `jf.profile`.
+      error: Its standard error.
+      reach: Standard errors that the interval reaches; where both curves are as high as its square, they end.
+      name: Of the param, for the axis.
+      ax: The axes to draw on; new ones if None.
+    """
+    values, rise = np.asarray(found.values, float), np.square(np.asarray(found.tau, float))
+    best = values[np.nanargmin(rise)]
+    dense = np.linspace(values.min(), values.max(), GRID)
+    parabola = ((dense - best) / error) ** 2
+    curve = _smooth(dense, values, np.asarray(found.tau, float)) ** 2
+    top = 2.4 * reach**2
+    ax.set(xlim=(dense[0], dense[-1]), ylim=(-0.04 * top, top), xlabel=name)
+    ax.set_ylabel("rise of the sum of squares / s²")
+    ax.axhline(reach**2, color=GREY, lw=1, ls=(0, (4, 3)))
+    ax.plot(dense, parabola, color=ORANGE)
+    ax.plot(dense, curve, color=BLUE)
+    for line, color, size in ((parabola, ORANGE, 7), (curve, BLUE, 5)):
+        ends = _crossings(dense, line, reach**2)
+        ax.plot(ends, np.full(len(ends), reach**2), "o", color=color, ms=size, zorder=4)
+        ax.vlines(ends, ax.get_ylim()[0], reach**2, color=color, lw=1, ls=(0, (2, 2)))
+    room = Room(ax)
+    level = room.block(dense, np.full(GRID, reach**2))
+    lines = [room.block(dense, np.minimum(line, top)) for line in (parabola, curve)]
+    room.near(lines[0], "standard error", color=ORANGE)
+    room.near(lines[1], "profile", color=BLUE)
+    room.near(level, f"{number(round(reach**2, 2))}", color=GREY, fontsize=8.5, prefer=(0.5, 0.45))
+    return ax
+
+
+def _smooth(at: np.ndarray, values: np.ndarray, tau: np.ndarray) -> np.ndarray:
+    """tau between its points; smooth, since it is nearly straight."""
+    from scipy.interpolate import PchipInterpolator
+
+    known = np.isfinite(tau)
+    order = np.unique(values[known], return_index=True)[1]
+    return PchipInterpolator(values[known][order], tau[known][order], extrapolate=False)(at)
+
+
+def _crossings(x: np.ndarray, y: np.ndarray, level: float) -> np.ndarray:
+    above = y > level
+    places = np.flatnonzero(above[1:] != above[:-1])
+    share = (level - y[places]) / (y[places + 1] - y[places])
+    return x[places] + share * (x[places + 1] - x[places])
+
+
+def corner(fit: Any, samples: Any = None, *, names: Sequence[str] | None = None, level: float = 0.95) -> dict:
+    """All params with their intervals, and all pairs of them: the ellipse of the covariance over refits.
+
+    On the diagonal the refits' histogram, with the interval of the standard error, of the profile and of the refits
+    as bars under it; below it the refits with the ellipse that holds `level` of them in the linear theory.
+
+    Args:
+      fit: With two to six params that have an error.
+      samples: Of `jf.bootstrap` or `jf.monte_carlo`; none if None.
+      names: Of the params to draw; all that have an error if None.
+      level: Of intervals and ellipses.
+
+    Returns:
+      The axes by pair of names, (row, column).
+
+    Raises:
+      ValueError: If there are no params with an error, or more than six.
+    """
+    labels = labels_of(fit.params)
+    values, errors = (_flat(tree) for tree in (fit.params, statistics.standard_errors(fit)))
+    chosen = [i for i, n in enumerate(labels) if np.isfinite(errors[i]) and (names is None or n in names)]
+    if not 1 <= len(chosen) <= 6:
+        raise ValueError(
+            f"corner: {len(chosen)} params have an error, and one to six are drawn; choose with names=, of "
+            f"{', '.join(labels)}"
+        )
+    k = len(chosen)
+    mosaic = [[f"{i} {j}" if j <= i else "." for j in range(k)] for i in range(k)]
+    space = {"wspace": 0.12, "hspace": 0.12}
+    _, axes = panels(mosaic, size=(2.1 * k + 1, 2.1 * k + 0.6), gridspec_kw=space)
+    table = np.asarray(_matrix(fit))
+    drawn = None if samples is None else np.concatenate(
+        [np.asarray(x).reshape(len(x), -1) for x in jax.tree.leaves(samples.params)], axis=1
+    )  # fmt: skip
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    ends = {
+        color: _ends(statistics.intervals(fit, method, level))
+        for color, method in ((ORANGE, "wald"), (BLUE, "profile"))
+    }
+    if drawn is not None:
+        ends[RED] = np.nanquantile(drawn, tails, axis=0)
+    span = {i: _span(values[i], errors[i], [e[:, i] for e in ends.values()]) for i in chosen}
+    found = {}
+    with style():
+        for row, i in enumerate(chosen):
+            for column, j in enumerate(chosen[: row + 1]):
+                ax = axes[f"{row} {column}"]
+                found[labels[i], labels[j]] = ax
+                ax.set_xlim(*span[j])
+                if i == j:
+                    _marginal(ax, i, drawn, ends, values)
+                else:
+                    ax.set_ylim(*span[i])
+                    _pair(ax, (j, i), values, table, drawn, level)
+                _edges(ax, row, column, k, labels[j], labels[i])
+    return found
+
+
+def _edges(ax: Axes, row: int, column: int, k: int, below: str, beside: str) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
+    if row == k - 1:
+        ax.set_xlabel(below)
+    else:
+        ax.tick_params(labelbottom=False)
+    if row == column:
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        return
+    ax.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
+    if column == 0:
+        ax.set_ylabel(beside)
+    else:
+        ax.tick_params(labelleft=False)
+
+
+def _span(value: float, error: float, ends: list[np.ndarray]) -> tuple[float, float]:
+    known = np.concatenate([*ends, [value - 2.6 * error, value + 2.6 * error]])
+    known = known[np.isfinite(known)]
+    size = np.ptp(known)
+    return known.min() - 0.12 * size, known.max() + 0.12 * size
+
+
+def _marginal(ax: Axes, i: int, drawn: Any, ends: dict, values: np.ndarray) -> None:
+    names = {ORANGE: "standard error", BLUE: "profile", RED: "refits"}
+    top = 1.0
+    if drawn is not None:
+        inside = drawn[np.isfinite(drawn[:, i]), i]
+        counts, edges = np.histogram(inside, 40, range=ax.get_xlim())
+        ax.stairs(counts / counts.max(), edges, fill=True, color=RED, alpha=0.25, lw=0)
+    ax.set_ylim(-0.62, 1.3 * top)
+    low, high = ax.get_xlim()
+    for row, (color, pair) in enumerate(ends.items()):
+        height = -0.12 - 0.17 * row
+        a, b = np.clip(pair[:, i], low, high)
+        ax.plot([a, b], [height] * 2, color=color, lw=2.2, solid_capstyle="butt")
+        ax.plot(values[i], height, "|", color=color, ms=6)
+        if i == 0:
+            ax.text(0.97, 0.96 - 0.1 * row, names[color], color=color, ha="right", va="top", transform=ax.transAxes,
+                    fontsize=8)  # fmt: skip
+
+
+def _pair(ax: Axes, pair: tuple[int, int], values: np.ndarray, table: np.ndarray, drawn: Any, level: float) -> None:
+    x, y = pair
+    if drawn is not None:
+        ax.plot(*drawn[:1500, [x, y]].T, ".", color=RED, ms=1.6, alpha=0.35, mew=0, zorder=1)
+    lengths, directions = np.linalg.eigh(table[np.ix_(pair, pair)])
+    angle = np.linspace(0, 2 * np.pi, 181)
+    radius = np.sqrt(-2 * np.log(1 - level))
+    circle = radius * np.stack([np.cos(angle), np.sin(angle)])
+    ellipse = directions @ (np.sqrt(np.maximum(lengths, 0))[:, None] * circle)
+    ax.plot(values[x] + ellipse[0], values[y] + ellipse[1], color=ORANGE, lw=1.6)
+    ax.plot(values[x], values[y], "+", color=DARK, ms=7, mew=1.3)
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def _ends(tree: Any) -> np.ndarray:
+    """(2, K)"""
+    pairs = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, statistics.Interval))
+    return np.stack([np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1)])
+
+
+def _matrix(fit: Any) -> np.ndarray:
+    return moments("corner", fit, None).covariance

@@ -1,0 +1,152 @@
+"""Many refits of a finished problem as one sweep: of other residuals, or with one of its params held."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxfit.fits import Fit
+from jaxfit.losses import Block, Loss
+from jaxfit.markers import Axis, Call, Mention, is_axis, stacked
+from jaxfit.parameters import Bounded, Fixed, Tied, complete, free, is_mark
+from jaxfit.problems import Problem
+from jaxfit.statistics.lanes import Group, groups_of
+
+PyTree = Any
+NAME = "refit"
+
+
+class _OfBlocks(Loss):
+    """A loss that is known by its blocks."""
+
+    loss: Loss
+
+    @property
+    def by_row(self) -> bool:
+        return False
+
+    @property
+    def knows_residuals(self) -> bool:
+        return True
+
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        total = jnp.zeros(())
+        for block in self.blocks(params, *data):
+            rho = block.rho or jnp.square
+            total = total + block.weight * jnp.sum(rho(block.residuals))
+        return total
+
+    def __repr__(self) -> str:
+        return f"refit of {self.loss!r}"
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
+@dataclass(frozen=True, eq=False, repr=False)
+class Shifted(_OfBlocks):
+    """A loss with its residuals moved and weighed: scale * (residuals - shift), block by block."""
+
+    loss: Loss
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        return ("shift", "scale", *self.loss.data_names)
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        shifts, scales, *data = data  # pyright: ignore[reportAssignmentType]
+        return tuple(
+            block._replace(residuals=scale * (block.residuals - shift))
+            for block, shift, scale in zip(self.loss.blocks(params, *data), shifts, scales, strict=True)
+        )
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss", "marked"], meta_fields=[])
+@dataclass(frozen=True, eq=False, repr=False)
+class Pinned(_OfBlocks):
+    """A loss by all free params but one, as (k - 1,) numbers; its data begin with which one, and its value."""
+
+    loss: Loss
+    marked: PyTree
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        return ("which", "value", *self.loss.data_names)
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        which, value, *rest = data
+        return self.loss.blocks(complete(self.marked, self._free(params, which, value)), *rest)
+
+    def _free(self, others: Array, which: Array, value: Array) -> PyTree:
+        flat, back = jax.flatten_util.ravel_pytree(free(self.marked))
+        place = jnp.arange(flat.size)
+        if flat.size == 1:
+            return back(jnp.reshape(value, (1,)).astype(flat.dtype))
+        moved = others[jnp.clip(jnp.where(place < which, place, place - 1), 0, flat.size - 2)]
+        return back(jnp.where(place == which, value, moved))
+
+
+class Refits:
+    """The lanes of a result, each taken several times, for sweeps over one axis.
+
+    Raises:
+      ValueError: If the lanes belong to several programs.
+    """
+
+    def __init__(self, verb: str, result: Any, times: int):
+        groups = groups_of(result)
+        if len(groups) != 1:
+            raise ValueError(
+                f"{verb}: the grid was run by {len(groups)} programs, one for each value of an axis that is part of a "
+                f"program; take one lane at a time: jf.lane(grid, ...)"
+            )
+        self.group: Group = groups[0]
+        self.single = isinstance(result, Fit)
+        self.lane = np.repeat(np.arange(len(self.group.numbers)), times)
+        sizes = list(self.group.sizes.values())
+        index = np.unravel_index(self.group.numbers[self.lane], sizes) if sizes else ()
+        self.along = dict(zip(self.group.sizes, index, strict=True))
+
+    @property
+    def problem(self) -> Problem:
+        return self.group.problem
+
+    def of_lanes(self, values: Any) -> Any:
+        """Numbers of each lane, (lanes, ...), as an axis over the refits; of one fit as they are."""
+        values = np.asarray(values)
+        return values[0] if self.single else Axis(NAME, values[self.lane])
+
+    def collapsed(self, tree: PyTree) -> PyTree:
+        """A tree with every axis replaced by one over the refits."""
+
+        def one(x):
+            if not is_axis(x):
+                return x
+            taken = self.along[x.name]
+            return jax.tree.map(lambda v: Axis(NAME, np.asarray(v)[taken]), stacked(Mention(x, "", True)))
+
+        return jax.tree.map(one, tree, is_leaf=is_axis)
+
+    def marked(self, tree: PyTree) -> PyTree:
+        """The marks of the problem around the params where the lanes ended, as `free` or `complete` take them."""
+        leaves, structure = jax.tree.flatten(self.problem.params, is_leaf=_whole)
+        parts = structure.flatten_up_to(tree)
+        made = []
+        for mark, value in zip(leaves, parts, strict=True):
+            value = jax.tree.map(self.of_lanes, value)
+            if isinstance(mark, Fixed):
+                made.append(Fixed(value))
+            elif isinstance(mark, Bounded):
+                made.append(Bounded(value, *self.collapsed((mark.low, mark.high))))
+            else:
+                made.append(mark if isinstance(mark, Tied) else value)
+        return jax.tree.unflatten(structure, made)
+
+
+def _whole(x: Any) -> bool:
+    return is_mark(x) or is_axis(x) or isinstance(x, Call)

@@ -1,0 +1,291 @@
+"""The report of a finished fit: what every param is, how sure that is, and what to know about the fit."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit import outcomes
+from jaxfit.fits import Fit
+from jaxfit.grids import Grid
+from jaxfit.keywords import did_you_mean, near_keywords
+from jaxfit.parameters import Bounded, Fixed, Tied, is_mark, is_marked, plain
+from jaxfit.problems import Status, convert_all, name_of, precision_context
+from jaxfit.statistics import formats
+from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
+from jaxfit.statistics.goodness import Goodness, goodness
+from jaxfit.statistics.intervals import check_level, ends
+from jaxfit.statistics.lanes import PRECISION, labels_of, marked_of
+from jaxfit.statistics.noise import LIKELIHOOD, ROBUST
+
+PyTree = Any
+SHOWN, PAIRS, LEAST = 40, 10, 0.1  # rows of params, pairs of correlations, and the least of these
+
+
+class Row(NamedTuple):
+    """One number of the params; NaN is not known."""
+
+    name: str
+    value: float
+    error: float
+    low: float
+    high: float
+    start: float
+    role: str  # free, at bound, fixed, tied, not determined
+    unit: str
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """Made by `report`; `print` shows it, a notebook too."""
+
+    rows: tuple[Row, ...]
+    correlations: np.ndarray  # (K, K)
+    goodness: Goodness
+    level: float
+    method: str
+    facts: dict[str, str]  # what was fitted, to what, how, and how it ended
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        rows, more = self.rows[:SHOWN], len(self.rows) - SHOWN
+        lines = [f"{name:8}{text}" for name, text in self.facts.items()]
+        lines += ["", *formats.text_table(*_table(rows, self.level))]
+        lines += [f"and {more} more: see .rows"] * (more > 0)
+        if pairs := self.pairs():
+            texts = [f"{a}, {b}: {r:+.3f}" for a, b, r in pairs]
+            lines += ["", f"correlations of {LEAST} and more", *(f"  {text}" for text in texts)]
+        lines += ["", *(f"{name:26}{text}" for name, text in self._sums())]
+        lines += ["", *(f"note    {note}" for note in self.notes)] if self.notes else []
+        return "\n".join(lines)
+
+    def pairs(self) -> list[tuple[str, str, float]]:
+        """The strongest correlations, in order."""
+        found = [
+            (self.rows[i].name, self.rows[j].name, float(self.correlations[i, j]))
+            for i, j in zip(*np.triu_indices(len(self.rows), 1), strict=True)
+            if abs(self.correlations[i, j]) >= LEAST
+        ]
+        return sorted(found, key=lambda pair: -abs(pair[2]))[:PAIRS]
+
+    def _sums(self) -> list[tuple[str, str]]:
+        g, names = self.goodness, []
+        for name, value in (
+            ("chi-squared", g.chi_squared), ("reduced chi-squared", g.reduced_chi_squared),
+            ("degrees of freedom", g.degrees_of_freedom), ("p-value", g.p_value), ("R squared", g.r_squared),
+            ("AIC", g.aic), ("BIC", g.bic),
+        ):  # fmt: skip
+            if not math.isnan(float(value)):
+                names.append((name, f"{float(value):.6g}"))
+        return names
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        facts = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in self.facts.items())
+        pairs = [(a, b, f"{r:+.3f}") for a, b, r in self.pairs()]
+        tables = [formats.html_table(*_table(self.rows, self.level))]
+        if pairs:
+            tables.append(formats.html_table(("param", "param", "correlation"), pairs, (True, True, False)))
+        tables.append(formats.html_table(("fit", ""), self._sums(), (True, False)))
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<ul>{facts}</ul>{''.join(tables)}{notes}"
+
+    def to_markdown(self) -> str:
+        """The table of the params, the sums below it, and the notes."""
+        sums = formats.markdown_table(("fit", ""), self._sums(), (True, False))
+        parts = [formats.markdown_table(*_table(self.rows, self.level)), sums, *self.notes]
+        return "\n\n".join(parts)
+
+    def to_latex(self) -> str:
+        """The table of the params as a tabular of the package booktabs."""
+        return formats.latex_table(*_table(self.rows, self.level))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in plain Python: None where a number is not known, "inf" for an open end."""
+        number = formats.json_number
+        params = {
+            row.name: {
+                "value": number(row.value), "error": number(row.error), "interval": [number(row.low), number(row.high)],
+                "start": number(row.start), "role": row.role, "unit": row.unit or None,
+            }
+            for row in self.rows
+        }  # fmt: skip
+        return {
+            "params": params,
+            "correlations": [[number(x) for x in row] for row in self.correlations],
+            "goodness": {name: number(value) for name, value in self.goodness._asdict().items()},
+            "level": self.level, "method": self.method, "facts": dict(self.facts), "notes": list(self.notes),
+        }  # fmt: skip
+
+    def to_json(self) -> str:
+        """The same as a text in JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _table(rows: Any, level: float) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Header, cells, and which columns are words."""
+    names = ["param", "value", "rel. error", f"{100 * level:g} % interval", "start", "unit", "role"]
+    left = [True, False, False, False, False, True, True]
+    cells = []
+    for row in rows:
+        relative = abs(row.error / row.value) if row.value else math.nan
+        low, high = (formats.rounded(x, row.error) for x in (row.low, row.high))
+        span = f"{low} to {high}" if low and high else ""
+        cells.append([
+            row.name, formats.written(row.value, row.error), formats.percent(relative), span,
+            f"{row.start:.5g}" if math.isfinite(row.start) else "", row.unit, row.role,
+        ])  # fmt: skip
+    used = [i for i in range(len(names)) if i != 5 or any(row.unit for row in rows)]
+    return [names[i] for i in used], [[c[i] for i in used] for c in cells], [left[i] for i in used]
+
+
+@near_keywords
+def report(
+    fit: Any,
+    units: Any = None,
+    *,
+    level: float = 0.95,
+    method: str = "wald",
+    key: Any = None,
+    samples: int = 10_000,
+    absolute_sigma: bool | None = None,
+) -> Report:
+    """What a fit found, for a person: every param with its error, interval, start and role, and how good the fit is.
+
+    Args:
+      fit: A fit, or a lane of a grid.
+      units: Names of units by param, {"a": "mm"}: all of them, or some; for an array one for all its numbers.
+      level, method, key, samples: Of the intervals; as for `intervals`.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      The report: `print` it, or take `.to_markdown()`, `.to_latex()`, `.to_json()`, `.to_dict()`, `.rows`.
+
+    Raises:
+      TypeError, ValueError, NotConverged: As `intervals`; for units of params that do not exist.
+    """
+    level = check_level("report", level)
+    if isinstance(fit, Grid):
+        raise TypeError(
+            "report is about one fit; take a lane of the grid, jf.lane(grid, ...) or jf.best(grid), or all errors at "
+            "once: jf.standard_errors(grid)"
+        )
+    starts = getattr(fit, "starts", None)  # of a result that knows how many starts met here, in words
+    fit = fit if isinstance(fit, Fit) else getattr(fit, "best", fit)
+    known = moments("report", fit, absolute_sigma, warns=False)
+    low, high = ends("report", fit, method, level, key, samples, absolute_sigma, known)
+    labels, named = labels_of(fit.params), _units(fit.params, units)
+    roles, start = _roles(fit, known), _start(fit)
+    rows = tuple(
+        Row(*row)  # pyright: ignore[reportArgumentType]
+        for row in zip(labels, *(x.tolist() for x in (known.values, known.errors, low, high, start)), roles, named,
+                       strict=True)
+    )  # fmt: skip
+    facts = _facts(fit, known)
+    if isinstance(starts, str):
+        facts["starts"] = starts
+    found = Goodness(*(x[()] for x in goodness(fit, known)))
+    return Report(rows, correlation_matrix(known.covariance), found, level, method, facts, tuple(_notes(fit, known)))
+
+
+def _roles(fit: Fit, known: Moments) -> list[str]:
+    marked = marked_of(fit)
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    held = iter(np.asarray(known.estimate.held))
+    unknown = iter(np.isnan(np.diagonal(np.asarray(known.estimate.unit))))
+    roles: list[str] = []
+    for mark, value in zip(leaves, structure.flatten_up_to(fit.params), strict=True):
+        for _ in range(sum(np.size(x) for x in jax.tree.leaves(value))):
+            missing = next(unknown)
+            if isinstance(mark, (Fixed, Tied)):
+                role = "fixed" if isinstance(mark, Fixed) else "tied"
+                roles.append(role + ", not determined" * bool(role == "tied" and missing))
+                continue
+            on_bound = next(held)
+            free = "bounded" if isinstance(mark, Bounded) else "free"
+            roles.append("at bound" if on_bound else "not determined" if missing else free)
+    return roles
+
+
+def _start(fit: Fit) -> np.ndarray:
+    """(K,) numbers that the run began from."""
+    marked = marked_of(fit)
+    with precision_context(PRECISION):
+        began = plain(convert_all(marked, PRECISION)) if is_marked(marked) else marked
+        return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(began)])
+
+
+def _units(params: PyTree, units: Any) -> list[str]:
+    """A unit, or "", for each number."""
+    paths = [
+        (jax.tree_util.keystr(path, simple=True, separator=".") or "params", np.size(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    if units is None:
+        given = {}
+    elif isinstance(units, str):
+        given = dict.fromkeys([name for name, _ in paths], units)
+    else:
+        found = jax.tree_util.tree_leaves_with_path(units)
+        given = {jax.tree_util.keystr(path, simple=True, separator=".") or "params": unit for path, unit in found}
+    for name, unit in given.items():
+        if not isinstance(unit, str):
+            raise TypeError(f'report: the unit of {name} is {unit!r}, but it must be a text such as "mm"')
+        if name not in (names := [n for n, _ in paths]):
+            raise ValueError(f"report: units has {name!r}, which is no param{did_you_mean(name, names)}")
+    return [given.get(name, "") for name, size in paths for _ in range(size)]
+
+
+def _facts(fit: Fit, known: Moments) -> dict[str, str]:
+    problem: Any = fit.problem
+    status = Status(fit.status).name.lower().replace("_", " ")
+    n, k, moving = int(known.estimate.count), int(known.estimate.rank), known.estimate.held.size
+    unit = "rows" if known.kind == LIKELIHOOD else "residuals"
+    loss = problem.loss
+    named = repr(loss) if hasattr(loss, "data_names") else name_of(loss)
+    noise = (
+        "the curvature of the likelihood" if known.kind == LIKELIHOOD
+        else "Huber's formula, from the scatter of the residuals" if known.kind == ROBUST
+        else "sigma, as given" if known.absolute
+        else "the scatter of the residuals"
+    )  # fmt: skip
+    facts = {
+        "fit": f"{status}: {outcomes.advice(fit)}",
+        "loss": f"{named} = {float(fit.loss):.8g}",
+        "data": f"{n:,} {unit}, {k:,} of {moving:,} free param{'s' * (moving != 1)} determined by them",
+        "by": f"{fit.optimizer!r}, {fit.precision or 'float32'}",
+        "errors": f"from {noise}",
+    }
+    if fit.coords:
+        facts["lane"] = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in fit.coords.items())
+    return facts
+
+
+def _notes(fit: Fit, known: Moments) -> list[str]:
+    notes = [fit.note] if fit.note else []
+    notes += outcomes.doubts(fit)
+    for direction in undetermined(fit, known):
+        together = ", ".join(f"{name} by {step:.3g}" for name, step in direction.items())
+        if len(direction) == 1:
+            notes.append(f"{next(iter(direction))} is not determined: it changes no prediction; fix it with jf.Fixed")
+        else:
+            notes.append(
+                f"{', '.join(direction)} are not determined: moving {together} together changes no prediction; fix one"
+            )
+    names = [name for name, role in zip(labels_of(fit.params), _roles(fit, known), strict=True) if role == "at bound"]
+    if names:
+        notes.append(
+            f"{', '.join(names)} {'lies' if len(names) == 1 else 'lie'} on a bound and "
+            f"{'has' if len(names) == 1 else 'have'} no error; the errors of the others are those with it held there"
+        )
+    if float(known.freedom) <= 0:
+        notes.append("there are no more residuals than params, so that their scatter says nothing: no errors")
+    if (far := distance(known)) > FAR:
+        notes.append(f"the fit stands {far:.2g} standard errors from the minimum; let it run on")
+    return notes

@@ -1,0 +1,209 @@
+"""Refits to data as they might have come out: the bootstrap, and Monte Carlo; all in one sweep."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.checks import warn
+from jaxfit.datasets import as_key
+from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
+from jaxfit.markers import Axis
+from jaxfit.optimizers import levenberg_marquardt
+from jaxfit.problems import Problem, Status, precision_context, whole
+from jaxfit.statistics.covariances import Moments, moments, spread
+from jaxfit.statistics.estimates import basis_of, jacobian, objective_at
+from jaxfit.statistics.lanes import PRECISION, labelled, like, over_lanes
+from jaxfit.statistics.noise import LIKELIHOOD, SQUARES, points
+from jaxfit.statistics.refits import NAME, Refits, Shifted
+from jaxfit.sweeps import sweep
+
+PyTree = Any
+STEPS = 200
+MOST_BYTES = 2**31
+FEW = 0.05  # share of refits that may fail without a warning
+
+
+class Resamples(NamedTuple):
+    """Params of refits."""
+
+    params: PyTree  # (samples, ...) at each leaf; of a grid an xarray.Dataset with the dimension "sample"
+    converged: Any  # (samples,) bool; params of the others are NaN
+
+
+@near_keywords
+def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "residuals") -> Resamples:
+    """Refits to data made of the fitted curve and noise drawn from the residuals, all in one sweep.
+
+    Residuals are taken in units of sigma, divided by sqrt(1 - leverage), and centered, so that each is worth a noise.
+
+    Args:
+      result: A fit, or the grid of a sweep (every lane has its own samples).
+      key: A PRNG key or a seed.
+      samples: How many refits.
+      kind: "residuals", for noise of one distribution in units of sigma; "pairs" draws the data themselves (each
+        counts as often as it is drawn), for noise that differs from point to point.
+
+    Returns:
+      (params, converged), with a leading axis of samples; `jf.intervals(fit, "bootstrap", key=)` takes quantiles.
+
+    Raises:
+      TypeError: If the loss has no residuals.
+      ValueError: For another kind, or if the samples would not fit in memory; else as `covariance`.
+    """
+    if kind not in ("residuals", "pairs"):
+        raise ValueError(f'bootstrap: kind is {kind!r}, but it must be "residuals" or "pairs"')
+    known = moments("bootstrap", result, None)
+    flat, good = resample("bootstrap", result, known, kind, key, samples)
+    return _resamples(result, flat, good)
+
+
+@near_keywords
+def monte_carlo(result: Any, key: Any, samples: int = 10_000, *, absolute_sigma: bool | None = None) -> Resamples:
+    """Refits to data made of the fitted curve and normal noise, all in one sweep.
+
+    Args:
+      result, key, samples: As for `bootstrap`.
+      absolute_sigma: As for `covariance`: whether the noise has the data's sigma, or is scaled to the scatter.
+
+    Returns:
+      As `bootstrap`.
+
+    Raises:
+      TypeError, ValueError: As `bootstrap`.
+    """
+    known = moments("monte_carlo", result, absolute_sigma)
+    flat, good = resample("monte_carlo", result, known, "normal", key, samples)
+    return _resamples(result, flat, good)
+
+
+def _resamples(result: Any, flat: np.ndarray, good: np.ndarray) -> Resamples:
+    if isinstance(result, Fit):
+        return Resamples(like(result.params, flat), good)
+    params = spread(result, np.moveaxis(flat, -1, -2), {"sample": None})
+    return Resamples(params, labelled(result, good, {"sample": None}, "converged"))
+
+
+def resample(
+    verb: str, result: Any, known: Moments, kind: str, key: Any, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The (..., samples, K) params of refits, NaN where one failed or a param has no error; and (..., samples) bool."""
+    samples = whole(f"{verb}: samples", samples)
+    if key is None:
+        raise ValueError(f"{verb} draws random numbers and needs a key: pass key=0, or a key of jax.random")
+    if known.kind == LIKELIHOOD:
+        raise TypeError(f'{verb}: a likelihood has no residuals to draw; use method="wald"')
+    if known.kind != SQUARES and kind == "normal":
+        raise TypeError(f"{verb}: a Huber loss is there for noise that is not normal; use jf.bootstrap")
+    count = samples * (1 if isinstance(result, Fit) else len(np.unique(result.members)))
+    found, leverage, counts = over_lanes(result, _in_blocks, (known.kind,))
+    size = count * sum(np.size(x) for x in found) // (count // samples if not isinstance(result, Fit) else 1) * 8
+    if size > MOST_BYTES:
+        raise ValueError(f"{verb}: {count:,} data sets take {size:,} bytes; ask for fewer samples, or take some lanes")
+    refits = Refits(verb, result, samples)
+    lanes = len(refits.group.numbers)
+    take = (lambda x: x[None]) if refits.single else (lambda x: _per_lane(result, x, lanes))
+    found, leverage, counts = (tuple(take(x) for x in each) for each in (found, leverage, counts))
+    noise = np.sqrt(take(np.asarray(known.noise)))
+    with precision_context(PRECISION):
+        drawn = _draw(kind, as_key(key), found, leverage, counts, noise, samples)
+    problem = refits.problem
+    shifts, scales = (tuple(_axis(x) for x in each) for each in drawn)
+    grid = sweep(
+        Shifted(refits.collapsed(problem.loss)), refits.marked(refits.group.params),  # pyright: ignore[reportArgumentType]
+        (shifts, scales, *refits.collapsed(problem.data)), optimizer=levenberg_marquardt(), steps=STEPS, progress=False,
+    )  # fmt: skip
+    ended = np.asarray(grid.results.status)
+    good = (ended == Status.CONVERGED) | (ended == Status.OUT_OF_STEPS)
+    lane_params = [np.asarray(x).reshape(len(ended), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
+    flat = np.where(good[:, None], np.concatenate(lane_params, axis=1), np.nan)
+    failed = 1 - good.mean()
+    if failed > FEW:
+        warn(f"{verb}: {100 * failed:.0f} % of the refits failed, and are left out; their intervals may be too narrow")
+    back = (lambda x: x.reshape(samples, *x.shape[1:])) if refits.single else (
+        lambda x: x.reshape(lanes, samples, *x.shape[1:])[np.searchsorted(np.unique(result.members), result.members)]
+    )  # fmt: skip
+    flat, good = back(flat), back(good)
+    unknown = np.isnan(np.diagonal(np.asarray(known.estimate.unit), axis1=-2, axis2=-1))
+    return np.where(unknown[..., None, :], np.nan, flat), good
+
+
+def _per_lane(grid: Any, values: np.ndarray, lanes: int) -> np.ndarray:
+    """Numbers with a grid's axes leading, (...), as (lanes, ...) in the order of the program."""
+    axes = grid.members.ndim
+    flat, first = values.reshape(-1, *values.shape[axes:]), np.unique(grid.members, return_index=True)[1]
+    return flat[first][:lanes]
+
+
+def _axis(values: np.ndarray) -> Any:
+    """Values for each refit as an axis; a single number as it is."""
+    return np.asarray(values) if np.ndim(values) == 0 else Axis(NAME, np.asarray(values))
+
+
+def _in_blocks(problem: Problem, params: PyTree, kind: str) -> tuple:
+    """The residuals, their leverages and whether they count, by block."""
+    objective, flat, back = objective_at(problem, params)
+    basis = basis_of(problem, params, kind)
+    _, columns = jacobian(objective, flat, back)
+    leverage = jnp.sum((columns.T @ basis.root) ** 2, axis=1)
+    found, pulls, counts, first = [], [], [], 0
+    where = points(problem.loss, problem.data)
+    for block in objective.blocks(back(flat)):
+        r = jnp.asarray(block.residuals)
+        found.append(r)
+        pulls.append(jnp.reshape(leverage[first : first + r.size], r.shape))
+        counts.append(jnp.ones(r.shape, bool) if where is None else where)
+        first += r.size
+    return tuple(found), tuple(pulls), tuple(counts)
+
+
+def _draw(kind: str, key: Any, found: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int) -> tuple:
+    """The shifts and scales of each block, (lanes * samples, ...)."""
+    shifts, scales = [], []
+    for i, (r, pull, good) in enumerate(zip(found, leverage, counts, strict=True)):
+        own, (lanes, *shape) = jax.random.fold_in(key, i), r.shape
+        r, pull, good = (np.reshape(x, (lanes, -1)) for x in (r, pull, good))
+        n = r.shape[1]
+        if kind == "normal":
+            drawn = np.asarray(jax.random.normal(own, (lanes, samples, n))) * noise[:, None, None]
+        else:
+            places = _places(own, good, samples)  # (lanes, samples, n)
+        if kind == "pairs":
+            scale = np.zeros((lanes, samples, n))
+            at = np.indices(places.shape)
+            np.add.at(scale, (at[0], at[1], places), 1.0)
+            shifts.append(np.zeros(()))
+            scales.append(np.sqrt(scale).reshape(lanes * samples, *shape))
+            continue
+        if kind == "residuals":
+            worth = -r / np.sqrt(np.maximum(1 - pull, 1e-12))
+            worth = np.where(good & (pull < 1 - 1e-9), worth, 0.0)
+            total = np.maximum(good.sum(axis=1, keepdims=True), 1)
+            worth = np.where(good, worth - worth.sum(axis=1, keepdims=True) / total, 0.0)
+            drawn = np.take_along_axis(np.broadcast_to(worth[:, None], places.shape), places, axis=2)
+        shift = np.where(good, r, 0.0)[:, None] + np.where(good[:, None], drawn, 0.0)
+        shifts.append(shift.reshape(lanes * samples, *shape))
+        scales.append(np.ones(()))
+    return tuple(shifts), tuple(scales)
+
+
+def _places(key: Any, good: np.ndarray, samples: int) -> np.ndarray:
+    """(lanes, samples, n) random places of data that count."""
+    lanes, n = good.shape
+    total, order = good.sum(axis=1), np.argsort(~good, axis=1, kind="stable")
+    uniform = np.asarray(jax.random.uniform(key, (lanes, samples, n)))
+    rank = np.minimum((uniform * total[:, None, None]).astype(int), total[:, None, None] - 1)
+    return np.take_along_axis(np.broadcast_to(order[:, None], rank.shape), rank, axis=2)
+
+
+def quantiles(flat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The (..., K) ends between which a share of the (..., samples, K) numbers lies; NaN where there is none."""
+    known = ~np.all(np.isnan(flat), axis=-2, keepdims=True)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.nanquantile(np.where(known, flat, 0.0), tails, axis=-2)
+    unknown = ~known[..., 0, :]
+    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)

@@ -1,0 +1,49 @@
+"""Pictures of fits with their errors: what is drawn is what the statistics say."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit import plots
+
+X = np.linspace(0.0, 4.0, 12)
+Y = 2.0 * X + 1.0 + 0.3 * np.random.default_rng(0).normal(size=12)
+
+
+@pytest.fixture(autouse=True)
+def headless():
+    plots.without_display()
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def line():
+    return jf.curve_fit(jf.models.line, {"w": 1.0, "b": 0.0}, (X, Y))
+
+
+def test_a_fit_is_drawn_in_its_bands_over_its_residuals(line):
+    axes = plots.fit(line, prediction=True)
+    curve, residuals = axes["curve"], axes["residuals"]
+    labels = {text.get_text() for text in curve.texts}
+    assert labels == {"the curve, 95 %", "95 % of new observations"}
+    drawn = next(x for x in curve.lines if len(x.get_xdata()) == 300 and x.get_linestyle() == "-")
+    np.testing.assert_allclose(drawn.get_ydata(), jf.band(line, drawn.get_xdata()).value)
+    points = next(x for x in residuals.lines if len(x.get_xdata()) == 12)
+    np.testing.assert_allclose(points.get_ydata(), jf.residuals(line).standardized)
+    assert plots.png(curve.figure) == plots.png(plots.fit(line, prediction=True)["curve"].figure)
+
+
+def test_the_profile_of_a_line_is_its_parabola(line):
+    ax = plots.profile(jf.profile(line)["w"], jf.standard_errors(line)["w"], reach=2.0, name="w")
+    parabola, curve = (x.get_ydata() for x in ax.lines if len(x.get_xdata()) == 300)
+    np.testing.assert_allclose(curve, parabola, atol=1e-3)
+
+
+@pytest.mark.soak
+def test_all_pairs_are_drawn(line):
+    axes = plots.corner(line, jf.bootstrap(line, 0, 500))
+    assert set(axes) == {("b", "b"), ("w", "b"), ("w", "w")}
+    with pytest.raises(ValueError, match="0 params have an error.*choose with names=, of b, w"):
+        plots.corner(line, names=["v"])
