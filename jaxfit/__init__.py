@@ -8,16 +8,17 @@ from jaxfit.grids import Grid, best, lane
 from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.memory import backward_memory, forward_memory
+from jaxfit.multistarts import Optima, optima, starts
 from jaxfit.optimizers import optimizer
 from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.sweeps import sweep
 
 __all__ = [
-    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
-    "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit", "forward_memory",
-    "lane", "losses", "models", "optimizer", "optimizers", "require_converged", "schedules", "searches", "step",
-    "surface", "sweep",
+    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Optima",
+    "Record", "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit",
+    "forward_memory", "lane", "losses", "models", "optima", "optimizer", "optimizers", "require_converged", "schedules",
+    "searches", "starts", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

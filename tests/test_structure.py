@@ -7,8 +7,8 @@ PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters", "methods",
     "least_squares", "quasi_newton", "optimizers", "problems", "checks", "tracing", "steps", "graphs", "pools",
-    "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers", "sweeps", "landscapes",
-    "memory", "plots", "experiments",
+    "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers", "sweeps", "multistarts",
+    "landscapes", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 
