@@ -24,8 +24,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    if name == "plots":  # the only module that imports matplotlib
+    if name in ("plots", "sklearn"):  # the only modules that import matplotlib and scikit-learn
         import importlib
 
-        return importlib.import_module("jaxfit.plots")
+        return importlib.import_module(f"jaxfit.{name}")
     raise AttributeError(f"module 'jaxfit' has no attribute {name!r}")

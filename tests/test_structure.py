@@ -8,7 +8,7 @@ ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters", "methods",
     "least_squares", "quasi_newton", "optimizers", "problems", "checks", "tracing", "steps", "graphs", "pools",
     "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers", "sweeps", "multistarts",
-    "landscapes", "memory", "plots", "experiments",
+    "landscapes", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip
 
 
@@ -48,3 +48,10 @@ def test_only_the_plots_import_matplotlib():
         if "import matplotlib" in path.read_text() or "from matplotlib" in path.read_text()
     ]
     assert set(users) <= {"plots", "experiments"}
+
+
+def test_only_the_estimator_imports_scikit_learn():
+    users = [
+        room for room in ROOMS for path in files_of(room) if "sklearn" in path.read_text().replace("[sklearn]", "")
+    ]
+    assert users == ["sklearn"]
