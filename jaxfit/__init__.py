@@ -12,6 +12,17 @@ from jaxfit.multistarts import Optima, optima, starts
 from jaxfit.optimizers import optimizer
 from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.problems import Batches, Record, Status, Stop
+from jaxfit.statistics import (
+    band,
+    correlations,
+    covariance,
+    f_test,
+    goodness_of_fit,
+    intervals,
+    propagate,
+    residuals,
+    standard_errors,
+)
 from jaxfit.sweeps import sweep
 
 __all__ = [
@@ -19,6 +30,8 @@ __all__ = [
     "Record", "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curve_fit", "datasets", "fit",
     "forward_memory", "lane", "losses", "models", "optima", "optimizer", "optimizers", "require_converged", "schedules",
     "searches", "starts", "step", "surface", "sweep",
+    "band", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "propagate", "residuals",
+    "standard_errors",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

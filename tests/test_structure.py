@@ -8,7 +8,7 @@ ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters", "methods",
     "least_squares", "quasi_newton", "optimizers", "problems", "checks", "tracing", "steps", "graphs", "pools",
     "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers", "sweeps", "multistarts",
-    "landscapes", "memory", "sklearn", "plots", "experiments",
+    "statistics", "landscapes", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip
 
 

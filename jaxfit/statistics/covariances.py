@@ -1,0 +1,205 @@
+"""Covariances, standard errors and correlations of the params of a finished fit, or of every lane of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.checks import warn
+from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
+from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
+from jaxfit.statistics.estimates import Estimate, estimate
+from jaxfit.statistics.lanes import check_result, example, labelled, labels_of, like, over_lanes
+from jaxfit.statistics.noise import is_absolute, kind_of
+
+PyTree = Any
+MOST = 4096  # params, whose covariance then takes 134 MB
+FAR = 0.1  # standard errors from the minimum that a fit may stand
+
+
+class Moments(NamedTuple):
+    """What is estimated, of a fit or with a grid's axes leading, and what its noise is taken to be."""
+
+    estimate: Estimate  # of NumPy arrays
+    noise: np.ndarray  # () multiplies the covariance of unit noise
+    freedom: np.ndarray  # () of the noise; infinite if it is known
+    kind: str
+    absolute: bool
+
+    @property
+    def values(self) -> np.ndarray:
+        """(..., K)"""
+        return np.asarray(self.estimate.values)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(..., K, K)"""
+        return np.asarray(self.estimate.unit) * self.noise[..., None, None]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """(..., K)"""
+        return np.sqrt(np.diagonal(self.covariance, axis1=-2, axis2=-1))
+
+
+def moments(
+    verb: str, result: Any, absolute_sigma: bool | None, function: Callable | None = None, extra: tuple = ()
+) -> Moments:
+    """What the linear theory knows of f(params), or of all params.
+
+    Raises:
+      TypeError, ValueError: For a loss that does not tell its noise, or too many params.
+      NotConverged: For a fit that failed.
+    """
+    check_result(verb, result)
+    problem, params = example(result)
+    kind = kind_of(verb, problem.loss)
+    absolute = is_absolute(verb, result, problem.loss, absolute_sigma)
+    count = sum(np.size(x) for x in jax.tree.leaves(params))
+    if count > MOST:
+        raise ValueError(
+            f"{verb}: there are {count:,} params, whose covariance would take {8 * count**2:,} bytes; at most {MOST:,} "
+            f"are done: fix some with jf.Fixed"
+        )
+    found = over_lanes(result, estimate, (kind, function, function is None), extra)
+    noise = np.ones_like(found.scatter) if absolute else found.scatter
+    freedom = np.where(absolute, np.inf, found.count - found.rank)
+    known = Moments(found, noise, freedom, kind, absolute)
+    if isinstance(result, Fit):
+        _warn_if_far(verb, known)
+    return known
+
+
+def _warn_if_far(verb: str, known: Moments) -> None:
+    far = distance(known)
+    if far > FAR:
+        warn(
+            f"{verb}: the fit stands {far:.2g} standard errors from the minimum, where the errors of params are "
+            f"defined; let it run on, or fit with jf.optimizers.levenberg_marquardt()"
+        )
+
+
+def distance(known: Moments) -> float:
+    """How far a fit stands from its minimum, in standard errors."""
+    noise = float(known.noise)
+    return float(known.estimate.offset) / np.sqrt(noise) if noise > 0 and np.isfinite(noise) else 0.0
+
+
+@near_keywords
+def covariance(result: Any, *, absolute_sigma: bool | None = None) -> Any:
+    """The covariance of the params: s**2 (J^T J)^-1 with the exact Jacobian J of the residuals at the minimum.
+
+    s**2 is one if the residuals are in units of their standard deviation, else their sum of squares over (n - k). For a
+    Huber loss it is Huber's formula, for a cross-entropy the covariance is the inverse of the second derivative of the
+    negative log-likelihood. Params that are fixed, on a bound, or not determined by the data have no covariance: NaN.
+    Tied params have that of what they are tied to.
+
+    Args:
+      result: A fit, or the grid of a sweep.
+      absolute_sigma: Whether sigma is in the units of y, so that it says how large the noise is; else the scatter of
+        the residuals does. None: as `curve_fit` was told, and otherwise True exactly for `losses.chi_squared`.
+
+    Returns:
+      Of a fit a tree of trees, `covariance(fit)["a"]["b"]`; for params that are one array of k numbers that is one
+      array (k, k). Of a grid an `xarray.DataArray` over its axes, "param" and "other".
+
+    Raises:
+      TypeError, ValueError: If the loss does not tell its noise; NotConverged if the fit failed.
+    """
+    return _matrix("covariance", result, moments("covariance", result, absolute_sigma).covariance)
+
+
+@near_keywords
+def correlations(result: Any, *, absolute_sigma: bool | None = None) -> Any:
+    """Covariances over the product of standard errors, one on the diagonal; arguments and result as `covariance`."""
+    return _matrix(
+        "correlations", result, correlation_matrix(moments("correlations", result, absolute_sigma).covariance)
+    )
+
+
+def correlation_matrix(covariance: np.ndarray) -> np.ndarray:
+    """(..., K, K) from (..., K, K); NaN where an error is unknown or zero."""
+    errors = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    product = errors[..., :, None] * errors[..., None, :]
+    return np.divide(covariance, product, out=np.full(covariance.shape, np.nan), where=product > 0)
+
+
+def _matrix(name: str, result: Any, matrix: np.ndarray) -> Any:
+    _, params = example(result)
+    if not isinstance(result, Fit):
+        names = labels_of(params)
+        return labelled(result, matrix, {"param": names, "other": names}, name)
+    leaves, structure = jax.tree.flatten(params)
+    shapes = [np.shape(x) for x in leaves]
+    edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    rows = []
+    for i, shape in enumerate(shapes):
+        row = matrix[edges[i] : edges[i + 1]]
+        blocks = [row[:, edges[j] : edges[j + 1]].reshape(shape + other)[()] for j, other in enumerate(shapes)]
+        rows.append(jax.tree.unflatten(structure, blocks))
+    return jax.tree.unflatten(structure, rows)
+
+
+@near_keywords
+def standard_errors(result: Any, *, absolute_sigma: bool | None = None) -> Any:
+    """The standard deviations of the params: the square roots of the diagonal of `covariance`, NaN where that is.
+
+    Args:
+      result: A fit, or the grid of a sweep.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      Of a fit a tree like its params. Of a grid an `xarray.Dataset` over its axes with the names of its results:
+      `params.<path>`.
+
+    Raises:
+      TypeError, ValueError, NotConverged: As `covariance`.
+    """
+    errors = moments("standard_errors", result, absolute_sigma).errors
+    return spread(result, errors)
+
+
+def spread(result: Any, flat: np.ndarray, extra: dict[str, Any] | None = None) -> Any:
+    """(..., K, *extra) numbers, one for each param: a tree like the params, or a Dataset over a grid's axes."""
+    _, params = example(result)
+    last = len(extra or {})
+    moved = np.moveaxis(flat, -1 - last, -1)
+    if isinstance(result, Fit):
+        return like(params, moved)
+    import xarray as xr
+
+    tree, variables = like(params, moved), {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = ".".join(s for s in ("params", jax.tree_util.keystr(path, simple=True, separator=".")) if s)
+        own = leaf.ndim - len(result.results.status.dims) - last
+        variables[name] = labelled(result, leaf, (extra or {}) | {f"{name}_dim_{i}": None for i in range(own)}, name)
+    return xr.Dataset(variables)
+
+
+def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
+    """The directions of the free params that change no prediction: of each {name: step}, the largest step one."""
+    found = np.asarray(known.estimate.blind)
+    problem: Any = fit.problem
+    names = _free_names(problem.params, fit.params)
+    directions = []
+    for row in found[~np.isnan(found).any(axis=-1)]:
+        row = row / row[np.argmax(np.abs(row))]
+        directions.append({n: float(x) for n, x in zip(names, row, strict=True) if abs(x) > 1e-6})
+    return directions
+
+
+def _free_names(marked: PyTree, params: PyTree) -> list[str]:
+    """The names of the free numbers, in the order in which they move."""
+    if not is_marked(marked):
+        return labels_of(params)
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    numbered = iter(labels_of(params))
+    names: list[str] = []
+    for mark, value in zip(leaves, structure.flatten_up_to(params), strict=True):
+        own = [next(numbered) for _ in range(sum(np.size(x) for x in jax.tree.leaves(value)))]
+        names += [] if isinstance(mark, (Fixed, Tied)) else own
+    return names

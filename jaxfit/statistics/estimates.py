@@ -1,0 +1,211 @@
+"""What the loss around its minimum says about the params: the linear theory, once for every verb that rests on it.
+
+With J the exact Jacobian of the residuals, by the free params p, its columns scaled to unit length by D:
+
+    J D^-1 = U S V^T,   T = D^-1 V S^-1,   covariance of p = s**2 T T^T,
+
+without ever forming J^T J. Singular values that rounding alone would leave mean directions D^-1 v in which the
+predictions do not change: what depends on them is not determined, and gets NaN. Params on a bound are held there.
+For a likelihood the eigenvectors of its scaled second derivative take the place of U S V^T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfit.methods import Objective
+from jaxfit.parameters import Fixed, Tied, bounds, is_mark, is_marked
+from jaxfit.problems import Problem
+from jaxfit.statistics.noise import LIKELIHOOD, ROBUST, counted
+
+PyTree = Any
+
+
+class Estimate(NamedTuple):
+    """Numbers f(params) and how they vary, for noise of one unit; all of one lane."""
+
+    values: Array  # (K,)
+    unit: Array  # (K, K) covariance / noise; NaN where not determined or held
+    scatter: Array  # () the noise that the residuals show: multiply `unit` by it
+    size: Array  # () sum of squares of the residuals, or twice the negative log-likelihood
+    count: Array  # () residuals that count
+    rank: Array  # () params that move and are determined
+    offset: Array  # () distance to the minimum of the linear theory, in standard errors for noise of one unit
+    held: Array  # (k,) bool: on a bound
+    blind: Array  # (k, k) rows: directions of the free params that change no prediction; NaN for those that do
+
+
+class Basis(NamedTuple):
+    """The directions of the free params."""
+
+    scale: Array  # (k,) D
+    vectors: Array  # (k, k) rows of V^T
+    lengths: Array  # (k,) S
+    kept: Array  # (k,) bool
+    held: Array  # (k,) bool
+    gradient: Array  # (k,) half of the gradient of the sum of squares
+    scatter: Array  # ()
+    size: Array  # ()
+    count: Array  # ()
+
+    @property
+    def root(self) -> Array:
+        """(k, k) T: the covariance is T T^T."""
+        inverse = jnp.where(self.kept, 1 / jnp.where(self.kept, self.lengths, 1), 0)
+        free = jnp.where(self.held, 0, 1 / self.scale)
+        return self.vectors.T * inverse[None, :] * free[:, None]
+
+    @property
+    def rank(self) -> Array:
+        return jnp.sum(self.kept) - jnp.sum(self.held)
+
+
+def free_of(marked: PyTree, params: PyTree) -> PyTree:
+    """What is free of a tree of values, like `free(marked)`."""
+    if not is_marked(marked):
+        return params
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    values = structure.flatten_up_to(params)
+    moved = [None if isinstance(m, (Fixed, Tied)) else v for m, v in zip(leaves, values, strict=True)]
+    return jax.tree.unflatten(structure, moved)
+
+
+def objective_at(problem: Problem, params: PyTree) -> tuple[Objective, Array, Callable]:
+    """The loss by the free params, these as (k,), and the way back to their tree."""
+    objective = Objective(problem.loss, problem.data, {}, problem.params if is_marked(problem.params) else None)
+    return objective, *jax.flatten_util.ravel_pytree(free_of(problem.params, params))
+
+
+def held_at(problem: Problem, flat: Array) -> Array:
+    """(k,) which free params lie on a bound."""
+    limits = bounds(problem.params) if is_marked(problem.params) else None
+    if limits is None:
+        return jnp.zeros(flat.shape, bool)
+    low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+    return (flat <= low) | (flat >= high)
+
+
+def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
+    objective, flat, back = objective_at(problem, params)
+    held = held_at(problem, flat)
+    if kind == LIKELIHOOD:
+        return _of_likelihood(problem, objective, flat, back, held)
+    residuals, columns = jacobian(objective, flat, back)
+    gradient, moving = columns @ residuals, jnp.where(held[:, None], 0, columns)
+    scale, vectors, lengths, kept = directions(moving, held)
+    count, k = counted(problem.loss, problem.data, residuals), jnp.sum(kept) - jnp.sum(held)
+    size = jnp.sum(residuals**2)
+    freedom = count - k
+    scatter = jnp.where(freedom > 0, size / jnp.where(freedom > 0, freedom, 1), jnp.nan)
+    if kind == ROBUST:
+        gradient, scatter = _huber(objective, flat, back, columns, count, k, freedom)
+    return Basis(scale, vectors, lengths, kept, held, jnp.where(held, 0, gradient), scatter, size, count)
+
+
+def jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, Array]:
+    """The residuals (n,) and the columns (k, n) of their Jacobian."""
+
+    def residuals(flat):
+        return jnp.concatenate([jnp.ravel(block.residuals) for block in objective.blocks(back(flat))])
+
+    found, push = jax.linearize(residuals, flat)
+    return found, jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+
+
+def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]:
+    """D, V^T, S and which of S are more than rounding; what is held is a direction of its own, of length one."""
+    norms = jnp.sqrt(jnp.sum(columns**2, axis=1))
+    scale = jnp.where(norms > 0, norms, 1)
+    rows = jnp.concatenate([(columns / scale[:, None]).T, jnp.diag(held.astype(columns.dtype))])
+    _, lengths, vectors = jnp.linalg.svd(rows, full_matrices=False)
+    return scale, vectors, lengths, lengths > 64 * held.size * jnp.finfo(columns.dtype).eps * lengths[0]
+
+
+def _huber(
+    objective: Objective, flat: Array, back: Callable, columns: Array, count: Any, k: Any, freedom: Any
+) -> tuple[Array, Array]:
+    """The gradient in units of the curvature, and the noise, of a robust loss of residuals of one distribution.
+
+    noise = K**2 * sum(psi**2) / (n - k) / mean(psi')**2 with K = 1 + k / n * var(psi') / mean(psi')**2: the asymptotic
+    covariance is that of least squares with it. Source: Huber (1981), Robust Statistics, equation 7.6.10.
+    """
+    (block,) = objective.blocks(back(flat))
+    rho: Any = block.rho
+    r = jnp.ravel(block.residuals)
+    slope = lambda r: jax.jvp(rho, (r,), (jnp.ones_like(r),))[1]  # noqa: E731
+    first, second = jax.jvp(slope, (r,), (jnp.ones_like(r),))
+    masked = r.size - count  # where residuals are zero and the curvature is one
+    mean = (jnp.sum(second) - masked) / count
+    spread = (jnp.sum(second**2) - masked) / count - mean**2
+    factor = 1 + k / count * spread / mean**2
+    return columns @ first / mean, factor**2 * jnp.sum(first**2) / freedom / mean**2
+
+
+def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Callable, held: Array) -> Basis:
+    """The mean negative log-likelihood of the rows times their number."""
+    y = problem.data[problem.loss.data_names.index("y")]
+    count = counted(problem.loss, problem.data, jnp.zeros(y.shape[:1]))
+
+    def total(flat):
+        return count * objective(back(flat))
+
+    gradient, information = jax.grad(total)(flat), jax.hessian(total)(flat)
+    free = ~held
+    information = jnp.where(free[:, None] & free[None, :], information, 0)
+    diagonal = jnp.diagonal(information)
+    scale = jnp.where(diagonal > 0, jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    scaled = information / scale[:, None] / scale[None, :] + jnp.diag(held.astype(flat.dtype))
+    values, vectors = jnp.linalg.eigh(scaled)
+    kept = values > 64 * flat.size * jnp.finfo(flat.dtype).eps * values[-1]
+    lengths = jnp.sqrt(jnp.where(kept, values, 0))
+    one = jnp.ones_like(gradient[0])
+    return Basis(scale, vectors.T, lengths, kept, held, jnp.where(held, 0, gradient), one, 2 * total(flat), one * count)
+
+
+def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | None, only_params: bool, *extra: Any):
+    """How f(params, *extra), as one vector, varies.
+
+    Args:
+      problem: Of one lane.
+      params: The user's tree, at the minimum.
+      kind: Of the loss.
+      function: From the user's tree to numbers; None for all of the params.
+      only_params: Whether a number that does not vary at all is unknown (a param that is fixed) or exact.
+      *extra: For the function.
+    """
+    basis = basis_of(problem, params, kind)
+    objective, flat, back = objective_at(problem, params)
+
+    def numbers(flat):
+        tree = objective.complete(back(flat))
+        found = tree if function is None else function(tree, *extra)
+        return jax.flatten_util.ravel_pytree(found)[0]
+
+    values, push = jax.linearize(numbers, flat)
+    slopes = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype)).T  # (K, k)
+    half = slopes @ basis.root
+    unit = half @ half.T
+    unknown = _undetermined(basis, slopes, only_params)
+    unit = jnp.where(unknown[:, None] | unknown[None, :], jnp.nan, unit)
+    blind = jnp.where(basis.kept[:, None], jnp.nan, basis.vectors / basis.scale[None, :])
+    offset = jnp.sqrt(jnp.sum((basis.gradient @ basis.root) ** 2))
+    return Estimate(values, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held, blind)
+
+
+def _undetermined(basis: Basis, slopes: Array, only_params: bool) -> Array:
+    """(K,) where a number depends on a direction that changes no prediction, or on held params alone."""
+    eps = jnp.finfo(slopes.dtype).eps
+    scaled = slopes / basis.scale[None, :]
+    moving = jnp.where(basis.held[None, :], 0, scaled)
+    size = jnp.sqrt(jnp.sum(moving**2, axis=1))
+    lost = jnp.sqrt(jnp.sum((moving @ jnp.where(basis.kept[:, None], 0, basis.vectors).T) ** 2, axis=1))
+    least = jnp.min(jnp.where(basis.kept, basis.lengths, jnp.inf))
+    blur = jnp.sqrt(eps) + 100 * eps / least
+    still = size == 0 if only_params else (size == 0) & jnp.any(scaled != 0, axis=1)
+    return (lost > blur * size) | still

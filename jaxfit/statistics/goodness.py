@@ -1,0 +1,208 @@
+"""How well a fit describes its data: residuals in their own units, and the numbers that sum them up."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
+from jaxfit.losses import ChiSquared, Residual
+from jaxfit.problems import Problem
+from jaxfit.statistics.covariances import Moments, moments
+from jaxfit.statistics.estimates import basis_of, jacobian, objective_at
+from jaxfit.statistics.lanes import example, labelled, over_lanes
+from jaxfit.statistics.noise import LIKELIHOOD, SQUARES, points
+
+PyTree = Any
+
+
+class Residuals(NamedTuple):
+    """What is left of the data, in their shape."""
+
+    raw: Any  # data minus prediction, in units of sigma if the loss has one
+    standardized: Any  # over s * sqrt(1 - leverage): of variance one, if the model is right
+    leverage: Any  # by how much a datum pulls its own prediction: from 0 to 1, together as many as there are params
+
+
+class Goodness(NamedTuple):
+    """How well the data are described; NaN where a number has no meaning for the loss."""
+
+    chi_squared: Any  # sum of the squared residuals, or twice the negative log-likelihood
+    reduced_chi_squared: Any  # over the degrees of freedom
+    points: Any  # residuals that count
+    params: Any  # that were determined
+    degrees_of_freedom: Any
+    p_value: Any  # of a chi-squared as large, if sigma is absolute
+    r_squared: Any  # against the best constant
+    adjusted_r_squared: Any
+    aic: Any
+    bic: Any
+
+
+@near_keywords
+def residuals(result: Any, *, absolute_sigma: bool | None = None) -> Residuals:
+    """Data minus prediction, and the same in units of their own standard deviation.
+
+    Args:
+      result: A fit by a loss of squares, or the grid of a sweep.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      (raw, standardized, leverage) like y, NaN where masked; of a grid `xarray.DataArray`s. Of `least_squares` the raw
+      ones are minus what its function returned; with a covariance they are decorrelated.
+
+    Raises:
+      TypeError: If the loss is not one of squares; else as `covariance`.
+    """
+    known = moments("residuals", result, absolute_sigma)
+    if known.kind != SQUARES:
+        raise TypeError(
+            "residuals: only losses of squares have residuals of one standard deviation (rss, mse, chi_squared, "
+            "least_squares); call the model for the others"
+        )
+    raw, leverage = over_lanes(result, _leverages)
+    noise = np.reshape(known.noise, known.noise.shape + (1,) * (raw.ndim - known.noise.ndim))
+    spread = noise * np.clip(1 - leverage, 0, None)
+    known_spread = spread > 1e-12 * noise
+    standardized = np.divide(raw, np.sqrt(spread), out=np.full(raw.shape, np.nan), where=known_spread)
+    found = raw, standardized, leverage
+    if isinstance(result, Fit):
+        return Residuals(*found)
+    axes = len(result.results.status.dims)
+    return Residuals(*(labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}) for x in found))
+
+
+def _leverages(problem: Problem, params: PyTree) -> tuple:
+    objective, flat, back = objective_at(problem, params)
+    basis = basis_of(problem, params, SQUARES)
+    found, columns = jacobian(objective, flat, back)
+    leverage = jnp.sum((columns.T @ basis.root) ** 2, axis=1)
+    blocks = objective.blocks(back(flat))
+    if len(blocks) == 1:
+        found, leverage = (jnp.reshape(x, jnp.shape(blocks[0].residuals)) for x in (found, leverage))
+        where = points(problem.loss, problem.data)
+        if where is not None:
+            found, leverage = (jnp.where(where, x, jnp.nan) for x in (found, leverage))
+    return -found, leverage
+
+
+@near_keywords
+def goodness_of_fit(result: Any, *, absolute_sigma: bool | None = None) -> Goodness:
+    """Chi-squared, its reduced form, R squared, and the criteria of Akaike and Schwarz (AIC, BIC).
+
+    With n residuals and k params: AIC = n log(chi_squared / n) + 2 k where the noise is read from the residuals, and
+    chi_squared + 2 k where sigma is absolute or the loss a likelihood; BIC with k log(n) for 2 k. Only differences
+    between models of the same data mean anything. A likelihood has no R squared; a Huber loss has neither that nor AIC.
+
+    Args:
+      result: A fit, or the grid of a sweep.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      One number each; of a grid an `xarray.Dataset` with these variables.
+
+    Raises:
+      TypeError, ValueError, NotConverged: As `covariance`.
+    """
+    found = goodness(result, moments("goodness_of_fit", result, absolute_sigma))
+    if isinstance(result, Fit):
+        return Goodness(*(x[()] for x in found))
+    import xarray as xr
+
+    return xr.Dataset({n: labelled(result, x, name=n) for n, x in found._asdict().items()})  # pyright: ignore[reportReturnType]
+
+
+def goodness(result: Any, known: Moments) -> Goodness:
+    import scipy.stats
+
+    problem, _ = example(result)
+    chi, n, k = (np.asarray(x, float) for x in (known.estimate.size, known.estimate.count, known.estimate.rank))
+    freedom, nothing = n - k, np.full(chi.shape, np.nan)
+    squares = known.kind == SQUARES
+    total = over_lanes(result, _total) if squares and isinstance(problem.loss, (ChiSquared, Residual)) else nothing
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = np.where(total > 0, 1 - chi / total, np.nan)
+        reduced = np.where(freedom > 0, chi / freedom, np.nan) if squares else nothing
+        p = np.where(freedom > 0, scipy.stats.chi2.sf(chi, freedom), np.nan) if known.absolute and squares else nothing
+        adjusted = np.where(freedom > 0, 1 - (1 - r) * (n - 1) / freedom, np.nan)
+        deviance = chi if known.absolute else n * np.log(chi / n) if squares else nothing
+    if known.kind not in (SQUARES, LIKELIHOOD):
+        chi = nothing
+    return Goodness(chi, reduced, n, k, freedom, p, r, adjusted, deviance + 2 * k, deviance + k * np.log(n))
+
+
+def _given(params: Any, x: Any) -> Any:
+    return params
+
+
+def _total(problem: Problem, params: PyTree) -> Any:
+    """The sum of squares around the best constant."""
+    loss: Any = problem.loss
+    loss = dataclasses.replace(loss, predict=_given)
+    y = problem.data[1]
+    zero = jnp.zeros(y.shape, float)
+    origin = jnp.ravel(loss.residuals(zero, *problem.data))
+    unit = jnp.ravel(loss.residuals(zero + 1, *problem.data)) - origin
+    best = origin - unit * (jnp.sum(unit * origin) / jnp.sum(unit**2))
+    return jnp.sum(best**2)
+
+
+class FTest(NamedTuple):
+    """Of two nested models."""
+
+    f: Any  # how much more a param of the larger one takes off than noise would
+    p_value: Any  # of an F as large, if the smaller one is right
+    numerator: Any  # degrees of freedom: params that the larger one has more
+    denominator: Any  # and those of its residuals
+
+
+@near_keywords
+def f_test(small: Any, large: Any) -> FTest:
+    """Whether a larger model describes the data better than the smaller one inside it, beyond what noise would do.
+
+    F = ((S_small - S_large) / (k_large - k_small)) / (S_large / (n - k_large)), S being sums of squared residuals.
+
+    Args:
+      small: A fit, or a grid; its model is the larger one with some params fixed.
+      large: A fit of the same data, or a grid over the same axes.
+
+    Returns:
+      (f, p_value, numerator, denominator); of grids `xarray.DataArray`s over their axes.
+
+    Raises:
+      TypeError: If the losses are not of squares.
+      ValueError: If they are not fits of the same data, or the larger one has no more params.
+    """
+    import scipy.stats
+
+    found = []
+    for name, result in (("small", small), ("large", large)):
+        known = moments(f"f_test: {name}", result, None)
+        if known.kind != SQUARES:
+            raise TypeError(f"f_test: {name} is no fit by squares (rss, mse, chi_squared, least_squares)")
+        found.append(goodness_of_fit(result))
+    one, two = found
+    if not _same_data(small, large) or np.any(np.asarray(one.points) != np.asarray(two.points)):
+        raise ValueError("f_test: small and large are fits of different data; fit both to the same (x, y, sigma)")
+    more = two.params - one.params
+    if np.any(np.asarray(more) <= 0):
+        raise ValueError(
+            f"f_test: large has {np.min(np.asarray(two.params)):g} params and small "
+            f"{np.max(np.asarray(one.params)):g}; the larger model goes second: f_test(small, large)"
+        )
+    f = (one.chi_squared - two.chi_squared) / more / (two.chi_squared / two.degrees_of_freedom)
+    p = scipy.stats.f.sf(f, more, two.degrees_of_freedom)
+    return FTest(f, p if isinstance(small, Fit) else f.copy(data=p), more, two.degrees_of_freedom)
+
+
+def _same_data(small: Any, large: Any) -> bool:
+    one, two = (jax.tree.leaves(example(x)[0].data) for x in (small, large))
+    return len(one) == len(two) and all(
+        np.shape(a) == np.shape(b) and np.array_equal(np.asarray(a), np.asarray(b))
+        for a, b in zip(one, two, strict=True)
+    )

@@ -1,0 +1,201 @@
+"""A pure function of a problem and the params where it ended, computed for a fit or for every lane of a grid."""
+
+from __future__ import annotations
+
+import functools
+import reprlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.fits import Fit, NotConverged
+from jaxfit.grids import Grid
+from jaxfit.markers import Place, is_axis, resolve
+from jaxfit.pools import lane_problem
+from jaxfit.problems import Problem, Status, convert, precision_context
+from jaxfit.sweeps import laid_out
+
+PyTree = Any
+PRECISION = "float64"  # of all statistics, whatever the run's
+BYTES = 2**24  # that a block of lanes may hold in Jacobians, about
+FAILED = (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE)
+
+
+class Group(NamedTuple):
+    """Lanes of one program."""
+
+    problem: Problem  # with axes where lanes differ
+    sizes: dict[str, int]  # of its axes, the last one fastest
+    numbers: np.ndarray  # (lanes,) places along the axes, as one number
+    params: PyTree  # (lanes, ...) the user's tree, where each lane ended
+    failed: np.ndarray  # (lanes,) bool
+
+    def columns(self, values: dict[str, PyTree], at: np.ndarray) -> dict[str, PyTree]:
+        """The own values of some lanes."""
+        index = np.unravel_index(self.numbers[at], list(self.sizes.values())) if self.sizes else ()
+        along, taken = dict(zip(self.sizes, index, strict=True)), {}
+        for key, column in values.items():
+            own = along[Place(key).name]
+            taken[key] = jax.tree.map(lambda x, own=own: np.asarray(x)[own], column)
+        return taken
+
+
+def check_result(verb: str, result: Any) -> None:
+    """Refuses what is no finished run.
+
+    Raises:
+      TypeError: If it is neither a fit nor a grid.
+      ValueError: If it no longer knows its problem.
+      NotConverged: If it is a fit without params to speak of.
+    """
+    if isinstance(result, Grid):
+        return
+    if not isinstance(result, Fit):
+        raise TypeError(
+            f"{verb} takes a fit or the grid of a sweep, but got {reprlib.repr(result)}; pass what jf.fit, "
+            f"jf.curve_fit or jf.sweep returned"
+        )
+    if result.problem is None:
+        raise ValueError(
+            f"{verb}: the fit no longer knows its loss and data, which a jit or another transformation of pytrees "
+            f"drops; use it as jf.fit returned it"
+        )
+    if result.status in FAILED:
+        raise NotConverged(f"{verb} needs params at a minimum, but the fit {str(result).splitlines()[0]}")
+
+
+def groups_of(result: Any) -> list[Group]:
+    """The lanes of a fit (one) or of a grid, by program."""
+    if isinstance(result, Fit):
+        params = jax.tree.map(lambda x: np.asarray(x)[None], result.params)
+        return [Group(result.problem, {}, np.zeros(1, int), params, np.zeros(1, bool))]  # pyright: ignore[reportArgumentType]
+    groups, first = [], 0
+    for part in result.parts:
+        count = len(part.lanes.status)
+        numbers = np.unique(result.members)
+        numbers = numbers[(numbers >= first) & (numbers < first + count)] - first
+        first += count
+        if not len(numbers):
+            continue
+        mentioned = {name: _size_of(part, name) for name in part.dynamic}
+        taken = jax.tree.map(lambda x, n=numbers: np.asarray(x)[n], (part.lanes.params, part.lanes.status))
+        groups.append(Group(part.problem, mentioned, numbers, taken[0], np.isin(taken[1], FAILED)))
+    return groups
+
+
+def _size_of(part: Any, name: str) -> int:
+    found = [x for x in jax.tree.leaves(part.problem, is_leaf=is_axis) if is_axis(x) and x.name == name]
+    if not found:
+        raise ValueError(
+            f"the axis {name!r} does not stand in every program of the grid; take one lane: jf.lane(grid, ...)"
+        )
+    return len(found[0])
+
+
+def example(result: Any) -> tuple[Problem, PyTree]:
+    """The problem, with its axes if it is a grid's, and the params of one lane.
+
+    Raises:
+      ValueError: If the lanes' params differ in shape.
+    """
+    if isinstance(result, Fit):
+        problem: Any = result.problem
+        return problem, result.params
+    shapes = {str(jax.tree.map(lambda x: x.shape[1:], part.lanes.params)) for part in result.parts}
+    if len(shapes) > 1:
+        raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
+    return result.parts[0].problem, jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
+
+
+def over_lanes(result: Any, function: Callable, static: tuple = (), extra: tuple = ()) -> PyTree:
+    """function(problem, params, *static, *extra), as NumPy arrays; of a grid each with the grid's axes leading.
+
+    A program is compiled once for a structure; lanes run in blocks. Floats are NaN where a run has failed.
+
+    Args:
+      result: A fit or a grid.
+      function: Of one lane, pure; a module's own, so that it never recompiles.
+      static: Hashable arguments, parts of the program.
+      extra: Arrays, the same for all lanes.
+    """
+    groups = groups_of(result)
+    with precision_context(PRECISION):
+        pieces = [_run(group, function, static, extra) for group in groups]
+    if isinstance(result, Fit):
+        return jax.tree.map(lambda x: x[0], pieces[0])
+    stacked = jax.tree.map(lambda *x: np.concatenate(x), *pieces)
+    order = np.searchsorted(np.unique(result.members), result.members)
+    return jax.tree.map(lambda x: x[order], stacked)
+
+
+def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTree:
+    structure, leaves, columns = laid_out(group.problem, PRECISION)
+    params = jax.tree.map(lambda x: convert(x, PRECISION), group.params)
+    extra = jax.tree.map(lambda x: convert(x, PRECISION), extra)
+    count = len(group.numbers)
+    program = _program(function, static, structure)
+    block = min(count, _block(group))
+    pieces = []
+    for at in _blocks(count, block):
+        lanes = group.columns(columns, at), jax.tree.map(lambda x, i=at: x[i], params)
+        pieces.append(jax.tree.map(np.array, program(leaves, *lanes, extra)))
+    found = jax.tree.map(lambda *x: np.concatenate(x)[:count], *pieces)
+    for x in jax.tree.leaves(found):
+        if x.dtype.kind == "f":
+            x[group.failed] = np.nan
+    return found
+
+
+def _block(group: Group) -> int:
+    """Lanes side by side: as many as keep a few copies of their Jacobians small."""
+    points = max([np.size(x) for x in jax.tree.leaves(group.problem.data) if not is_axis(x)] + [64])
+    for x in jax.tree.leaves(group.problem.data, is_leaf=is_axis):
+        if is_axis(x):
+            points = max(points, np.size(x.values[0]) if len(x) else 1)
+    numbers = sum(x[0].size for x in jax.tree.leaves(group.params))
+    return int(min(4096, max(1, BYTES // (8 * points * max(numbers, 1)))))
+
+
+def _blocks(count: int, block: int) -> Iterator[np.ndarray]:
+    for first in range(0, count, block):
+        yield np.minimum(np.arange(first, first + block), count - 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(function: Callable, static: tuple, structure: Any) -> Callable:
+    def lane(leaves, columns, params, extra):
+        template = jax.tree.unflatten(structure, leaves)
+        problem = lane_problem(template, columns)
+        return function(problem._replace(params=resolve(problem.params)), params, *static, *extra)
+
+    return jax.jit(jax.vmap(lane, in_axes=(None, 0, 0, None)))
+
+
+def labelled(grid: Grid, values: np.ndarray, extra: dict[str, Any] | None = None, name: str | None = None) -> Any:
+    """An array over the grid's axes, and some of its own behind them, as an `xarray.DataArray`."""
+    import xarray as xr
+
+    status, extra = grid.results.status, extra or {}
+    coords = dict(status.coords) | {k: v for k, v in extra.items() if v is not None}
+    return xr.DataArray(values, coords, (*status.dims, *extra), name=name)
+
+
+def labels_of(params: PyTree) -> list[str]:
+    """The name of every number of a tree, in the order of its leaves: a, w[0], w[1], inner.b, ..."""
+    names = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        label = jax.tree_util.keystr(path, simple=True, separator=".")
+        label = label or ("params" if np.ndim(leaf) == 0 else "")
+        names += [label + "".join(f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(np.shape(leaf))]
+    return names
+
+
+def like(params: PyTree, flat: np.ndarray) -> PyTree:
+    """(..., K) numbers as a tree like params, (...) leading at every leaf."""
+    leaves, structure = jax.tree.flatten(params)
+    ends = np.cumsum([np.size(x) for x in leaves])
+    parts = np.split(flat, ends[:-1], axis=-1)
+    shaped = [p.reshape((*flat.shape[:-1], *np.shape(x)))[()] for p, x in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, shaped)

@@ -1,0 +1,199 @@
+"""Errors of what follows from the params: any function of them, and the curve itself."""
+
+from __future__ import annotations
+
+import functools
+import reprlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.checks import as_data
+from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
+from jaxfit.losses import ChiSquared, Residual
+from jaxfit.problems import convert, precision_context
+from jaxfit.statistics.covariances import moments
+from jaxfit.statistics.intervals import check_level, factor
+from jaxfit.statistics.lanes import PRECISION, check_result, example, labelled, like, over_lanes
+
+PyTree = Any
+
+
+class Derived(NamedTuple):
+    """What follows from the params."""
+
+    value: PyTree
+    error: PyTree  # standard errors, in the same tree
+
+
+class Band(NamedTuple):
+    """A curve with what is known of it, each like the predictions."""
+
+    value: Any
+    error: Any  # standard error of the curve, or of a new observation
+    low: Any
+    high: Any
+
+
+@near_keywords
+def propagate(result: Any, function: Callable, *, absolute_sigma: bool | None = None) -> Derived:
+    """f(params) and its standard error: sqrt(g^T C g) with the gradient g of f and the covariance C of the params.
+
+    Right as far as f is straight over the errors of the params. What is fixed, or held on a bound, counts as exact.
+
+    Args:
+      result: A fit, or the grid of a sweep.
+      function: A function of the params, with their tree and in their units, to numbers or a tree of arrays. A new
+        lambda in every call compiles anew.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      (value, error), each like what f returns; of a grid `xarray.DataArray`s over its axes at its leaves. The error is
+      NaN where f depends on what the data do not determine, and zero where it depends on nothing that varies.
+
+    Raises:
+      TypeError: If `function` is not one, or returns no floats; else as `covariance`.
+    """
+    if not callable(function):
+        raise TypeError(
+            f"propagate: function is {reprlib.repr(function)}, but it must be a function of the params: "
+            f'jf.propagate(fit, lambda p: p["a"] / p["b"])'
+        )
+    check_result("propagate", result)
+    _, params = example(result)
+    with precision_context(PRECISION):
+        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
+        shape = jax.eval_shape(function, at)
+    leaves = jax.tree.leaves(shape)
+    if not leaves or any(not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
+        raise TypeError(
+            f"propagate: the function returned {reprlib.repr(shape)}, but errors are of floating numbers; return one, "
+            f"or a tree of arrays of them"
+        )
+    known = moments("propagate", result, absolute_sigma, function)
+    return Derived(*(_shaped(result, shape, x) for x in (known.values, known.errors)))
+
+
+def _shaped(result: Any, shape: PyTree, flat: np.ndarray) -> PyTree:
+    tree = like(shape, flat)
+    if isinstance(result, Fit):
+        return tree
+    axes = len(result.results.status.dims)
+    return jax.tree.map(lambda x: labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}), tree)
+
+
+def predicted(loss: Any, params: PyTree, x: Any) -> Any:
+    """What the model of a loss predicts at x."""
+    return jnp.asarray(loss.predict(params, x), float)
+
+
+@functools.lru_cache(maxsize=64)
+def _predictor(loss: Any) -> Callable:
+    return lambda params, x: predicted(loss, params, x)
+
+
+@near_keywords
+def band(
+    result: Any,
+    x: Any,
+    level: float = 0.95,
+    kind: str = "confidence",
+    *,
+    sigma: Any = None,
+    absolute_sigma: bool | None = None,
+) -> Band:
+    """The fitted curve at x and how far it may be off, point by point.
+
+    Args:
+      result: A fit of a model, or the grid of a sweep.
+      x: Where; like the x of the data, of any length.
+      level: Of confidence, between 0 and 1.
+      kind: "confidence": where the curve is. "prediction": where a new observation would fall, whose own noise is
+        added.
+      sigma: For predictions from `chi_squared`: the standard deviation of an observation at x, in the unit of the
+        data's sigma, one or one for each; None if all the data have the same.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      (value, error, low, high), each like the predictions at x; of a grid `xarray.DataArray`s over its axes. A param
+      on a bound is held there.
+
+    Raises:
+      TypeError: If the loss has no model, as `least_squares` of residuals of one's own.
+      ValueError: For another kind; if the noise at x is not known; else as `covariance`.
+    """
+    level = check_level("band", level)
+    if kind not in ("confidence", "prediction"):
+        raise ValueError(f'band: kind is {kind!r}, but it must be "confidence" or "prediction"')
+    check_result("band", result)
+    problem, params = example(result)
+    loss: Any = problem.loss
+    if not isinstance(loss, (Residual, ChiSquared)):
+        raise TypeError(
+            f"band: {loss} has no model that predicts at x; use "
+            f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
+        )
+    (x,) = as_data((x,), "x")
+    if sigma is not None and kind == "confidence":
+        raise ValueError('band: sigma is given, but the curve has no noise of its own; pass kind="prediction"')
+    with precision_context(PRECISION):
+        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
+        where = jax.tree.map(lambda x: convert(x, PRECISION), x)
+        shape = jax.eval_shape(_predictor(loss), at, where)
+    known = moments("band", result, absolute_sigma, _predictor(loss), (where,))
+    variance = known.errors**2
+    if kind == "prediction":
+        variance = variance + _noise(result, loss, known, sigma, shape.shape)
+    error = np.sqrt(variance)
+    half = factor(known, level)[..., None] * error
+    value = known.values
+    return Band(*(_shaped(result, shape, flat) for flat in (value, error, value - half, value + half)))
+
+
+def _noise(result: Any, loss: Any, known: Any, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The variance of a new observation, (..., 1) or (..., m)."""
+    if isinstance(loss, Residual):
+        if loss.kind == "huber":
+            raise ValueError(
+                "band: a Huber loss says how the bulk of the observations scatters, not how far a new one may fall; "
+                'use kind="confidence"'
+            )
+        if sigma is not None:
+            raise ValueError(f"band: sigma is given, but {loss} has none, and takes it from the residuals")
+        return known.noise[..., None]
+    if sigma is None:
+        spreads = over_lanes(result, _sigmas)
+        if not np.array_equal(spreads.low, spreads.high):
+            raise ValueError(
+                "band: the data's sigma differs from point to point, so the noise at x is not known; pass sigma=, one "
+                "standard deviation or one for each x"
+            )
+        return known.noise[..., None] * spreads.low[..., None] ** 2
+    sigma = np.asarray(sigma, float)
+    if sigma.ndim and sigma.shape != shape or not (np.isfinite(sigma) & (sigma > 0)).all():
+        raise ValueError(
+            f"band: sigma has shape {sigma.shape} and the predictions {shape}; give one positive standard deviation, "
+            f"or one for each prediction"
+        )
+    return known.noise[..., None] * np.ravel(sigma) ** 2
+
+
+class _Spread(NamedTuple):
+    low: Any
+    high: Any
+
+
+def _sigmas(problem: Any, params: PyTree) -> _Spread:
+    """The least and the largest standard deviation that counts."""
+    y, sigma = problem.data[1:3]
+    if sigma.shape != y.shape:
+        sigma = jnp.sqrt(jnp.diagonal(sigma))
+    where = jnp.ones(y.shape[:1], bool) if len(problem.data) < 4 else problem.data[3]
+    where = jnp.expand_dims(where, tuple(range(1, sigma.ndim)))
+    return _Spread(
+        jnp.min(jnp.where(where, sigma, jnp.inf)), jnp.max(jnp.where(where, sigma, -jnp.inf))
+    )  # fmt: skip
