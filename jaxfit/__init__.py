@@ -10,6 +10,7 @@ from jaxfit.interruptions import Interrupted
 from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.memory import backward_memory, forward_memory
+from jaxfit.multistarts import Optima, optima, starts
 from jaxfit.optimizers import optimizer
 from jaxfit.parameters import Bounded, Fixed, Tied
 from jaxfit.preconditioners import preconditioner
@@ -36,19 +37,20 @@ from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leav
 from jaxfit.sweeps import sweep
 
 __all__ = [
-    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
-    "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "bootstrap", "correlations",
-    "covariance", "curvature_along", "curve_fit", "datasets", "f_test", "fit", "forward_memory", "goodness_of_fit",
-    "hessian_spectrum", "intervals", "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo",
-    "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report", "require_converged",
-    "residuals", "schedules", "searches", "sharpness", "stability_limit", "standard_errors", "step", "surface", "sweep",
+    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Optima",
+    "Record", "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "bootstrap",
+    "correlations", "covariance", "curvature_along", "curve_fit", "datasets", "f_test", "fit", "forward_memory",
+    "goodness_of_fit", "hessian_spectrum", "intervals", "lane", "learning_rate_range", "losses", "measured_limit",
+    "models", "monte_carlo", "optima", "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine",
+    "report", "require_converged", "residuals", "schedules", "searches", "sharpness", "stability_limit",
+    "standard_errors", "starts", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    if name == "plots":  # the only module that imports matplotlib
+    if name in ("plots", "sklearn"):  # the only modules that import matplotlib and scikit-learn
         import importlib
 
-        return importlib.import_module("jaxfit.plots")
+        return importlib.import_module(f"jaxfit.{name}")
     raise AttributeError(f"module 'jaxfit' has no attribute {name!r}")

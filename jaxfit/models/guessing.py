@@ -20,7 +20,7 @@ POINTS, PIXELS = 256, 4096  # at most; of more points neighbors are averaged, of
 ROUNDS = 4  # in which each of several terms is chosen
 LIMITS = np.inf, 0.3, 0.1  # several terms are sought from several sides: first among shapes that fill so much
 SIGNS = 1, -1, 0  # and with heights of one sign, or of any
-DOUBT = 4  # how much better those of any sign must do: a wide peak less a narrow one looks like two
+DOUBT = 3  # how much better those of any sign must do: a wide peak less a narrow one looks like two
 DEPENDENT = 1e-5  # of a column's square that must stand out of the others
 
 

@@ -1,0 +1,164 @@
+"""A fit as an estimator of scikit-learn: `from jaxfit.sklearn import Regressor`. Needs jaxfit-toolkit[sklearn]."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxfit.fits import fit
+from jaxfit.losses import least_squares
+from jaxfit.optimizers import levenberg_marquardt
+from jaxfit.problems import Record, Status, Stop, precision_context
+
+PyTree = Any
+NOTHING = Record(what=())
+
+
+def linear(params: dict[str, Any], x: Any) -> Any:
+    """b + x @ w for x (n, features), or (n,) for one: the model of a `Regressor` that was given none."""
+    return params["b"] + jnp.reshape(x, (len(x), -1)) @ params["w"]
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Residuals times the square root of the sample's weight."""
+
+    predict: Callable
+
+    def __call__(self, params: PyTree, x: Any, y: Any, root: Any) -> Any:
+        return root * (self.predict(params, x) - y)
+
+
+def smallest(params: dict[str, Any], x: Any, y: Any, root: Any) -> Any:
+    """The residuals of `linear`, and 1e-6 of each slope in units of its feature's: of equal fits the smallest slopes.
+
+    So there is one best fit also where features depend on each other, or are more than the samples; else nothing
+    changes but the twelfth digit.
+    """
+    columns = root[:, None] * jnp.reshape(x, (len(x), -1))
+    norms = jnp.sqrt(jnp.sum(columns * columns, axis=0))
+    return jnp.concatenate([root * (linear(params, x) - y), 1e-6 * jnp.where(norms > 0, norms, 1) * params["w"]])
+
+
+class Regressor(RegressorMixin, BaseEstimator):
+    """`jf.fit` behind scikit-learn's interface, for its pipelines, searches and scores.
+
+    Minimizes sum(weight * (predict(params, x) - y)**2), unless another loss is given.
+
+    Args:
+      model: A function (params, x) -> (n,). x is (n,) if there is one feature, and (n, features) if there are
+        several. None: the linear model b + x @ w, with the smallest w if several fit equally.
+      start: The params to start from: any pytree, also with `jf.Fixed`, `jf.Bounded` and `jf.Tied`, or a function of
+        (x, y) that makes them. None: what the model itself guesses or initializes.
+      loss: A function that makes a loss of the model, such as `jf.losses.mae`; None for weighted least squares.
+      optimizer: None for Levenberg-Marquardt.
+      steps, stop, precision: As for `jf.fit`.
+
+    Attributes:
+      params_: The fitted params, as NumPy arrays.
+      loss_: () at the params.
+      status_: A `jf.Status`.
+      n_iter_: Steps made.
+      n_features_in_, feature_names_in_: As for any estimator.
+    """
+
+    def __init__(
+        self, model: Callable | None = None, start: Any = None, *, loss: Callable | None = None, optimizer: Any = None,
+        steps: int = 1000, stop: Stop | None = None, precision: str | None = None,
+    ):  # fmt: skip
+        self.model = model
+        self.start = start
+        self.loss = loss
+        self.optimizer = optimizer
+        self.steps = steps
+        self.stop = stop
+        self.precision = precision
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Regressor:
+        """Finds the params.
+
+        Args:
+          X: (n, features).
+          y: (n,).
+          sample_weight: (n,) not negative; a weight of zero leaves the sample out, one of two counts it twice.
+
+        Raises:
+          ValueError, TypeError: For bad input; also for weights beside a loss of one's own.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        model, x = self._model(), self._points(X)
+        optimizer = levenberg_marquardt() if self.optimizer is None else self.optimizer
+        start = self._start(model, x, y)
+        given: dict[str, Any] = {"steps": self.steps, "stop": self.stop or Stop(), "precision": self.precision}
+        if self.loss is None:
+            data = x, y, np.sqrt(_weights(sample_weight, len(y)))
+            residuals = smallest if model is linear else Weighted(model)
+            found = fit(least_squares(residuals), start, data, optimizer=optimizer, record=NOTHING, **given)
+        else:
+            if sample_weight is not None:
+                raise ValueError(
+                    "sample_weight weighs squares, but a loss was given, which has weights of its own; leave one of "
+                    "the two out"
+                )
+            found = fit(self.loss(model), start, (x, y), optimizer=optimizer, record=NOTHING, **given)
+        self.params_ = _as_numpy(found.params)
+        self.loss_, self.status_, self.n_iter_ = float(found.loss), found.status, int(found.steps)
+        judged = found.optimizer is not None and getattr(found.optimizer.call.function, "judges", False)
+        if found.status in (Status.DIVERGED, Status.NOT_FINITE) or (judged and found.status != Status.CONVERGED):
+            warnings.warn(str(found).splitlines()[0], ConvergenceWarning, stacklevel=2)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """(n,) what the model says at the fitted params, in float64; X is (n, features)."""
+        check_is_fitted(self)
+        x = self._points(validate_data(self, X, dtype=np.float64, reset=False))
+        with precision_context("float64"):
+            return np.asarray(self._model()(self.params_, x), np.float64)
+
+    def _model(self) -> Callable:
+        return linear if self.model is None else self.model
+
+    @staticmethod
+    def _points(X: Any) -> np.ndarray:
+        return X[:, 0] if X.shape[1] == 1 else X
+
+    def _start(self, model: Callable, x: np.ndarray, y: np.ndarray) -> PyTree:
+        if self.start is not None:
+            return self.start(x, y) if callable(self.start) else self.start
+        if model is linear:
+            return {"w": np.zeros(1 if x.ndim == 1 else x.shape[1]), "b": 0.0}
+        guess: Any = getattr(model, "guess", None)
+        init: Any = getattr(model, "init", None)
+        if guess is not None:
+            return guess(x, y)
+        if init is not None:
+            return init(0)
+        raise ValueError(f"start is None, but {model!r} guesses and initializes nothing; give the params to start from")
+
+
+def _weights(sample_weight: Any, n: int) -> np.ndarray:
+    if sample_weight is None:
+        return np.ones(n)
+    weight = np.asarray(sample_weight, np.float64)
+    if weight.ndim == 0:
+        return np.full(n, float(weight))
+    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}; it must hold {n} finite numbers, zero or more, one a sample"
+        )
+    if not weight.any():
+        raise ValueError("sample_weight is zero for every sample, so that none counts; give some a weight")
+    return weight
+
+
+def _as_numpy(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: np.asarray(x)[()], tree)
