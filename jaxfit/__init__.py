@@ -2,7 +2,7 @@
 
 from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.curves import curve_fit
-from jaxfit.fits import Fit, NotConverged, fit, require_converged, step
+from jaxfit.fits import Fit, NotConverged, fit, require_converged
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
 from jaxfit.interruptions import Interrupted
@@ -15,6 +15,7 @@ from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.sweeps import sweep
+from jaxfit.updates import step
 from jaxfit.verification import NotReproduced, verify
 
 __all__ = [

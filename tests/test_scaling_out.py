@@ -195,7 +195,7 @@ def test_a_worker_that_sees_another_store_refuses(tmp_path, store):
 
 def test_shards_that_know_nothing_of_each_other_fill_one_store(tmp_path, finished, memory, capsys):
     for shard in ("2/3", "1/3", "3/3"):
-        assert worker.main(["tests.test_scaling_out:problem", str(tmp_path), "--shard", shard]) == 0
+        assert worker.main([f"{__name__}:problem", str(tmp_path), "--shard", shard]) == 0
     assert "shard 3/3: 3 blocks run; 35 of 35 lanes are done" in capsys.readouterr().out
     same(jf.open(tmp_path), memory)
     assert contents(tmp_path) == contents(finished)
@@ -240,7 +240,15 @@ def test_a_worker_refuses_a_store_of_another_problem(store, capsys):
 @pytest.mark.soak
 def test_a_worker_is_a_command(tmp_path, finished):
     for shard in ("1/2", "2/2"):
-        command = [sys.executable, "-m", "jaxfit.worker", "tests.test_scaling_out:problem", str(tmp_path), "--shard", shard]
+        command = [
+            sys.executable,
+            "-m",
+            "jaxfit.worker",
+            "tests.test_scaling_out:problem",
+            str(tmp_path),
+            "--shard",
+            shard,
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert contents(tmp_path) == contents(finished)

@@ -7,9 +7,9 @@ PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "problems", "checks", "tracing", "steps", "graphs",
-    "pools", "programs", "progress", "interruptions", "fingerprints", "outcomes", "fits", "searches", "curves",
-    "grids", "workers", "executors", "stored", "reruns", "sweeps", "worker", "verification", "landscapes", "memory",
-    "plots", "experiments",
+    "pools", "programs", "progress", "interruptions", "fingerprints", "checkpoints", "outcomes", "fits", "updates",
+    "searches", "curves", "grids", "workers", "executors", "stored", "reruns", "sweeps", "worker", "verification",
+    "landscapes", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 
