@@ -1,27 +1,27 @@
-"""One run from start to end: `fit`, and `step`, a single update of it."""
+"""One run from start to end: `fit`."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxfit import outcomes
-from jaxfit.checks import as_params, beyond_range, check_schedule, path_name, pose
-from jaxfit.interruptions import Interrupted
+from jaxfit.checkpoints import Checkpoint, Saved, holding_file
+from jaxfit.checks import as_params, beyond_range, check_schedule, pose
+from jaxfit.interruptions import Interrupted, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, is_axis, resolve
 from jaxfit.optimizers import Optimizer, chosen_precision
-from jaxfit.parameters import again, free, is_marked
+from jaxfit.parameters import is_marked
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert_all, precision_context
 from jaxfit.programs import Programs, prepare
 from jaxfit.progress import progress_bar, segments
-from jaxfit.steps import method_of, objective_of, step_key, unrolled, users
+from jaxfit.steps import unrolled, users
+from jaxfit.stores import as_path
 from jaxfit.tracing import check_alive, inspect_loss, is_traced
 
 PyTree = Any
@@ -151,6 +151,7 @@ def fit(
     validation: tuple | None = None,
     progress: bool | None = None,
     precision: str | None = None,
+    checkpoint: Any = None,
 ) -> Fit:
     """Minimizes a loss by an optimizer's steps.
 
@@ -169,6 +170,8 @@ def fit(
       progress: A bar on stderr; by default only in a terminal.
       precision: "float32" or "float64", whatever JAX's global setting; by default what the optimizer prefers, which is
         float64 for Levenberg-Marquardt and float32 for all others. float64 results are NumPy arrays.
+      checkpoint: A file to keep a long run in, every few seconds. The same call goes on where it stopped and ends with
+        the same bits; when it has ended, it returns the end at once. A call that would give other bits is refused.
 
     Returns:
       The end of the run; trouble on the way is its status. Under the caller's own jit, vmap or grad the run is one
@@ -185,24 +188,38 @@ def fit(
         validation=validation, precision=precision,
     )  # fmt: skip
     count = int(problem.steps)
+    if checkpoint is not None:
+        as_path("checkpoint", checkpoint)
     leaves = jax.tree.leaves(problem, is_leaf=is_axis)
     swept = [x for x in leaves if is_axis(x)]
     if swept:
         raise ValueError(f"fit got {swept[0]}, but runs one problem; call sweep with the same arguments")
     if is_traced(leaves):
         check_alive(problem)
-        return _traced_fit(convert_all(problem, _traced_precision(precision)), count)
+        _check_untraced(checkpoint)
+        return _traced_fit(convert_all(problem, traced_precision(precision)), count)
     with precision_context(precision):
         if holds_call(problem.params):
             problem = problem._replace(params=as_params(resolve(problem.params), precision=precision))
         check_schedule(problem.optimizer, count)
         programs, leaves = prepare(problem, precision)
         if programs.captured:
+            _check_untraced(checkpoint)
             return _traced_fit(programs.ask(leaves), count)
-        return _run(problem, programs, leaves, count, precision, progress)
+        if checkpoint is None:
+            return _run(problem, programs, leaves, count, precision, progress)
+        with terminating_as_interrupted(), holding_file(checkpoint, programs, leaves, precision) as file:
+            return _run(problem, programs, leaves, count, precision, progress, file)
 
 
-def _traced_precision(precision: str) -> str:
+def _check_untraced(checkpoint: Any) -> None:
+    if checkpoint is not None:
+        raise TypeError(
+            f"checkpoint is {str(checkpoint)!r}, but inside of a jit, vmap or grad nothing is written; call fit outside"
+        )
+
+
+def traced_precision(precision: str) -> str:
     if precision == "float64" and not jax.config.jax_enable_x64:
         raise ValueError(
             'precision is "float64", but inside of a jit, vmap or grad of your own that needs 64-bit types there: '
@@ -228,14 +245,30 @@ def _traced_fit(problem: Problem, steps: int) -> Fit:
     )
 
 
-def _run(problem: Problem, programs: Programs, leaves: list, total: int, precision: str, progress: bool | None) -> Fit:
-    state = programs.begin(leaves)
+def _run(
+    problem: Problem,
+    programs: Programs,
+    leaves: list,
+    total: int,
+    precision: str,
+    progress: bool | None,
+    checkpoint: Checkpoint | None = None,
+) -> Fit:
     every = problem.record.every
     pieces: list[dict[str, PyTree]] = []
     status, made, end, t = Status.NOT_RUN, 0, None, 0
+    saved = None if checkpoint is None else checkpoint.load()
+    stood: Saved | None = None
+    if saved is None:
+        state = programs.begin(leaves)
+    else:
+        state, pieces, end, t, _ = saved
+        status, made = Status(int(state.status)), int(state.steps)
     bar = progress_bar(total, progress, "steps")
+    bar.update(made)
     try:
-        for count in segments(total, programs.capacity * every, every, programs.pace):
+        left = 0 if saved and saved.ended else total - t
+        for count in segments(left, programs.capacity * every, every, programs.pace):
             state, rows, end = _segment(programs, leaves, every, state, t, count)
             status, made = Status(int(state.status)), int(state.steps)
             if made == 0:
@@ -244,19 +277,25 @@ def _run(problem: Problem, programs: Programs, leaves: list, total: int, precisi
             kept = (made - t) // every + 1 if ended else count // every
             pieces.append(jax.tree.map(lambda x, k=kept: np.asarray(x)[:k], rows))
             t += count
+            stood = Saved(state, list(pieces), end, t, ended or t >= total)
+            if checkpoint is not None and (stood.ended or checkpoint.due()):
+                checkpoint.save(stood)
             bar.update(made - bar.n)
             bar.set_postfix_str(f"loss {float(end.loss):.4g}", refresh=False)
             if ended:
                 break
     except KeyboardInterrupt:
         interrupted = True
+        if checkpoint is not None and stood is not None:
+            checkpoint.save(stood)
     else:
         interrupted = False
     finally:
         bar.close()
     result: Any = None if end is None else _finished(problem, state, status, made, end, pieces, precision)
     if interrupted:
-        raise Interrupted(f"interrupted after {made:,} of {total:,} steps; .result holds the run until there", result)
+        kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
+        raise Interrupted(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
     return result
 
 
@@ -308,96 +347,3 @@ def _finished(
         precision=precision,
         note=None if fine else beyond_range((*problem.data, *(problem.validation or ())), precision),
     )
-
-
-class Step(tuple):
-    """The result of one update: `params, value, grads = step(...)`; `opt_state` goes into the next call."""
-
-    opt_state: PyTree
-
-    def __new__(cls, params: PyTree, value: Any, grads: PyTree, opt_state: PyTree):
-        new = super().__new__(cls, (params, value, grads))
-        new.opt_state = opt_state
-        return new
-
-    params = property(lambda self: self[0])
-    value = property(lambda self: self[1])
-    grads = property(lambda self: self[2])
-
-
-@near_keywords
-def step(
-    loss: Callable,
-    params: PyTree,
-    data: tuple = (),
-    *,
-    optimizer: Any,
-    opt_state: PyTree = None,
-    key: Any = None,
-    precision: str | None = None,
-) -> Step:
-    """One update, with everything in sight: for teaching, for tests, and for loops of one's own.
-
-    Args:
-      loss, params, data, optimizer, key, precision: As for `fit`.
-      opt_state: The optimizer's state from the step before (`step(...).opt_state`); None starts afresh.
-
-    Returns:
-      (params after the update, the loss before it, its gradient before it), with `.opt_state`. Marks among the params
-      stay, ready for the next step; the gradient is that of what is free.
-
-    Raises:
-      ValueError, TypeError: As `fit`; also for an `opt_state` of another tree or shape.
-    """
-    precision = chosen_precision(precision, optimizer)
-    problem = pose(
-        loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
-        validation=None, precision=precision,
-    )  # fmt: skip
-    if is_traced(jax.tree.leaves((problem, opt_state))):
-        check_alive(problem)
-        return Step(*_step(convert_all(problem, _traced_precision(precision)), opt_state))
-    with precision_context(precision):
-        problem = problem._replace(params=as_params(resolve(problem.params), precision=precision))
-        programs, leaves = prepare(problem, precision)
-        if programs.captured:
-            return Step(*_step(programs.ask(leaves), opt_state))
-        found = _step_program(programs.ask)(leaves, opt_state)
-        return Step(*jax.tree.map(np.asarray if precision == "float64" else lambda x: x, found))
-
-
-@functools.lru_cache(maxsize=64)
-def _step_program(ask: Callable) -> Callable:
-    return jax.jit(lambda leaves, opt_state: _step(ask(leaves), opt_state))
-
-
-def _step(problem: Problem, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyTree]:
-    method = method_of(problem.optimizer)
-    objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
-    params = free(problem.params)
-    if opt_state is None:
-        opt_state = method.init(objective, params)
-    else:
-        _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), params))
-    found = method.step(objective, params, opt_state)
-    after = again(problem.params, found.params) if is_marked(problem.params) else found.params
-    return after, found.loss, found.grads, found.memory
-
-
-def _check_opt_state(opt_state: PyTree, fresh: PyTree) -> None:
-    if jax.tree.structure(opt_state) != jax.tree.structure(fresh):
-        raise ValueError(
-            f"opt_state has the leaves {_leaf_names(opt_state)}, but these params and this optimizer need "
-            f"{_leaf_names(fresh)}; pass the .opt_state of the step before, or None to start afresh"
-        )
-    for (path, have), want in zip(jax.tree_util.tree_leaves_with_path(opt_state), jax.tree.leaves(fresh), strict=True):
-        if jnp.shape(have) != want.shape:
-            raise ValueError(
-                f"{path_name('opt_state', path)} has shape {jnp.shape(have)}, but these params need {want.shape}; "
-                f"pass the .opt_state of the step before, or None to start afresh"
-            )
-
-
-def _leaf_names(tree: PyTree) -> str:
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    return ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "of an empty tree"

@@ -17,12 +17,12 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.checks import as_data, as_params, check_data
-from jaxfit.fits import step
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import as_number
 from jaxfit.methods import Objective, Proposal
 from jaxfit.optimizers import Optimizer, optimizer
 from jaxfit.problems import convert_all
+from jaxfit.updates import step
 
 PyTree = Any
 

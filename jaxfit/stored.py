@@ -77,8 +77,9 @@ def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write:
         examples = [example(run, shape) for run, shape in zip(plan.runs, shapes, strict=True)]
         new = _manifest(plan, shapes, examples, attributes(shapes))
     manifest = new if old is None else _grown(old, new, plan, folder)
-    for path in (*folder.glob(".*.tmp"), *folder.glob("blocks/.*.tmp")) if clean else ():  # of one that was killed
-        path.unlink(missing_ok=True)
+    for pattern in (".*.tmp", "blocks/.*.tmp", "shard-*.lock") if clean else ():  # of writers that were killed
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
     if write and manifest is not old:
         write_manifest(folder, manifest)
     return Stored(folder, plan, shapes, examples, manifest, blocks_of(folder, manifest))

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxfit.interruptions import terminating_as_interrupted
 from jaxfit.problems import Status
-from jaxfit.stored import Plan, keep, missing
+from jaxfit.stored import keep, missing
 from jaxfit.stores import StoreError, as_folder, claim, open_dataset
 from jaxfit.sweeps import begin_store, plan_sweep, told
 from jaxfit.workers import Task, run_all
@@ -84,13 +84,15 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     folder, plan = as_folder(store), plan_sweep(**problem_of(name))
     label = f"shard-{own}-of-{shares}.lock"
     with claim(folder, shared=True), claim(folder, label):
-        stored = begin_store(plan, folder)
-        tasks = [task for task in missing(stored) if _number(plan, task) % shares == own - 1]
-        with told(plan, tasks, progress) as report:
-            interrupted = run_all(
-                plan.runs, stored.shapes, tasks, plan.precision, report, functools.partial(keep, stored)
-            )
-        (folder / label).unlink(missing_ok=True)
+        try:
+            stored = begin_store(plan, folder)
+            tasks = [task for task in missing(stored) if _number(task) % shares == own - 1]
+            with told(plan, tasks, progress) as report:
+                interrupted = run_all(
+                    plan.runs, stored.shapes, tasks, plan.precision, report, functools.partial(keep, stored)
+                )
+        finally:
+            (folder / label).unlink(missing_ok=True)
     status = np.asarray(open_dataset(folder, damaged="skip").status)
     done = f"{int((status != Status.NOT_RUN).sum()):,} of {status.size:,} lanes are done"
     if interrupted:
@@ -98,7 +100,7 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     return f"shard {own}/{shares}: {len(tasks)} blocks run; {done}"
 
 
-def _number(plan: Plan, task: Task) -> int:
+def _number(task: Task) -> int:
     """Of a block among all, however many of them are done: shares do not move while others work."""
     part, segment, block = task.place
     before = sum(-(-part.added(s) // part.block) for s in range(segment))

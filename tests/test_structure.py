@@ -7,10 +7,10 @@ PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
-    "tracing", "steps", "graphs", "pools", "programs", "progress", "interruptions", "fingerprints", "outcomes",
-    "fits", "searches", "curves", "grids", "workers", "executors", "stored", "reruns", "sweeps", "multistarts",
-    "worker", "verification", "statistics", "boundaries", "refinement", "landscapes", "curvature", "memory",
-    "sklearn", "plots", "experiments",
+    "tracing", "steps", "graphs", "pools", "programs", "progress", "interruptions", "fingerprints", "checkpoints",
+    "outcomes", "fits", "updates", "searches", "curves", "grids", "workers", "executors", "stored", "reruns",
+    "sweeps", "multistarts", "worker", "verification", "statistics", "boundaries", "refinement", "landscapes",
+    "curvature", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxfit.stores.blocks import Blocks, Column, Part
 from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
-from jaxfit.stores.locks import claim
+from jaxfit.stores.locks import claim, holding
 from jaxfit.stores.manifests import (
     Manifest,
     Variable,
@@ -22,8 +22,8 @@ from jaxfit.stores.manifests import (
 
 __all__ = [
     "Blocks", "Column", "Manifest", "Part", "StoreError", "Variable", "as_folder", "as_path", "blocks_of", "claim",
-    "digest", "has_manifest", "open_dataset", "pack", "part_key", "parts_of", "read", "read_manifest", "segment_name",
-    "unpack", "write", "write_manifest",
+    "digest", "has_manifest", "holding", "open_dataset", "pack", "part_key", "parts_of", "read", "read_manifest",
+    "segment_name", "unpack", "write", "write_manifest",
 ]  # fmt: skip
 
 
