@@ -58,33 +58,33 @@ def nearest(known: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     return np.reshape(found, turned.shape).transpose(np.argsort(order))
 
 
-def interpolate(values: np.ndarray, known: np.ndarray, labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Values linear between the known cells of the same label; where there are none around, those given."""
-    order = [*(i for i in range(known.ndim) if i not in axes), *axes]
-    inner = [known.shape[i] for i in axes]
+def interpolate(
+    values: np.ndarray, known: np.ndarray, labels: np.ndarray, axes: Sequence[int], depth: int
+) -> np.ndarray:
+    """Values linear between the cells of the same label on ever finer lattices, as `trace_boundary` went through them.
+
+    Args:
+      values: What every cell has now; those of known ones stay, as do those between which there is no finite number.
+      known: Which cells were evaluated.
+      labels: Of all cells.
+      axes, depth: As they were for `trace_boundary`.
+    """
     found = values.astype(float)
-    for cells in np.arange(known.size).reshape(known.shape).transpose(order).reshape(-1, *inner):
-        own, there, label = (x.ravel()[cells] for x in (found, known, labels))
-        for one in np.unique(label[~there]):
-            finite = there & (label == one) & np.isfinite(own)
-            wanted = ~there & (label == one)
-            between = _linear(np.argwhere(finite), own[finite], np.argwhere(wanted))
-            own[wanted] = np.where(np.isfinite(between), between, own[wanted])
-        found.flat[cells] = own
+    for stride in (2**k for k in reversed(range(depth))):
+        lattice = [points(size, 2 * stride if i in axes else 1) for i, size in enumerate(found.shape)]
+        for axis in axes:
+            coarse = lattice[axis]
+            fine = points(found.shape[axis], stride)
+            new = np.setdiff1d(fine, coarse)
+            low, high = coarse[np.searchsorted(coarse, new) - 1], coarse[np.searchsorted(coarse, new)]
+            here, below, above = (np.ix_(*lattice[:axis], at, *lattice[axis + 1 :]) for at in (new, low, high))
+            part = ((new - low) / (high - low)).reshape([-1 if i == axis else 1 for i in range(found.ndim)])
+            with np.errstate(invalid="ignore", over="ignore"):
+                between = (1 - part) * found[below] + part * found[above]
+            same = (labels[below] == labels[here]) & (labels[above] == labels[here]) & ~known[here]
+            found[here] = np.where(same & np.isfinite(between), between, found[here])
+            lattice[axis] = fine
     return found
-
-
-def _linear(places: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Values at the wanted places, NaN outside of the others."""
-    from scipy.interpolate import LinearNDInterpolator
-    from scipy.spatial import QhullError
-
-    if places.shape[1] == 1 and len(places):
-        return np.interp(wanted[:, 0], places[:, 0], values)
-    try:
-        return LinearNDInterpolator(places, values)(wanted)
-    except (QhullError, ValueError):  # too few places, or all on a line
-        return np.full(len(wanted), np.nan)
 
 
 def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:

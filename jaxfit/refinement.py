@@ -103,7 +103,7 @@ def refine(
         bar.close()
     if interrupted and not (len(drawn) == len(runs) and all(one.complete for one in drawn)):
         raise Interrupted(_NOTHING, None)
-    grid = _grid(drawn, dimensions, fill, identity(runs, shapes, precision) | {"refined_from": 2**depth}, precision)
+    grid = _grid(drawn, dimensions, fill, depth, identity(runs, shapes, precision), precision)
     if interrupted:
         raise Interrupted(
             f"interrupted after {len(grid.parts[-1].lanes.status):,} lanes; .result holds the map so far", grid
@@ -272,7 +272,7 @@ def _outcome(by: Any, results: Any, measured: dict[str, np.ndarray]) -> np.ndarr
 
 
 def _grid(
-    drawn: Sequence[_Drawn], dimensions: dict[str, Dimension], fill: str, attributes: dict, precision: str
+    drawn: Sequence[_Drawn], dimensions: dict[str, Dimension], fill: str, depth: int, attributes: dict, precision: str
 ) -> Grid:
     import xarray as xr
 
@@ -292,13 +292,13 @@ def _grid(
         for name, whole_grid in found.items():
             values = (one.measured[name] if name in one.measured else own[name].values)[cell]
             if fill == "linear" and (values.dtype.kind == "f" or name == "steps"):
-                values = interpolate(values, one.known, one.outcome[cell], one.axes)
+                values = interpolate(values, one.known, one.outcome[cell], one.axes, depth)
             whole_grid[where] = np.round(values) if name == "steps" else values
         first += len(one.numbers)
     variables: dict[str, Any] = {name: (names, values) for name, values in found.items()}
     variables["status"] += (tables[0].status.attrs,)
     variables["evaluated"] = (names, evaluated)
-    attributes = attributes | {"fill": fill, "evaluated": float(evaluated.mean())}
+    attributes = attributes | {"refined_from": 2**depth, "fill": fill, "evaluated": float(evaluated.mean())}
     return Grid(xr.Dataset(variables, coordinates(dimensions), attributes), members, parts, precision)
 
 

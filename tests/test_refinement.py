@@ -114,29 +114,34 @@ def test_what_ran_is_a_member_of_the_sweep_and_the_rest_is_the_nearest_that_ran(
 
 
 def test_numbers_may_be_interpolated_between_members_of_one_outcome(grid, full):
-    smooth = refined(by="valley", measure={"valley": valley, "end": lambda r: r["params.x"]}, fill="linear").results
-    ran, shown = smooth.evaluated.values, (full.results.status == jf.Status.CONVERGED).values
+    def product(results):
+        return np.log(results.learning_rate) * results.start
+
+    smooth = refined(by="valley", measure={"valley": valley, "product": product}, fill="linear").results
+    ran = smooth.evaluated.values
     for name in ("steps", "params.x"):
         np.testing.assert_array_equal(smooth[name].values[ran], full.results[name].values[ran])
     np.testing.assert_array_equal(smooth.valley, full.results.valley)
-    np.testing.assert_array_equal(smooth.end, smooth["params.x"])
-    off, rough = (np.abs(one.steps - full.results.steps).values[shown & ~ran] for one in (smooth, grid.results))
-    assert off.mean() < 0.6 * rough.mean() and np.median(off) < np.median(rough)
+    np.testing.assert_allclose(smooth["product"], np.log(RATES) * STARTS[:, None], atol=1e-12)
+    off, rough = (np.abs(one.steps - full.results.steps).values[~ran] for one in (smooth, grid.results))
+    assert np.median(off) < np.median(rough)
 
 
-def test_interpolation_is_exact_for_what_is_linear_on_each_side_of_a_boundary():
-    y, x = np.mgrid[:40, :50].astype(float)
-    labels = x + y > 45
-    values = np.where(labels, 3 * x - y, 100 - x)
-    known = (x % 8 == 0) & (y % 8 == 0) | mixed(labels, (0, 1)) | (x == 49) | (y == 39)
-    given = np.where(known, values, -1.0)
-    np.testing.assert_allclose(interpolate(given, known, labels, (0, 1)), values, atol=1e-9)
-    sides = interpolate(np.stack([given] * 2), np.stack([known] * 2), np.stack([labels] * 2), (1, 2))
-    np.testing.assert_allclose(sides, np.stack([values] * 2), atol=1e-9)
-    line = interpolate(np.array([0.0, -1, -1, 3, -1]), np.array([1, 0, 0, 1, 0], bool), np.zeros(5), (0,))
-    np.testing.assert_allclose(line, [0, 1, 2, 3, 3])
-    few = interpolate(given[:2, :2], known[:2, :2], labels[:2, :2], (0, 1))
-    np.testing.assert_array_equal(few, given[:2, :2])
+@pytest.mark.parametrize(("sizes", "axes"), [((40, 50), (0, 1)), ((2, 37, 41), (1, 2)), ((60,), (0,))])
+def test_interpolation_is_exact_for_what_is_linear_on_each_side_of_a_boundary(sizes, axes):
+    grids = np.meshgrid(*map(np.arange, sizes), indexing="ij")
+    labels = sum(grids) > sum(sizes) / 2.1
+    values = np.where(labels, 3.0 * grids[-1] - grids[0], 100.0 - grids[-1])
+    known = np.zeros(sizes, bool)
+
+    def evaluate(numbers):
+        known.flat[numbers] = True
+        return labels.flat[numbers]
+
+    trace_boundary(evaluate, sizes, axes, 3)
+    assert known.mean() < 0.5
+    given = np.where(known, values, 0.0)
+    np.testing.assert_allclose(interpolate(given, known, labels, axes, 3), values, atol=1e-9)
 
 
 def test_a_refined_map_agrees_with_a_sweep(full):

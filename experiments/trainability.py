@@ -1,0 +1,130 @@
+"""The boundary of trainability is a fractal: which pairs of learning rates train a small network, seen ever closer.
+
+A network of one hidden layer, 16 units and no biases, 272 params and 272 points of noise; the two axes are the learning
+rates of its two layers. A pair trains if the mean of the last 20 of 500 losses, over the first loss and at most a
+million, is below one. Only the neighborhood of the boundary is run: `refine` starts from every eighth pair and halves
+the distance where the outcome changes.
+
+The picture is one of rounding too: of 32 x 32 pairs about five end otherwise in float32 than in float64 (the source of that number counted five, others draws of the
+noise count up to ten). A zoom is made on request: `zoom()` gives the settings of looks ever closer at the boundary.
+
+Source: Sohl-Dickstein, The boundary of neural network trainability is fractal (2024), arXiv:2402.06184. Cost: a minute
+on two cores.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxfit as jf
+from jaxfit import plots
+from jaxfit.boundaries import mixed
+from jaxfit.experiments import Check
+
+WIDTH, POINTS = 16, 272
+ISLANDS = 0.01  # part of a coarse map that may lie on islands that the lattice misses
+SOURCE = "Sohl-Dickstein 2024"
+
+
+@dataclass(frozen=True)
+class Config:
+    cells: int = 256  # of each axis
+    depth: int = 3
+    coarse: int = 32  # cells of the comparison of the precisions
+    center: tuple[float, float] = (1.5, 1.5)  # of the logarithms of the rates of the first and the second layer
+    width: float = 9.0  # of both
+    steps: int = 500
+    seed: int = 0
+    linear: bool = False  # without the tanh, whose bounds make room for large rates of the first layer
+
+
+QUICK = {"cells": 32, "depth": 2, "coarse": 12, "steps": 200}
+BREAK = {"linear": True}
+ROWS = {}
+
+
+class Result(NamedTuple):
+    settings: Config
+    results: Any  # Dataset of the map over first and second
+    coarse: Any  # the same of few pairs, all of them run
+    single: Any  # those in float32
+    again: np.ndarray  # whether those train, by a refined map
+    params: int
+
+
+def network(params, x):
+    hidden = jnp.tanh(jnp.sqrt(2.0) * (x @ params["first"]) / jnp.sqrt(float(WIDTH)))
+    return hidden @ params["second"] / jnp.sqrt(float(WIDTH))
+
+
+def linear(params, x):
+    return jnp.sqrt(2.0) * (x @ params["first"]) @ params["second"] / WIDTH
+
+
+def trains(results: Any) -> np.ndarray:
+    return relative(results)[:, -20:].mean(axis=1) < 1
+
+
+def brightness(results: Any) -> np.ndarray:
+    """Minus the sum of losses of what trains, the sum of their inverses of what does not."""
+    v = relative(results)
+    return np.where(v[:, -20:].mean(axis=1) < 1, -v.sum(axis=1), np.sum(1 / v, axis=1))
+
+
+def relative(results: Any) -> np.ndarray:
+    """(lane, step) the losses over the first, at most a million, which also stands for what is not a number."""
+    losses = results["history.loss"].transpose("lane", "step").values[:, :-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        v = losses / losses[:, :1]
+    return np.clip(np.where(np.isfinite(v), v, 1e6), 1e-12, 1e6)
+
+
+def compute(config: Config) -> Result:
+    rng = np.random.default_rng(config.seed)
+    start = {"first": rng.normal(size=(WIDTH, WIDTH)), "second": rng.normal(size=(WIDTH, 1))}
+    data = rng.normal(size=(POINTS, WIDTH)), rng.normal(size=(POINTS, 1))
+    loss = jf.losses.mse(linear if config.linear else network)
+
+    def look(cells, depth, precision="float64"):
+        span = 10 ** (np.linspace(-0.5, 0.5, cells) * config.width + np.array(config.center)[:, None])
+        first, second = (jf.optimizers.sgd(jf.Axis(n, v)) for n, v in zip(("first", "second"), span, strict=True))
+        options: dict[str, Any] = {"steps": config.steps, "record": jf.Record(), "precision": precision, "slots": 4}
+        return jf.refine(
+            loss, start, data, optimizer=jf.optimizers.each(first=first, second=second), by="trains", depth=depth,
+            measure={"trains": trains, "brightness": brightness}, fill="linear", **options,
+        ).results  # fmt: skip
+
+    return Result(
+        settings=config,
+        results=look(config.cells, config.depth),
+        coarse=look(config.coarse, 0),
+        single=look(config.coarse, 0, "float32"),
+        again=look(config.coarse, 2).trains.values,
+        params=sum(x.size for x in start.values()),
+    )
+
+
+def zoom(center: tuple[float, float] = (2.25, 0.45), looks: int = 5, factor: float = 4.0) -> list[Config]:
+    """Settings of looks at one point of the logarithms, each so many times closer: not run by default."""
+    return [Config(center=center, width=9.0 / factor**k) for k in range(looks)]
+
+
+def checks(result: Result) -> list[Check]:
+    fine, coarse, single = (one.trains.values for one in (result.results, result.coarse, result.single))
+    share = result.results.attrs["evaluated"]
+    edge = float(mixed(fine, (0, 1)).mean())
+    again = result.again
+    return [
+        Check("params", 272, result.params, source=SOURCE),
+        Check("part of the pairs that were run, at most a quarter", 0.125, share, 0.125),
+        Check("part of the pairs on the boundary", 0.04, edge, 0.03, f"{SOURCE}: 3 to 5 % of a map"),
+        Check("pairs that train, part", 0.43, float(fine.mean()), 0.1, f"{SOURCE}: picture"),
+        Check("refined map against every pair: outcomes that differ, part of all", 0, float(np.mean(again != coarse)),
+              ISLANDS, "the law of refine: islands smaller than the lattice"),
+        Check("float32 against float64: outcomes that differ, part of all", 5 / 1024, float(np.mean(coarse != single)),
+              10 / 1024, f"{SOURCE}: 5 of 1,024"),
+        Check("small rates train", True, bool(fine[: len(fine) // 6, : len(fine) // 6].all())),
+        Check("a rate of a million in the second layer does not", False, bool(fine[:, -1].any())),
+    ]  # fmt: skip
