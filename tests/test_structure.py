@@ -9,8 +9,8 @@ ROOMS = [
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
     "tracing", "steps", "graphs", "pools", "programs", "progress", "interruptions", "fingerprints", "checkpoints",
     "outcomes", "fits", "updates", "searches", "curves", "grids", "workers", "executors", "stored", "reruns",
-    "sweeps", "multistarts", "worker", "verification", "statistics", "boundaries", "refinement", "landscapes",
-    "curvature", "memory", "sklearn", "plots", "experiments",
+    "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
+    "statistics", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip
 
 
