@@ -88,7 +88,7 @@ class Result(NamedTuple):
     angles: np.ndarray  # 0 .. 2 pi
     noiseless: list[float]  # p and e that gradient descent finds without noise
     inverse: tuple[list[float], list[float]]  # p and e by the line through 1 / r: of the data, without noise
-    least_squares: tuple[np.ndarray, np.ndarray]  # p and e by Gauss-Newton, and their standard errors
+    least_squares: tuple[np.ndarray, np.ndarray]  # p and e by Levenberg-Marquardt, and their standard errors
     corners: np.ndarray  # (SECTORS + 1,) angles at equal times
     areas: dict[str, np.ndarray]  # (SECTORS,) areas swept between them, by candidate
 
@@ -117,7 +117,7 @@ def compute(config: Config) -> Result:
         angles=angles,
         noiseless=[float(noiseless["p"]), float(noiseless["e"])],
         inverse=(by_inverse(*train), by_inverse(t, truth)),
-        least_squares=gauss_newton(*train),
+        least_squares=least_squares(*train),
         corners=corners,
         areas={name: swept(lambda at, n=name: predict(n, at), corners) for name in (CIRCLE, ELLIPSE)},
     )
@@ -146,16 +146,11 @@ def by_inverse(t: np.ndarray, r: np.ndarray) -> list[float]:
     return [float(1 / constant), float(slope / constant)]
 
 
-def gauss_newton(t: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def least_squares(t: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """p and e of least squares, and their standard errors for noise of 1 AU."""
-    found = np.array([1.0, 0.0])
-    jacobian = np.zeros((len(t), 2))
-    for _ in range(30):
-        p, e = found
-        below = 1 + e * np.cos(t)
-        jacobian = np.stack([1 / below, -p * np.cos(t) / below**2], axis=1)
-        found = found + np.linalg.lstsq(jacobian, r - p / below, rcond=None)[0]
-    return found, np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))
+    fit = jf.curve_fit(ellipse, {"p": 1.0, "e": 0.0}, (t, r), sigma=1.0, absolute_sigma=True)
+    errors = jf.standard_errors(fit)
+    return tuple(np.array([tree["p"], tree["e"]]) for tree in (fit.params, errors))  # pyright: ignore[reportReturnType]
 
 
 def swept(distance: Callable, corners: np.ndarray) -> np.ndarray:
@@ -176,7 +171,7 @@ def checks(result: Result) -> list[Check]:
     return [
         Check("every candidate: outcome", ["CONVERGED"] * 4, [fit.status.name for fit in result.fits.values()],
               source="DLWPT-5.1, step 5"),
-        Check("ellipse: p and e", best, np.array(found), 1e-7, "DLWPT-5.1, Gauss-Newton"),
+        Check("ellipse: p and e", best, np.array(found), 1e-7, "DLWPT-5.1, Levenberg-Marquardt"),
         Check("ellipse: p and e, three standard errors from Mars", [SIZE, ECCENTRICITY], found,
               3e-3 * scale, "DLWPT-5.1, truth"),
         Check("ellipse: p and e without noise", [SIZE, ECCENTRICITY], result.noiseless, 1e-7, "DLWPT-5.1, truth"),

@@ -50,6 +50,7 @@ def test_profile_intervals_agree_with_lmfit(curve):
     np.testing.assert_allclose(flat(jf.intervals(curve, "profile", 0.9)), expected, rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_a_profile_is_where_refits_with_a_fixed_param_end(curve):
     found = jf.profile(curve, points=5, reach=2.0)["b"]
     scatter = curve.loss / (X.size - 2)
@@ -59,6 +60,7 @@ def test_a_profile_is_where_refits_with_a_fixed_param_end(curve):
     assert found.tau[2] == 0 and (np.diff(found.tau) > 0).all()
 
 
+@pytest.mark.soak
 def test_an_end_that_is_never_reached_is_open_and_one_on_a_bound_is_the_bound():
     def saturating(params, x):
         return params["a"] * (1 - jnp.exp(-jnp.exp(params["b"]) * x))
@@ -86,6 +88,7 @@ def test_one_param_alone_and_fixed_ones():
         np.testing.assert_allclose((loss - fit.loss) / scale, t**2, rtol=1e-6)
 
 
+@pytest.mark.soak
 def test_refits_to_drawn_noise_scatter_as_the_linear_theory_says():
     noise = 1e-3  # so small that the curve is straight over it
     fit = jf.fit(LOSS, START, (X, simulated(1, noise, 4)[0]), optimizer=LM)

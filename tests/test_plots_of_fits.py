@@ -35,6 +35,7 @@ def test_a_fit_is_drawn_in_its_bands_over_its_residuals(line):
     assert plots.png(curve.figure) == plots.png(plots.fit(line, prediction=True)["curve"].figure)
 
 
+@pytest.mark.soak
 def test_the_profile_of_a_line_is_its_parabola(line):
     ax = plots.profile(jf.profile(line)["w"], jf.standard_errors(line)["w"], reach=2.0, name="w")
     parabola, curve = (x.get_ydata() for x in ax.lines if len(x.get_xdata()) == 300)

@@ -70,7 +70,9 @@ def test_intervals_reach_as_far_as_students_t(straight):
     np.testing.assert_allclose([low, high], straight.params["w"] + np.array([-reach, reach]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["Misra1a", "MGH09", pytest.param("Thurber", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "name", ["Misra1a", pytest.param("MGH09", marks=pytest.mark.soak), pytest.param("Thurber", marks=pytest.mark.soak)]
+)
 def test_certified_errors_are_met(name):
     one = nist.read()[name]
     fit = jf.curve_fit(one.predict, list(one.starts[1]), one.data)
@@ -104,6 +106,7 @@ def test_a_weighted_fit_agrees_with_scipy(curve):
         np.testing.assert_allclose(matrix, expected, rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_the_fit_remembers_whether_sigma_is_absolute(curve):
     told = jf.curve_fit(decay, START, (X, Y), SIGMA, absolute_sigma=True)
     plain = jf.fit(jf.losses.chi_squared(decay), START, (X, Y, SIGMA), optimizer=LM)
@@ -114,6 +117,7 @@ def test_the_fit_remembers_whether_sigma_is_absolute(curve):
     np.testing.assert_allclose(flat(jf.standard_errors(curve)), expected * np.sqrt(scale), rtol=1e-8)
 
 
+@pytest.mark.soak
 def test_a_mean_of_squares_has_the_errors_of_their_sum(curve):
     options = {"optimizer": LM}
     one = jf.fit(jf.losses.mse(decay), START, (X, Y), **options)
@@ -127,6 +131,7 @@ def test_a_mean_of_squares_has_the_errors_of_their_sum(curve):
     assert np.isnan(jf.residuals(masked).raw[-1]) and jf.goodness_of_fit(masked).points == 25
 
 
+@pytest.mark.soak
 def test_correlated_noise_is_whitened():
     root = np.tril(RNG.normal(size=(25, 25))) * 0.01 + 0.05 * np.eye(25)
     fit = jf.curve_fit(line, {"w": 1.0, "b": 0.0}, (X, Y), root @ root.T, absolute_sigma=True)
@@ -171,6 +176,7 @@ def test_what_the_data_do_not_determine_gets_no_number():
     assert jf.goodness_of_fit(fit).params == 2
 
 
+@pytest.mark.soak
 def test_no_error_depends_on_units():
     def other(params, x):
         return decay({"a": params["a"] / 1e8, "b": params["b"] * 1e8, "c": params["c"]}, x)
@@ -191,6 +197,7 @@ def test_any_function_of_params_has_an_error(curve):
         np.testing.assert_allclose(found.error[name], expected.std_dev, rtol=1e-8)
 
 
+@pytest.mark.soak
 def test_a_likelihood_has_the_errors_of_its_curvature():
     labels = (RNG.random(200) < 1 / (1 + np.exp(-(0.5 + 1.2 * np.tile(X, 8) - 2)))).astype(int)
     x = np.tile(X, 8)
@@ -209,6 +216,7 @@ def test_a_likelihood_has_the_errors_of_its_curvature():
     np.testing.assert_allclose(jf.goodness_of_fit(fit).aic, likelihood + 4, rtol=1e-10)
 
 
+@pytest.mark.soak
 def test_a_robust_fit_that_never_leaves_the_square_has_the_errors_of_least_squares():
     square = jf.fit(jf.losses.rss(line), {"w": 1.0, "b": 0.0}, (X, Y), optimizer=LM)
     robust = jf.fit(jf.losses.huber(line, delta=50.0), {"w": 1.0, "b": 0.0}, (X, Y), optimizer=LM)
@@ -235,6 +243,7 @@ def test_lanes_have_the_errors_of_their_fits():
     np.testing.assert_allclose(rate.error[0, 0], errors["params.b"][0, 0] * rate.value[0, 0] ** 2, rtol=1e-10)
 
 
+@pytest.mark.soak
 def test_the_errors_of_new_data_do_not_compile_anew(traces):
     model = traces(decay)
     fits = [jf.curve_fit(model, START, (X, Y + shift)) for shift in (0.0, 0.1)]
@@ -244,6 +253,7 @@ def test_the_errors_of_new_data_do_not_compile_anew(traces):
     assert model.count == count
 
 
+@pytest.mark.soak
 def test_a_param_more_is_worth_it_or_not():
     stats = pytest.importorskip("scipy.stats")
     small = jf.curve_fit(line, {"w": jf.Fixed(0.0), "b": 0.0}, (X, Y))
