@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import compiling, fits, nets, results, scale, sweeps
+from benchmarks import compiling, curves, fits, nets, results, scale, sweeps
 from benchmarks.torch_peers import NoTorch, Torch
 
 FOLDER = Path(__file__).resolve().parent
@@ -28,6 +28,7 @@ GROUPS = {
         "one-lane": sweeps.one_lane,
         "sweep-progress": sweeps.progress,
     },
+    "Curves": {"curves": curves.many, "curve": curves.one, "spots": curves.localization},
     "First calls": {"compiling": compiling.first_calls},
     "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
 }

@@ -16,8 +16,10 @@ from benchmarks.timing import Spread
 TIME = "time, as a multiple of the peer's"
 SPEED = "speed, as a multiple of the peer's"
 THROUGHPUT = "million useful lane-steps a second"
+FITS = "fits a second"
+MILLISECONDS = "milliseconds of one call"
 MEMORY = "MB of memory at the peak, above the outputs"
-QUANTITIES = (TIME, SPEED, THROUGHPUT, MEMORY)
+QUANTITIES = (TIME, SPEED, THROUGHPUT, FITS, MILLISECONDS, MEMORY)
 GPU = "GPU"
 
 
@@ -153,7 +155,12 @@ def render(columns: list[Column], groups: Mapping[str, Iterable[str]]) -> str:
         for quantity in QUANTITIES:
             places = [(name, place) for name, found in rows.items() for place in found if place[0] == quantity]
             if places:
-                head = ["case", "contestant" if quantity == THROUGHPUT else "against", "target", *titles]
+                head = [
+                    "case",
+                    "contestant" if quantity in (THROUGHPUT, FITS, MILLISECONDS) else "against",
+                    "target",
+                    *titles,
+                ]
                 body = [_line(rows[name][place], len(titles)) for name, place in places]
                 parts.append(f"{quantity[0].upper()}{quantity[1:]}:\n\n{_table(head, body)}")
     parts.append("## Machines\n")
