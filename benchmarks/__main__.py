@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import compiling, curves, fits, nets, results, scale, sweeps
+from benchmarks import compiling, curves, fits, nets, results, scale, storing, sweeps
 from benchmarks.torch_peers import NoTorch, Torch
 
 FOLDER = Path(__file__).resolve().parent
@@ -31,6 +31,7 @@ GROUPS = {
     "Curves": {"curves": curves.many, "curve": curves.one, "spots": curves.localization},
     "First calls": {"compiling": compiling.first_calls},
     "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
+    "On disk": {"storing": storing.writing, "opening": storing.opening},
 }
 CASES = {name: case for group in GROUPS.values() for name, case in group.items()}
 

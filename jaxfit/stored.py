@@ -6,7 +6,11 @@ whose axes only grew at their ends adds a segment of lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +41,7 @@ from jaxfit.stores import Part as BlockedPart
 from jaxfit.workers import Run, Task, compiler_options, example, places, programs_of, shape_of_pool
 
 PyTree = Any
+WRITERS = 4  # threads that wait for the disk
 SHARES = 16  # of a small sweep: for the workers that may come, however many there are now
 _REMEDY = "Make the call as it was to go on, or give this one another store="
 
@@ -238,6 +243,24 @@ def keep(stored: Stored, task: Task, lanes: Lanes) -> None:
     """Writes a block that is done."""
     part, segment, block = task.place
     stored.blocks.write(part, segment, block, tensors_of(lanes))
+
+
+@contextlib.contextmanager
+def keeping(stored: Stored) -> Iterator[Callable[[Task, Lanes], None]]:
+    """A `keep` that lets its caller go on while the disk works; at the end all is written, or the error is raised."""
+    waiting: deque[Future] = deque()
+    lock = threading.Lock()
+    with ThreadPoolExecutor(WRITERS) as pool:
+
+        def handed_over(task, lanes):
+            with lock:
+                while len(waiting) >= WRITERS:
+                    waiting.popleft().result()
+                waiting.append(pool.submit(keep, stored, task, lanes))
+
+        yield handed_over
+        while waiting:
+            waiting.popleft().result()
 
 
 def grid_of(stored: Stored) -> Grid:

@@ -28,7 +28,7 @@ from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, pre
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
 from jaxfit.reruns import chosen, wanted
-from jaxfit.stored import Plan, Stored, begin, grid_of, keep, missing, place_of, task_at
+from jaxfit.stored import Plan, Stored, begin, grid_of, keep, keeping, missing, place_of, task_at
 from jaxfit.stores import as_folder, claim
 from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
 from jaxfit.workers import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
@@ -115,7 +115,8 @@ def sweep(
         stored = begin_store(plan, folder, clean=True, of=rerun_of)
         tasks = missing(stored) if again is None else wanted(stored, again)
         if executor is None:
-            interrupted = _run(plan, stored.shapes, tasks, progress, functools.partial(keep, stored))
+            with keeping(stored) as keep_soon:
+                interrupted = _run(plan, stored.shapes, tasks, progress, keep_soon)
         else:
             todo = [(call, str(folder.absolute()), *place_of(task)) for task in tasks]
             with told(plan, tasks, progress) as report:

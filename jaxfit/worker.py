@@ -8,7 +8,6 @@ array of jobs on a cluster runs one each, and `jf.open(STORE)` or the same `jf.s
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import re
 import sys
@@ -19,7 +18,7 @@ import numpy as np
 
 from jaxfit.interruptions import terminating_as_interrupted
 from jaxfit.problems import Status
-from jaxfit.stored import keep, missing
+from jaxfit.stored import keeping, missing
 from jaxfit.stores import StoreError, as_folder, claim, open_dataset
 from jaxfit.sweeps import begin_store, plan_sweep, told
 from jaxfit.workers import Task, run_all
@@ -87,10 +86,8 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
         try:
             stored = begin_store(plan, folder)
             tasks = [task for task in missing(stored) if _number(task) % shares == own - 1]
-            with told(plan, tasks, progress) as report:
-                interrupted = run_all(
-                    plan.runs, stored.shapes, tasks, plan.precision, report, functools.partial(keep, stored)
-                )
+            with told(plan, tasks, progress) as report, keeping(stored) as keep:
+                interrupted = run_all(plan.runs, stored.shapes, tasks, plan.precision, report, keep)
         finally:
             (folder / label).unlink(missing_ok=True)
     status = np.asarray(open_dataset(folder, damaged="skip").status)

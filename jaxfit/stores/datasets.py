@@ -12,7 +12,7 @@ from xarray import Dataset, Variable, open_dataset
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from jaxfit.stores.blocks import Column
+from jaxfit.stores.blocks import Blocks, Column, Part
 from jaxfit.stores.files import StoreError
 from jaxfit.stores.manifests import Manifest, blocks_of, parts_of, read_manifest
 
@@ -73,20 +73,24 @@ class Store(BackendEntrypoint):
         folder = Path(filename_or_obj)
         manifest = read_manifest(folder)
         blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), parts_of(manifest)
-        variables: dict[str, Any] = {}
-        for name, told in manifest.variables.items():
-            columns = [Column(blocks, part, told.tensor) for part in parts.values()]
-            array = indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
-            variables[name] = Variable((*manifest.sizes, *told.extra), array, told.attributes)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
-        kept = {name: variable for name, variable in variables.items() if name not in dropped}
         try:
-            return Dataset(kept, manifest.coordinates, manifest.attributes)
+            variables = {
+                name: Variable((*manifest.sizes, *told.extra), _lazy(blocks, parts, manifest, told), told.attributes)
+                for name, told in manifest.variables.items()
+                if name not in dropped
+            }
+            return Dataset(variables, manifest.coordinates, manifest.attributes)
         except (TypeError, ValueError) as error:
             raise StoreError(f"{folder / 'manifest.json'} says what cannot be: {error}; use another store") from error
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "manifest.json").is_file()
+
+
+def _lazy(blocks: Blocks, parts: dict[str, Part], manifest: Manifest, told: Any) -> indexing.LazilyIndexedArray:
+    columns = [Column(blocks, part, told.tensor) for part in parts.values()]
+    return indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
 
 
 def open_store(folder: Path, *, damaged: str = "error") -> Dataset:
