@@ -3,6 +3,7 @@
 from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_range, measured_limit, sharpness
 from jaxfit.curves import curve_fit
+from jaxfit.explanations import explain
 from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
@@ -19,8 +20,8 @@ from jaxfit.sweeps import sweep
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "Record",
     "Status", "Stop", "Tied", "backprop", "backward_memory", "best", "curvature_along", "curve_fit", "datasets",
-    "fit", "forward_memory", "hessian_spectrum", "lane", "learning_rate_range", "losses", "measured_limit", "models",
-    "optimizer", "optimizers", "preconditioner", "require_converged", "schedules", "searches", "sharpness",
+    "explain", "fit", "forward_memory", "hessian_spectrum", "lane", "learning_rate_range", "losses", "measured_limit",
+    "models", "optimizer", "optimizers", "preconditioner", "require_converged", "schedules", "searches", "sharpness",
     "stability_limit", "step", "surface", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -8,7 +8,7 @@ ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters", "methods",
     "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks", "tracing",
     "steps", "graphs", "pools", "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers",
-    "sweeps", "landscapes", "curvature", "memory", "plots", "experiments",
+    "sweeps", "landscapes", "curvature", "explanations", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 
