@@ -34,11 +34,11 @@ def test_following_the_advice_makes_failing_runs_arrive():
 
 
 @pytest.mark.soak
-def test_following_the_advice_makes_at_least_95_of_100_failing_runs_arrive():
+def test_following_the_advice_makes_failing_runs_of_every_kind_arrive():
     rounds = [follow(attempt, fit) for attempt, fit in failing(13)]
     assert len(rounds) == 208
-    assert np.mean([r is not None for r in rounds]) >= 0.95
-    assert np.mean([r == 1 for r in rounds]) >= 0.8
+    assert np.mean([r is not None for r in rounds]) >= 0.98
+    assert np.mean([r == 1 for r in rounds]) >= 0.87
 
 
 def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():
