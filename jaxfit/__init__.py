@@ -3,7 +3,8 @@
 from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_range, measured_limit, sharpness
 from jaxfit.curves import curve_fit
-from jaxfit.fits import Fit, NotConverged, fit, require_converged
+from jaxfit.explanations import explain
+from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
 from jaxfit.interruptions import Interrupted
@@ -41,10 +42,10 @@ from jaxfit.verification import NotReproduced, verify
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged",
     "NotReproduced", "Optima", "Record", "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band",
-    "best", "bootstrap", "correlations", "covariance", "curvature_along", "curve_fit", "datasets", "f_test", "fit",
-    "forward_memory", "goodness_of_fit", "hessian_spectrum", "intervals", "lane", "learning_rate_range", "losses",
-    "measured_limit", "models", "monte_carlo", "optima", "optimizer", "optimizers", "preconditioner", "profile",
-    "propagate", "refine", "report", "require_converged", "residuals", "schedules", "searches", "sharpness",
+    "best", "bootstrap", "correlations", "covariance", "curvature_along", "curve_fit", "datasets", "explain", "f_test",
+    "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum", "intervals", "lane", "learning_rate_range",
+    "losses", "measured_limit", "models", "monte_carlo", "optima", "optimizer", "optimizers", "preconditioner",
+    "profile", "propagate", "refine", "report", "require_converged", "residuals", "schedules", "searches", "sharpness",
     "stability_limit", "standard_errors", "starts", "step", "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"

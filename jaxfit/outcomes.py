@@ -65,11 +65,11 @@ def advice(fit: Any) -> str:
     seen = f"the loss overflowed {precision}" if overflowed else f"the loss stood at {fit.loss:.4g}, above its start"
     if fit.steps == 0:
         return f"{seen} at the start{_overrun(fit) or '; scale the data, or start elsewhere'}."
-    growth = _growth(fit)
-    if growth is None:
+    grown = growth(fit)
+    if grown is None:
         return f"{where} {seen}. Keep calm and lower the learning rate tenfold{_tenth(fit)}.{_overrun(fit)}"
-    grew = f"it grew {_fold(growth)} a step"
-    limit = limit_from_growth(fit.optimizer, growth) if fit.optimizer is not None else None
+    grew = f"it grew {_fold(grown)} a step"
+    limit = limit_from_growth(fit.optimizer, grown) if fit.optimizer is not None else None
     if limit is None:
         return f"{where} {seen}; {grew}. Keep calm and lower the learning rate tenfold{_tenth(fit)}."
     return (
@@ -78,7 +78,7 @@ def advice(fit: Any) -> str:
     )
 
 
-def _growth(fit: Any) -> float | None:
+def growth(fit: Any) -> float | None:
     history = fit.history
     if history is not None and "loss" in history and len(history.step) > 1 and history.step[1] == 1:
         return growth_of(history.loss)

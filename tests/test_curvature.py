@@ -148,6 +148,7 @@ def test_sharpness_stands_for_its_value_in_arithmetic():
     assert float(jax.jit(lambda p: 2 / jf.sharpness(canyon, p))(CORNER)) == pytest.approx(0.02)
 
 
+@pytest.mark.soak
 def test_sharpness_is_one_function_among_others_under_vmap():
     def lane(p):
         return jf.sharpness(lambda q: jnp.sum(q**4) / 12, p).value
@@ -155,6 +156,7 @@ def test_sharpness_is_one_function_among_others_under_vmap():
     np.testing.assert_allclose(jax.vmap(lane)(jnp.arange(6.0).reshape(3, 2)), [1, 9, 25], rtol=1e-6)
 
 
+@pytest.mark.soak
 def test_axes_label_the_sharpness_at_every_place():
     found = jf.sharpness(
         lambda q, d: d * q**4 / 12, jf.Axis("q", [1.0, 2.0, 3.0]), (jf.Axis("d", [1.0, 10.0]),), precision="float64"
@@ -244,6 +246,7 @@ def test_a_net_of_a_hundred_thousand_params_takes_fewer_than_sixty_products():
 # The spectrum
 
 
+@pytest.mark.soak
 def test_the_spectrum_of_few_params_is_that_of_the_dense_hessian(exact):
     found = jf.hessian_spectrum(NET, start(), DATA, precision="float64")
     np.testing.assert_allclose(found.values, exact[1], atol=1e-10 * exact[1][-1])
@@ -267,6 +270,7 @@ def test_the_density_of_many_eigenvalues_is_that_of_their_law():
     np.testing.assert_allclose(found.density(at, 0.4), law, rtol=0.1)
 
 
+@pytest.mark.soak
 def test_a_slice_captures_the_curvature_of_its_directions(exact):
     matrix, values = exact
     rng = np.random.default_rng(1)

@@ -10,7 +10,7 @@ ROOMS = [
     "tracing", "steps", "graphs", "pools", "programs", "progress", "interruptions", "fingerprints", "checkpoints",
     "outcomes", "fits", "updates", "searches", "curves", "grids", "workers", "executors", "stored", "reruns",
     "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
-    "statistics", "memory", "sklearn", "plots", "experiments",
+    "explanations", "statistics", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip
 
 

@@ -42,8 +42,14 @@ def dense(operator: Operator, size: int, count: int, dtype: np.dtype) -> Pairs:
 
 
 def begin(key: Array, size: int, most: int, dtype: np.dtype) -> Krylov:
-    start = jax.random.normal(key, (size,), dtype)
-    basis = jnp.zeros((most + 1, size), dtype).at[0].set(start / jnp.linalg.norm(start))
+    """From a random direction."""
+    return begin_at(jax.random.normal(key, (size,), dtype), most)
+
+
+def begin_at(start: Array, most: int) -> Krylov:
+    """From a direction that is not zero."""
+    dtype = start.dtype
+    basis = jnp.zeros((most + 1, start.size), dtype).at[0].set(start / _length(start))
     return Krylov(jnp.int32(0), basis, jnp.zeros(most, dtype), jnp.zeros(most, dtype))
 
 

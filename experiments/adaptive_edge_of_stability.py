@@ -1,0 +1,110 @@
+"""Adam trains at an edge of its own: the sharpness seen through its scales rises to 38 / learning rate and stays there.
+
+Adam divides every param's gradient by a scale D of its own. What must not exceed a limit is then the largest eigenvalue
+of D^-1/2 H D^-1/2, and the limit, from the law with D held fixed and b1 = 0.9, is 2 (1 + b1) / (1 - b1) = 38 over the
+learning rate. Full-batch Adam on the net of the edge of stability ends 1 to 2 % below it at three learning rates. The
+plain sharpness meanwhile goes where it likes.
+
+Source: Cohen, Ghorbani, Krishnan et al., Adaptive Gradient Methods at the Edge of Stability (2022), arXiv:2207.14484.
+Cost: about ten seconds on two cores.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import jaxfit as jf
+from jaxfit import plots
+from jaxfit.experiments import Check
+
+from .edge_of_stability import LAST, half_mean_square, spots, start
+
+RATES = (1e-3, 3e-3, 1e-2)
+COLORS = (plots.BLUE, plots.GREEN, plots.RED)
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: int = 12_000
+    every: int = 200
+    seed: int = 0
+    b1: float = 0.9
+
+
+QUICK = {"every": 300}
+BREAK = {"b1": 0.5}  # another law: 6 / learning rate
+ROWS = {}
+
+
+class Result(NamedTuple):
+    law: float  # of sharpness * learning rate
+    loss: Any  # DataArray along rate and step
+    scaled: Any  # largest eigenvalue of D^-1/2 H D^-1/2
+    plain: Any  # of H
+
+
+def compute(config: Config) -> Result:
+    x = spots()
+    rate = jf.Axis("rate", np.array(RATES))
+    grid = jf.sweep(
+        half_mean_square, start(config.seed), (x, np.cos(4 * np.arccos(x))), steps=config.steps,
+        optimizer=jf.optimizers.adam(rate, b1=config.b1), precision="float64",
+        record=jf.Record(every=config.every, what=("loss", "params", "preconditioner")),
+    )  # fmt: skip
+    return Result(
+        law=float(jf.stability_limit(jf.optimizers.adam(1.0), 1.0)),
+        loss=grid.results["history.loss"],
+        scaled=jf.sharpness(grid, history=True, preconditioner="recorded"),
+        plain=jf.sharpness(grid, history=True),
+    )
+
+
+def ends(result: Result) -> np.ndarray:
+    """The median of the last 20 sharpnesses over the law, for each rate."""
+    return np.median(result.scaled[:, -LAST:], axis=1) * np.array(RATES) / result.law
+
+
+def checks(result: Result) -> list[Check]:
+    rows = [
+        Check("the law at b1 = 0.9: sharpness times learning rate", 38.0, result.law, 1e-9, "2 (1 + b1) / (1 - b1)")
+    ]
+    for rate, end in zip(RATES, ends(result), strict=True):
+        rows.append(Check(f"rate {rate:g}: last sharpnesses over the law", 0.985, float(end), 0.015, "Cohen 2022"))
+    return rows
+
+
+def draw(result: Result):
+    space = {"wspace": 0.2, "top": 0.77, "left": 0.07, "right": 0.985, "bottom": 0.14}
+    figure, axes = plots.panels([["scaled", "plain"]], size=(11, 4.8), gridspec_kw=space)
+    figure.suptitle("Adam's edge of stability: its scaled sharpness stays at 38 / learning rate", x=0.07, ha="left")
+    words = "Full-batch Adam, b1 = 0.9. D is the scale by which Adam divides each gradient; the law holds it fixed."
+    figure.text(0.07, 0.875, words, color="#555555")
+    ax = axes["scaled"]
+    ax.set(yscale="log", xlim=(0, 12_400), ylim=(2e3, 3e5), title=r"Largest eigenvalue of $D^{-1/2} H D^{-1/2}$")
+    plots.few_ticks(ax.yaxis, (3e3, 1e4, 3e4, 1e5))
+    lines = []
+    for rate, color in zip(RATES, COLORS, strict=True):
+        law = result.law / rate
+        ax.axhline(law, color=color, lw=1, ls="--", zorder=1)
+        ax.plot(result.scaled.step, result.scaled.sel(rate=rate), color=color, lw=1.5)
+        lines.append(law)
+    room = plots.Room(ax)
+    paths = [room.block(result.scaled.step, result.scaled.sel(rate=rate), width=10) for rate in RATES]
+    for law in lines:
+        room.block([0, 12_400], [law, law])
+    for rate, path, color, end in zip(RATES, paths, COLORS, ends(result), strict=True):
+        room.near(path, f"rate {rate:g}: ends at {end:.3f} of 38 / rate", color=color, prefer=(0.6, 0.5))
+    ax = axes["plain"]
+    ax.set(xlim=(0, 12_400), ylim=(0, 70), title=r"Largest eigenvalue of $H$")
+    plots.few_ticks(ax.yaxis, (0, 20, 40, 60))
+    for rate, color in zip(RATES, COLORS, strict=True):
+        ax.plot(result.plain.step, result.plain.sel(rate=rate), color=color, lw=1.5)
+    room = plots.Room(ax)
+    paths = [room.block(result.plain.step, result.plain.sel(rate=rate), width=10) for rate in RATES]
+    for rate, path, color in zip(RATES, paths, COLORS, strict=True):
+        room.near(path, f"rate {rate:g}", color=color, prefer=(0.8, 0.6))
+    for ax in axes.values():
+        plots.few_ticks(ax.xaxis, (0, 4_000, 8_000, 12_000))
+        ax.set_xlabel("updates")
+    return figure

@@ -1,0 +1,172 @@
+"""The loss around one point: its gradient, how it bends, and what a quadratic model makes of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxfit.curvature.hessians import flat_loss
+from jaxfit.curvature.lanczos import begin_at, extend, largest
+from jaxfit.curvature.points import Asked, at_one
+from jaxfit.markers import holds_call, resolve
+from jaxfit.methods import inward
+from jaxfit.parameters import bounds, free, is_marked
+from jaxfit.problems import Problem, precision_context
+from jaxfit.stability import critical
+
+PyTree = Any
+DENSE = 256  # params up to which the whole Hessian is made
+DEPTH = 48  # products that the gradient's own part of the spectrum takes beyond
+
+
+class View(NamedTuple):
+    """Of a loss at a point; all in float64, the vectors over the free params in the order of their leaves."""
+
+    loss: float
+    point: np.ndarray  # (n,)
+    gradient: np.ndarray  # (n,) without what pushes against a bound
+    idle: np.ndarray  # (n,) whether neither the gradient nor the Hessian has anything there
+    curvatures: np.ndarray  # (k,) eigenvalues, or nodes of the quadrature for the gradient's part of the spectrum
+    shares: np.ndarray  # (k,) squared components of the gradient along them
+    largest: float
+    smallest: float
+    downward: np.ndarray  # (n,) a direction of the most negative curvatures, those of about one size mixed
+    newton: np.ndarray  # (n,) the Newton step where the loss curves up; zeros if it was not computed
+
+    @property
+    def norm(self) -> float:
+        """Of the gradient."""
+        return float(np.linalg.norm(self.gradient))
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.loss) and np.isfinite(self.gradient).all() and np.isfinite(self.largest))
+
+    @property
+    def curved(self) -> np.ndarray:
+        """Which of the curvatures are above rounding."""
+        return self.curvatures > 1e-10 * max(abs(self.largest), abs(self.smallest), 1e-300)
+
+    @property
+    def excess(self) -> float:
+        """How far the loss is above its least, by the quadratic model: half the squared Newton decrement."""
+        return float(0.5 * np.sum(self.shares[self.curved] / self.curvatures[self.curved]))
+
+    @property
+    def condition(self) -> float:
+        """The largest curvature over the least one along which there is anything to gain."""
+        up, shares = self.curvatures[self.curved], self.shares[self.curved]
+        matters = shares / up > 1e-6 * np.sum(shares / up) if len(up) else np.zeros(0, bool)
+        return float(self.largest / up[matters].min()) if matters.any() else 1.0
+
+    @property
+    def bends_down(self) -> bool:
+        """Whether there is a direction along which the loss curves down by more than rounding."""
+        return self.smallest < -1e-6 * max(self.largest, 0.0) and self.smallest < 0
+
+    def steps_to(self, share: float, rate: float, momentum: float = 0.0) -> float:
+        """Steps of gradient descent, or heavy ball, until the excess is that share of itself; infinite if it grows.
+
+        Momentum b makes a step of `rate` one of rate / (1 - b) along flat directions; along steep ones the distance is
+        multiplied by sqrt(b).
+        """
+        up, shares = self.curvatures[self.curved], self.shares[self.curved]
+        if not len(up) or rate * self.largest >= critical(momentum):
+            return float("inf")
+        factors = 1 - rate * up / (1 - momentum)
+        factors = np.abs(factors) if momentum == 0 else np.maximum(factors, np.sqrt(momentum))
+        heights, logs = 0.5 * shares / up, 2 * np.log(np.maximum(factors, 1e-300))
+        target, low, high = share * np.sum(heights), 0.0, 1.0
+        if target == 0:
+            return 0.0
+        while np.sum(heights * np.exp(high * logs)) > target and high < 1e12:
+            low, high = high, 2 * high
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if np.sum(heights * np.exp(middle * logs)) > target else (low, middle)
+        return high
+
+
+@dataclass(frozen=True)
+class Look:
+    """The question behind a view."""
+
+    def __call__(self, asked: Asked) -> tuple:
+        problem = asked.problem
+        loss, start, back = flat_loss(problem)
+        value, gradient = jax.value_and_grad(loss)(start)
+        _, product = jax.linearize(jax.grad(loss), start)
+        moves = jnp.ones_like(start)
+        limits = bounds(problem.params) if is_marked(problem.params) else None
+        if limits is not None:
+            kept = ravel_pytree(inward(back(gradient), back(start), *limits))[0]
+            moves = jnp.where((kept == 0) & (gradient != 0), 0.0, 1.0)
+            gradient = kept
+
+        def operator(vector):
+            return moves * product(moves * vector)
+
+        size = start.size
+        probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
+        idle = (gradient == 0) & (probe == 0) & (moves > 0)
+        if size <= DENSE:
+            matrix = jax.vmap(operator)(jnp.eye(size, dtype=start.dtype))
+            values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+            parts = vectors.T @ gradient
+            up = values > 1e-10 * jnp.max(jnp.abs(values))
+            newton = vectors @ jnp.where(up, -parts / jnp.where(up, values, 1), 0)
+            mixed = jnp.where(
+                values <= 0.5 * values[0], jax.random.normal(jax.random.key(4), start.shape, start.dtype), 0
+            )
+            downward = vectors @ jnp.where(values[0] < 0, mixed.at[0].set(1.0), 0)
+            downward = downward / jnp.maximum(jnp.linalg.norm(downward), 1e-300)
+            return value, start, gradient, idle, values, parts**2, values[-1], values[0], downward, newton
+        options = {"most": min(size, 200), "tolerance": 1e-2, "dtype": start.dtype}
+        top = largest(operator, size, 1, **options)
+        bottom = largest(lambda v: -operator(v), size, 1, **options)
+        safe = jnp.where(jnp.any(gradient != 0), gradient, jnp.ones_like(gradient))
+        krylov = jax.lax.fori_loop(0, DEPTH, lambda _, k: extend(operator, k, jax.random.key(3)), begin_at(safe, DEPTH))
+        beside = krylov.beside[:-1]
+        values, vectors = jnp.linalg.eigh(jnp.diag(krylov.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+        shares = jnp.sum(gradient**2) * vectors[0] ** 2
+        bottom_value = -bottom.values[0]
+        return (
+            value, start, gradient, idle, values, shares, top.values[0], bottom_value, bottom.vectors[0],
+            jnp.zeros_like(start),
+        )  # fmt: skip
+
+
+def view(problem: Problem) -> View:
+    """At the params of the problem, in float64."""
+    if holds_call(problem.params):
+        with precision_context("float64"):
+            problem = problem._replace(params=resolve(problem.params))
+    found: Any = at_one(Look(), Asked(problem), "float64")
+    return View(*(x.item() if np.ndim(x) == 0 else x for x in found))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The question: the loss at points, given as rows."""
+
+    def __call__(self, asked: Asked) -> jax.Array:
+        loss, _, _ = flat_loss(asked.problem)
+        return jax.lax.map(loss, asked.extra)
+
+
+def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
+    """(k,) losses at (k, n) points."""
+    return at_one(Losses(), Asked(problem, points), "float64")
+
+
+def users_tree(problem: Problem, point: np.ndarray) -> PyTree:
+    """The free params as a tree of NumPy arrays."""
+    leaves, structure = jax.tree.flatten(free(problem.params))
+    ends = np.cumsum([int(np.size(x)) for x in leaves])
+    parts = np.split(np.asarray(point, float), ends[:-1])
+    return jax.tree.unflatten(structure, [p.reshape(np.shape(x)) for p, x in zip(parts, leaves, strict=True)])

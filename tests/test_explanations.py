@@ -1,0 +1,133 @@
+"""What `explain` says of runs whose trouble is known; and that its advice, followed, helps."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.explanations.symptoms import curve
+from tests.failing_runs import failing, follow, of_quartic, of_well
+from tests.problems import PROBLEMS
+
+LINE = PROBLEMS["line"]
+RAW = jf.datasets.thermometer()
+
+
+def thermometer(rate, steps=100, **options):
+    return jf.fit(LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(rate), steps=steps, **options)
+
+
+def plain(attempt):
+    """Only gradient descent, so that few programs are compiled."""
+    return list(attempt.options["optimizer"].hyperparameters) == ["learning_rate"] and (
+        attempt.options["optimizer"].name == "sgd"
+    )
+
+
+def test_following_the_advice_makes_failing_runs_arrive():
+    rounds = [
+        follow(attempt, fit)
+        for make, count in ((of_quartic, 6), (of_well, 4))
+        for attempt, fit in failing(count, makers=(make,), only=plain)
+    ]
+    assert len(rounds) == 10 and None not in rounds and np.mean(np.array(rounds) == 1) >= 0.8
+
+
+@pytest.mark.soak
+def test_following_the_advice_makes_failing_runs_of_every_kind_arrive():
+    rounds = [follow(attempt, fit) for attempt, fit in failing(13)]
+    assert len(rounds) == 208
+    assert np.mean([r is not None for r in rounds]) >= 0.98
+    assert np.mean([r == 1 for r in rounds]) >= 0.87
+
+
+def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():
+    found = jf.explain(thermometer(0.05))
+    assert found.kind == "diverged" and "1.52 times the limit 0.033" in str(found) and ".retry() does it" in str(found)
+    np.testing.assert_allclose(found.numbers["limit"], 2 / found.numbers["sharpness"], rtol=1e-2)
+    assert (
+        set(found.remedy) == {"optimizer", "steps"}
+        and found.remedy["optimizer"].hyperparameters["learning_rate"] < 0.033
+    )
+    again = jf.explain(found.retry())
+    assert again.kind == "converged" and not again.remedy and again.retry() is again.fit
+
+
+def test_a_run_cut_short_is_told_how_many_steps_it_lacks():
+    fit = thermometer(1e-2)
+    found = jf.explain(fit)
+    assert found.kind == "still descending"
+    x = np.column_stack([LINE.data[0], np.ones(11)])
+    least = np.mean((x @ np.linalg.lstsq(x, LINE.data[1], rcond=None)[0] - LINE.data[1]) ** 2)
+    np.testing.assert_allclose(found.numbers["excess"], fit.loss - least, rtol=1e-3)
+    assert float(found.retry().loss) - least < 2e-4 * (fit.loss - least)
+
+
+def test_a_rate_far_below_the_limit_is_raised():
+    found = jf.explain(thermometer(1e-5))
+    assert found.kind == "rate too small" and "3,298 times below the limit 0.033" in str(found)
+    np.testing.assert_allclose(found.retry().loss, 2.9276, rtol=1e-3)
+
+
+def test_bad_scales_name_the_data_and_ask_for_a_method_that_has_none():
+    fit = jf.fit(LINE.loss, LINE.start, RAW, optimizer=jf.optimizers.sgd(1e-4), steps=100)
+    found = jf.explain(fit)
+    assert found.kind == "badly scaled" and "data[0] lies around 51.8" in str(found)
+    np.testing.assert_allclose(found.numbers["condition"], 33599, rtol=1e-2)
+    assert found.remedy["optimizer"].name == "levenberg_marquardt"
+
+
+@pytest.mark.soak
+def test_a_lane_is_explained_like_a_fit():
+    rate = jf.Axis("rate", [1e-5, 0.05])
+    grid = jf.sweep(LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(rate), steps=100)
+    found = jf.explain(jf.lane(grid, rate=0.05))
+    assert found.kind == "diverged" and found.fit.coords == {"rate": 0.05}
+
+
+def test_a_saddle_is_told_by_its_negative_curvature():
+    def saddle(p):
+        return 0.5 * p["x"] ** 2 - 0.5 * p["y"] ** 2 + 0.25 * p["y"] ** 4
+
+    found = jf.explain(jf.fit(saddle, {"x": 1.0, "y": 0.0}, optimizer=jf.optimizers.sgd(0.1), steps=300))
+    assert found.kind == "saddle" and found.numbers["smallest"] == pytest.approx(-1)
+    np.testing.assert_allclose(found.retry().loss, -0.25, atol=1e-5)
+
+
+@pytest.mark.soak
+def test_other_troubles_have_their_names():
+    def relu(p):
+        return (jnp.maximum(p["w"] - 1, 0) * p["v"] - 1) ** 2 + (p["u"] - 1) ** 2
+
+    dead = jf.fit(relu, {"w": -1.0, "v": 1.0, "u": 0.5}, optimizer=jf.optimizers.sgd(0.1), steps=100)
+    assert jf.explain(dead).kind == "dead units" and jf.explain(dead).numbers["dead"] == 2
+    swings = jf.fit(lambda p: jnp.abs(p - 0.3), 1.0, optimizer=jf.optimizers.sgd(0.2), steps=100)
+    found = jf.explain(swings)
+    assert found.kind == "limit cycle" and float(found.retry().loss) < 1e-2
+    swings = jf.fit(lambda p: jnp.abs(p - 0.3), 1.03, optimizer=jf.optimizers.sgd(0.2), steps=100)
+    assert jf.explain(swings).kind == "limit cycle" and jf.explain(swings).numbers["period"] == 2
+    noisy = jf.fit(
+        LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(1e-2), steps=3000, batches=jf.Batches(2), key=0
+    )
+    assert jf.explain(noisy).kind == "noise floor"
+    nothing = jf.fit(lambda p: jnp.sqrt(p["x"] ** 2), {"x": 0.0}, optimizer=jf.optimizers.sgd(0.1))
+    assert jf.explain(nothing).kind == "not defined"
+
+
+def test_a_cycle_is_known_by_its_period():
+    steps = np.arange(400)
+    found = curve(2 + np.sin(2 * np.pi * steps / 7))
+    assert found is not None and found.period == 7 and found.rises == pytest.approx(0.5, abs=0.1)
+    falling = curve(np.exp(-0.1 * steps))
+    assert falling is not None and falling.rises == 0 and falling.period is None
+    assert curve(np.ones(5)) is None
+
+
+def test_what_cannot_be_explained_is_refused():
+    with pytest.raises(TypeError, match="explain takes a fit, but got a dict"):
+        jf.explain({})
+    import jax
+
+    bare = jax.tree.map(lambda x: x, thermometer(1e-2))
+    with pytest.raises(ValueError, match="no longer knows its loss"):
+        jf.explain(bare)
