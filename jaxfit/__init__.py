@@ -4,7 +4,7 @@ from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_range, measured_limit, sharpness
 from jaxfit.curves import curve_fit
 from jaxfit.explanations import explain
-from jaxfit.fits import Fit, Interrupted, NotConverged, fit, require_converged, step
+from jaxfit.fits import Fit, NotConverged, fit, require_converged
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
 from jaxfit.interruptions import Interrupted
