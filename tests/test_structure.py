@@ -8,7 +8,7 @@ ROOMS = [
     "keywords", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters", "methods",
     "least_squares", "quasi_newton", "optimizers", "problems", "checks", "tracing", "steps", "graphs", "pools",
     "programs", "progress", "outcomes", "fits", "searches", "curves", "grids", "workers", "sweeps",
-    "statistics", "landscapes", "memory", "plots", "experiments",
+    "landscapes", "statistics", "memory", "plots", "experiments",
 ]  # fmt: skip
 
 
