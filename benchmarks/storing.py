@@ -16,7 +16,7 @@ from benchmarks.timing import Seconds, race, spread
 
 def writing(quick: bool) -> list[Row]:
     """A sweep that keeps its results in a store, against one that keeps them in memory."""
-    side, steps = (8, 50) if quick else (128, 10_000)
+    side, steps = (8, 50) if quick else (128, 50_000)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "store")
 

@@ -12,6 +12,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import pools, workers
+from tests import small_sweeps
 from tests.soak import soaking
 
 X = np.linspace(-1, 1, 24).reshape(12, 2)
@@ -85,6 +86,8 @@ import jax
 sys.path.insert(0, {root!r})
 from tests.test_pools import RATES, SEEDS, RULES, run, digest
 print(len(jax.local_devices()), digest(run(RATES[:4], SEEDS[:2], RULES[{rule!r}])))
+from tests import small_sweeps
+small_sweeps.run(sys.argv[1])
 """
 
 
@@ -96,12 +99,14 @@ def digest(results) -> str:
 
 
 @pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
-def test_eight_devices_give_the_bits_of_one(rule):
+def test_eight_devices_give_the_bits_of_one_and_the_same_files(rule, tmp_path):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    script = [sys.executable, "-c", SCRIPT.format(root=root, rule=rule)]
+    script = [sys.executable, "-c", SCRIPT.format(root=root, rule=rule), str(tmp_path / "eight")]
     out = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout.split()
     assert out == ["8", digest(run(RATES[:4], SEEDS[:2], RULES[rule]))]
+    small_sweeps.run(tmp_path / "one")
+    assert small_sweeps.contents(tmp_path / "eight") == small_sweeps.contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.2)])

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import matplotlib
 
+import jaxfit as jf
 from jaxfit import experiments
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -15,7 +16,8 @@ def block(text):
     return next(b for b in BLOCKS if text in b)
 
 
-def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
+def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     scope: dict = {}
     exec(compile(BLOCKS[0], "README.md", "exec"), scope)
@@ -24,6 +26,10 @@ def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys):
     assert printed == shown.strip()
     exec(compile(BLOCKS[1].replace("256", "32").replace("129", "5"), "README.md", "exec"), scope)
     assert "diverged" in capsys.readouterr().out
+    exec(compile(block('store="runs/line"'), "README.md", "exec"), scope)
+    assert "Verification(blocks=" in capsys.readouterr().out and scope["wide"].precision == "float64"
+    exec(compile(block("ThreadPoolExecutor(2)"), "README.md", "exec"), scope)
+    assert scope["grid"].results.equals(jf.open("runs/shared"))
     exec(compile(block("jf.curve_fit"), "README.md", "exec"), scope)
     assert capsys.readouterr().out.count("converged: the params settled") == 2
     with jax.numpy_rank_promotion("allow"):

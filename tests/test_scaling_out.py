@@ -20,15 +20,15 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def memory():
-    return run().results.load()
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scaling") / "finished"
     run(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def memory(finished):
+    return jf.open(finished).load()
 
 
 @pytest.fixture

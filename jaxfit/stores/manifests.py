@@ -20,7 +20,8 @@ from jaxfit.stores.blocks import Blocks, Part
 from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
 
 FORMAT, VERSION = "jaxfit sweep", 1
-MANIFEST, BLOCKS, LOCK = "manifest.json", "blocks", "lock"
+MANIFEST, BLOCKS = "manifest.json", "blocks"
+_OWN = re.compile(r"manifest\.json|blocks|lock|shard-\d+-of-\d+\.lock|coordinates-[0-9a-f]{32}\.safetensors|\..*\.tmp")
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 
 
@@ -284,9 +285,8 @@ def as_folder(store: Any) -> Path:
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"store: {folder} is a file, but a store is a folder; use another name")
     if folder.is_dir():
-        there = {path.name for path in folder.iterdir() if not path.name.endswith(".tmp")}
-        if there - {BLOCKS, LOCK} and MANIFEST not in there:
-            first = sorted(there - {BLOCKS, LOCK})[0]
-            if not first.startswith("coordinates-"):
-                raise StoreError(f"store: {folder} holds other things ({first}) and no manifest.json; use a new folder")
+        there = sorted(path.name for path in folder.iterdir())
+        others = [name for name in there if not _OWN.fullmatch(name)]
+        if others and MANIFEST not in there:
+            raise StoreError(f"store: {folder} holds other things ({others[0]}) and no manifest.json; use a new folder")
     return folder
