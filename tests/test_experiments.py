@@ -331,6 +331,7 @@ LONG = (  # most of it compilation; make soak runs them
     "convergence_map", "cures", "depth", "download_time", "eighty_thousand_steps", "errors", "gradient_noise", "kepler",
     "lakes", "networks_backward", "noise_floor", "optimizer_states", "optimizers_compared", "overfitting", "stuck",
     "thermometer", "training_loop", "without_gradients", "blood_pressure", "memory", "minima", "quadratic_thermometer",
+    "edge_of_stability", "adaptive_edge_of_stability", "range_test",
 )  # fmt: skip
 OPEN: set[str] = set()
 
