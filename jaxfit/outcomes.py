@@ -128,6 +128,8 @@ def summary(fit: Any) -> str:
         lines.append(f"  with    {', '.join(settings)}")
     notes = [fit.note] if fit.note and fit.status not in (Status.NOT_FINITE, Status.DIVERGED) else []
     lines += [f"  note    {note}" for note in (*notes, *doubts(fit))]
+    if fit.problem is not None and fit.status not in (Status.CONVERGED, Status.NOT_RUN):
+        lines.append("  more    jf.explain(fit)")
     return "\n".join(lines)
 
 
