@@ -137,7 +137,7 @@ def checks(result: Result) -> list[Check]:
 
 
 def draw(result: Result):
-    space = {"wspace": 0.2, "top": 0.85, "left": 0.06, "right": 0.98, "bottom": 0.09}
+    space = {"wspace": 0.2, "top": 0.84, "left": 0.06, "right": 0.98, "bottom": 0.09}
     figure, axes = plots.panels([["all", "closer"]], size=(12.5, 6.7), gridspec_kw=space)
     share = result.results.attrs["evaluated"]
     figure.suptitle(
@@ -145,11 +145,12 @@ def draw(result: Result):
     )
     cells = len(result.results.trains)
     words = (
-        f"A network of 272 params, 500 steps. Red: trains, blue: does not, by rank of speed. Of {cells} × {cells} "
-        f"pairs {100 * share:.1f} % were run, the rest is interpolated; float32 disagrees with float64 in "
+        f"A network of 272 params, {result.settings.steps} steps. Red: trains, blue: does not, by rank of speed. "
+        f"Of {cells} × {cells} "
+        f"pairs {100 * share:.1f} % were run, the rest is interpolated.\nfloat32 disagrees with float64 in "
         f"{int(np.sum(result.coarse.trains != result.single.trains))} of {result.coarse.trains.size:,}."
     )
-    figure.text(0.06, 0.915, words, color="#555555")
+    figure.text(0.06, 0.9, words, color="#555555", linespacing=1.4)
     for name, results in {"all": result.results, "closer": result.closer}.items():
         ax = axes[name]
         x, y = results["first"].values, results["second"].values
