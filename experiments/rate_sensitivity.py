@@ -8,8 +8,7 @@ rate in a thousand; few are near it over three decades.
 The curves that a law decides are checked against it: on the quadratic plain descent fails from 2 / sharpness on, with
 momentum b from 2 (1 + b), Nesterov's from 2 (1 + b) / (1 + 2 b), over the sharpness. Adam and its relatives take steps
 of a length of their own, and still end below their start there at rates ten thousand times as large; RAdam, which
-begins as plain momentum, does not. Rprop finds its steps by itself: its rate is only where it begins to look. (At the
-rate 1 it jumps to and fro over the quadratic, from 1 to -1, and is caught.)
+begins as plain momentum, does not. Rprop finds its steps by itself: its rate is only where it begins to look.
 
 Source: Sivaprasad et al., Optimizer benchmarking needs to account for hyperparameter tuning (2020), arXiv:1910.11758,
 for the question; the figure is our own. Cost: half a minute on two cores, most of it compilation.
