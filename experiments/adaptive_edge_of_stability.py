@@ -2,11 +2,12 @@
 
 Adam divides every param's gradient by a scale D of its own. What must not exceed a limit is then the largest eigenvalue
 of D^-1/2 H D^-1/2, and the limit, from the law with D held fixed and b1 = 0.9, is 2 (1 + b1) / (1 - b1) = 38 over the
-learning rate. Full-batch Adam on the net of the edge of stability ends 1 to 2 % below it at three learning rates. The
-plain sharpness meanwhile goes where it likes.
+learning rate. Full-batch Adam on the net of the edge of stability ends 1 to 2 % below it at three learning rates. Where
+exactly is chaotic: single runs end between 0.957 and 0.998, another version of the compiler turns one into another, and
+so the check is on the median of five starts. The plain sharpness meanwhile goes where it likes.
 
 Source: Cohen, Ghorbani, Krishnan et al., Adaptive Gradient Methods at the Edge of Stability (2022), arXiv:2207.14484.
-Cost: about ten seconds on two cores.
+Cost: about 15 seconds on two cores.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ COLORS = (plots.BLUE, plots.GREEN, plots.RED)
 class Config:
     steps: int = 12_000
     every: int = 200
-    seed: int = 0
+    seeds: int = 5
     b1: float = 0.9
 
 
@@ -39,38 +40,39 @@ ROWS = {}
 
 class Result(NamedTuple):
     law: float  # of sharpness * learning rate
-    loss: Any  # DataArray along rate and step
-    scaled: Any  # largest eigenvalue of D^-1/2 H D^-1/2
-    plain: Any  # of H
+    scaled: Any  # largest eigenvalue of D^-1/2 H D^-1/2; a DataArray along seed, rate and step
+    plain: Any  # of H, along rate and step, for the first seed
 
 
 def compute(config: Config) -> Result:
     x = spots()
-    rate = jf.Axis("rate", np.array(RATES))
+    rate, starts = jf.Axis("rate", np.array(RATES)), [start(seed) for seed in range(config.seeds)]
+    seeds = {name: jf.Axis("seed", np.stack([one[name] for one in starts])) for name in starts[0]}
     grid = jf.sweep(
-        half_mean_square, start(config.seed), (x, np.cos(4 * np.arccos(x))), steps=config.steps,
+        half_mean_square, seeds, (x, np.cos(4 * np.arccos(x))), steps=config.steps,
         optimizer=jf.optimizers.adam(rate, b1=config.b1), precision="float64",
-        record=jf.Record(every=config.every, what=("loss", "params", "preconditioner")),
+        record=jf.Record(every=config.every, what=("params", "preconditioner")),
     )  # fmt: skip
     return Result(
         law=float(jf.stability_limit(jf.optimizers.adam(1.0), 1.0)),
-        loss=grid.results["history.loss"],
         scaled=jf.sharpness(grid, history=True, preconditioner="recorded"),
-        plain=jf.sharpness(grid, history=True),
+        plain=jf.sharpness(grid, history=True).isel(seed=0),
     )
 
 
 def ends(result: Result) -> np.ndarray:
-    """The median of the last 20 sharpnesses over the law, for each rate."""
-    return np.median(result.scaled[:, -LAST:], axis=1) * np.array(RATES) / result.law
+    """The median of the last 20 sharpnesses over the law, (seeds, rates)."""
+    return np.median(result.scaled[..., -LAST:], axis=-1) * np.array(RATES) / result.law
 
 
 def checks(result: Result) -> list[Check]:
     rows = [
         Check("the law at b1 = 0.9: sharpness times learning rate", 38.0, result.law, 1e-9, "2 (1 + b1) / (1 - b1)")
     ]
-    for rate, end in zip(RATES, ends(result), strict=True):
-        rows.append(Check(f"rate {rate:g}: last sharpnesses over the law", 0.985, float(end), 0.015, "Cohen 2022"))
+    for rate, end in zip(RATES, np.median(ends(result), axis=0), strict=True):
+        # 0.98 to 0.99 by the source; 0.01 is two standard errors of the median of five
+        what = f"rate {rate:g}: last sharpnesses over the law, median of the starts"
+        rows.append(Check(what, 0.985, float(end), 0.015, "Cohen 2022"))
     return rows
 
 
@@ -78,7 +80,7 @@ def draw(result: Result):
     space = {"wspace": 0.2, "top": 0.77, "left": 0.07, "right": 0.985, "bottom": 0.14}
     figure, axes = plots.panels([["scaled", "plain"]], size=(11, 4.8), gridspec_kw=space)
     figure.suptitle("Adam's edge of stability: its scaled sharpness stays at 38 / learning rate", x=0.07, ha="left")
-    words = "Full-batch Adam, b1 = 0.9. D is the scale by which Adam divides each gradient; the law holds it fixed."
+    words = "Full-batch Adam, b1 = 0.9, one of five starts. D: the scale of each param, which the law holds fixed."
     figure.text(0.07, 0.875, words, color="#555555")
     ax = axes["scaled"]
     ax.set(yscale="log", xlim=(0, 12_400), ylim=(2e3, 3e5), title=r"Largest eigenvalue of $D^{-1/2} H D^{-1/2}$")
@@ -87,13 +89,13 @@ def draw(result: Result):
     for rate, color in zip(RATES, COLORS, strict=True):
         law = result.law / rate
         ax.axhline(law, color=color, lw=1, ls="--", zorder=1)
-        ax.plot(result.scaled.step, result.scaled.sel(rate=rate), color=color, lw=1.5)
+        ax.plot(result.scaled.step, result.scaled[0].sel(rate=rate), color=color, lw=1.5)
         lines.append(law)
     room = plots.Room(ax)
-    paths = [room.block(result.scaled.step, result.scaled.sel(rate=rate), width=10) for rate in RATES]
+    paths = [room.block(result.scaled.step, result.scaled[0].sel(rate=rate), width=10) for rate in RATES]
     for law in lines:
         room.block([0, 12_400], [law, law])
-    for rate, path, color, end in zip(RATES, paths, COLORS, ends(result), strict=True):
+    for rate, path, color, end in zip(RATES, paths, COLORS, ends(result)[0], strict=True):
         room.near(path, f"rate {rate:g}: ends at {end:.3f} of 38 / rate", color=color, prefer=(0.6, 0.5))
     ax = axes["plain"]
     ax.set(xlim=(0, 12_400), ylim=(0, 70), title=r"Largest eigenvalue of $H$")
@@ -101,7 +103,8 @@ def draw(result: Result):
     for rate, color in zip(RATES, COLORS, strict=True):
         ax.plot(result.plain.step, result.plain.sel(rate=rate), color=color, lw=1.5)
     room = plots.Room(ax)
-    paths = [room.block(result.plain.step, result.plain.sel(rate=rate), width=10) for rate in RATES]
+    late = result.plain.isel(step=slice(10, None))  # where the three are apart
+    paths = [room.block(late.step, late.sel(rate=rate), width=10) for rate in RATES]
     for rate, path, color in zip(RATES, paths, COLORS, strict=True):
         room.near(path, f"rate {rate:g}", color=color, prefer=(0.8, 0.6))
     for ax in axes.values():
