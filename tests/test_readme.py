@@ -36,6 +36,7 @@ def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys, tmp_path, mo
         fewer = block("nets =").replace("range(10)", "range(3)").replace("[8, 16, 32]", "[8]")
         exec(compile(fewer, "README.md", "exec"), scope)
     assert scope["nets"].results.loss.dims == ("seed", "width", "optimizer", "rate")
+    capsys.readouterr()
     scope["fit"] = run  # of the first block; others have called theirs so since
     exec(compile(block("jf.explain"), "README.md", "exec"), scope)
     printed = capsys.readouterr().out
