@@ -15,8 +15,11 @@ from benchmarks.timing import Seconds, race, spread
 
 
 def writing(quick: bool) -> list[Row]:
-    """A sweep that keeps its results in a store, against one that keeps them in memory."""
-    side, steps = (8, 50) if quick else (128, 50_000)
+    """A sweep that keeps its results in a store, against one that keeps them in memory; short ones and a longer one."""
+    return [_writing(8, 50, 2)] if quick else [_writing(128, steps, 7) for steps in (1_000, 10_000, 50_000)]
+
+
+def _writing(side: int, steps: int, rounds: int) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "store")
 
@@ -27,11 +30,11 @@ def writing(quick: bool) -> list[Row]:
             return Seconds(time.perf_counter() - begin)
 
         contestants = {"memory": lines.sweep_of(side, steps), "store": stored}
-        times = race(contestants, rounds=2 if quick else 5)
+        times = race(contestants, rounds=rounds)
         kept = lines.sweep_of(side, steps, store=store)()
         agree(lines.ends(contestants["memory"]()), lines.ends(kept), rtol=0, atol=0, what="the store")
     case = f"{side * side:,} lanes x {steps:,} steps kept in a store"
-    return [Row(case, "in memory", TIME, spread(times["store"] / times["memory"]), Target(high=1.05))]
+    return Row(case, "in memory", TIME, spread(times["store"] / times["memory"]), Target(high=1.05))
 
 
 def opening(quick: bool) -> list[Row]:
