@@ -39,6 +39,7 @@ def covered(ends):
     return [float(((e.sel(end="low") < TRUTH[n]) & (TRUTH[n] < e.sel(end="high"))).mean()) for n, e in ends.items()]
 
 
+@pytest.mark.soak
 def test_profile_intervals_agree_with_lmfit(curve):
     lmfit = pytest.importorskip("lmfit")
     x, y = curve.problem.data
@@ -102,6 +103,7 @@ def test_refits_to_drawn_noise_scatter_as_the_linear_theory_says():
     assert abs((drawn.high - drawn.low) / (wald.high - wald.low) - 1) < 0.06
 
 
+@pytest.mark.soak
 def test_refits_are_drawn_from_their_key(curve):
     one, two, other = (jf.bootstrap(curve, key, 4000).params["a"] for key in (0, 0, 1))
     assert np.array_equal(one, two) and not np.array_equal(one, other)
@@ -123,6 +125,7 @@ def many():
     return jf.sweep(LOSS, START, (X, jf.Axis("set", simulated(SETS, 0.2, 6))), optimizer=LM, steps=60)
 
 
+@pytest.mark.soak
 def test_nineteen_of_twenty_profile_intervals_hold_the_truth(many):
     ends = jf.intervals(many, "profile")
     assert all(0.935 <= share <= 0.965 for share in covered(ends))
