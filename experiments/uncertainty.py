@@ -1,11 +1,14 @@
 """A fit is worth its error bars: the standard error is right for a line, and too short where the model bends.
 
-The blood pressures of 33 women again: the best line is 1.105 (21) mmHg a year; where the line is, and where a new woman
-would be, are two bands of very different width. Then a curve that saturates, with six points: the demand for oxygen of
-a sample of water over days. Its standard errors reach as far to one side as to the other, but the data do not: with the
-rate held elsewhere, and the other param fitted anew, the sum of squares rises faster to the left than to the right. The
-profile goes by that. Of thousands of data sets drawn from the fitted curve, the intervals of the profile hold the truth
-in 19 of 20 and miss it on both sides alike; those of the standard error lie too low four times as often as too high.
+The blood pressures of 33 women again: the best line is 1.105 (21) mmHg a year; where the line is, and where a new
+woman would be, are two bands of very different width. Then a curve that saturates, with six points: the demand for
+oxygen of a sample of water over days. Its standard errors reach as far to one side as to the other, but the data do
+not: with the rate held elsewhere, and the other param fitted anew, the sum of squares rises faster to the left than to
+the right. The profile goes by that. Thousands of data sets are drawn from the fitted curve, with noise from an eighth
+of what scatters these six points up to all of it (s, their own estimate). With little noise the curve is as good as
+straight over it, and both intervals miss the truth once in forty to either side. The more noise, the more often the
+standard error's lies too low and the seldomer too high; the profile's, which does not care how the curve's params are
+written, stays at one in forty.
 
 Source: Bates and Watts, Nonlinear Regression Analysis and Its Applications (1988), appendix 1, table A1.4, for the
 oxygen; Dürr, Sick and Murina, Probabilistic Deep Learning (2020), section 3.1, for the women. Cost: some seconds on a
@@ -29,12 +32,12 @@ AGES = np.array([20.0, 50.0, 80.0])
 
 @dataclass(frozen=True)
 class Config:
-    sets: int = 4000
-    noise: float = 2.0  # mg / l, of the simulated data
+    sets: int = 2000  # at each level of noise
     slope: float = 1.0  # scales the ages, to show that the checks notice
 
 
-QUICK = {"sets": 2000}
+SHARES = np.array([1 / 8, 1 / 4, 1 / 2, 1])  # of the scatter of the oxygen, in the simulated data
+QUICK = {"sets": 1000}
 BREAK = {"slope": 1.01}  # ages a hundredth longer, and the slope is not that of the book
 ROWS = {}
 
@@ -56,7 +59,9 @@ class Result(NamedTuple):
     track: Any  # the profile of the rate
     reach: float  # Student's t
     held: list[float]  # rise of the sum of squares where the profile of the rate ends, by fits with it held there
-    missed: dict[str, np.ndarray]  # shares of data sets whose interval for the rate lies above, below the truth
+    noise: np.ndarray  # mg / l, of the simulated data
+    missed: dict[str, np.ndarray]  # at each noise, shares of data sets whose interval for the rate lies above, below
+    sets: int
 
 
 def compute(config: Config) -> Result:
@@ -65,10 +70,11 @@ def compute(config: Config) -> Result:
     curve = jf.curve_fit(demand, {"most": 15.0, "rate": 1.0}, (DAYS, OXYGEN))
     wald, profile = jf.intervals(curve), jf.intervals(curve, "profile")
     errors = jf.standard_errors(curve)
+    scatter = np.sqrt(float(curve.loss) / (len(DAYS) - 2))
     held = []
     for end in profile["rate"]:
         other = jf.curve_fit(demand, {"most": 20.0, "rate": jf.Fixed(float(end))}, (DAYS, OXYGEN))
-        held.append(float((other.loss - curve.loss) / (curve.loss / (len(DAYS) - 2))))
+        held.append(float((other.loss - curve.loss) / scatter**2))
     return Result(
         line=line,
         errors=jf.standard_errors(line),
@@ -81,7 +87,9 @@ def compute(config: Config) -> Result:
         track=jf.profile(curve, points=61, reach=9.0)["rate"],
         reach=float((wald["rate"].high - curve.params["rate"]) / errors["rate"]),
         held=held,
-        missed=missed(curve.params, config),
+        noise=SHARES * scatter,
+        missed=missed(curve.params, SHARES * scatter, config.sets),
+        sets=config.sets,
     )
 
 
@@ -97,9 +105,10 @@ def textbook(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def missed(truth: dict, config: Config) -> dict[str, np.ndarray]:
-    noise = np.random.default_rng(1988).normal(size=(config.sets, len(DAYS)))
-    sets = np.asarray(demand(truth, DAYS), float) + config.noise * noise
+def missed(truth: dict, levels: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """By method, the (levels, 2) shares of intervals that lie above the truth, and below it; the draws are the same."""
+    drawn = np.random.default_rng(1988).normal(size=(count, len(DAYS)))
+    sets = np.concatenate([np.asarray(demand(truth, DAYS), float) + level * drawn for level in levels])
     grid = jf.sweep(
         jf.losses.rss(demand), truth, (DAYS, jf.Axis("set", sets)), optimizer=jf.optimizers.levenberg_marquardt()
     )
@@ -107,14 +116,16 @@ def missed(truth: dict, config: Config) -> dict[str, np.ndarray]:
     for method in ("wald", "profile"):
         ends = jf.intervals(grid, method)["params.rate"]
         above, below = ends.sel(end="low") > truth["rate"], ends.sel(end="high") < truth["rate"]
-        found[method] = np.array([float(above.mean()), float(below.mean())])
+        found[method] = np.stack([side.values.reshape(len(levels), count).mean(axis=1) for side in (above, below)], 1)
     return found
 
 
 def checks(result: Result) -> list[Check]:
     closed, (line, new) = result.closed, result.bands
-    wald, profile, sets = result.missed["wald"], result.missed["profile"], 2000
-    chance = 3 * np.sqrt(0.025 * 0.975 / sets)
+    wald, profile = result.missed["wald"], result.missed["profile"]
+    chance = 3 * np.sqrt(0.025 * 0.975 / result.sets)
+    lopsided = wald[:, 1] - wald[:, 0]
+    by_chance = 3 * np.sqrt(0.05 / result.sets)  # of the difference of two shares of 0.025
     return [
         Check("line: slope and intercept", [1.105, 87.67], [result.line.params[k] for k in "wb"], [5e-4, 5e-3],
               "PDL-CF"),
@@ -128,9 +139,14 @@ def checks(result: Result) -> list[Check]:
               [5e-4, 5e-4], "Bates and Watts 1988"),
         Check("rise of the sum of squares where the profile ends", result.reach**2, result.held, 1e-5,
               "Student's t squared"),
-        Check("profile misses to either side", 0.025, profile, chance, "one in forty"),
-        Check("standard error: far more often too low than too high", True, bool(wald[1] > 2 * wald[0] + chance / 2),
-              source="theory: the profile of the rate rises faster to the left"),
+        Check("standard error, noise s / 8: misses to either side", 0.025, wald[0], chance,
+              "one in forty: over little noise the curve is straight"),
+        Check("profile, at every noise: misses to either side", 0.025, profile, chance,
+              "one in forty, but for the intrinsic curvature"),
+        Check("standard error, noise s: more often too low than too high, beyond chance", True,
+              bool(lopsided[-1] > by_chance), source="theory: the profile of the rate rises faster to the left"),
+        Check("standard error: the more so, the more noise (s / 8, s / 2, s)", True,
+              bool(lopsided[0] < lopsided[2] < lopsided[3]), source="theory: the skewness is as large as the noise"),
     ]  # fmt: skip
 
 
@@ -174,13 +190,18 @@ def draw_profile(result: Result):
 
 
 def draw_missed(result: Result, ax) -> None:
-    ax.set(xlim=(-0.7, 1.7), ylim=(0, 0.075), ylabel="share of data sets")
     ax.set_title("Intervals that miss the truth")
+    ax.set(xscale="log", xlim=(SHARES[0] / 1.15, 1.15), ylim=(0, 0.056), ylabel="share of data sets")
+    ax.set_xlabel("noise of the simulated data, in s")
     plots.few_ticks(ax.yaxis, [0, 0.025, 0.05])
-    for row, (method, color) in enumerate((("wald", plots.ORANGE), ("profile", plots.BLUE))):
-        for side, (share, words) in enumerate(zip(result.missed[method], ("too\nhigh", "too\nlow"), strict=True)):
-            place = row + (side - 0.5) * 0.4
-            ax.bar(place, share, 0.34, color=color)
-            ax.text(place, share + 0.0012, f"{100 * share:.1f} %\n{words}", ha="center", va="bottom", color=color)
+    ax.set_xticks(SHARES, ["1/8", "1/4", "1/2", "1"])
+    ax.minorticks_off()
     ax.axhline(0.025, color=plots.DARK, lw=1, ls=(0, (4, 3)))
-    ax.set_xticks([0, 1], ["standard error", "profile"])
+    for method, color in (("profile", plots.BLUE), ("wald", plots.ORANGE)):
+        for shares, style in zip(result.missed[method].T, ("-", "--"), strict=True):
+            ax.plot(SHARES, shares, style, color=color, marker="o", ms=4)
+    high, low = result.missed["wald"][-1]
+    words = f"standard error,\ntoo low: {100 * low:.1f} %", f"standard error,\ntoo high: {100 * high:.1f} %"
+    ax.text(0.42, 0.040, words[0], color=plots.ORANGE, ha="right", va="bottom")
+    ax.text(0.42, 0.004, words[1], color=plots.ORANGE, ha="right", va="bottom")
+    ax.text(SHARES[0], 0.0305, "profile, either way", color=plots.BLUE, va="bottom")

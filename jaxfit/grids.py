@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxfit.fits import Fit, History
-from jaxfit.markers import Axis, Dimension, choose, is_array, read
+from jaxfit.markers import Axis, Dimension, choose, is_array
 from jaxfit.pools import Lanes, Shape
 from jaxfit.problems import Problem, Status
 from jaxfit.stores import Variable
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     """The lanes of one program: those that share every static choice."""
 
     choice: dict[str, int]  # index along each static dimension
-    dynamic: tuple[str, ...]  # the other dimensions, in order
+    dynamic: dict[str, int]  # the sizes of the other dimensions, in order
     lanes: Lanes  # NumPy arrays with a leading lane axis, the last dimension fastest
     problem: Problem
     shape: Shape  # of the pool that ran them
@@ -71,7 +71,7 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
     out = np.empty((*sizes, *columns[0].shape[1:]), columns[0].dtype)
     for column, part in zip(columns, parts, strict=True):
         where = tuple(part.choice.get(name, slice(None)) for name in names)
-        out[where] = column.reshape([dimensions[name].size for name in part.dynamic] + list(column.shape[1:]))
+        out[where] = column.reshape(*part.dynamic.values(), *column.shape[1:])
     return out
 
 
@@ -215,7 +215,7 @@ def member(grid: Grid, place: tuple[int, ...]) -> Fit:
     own = jax.tree.map(lambda x: x[number], part.lanes)
     if part.numbers is not None:
         number = int(part.numbers[number])
-        place = place_of(part, number, grid.results.status.sizes)
+        place = place_of(part, number, grid.results.status.dims)
     here = grid.results.isel(dict(zip(grid.results.status.dims, place, strict=True)))
     coords = {str(name): value.item() for name, value in here.coords.items() if value.ndim == 0}
     every, steps = part.problem.record.every, int(own.steps)
@@ -232,24 +232,26 @@ def member(grid: Grid, place: tuple[int, ...]) -> Fit:
         validation_loss=own.validation_loss,
         coords=coords,
         start_loss=own.start_loss,
-        problem=_problem_of(part, number, grid),
+        problem=_problem_of(part, number),
         precision=grid.precision,
     )
 
 
-def place_of(part: Part, number: Any, sizes: Mapping[Any, int]) -> tuple:
-    """Where in the grid the member of a part is, or many are."""
-    index = np.unravel_index(number, [sizes[name] for name in part.dynamic]) if part.dynamic else ()
-    return tuple((part.choice | dict(zip(part.dynamic, index, strict=True)))[name] for name in sizes)
+def along(part: Part, number: Any) -> dict[str, Any]:
+    """Where along each dynamic dimension a member of a part is, or many are, also where its problem lacks the axis."""
+    index = np.unravel_index(number, list(part.dynamic.values())) if part.dynamic else ()
+    return dict(zip(part.dynamic, index, strict=True))
 
 
-def _problem_of(part: Part, number: int, grid: Grid) -> Problem:
+def place_of(part: Part, number: Any, names: Iterable[Any]) -> tuple:
+    """Where along these dimensions of the grid the member of a part is, or many are."""
+    here = part.choice | along(part, number)
+    return tuple(here[name] for name in names)
+
+
+def _problem_of(part: Part, number: int) -> Problem:
     """A lane's own problem, with values in place of its axes and the call of its params run when it is asked for."""
-    dimensions = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
-    sizes = [dimensions[name].size for name in part.dynamic if name in dimensions]
-    names = [name for name in part.dynamic if name in dimensions]
-    index = np.unravel_index(number, sizes) if sizes else ()
-    return choose(part.problem, {name: int(i) for name, i in zip(names, index, strict=True)})
+    return choose(part.problem, {name: int(i) for name, i in along(part, number).items()})
 
 
 def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) -> Any:
@@ -269,13 +271,13 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
     if by not in results or results[by].dims != dims:
         given = [str(name) for name in results.data_vars if results[name].dims == dims]
         raise ValueError(f"best: by={by!r} is not one number for each lane; there are {', '.join(given)}")
-    along: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
-    for name in along:
+    across: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
+    for name in across:
         if name not in dims:
             raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
     good = np.isin(results.status, (Status.CONVERGED, Status.OUT_OF_STEPS)) & ~np.isnan(results[by].values)
     values = np.where(good, results[by].values, np.inf)
-    if set(along) == set(dims):
+    if set(across) == set(dims):
         if not good.any():
             raise ValueError(
                 "best: no member of the grid ended well; see grid.results.status, and jf.explain of a lane"
@@ -283,11 +285,11 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
         return member(grid, tuple(int(i) for i in np.unravel_index(np.argmin(values), values.shape)))
     import xarray as xr
 
-    kept = [name for name in dims if name not in along]
-    order = [dims.index(name) for name in (*kept, *along)]
+    kept = [name for name in dims if name not in across]
+    order = [dims.index(name) for name in (*kept, *across)]
     flat = values.transpose(order).reshape(*[results.sizes[n] for n in kept], -1)
-    index = np.unravel_index(np.argmin(flat, axis=-1), [results.sizes[n] for n in along])
-    chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(along, index, strict=True)}
+    index = np.unravel_index(np.argmin(flat, axis=-1), [results.sizes[n] for n in across])
+    chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(across, index, strict=True)}
     places = np.indices([results.sizes[n] for n in kept])
-    where = tuple(index[along.index(n)] if n in along else places[kept.index(n)] for n in dims)
+    where = tuple(index[across.index(n)] if n in across else places[kept.index(n)] for n in dims)
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)

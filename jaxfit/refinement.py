@@ -196,7 +196,7 @@ def _draw(
     run: Run, shape: Shape, dimensions: dict[str, Dimension], axes: list[int], depth: int, asked: _Asked
 ) -> tuple[_Drawn, bool]:
     """All that has to run of one program; and whether Ctrl-C ended it early."""
-    names, sizes = tuple(d.name for d in run.dynamic), [d.size for d in run.dynamic]
+    sizes = [d.size for d in run.dynamic]
     batches: list[tuple[np.ndarray, Lanes, dict[str, np.ndarray], np.ndarray]] = []
 
     def evaluate(numbers):
@@ -208,7 +208,7 @@ def _draw(
         done.sort(key=lambda block: block[0].lanes[0])
         numbers = np.concatenate([task.lanes for task, _ in done])
         lanes = jax.tree.map(lambda *x: np.concatenate(x), *(lanes for _, lanes in done))
-        results = table(Part(run.choice, names, lanes, run.problem, shape, numbers), dimensions)
+        results = table(Part(run.choice, run.sizes, lanes, run.problem, shape, numbers), dimensions)
         measured = {n: _column(f"measure {n!r}", f(results), len(numbers)) for n, f in asked.measure.items()}
         outcome = _outcome(asked.by, results, measured)
         batches.append((numbers, lanes, measured, outcome))
@@ -226,7 +226,7 @@ def _draw(
     numbers, lanes, measured, outcome = jax.tree.map(lambda *x: np.concatenate(x), *batches)
     known = np.zeros(sizes, bool)
     known.flat[numbers] = True
-    part = Part(run.choice, names, lanes, run.problem, shape, numbers)
+    part = Part(run.choice, run.sizes, lanes, run.problem, shape, numbers)
     return _Drawn(part, numbers, measured, outcome, axes, known), interrupted
 
 
@@ -235,12 +235,13 @@ def _draw(
 
 def table(part: Part, dimensions: dict[str, Dimension]) -> Any:
     """The lanes of a part as a Dataset along "lane", with the coordinates of each."""
-    along = {"lane": Dimension("lane", len(part.lanes.status), ())}
-    found = dataset(along, [part._replace(choice={}, dynamic=("lane",))], part.problem, {})
-    place = place_of(part, part.numbers, {name: d.size for name, d in dimensions.items()})
+    count = len(part.lanes.status)
+    along = {"lane": Dimension("lane", count, ())}
+    found = dataset(along, [part._replace(choice={}, dynamic={"lane": count})], part.problem, {})
+    place = place_of(part, part.numbers, dimensions)
     index = dict(zip(dimensions, place, strict=True))
     own = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}
-    coords = {n: ("lane", np.broadcast_to(v[index[d]], len(part.lanes.status))) for n, (d, v) in own.items()}
+    coords = {n: ("lane", np.broadcast_to(v[index[d]], count)) for n, (d, v) in own.items()}
     return found.assign_coords(coords)
 
 

@@ -271,9 +271,7 @@ def grid_of(stored: Stored) -> Grid:
     for run, shape, lanes in zip(plan.runs, stored.shapes, stored.examples, strict=True):
         own = layout[part_key(run.choice)]
         columns = [Column(blocks, own, name) for name in tensors_of(lanes)]
-        names = tuple(d.name for d in run.dynamic)
-        parts.append(
-            Part(run.choice, names, jax.tree.unflatten(jax.tree.structure(lanes), columns), run.problem, shape)
-        )
+        lanes = jax.tree.unflatten(jax.tree.structure(lanes), columns)
+        parts.append(Part(run.choice, run.sizes, lanes, run.problem, shape))
     members = lane_numbers(plan.dimensions, parts)
     return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)

@@ -156,7 +156,7 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     gathered = Gathered(runs, shapes, plan.precision)
     interrupted = _run(plan, shapes, all_tasks(runs, shapes), progress, gathered.keep)
     parts = tuple(
-        Part(run.choice, tuple(d.name for d in run.dynamic), lanes, run.problem, shape)
+        Part(run.choice, run.sizes, lanes, run.problem, shape)
         for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
     )
     results = dataset(dimensions, parts, plan.problem, identity(runs, shapes, plan.precision))
@@ -270,10 +270,10 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
     return Run(choice, dynamic, chosen, structure, leaves, columns, records, lane_bytes, working_bytes)
 
 
-def run_of(part: Part, sizes: dict[str, int], precision: str) -> Run:
-    """A part of a grid as what runs it; `sizes` are those of all dimensions."""
+def run_of(part: Part, precision: str) -> Run:
+    """A part of a grid as what runs it."""
     found = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
-    dimensions = {name: found[name] if name in found else Dimension(name, sizes[name], ()) for name in part.dynamic}
+    dimensions = {name: found.get(name, Dimension(name, size, ())) for name, size in part.dynamic.items()}
     return _prepare(part.problem, dimensions, {}, precision)
 
 

@@ -90,10 +90,9 @@ def _run_again(grid: Grid, sample: int, random: np.random.Generator) -> int:
 
 
 def _compare(grid: Grid, part: Part, lanes: np.ndarray) -> None:
-    sizes = {str(name): size for name, size in grid.results.status.sizes.items()}
     again: list[Any] = []
     with precision_context(grid.precision):
-        run = run_of(part, sizes, grid.precision)
+        run = run_of(part, grid.precision)
     run_all([run], [part.shape], [Task(0, lanes)], grid.precision, lambda _: None, lambda _, found: again.append(found))
     for name, values in tensors_of(part.lanes).items():
         before, after = np.asarray(values[lanes]), tensors_of(again[0])[name]

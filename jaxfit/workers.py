@@ -43,6 +43,10 @@ class Run(NamedTuple):
     working_bytes: int  # that one lane's step touches
 
     @property
+    def sizes(self) -> dict[str, int]:
+        return {d.name: d.size for d in self.dynamic}
+
+    @property
     def size(self) -> int:
         return math.prod(d.size for d in self.dynamic)
 

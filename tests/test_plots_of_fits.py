@@ -7,8 +7,7 @@ import pytest
 import jaxfit as jf
 from jaxfit import plots
 
-X = np.linspace(0.0, 4.0, 12)
-Y = 2.0 * X + 1.0 + 0.3 * np.random.default_rng(0).normal(size=12)
+X, Y = jf.datasets.blood_pressure()
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +19,7 @@ def headless():
 
 @pytest.fixture(scope="module")
 def line():
-    return jf.curve_fit(jf.models.line, {"w": 1.0, "b": 0.0}, (X, Y))
+    return jf.curve_fit(jf.models.line, {"w": 1.0, "b": 100.0}, (X, Y))
 
 
 def test_a_fit_is_drawn_in_its_bands_over_its_residuals(line):
@@ -30,7 +29,7 @@ def test_a_fit_is_drawn_in_its_bands_over_its_residuals(line):
     assert labels == {"the curve, 95 %", "95 % of new observations"}
     drawn = next(x for x in curve.lines if len(x.get_xdata()) == 300 and x.get_linestyle() == "-")
     np.testing.assert_allclose(drawn.get_ydata(), jf.band(line, drawn.get_xdata()).value)
-    points = next(x for x in residuals.lines if len(x.get_xdata()) == 12)
+    points = next(x for x in residuals.lines if len(x.get_xdata()) == 33)
     np.testing.assert_allclose(points.get_ydata(), jf.residuals(line).standardized)
     assert plots.png(curve.figure) == plots.png(plots.fit(line, prediction=True)["curve"].figure)
 

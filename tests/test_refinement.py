@@ -164,6 +164,28 @@ def test_a_lane_of_a_refined_map_is_the_member_that_ran(grid):
     assert jf.best(grid).loss == grid.results.loss.min()
 
 
+@pytest.mark.soak
+def test_what_is_asked_of_all_lanes_of_a_refined_map_is_of_those_that_ran(grid):
+    ended = grid.results.status != jf.Status.DIVERGED
+    found, expected = jf.sharpness(grid), np.abs(12 * grid.results["params.x"] ** 2 - 4)
+    np.testing.assert_allclose(found.where(ended), expected.where(ended), rtol=1e-4)
+
+
+@pytest.mark.soak
+def test_errors_of_a_refined_map_are_those_of_the_lanes_that_ran():
+    x = np.linspace(1.0, 9.0, 9)
+    start, stretch = jf.Axis("start", np.linspace(-1.0, 1.0, 17)), jf.Axis("x", np.arange(1.0, 10.0)[:, None] * x)
+    model = jf.losses.mse(lambda params, x: params["w"] * x)
+    optimizer = jf.optimizers.sgd(1e-4)
+    grid = jf.refine(model, {"w": start}, (stretch, np.sin(x)), optimizer=optimizer, steps=50, depth=2, by="status")
+    assert not grid.results.evaluated.all()
+    errors, lanes = jf.standard_errors(grid)["params.w"], [jf.lane(grid, start=0.3, x=i) for i in range(9)]
+    for i, lane in enumerate(lanes):
+        expected = np.sqrt(9 / 8 * lane.loss / np.sum(lane.problem.data[0] ** 2))
+        np.testing.assert_allclose(errors.sel(start=0.3, x=i, method="nearest"), expected, rtol=1e-5)
+    assert len({lane.coords["x"] for lane in lanes}) > 1
+
+
 def test_an_outcome_may_be_a_function_of_the_results(full):
     for by in (lambda results: results["params.x"] > 0, lambda results: results["history.loss"].isel(step=1) < 0.1):
         grid = refined(by=by, measure={"label": by})

@@ -92,6 +92,41 @@ def test_static_axes_become_programs_and_join_in_one_dataset():
             assert f"learning_rate={r:g}" in str(lane) and lane.optimizer.name == kind
 
 
+STRETCH = np.array([1.0, 2.0])
+RATE, BETA = jf.Axis("rate", [1e-4, 3e-4, 1e-3]), jf.Axis("beta", [0.1, 0.5])
+
+
+def axes_of_some_programs():
+    kinds = [jf.optimizers.sgd(RATE), jf.optimizers.momentum(1e-3, BETA)]
+    optimizer = jf.Axis("optimizer", kinds, labels=["sgd", "momentum"])
+    x, y = LINE.data
+    data = jf.Axis("stretch", STRETCH[:, None] * x), y
+    grid = jf.sweep(LINE.loss, LINE.start, data, optimizer=optimizer, steps=20)
+    assert grid.results.loss.sizes == {"stretch": 2, "optimizer": 2, "rate": 3, "beta": 2}
+    return grid
+
+
+def test_a_lane_knows_its_own_problem_where_an_axis_stands_in_some_programs_only():
+    grid = axes_of_some_programs()
+    for place in np.ndindex(grid.results.loss.shape):
+        coords = zip(grid.results.coords.items(), place, strict=True)
+        lane = jf.lane(grid, **{str(name): values.values[i] for (name, values), i in coords})
+        np.testing.assert_array_equal(lane.problem.data[0], STRETCH[place[0]] * LINE.data[0])
+        asked = {"learning_rate": RATE.values[place[2]]}, {"learning_rate": 1e-3, "momentum": BETA.values[place[3]]}
+        assert lane.optimizer.hyperparameters == asked[place[1]]
+
+
+@pytest.mark.soak
+def test_what_is_asked_of_all_lanes_is_of_each_where_an_axis_stands_in_some_programs_only():
+    grid = axes_of_some_programs()
+    sharpness, errors = jf.sharpness(grid), jf.standard_errors(grid)["params.w"]
+    for i, stretch in enumerate(STRETCH):
+        basis = np.stack([stretch * LINE.data[0], np.ones(11)], axis=1)
+        np.testing.assert_allclose(sharpness[i], 2 / 11 * np.linalg.norm(basis, 2) ** 2, rtol=1e-5)
+        scatter = 11 / 9 * grid.results.loss[i]
+        np.testing.assert_allclose(errors[i], np.sqrt(scatter * np.linalg.inv(basis.T @ basis)[0, 0]), rtol=1e-5)
+
+
 def init(key, width):
     a, b = jax.random.split(key)
     return {"hidden": jax.random.normal(a, (width,)), "out": jax.random.normal(b, (width,)) / width}

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxfit.checks import as_params
 from jaxfit.fits import Fit
-from jaxfit.grids import Grid, coordinates
-from jaxfit.markers import Axis, Dimension, Place, choose, fill, lanes, read, resolve
+from jaxfit.grids import Grid, along, coordinates
+from jaxfit.markers import Axis, Dimension, Place, choose, fill, lanes, resolve
 from jaxfit.parameters import Bounded, Fixed, Tied, is_mark
 from jaxfit.problems import Problem, Record, convert, precision_context
 from jaxfit.programs import warn_of_recompiling
@@ -91,10 +91,7 @@ def over_grid(question: Question, grid: Grid, *, history: bool, extra: str | Non
     found = []
     for part in grid.parts:
         count, records = len(part.lanes.status), len(grid.results.step) if history else 1
-        names = list(part.dynamic)
-        sizes = _sizes_of(part, names)
-        lane = np.repeat(np.arange(count), records)
-        index = dict(zip(names, np.unravel_index(lane, sizes), strict=True)) if names else {}
+        index = along(part, np.repeat(np.arange(count) if part.numbers is None else part.numbers, records))
         flat = lambda x: Axis(LANE, np.asarray(x).reshape(-1, *np.shape(x)[2:]))  # noqa: E731
         one = flat if history else (lambda x: Axis(LANE, np.asarray(x)))
         params = part.lanes.rows["params"] if history else part.lanes.params
@@ -109,11 +106,6 @@ def over_grid(question: Question, grid: Grid, *, history: bool, extra: str | Non
         found.append(answers)
     joined = jax.tree.map(lambda *pieces: np.concatenate(pieces), *found)
     return jax.tree.map(lambda x: x[grid.members], joined)
-
-
-def _sizes_of(part: Any, names: list[str]) -> list[int]:
-    dimensions = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
-    return [dimensions[name].size for name in names]
 
 
 def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:

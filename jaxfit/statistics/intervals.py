@@ -55,7 +55,8 @@ def intervals(
       method: "wald": value -+ t * standard error, from the curvature at the minimum, symmetric.
         "profile": where the sum of squares, minimized over all others, has risen by t**2 * s**2; right also where
         predictions bend. An end that is never reached is infinite, one beyond a bound is the bound.
-        "bootstrap": between quantiles of refits to resampled residuals; whatever the distribution of the noise.
+        "bootstrap": between quantiles of refits to resampled residuals, whatever the distribution of the noise; a bit
+        further out than those of the level, by what Student's t is wider than the normal.
         "monte_carlo": the same for noise drawn from a normal distribution.
       level: Of confidence, between 0 and 1.
       key: A PRNG key or a seed for the last two, which need one.
@@ -93,7 +94,7 @@ def ends(
     known = known or moments(verb, result, absolute_sigma)
     if drawn:
         kind = "residuals" if method == "bootstrap" else "normal"
-        return quantiles(resample(verb, result, known, kind, key, samples)[0], level)
+        return quantiles(resample(verb, result, known, kind, key, samples)[0], known, level)
     if method == "profile":
         return profile_ends(verb, result, known, level)
     half = factor(known, level)[..., None] * known.errors

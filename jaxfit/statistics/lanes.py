@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxfit.fits import Fit, NotConverged
-from jaxfit.grids import Grid
+from jaxfit.grids import Grid, along
 from jaxfit.markers import Place, is_axis, resolve
 from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
 from jaxfit.pools import lane_problem
@@ -28,17 +28,19 @@ class Group(NamedTuple):
     """Lanes of one program."""
 
     problem: Problem  # with axes where lanes differ
-    sizes: dict[str, int]  # of its axes, the last one fastest
-    numbers: np.ndarray  # (lanes,) places along the axes, as one number
+    along: dict[str, np.ndarray]  # (lanes,) places along its axes
     params: PyTree  # (lanes, ...) the user's tree, where each lane ended
     failed: np.ndarray  # (lanes,) bool
 
+    @property
+    def size(self) -> int:
+        return len(self.failed)
+
     def columns(self, values: dict[str, PyTree], at: np.ndarray) -> dict[str, PyTree]:
         """The own values of some lanes."""
-        index = np.unravel_index(self.numbers[at], list(self.sizes.values())) if self.sizes else ()
-        along, taken = dict(zip(self.sizes, index, strict=True)), {}
+        taken = {}
         for key, column in values.items():
-            own = along[Place(key).name]
+            own = self.along[Place(key).name][at]
             taken[key] = jax.tree.map(lambda x, own=own: np.asarray(x)[own], column)
         return taken
 
@@ -71,7 +73,7 @@ def groups_of(result: Any) -> list[Group]:
     """The lanes of a fit (one) or of a grid, by program."""
     if isinstance(result, Fit):
         params = jax.tree.map(lambda x: np.asarray(x)[None], result.params)
-        return [Group(result.problem, {}, np.zeros(1, int), params, np.zeros(1, bool))]  # pyright: ignore[reportArgumentType]
+        return [Group(result.problem, {}, params, np.zeros(1, bool))]  # pyright: ignore[reportArgumentType]
     groups, first = [], 0
     for part in result.parts:
         count = len(part.lanes.status)
@@ -80,19 +82,10 @@ def groups_of(result: Any) -> list[Group]:
         first += count
         if not len(numbers):
             continue
-        mentioned = {name: _size_of(part, name) for name in part.dynamic}
         taken = jax.tree.map(lambda x, n=numbers: np.asarray(x)[n], (part.lanes.params, part.lanes.status))
-        groups.append(Group(part.problem, mentioned, numbers, taken[0], np.isin(taken[1], FAILED)))
+        places = along(part, numbers if part.numbers is None else part.numbers[numbers])
+        groups.append(Group(part.problem, places, taken[0], np.isin(taken[1], FAILED)))
     return groups
-
-
-def _size_of(part: Any, name: str) -> int:
-    found = [x for x in jax.tree.leaves(part.problem, is_leaf=is_axis) if is_axis(x) and x.name == name]
-    if not found:
-        raise ValueError(
-            f"the axis {name!r} does not stand in every program of the grid; take one lane: jf.lane(grid, ...)"
-        )
-    return len(found[0])
 
 
 def example(result: Any) -> tuple[Problem, PyTree]:
@@ -151,7 +144,7 @@ def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTre
     structure, leaves, columns = laid_out(group.problem, PRECISION)
     params = jax.tree.map(lambda x: convert(x, PRECISION), group.params)
     extra = jax.tree.map(lambda x: convert(x, PRECISION), extra)
-    count = len(group.numbers)
+    count = group.size
     program = _program(function, static, structure)
     block = min(count, _block(group))
     pieces = []

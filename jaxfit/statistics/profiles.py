@@ -69,7 +69,7 @@ class Probes:
                 f'{verb}: a profile is of sums of squares (rss, mse, chi_squared, least_squares); use method="wald"'
             )
         probe = Refits(verb, result, 1)
-        self.single, lanes = probe.single, len(probe.group.numbers)
+        self.single, lanes = probe.single, probe.group.size
         ground = over_lanes(result, _ground)
         errors, noise = known.errors, np.asarray(known.noise)
         if self.single:

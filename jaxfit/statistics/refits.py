@@ -107,10 +107,8 @@ class Refits:
             )
         self.group: Group = groups[0]
         self.single = isinstance(result, Fit)
-        self.lane = np.repeat(np.arange(len(self.group.numbers)), times)
-        sizes = list(self.group.sizes.values())
-        index = np.unravel_index(self.group.numbers[self.lane], sizes) if sizes else ()
-        self.along = dict(zip(self.group.sizes, index, strict=True))
+        self.lane = np.repeat(np.arange(self.group.size), times)
+        self.along = {name: places[self.lane] for name, places in self.group.along.items()}
 
     @property
     def problem(self) -> Problem:

@@ -15,7 +15,7 @@ from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems import Problem, Status, precision_context, whole
-from jaxfit.statistics.covariances import Moments, moments, spread
+from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at
 from jaxfit.statistics.lanes import PRECISION, labelled, like, over_lanes
 from jaxfit.statistics.noise import LIKELIHOOD, SQUARES, points
@@ -39,7 +39,8 @@ class Resamples(NamedTuple):
 def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "residuals") -> Resamples:
     """Refits to data made of the fitted curve and noise drawn from the residuals, all in one sweep.
 
-    Residuals are taken in units of sigma, divided by sqrt(1 - leverage), and centered, so that each is worth a noise.
+    Residuals are taken in units of sigma, divided by sqrt(1 - leverage), and (but those of a robust loss) centered, so
+    that each is worth a noise.
 
     Args:
       result: A fit, or the grid of a sweep (every lane has its own samples).
@@ -105,12 +106,12 @@ def resample(
     if size > MOST_BYTES:
         raise ValueError(f"{verb}: {count:,} data sets take {size:,} bytes; ask for fewer samples, or take some lanes")
     refits = Refits(verb, result, samples)
-    lanes = len(refits.group.numbers)
+    lanes = refits.group.size
     take = (lambda x: x[None]) if refits.single else (lambda x: _per_lane(result, x, lanes))
     found, leverage, counts = (tuple(take(x) for x in each) for each in (found, leverage, counts))
     noise = np.sqrt(take(np.asarray(known.noise)))
     with precision_context(PRECISION):
-        drawn = _draw(kind, as_key(key), found, leverage, counts, noise, samples)
+        drawn = _draw(kind, as_key(key), found, leverage, counts, noise, samples, centered=known.kind == SQUARES)
     problem = refits.problem
     shifts, scales = (tuple(_axis(x) for x in each) for each in drawn)
     grid = sweep(
@@ -161,8 +162,15 @@ def _in_blocks(problem: Problem, params: PyTree, kind: str) -> tuple:
     return tuple(found), tuple(pulls), tuple(counts)
 
 
-def _draw(kind: str, key: Any, found: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int) -> tuple:
-    """The shifts and scales of each block, (lanes * samples, ...)."""
+def _draw(
+    kind: str, key: Any, found: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int, *,
+    centered: bool,
+) -> tuple:  # fmt: skip
+    """The shifts and scales of each block, (lanes * samples, ...).
+
+    The mean of noise is what least squares takes for zero; a robust loss takes its residuals as they are, whose mean
+    outliers have moved.
+    """
     shifts, scales = [], []
     for i, (r, pull, good) in enumerate(zip(found, leverage, counts, strict=True)):
         own, (lanes, *shape) = jax.random.fold_in(key, i), r.shape
@@ -182,8 +190,9 @@ def _draw(kind: str, key: Any, found: tuple, leverage: tuple, counts: tuple, noi
         if kind == "residuals":
             worth = -r / np.sqrt(np.maximum(1 - pull, 1e-12))
             worth = np.where(good & (pull < 1 - 1e-9), worth, 0.0)
-            total = np.maximum(good.sum(axis=1, keepdims=True), 1)
-            worth = np.where(good, worth - worth.sum(axis=1, keepdims=True) / total, 0.0)
+            if centered:
+                total = np.maximum(good.sum(axis=1, keepdims=True), 1)
+                worth = np.where(good, worth - worth.sum(axis=1, keepdims=True) / total, 0.0)
             drawn = np.take_along_axis(np.broadcast_to(worth[:, None], places.shape), places, axis=2)
         shift = np.where(good, r, 0.0)[:, None] + np.where(good[:, None], drawn, 0.0)
         shifts.append(shift.reshape(lanes * samples, *shape))
@@ -200,10 +209,28 @@ def _places(key: Any, good: np.ndarray, samples: int) -> np.ndarray:
     return np.take_along_axis(np.broadcast_to(order[:, None], rank.shape), rank, axis=2)
 
 
-def quantiles(flat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """The (..., K) ends between which a share of the (..., samples, K) numbers lies; NaN where there is none."""
-    known = ~np.all(np.isnan(flat), axis=-2, keepdims=True)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(np.where(known, flat, 0.0), tails, axis=-2)
-    unknown = ~known[..., 0, :]
-    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
+def quantiles(flat: np.ndarray, known: Moments, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The (..., K) ends between which (..., samples, K) refits lie, for intervals that hold the truth at this level.
+
+    The share below each end is Phi(-t) with Student's t of the level: refits scatter by an estimate of the noise, and
+    as often as that is too small the plain share would miss too often. The share p is that below the order statistic
+    p (samples + 1); no end lies beyond the samples.
+
+    Source: Hesterberg (2015), What Teachers Should Know About the Bootstrap, The American Statistician 69, section 5.
+    """
+    import scipy.stats
+
+    ordered = np.sort(flat, axis=-2)  # NaN last
+    count = np.sum(~np.isnan(flat), axis=-2)  # (..., K)
+    share = scipy.stats.norm.cdf(-factor(known, level))[..., None]
+    low, high = (_between(ordered, count, rank) for rank in (share * (count + 1) - 1, (1 - share) * (count + 1) - 1))
+    return low, high
+
+
+def _between(ordered: np.ndarray, count: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """(..., K) from (..., samples, K) in order, of which the first ones count, at ranks that need not be whole."""
+    rank = np.clip(np.where(np.isnan(rank), 0, rank), 0, np.maximum(count - 1, 0))
+    below = rank.astype(int)
+    above = np.minimum(below + 1, np.maximum(count - 1, 0))
+    low, high = (np.take_along_axis(ordered, at[..., None, :], axis=-2)[..., 0, :] for at in (below, above))
+    return np.where(below == rank, low, low + (rank - below) * (high - low))
