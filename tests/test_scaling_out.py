@@ -1,6 +1,7 @@
 """The same files whoever runs the blocks: threads, processes, shards, dask; and a second look at what they hold."""
 
 import concurrent.futures as futures
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -309,6 +310,21 @@ def test_a_second_look_finds_numbers_that_were_changed(store, monkeypatch):
         jf.verify(grid)
     with pytest.raises(jf.NotReproduced, match=r"the lane \{'w0': .* has the loss .*, but a fit of its own gives"):
         verification._fit_again(grid, 2, np.random.default_rng(0))
+
+
+def test_how_far_a_single_fit_may_be_is_the_callers_to_say(store, monkeypatch):
+    grid = run(store)
+    before = verification.fit
+
+    def off(*args, **keywords):
+        found = before(*args, **keywords)
+        return dataclasses.replace(found, loss=found.loss * 1.005)
+
+    monkeypatch.setattr(verification, "fit", off)
+    assert jf.verify(grid, sample=1).fits == 1
+    with pytest.raises(jf.NotReproduced, match=r"more apart than rtol=0\.001 allows; .* raise rtol"):
+        jf.verify(grid, sample=1, rtol=1e-3)
+    assert jf.verify(grid, sample=1, rtol=0.1).fits == 1
 
 
 def changed(getitem):
