@@ -34,7 +34,7 @@ def open_dataset(path: Any, *, damaged: str = "error") -> Any:
 
     Blocks are read, and checked, when their values are asked for; lanes that have not run have status 0 (NOT_RUN) and
     NaN. What ran after the store was opened is seen when it is opened again. `.load()` takes all into memory, and
-    `.to_zarr(...)` or `.to_netcdf(...)` export it.
+    `.to_zarr(...)`, with the extra `export`, or `.to_netcdf(..., engine="scipy")` write it in another format.
 
     Args:
       path: The folder that was given to `jf.sweep(..., store=)`.
