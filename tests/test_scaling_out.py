@@ -334,7 +334,7 @@ def changed(getitem):
 def test_what_cannot_be_verified_is_refused():
     with pytest.raises(ValueError, match="sample is 0, but it must be a whole number from 1"):
         jf.verify("s", sample=0)
-    with pytest.raises(TypeError, match="grid is 3"):
+    with pytest.raises(TypeError, match="verify takes the grid of a sweep or the path of its store"):
         jf.verify(3)
     with pytest.raises(jf.StoreError, match="no/such does not exist"):
         jf.verify("no/such")
