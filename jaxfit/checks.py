@@ -40,6 +40,7 @@ def pose(
     batches: Batches | None, key: Any, validation: Any, precision: str,
 ) -> Problem:  # fmt: skip
     """The arguments of a run as a checked problem, its numbers still as the user gave them; axes may stand anywhere."""
+    check_platform()
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
     if not (callable(loss) or is_axis(loss)):
@@ -82,6 +83,32 @@ def pose(
     check_free(problem.params)
     check_methods(problem)
     return problem
+
+
+def check_platform() -> None:
+    """Refuses to run where JAX is told to use what is not there; it says so by an assertion, or at length.
+
+    Raises:
+      RuntimeError: With what was asked for, and what there is.
+    """
+    try:
+        jax.default_backend()
+    except (AssertionError, RuntimeError) as error:
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise RuntimeError(
+            f"JAX is told to use the platform {jax.config.jax_platforms!r}, which is not here{why}; set "
+            f"JAX_PLATFORMS=cpu, which is everywhere, or leave it out for the best there is; for an NVIDIA GPU install "
+            f'"jaxfit-toolkit[cuda]"'
+        ) from error
+
+
+def refuse_axes(verb: str, problem: Problem) -> None:
+    """Refuses the axes of a sweep, for a verb of one run."""
+    axes = [x for x in jax.tree.leaves(problem, is_leaf=is_axis) if is_axis(x)]
+    if axes:
+        raise ValueError(
+            f"{axes[0]!r} stands for many runs, but {verb} makes one: pass one of its values, or call sweep"
+        )
 
 
 def _each(f: Callable, x: Any) -> Any:
@@ -327,6 +354,9 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
       ValueError: If there is no leaf, or one is not finite, or not in the precision.
       TypeError: If a leaf is text, a PRNG key, complex, half precision, or an array of integers.
     """
+
+    if hasattr(params, "start_loss") and hasattr(params, "params"):
+        raise TypeError(f"{root} is a fit; pass its params: fit.params")
 
     def leaf(path, x):
         name = path_name(root, path)

@@ -67,6 +67,10 @@ def curve_fit(
         raise TypeError(f"absolute_sigma is {absolute_sigma!r}, but it must be True or False")
     if absolute_sigma and sigma is None:
         raise ValueError("absolute_sigma is True, but there is no sigma; pass sigma in the units of y")
+    if not (sigma is None or isinstance(sigma, jax.core.Tracer)) and np.asarray(sigma).dtype.kind not in "iuf":
+        raise TypeError(
+            f"sigma is {reprlib.repr(sigma)}, but it must be a number or an array of numbers, in units of y"
+        )
     x, y = data
     if start is None:
         if not hasattr(predict, "guess"):

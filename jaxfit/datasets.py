@@ -342,6 +342,8 @@ def pad(datasets: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[np.ndarray, np
       ValueError: If there is no data set, or shapes differ in more than n.
       TypeError: If an entry is not a pair of numeric arrays.
     """
+    if not isinstance(datasets, (list, tuple)):
+        raise TypeError(f"datasets is {reprlib.repr(datasets)}, but it must be a list of pairs: [(x, y), (x, y)]")
     pairs = [_rows(f"datasets[{i}]", pair) for i, pair in enumerate(datasets)]
     if not pairs:
         raise ValueError("datasets is empty; pass at least one (x, y)")

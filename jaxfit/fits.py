@@ -120,11 +120,17 @@ def require_converged(result: Any) -> Any:
 
     Raises:
       NotConverged: Otherwise, with the outcome and what to do next.
+      TypeError: If it is neither a fit nor a grid.
     """
     if isinstance(result, Fit):
         if result.status != Status.CONVERGED:
             raise NotConverged(str(result))
         return result
+    if not hasattr(result, "results"):
+        raise TypeError(
+            f"require_converged takes a fit or a grid, but got a {type(result).__name__}; pass what jf.fit or jf.sweep "
+            f"returned"
+        )
     status = np.asarray(result.results.status)
     failed = status != Status.CONVERGED
     if failed.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxfit.fits import Fit, History
+from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Dimension, choose, is_array
 from jaxfit.pools import Lanes, Shape
 from jaxfit.problems import Problem, Status
@@ -174,7 +176,9 @@ def lane(grid: Grid, /, **coords: Any) -> Fit:
 
     Raises:
       ValueError: If a coordinate is missing, unknown, or outside its axis.
+      TypeError: If `grid` is none, or a coordinate is more than one value.
     """
+    check_grid("lane", grid)
     dims = grid.results.status.dims
     unknown = [name for name in coords if name not in dims]
     if unknown:
@@ -183,15 +187,27 @@ def lane(grid: Grid, /, **coords: Any) -> Fit:
     return member(grid, place)
 
 
+def check_grid(verb: str, grid: Any) -> None:
+    """Refuses what is no grid."""
+    if not isinstance(grid, Grid):
+        what = "a fit, which is one run already" if isinstance(grid, Fit) else f"a {type(grid).__name__}"
+        raise TypeError(f"{verb} takes the grid of a sweep, but got {what}; pass what jf.sweep returned")
+
+
 def _position(axis: Any, coords: dict[str, Any], name: str) -> int:
     values = np.asarray(axis)
     if name not in coords:
         if len(values) == 1:
             return 0
         raise ValueError(
-            f"lane: {name} is missing; give a value for each of the dimensions, such as {name}={values[0]!r}"
+            f"lane: {name} is missing; give a value for each of the dimensions, such as {name}={values.tolist()[0]!r}"
         )
     wanted = coords[name]
+    if np.ndim(wanted):
+        raise TypeError(
+            f"lane: {name} is {reprlib.repr(wanted)}, but a lane is at one value of every axis; for more of them "
+            f"take grid.results.sel({name}=...)"
+        )
     if values.dtype.kind not in "fiu" or not isinstance(wanted, (int, float, np.number)) or isinstance(wanted, bool):
         found = np.flatnonzero(values == wanted)
         if len(found):
@@ -254,6 +270,7 @@ def _problem_of(part: Part, number: int) -> Problem:
     return choose(part.problem, {name: int(i) for name, i in along(part, number).items()})
 
 
+@near_keywords
 def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) -> Any:
     """The member with the lowest final loss; diverged, non-finite and unfinished ones do not count.
 
@@ -265,7 +282,13 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
 
     Raises:
       ValueError: If there is no such variable or dimension, or (without `over`) no member ended well.
+      TypeError: If `grid` is none, or `over` no names.
     """
+    check_grid("best", grid)
+    if not (over is None or isinstance(over, str) or isinstance(over, Sequence)):
+        raise TypeError(
+            f"best: over is {over!r}, but it must be a dimension's name, such as {_first(grid)!r}, or several"
+        )
     results = grid.results
     dims = results.status.dims
     if by not in results or results[by].dims != dims:
@@ -293,3 +316,7 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
     places = np.indices([results.sizes[n] for n in kept])
     where = tuple(index[across.index(n)] if n in across else places[kept.index(n)] for n in dims)
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)
+
+
+def _first(grid: Grid) -> str:
+    return str(grid.results.status.dims[0])

@@ -32,7 +32,7 @@ class Axis:
 
     Raises:
       ValueError: If it is empty, a number in it is NaN, kinds are mixed, or labels are repeated or of another length.
-      TypeError: If the name is not a string, or the values are no sequence.
+      TypeError: If the name is not a string, or the values or labels are no sequence.
     """
 
     name: str
@@ -91,6 +91,10 @@ class Axis:
                 raise ValueError(_mixed(self.name, values))
         object.__setattr__(self, "values", values)
         if self.labels is not None:
+            if isinstance(self.labels, str) or not hasattr(self.labels, "__len__"):
+                raise TypeError(
+                    f"Axis {self.name!r}: labels is {self.labels!r}, but it must be a list with one label a value"
+                )
             labels = list(self.labels)
             if len(labels) != len(values):
                 raise ValueError(

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from jaxfit.checks import pose
+from jaxfit.checks import pose, refuse_axes
+from jaxfit.keywords import near_keywords
 from jaxfit.optimizers import sgd
 from jaxfit.parameters import free
 from jaxfit.problems import Problem, Record, Stop, convert_all, precision_context
@@ -17,6 +18,7 @@ from jaxfit.tracing import inspect_loss, trace
 PyTree = Any
 
 
+@near_keywords
 def backward_memory(
     loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str = "float32"
 ) -> int:
@@ -35,13 +37,14 @@ def backward_memory(
     Raises:
       ValueError, TypeError: As `fit` does for the same arguments.
     """
-    problem = _problem(loss, params, data, key, precision)
+    problem = _problem("backward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: jax.vjp(_objective(problem), free(problem.params))[1], problem)
     there = {*program.jaxpr.invars, *program.jaxpr.constvars}
     return sum(map(_bytes, {v for v in program.jaxpr.outvars if not _is_literal(v)} - there))
 
 
+@near_keywords
 def forward_memory(
     loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str = "float32"
 ) -> int:
@@ -57,7 +60,7 @@ def forward_memory(
     Raises:
       ValueError, TypeError: As `fit` does for the same arguments.
     """
-    problem = _problem(loss, params, data, key, precision)
+    problem = _problem("forward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: _objective(problem)(free(problem.params)), problem)
     equations = program.jaxpr.eqns
@@ -72,11 +75,12 @@ def forward_memory(
     return most
 
 
-def _problem(loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:
+def _problem(verb: str, loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:
     problem = pose(
         loss, params, data, optimizer=sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
         key=key, validation=None, precision=precision,
     )  # fmt: skip
+    refuse_axes(verb, problem)
     with precision_context(precision):
         problem = convert_all(problem, precision)
         inspect_loss(problem)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxfit.datasets import as_key
-from jaxfit.grids import Grid
+from jaxfit.grids import Grid, check_grid
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Call, is_axis
 from jaxfit.parameters import Bounded, Fixed, Tied, check_bounds, is_mark
@@ -58,10 +58,10 @@ def starts(
             drawn.append(leaf)
             continue
         low, high = _bounds(label, leaf)
+        if label in logs and not (low > 0).all():
+            raise ValueError(f"starts: params {label!r} has low={low.min():g}, but log needs positive bounds")
         share = _stratified(jax.random.fold_in(key, i), count, np.shape(leaf.value))
         if label in logs:
-            if not (low > 0).all():
-                raise ValueError(f"starts: params {label!r} has low={low.min():g}, but log needs positive bounds")
             values = np.exp(np.log(low) + share * (np.log(high) - np.log(low)))
         else:
             values = low + share * (high - low)
@@ -178,8 +178,7 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
         raise ValueError(f'optima: by is {by!r}, but it must be "params" or "loss"')
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
         raise ValueError(f"optima: tolerance is {tolerance!r}, but it must lie between 0 and 1, such as 1e-3")
-    if not isinstance(grid, Grid):
-        raise TypeError(f"optima: grid is {grid!r:.80}, but it must be what jf.sweep returned")
+    check_grid("optima", grid)
     if any(is_axis(x) for part in grid.parts for x in jax.tree.leaves((part.problem.data, part.problem.loss),
                                                                       is_leaf=is_axis)):  # fmt: skip
         raise ValueError("optima: lanes of this grid have different data or losses, which do not compare; sweep one")

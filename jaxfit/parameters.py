@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, is_array
 
 PyTree = Any
@@ -31,6 +32,7 @@ class Fixed:
         return f"Fixed({self.value!r})"
 
 
+@near_keywords
 class Bounded:
     """A leaf of the params that stays between bounds: `Bounded(1.0, low=0.0)`.
 

@@ -84,6 +84,10 @@ class Record:
     def __post_init__(self):
         every = whole("Record: every", self.every)
         object.__setattr__(self, "every", every)
+        if not (isinstance(self.what, (str, Sequence)) or callable(self.what)):
+            raise TypeError(
+                f"Record: what is {self.what!r}, but it must be a tuple of what to record, such as ('loss',)"
+            )
         what = (self.what,) if isinstance(self.what, str) or callable(self.what) else tuple(self.what)
         for item in what:
             if not (callable(item) or item in Record.WHAT):

@@ -148,6 +148,8 @@ def _directions(dimensions: dict[str, Dimension], over: Any) -> tuple[str, ...]:
                 f"look between; use sweep, or name those that have with over="
             )
         return found
+    if not isinstance(over, (str, Sequence)):
+        raise TypeError(f"refine: over is {over!r}, but it must be an axis's name, such as {fit[0]!r}, or several")
     asked = (over,) if isinstance(over, str) else tuple(over)
     for name in asked:
         if name not in fit:

@@ -7,6 +7,7 @@ leaves it at -1.
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,17 +69,18 @@ def stability_limit(optimizer: Any, sharpness: Any) -> Limit:
 
     Raises:
       ValueError: If the sharpness is that of another Hessian than the law wants.
+      TypeError: If it is no number.
 
     Source: Polyak (1964); Goh (2017), doi:10.23915/distill.00006; Cohen et al. (2021), arXiv:2103.00065, and (2022),
     arXiv:2207.14484.
     """
-    if isinstance(sharpness, (Optimizer, str)) or callable(sharpness) and not is_array(sharpness):
+    largest = None if isinstance(sharpness, (Optimizer, str)) else np.asarray(sharpness)
+    if largest is None or largest.dtype.kind not in "iuf" and not hasattr(sharpness, "preconditioned"):
         raise TypeError(
-            f"stability_limit: sharpness is {sharpness!r}, but it is a number, jf.sharpness(loss, params, data); the "
-            f"optimizer comes first"
+            f"stability_limit: sharpness is {reprlib.repr(sharpness)} ({type(sharpness).__name__}), but it is a "
+            f"number, jf.sharpness(loss, params, data); the optimizer comes first"
         )
     optimizer = as_optimizer(optimizer)
-    largest = np.asarray(sharpness)
     law = _law(optimizer)
     if law is None:
         return Limit(np.full(largest.shape, np.nan)[()], _why_not(optimizer), known=False)

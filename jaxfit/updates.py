@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import as_params, path_name, pose
+from jaxfit.checks import as_params, path_name, pose, refuse_axes
 from jaxfit.fits import traced_precision
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import resolve
@@ -68,6 +68,7 @@ def step(
         loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
         validation=None, precision=precision,
     )  # fmt: skip
+    refuse_axes("step", problem)
     if is_traced(jax.tree.leaves((problem, opt_state))):
         check_alive(problem)
         return Step(*_step(convert_all(problem, traced_precision(precision)), opt_state))

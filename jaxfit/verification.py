@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxfit.sweeps import run_of
 from jaxfit.workers import Task, run_all
 
 GOOD = (Status.CONVERGED, Status.OUT_OF_STEPS)
-ROUNDING = {"float32": 1e-2, "float64": 1e-6}  # of a loss: long runs amplify what the first steps round
+RTOL = {"float32": 1e-2, "float64": 1e-6}
 
 
 class Verification(NamedTuple):
@@ -31,13 +32,24 @@ class NotReproduced(RuntimeError):
 
 
 @near_keywords
-def verify(grid: Any, *, sample: int = 4, seed: int = 0) -> Verification:
+def verify(grid: Any, *, sample: int = 4, seed: int = 0, rtol: float | None = None) -> Verification:
     """Looks at a sweep again: at the bytes of all its blocks, and at some lanes by running them once more.
+
+    Lanes run again side by side, by the program that ran them, must have the same bits. A single fit is another
+    program, which rounds otherwise, and its loss f is compared with the lane's by
+
+        |f - f_lane| <= rtol * (|f_lane| + 1e-4 * |f_start|).
+
+    This guards against a program that was compiled wrongly, whose losses are off by about as much as they are large; it
+    is no bound on rounding, which a long run may amplify, and a chaotic one (at the edge of stability, say) up to
+    anything. So rtol is a judgement: by default 1e-2 in float32, 1e-6 in float64. Raise it for such runs, lower it for
+    short and smooth ones.
 
     Args:
       grid: From `sweep`; or the path of a store, which holds no program, so that only its bytes can be looked at.
       sample: How many groups of neighboring lanes to run again, and how many lanes by single fits.
       seed: Of their choice.
+      rtol: As said; None for that of the precision.
 
     Returns:
       How much was looked at. A difference is an error.
@@ -45,15 +57,25 @@ def verify(grid: Any, *, sample: int = 4, seed: int = 0) -> Verification:
     Raises:
       NotReproduced: If a lane run again has other bits, or a single fit another loss: with the lane.
       StoreError: If the bytes of a block are not those that were written: with all such files.
-      ValueError, TypeError: If `sample` is no count, or `grid` neither a grid nor a path.
+      ValueError, TypeError: If `sample` is no count, `rtol` not positive, or `grid` neither a grid nor a path.
     """
     sample = whole("sample", sample)
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, but it must be a whole number, 0 or more")
+    number = isinstance(rtol, (int, float, np.number)) and not isinstance(rtol, bool)
+    if not (rtol is None or number and 0 < float(rtol) < np.inf):
+        raise ValueError(f"rtol is {rtol!r}, but it must be a positive, finite number, such as 1e-3, or None")
+    if not isinstance(grid, (Grid, str, os.PathLike)):
+        raise TypeError(
+            f"verify takes the grid of a sweep or the path of its store, but got a {type(grid).__name__}; pass what "
+            f"jf.sweep returned, or what was given to it as store="
+        )
     folder = grid.store if isinstance(grid, Grid) else as_path("grid", grid)
     blocks = 0 if folder is None else check_blocks(folder)
     if not isinstance(grid, Grid):
         return Verification(blocks, 0, 0)
     random = np.random.default_rng(seed)
-    return Verification(blocks, _run_again(grid, sample, random), _fit_again(grid, sample, random))
+    return Verification(blocks, _run_again(grid, sample, random), _fit_again(grid, sample, random, rtol))
 
 
 def check_blocks(folder: Any) -> int:
@@ -105,7 +127,7 @@ def _compare(grid: Grid, part: Part, lanes: np.ndarray) -> None:
             )
 
 
-def _fit_again(grid: Grid, sample: int, random: np.random.Generator) -> int:
+def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float | None = None) -> int:
     good = np.argwhere(np.isin(np.asarray(grid.results.status), GOOD))
     chosen = good[random.choice(len(good), size=min(sample, len(good)), replace=False)]
     for place in chosen:
@@ -116,11 +138,12 @@ def _fit_again(grid: Grid, sample: int, random: np.random.Generator) -> int:
             stop=problem.stop, batches=problem.batches, key=problem.key, validation=problem.validation,
             precision=grid.precision, progress=False,
         )  # fmt: skip
-        rounding = ROUNDING[grid.precision]
-        near = rounding * (abs(float(before.loss)) + 1e-4 * abs(float(before.start_loss)))
+        allowed = RTOL[grid.precision] if rtol is None else rtol
+        near = allowed * (abs(float(before.loss)) + 1e-4 * abs(float(before.start_loss)))
         if not abs(float(before.loss) - float(after.loss)) <= near:
             raise NotReproduced(
                 f"the lane {before.coords} has the loss {float(before.loss):.6g}, but a fit of its own gives "
-                f"{float(after.loss):.6g}"
+                f"{float(after.loss):.6g}, which is more apart than rtol={allowed:g} allows; if runs like this one "
+                f"amplify rounding, raise rtol, else suspect the compiler"
             )
     return len(chosen)

@@ -1,3 +1,5 @@
+import logging
+
 import jax
 import pytest
 
@@ -17,3 +19,22 @@ def traces():
         return counted
 
     return counting
+
+
+@pytest.fixture
+def nothing_was_compiled_before(monkeypatch):
+    from jaxfit import programs
+
+    monkeypatch.setattr(programs, "_seen", {})
+
+
+@pytest.fixture
+def compilations():
+    """Counts the programs that XLA is asked to compile: `compilations.count`."""
+    from tests.bad_inputs import Compilations
+
+    handler, logger = Compilations(), logging.getLogger("jax")
+    logger.addHandler(handler)
+    with jax.log_compiles():
+        yield handler
+    logger.removeHandler(handler)

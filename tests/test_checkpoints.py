@@ -13,6 +13,7 @@ import jaxfit as jf
 from jaxfit import checkpoints, fits
 from jaxfit.stores import files, holding
 from tests.small_sweeps import LOSS, T_C, T_U
+from tests.soak import soaking
 
 DATA = (0.1 * T_U, T_C)
 NOISY = jf.optimizer(optax.noisy_sgd, learning_rate=1e-3, key=jax.random.key(0))
@@ -67,7 +68,7 @@ def killed_after(n, monkeypatch):
     monkeypatch.setattr(checkpoints.Checkpoint, "save", saved)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", soaking(WAYS, keep=("adam on batches", "a rule in float64", "a state with a key")))
 def test_a_fit_that_was_killed_goes_on_to_the_same_bits(way, short, tmp_path, monkeypatch):
     path = tmp_path / "runs" / "fit"
     whole = fit(**WAYS[way])

@@ -91,7 +91,7 @@ def test_starts_that_fail_are_counted_apart():
         (lambda: jf.starts(BOX, 0, key=0), ValueError, "count is 0"),
         (lambda: jf.starts(BOX, key=0, log="z"), ValueError, "log names 'z', but the params are 'x', 'y'"),
         (lambda: jf.starts(BOX, seed=0), TypeError, "starts has no argument 'seed'"),
-        (lambda: jf.optima(3), TypeError, "grid is 3, but it must be what jf.sweep returned"),
+        (lambda: jf.optima(3), TypeError, "optima takes the grid of a sweep"),
     ],
 )
 def test_bad_arguments_say_what_is_wrong(call, error, words):

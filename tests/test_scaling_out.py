@@ -1,6 +1,7 @@
 """The same files whoever runs the blocks: threads, processes, shards, dask; and a second look at what they hold."""
 
 import concurrent.futures as futures
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -311,6 +312,21 @@ def test_a_second_look_finds_numbers_that_were_changed(store, monkeypatch):
         verification._fit_again(grid, 2, np.random.default_rng(0))
 
 
+def test_how_far_a_single_fit_may_be_is_the_callers_to_say(store, monkeypatch):
+    grid = run(store)
+    before = verification.fit
+
+    def off(*args, **keywords):
+        found = before(*args, **keywords)
+        return dataclasses.replace(found, loss=found.loss * 1.005)
+
+    monkeypatch.setattr(verification, "fit", off)
+    assert jf.verify(grid, sample=1).fits == 1
+    with pytest.raises(jf.NotReproduced, match=r"more apart than rtol=0\.001 allows; .* raise rtol"):
+        jf.verify(grid, sample=1, rtol=1e-3)
+    assert jf.verify(grid, sample=1, rtol=0.1).fits == 1
+
+
 def changed(getitem):
     return lambda self, lanes: getitem(self, lanes) * (1.5 if self.name == ".loss" else 1)
 
@@ -318,7 +334,7 @@ def changed(getitem):
 def test_what_cannot_be_verified_is_refused():
     with pytest.raises(ValueError, match="sample is 0, but it must be a whole number from 1"):
         jf.verify("s", sample=0)
-    with pytest.raises(TypeError, match="grid is 3"):
+    with pytest.raises(TypeError, match="verify takes the grid of a sweep or the path of its store"):
         jf.verify(3)
     with pytest.raises(jf.StoreError, match="no/such does not exist"):
         jf.verify("no/such")

@@ -211,7 +211,7 @@ class Failing:
 
     def __getattr__(self, name):
         found = getattr(os, name)
-        if name not in ("open", "write", "fsync", "replace"):
+        if name not in ("mkdir", "open", "write", "fsync", "replace"):
             return found
 
         def call(*args):

@@ -123,6 +123,7 @@ def hessian_spectrum(
 
     Source: Golub and Welsch (1969); Ghorbani, Krishnan and Xiao (2019), arXiv:1901.10159.
     """
+    depth = whole("hessian_spectrum: depth", depth, least=2)
     asked, dimensions = posed(loss, params, data, key, precision)
     _refuse_axes("hessian_spectrum", dimensions)
     size = sum(int(np.size(x)) for x in jax.tree.leaves(free(asked.problem.params)))
@@ -130,7 +131,7 @@ def hessian_spectrum(
         values = at_one(Whole(), asked, precision)
         return Spectrum(values, np.full(size, 1 / size), size, True, size)
     probes = 8 if probes is None else whole("hessian_spectrum: probes", probes)
-    depth = min(size, whole("hessian_spectrum: depth", depth, least=2))
+    depth = min(size, depth)
     values, weights = (np.ravel(x) for x in at_one(Quadrature(probes, depth), asked, precision))
     order = np.argsort(values)
     return Spectrum(values[order], weights[order] / probes, size, False, probes * depth)

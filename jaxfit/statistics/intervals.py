@@ -11,10 +11,11 @@ from jaxfit.fits import Fit
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.profiles import profile_ends
-from jaxfit.statistics.resampling import quantiles, resample
+from jaxfit.statistics.resampling import check_draws, quantiles, resample
 
 PyTree = Any
-METHODS = ("wald", "profile", "bootstrap", "monte_carlo")
+DRAWN = ("bootstrap", "monte_carlo")
+METHODS = ("wald", "profile", *DRAWN)
 
 
 class Interval(NamedTuple):
@@ -84,21 +85,28 @@ def ends(
     known: Moments | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The (..., K) lower and upper ends of the intervals; `known` if the moments are."""
-    level = check_level(verb, level)
-    if method not in METHODS:
-        near = did_you_mean(str(method), METHODS)
-        raise ValueError(f"{verb}: method is {method!r}{near} It is one of {', '.join(map(repr, METHODS))}")
-    drawn = method in ("bootstrap", "monte_carlo")
-    if key is not None and not drawn:
-        raise ValueError(f"{verb}: a key is given, but method {method!r} draws nothing; leave it out")
+    level = check_asked(verb, method, level, key, samples)
     known = known or moments(verb, result, absolute_sigma)
-    if drawn:
+    if method in DRAWN:
         kind = "residuals" if method == "bootstrap" else "normal"
         return quantiles(resample(verb, result, known, kind, key, samples)[0], known, level)
     if method == "profile":
         return profile_ends(verb, result, known, level)
     half = factor(known, level)[..., None] * known.errors
     return known.values - half, known.values + half
+
+
+def check_asked(verb: str, method: Any, level: Any, key: Any, samples: Any) -> float:
+    """The level, if there are such intervals."""
+    level = check_level(verb, level)
+    if method not in METHODS:
+        near = did_you_mean(str(method), METHODS)
+        raise ValueError(f"{verb}: method is {method!r}{near} It is one of {', '.join(map(repr, METHODS))}")
+    if method in DRAWN:
+        check_draws(verb, key, samples)
+    elif key is not None:
+        raise ValueError(f"{verb}: a key is given, but method {method!r} draws nothing; leave it out")
+    return level
 
 
 def paired(result: Any, low: np.ndarray, high: np.ndarray) -> Any:

@@ -267,8 +267,8 @@ def profile(fit: Any, points: int = 21, reach: float = 3.0, *, absolute_sigma: b
     if not isinstance(fit, Fit):
         raise TypeError(f"profile takes one fit, but got a {type(fit).__name__}; take a lane: jf.lane(grid, ...)")
     points = whole("profile: points", points, least=2)
-    if not 0 < reach < np.inf:
-        raise ValueError(f"profile: reach is {reach}, but it must be a positive number of standard errors, such as 3")
+    if isinstance(reach, bool) or not isinstance(reach, (int, float, np.number)) or not 0 < reach < np.inf:
+        raise ValueError(f"profile: reach is {reach!r}, but it must be a positive number of standard errors, such as 3")
     known = moments("profile", fit, absolute_sigma)
     probes = Probes("profile", fit, known, points)
     offsets = np.tile(np.linspace(-reach, reach, points), len(probes.lane) // points)

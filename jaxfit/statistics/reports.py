@@ -19,8 +19,8 @@ from jaxfit.problems import Status, convert_all, name_of, precision_context
 from jaxfit.statistics import formats
 from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
 from jaxfit.statistics.goodness import Goodness, goodness
-from jaxfit.statistics.intervals import check_level, ends
-from jaxfit.statistics.lanes import PRECISION, labels_of, marked_of
+from jaxfit.statistics.intervals import check_asked, ends
+from jaxfit.statistics.lanes import PRECISION, check_result, labels_of, marked_of
 from jaxfit.statistics.noise import LIKELIHOOD, ROBUST
 
 PyTree = Any
@@ -170,7 +170,7 @@ def report(
     Raises:
       TypeError, ValueError, NotConverged: As `intervals`; for units of params that do not exist.
     """
-    level = check_level("report", level)
+    level = check_asked("report", method, level, key, samples)
     if isinstance(fit, Grid):
         raise TypeError(
             "report is about one fit; take a lane of the grid, jf.lane(grid, ...) or jf.best(grid), or all errors at "
@@ -178,9 +178,11 @@ def report(
         )
     starts = getattr(fit, "starts", None)  # of a result that knows how many starts met here, in words
     fit = fit if isinstance(fit, Fit) else getattr(fit, "best", fit)
+    check_result("report", fit)
+    named = _units(fit.params, units)
     known = moments("report", fit, absolute_sigma, warns=False)
     low, high = ends("report", fit, method, level, key, samples, absolute_sigma, known)
-    labels, named = labels_of(fit.params), _units(fit.params, units)
+    labels = labels_of(fit.params)
     roles, start = _roles(fit, known), _start(fit)
     rows = tuple(
         Row(*row)  # pyright: ignore[reportArgumentType]

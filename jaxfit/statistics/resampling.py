@@ -58,6 +58,7 @@ def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "resi
     """
     if kind not in ("residuals", "pairs"):
         raise ValueError(f'bootstrap: kind is {kind!r}, but it must be "residuals" or "pairs"')
+    check_draws("bootstrap", key, samples)
     known = moments("bootstrap", result, None)
     flat, good = resample("bootstrap", result, known, kind, key, samples)
     return _resamples(result, flat, good)
@@ -77,6 +78,7 @@ def monte_carlo(result: Any, key: Any, samples: int = 10_000, *, absolute_sigma:
     Raises:
       TypeError, ValueError: As `bootstrap`.
     """
+    check_draws("monte_carlo", key, samples)
     known = moments("monte_carlo", result, absolute_sigma)
     flat, good = resample("monte_carlo", result, known, "normal", key, samples)
     return _resamples(result, flat, good)
@@ -89,13 +91,20 @@ def _resamples(result: Any, flat: np.ndarray, good: np.ndarray) -> Resamples:
     return Resamples(params, labelled(result, good, {"sample": None}, "converged"))
 
 
+def check_draws(verb: str, key: Any, samples: Any) -> int:
+    """How many samples, if they can be drawn."""
+    samples = whole(f"{verb}: samples", samples)
+    if key is None:
+        raise ValueError(f"{verb} draws random numbers and needs a key: pass key=0, or a key of jax.random")
+    as_key(key)
+    return samples
+
+
 def resample(
     verb: str, result: Any, known: Moments, kind: str, key: Any, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The (..., samples, K) params of refits, NaN where one failed or a param has no error; and (..., samples) bool."""
-    samples = whole(f"{verb}: samples", samples)
-    if key is None:
-        raise ValueError(f"{verb} draws random numbers and needs a key: pass key=0, or a key of jax.random")
+    samples = check_draws(verb, key, samples)
     if known.kind == LIKELIHOOD:
         raise TypeError(f'{verb}: a likelihood has no residuals to draw; use method="wald"')
     if known.kind != SQUARES and kind == "normal":

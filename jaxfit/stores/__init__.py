@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxfit.keywords import near_keywords
 from jaxfit.stores.blocks import Blocks, Column, Part
 from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
 from jaxfit.stores.locks import claim, holding
@@ -27,12 +28,13 @@ __all__ = [
 ]  # fmt: skip
 
 
+@near_keywords
 def open_dataset(path: Any, *, damaged: str = "error") -> Any:
     """The results of a sweep that has a store, as an `xarray.Dataset`, at any moment: also while it runs.
 
     Blocks are read, and checked, when their values are asked for; lanes that have not run have status 0 (NOT_RUN) and
     NaN. What ran after the store was opened is seen when it is opened again. `.load()` takes all into memory, and
-    `.to_zarr(...)` or `.to_netcdf(...)` export it.
+    `.to_zarr(...)`, with the extra `export`, or `.to_netcdf(..., engine="scipy")` write it in another format.
 
     Args:
       path: The folder that was given to `jf.sweep(..., store=)`.
@@ -45,6 +47,8 @@ def open_dataset(path: Any, *, damaged: str = "error") -> Any:
     """
     from jaxfit.stores.datasets import open_store
 
+    if hasattr(path, "results"):
+        raise TypeError("path is a grid, which is open already: its results are grid.results, its folder grid.store")
     if damaged not in ("error", "skip"):
         raise ValueError(f'damaged is {damaged!r}, but it must be "error", or "skip" to leave such lanes out')
     return open_store(as_path("path", path), damaged=damaged)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import reprlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ def as_path(name: str, value: Any) -> Path:
       TypeError, ValueError: If it is no path, or one that no file system takes.
     """
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}), but it must be a path such as {name}='runs/a'")
+        shown = reprlib.repr(value).partition("\n")[0]
+        raise TypeError(f"{name} is {shown} ({type(value).__name__}), but it must be a path such as {name}='runs/a'")
     text = os.fspath(value)
     if not text or "\0" in text or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
         shown = text if len(text) < 60 else f"{text[:50]}... ({len(text)} characters)"
@@ -61,13 +64,30 @@ def write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f"{error.strerror or error}: what was written before is kept; make room, or make the folder writable, "
-                f"and make the same call again",
-                str(path),
-            ) from error
+            raise _not_written(path, error) from error
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, if it is not there.
+
+    Raises:
+      OSError: With the path, and what to do.
+    """
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not path.is_dir():
+            raise StoreError(f"{path} is a file, but it must be a folder; remove it") from None
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> OSError:
+    gone = "its folder is gone, with all that was in it; leave it where it is, and make the same call again"
+    kept = "what was written before is kept; make room, or make the folder writable, and make the same call again"
+    why = gone if error.errno == errno.ENOENT and not path.parent.exists() else kept
+    return OSError(error.errno, f"{error.strerror or error}: {why}", str(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfit.stores.blocks import Blocks, Part
-from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
+from jaxfit.stores.files import StoreError, as_path, digest, make_folder, pack, read, unpack, write
 
 FORMAT, VERSION = "jaxfit sweep", 1
 MANIFEST, BLOCKS = "manifest.json", "blocks"
@@ -78,7 +78,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "arrays": digest(packed),
         "attributes": manifest.attributes,
     }
-    (folder / BLOCKS).mkdir(exist_ok=True)
+    make_folder(folder / BLOCKS)
     write(folder / _arrays_name(fields["arrays"]), packed)
     write(folder / MANIFEST, _text(fields | {"digest": digest(_text(fields))}))
     for path in folder.glob("coordinates-*.safetensors"):
