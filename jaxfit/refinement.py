@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxfit.boundaries import interpolate, nearest, trace_boundary
+from jaxfit.dispatch import Run, Task, places, power_of_two, run_all, shape_of_pool
 from jaxfit.grids import Grid, Part, coordinates, dataset, place_of
 from jaxfit.interruptions import Interrupted
 from jaxfit.keywords import did_you_mean, near_keywords
@@ -22,7 +23,6 @@ from jaxfit.pools import Lanes, Shape
 from jaxfit.problems import Batches, Record, Stop, whole
 from jaxfit.progress import progress_bar
 from jaxfit.sweeps import check_memory, identity, plan_sweep, tally
-from jaxfit.workers import Run, Task, places, power_of_two, run_all, shape_of_pool
 
 PyTree = Any
 FILLS = ("nearest", "linear")

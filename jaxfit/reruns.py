@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxfit.stored import Plan, Stored, runs_and_parts
+from jaxfit.dispatch import Task
+from jaxfit.resuming import Plan, Stored, runs_and_parts
 from jaxfit.stores import as_path, open_dataset
-from jaxfit.workers import Task
 
 
 def chosen(plan: Plan, folder: Path, rerun: Any, other: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from jaxfit.checks import check_schedule, pose
+from jaxfit.dispatch import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
 from jaxfit.executors import check_executor, packed, run_on, unpacked
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.interruptions import Interrupted, terminating_as_interrupted
@@ -28,10 +29,9 @@ from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, pre
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
 from jaxfit.reruns import chosen, wanted
-from jaxfit.stored import Plan, Stored, begin, grid_of, keep, keeping, missing, place_of, task_at
+from jaxfit.resuming import Plan, Stored, begin, grid_of, keep, keeping, missing, place_of, task_at
 from jaxfit.stores import as_folder, claim
 from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
-from jaxfit.workers import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
 
 PyTree = Any
 MOST_PROGRAMS = 64

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxfit.dispatch import Task, run_all
 from jaxfit.fits import Fit, fit
 from jaxfit.grids import Grid, Part, member, tensors_of
 from jaxfit.keywords import near_keywords
 from jaxfit.problems import Status, precision_context, whole
 from jaxfit.stores import StoreError, as_path, blocks_of, parts_of, read_manifest
 from jaxfit.sweeps import run_of
-from jaxfit.workers import Task, run_all
 
 GOOD = (Status.CONVERGED, Status.OUT_OF_STEPS)
 RTOL = {"float32": 1e-2, "float64": 1e-6}

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxfit.dispatch import Task, run_all
 from jaxfit.interruptions import terminating_as_interrupted
 from jaxfit.problems import Status
-from jaxfit.stored import keeping, missing
+from jaxfit.resuming import keeping, missing
 from jaxfit.stores import StoreError, as_folder, claim, open_dataset
 from jaxfit.sweeps import begin_store, plan_sweep, told
-from jaxfit.workers import Task, run_all
 
 
 def main(words: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit import pools, workers
+from jaxfit import dispatch, pools
 from tests import small_sweeps
 from tests.soak import soaking
 
@@ -51,17 +51,17 @@ def test_chunks_blocks_and_workers_change_no_bit(rule, monkeypatch):
     whole = run(RATES, SEEDS, RULES[rule])
     assert len(np.unique(whole.loss)) == 15
     for name, module, value in (
-        ("places", workers, lambda: jax.local_devices() * 3),
-        ("SECONDS", workers, 1e-9),
-        ("BLOCK", workers, 4),
+        ("places", dispatch, lambda: jax.local_devices() * 3),
+        ("SECONDS", dispatch, 1e-9),
+        ("BLOCK", dispatch, 4),
         ("CHUNK", pools, 60),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)
             if name == "CHUNK":  # a constant of the program
-                workers._programs.cache_clear()
+                dispatch._programs.cache_clear()
             same(whole, run(RATES, SEEDS, RULES[rule]))
-    workers._programs.cache_clear()
+    dispatch._programs.cache_clear()
 
 
 @pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
@@ -129,6 +129,6 @@ def test_a_failure_in_a_worker_is_raised_where_sweep_was_called(monkeypatch):
     def broken(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(workers, "_run_block", broken)
+    monkeypatch.setattr(dispatch, "_run_block", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(RATES, SEEDS)

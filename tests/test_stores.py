@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit import stores, workers
+from jaxfit import dispatch, stores
 from jaxfit.stores.blocks import Part
 from tests.small_sweeps import RATES, STARTS, blocks, contents, run, same
 
@@ -37,13 +37,13 @@ def store(finished, tmp_path):
 @pytest.fixture
 def ran(monkeypatch):
     """The lanes that are run while a test lasts."""
-    found, original = [], workers._run_block
+    found, original = [], dispatch._run_block
 
     def counting(run, shape, programs, leaves, task, *rest):
         found.extend(task.lanes.tolist())
         return original(run, shape, programs, leaves, task, *rest)
 
-    monkeypatch.setattr(workers, "_run_block", counting)
+    monkeypatch.setattr(dispatch, "_run_block", counting)
     return found
 
 
@@ -156,10 +156,10 @@ def test_a_call_that_would_give_other_bits_is_refused_with_what_differs(store, c
 
 @pytest.mark.parametrize("name", ["jax", "jaxlib", "optax", "jaxfit", "platform", "device", "PRNG", "instructions"])
 def test_other_versions_and_platforms_are_refused(store, name, monkeypatch):
-    from jaxfit import stored
+    from jaxfit import resuming
 
-    here = stored.environment("float32")
-    monkeypatch.setattr(stored, "environment", lambda _: here | {name: "another"})
+    here = resuming.environment("float32")
+    monkeypatch.setattr(resuming, "environment", lambda _: here | {name: "another"})
     with pytest.raises(ValueError, match=f"{name} was .*, is now another"):
         run(store)
 
@@ -182,7 +182,7 @@ def test_arrays_under_an_axis_are_told_apart_by_their_bytes(tmp_path):
 
 
 def test_the_files_of_a_store_tell_nothing_of_the_run(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "places", lambda: jax.local_devices() * 3)
+    monkeypatch.setattr(dispatch, "places", lambda: jax.local_devices() * 3)
     run(tmp_path / "another")
     assert contents(tmp_path / "another") == contents(store)
     assert contents(store)["lock"] == b""

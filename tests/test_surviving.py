@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxfit as jf
-from jaxfit import stores, sweeps, workers
+from jaxfit import dispatch, stores, sweeps
 from jaxfit.stores import files, manifests
 from tests.small_sweeps import RATES, STARTS, blocks, contents, run, same
 
@@ -67,7 +67,7 @@ class Bar:
 
 
 def one_worker(monkeypatch):
-    monkeypatch.setattr(workers, "places", lambda: jax.local_devices()[:1])
+    monkeypatch.setattr(dispatch, "places", lambda: jax.local_devices()[:1])
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, finished, memory, monkeypatch):
@@ -131,14 +131,14 @@ KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, {root!r})
 import jax
-from jaxfit import stored, workers
+from jaxfit import dispatch, resuming
 from tests.test_surviving import run_long
 store, log, cache, kills = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 notes = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-run_block, keep = workers._run_block, stored.keep
+run_block, keep = dispatch._run_block, resuming.keep
 
 
 def slow(run, shape, programs, leaves, task, *rest):
@@ -152,7 +152,7 @@ def kept(where, task, lanes):
     os.write(notes, b"kept %d\\n" % task.lanes[0])
 
 
-workers._run_block, stored.keep = slow, kept
+dispatch._run_block, resuming.keep = slow, kept
 random.seed(1)
 for kill in range(kills):
     pid = os.fork()
@@ -178,7 +178,7 @@ for kill in range(kills):
 def run_long(store):
     """64 blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "BLOCK", 4)
+        patch.setattr(dispatch, "BLOCK", 4)
         return run(store, starts=np.linspace(-2, 3, 16), rates=np.geomspace(1e-3, 1e-1, 16)).results.load()
 
 
@@ -250,7 +250,7 @@ def test_whichever_write_fails_the_error_names_the_file_and_nothing_before_it_is
 
 
 def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_run_block", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(dispatch, "_run_block", lambda *_: pytest.fail("computed"))
     blocks(store)[0].unlink()
 
     def read_only(path, *rest):
@@ -424,7 +424,7 @@ def test_a_folder_in_place_of_a_block_is_an_error_that_names_it(store):
 
 def test_a_manifest_that_is_lost_is_made_again_from_the_call(store, memory, finished, monkeypatch):
     (store / "manifest.json").unlink()
-    monkeypatch.setattr(workers, "_run_block", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(dispatch, "_run_block", lambda *_: pytest.fail("computed"))
     same(run(store).results, memory)
     assert contents(store) == contents(finished)
 

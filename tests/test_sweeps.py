@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit import sweeps, workers
+from jaxfit import dispatch, sweeps
 from tests.problems import METHODS, PROBLEMS, line, quadratic, thermometer
 from tests.soak import soaking
 
@@ -325,7 +325,7 @@ def test_a_params_axis_of_whole_trees_and_a_ready_transformation_work():
 
 
 def test_ctrl_c_keeps_the_finished_blocks(monkeypatch):
-    blocks, original = [], workers._run_block
+    blocks, original = [], dispatch._run_block
 
     def third_waits(*args):
         blocks.append(args)
@@ -348,9 +348,9 @@ def test_ctrl_c_keeps_the_finished_blocks(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(workers, "BLOCK", 4)
-    monkeypatch.setattr(workers, "places", lambda: jax.local_devices()[:1])
-    monkeypatch.setattr(workers, "_run_block", third_waits)
+    monkeypatch.setattr(dispatch, "BLOCK", 4)
+    monkeypatch.setattr(dispatch, "places", lambda: jax.local_devices()[:1])
+    monkeypatch.setattr(dispatch, "_run_block", third_waits)
     monkeypatch.setattr(sweeps, "progress_bar", lambda *_: Bar())
     with pytest.raises(jf.Interrupted, match="interrupted after 8 of 15 lanes") as caught:
         rates_and_starts(slots=4)

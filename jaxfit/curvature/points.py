@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxfit.checks import as_params
+from jaxfit.dispatch import places
 from jaxfit.fits import Fit
 from jaxfit.grids import Grid, along, coordinates
 from jaxfit.markers import Axis, Dimension, Place, choose, fill, lanes, resolve
@@ -20,7 +21,6 @@ from jaxfit.problems import Problem, Record, convert, precision_context
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.sweeps import choices_of
 from jaxfit.tracing import inspect_loss, trace
-from jaxfit.workers import places
 
 PyTree = Any
 LANE = "#lane"

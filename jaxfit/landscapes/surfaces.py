@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxfit import optimizers
 from jaxfit.checks import pose
+from jaxfit.dispatch import compiler_options, places, power_of_two, power_of_two_above
 from jaxfit.fits import Fit
 from jaxfit.grids import coordinates
 from jaxfit.keywords import near_keywords
@@ -25,7 +26,6 @@ from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss
 from jaxfit.sweeps import choices_of, laid_out
 from jaxfit.tracing import inspect_loss, is_traced, trace
-from jaxfit.workers import compiler_options, places, power_of_two, power_of_two_above
 
 PyTree = Any
 CHUNK = 2**16  # points that one call evaluates, about

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxfit.checks import path_name, warn
+from jaxfit.dispatch import Run, Task, compiler_options, example, places, programs_of, shape_of_pool
 from jaxfit.fingerprints import describe, differences, environment, program_digest, refuse, values_digest
 from jaxfit.grids import Grid, Part, all_coordinates, lane_numbers, tensors_of, variables_of
 from jaxfit.markers import Dimension, stacked
@@ -38,7 +39,6 @@ from jaxfit.stores import (
     write_manifest,
 )
 from jaxfit.stores import Part as BlockedPart
-from jaxfit.workers import Run, Task, compiler_options, example, places, programs_of, shape_of_pool
 
 PyTree = Any
 WRITERS = 4  # threads that wait for the disk
