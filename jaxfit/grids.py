@@ -73,7 +73,7 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
     out = np.empty((*sizes, *columns[0].shape[1:]), columns[0].dtype)
     for column, part in zip(columns, parts, strict=True):
         where = tuple(part.choice.get(name, slice(None)) for name in names)
-        out[where] = column.reshape(*part.dynamic.values(), *column.shape[1:])
+        out[where] = column.reshape((*part.dynamic.values(), *column.shape[1:]))
     return out
 
 

@@ -79,6 +79,7 @@ def test_a_start_on_the_wrong_bound_leaves_it(optimizer):
     np.testing.assert_allclose(found.params["b"], np.polyfit(X, Y, 1)[1], rtol=1e-6)
 
 
+@pytest.mark.soak
 def test_no_step_leaves_the_bounds():
     record = jf.Record(what=("loss", "params"))
     for optimizer in OPTIMIZERS.values():

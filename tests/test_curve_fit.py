@@ -80,7 +80,9 @@ def test_targets_of_many_columns_have_sigmas_of_many_columns():
     np.testing.assert_allclose(values(fit), generalized(np.diag(SIGMA**-2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("sigma", [SIGMA, COVARIANCE], ids=["deviations", "covariance"])
+@pytest.mark.parametrize(
+    "sigma", [SIGMA, pytest.param(COVARIANCE, marks=pytest.mark.soak)], ids=["deviations", "covariance"]
+)
 def test_masked_points_count_for_nothing(sigma):
     where = np.arange(20) % 3 != 0
     part = sigma[where] if sigma.ndim == 1 else sigma[np.ix_(where, where)]

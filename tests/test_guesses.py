@@ -251,6 +251,7 @@ def test_a_guess_is_the_same_under_jit_and_vmap_and_for_points_in_any_order_and_
             np.testing.assert_allclose([one[name] for one in others], [one[name] for one in alone], rtol=1e-9)
 
 
+@pytest.mark.soak
 def test_several_peaks_are_guessed_near_their_places_and_in_their_order():
     truth = {"height": np.array([2.0, 4.0]), "center": np.array([3.0, 5.2]), "sigma": np.array([0.7, 0.9])}
     found = models.gaussians(2).guess(EVEN, np.asarray(models.gaussians(2)(truth, EVEN)))

@@ -116,6 +116,7 @@ def test_penalties_are_residuals_too():
     assert ridge.status == jf.Status.CONVERGED
 
 
+@pytest.mark.soak
 def test_smoothness_is_a_residual_too():
     grid = np.linspace(0, 1, 6)
     y = np.sin(5 * grid) + 0.1 * np.random.default_rng(2).normal(size=6)

@@ -76,6 +76,7 @@ def test_checkpoints_keep_what_enters_them_and_no_more():
     )
 
 
+@pytest.mark.soak
 def test_a_loss_of_jaxfits_can_be_checkpointed():
     loss, params, data = net(3, 8)
     assert jf.backward_memory(jax.checkpoint(loss), params, data) == 0

@@ -27,7 +27,10 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize(("model", "count"), ALL, ids=str)
+SOME = [pytest.param(*case, marks=pytest.mark.soak) if case[1] == 31 else case for case in ALL]
+
+
+@pytest.mark.parametrize(("model", "count"), SOME, ids=str)
 def test_a_model_has_as_many_params_as_its_formula_and_runs_under_jit_grad_and_vmap(model, count):
     params = model.init(0)
     assert sum(jnp.size(p) for p in jax.tree.leaves(params)) == count

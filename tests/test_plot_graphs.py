@@ -228,6 +228,7 @@ def test_a_number_that_one_operation_uses_stands_in_its_box():
     assert {"2 ×", "÷ 5"} <= {text.get_text() for text in ax.texts}
 
 
+@pytest.mark.soak
 def test_a_thousand_equations_are_drawn_folded():
     def loop(params, x):
         for i in range(250):

@@ -50,12 +50,8 @@ def same(a, b):
 def test_chunks_blocks_and_workers_change_no_bit(rule, monkeypatch):
     whole = run(RATES, SEEDS, RULES[rule])
     assert len(np.unique(whole.loss)) == 15
-    for name, module, value in (
-        ("places", dispatch, lambda: jax.local_devices() * 3),
-        ("SECONDS", dispatch, 1e-9),
-        ("BLOCK", dispatch, 4),
-        ("CHUNK", pools, 60),
-    ):
+    cuts = [("places", dispatch, lambda: jax.local_devices() * 3), ("SECONDS", dispatch, 1e-9), ("CHUNK", pools, 60)]
+    for name, module, value in [*cuts, ("BLOCK", dispatch, 4)]:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)
             if name == "CHUNK":  # a constant of the program
@@ -85,9 +81,9 @@ import hashlib, sys
 import jax
 sys.path.insert(0, {root!r})
 from tests.test_pools import RATES, SEEDS, RULES, run, digest
-print(len(jax.local_devices()), digest(run(RATES[:4], SEEDS[:2], RULES[{rule!r}])))
 from tests import small_sweeps
-small_sweeps.run(sys.argv[1])
+print(len(jax.local_devices()), *(digest(run(RATES[:4], SEEDS[:2], RULES[rule])) for rule in {rules!r}))
+small_sweeps.run(sys.argv[1], rates=small_sweeps.RATES[:{rates}])
 """
 
 
@@ -98,19 +94,19 @@ def digest(results) -> str:
     return total.hexdigest()
 
 
-@pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
-def test_eight_devices_give_the_bits_of_one_and_the_same_files(rule, tmp_path):
+@pytest.mark.parametrize(("rules", "rates"), [((), 2), pytest.param(tuple(RULES), 7, marks=pytest.mark.soak)])
+def test_eight_devices_give_the_bits_of_one_and_the_same_files(rules, rates, tmp_path):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    script = [sys.executable, "-c", SCRIPT.format(root=root, rule=rule), str(tmp_path / "eight")]
+    script = [sys.executable, "-c", SCRIPT.format(root=root, rules=rules, rates=rates), str(tmp_path / "eight")]
     out = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout.split()
-    assert out == ["8", digest(run(RATES[:4], SEEDS[:2], RULES[rule]))]
-    small_sweeps.run(tmp_path / "one")
+    assert out == ["8", *(digest(run(RATES[:4], SEEDS[:2], RULES[rule])) for rule in rules)]
+    small_sweeps.run(tmp_path / "one", rates=small_sweeps.RATES[:rates])
     assert small_sweeps.contents(tmp_path / "eight") == small_sweeps.contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.2)])
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", soaking(["float32", "float64"], keep=("float64",)))
 def test_the_pool_is_the_loop_over_single_fits(stop, precision):
     rates = np.geomspace(1e-3, 1.0, 23)
     t_u, t_c = jf.datasets.thermometer()

@@ -59,6 +59,7 @@ def test_a_range_that_misses_the_turn_says_so(between, turn, words):
     assert np.isnan(found.suggested) == (turn == 1.0)
 
 
+@pytest.mark.soak
 def test_batches_are_smoothed_before_the_turn_is_read():
     case = PROBLEMS["line"]
     found = jf.learning_rate_range(

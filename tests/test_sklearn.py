@@ -49,6 +49,7 @@ def test_without_a_model_it_is_linear_regression_and_so_with_weights_and_in_a_pi
     assert piped.score(X, Y) > 0.99
 
 
+@pytest.mark.soak
 def test_of_features_that_depend_on_each_other_the_smallest_slopes_are_taken():
     twice = np.concatenate([X, X[:, :1], np.ones((20, 1))], axis=1)
     ours, theirs = Regressor().fit(twice, Y), LinearRegression().fit(twice, Y)
@@ -63,6 +64,7 @@ def test_a_weight_of_two_counts_a_sample_twice_and_one_of_zero_leaves_it_out():
     np.testing.assert_allclose(one.predict(X), other.predict(X), rtol=1e-9)
 
 
+@pytest.mark.soak
 def test_a_curve_starts_itself_and_ends_where_curve_fit_does():
     model = jf.models.exponential_decay
     ours = Regressor(model).fit(T[:, None], DECAY)
@@ -71,6 +73,7 @@ def test_a_curve_starts_itself_and_ends_where_curve_fit_does():
     np.testing.assert_allclose(ours.predict(T[:3, None]), model(theirs.params, T[:3]), rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_a_search_over_models_and_settings_clones_them():
     candidates = {"model": [jf.models.line, jf.models.exponential_decay]}
     search = GridSearchCV(Regressor(), candidates, cv=2).fit(T[::-1][:, None], DECAY[::-1])
@@ -80,6 +83,7 @@ def test_a_search_over_models_and_settings_clones_them():
     assert fixed.params_["rate"] == 1.3 and fixed.params_["amplitude"] == pytest.approx(2, abs=0.05)
 
 
+@pytest.mark.soak
 def test_a_loss_and_an_optimizer_of_ones_own():
     wild = np.where(np.arange(20) == 7, 50.0, T * 2 - 1)
     settings = {"loss": jf.losses.mae, "optimizer": jf.optimizers.adam(0.05), "steps": 600}
