@@ -35,10 +35,10 @@ def test_following_the_advice_makes_failing_runs_arrive():
 
 @pytest.mark.soak
 def test_following_the_advice_makes_failing_runs_of_every_kind_arrive():
-    rounds = [follow(attempt, fit) for attempt, fit in failing(13)]
+    rounds = [follow(attempt, fit) for attempt, fit in failing(13, seed=1)]  # it was tuned on those of seed 0
     assert len(rounds) == 208
-    assert np.mean([r is not None for r in rounds]) >= 0.98
-    assert np.mean([r == 1 for r in rounds]) >= 0.87
+    assert np.mean([r is not None for r in rounds]) >= 0.95  # 0.98 when last measured
+    assert np.mean([r == 1 for r in rounds]) >= 0.85  # 0.88
 
 
 def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():

@@ -260,9 +260,9 @@ def test_a_worker_is_a_command(tmp_path, finished):
 
 def test_only_the_chosen_blocks_run_again(store, memory, monkeypatch):
     ran = []
-    keep = jf.stored.keep
+    keep = jf.resuming.keep
     monkeypatch.setattr(
-        jf.stored, "keep", lambda stored, task, lanes: ran.append(task.place[2]) or keep(stored, task, lanes)
+        jf.resuming, "keep", lambda stored, task, lanes: ran.append(task.place[2]) or keep(stored, task, lanes)
     )
     before = contents(store)
     for where in ({"rate": [1e-1], "w0": -2.0}, lambda r: (r.rate == 1e-1) & (r.w0 == -2.0)):
