@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.explanations.explain import AT_ONCE, IN_THREE, TESTED
+from jaxfit.explanations.remedies import smaller
 from jaxfit.explanations.symptoms import curve
+from jaxfit.explanations.views import view
 from tests.failing_runs import failing, follow, of_quartic, of_well
 from tests.problems import PROBLEMS
 
 LINE = PROBLEMS["line"]
 RAW = jf.datasets.thermometer()
+HELD_OUT = 3  # the rules were settled on the runs of seeds 0 to 2
 
 
 def thermometer(rate, steps=100, **options):
@@ -35,15 +39,17 @@ def test_following_the_advice_makes_failing_runs_arrive():
 
 @pytest.mark.soak
 def test_following_the_advice_makes_failing_runs_of_every_kind_arrive():
-    rounds = [follow(attempt, fit) for attempt, fit in failing(13, seed=1)]  # it was tuned on those of seed 0
-    assert len(rounds) == 208
-    assert np.mean([r is not None for r in rounds]) >= 0.95  # 0.98 when last measured
-    assert np.mean([r == 1 for r in rounds]) >= 0.85  # 0.88
+    rounds = [follow(attempt, fit) for attempt, fit in failing(13, seed=HELD_OUT)]
+    assert len(rounds) == TESTED
+    in_three, at_once = np.mean([r is not None for r in rounds]), np.mean([r == 1 for r in rounds])
+    assert in_three >= 0.95
+    assert in_three == pytest.approx(IN_THREE, abs=0.02) and at_once == pytest.approx(AT_ONCE, abs=0.03)
 
 
 def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():
     found = jf.explain(thermometer(0.05))
     assert found.kind == "diverged" and "1.52 times the limit 0.033" in str(found) and ".retry() does it" in str(found)
+    assert f"such advice made {100 * IN_THREE:.0f} % of {TESTED} failing runs arrive within three rounds" in str(found)
     np.testing.assert_allclose(found.numbers["limit"], 2 / found.numbers["sharpness"], rtol=1e-2)
     assert (
         set(found.remedy) == {"optimizer", "steps"}
@@ -51,6 +57,7 @@ def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():
     )
     again = jf.explain(found.retry())
     assert again.kind == "converged" and not again.remedy and again.retry() is again.fit
+    assert "failing runs" not in str(again)
 
 
 def test_a_run_cut_short_is_told_how_many_steps_it_lacks():
@@ -92,6 +99,16 @@ def test_a_saddle_is_told_by_its_negative_curvature():
     found = jf.explain(jf.fit(saddle, {"x": 1.0, "y": 0.0}, optimizer=jf.optimizers.sgd(0.1), steps=300))
     assert found.kind == "saddle" and found.numbers["smallest"] == pytest.approx(-1)
     np.testing.assert_allclose(found.retry().loss, -0.25, atol=1e-5)
+
+
+def test_a_start_is_shrunk_only_where_that_makes_the_slope_steeper():
+    def problem(start):
+        return jf.fit(lambda p: jnp.tanh(p["x"]) ** 2, start, optimizer=jf.optimizers.sgd(0.1), steps=1).problem
+
+    far, at_zero = problem({"x": 6.0}), problem({"x": 0.0})
+    found = smaller(far, view(far))
+    assert found is not None and 0.02 < found[1] < 0.5  # the slope is steepest at x = 0.66
+    assert smaller(at_zero, view(at_zero)) is None
 
 
 @pytest.mark.soak

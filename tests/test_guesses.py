@@ -161,6 +161,11 @@ CASES = {  # the model, x, how params are drawn, and the standard deviation of t
 
 
 QUICK = "decay + constant"
+BARS = {  # the fractions that arrive in any unit, and of 400 data sets
+    # Where one is some three times the other, the second may go to what the coarse widths leave of the first.
+    "a peak and a dip": (0.95, 0.95),
+}
+BAR = 0.99, 0.98
 
 
 def drawn(name, count):
@@ -189,13 +194,13 @@ def successes(name, count, units):
 @pytest.mark.parametrize("name", soaking(CASES, keep=(QUICK,)))
 def test_from_the_guess_the_fit_gets_to_the_truth_in_any_unit(name):
     units = [(1.0, 1.0), (1e-6, 1e9), (1e4, 1e-12)]
-    assert min(successes(name, 100, units)) >= 0.95
+    assert min(successes(name, 100, units)) >= BARS.get(name, BAR)[0]
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", CASES)
 def test_of_hundreds_of_fits_from_the_guess_nearly_all_get_to_the_truth(name):
-    assert next(successes(name, 400, [(1.0, 1.0)])) >= 0.95
+    assert next(successes(name, 400, [(1.0, 1.0)])) >= BARS.get(name, BAR)[1]
 
 
 ROOT = np.sqrt(2)

@@ -111,8 +111,8 @@ def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray
 
 
 def smaller(problem: Problem, start: View) -> tuple[np.ndarray, float] | None:
-    """The start shrunk by the factor of ten values that gives the loss the steepest slope; None if that is one."""
+    """The start shrunk by the factor of ten values that makes the slope steepest, or None if none makes it steeper."""
     factors = np.geomspace(0.02, 1.0, 10)
     slopes = [view(problem._replace(params=start_at(problem, f * start.point))).norm for f in factors]
     best = int(np.nanargmax(slopes))
-    return (factors[best] * start.point, float(factors[best])) if best < len(factors) - 1 else None
+    return (factors[best] * start.point, float(factors[best])) if slopes[best] > 1.1 * slopes[-1] else None
