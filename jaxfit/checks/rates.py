@@ -1,0 +1,54 @@
+"""Learning rates, and schedules of them, that a run could not use."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.markers import Call, is_array, is_axis
+from jaxfit.optimizers import Optimizer
+from jaxfit.problems import PRECISIONS
+
+
+def check_rate(optimizer: Optimizer, precision: str) -> None:
+    """Refuses a learning rate that the precision rounds to zero or infinity."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    numbers = rate.values if is_axis(rate) else rate
+    if isinstance(numbers, jax.core.Tracer) or not (is_array(numbers) or isinstance(numbers, float)):
+        return
+    limits = np.finfo(PRECISIONS[precision])
+    if isinstance(numbers, float) and limits.tiny <= numbers <= limits.max:
+        return
+    numbers = np.atleast_1d(np.asarray(numbers, np.float64))
+    bad = np.flatnonzero((numbers > limits.max) | (numbers < limits.tiny))
+    if bad.size:
+        raise ValueError(
+            f"learning_rate is {numbers[bad[0]]:g}, which {precision} cannot hold; it must lie between "
+            f"{limits.tiny:.1g} and {limits.max:.1g}: choose other units for the data"
+            + (', or precision="float64"' * (precision == "float32"))
+        )
+
+
+def check_schedule(optimizer: Optimizer, steps: int) -> None:
+    """Refuses a schedule that does not give one finite number, zero or more, at the first step and at the last."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    schedule: Any = rate.build() if isinstance(rate, Optimizer) else rate() if isinstance(rate, Call) else rate
+    if not callable(schedule):
+        return
+    for t in (0, steps - 1):
+        value: Any = schedule(jnp.int32(t))
+        if isinstance(value, jax.core.Tracer) and value.shape == ():
+            continue
+        if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
+            found = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
+            raise ValueError(
+                f"learning_rate: the schedule returned {found} at step {t}, but it must return one number, a scalar"
+            )
+        if not 0 <= float(value) < np.inf:
+            raise ValueError(
+                f"learning_rate: the schedule returned {float(value):.6g} at step {t}; it must be finite, zero or more"
+            )

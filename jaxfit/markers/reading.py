@@ -1,0 +1,152 @@
+"""One reader that finds all axes of a problem, and takes it apart into what lanes share and what each owns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.markers.axes import Axis, Place, is_axis
+from jaxfit.markers.calls import Call, is_static
+from jaxfit.markers.kinds import is_array, is_integer, is_number, plain, stack
+
+PyTree = Any
+
+
+class Mention(NamedTuple):
+    """One axis at one place of a problem."""
+
+    axis: Axis
+    path: str  # where it stands, for messages and coordinates
+    number: bool  # whether an integer here is a number (params, data) and not a part of the program
+
+
+def mentions(tree: PyTree, *, path: str = "", number: bool = True) -> Iterator[Mention]:
+    """Every axis in the tree, in the order written; an axis before those inside its values."""
+    if isinstance(tree, Axis):
+        yield Mention(tree, path, number)
+        if not is_array(tree.values):
+            for i, value in enumerate(tree.values):
+                yield from mentions(value, path=f"{path}[{i}]", number=number)
+    else:
+        inside = number and not isinstance(tree, Call)
+        for name, child in _children(tree):
+            yield from mentions(child, path=".".join(part for part in (path, name) if part), number=inside)
+
+
+def _children(tree: PyTree) -> list[tuple[str, Any]]:
+    """The children of one node, by name; a mapping's in the order written, which JAX would sort."""
+    if isinstance(tree, Mapping):
+        return [(str(name), child) for name, child in tree.items()]
+    if isinstance(tree, Call):
+        return [(str(name), child) for name, child in tree.given.items() if not is_static(child)]
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
+    return [(jax.tree_util.keystr(path, simple=True), child) for path, child in pairs if path]
+
+
+class Dimension(NamedTuple):
+    """All that stands under one axis name."""
+
+    name: str
+    size: int
+    mentions: tuple[Mention, ...]
+
+    @property
+    def static(self) -> bool:
+        """Whether its values are parts of the program, so that each becomes a program of its own."""
+        return any(stacked(m) is None for m in self.mentions)
+
+
+RESERVED = ("loss", "status", "steps", "validation_loss", "step")
+
+
+def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> dict[str, Dimension]:
+    """The dimensions of a problem, in the order of first mention.
+
+    Args:
+      tree: What stands at each place ("params", "optimizer", ...).
+      static_places: Places where an integer is a part of the program, as it is inside any `Call`.
+
+    Raises:
+      ValueError: If one name has different lengths, or a name collides with a variable of the results.
+    """
+    found: dict[str, list[Mention]] = {}
+    for place, value in tree.items():
+        for mention in mentions(value, path=place, number=place not in static_places):
+            found.setdefault(mention.axis.name, []).append(mention)
+    for name, group in found.items():
+        if name in RESERVED or name.startswith(("params.", "history.")) or name == "params":
+            raise ValueError(
+                f"axis name {name!r} (at {group[0].path}) is also a variable of the results "
+                f"({', '.join(RESERVED)}, params.*, history.*); call the axis something else"
+            )
+        sizes = {len(m.axis) for m in group}
+        if len(sizes) > 1:
+            where = ", ".join(f"{m.path} has {len(m.axis)} values" for m in group)
+            raise ValueError(
+                f"axis {name!r} is used with different lengths: {where}. The same name moves its leaves together: "
+                f"give them equally many values, or different names to multiply them"
+            )
+    return {name: Dimension(name, len(group[0].axis), tuple(group)) for name, group in found.items()}
+
+
+def stacked(mention: Mention) -> PyTree | None:
+    """The values of a traced axis with a leading axis along the dimension; None if they are parts of the program."""
+    values = mention.axis.values
+    if is_array(values):
+        kind = getattr(values.dtype, "kind", "V")
+        return None if kind in "biu" and not mention.number else values
+    flat = [jax.tree.flatten(v, is_leaf=is_axis) for v in values]
+    if len({treedef for _, treedef in flat}) > 1 or any(
+        not is_array(x) and not is_number(x) for row, _ in flat for x in row
+    ):
+        return None
+    columns = list(zip(*[row for row, _ in flat], strict=True))
+    if not columns or any(len({np.shape(x) for x in column}) > 1 for column in columns):
+        return None
+    if not mention.number and any(is_integer(x) for column in columns for x in column):
+        return None
+    return jax.tree.unflatten(flat[0][1], [stack(column) for column in columns])
+
+
+def choose(tree: PyTree, indices: Mapping[str, int]) -> PyTree:
+    """The tree with each axis named in `indices` replaced by its value there, also inside other axes' values."""
+
+    def pick(x):
+        if not isinstance(x, Axis):
+            return x
+        if x.name in indices:
+            return choose(plain(x.values[indices[x.name]]), indices)
+        if is_array(x.values):
+            return x
+        return Axis(x.name, [choose(v, indices) for v in x.values], x.labels)
+
+    return jax.tree.map(pick, tree, is_leaf=is_axis)
+
+
+def lanes(tree: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
+    """A problem whose axes are all traced, taken apart.
+
+    Returns:
+      The tree with a `Place` at each axis, and by the key of the place the values with a leading axis. `fill` puts a
+      lane's own values in.
+    """
+    columns: dict[str, PyTree] = {}
+
+    def place(x):
+        if not isinstance(x, Axis):
+            return x
+        key = f"{x.name}/{len(columns)}"
+        columns[key] = stacked(Mention(x, key, True))
+        return Place(key)
+
+    return jax.tree.map(place, tree, is_leaf=is_axis), columns
+
+
+def fill(tree: PyTree, values: Mapping[str, PyTree]) -> PyTree:
+    """The tree with every `Place` replaced by the value of its key."""
+    return jax.tree.map(
+        lambda x: values[x.key] if isinstance(x, Place) else x, tree, is_leaf=lambda x: isinstance(x, Place)
+    )
