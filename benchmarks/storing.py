@@ -16,7 +16,7 @@ from benchmarks.timing import Seconds, race, spread
 
 def writing(quick: bool) -> list[Row]:
     """A sweep that keeps its results in a store, against one that keeps them in memory; short ones and a longer one."""
-    return [_writing(8, 50, 2)] if quick else [_writing(128, steps, 7) for steps in (1_000, 10_000, 50_000)]
+    return [_writing(8, 50, 2)] if quick else [_writing(128, steps, 7) for steps in (1_000, 10_000, 100_000)]
 
 
 def _writing(side: int, steps: int, rounds: int) -> Row:

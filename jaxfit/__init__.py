@@ -7,7 +7,7 @@ from jaxfit.explanations import explain
 from jaxfit.fits import Fit, NotConverged, fit, require_converged
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
-from jaxfit.interruptions import Interrupted
+from jaxfit.interruptions import Interrupted, OutOfMemory
 from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.memory import backward_memory, forward_memory
@@ -40,7 +40,7 @@ from jaxfit.updates import step
 from jaxfit.verification import NotReproduced, verify
 
 __all__ = [
-    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged",
+    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged", "OutOfMemory",
     "NotReproduced", "Optima", "Record", "Status", "Stop", "StoreError", "Tied", "backprop", "backward_memory", "band",
     "best", "bootstrap", "correlations", "covariance", "curvature_along", "curve_fit", "datasets", "explain", "f_test",
     "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum", "intervals", "lane", "learning_rate_range",

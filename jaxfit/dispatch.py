@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.interruptions import out_of_memory_told
 from jaxfit.markers import Dimension, Place
 from jaxfit.pools import Lanes, Shape, open_pool, read_pool, run_pool
 from jaxfit.problems import Problem, Status, precision_context
@@ -227,6 +228,9 @@ def run_all(
 
     Returns:
       Whether Ctrl-C ended it early.
+
+    Raises:
+      OutOfMemory: Of a device; what other blocks gave has been kept.
     """
     if not tasks:
         return False
@@ -243,12 +247,21 @@ def run_all(
                 if task.run not in there:
                     there = {task.run: _put_once(run.leaves, device, tasks)}
                 leaves = there[task.run]
-                lanes = _run_block(run, shape, programs[task.run], leaves, task, device, stop, tell)
+                with out_of_memory_told(_advice(run, shape)):
+                    lanes = _run_block(run, shape, programs[task.run], leaves, task, device, stop, tell)
                 if lanes is None:
                     break
                 keep(task, lanes)
 
     return _alone(work, team[0], report, stop) if len(team) == 1 else _side_by_side(work, team, report, stop)
+
+
+def _advice(run: Run, shape: Shape) -> str:
+    """What to change where a pool takes more memory than there is."""
+    need = f"{shape.slots:,} lanes side by side, each working on some {run.working_bytes:,} bytes"
+    if shape.slots > 1:
+        return f"{need}; pass slots={max(1, shape.slots // 4)}"
+    return f"{need}; make the loss smaller: batches=jf.Batches(size), or jax.checkpoint around a part of it"
 
 
 def _alone(work: Callable, device: Any, report: Callable, stop: threading.Event) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -52,6 +53,7 @@ def _instructions() -> str:
     return " ".join([platform.machine(), *(flag for flag in _ISA if flag in flags)])
 
 
+@functools.lru_cache(maxsize=64)
 def program_digest(*lowered: Any) -> str:
     """Of programs that JAX has lowered: their text tells all but where in which file it was written."""
     return digest(*(program.as_text().encode() for program in lowered))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxfit import outcomes
 from jaxfit.checkpoints import Checkpoint, Saved, holding_file
 from jaxfit.checks import as_params, beyond_range, check_schedule, pose
-from jaxfit.interruptions import Interrupted, terminating_as_interrupted
+from jaxfit.interruptions import Interrupted, out_of_memory_told, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, is_axis, resolve
 from jaxfit.optimizers import Optimizer, chosen_precision
@@ -185,6 +185,8 @@ def fit(
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles.
+      Interrupted: On Ctrl-C, with the run so far as its `result`.
+      OutOfMemory: If a step takes more memory than the device has.
     """
     precision = chosen_precision(precision, optimizer)
     if record is None:
@@ -212,10 +214,17 @@ def fit(
         if programs.captured:
             _check_untraced(checkpoint)
             return _traced_fit(programs.ask(leaves), count)
-        if checkpoint is None:
-            return _run(problem, programs, leaves, count, precision, progress)
-        with terminating_as_interrupted(), holding_file(checkpoint, programs, leaves, precision) as file:
-            return _run(problem, programs, leaves, count, precision, progress, file)
+        with out_of_memory_told(_SMALLER):
+            if checkpoint is None:
+                return _run(problem, programs, leaves, count, precision, progress)
+            with terminating_as_interrupted(), holding_file(checkpoint, programs, leaves, precision) as file:
+                return _run(problem, programs, leaves, count, precision, progress, file)
+
+
+_SMALLER = (
+    "make a step smaller, by batches=jf.Batches(size) or jax.checkpoint around a part of the loss "
+    "(jf.backward_memory counts the bytes)"
+)
 
 
 def _check_untraced(checkpoint: Any) -> None:

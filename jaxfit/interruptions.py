@@ -1,13 +1,16 @@
-"""Ctrl-C and SIGTERM in the middle of a run: what is finished is kept, and the exit status is the usual one."""
+"""What ends a run in its middle: Ctrl-C, SIGTERM, a device out of memory. What is finished is kept."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+import jax
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,6 +20,26 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(message)
         self.result = result
         _exit_as_after_ctrl_c()
+
+
+class OutOfMemory(MemoryError):
+    """A device that ran out of memory in the middle of a run; `result` holds what was finished, or None."""
+
+    def __init__(self, message: str, result: Any = None):
+        super().__init__(message)
+        self.result = result
+
+
+@contextlib.contextmanager
+def out_of_memory_told(advice: str) -> Iterator[None]:
+    """Inside, a device that runs out of memory is an `OutOfMemory` that says what to change."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search("(?:RESOURCE_EXHAUSTED|Out of memory).*", str(error))
+        if found is None:
+            raise
+        raise OutOfMemory(f"the device ran out of memory ({found[0].rpartition(': ')[2]}): {advice}") from error
 
 
 def _exit_as_after_ctrl_c() -> None:

@@ -41,7 +41,7 @@ from jaxfit.stores import (
 from jaxfit.stores import Part as BlockedPart
 
 PyTree = Any
-WRITERS = 4  # threads that wait for the disk
+WRITERS = 2  # threads that wait for the disk: as many blocks as are done but not yet kept
 SHARES = 16  # of a small sweep: for the workers that may come, however many there are now
 _REMEDY = "Make the call as it was to go on, or give this one another store="
 

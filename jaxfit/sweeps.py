@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jaxlib
@@ -20,7 +20,7 @@ from jaxfit.checks import check_schedule, pose
 from jaxfit.dispatch import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
 from jaxfit.executors import check_executor, packed, run_on, unpacked
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
-from jaxfit.interruptions import Interrupted, terminating_as_interrupted
+from jaxfit.interruptions import Interrupted, OutOfMemory, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Dimension, choose, lanes, read
 from jaxfit.optimizers import chosen_precision
@@ -90,7 +90,8 @@ def sweep(
     Raises:
       ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, if more than 64
         programs would be compiled, or if the results would not fit in memory.
-      Interrupted: On Ctrl-C, with the blocks that were finished as its `result`.
+      Interrupted, OutOfMemory: On Ctrl-C, and where a device runs out of memory, with the blocks that were finished
+        as its `result`.
       StoreError: If the store is in use by another process, or something in it is damaged that cannot be made again.
       OSError: If the store cannot be written; what was finished before is kept.
     """
@@ -116,13 +117,13 @@ def sweep(
         tasks = missing(stored) if again is None else wanted(stored, again)
         if executor is None:
             with keeping(stored) as keep_soon:
-                interrupted = _run(plan, stored.shapes, tasks, progress, keep_soon)
+                ended = _ending(
+                    plan, tasks, progress, lambda report: _run(plan, stored.shapes, tasks, report, keep_soon)
+                )
         else:
             todo = [(call, str(folder.absolute()), *place_of(task)) for task in tasks]
-            with told(plan, tasks, progress) as report:
-                interrupted = run_on(executor, run_elsewhere, todo, report)
-        grid = grid_of(stored)
-        return _interrupted(grid) if interrupted else grid
+            ended = _ending(plan, tasks, progress, lambda report: run_on(executor, run_elsewhere, todo, report))
+        return _given(grid_of(stored), ended)
 
 
 def plan_sweep(
@@ -154,14 +155,15 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     check_memory(runs, [run.size for run in runs])
     shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
     gathered = Gathered(runs, shapes, plan.precision)
-    interrupted = _run(plan, shapes, all_tasks(runs, shapes), progress, gathered.keep)
+    tasks = all_tasks(runs, shapes)
+    ended = _ending(plan, tasks, progress, lambda report: _run(plan, shapes, tasks, report, gathered.keep))
     parts = tuple(
         Part(run.choice, run.sizes, lanes, run.problem, shape)
         for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
     )
     results = dataset(dimensions, parts, plan.problem, identity(runs, shapes, plan.precision))
     grid = Grid(results, lane_numbers(dimensions, parts), parts, plan.precision)
-    return _interrupted(grid) if interrupted else grid
+    return _given(grid, ended)
 
 
 def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: Any = None) -> Stored:
@@ -188,17 +190,34 @@ def _session(call: bytes, folder: str) -> Stored:
     return begin_store(plan_sweep(**unpacked(call)), Path(folder), write=False)
 
 
-def _interrupted(grid: Grid) -> NoReturn:
+def _run(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], report: Callable, keep: Callable) -> bool:
+    return run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
+
+
+def _ending(
+    plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable
+) -> Interrupted | OutOfMemory | None:
+    """Runs the tasks under a bar; what ended that early, if anything did."""
+    with told(plan, tasks, progress) as report:
+        try:
+            return Interrupted("interrupted", None) if run(report) else None
+        except OutOfMemory as error:
+            return error
+
+
+def _given(grid: Grid, ended: Interrupted | OutOfMemory | None) -> Grid:
+    """The grid, unless its run ended early: that is then raised, with the grid as its `result`."""
+    if ended is None:
+        return grid
     status = np.asarray(grid.results.status)
     done = int((status != Status.NOT_RUN).sum())
-    kept = "" if grid.store is None else f", kept in {grid.store}: the same call goes on from there"
-    raise Interrupted(f"interrupted after {done:,} of {status.size:,} lanes{kept}; .result holds the grid so far", grid)
-
-
-def _run(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], progress: bool | None, keep: Callable) -> bool:
-    """Runs the tasks here; whether Ctrl-C ended that early."""
-    with told(plan, tasks, progress) as report:
-        return run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
+    how = f"after {done:,} of {status.size:,} lanes"
+    kept = "" if grid.store is None else f", kept in {grid.store}"
+    if isinstance(ended, OutOfMemory):
+        other = "" if grid.store is None else " and another store"
+        raise OutOfMemory(f"{ended}{other}. It stopped {how}{kept}; .result holds the grid so far", grid) from ended
+    on = kept and f"{kept}: the same call goes on from there"
+    raise Interrupted(f"interrupted {how}{on}; .result holds the grid so far", grid)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxfit import experiments, sweeps
+import jaxfit as jf
+from jaxfit import dispatch, experiments, sweeps
 from jaxfit.stores import files
 from tests.bad_inputs import fit, sweep
 from tests.small_sweeps import run
@@ -41,7 +44,7 @@ class Bar:
 def test_a_store_that_vanishes_while_a_sweep_runs_is_an_error_that_says_so(tmp_path, monkeypatch):
     store = tmp_path / "store"
     monkeypatch.setattr(sweeps, "progress_bar", lambda *_: Bar(lambda: shutil.rmtree(store, ignore_errors=True)))
-    with pytest.raises(OSError, match=rf"its folder is gone, .* make the same call again: '{store}/blocks"):
+    with pytest.raises(OSError, match=rf"its folder was removed, .* make the same call again: '{store}/blocks"):
         run(store)
     assert not store.exists()
 
@@ -66,6 +69,38 @@ def test_a_platform_that_is_not_there_is_an_error_that_names_one_that_is(monkeyp
     for call in (fit, sweep):
         with pytest.raises(RuntimeError, match="told to use the platform .*, which is not here; set JAX_PLATFORMS=cpu"):
             call()
+
+
+def hungry(params, x):
+    """A loss that sorts some tens of terabytes."""
+    return jnp.sum(jnp.sort(jnp.outer(x, x) * sum(params.values()), axis=0))
+
+
+def test_a_fit_that_takes_more_memory_than_there_is_says_what_to_change():
+    with pytest.raises(jf.OutOfMemory, match=r"ran out of memory \(.*\): make a step smaller, by batches=") as caught:
+        jf.fit(hungry, {"w": 1.0}, (np.ones(3_000_000),), optimizer=jf.optimizers.sgd(0.1))
+    assert isinstance(caught.value, MemoryError)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in a store"])
+def test_a_sweep_that_runs_out_of_memory_keeps_what_was_finished_and_names_a_smaller_width(
+    stored, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dispatch, "places", lambda: jax.devices()[:1])  # one block after the other
+    losses = jf.Axis("loss function", [jf.losses.mse(jf.models.line), hungry_line], labels=["mse", "hungry"])
+    rates = jf.optimizers.sgd(jf.Axis("rate", [0.1, 0.01, 0.001]))
+    x = np.linspace(0, 1, 3_000_000)
+    kept = {"store": tmp_path / "store"} if stored else {}
+    with pytest.raises(jf.OutOfMemory, match="4 lanes side by side.*pass slots=1") as caught:
+        jf.sweep(losses, {"w": 0.0, "b": 0.0}, (x, x), optimizer=rates, steps=1, **kept)
+    status = caught.value.result.results.status.sel({"loss function": ["mse", "hungry"]})
+    assert (status[0] == jf.Status.OUT_OF_STEPS).all() and (status[1] == jf.Status.NOT_RUN).all()
+    assert "It stopped after 3 of 6 lanes" in str(caught.value)
+    assert ("and another store" in str(caught.value)) == stored
+
+
+def hungry_line(params, x, y):
+    return hungry(params, x - y + 1)
 
 
 @pytest.mark.soak

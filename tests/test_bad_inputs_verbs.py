@@ -218,7 +218,18 @@ def test_every_verb_refuses_what_it_cannot_take_before_anything_compiles(name, c
 
 
 # What a run makes, and what is raised: nobody calls these.
-MADE = {"Fit", "Graph", "Grid", "Interrupted", "NotConverged", "NotReproduced", "Optima", "Status", "StoreError"}
+MADE = {
+    "Fit",
+    "Graph",
+    "Grid",
+    "Interrupted",
+    "NotConverged",
+    "NotReproduced",
+    "Optima",
+    "OutOfMemory",
+    "Status",
+    "StoreError",
+}
 
 
 def test_no_public_name_is_forgotten():

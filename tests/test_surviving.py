@@ -107,6 +107,7 @@ def test_a_sweep_outside_of_the_main_thread_leaves_signals_alone(store, memory):
 
 EXITS = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 sys.path.insert(0, {root!r})
 from jaxfit import sweeps
 from tests.small_sweeps import run

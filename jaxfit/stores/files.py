@@ -84,9 +84,9 @@ def make_folder(path: Path) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> OSError:
-    gone = "its folder is gone, with all that was in it; leave it where it is, and make the same call again"
+    gone = "its folder was removed, with what was in it; leave it where it is, and make the same call again"
     kept = "what was written before is kept; make room, or make the folder writable, and make the same call again"
-    why = gone if error.errno == errno.ENOENT and not path.parent.exists() else kept
+    why = gone if error.errno == errno.ENOENT else kept
     return OSError(error.errno, f"{error.strerror or error}: {why}", str(path))
 
 
