@@ -24,6 +24,7 @@ from jaxfit.interruptions import out_of_memory_told
 from jaxfit.markers import Dimension, Place
 from jaxfit.pools import Lanes, Shape, open_pool, read_pool, run_pool
 from jaxfit.problems import Problem, Status, precision_context
+from jaxfit.tracing import compiled
 
 PyTree = Any
 BLOCK = 4096  # lanes at most
@@ -136,8 +137,8 @@ def compiler_options(platform: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: bool) -> Programs:
     template = functools.partial(jax.tree.unflatten, structure)
-    opening = jax.jit(lambda leaves, columns: open_pool(template(leaves), columns, shape))
-    running = jax.jit(
+    opening = compiled(lambda leaves, columns: open_pool(template(leaves), columns, shape))
+    running = compiled(
         lambda leaves, columns, pool, real, chunks: run_pool(template(leaves), columns, pool, real, chunks, shape)
     )
     return Programs(opening, running, {}, {}, threading.Lock(), [])

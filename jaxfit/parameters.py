@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, is_array
+from jaxfit.origins import nothing_there
 
 PyTree = Any
 
@@ -173,13 +174,15 @@ def complete(marked: PyTree, moved: PyTree) -> PyTree:
             except _NotYetKnown:
                 later.append(i)
                 continue
+            except (KeyError, IndexError) as error:
+                names, paths = _paths(marked, simple=True), _paths(marked)
+                raise ValueError(f"params{paths[i]} is tied, but {nothing_there(error, names)}") from error
             if any(isinstance(x, Unknown) for x in jax.tree.leaves(value)):
                 later.append(i)
             else:
                 known[i] = _number(leaves[i], value)
         if not known:
-            paths = [p for p, x in jax.tree_util.tree_leaves_with_path(marked, is_leaf=is_mark) if isinstance(x, Tied)]
-            names = [jax.tree_util.keystr(p) for p in paths]
+            names = [name for name, x in zip(_paths(marked), leaves, strict=True) if isinstance(x, Tied)]
             raise ValueError(
                 f"params{', params'.join(names)} are tied in a circle, each waiting for another; tie them to leaves "
                 f"that are free or fixed"
@@ -188,6 +191,11 @@ def complete(marked: PyTree, moved: PyTree) -> PyTree:
             filled[i] = value
         waiting = later
     return jax.tree.unflatten(structure, filled)
+
+
+def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:
+    found = jax.tree_util.tree_leaves_with_path(marked, is_leaf=is_mark)
+    return [jax.tree_util.keystr(path, simple=simple, separator="." if simple else "") for path, _ in found]
 
 
 def plain(marked: PyTree) -> PyTree:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxfit.checks import warn
 from jaxfit.problems import Problem, convert
 from jaxfit.steps import advance, begin, propose, row, stepper, watched
-from jaxfit.tracing import inspect_loss, shape_of
+from jaxfit.tracing import compiled, inspect_loss, shape_of
 
 PyTree = Any
 
@@ -77,9 +77,9 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
                 unroll=1 if watching else UNROLL,
             )
 
-        return jax.jit(segment)
+        return compiled(segment)
 
-    first = jax.jit(lambda leaves: begin(ask(leaves)))
+    first = compiled(lambda leaves: begin(ask(leaves)))
     return Programs(first, run(False), run(True), ask, watched(problem), captured, capacity, [])
 
 

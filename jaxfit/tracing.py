@@ -5,13 +5,10 @@ Errors that JAX explains at length become one line about the user's own line.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
-import linecache
-import os
 import re
-import sysconfig
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,10 +19,12 @@ import numpy as np
 from jaxfit.checks import path_name, too_few, warn
 from jaxfit.losses import takes_key
 from jaxfit.markers import is_array, is_key
+from jaxfit.origins import line_of, nothing_there, users_line
 from jaxfit.parameters import complete, free, is_marked
 from jaxfit.problems import Problem, name_of
 
 PyTree = Any
+ALIKE = ("add", "sub", "mul", "div", "max", "min", "dot_general")  # whose operands are of one type
 
 
 def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
@@ -57,11 +56,11 @@ def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
     numbers = arguments[-1]
     if problem.validation is not None:
         _check_signature(loss, problem.validation, "validation")
-        _, result = _traced(call, (params, problem.validation, key, numbers), "validation")
+        _, result = traced(call, (params, problem.validation, key, numbers), "validation")
         _check_scalar("validation: the loss", result)
     for item in filter(callable, problem.record.what):
         name = f"record: {name_of(item)}"
-        jaxpr, result = _traced(lambda params, data, f=item: f(users(params), *data), (params, data), name)
+        jaxpr, result = traced(lambda params, data, f=item: f(users(params), *data), (params, data), name)
         _check_scalar(name, result, real=False)
         captured |= _captured(jaxpr, name)
     return captured
@@ -85,7 +84,7 @@ def inspect_value(
         return jax.tree.unflatten(program, numbers)(users(params), *data, **({} if key is None else {"key": key}))
 
     _check_signature(loss, data, name)
-    jaxpr, result = _traced(call, arguments, name)
+    jaxpr, result = traced(call, arguments, name)
     _check_scalar("the loss" if name == "data" else f"{name}: the loss", result)
     captured = _captured(jaxpr, "the loss")
     if not captured:
@@ -97,11 +96,9 @@ def check_silent(jaxpr: Any, verb: str) -> None:
     """Refuses a program that does something beside computing its result."""
     for equation in jaxpr.jaxpr.eqns:
         if equation.effects:
-            made = getattr(equation.source_info, "traceback", None)
-            where = "the loss" if made is None else _users_line(made.as_python_traceback())
             raise TypeError(
-                f"{where} has a side effect ({equation.primitive.name}), which {verb} would run once more for every "
-                f"look; take it out: every value stands on an edge of the graph"
+                f"{line_of(equation)} has a side effect ({equation.primitive.name}), which {verb} would run once more "
+                f"for every look; take it out: every value stands on an edge of the graph"
             )
 
 
@@ -150,8 +147,30 @@ def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
         results.append(tree)
         return result
 
-    jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(leaves)
+    try:
+        jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(leaves)
+    except TypeError as error:
+        if "to have the same dtypes" in str(error):
+            raise TypeError(_mixed(users_line(error))) from error
+        raise
     return jaxpr, jax.tree.unflatten(results[-1], shapes)
+
+
+def compiled(function: Callable) -> Any:
+    """`jax.jit(function)`, of a program that holds copies of the NumPy arrays that the function encloses.
+
+    JAX lets such an array have one type only, as long as any program holds it: enclosed by a program in float32, the
+    array itself would stay float32 in the next one, in float64.
+    """
+
+    @functools.wraps(function)
+    def program(*args):
+        jaxpr, shape = trace(function, *args)
+        own = [np.array(x) if isinstance(x, np.ndarray) else x for x in jaxpr.consts]
+        found = jax.core.eval_jaxpr(jaxpr.jaxpr, own, *jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
+
+    return jax.jit(program)
 
 
 def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
@@ -190,10 +209,10 @@ def _check_signature(loss: Callable, data: tuple, name: str) -> None:
         )
 
 
-def _traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, Any]:
+def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, Any]:
     """The program and the shape of the result; `name` is what the call is about, for messages."""
     try:
-        return jax.make_jaxpr(call, return_shape=True)(*arguments)
+        jaxpr, result = jax.make_jaxpr(call, return_shape=True)(*arguments)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"{users_line(error)} hands a traced value to NumPy, which cannot be differentiated or compiled; "
@@ -208,11 +227,20 @@ def _traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, 
         raise TypeError(_needs_number(users_line(error))) from error
     except jax.errors.UnexpectedTracerError as error:
         raise ValueError(_leaked(f"{users_line(error)} uses")) from error
+    except KeyError as error:
+        paths = jax.tree_util.tree_leaves_with_path(arguments[0], is_leaf=lambda x: x is None)
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") or "params" for path, _ in paths]
+        raise ValueError(nothing_there(error, names)) from error
     except (TypeError, ValueError) as error:
+        if "not a valid JAX type" in str(error):
+            who = "the loss" if name == "data" else name
+            raise TypeError(
+                f"{who} returned what is no number or array: {str(error).partition(' returned ')[2]}"
+            ) from error
         if "scalar index" in str(error):  # a traced float in range() or as an index
             raise TypeError(_needs_number(users_line(error))) from error
-        data = jax.tree_util.tree_leaves_with_path(arguments[1])
-        lengths = {path_name(name, path): x.shape for path, x in data if x.shape}
+        data = jax.tree_util.tree_leaves_with_path(arguments[1:2])
+        lengths = {path_name(name, path[1:]): x.shape for path, x in data if x.shape}
         if len({shape[0] for shape in lengths.values()}) > 1 and "shape" in str(error):
             raise ValueError(
                 f"{name} differ in length, and the loss cannot combine them: "
@@ -222,6 +250,18 @@ def _traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, 
         if name == "validation":
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
         raise
+    for equation in jaxpr.jaxpr.eqns:
+        if equation.primitive.name in ALIKE and len({v.aval.dtype for v in equation.invars}) > 1:
+            raise TypeError(_mixed(line_of(equation)))
+    return jaxpr, result
+
+
+def _mixed(where: str) -> str:
+    return (
+        f"{where} combines float32 with float64: it uses a NumPy array from outside of its arguments, and a jax.jit of "
+        f"yours still holds that array in the other precision; pass the array as data, or write jnp.asarray(X) there "
+        f"instead of X"
+    )
 
 
 def _needs_number(where: str) -> str:
@@ -229,21 +269,6 @@ def _needs_number(where: str) -> str:
         f"{where} needs the number of a traced value, which is not known yet (float(), int(), range() or an index); "
         f"compute with jnp arrays instead"
     )
-
-
-def users_line(error: BaseException) -> str:
-    """Where in the user's own code an error was raised: the last frame outside of this package and the libraries."""
-    return _users_line(error.__traceback__)
-
-
-def _users_line(trace: Any) -> str:
-    theirs = (os.path.dirname(os.path.abspath(__file__)), sysconfig.get_path("stdlib"))
-    for frame in reversed(traceback.extract_tb(trace)):
-        if "site-packages" not in frame.filename and not frame.filename.startswith(theirs) and frame.lineno:
-            code = (frame.line or linecache.getline(frame.filename, frame.lineno)).strip()
-            place = f"{os.path.basename(frame.filename)}, line {frame.lineno},"
-            return f"{place} `{code}`" if code else f"{place} in {frame.name},"
-    return "the loss"
 
 
 def _captured(jaxpr: Any, who: str) -> bool:
@@ -309,9 +334,7 @@ def _impure_line(first: Any, again: Any, constants: Sequence) -> str:
     for one, other in itertools.zip_longest(first.eqns, again.eqns):
         uses = one is not None and any(v is c for v in one.invars for c in constants)
         if uses or one is None or other is None or content(one) != content(other):
-            equation: Any = one or other
-            made = getattr(equation.source_info, "traceback", None)
-            return "the loss" if made is None else _users_line(made.as_python_traceback())
+            return line_of(one or other)
     return "the loss"
 
 

@@ -19,7 +19,7 @@ from jaxfit.parameters import again, free, is_marked
 from jaxfit.problems import Problem, Record, Stop, convert_all, precision_context
 from jaxfit.programs import prepare
 from jaxfit.steps import method_of, objective_of, step_key
-from jaxfit.tracing import check_alive, is_traced
+from jaxfit.tracing import check_alive, compiled, is_traced
 
 PyTree = Any
 
@@ -83,7 +83,7 @@ def step(
 
 @functools.lru_cache(maxsize=64)
 def _step_program(ask: Callable) -> Callable:
-    return jax.jit(lambda leaves, opt_state: _step(ask(leaves), opt_state))
+    return compiled(lambda leaves, opt_state: _step(ask(leaves), opt_state))
 
 
 def _step(problem: Problem, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyTree]:

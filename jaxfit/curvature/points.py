@@ -20,7 +20,7 @@ from jaxfit.parameters import Bounded, Fixed, Tied, is_mark
 from jaxfit.problems import Problem, Record, convert, precision_context
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.sweeps import choices_of
-from jaxfit.tracing import inspect_loss, trace
+from jaxfit.tracing import compiled, inspect_loss, trace
 
 PyTree = Any
 LANE = "#lane"
@@ -184,7 +184,7 @@ def _program(question: Question, structure: Any, shapes: tuple, tree: Any, colum
         )
     warn_of_recompiling(filled.problem)
 
-    @jax.jit
+    @compiled
     def run(leaves, columns, index, points):
         def point(own):
             here = {key: jax.tree.map(lambda x, k=key: x[own[0][Place(k).name]], columns[key]) for key in columns}

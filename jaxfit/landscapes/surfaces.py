@@ -25,7 +25,7 @@ from jaxfit.problems import Problem, Record, Stop, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss
 from jaxfit.sweeps import choices_of, laid_out
-from jaxfit.tracing import inspect_loss, is_traced, trace
+from jaxfit.tracing import compiled, inspect_loss, is_traced, trace
 
 PyTree = Any
 CHUNK = 2**16  # points that one call evaluates, about
@@ -201,7 +201,7 @@ def _compiled(
     def spec(pairs):
         return [jax.ShapeDtypeStruct(shape, dtype, sharding=there) for shape, dtype in pairs]
 
-    lowered = jax.jit(run).lower(spec(shapes), jax.tree.unflatten(tree, spec(columns)), *spec([((), np.int32)]))
+    lowered = compiled(run).lower(spec(shapes), jax.tree.unflatten(tree, spec(columns)), *spec([((), np.int32)]))
     return lowered.compile(compiler_options(device.platform))
 
 

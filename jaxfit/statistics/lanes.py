@@ -17,6 +17,7 @@ from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
 from jaxfit.pools import lane_problem
 from jaxfit.problems import Problem, Status, convert, precision_context
 from jaxfit.sweeps import laid_out
+from jaxfit.tracing import compiled
 
 PyTree = Any
 PRECISION = "float64"  # of all statistics, whatever the run's
@@ -180,7 +181,7 @@ def _program(function: Callable, static: tuple, structure: Any) -> Callable:
         problem = lane_problem(template, columns)
         return function(problem._replace(params=resolve(problem.params)), params, *static, *extra)
 
-    return jax.jit(jax.vmap(lane, in_axes=(None, 0, 0, None)))
+    return compiled(jax.vmap(lane, in_axes=(None, 0, 0, None)))
 
 
 def labelled(grid: Grid, values: np.ndarray, extra: dict[str, Any] | None = None, name: str | None = None) -> Any:

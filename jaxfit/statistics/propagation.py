@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jaxfit.problems import convert, precision_context
 from jaxfit.statistics.covariances import factor, moments
 from jaxfit.statistics.intervals import check_level
 from jaxfit.statistics.lanes import PRECISION, check_result, example, labelled, like, over_lanes
+from jaxfit.tracing import trace, traced
 
 PyTree = Any
 
@@ -64,10 +66,11 @@ def propagate(result: Any, function: Callable, *, absolute_sigma: bool | None = 
             f'jf.propagate(fit, lambda p: p["a"] / p["b"])'
         )
     check_result("propagate", result)
+    _check_takes_params(function)
     _, params = example(result)
     with precision_context(PRECISION):
         at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
-        shape = jax.eval_shape(function, at)
+        _, shape = traced(lambda params: function(params), (at,), "propagate: the function")
     leaves = jax.tree.leaves(shape)
     if not leaves or any(not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
         raise TypeError(
@@ -76,6 +79,19 @@ def propagate(result: Any, function: Callable, *, absolute_sigma: bool | None = 
         )
     known = moments("propagate", result, absolute_sigma, function)
     return Derived(*(_shaped(result, shape, x) for x in (known.values, known.errors)))
+
+
+def _check_takes_params(function: Callable) -> None:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(function).parameters)
+        raise TypeError(
+            f"propagate: function takes ({takes}), but it is called as function(params); bind the others: "
+            f"lambda params: function(params, x)"
+        ) from error
+    except ValueError:  # a built-in function that does not tell
+        pass
 
 
 def _shaped(result: Any, shape: PyTree, flat: np.ndarray) -> PyTree:
@@ -143,7 +159,7 @@ def band(
     with precision_context(PRECISION):
         at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
         where = jax.tree.map(lambda x: convert(x, PRECISION), x)
-        shape = jax.eval_shape(_predictor(loss), at, where)
+        _, shape = trace(_predictor(loss), at, where)
     known = moments("band", result, absolute_sigma, _predictor(loss), (where,))
     variance = known.errors**2
     if kind == "prediction":
