@@ -4,6 +4,7 @@ A run has arrived when its loss, in float64, is within a thousandth of the way f
 (closed form, or Newton's method in NumPy); for nets, when a tenth of the variance of the data is left.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -244,9 +245,28 @@ def of_quartic(rng) -> Attempt:
     return Attempt("quartic", quartic, {"p": p}, (), options_of(rng, low=-4, high=1), near(first, least))
 
 
+def deep(widths: tuple[int, ...], activation: str) -> Callable:
+    """The loss of a net; equal ones are one, so that it is compiled once."""
+    return jf.losses.mse(jf.models.dense(widths, activation))
+
+
+def of_deep_net(rng) -> Attempt:
+    """10 to 20 layers of sigmoids or tanhs, whose small matrices let no gradient through."""
+    x = np.linspace(-1, 1, 32)
+    y = np.sin(rng.uniform(2, 5) * x + rng.uniform(0, 1))
+    activation = str(rng.choice(["sigmoid", "tanh"]))
+    widths = (1, *[8] * int(rng.choice([9, 14, 19])), 1)
+    gain = rng.uniform(0.2, 2.0) * (1 if activation == "sigmoid" else 0.2)
+    start = [
+        {"w": gain * rng.normal(size=(m, n)) / np.sqrt(m), "b": np.zeros(n)} for m, n in itertools.pairwise(widths)
+    ]
+    options = options_of(rng, low=-3, high=-0.5, kinds=("sgd", "momentum", "adam"))
+    return Attempt("deep net", deep(widths, activation), start, (x, y), options, 0.1 * np.var(y))
+
+
 MAKERS = (
     of_plane, of_cubic, of_logistic, of_net, of_saturated_net, of_dead_net, of_well, of_zero_net, of_valley,
-    of_far, of_mae, of_barrier, of_origin, of_huge_data, of_batches, of_quartic,
+    of_far, of_mae, of_barrier, of_origin, of_huge_data, of_batches, of_quartic, of_deep_net,
 )  # fmt: skip
 
 

@@ -1,11 +1,15 @@
 """What `explain` says of runs whose trouble is known; and that its advice, followed, helps."""
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxfit as jf
 from jaxfit.explanations.explain import AT_ONCE, IN_THREE, TESTED
+from jaxfit.explanations.layers import layers_of, orthogonal
 from jaxfit.explanations.remedies import smaller
 from jaxfit.explanations.symptoms import curve
 from jaxfit.explanations.views import view
@@ -111,6 +115,79 @@ def test_a_start_is_shrunk_only_where_that_makes_the_slope_steeper():
     assert smaller(at_zero, view(at_zero)) is None
 
 
+def chain(params):
+    """A product of matrices of one number each: the slope of the i-th is |2 (p - 1) p| / w_i^2, p their product."""
+    product = 1.0
+    for layer in params:
+        product = product * layer["w"][0, 0]
+    return (product - 1) ** 2
+
+
+def test_slopes_that_fall_from_layer_to_layer_are_told_in_order_with_their_numbers():
+    sizes = np.array([100.0, 30, 10, 3, 1, 0.3, 1e-4])
+    start = [{"w": w * np.ones((1, 1))} for w in sizes]
+    found = jf.explain(jf.fit(chain, start, optimizer=jf.optimizers.adam(1e-6), steps=20))
+    p = np.prod(sizes)
+    assert found.kind == "vanishing gradient"
+    np.testing.assert_allclose(list(found.numbers["slopes"].values()), 2 * abs(p - 1) * p / sizes**2, rtol=1e-4)
+    told = "layer 0: 9e-04, layer 1: 1e-02, layer 2: 9e-02, layer 3: 1e+00, layer 4: 9e+00, layer 5: 1e+02, layer 6: "
+    assert told in str(found) and "moved layer 0 by 0e+00 of its size, layer 6 by 2e-01" in str(found)
+    values = np.abs([layer["w"].item() for layer in found.remedy["params"]])
+    np.testing.assert_allclose(values, values[0])  # then all slopes are the same
+    rising = [{"w": w * np.ones((1, 1))} for w in sizes[::-1]]
+    falls = jf.explain(jf.fit(chain, rising, optimizer=jf.optimizers.adam(1e-9), steps=20))
+    assert falls.kind == "exploding gradient" and "times larger in the first layers than in the last" in str(falls)
+
+
+def test_layers_are_told_by_the_tree_or_by_their_numbers_and_in_the_order_of_those():
+    w, b = np.ones((2, 2)), np.ones(2)
+    flat = {"w2": w, "b2": b, "w10": w, "w1": w, "b1": b, "scale": b}
+    nested = {"encoder": {"w": w, "b": b}, "blocks": [{"w": w}, {"w": w}], "norm": {"scale": b}}
+
+    def layers(params):
+        loss = lambda p: sum(jnp.sum(x) for x in jax.tree.leaves(p))  # noqa: E731
+        return layers_of(jf.fit(loss, params, optimizer=jf.optimizers.sgd(0.1), steps=1).problem)
+
+    assert [layer.name for layer in layers(flat)] == ["1", "2", "10"]
+    assert [list(layer.where) for layer in layers(flat)][1] == [
+        2,
+        3,
+        *range(14, 18),
+    ]  # b2 and w2: b1 b2 scale w1 w10 w2
+    assert [layer.name for layer in layers(nested)] == ["blocks.0", "blocks.1", "encoder"]
+    assert layers({"w1": w, "w2": w}) == []
+
+
+def test_matrices_of_an_even_start_keep_lengths_and_let_no_mean_through():
+    for shape in ((8, 8), (8, 3), (3, 8), (1, 8), (8, 1), (2, 2)):
+        matrix = orthogonal(np.random.default_rng(0), *shape)
+        sides = [n for n in shape if n > 2]
+        for axis in [i for i, n in enumerate(shape) if n > 2]:
+            np.testing.assert_allclose(matrix.sum(axis=axis), 0, atol=1e-12)
+        values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(max(1, shape[1] / shape[0]))
+        kept = min(n - (n > 2) for n in shape) if sides else min(shape)
+        np.testing.assert_allclose(values, np.arange(min(shape)) < kept, atol=1e-12)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("activation", "gain", "depth"), [("sigmoid", 0.5, 19), ("tanh", 0.2, 14), ("tanh", 6.0, 14)])
+def test_a_deep_net_whose_gradient_vanishes_or_explodes_learns_from_an_even_start(activation, gain, depth):
+    rng, widths = np.random.default_rng(1), (1, *[12] * depth, 1)
+    start = [{"w": gain * rng.normal(size=s) / np.sqrt(s[0]), "b": np.zeros(s[1])} for s in itertools.pairwise(widths)]
+    x = np.linspace(-1, 1, 32)
+    loss, data = jf.losses.mse(jf.models.dense(widths, activation)), (x, np.sin(3 * x))
+    found = jf.explain(jf.fit(loss, start, data, optimizer=jf.optimizers.sgd(0.003), steps=500))
+    assert found.kind == ("vanishing gradient" if gain < 1 else "exploding gradient")
+    assert list(found.numbers["slopes"]) == [str(i) for i in range(depth + 1)]
+    assert found.retry().loss < 0.1 * np.var(data[1])
+
+
+def test_a_deep_net_that_learns_is_not_told_that_its_gradient_vanishes():
+    sizes = np.array([3.0, 1, 0.3, 1])
+    start = [{"w": w * np.ones((1, 1))} for w in sizes]
+    assert jf.explain(jf.fit(chain, start, optimizer=jf.optimizers.sgd(0.01), steps=500)).kind == "converged"
+
+
 @pytest.mark.soak
 def test_other_troubles_have_their_names():
     def relu(p):
@@ -143,8 +220,6 @@ def test_a_cycle_is_known_by_its_period():
 def test_what_cannot_be_explained_is_refused():
     with pytest.raises(TypeError, match="explain takes a fit, but got a dict"):
         jf.explain({})
-    import jax
-
     bare = jax.tree.map(lambda x: x, thermometer(1e-2))
     with pytest.raises(ValueError, match="no longer knows its loss"):
         jf.explain(bare)

@@ -21,7 +21,8 @@ class Explanation:
 
     Attributes:
       kind: In two words: "converged", "still descending", "rate too small", "badly scaled", "noise floor",
-        "limit cycle", "saddle", "plateau", "dead units", "diverged", "not finite", "not defined", "out of range".
+        "limit cycle", "saddle", "plateau", "vanishing gradient", "exploding gradient", "dead units",
+        "diverged", "not finite", "not defined", "out of range".
       story: Sentences, with numbers.
       numbers: Those numbers by name.
       advice: The one change to make, in words; empty if there is nothing to do.

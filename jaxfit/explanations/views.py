@@ -159,6 +159,20 @@ class Losses:
         return jax.lax.map(loss, asked.extra)
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """The question: the loss and its gradient at points, given as rows."""
+
+    def __call__(self, asked: Asked) -> tuple[jax.Array, jax.Array]:
+        loss, _, _ = flat_loss(asked.problem)
+        return jax.lax.map(jax.value_and_grad(loss), asked.extra)
+
+
+def gradients_at(problem: Problem, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(k,) losses and (k, n) gradients by the free params at (k, n) points."""
+    return at_one(Gradients(), Asked(problem, points), "float64")
+
+
 def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
     """(k,) losses at (k, n) points."""
     return at_one(Losses(), Asked(problem, points), "float64")

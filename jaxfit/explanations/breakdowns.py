@@ -1,0 +1,106 @@
+"""Of a run that broke: it diverged, or became not finite, or never could be started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxfit.explanations.findings import Finding, beside, dead, law_limit, momentum_of, told
+from jaxfit.explanations.remedies import AFFORDABLE, GOAL, coming_down, noisy, rate_of, second_order, slower
+from jaxfit.explanations.views import View, view
+from jaxfit.explanations.words import count, place, scales, times
+from jaxfit.fits import Fit
+from jaxfit.outcomes import growth, short
+from jaxfit.problems import Status
+from jaxfit.stability import limit_from_growth
+
+HIGH = 100  # times the first loss: what stands below that has not grown from step to step
+FAR = 20  # times by which a limit from the growth at the end may be below that at the start, and still count
+
+
+def of_trouble(run: Fit) -> Finding:
+    problem: Any = run.problem
+    optimizer, start = problem.optimizer, view(problem)
+    kind = "diverged" if run.status == Status.DIVERGED else "not finite"
+    rate, steps = rate_of(optimizer), int(problem.steps)
+    numbers: dict[str, Any] = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
+    grown = growth(run)
+    seen = _seen(run, grown)
+    if run.note:
+        return told("out of range", [seen, f"{run.note}."], numbers, second_order(problem))
+    if not start.finite:
+        where = place(problem, ~np.isfinite(start.gradient)) if np.isfinite(start.loss) else "the loss itself"
+        story = [seen, f"At the start {where} is not finite, so that no step can be made from there."]
+        return told("not defined", story, numbers, beside(problem, start))
+    if start.idle.mean() > 0.5:
+        kind, story, numbers, advice, remedy = dead(problem, start, start, numbers)
+        return kind, [seen, *story], numbers, advice, remedy
+    if rate is None:
+        return told(kind, [seen], numbers, second_order(problem))
+    known = [law_limit(optimizer, start.largest)] + [limit_from_growth(optimizer, grown) if grown else None]
+    limits = [x for x in known if x is not None and np.isfinite(x) and x > 0]
+    if limits:
+        return _beyond(run, kind, seen, start, numbers, limits)
+    longest = float(np.max(np.abs(start.newton))) if start.newton.any() else 1.0
+    longer = max(steps, 5000)
+    lower = min(rate / 10, max(10 * longest / longer, 1e-6 * rate))
+    story = [seen, f"A Newton step from the start moves a param by at most {longest:.3g}; the rate is {short(rate)}."]
+    return told(kind, story, numbers, coming_down(optimizer, lower, longer))
+
+
+def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any], limits: list[float]) -> Finding:
+    """Of an optimizer whose limit is known."""
+    problem: Any = run.problem
+    optimizer, steps, rate = problem.optimizer, int(problem.steps), numbers["rate"]
+    limit, story = min(limits), [seen]
+    numbers = numbers | {"limit": limit, "times": rate / limit}
+    grows = (growth(run) or 0) > 1.01 and not run.loss < HIGH * float(run.start_loss)
+    if rate < limit and not grows:
+        story.append(
+            f"At the start the law would allow {short(limit)}, more than the learning rate {short(rate)}: the loss "
+            f"is steeper elsewhere."
+        )
+        return told(kind, story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
+    story.append(
+        f"The learning rate {short(rate)} is {times(rate / limit)} the limit {short(limit)}, above which every "
+        f"step overshoots by more than the one before."
+    )
+    lower = min(limit / 2, rate / 2)
+    if np.isnan(run.loss):
+        story.append("The loss is not defined everywhere: near the edge steps must be smaller than the law says.")
+        lower /= 5
+    if noisy(problem):
+        return told(kind, story, numbers, coming_down(optimizer, lower / 2, max(10 * steps, 4000)))
+    if not grows:
+        story.append("It does not grow from step to step, so that it is steeper elsewhere than at the start.")
+        return told(kind, story, numbers, coming_down(optimizer, lower, max(10 * steps, 4000)))
+    if limit < max(limits) / FAR:
+        story.append(
+            f"That is by its growth at the end; at the start the law would allow {short(max(limits))}: the loss is no "
+            f"quadratic, and grew the faster the higher it was."
+        )
+        return told(kind, story, numbers, coming_down(optimizer, min(max(limits), rate) / FAR, AFFORDABLE))
+    need = 1.5 * start.steps_to(GOAL, lower, momentum_of(optimizer))
+    numbers |= {"condition": start.condition, "steps_needed": need}
+    if start.bends_down:
+        need = max(5.0 * steps, 5000)
+    if need <= AFFORDABLE:
+        longer = int(np.ceil(max(steps, min(10 * need, AFFORDABLE))))  # away from the start it may be flatter
+        return told(kind, story, numbers, slower(optimizer, lower, longer))
+    story.append(
+        f"Below it gradient descent would need about {count(need)} steps, since the condition number is "
+        f"{start.condition:.3g}{scales(problem)}."
+    )
+    return told(kind, story, numbers, second_order(problem) or slower(optimizer, lower, AFFORDABLE))
+
+
+def _seen(run: Fit, grown: float | None) -> str:
+    where = f"after {run.steps:,} update{'s' * (run.steps != 1)}"
+    if run.status == Status.NOT_FINITE:
+        what = "the loss became NaN" if np.isnan(run.loss) else "a gradient was not finite while the loss still was"
+    elif not np.isfinite(run.loss):
+        what = f"the loss overflowed {run.precision or 'float32'}"
+    else:
+        what = f"the loss stood at {run.loss:.4g}, above its start of {float(run.start_loss):.4g}"
+    return f"{where} {what}" + (f", growing {grown:,.3g}-fold a step." if grown and grown > 1.01 else ".")

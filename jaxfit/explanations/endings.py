@@ -1,0 +1,248 @@
+"""Of a run that went on to its end: it arrived, still descends, swings, or stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxfit.curvature.limits import with_rate
+from jaxfit.curvature.points import moved
+from jaxfit.explanations.findings import STANDS, Finding, beside, dead, law_limit, momentum_of, reach, started_at, told
+from jaxfit.explanations.remedies import (
+    AFFORDABLE,
+    GOAL,
+    Remedy,
+    coming_down,
+    downhill,
+    noisy,
+    onward,
+    rate_of,
+    second_order,
+    smaller,
+    start_at,
+)
+from jaxfit.explanations.symptoms import Curve, curve
+from jaxfit.explanations.views import View, view
+from jaxfit.explanations.words import count, marks_of, place, scales, slopes, times
+from jaxfit.fits import Fit
+from jaxfit.outcomes import short
+from jaxfit.problems import Problem, Status
+
+SETTLED = 1e-4  # a share of all the loss could still fall: less is converged
+
+
+def of_end(run: Fit) -> Finding:
+    problem: Any = run.problem
+    there = problem._replace(params=moved(marks_of(problem), run.params))
+    here, seen = view(there), curve(run.history.loss)
+    start_loss = float(run.start_loss if run.start_loss is not None else run.history.loss[0])
+    share = here.excess / max(start_loss - here.loss + here.excess, 1e-300)
+    numbers: dict[str, Any] = {
+        "loss": here.loss, "gradient_norm": here.norm, "excess": here.excess, "sharpness": here.largest,
+        "smallest": here.smallest, "condition": here.condition,
+    }  # fmt: skip
+    low = 0 <= here.loss < 1e-6 * start_loss
+    if not here.finite:
+        where = place(problem, ~np.isfinite(here.gradient))
+        return told("not defined", [f"where it ended, {where} is not finite."], numbers, beside(there, here))
+    if here.idle.mean() > 0.1 and not low:
+        return dead(problem, view(problem), here, numbers)
+    if noisy(problem):
+        return _noise(run, there, here, seen, numbers)
+    stands = seen is None or abs(seen.recent_fall) < STANDS
+    if not here.bends_down and (share < SETTLED or low) and here.largest > 0:
+        return told("converged", _converged(run, here), numbers, None)
+    found = downhill(there, here) if here.smallest < -1e-3 * here.largest else None
+    rate, slack = rate_of(problem.optimizer), 1 - momentum_of(problem.optimizer)
+    if found is not None and _held(here, found[0], here.loss - found[1], rate, slack, run.steps):
+        return _saddle(run, there, here, found, numbers)
+    if seen is not None and (seen.rises > 0.15 and seen.swing > 1e-2 or _jumps(run, here, seen)):
+        return _cycle(run, there, here, seen, numbers)
+    if run.status == Status.CONVERGED:
+        return told("converged", _converged(run, here), numbers, None)
+    if found is not None and stands and _level(here, here.loss - found[1]):
+        return _saddle(run, there, here, found, numbers)
+    if stands and (here.bends_down or share > 0.5):
+        return _plateau(run, there, here, numbers)
+    return _descending(run, there, here, seen, numbers)
+
+
+def _converged(run: Fit, here: View) -> list[str]:
+    rule = "a stop rule was met" if run.status == Status.CONVERGED else "it has arrived, though no stop rule says so:"
+    return [
+        f"{rule} after {run.steps:,} updates; the gradient's norm is {here.norm:.3g}.",
+        f"By the curvature the loss is {here.excess:.2g} above its least of {here.loss - here.excess:.6g}; condition "
+        f"number {here.condition:.3g}.",
+    ]
+
+
+def _noise(run: Fit, there: Problem, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
+    optimizer, steps = there.optimizer, int(there.steps)
+    rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
+    stands = seen is None or abs(seen.recent_fall) < 0.1
+    story = [
+        f"each step sees other data, and the params wander: the loss of all the data is {here.excess:.3g} above what "
+        f"the curvature says is its least."
+    ]
+    start = min([x for x in (rate, limit and limit / 4) if x] or [0.01])
+    if rate is None:
+        return told("noise floor", story, numbers, Remedy("four times the steps", {"steps": 4 * steps}))
+    need = 3 * here.steps_to(1e-2, start, momentum_of(optimizer)) if limit else 0
+    longer = int(min(max(4 * steps, 4000, need if np.isfinite(need) else 0), 10 * AFFORDABLE))
+    return told("noise floor" if stands else "still descending", story, numbers, coming_down(optimizer, start, longer))
+
+
+def _jumps(run: Fit, here: View, seen: Curve) -> bool:
+    """Whether gradient descent falls ten times less than its slope promises: it crosses a valley to and fro.
+
+    The slope promises that only if a step stays well within the valley that the curvature draws.
+    """
+    rate, steps = rate_of(run.problem.optimizer), len(run.history.loss)
+    if rate is None or law_limit(run.problem.optimizer, 1.0) is None or here.largest > 1 / rate:
+        return False
+    whole, promised = seen.first - seen.least, 0.5 * rate * here.norm**2
+    fall = abs(seen.recent_fall) * whole / (0.1 * steps)
+    return abs(seen.recent_fall) < STANDS and promised > max(10 * fall, 10 * STANDS * whole / steps)
+
+
+def _cycle(run: Fit, there: Problem, here: View, seen: Curve, numbers: dict[str, Any]) -> Finding:
+    optimizer, steps = there.optimizer, int(there.steps)
+    rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
+    numbers |= {"period": seen.period, "limit": limit, "rate": rate}
+    period = f", with a period of about {seen.period} steps" if seen.period else ""
+    story = [
+        f"it swings and does not arrive: in the last fifth the loss rose in {100 * seen.rises:.0f} % of the steps"
+        f"{period}."
+    ]
+    if rate is None:
+        return told("limit cycle", story, numbers, second_order(there))
+    if limit is not None and np.isfinite(limit) and rate > 0.5 * limit and not here.bends_down:
+        story.append(
+            f"The learning rate {short(rate)} is {times(rate / limit)} the limit {short(limit)} where it ended."
+        )
+        need = 3 * here.steps_to(GOAL, 0.5 * limit, momentum_of(optimizer))
+        longer = int(max(2 * steps, 4000, min(need, AFFORDABLE)))
+        return told("limit cycle", story, numbers, coming_down(optimizer, limit / 2, longer))
+    return told("limit cycle", story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
+
+
+def _saddle(run: Fit, there: Problem, here: View, found: tuple[np.ndarray, float], numbers: dict[str, Any]) -> Finding:
+    point, loss = found
+    story = [
+        f"it {'stands at' if _level(here, here.loss - loss) else 'heads for'} a saddle: the gradient's norm is "
+        f"{here.norm:.3g}, and next to nothing of it points along a direction in which the loss curves down, by "
+        f"{here.smallest:.3g} against {here.largest:.3g} upwards.",
+        f"That way it falls from {here.loss:.6g} to {loss:.6g}.",
+    ]
+    return told("saddle", story, numbers, started_at(there, point, "a start on that way", here.largest, least=100))
+
+
+def _level(here: View, fall: float) -> bool:
+    """Whether descent along the gradient has next to nothing to gain, beside what the way down has."""
+    return here.norm**2 <= 0.1 * max(here.largest, abs(here.smallest)) * fall
+
+
+def _held(here: View, point: np.ndarray, fall: float, rate: float | None, slack: float, steps: int) -> bool:
+    """Whether leaving along the direction that curves down would take far longer than the run took."""
+    distance = float(np.linalg.norm(point - here.point))
+    ahead = abs(float(here.gradient @ here.downward)) / abs(here.smallest)
+    if not _level(here, fall):
+        return ahead < 1e-12 * distance
+    if ahead < 1e-12 * distance or rate is None:
+        return ahead < 1e-8 * distance
+    return np.log(max(distance / ahead, 1.0)) / (rate / slack * abs(here.smallest)) > min(10 * steps, AFFORDABLE)
+
+
+def _plateau(run: Fit, there: Problem, here: View, numbers: dict[str, Any]) -> Finding:
+    problem: Any = run.problem
+    steep = slopes(there, here)
+    story = [
+        f"it stands on a plateau: the gradient's norm is {here.norm:.3g}, and the loss hardly curves "
+        f"({here.largest:.3g})."
+    ]
+    if len(steep) > 1:
+        least, most = min(steep, key=lambda k: steep[k]), max(steep, key=lambda k: steep[k])
+        story.append(
+            f"The gradient is least in {least} ({steep[least]:.2g}) and largest in {most} ({steep[most]:.2g})."
+        )
+    start = view(problem)
+    found = smaller(problem, start)
+    if found is None:
+        return told("plateau", story, numbers, second_order(there))
+    point, factor = found
+    story.append(f"From a start {1 / factor:.3g} times smaller the slope is steeper.")
+    return told("plateau", story, numbers, started_at(problem, point, f"the start times {factor:.2g}"))
+
+
+def _descending(run: Fit, there: Problem, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
+    optimizer, steps = there.optimizer, int(there.steps)
+    rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
+    uneven = scales(there)
+    if limit is None or not np.isfinite(limit) or rate is None:
+        return _descending_freely(run, there, here, numbers, rate, uneven)
+    now = 1.5 * here.steps_to(GOAL, rate, momentum_of(optimizer))
+    fast = 1.5 * here.steps_to(GOAL, 0.5 * limit, momentum_of(optimizer))
+    numbers |= {"steps_needed": now, "limit": limit, "rate": rate}
+    story = [
+        f"the loss still falls; at this rate {count(now)} steps more would take off all but {GOAL:g} of the "
+        f"{here.excess:.3g} that is left to gain."
+    ]
+    if here.bends_down:
+        more = max(10 * steps, AFFORDABLE)
+        if rate < limit / 20:
+            story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
+            changed = {
+                "params": start_at(there, here.point),
+                "optimizer": with_rate(optimizer, limit / 4),
+                "steps": more,
+            }
+            return told(
+                "rate too small", story, numbers, Remedy(f"learning_rate={short(limit / 4)}, from here", changed)
+            )
+        return told("still descending", story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+    if now <= AFFORDABLE and now < 10 * fast:
+        more = max(int(np.ceil(now)), 1000)  # beyond what the curvature tells, since it changes on the way
+        return told("still descending", story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+    if fast <= AFFORDABLE:
+        story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
+        more = max(int(np.ceil(2 * fast)), 1000)
+        changed = {"params": start_at(there, here.point), "optimizer": with_rate(optimizer, limit / 2), "steps": more}
+        advice = f"learning_rate={short(limit / 2)} and {more:,} steps, from here"
+        return told("rate too small", story, numbers, Remedy(advice, changed))
+    story.append(
+        f"No rate below the limit {short(limit)} is fast: the condition number is {here.condition:.3g}{uneven}."
+    )
+    return told("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
+
+
+def _descending_freely(
+    run: Fit, there: Problem, here: View, numbers: dict[str, Any], rate: float | None, uneven: str
+) -> Finding:
+    """Of an optimizer whose pace no law tells."""
+    steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
+    story = [f"the loss still falls: by the curvature there are {here.excess:.3g} left to gain."]
+    if rate is not None and left > reach(there.optimizer, rate, steps) / 10 and not here.bends_down:
+        story.append(f"The way that is left is {left:.3g} for one param, and a step moves it by {short(rate)} or so.")
+        return told("rate too small", story, numbers, second_order(there, start_at(there, here.point)))
+    if here.bends_down:
+        return _wandering(there, here, numbers, rate, story)
+    story.append(f"The condition number is {here.condition:.3g}{uneven}.")
+    return told("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
+
+
+def _wandering(there: Problem, here: View, numbers: dict[str, Any], rate: float | None, story: list[str]) -> Finding:
+    """Where the loss curves down there is no minimum to aim at: the rate must fit the size of the params."""
+    optimizer, steps = there.optimizer, int(there.steps)
+    more, size = max(10 * steps, AFFORDABLE), float(np.sqrt(np.mean(here.point**2)))
+    if rate is not None and reach(optimizer, rate, steps) < size:
+        story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, could not go far.")
+        advice, changes = coming_down(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
+        changes |= {"params": start_at(there, here.point)}
+        return told("rate too small", story, numbers, Remedy(f"{advice}, from here", changes))
+    if rate is not None and rate > max(size, 1e-300) / 10:
+        story = [f"a step moves every param by {short(rate)} or so, and they are of size {size:.2g}: it cannot settle."]
+        advice, changes = coming_down(optimizer, min(rate / 3, size / 10), more)
+        changes |= {"params": start_at(there, here.point)}
+        return told("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))
+    return told("still descending", story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))

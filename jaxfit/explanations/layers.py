@@ -1,0 +1,225 @@
+"""Layer by layer: how steep the loss is where a network starts, and how far the run took each layer.
+
+A layer's slope is the norm of the gradient by its params over the norm of those. Behind a long chain of layers it can
+be smaller, or larger, by many orders of magnitude than in front: then no learning rate is right for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.curvature.limits import with_rate
+from jaxfit.curvature.points import Asked, at_one
+from jaxfit.curvature.points import moved as with_values
+from jaxfit.curvature.sharpness import Extreme
+from jaxfit.explanations.findings import STANDS, Finding, law_limit, told
+from jaxfit.explanations.remedies import AFFORDABLE, Remedy, coming_down, noisy, rate_of, second_order, start_at
+from jaxfit.explanations.symptoms import curve
+from jaxfit.explanations.views import gradients_at
+from jaxfit.explanations.words import marks_of, times
+from jaxfit.fits import Fit
+from jaxfit.outcomes import short
+from jaxfit.parameters import Bounded, Fixed, Tied, free, is_mark
+from jaxfit.problems import Problem, Status
+
+FALL, RISE = 1e3, 100  # times by which the slopes fall, or rise, from the last layers to the first, to be told
+FLAT = 1e-4  # of the loss: less than that is not much to gain by a change of a layer by its own size
+STAYED = 0.01  # of a layer's size: a layer that moved less has not been trained
+LOW = 1e-6  # of the first loss: a run that got there was not held
+GAINS = np.geomspace(0.5, 16, 16)
+
+
+class Layer(NamedTuple):
+    """Leaves that belong together."""
+
+    name: str
+    where: np.ndarray  # (k,) the places of its numbers among the free params
+
+
+class Profile(NamedTuple):
+    """Of a run, from the first layer to the last."""
+
+    layers: list[Layer]
+    start: np.ndarray  # (n,) the free params
+    slopes: np.ndarray  # (layers,) at the start
+    moved: np.ndarray  # (layers,) distance from start to end, over the size at the start
+    flat: bool  # whether no layer has a slope to speak of at the start, nor a little farther out
+
+
+def of_layers(run: Fit) -> Finding | None:
+    """What is wrong with a run if its gradient vanishes or explodes from layer to layer, and that was what held it."""
+    problem: Any = run.problem
+    layers, first = layers_of(problem), float(run.history.loss[0])
+    met = problem.stop.loss_below is not None and run.loss < float(problem.stop.loss_below)
+    if not layers or met or not np.isfinite(first) or run.loss < LOW * first:
+        return None
+    profile = profile_of(run, layers)
+    if not (np.isfinite(profile.slopes).all() and (profile.slopes > 0).all()):
+        return None
+    third = -(-len(layers) // 3)
+    early, late, trend = profile.slopes[:third], profile.slopes[-third:], _trend(profile.slopes)
+    failed = run.status in (Status.DIVERGED, Status.NOT_FINITE) or run.loss > 0.5 * first
+    falls = late.max() > FALL * early.min() and trend > 0.8
+    if falls and (profile.moved[0] < STAYED or failed) or profile.flat and failed:
+        return _told(problem, profile, "vanishing gradient")
+    seen = curve(run.history.loss)
+    jumps = seen is not None and (seen.rises > 0.15 or abs(seen.recent_fall) < STANDS)
+    if early.max() > RISE * late.min() and trend < -0.8 and (failed or jumps):
+        return _told(problem, profile, "exploding gradient")
+    return None
+
+
+def layers_of(problem: Problem) -> list[Layer]:
+    """The layers that hold a matrix, in the order of their names and numbers; none if there are fewer than three.
+
+    A layer is what stands at one place of a nested tree, such as [3] of a list of {"w": , "b": }; in a flat tree all
+    leaves of one number, such as w3 and b3.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    at, matrices = 0, set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(free(marks_of(problem))):
+        size, names = int(np.size(leaf)), [jax.tree_util.keystr((key,), simple=True) for key in path]
+        number = re.search(r"\d+$", names[-1]) if names else None
+        name = ".".join(names[:-1]) if len(names) > 1 else number.group() if number else "".join(names)
+        found.setdefault(name, []).append(np.arange(at, at + size))
+        if np.ndim(leaf) > 1:
+            matrices.add(name)
+        at += size
+    ordered = sorted(matrices, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
+    return [Layer(name, np.concatenate(found[name])) for name in ordered] if len(ordered) > 2 else []
+
+
+def profile_of(run: Fit, layers: list[Layer]) -> Profile:
+    problem: Any = run.problem
+    marked = marks_of(problem)
+    start, end = (_flat(free(marks)) for marks in (marked, with_values(marked, run.params)))
+    _, near = gradients_at(problem, np.stack([start, 1.1 * start]))
+    gains = np.array([[abs(g[layer.where] @ start[layer.where]) for layer in layers] for g in near])
+    sizes = np.array([max(np.linalg.norm(start[layer.where]), 1e-300) for layer in layers])
+    far = np.array([np.linalg.norm((end - start)[layer.where]) for layer in layers])
+    flat = bool(np.all(gains < FLAT * abs(float(run.history.loss[0]))))
+    return Profile(layers, start, slopes_at(layers, near[0], start), far / sizes, flat)
+
+
+def slopes_at(layers: list[Layer], gradient: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """(layers,) the norm of the gradient over that of the params."""
+    norms = [[np.linalg.norm(v[layer.where]) for layer in layers] for v in (gradient, point)]
+    return np.array(norms[0]) / np.maximum(norms[1], 1e-300)
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(tree)])
+
+
+def _trend(slopes: np.ndarray) -> float:
+    """The correlation of ranks with the order of the layers: 1 if every slope is larger than the one before."""
+    ranks = np.argsort(np.argsort(slopes))
+    return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
+
+
+def _told(problem: Problem, profile: Profile, kind: str) -> Finding:
+    layers, slopes, far = profile.layers, profile.slopes, profile.moved
+    listed = ", ".join(f"layer {layer.name}: {slope:.0e}" for layer, slope in zip(layers, slopes, strict=True))
+    ratio = slopes.max() / slopes.min()
+    numbers: dict[str, Any] = {
+        "slopes": dict(zip([layer.name for layer in layers], slopes.tolist(), strict=True)),
+        "moved": dict(zip([layer.name for layer in layers], far.tolist(), strict=True)), "ratio": float(ratio),
+    }  # fmt: skip
+    first, last = layers[0].name, layers[-1].name
+    less = "smaller" if kind == "vanishing gradient" else "larger"
+    story = [
+        f"at the start the gradient, over the size of the params, is {short(ratio)} times {less} in the first layers "
+        f"than in the last."
+    ]
+    if profile.flat:
+        story = [f"at the start no layer has a gradient to speak of: at most {slopes.max():.0e} of its params."]
+    story.append(f"{listed}.")
+    if kind == "vanishing gradient" and not profile.flat:
+        story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
+    found = evened(problem, profile)
+    if found is None:
+        return told(kind, story, numbers, second_order(problem))
+    point, gain, left = found
+    story.append(
+        f"With orthogonal matrices whose rows and columns sum to zero, times {gain:.2g}, the slopes are within "
+        f"{times(left)} of each other."
+    )
+    return told(kind, story, numbers, _begun(problem, point, f"a start of such matrices, times {gain:.2g}"))
+
+
+def _begun(problem: Problem, point: np.ndarray, words: str) -> Remedy:
+    """That start, with a learning rate for it; by the sharpness alone, since a whole view of a deep net is dear."""
+    changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(problem.steps), AFFORDABLE)}
+    optimizer, rate = problem.optimizer, rate_of(problem.optimizer)
+    if rate is None:
+        return Remedy(words, changes)
+    if law_limit(optimizer, 1.0) is None:
+        size = float(np.sqrt(np.mean(point**2)))
+        down = coming_down(optimizer, rate if size / 1000 < rate < size / 30 else size / 200, changes["steps"])
+        return Remedy(f"{words}, with {down.advice}", changes | down.changes)
+    asked = Asked(problem._replace(params=changes["params"]), None, 1e-2)
+    limit = law_limit(optimizer, float(at_one(Extreme(1, "largest"), asked, "float64")[0].values[0]))
+    if limit is not None and np.isfinite(limit) and not limit / 10 < rate < limit / 4:
+        rate = limit / 10
+        changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"
+    if noisy(problem):
+        down = coming_down(optimizer, rate, changes["steps"])
+        return Remedy(f"{words}, coming down to nothing", changes | down.changes)
+    return Remedy(words, changes)
+
+
+def evened(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, float] | None:
+    """A start at which every layer matters: (free params, gain, largest slope over the least).
+
+    Its matrices are orthogonal, so that they keep lengths; their rows and columns sum to zero, so that a mean of the
+    activations, such as a sigmoid's 1/2, does not pass through. Of 16 gains it has the one at which |gradient| |params|
+    / loss of the layer where that is farthest from one is nearest to it: much less and the layer does not learn, much
+    more and no step is small enough. Vectors and bounded leaves stay as they are. None if the slopes are not at least
+    twice as alike as they were, though there were some.
+
+    Source: Saxe, McClelland and Ganguli (2014), arXiv:1312.6120; Pennington, Schoenholz and Ganguli (2017),
+    arXiv:1711.04735.
+    """
+    drawn, at, parts = np.random.default_rng(0), 0, []
+    matrix = np.zeros(len(profile.start), bool)
+    for leaf in _moving(marks_of(problem)):
+        value = np.asarray(leaf.value if isinstance(leaf, Bounded) else leaf, float)
+        own = value.ravel()
+        if value.ndim > 1 and not isinstance(leaf, Bounded):
+            own = orthogonal(drawn, int(np.prod(value.shape[:-1])), value.shape[-1]).ravel()
+            matrix[at : at + own.size] = True
+        parts.append(own)
+        at += own.size
+    unit = np.concatenate(parts)
+    points = np.where(matrix, GAINS[:, None] * unit, unit)
+    losses, gradients = gradients_at(problem, points)
+    slopes = np.array([slopes_at(profile.layers, g, p) for g, p in zip(gradients, points, strict=True)])
+    sizes = np.array([[np.linalg.norm(p[layer.where]) for layer in profile.layers] for p in points])
+    with np.errstate(all="ignore"):
+        worst = np.abs(np.log(slopes * sizes**2 / np.abs(losses)[:, None])).max(axis=1)
+    if not np.isfinite(worst).any():
+        return None
+    best = int(np.nanargmin(np.where(np.isfinite(worst), worst, np.nan)))
+    ratio = float(slopes[best].max() / slopes[best].min())
+    better = profile.flat or ratio < profile.slopes.max() / profile.slopes.min() / 2
+    return (points[best], float(GAINS[best]), ratio) if better else None
+
+
+def _moving(marked: Any) -> list[Any]:
+    return [x for x in jax.tree.leaves(marked, is_leaf=is_mark) if not isinstance(x, (Fixed, Tied))]
+
+
+def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """(rows, columns) with singular values of one or zero, and rows and columns that sum to zero if longer than two.
+
+    With more columns than rows it is larger by the root of their ratio, so that every unit gets as much as it gives.
+    """
+    matrix = rng.normal(size=(rows, columns))
+    matrix = matrix - matrix.mean(axis=0) if rows > 2 else matrix
+    matrix = matrix - matrix.mean(axis=1, keepdims=True) if columns > 2 else matrix
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    return np.sqrt(max(1, columns / rows)) * (left * (values > 1e-9 * values[0])) @ right
