@@ -136,7 +136,7 @@ def spots_by_sweep(images: np.ndarray, starts: dict[str, np.ndarray]) -> jf.Grid
     start = {name: jf.Axis("spot", value) for name, value in starts.items()}
     return jf.sweep(
         jf.losses.rss(SPOT), start, (PIXELS.astype(np.float32), jf.Axis("spot", images)), steps=10,
-        optimizer=jf.optimizers.levenberg_marquardt(), precision="float32",
+        optimizer=jf.optimizers.levenberg_marquardt(tolerance=1e-4), precision="float32",
     )  # fmt: skip
 
 
@@ -151,8 +151,8 @@ def spots_by_scipy(images: np.ndarray, starts: dict[str, np.ndarray]) -> np.ndar
 def localization(quick: bool) -> list[Row]:
     """The problem of Gpufit: a round Gaussian of five params on 5 x 5 pixels, in float32, at most 10 steps.
 
-    Gpufit and SciPy stop when the sum of squares changes by less than 1e-4 of itself, jaxfit where float32 tells no
-    better. Source: Przybylski and others (2017), doi:10.1038/s41598-017-15313-9.
+    Gpufit and SciPy stop when the sum of squares changes by less than 1e-4 of itself, jaxfit where the next step would.
+    Source: Przybylski and others (2017), doi:10.1038/s41598-017-15313-9.
     """
     count, share = (64, 4) if quick else (20_000, 20)
     if jax.default_backend() != "cpu" and not quick:

@@ -48,6 +48,7 @@ class LevenbergMarquardt(NamedTuple):
     """The method itself; `jf.optimizers.levenberg_marquardt` makes one."""
 
     damping: Any  # () at the start
+    tolerance: Any = None  # () part of the sum of squares that may be left to take off; None for what rounding leaves
 
     def init(self, objective: Objective, params: PyTree) -> Memory:
         flat, back = jax.flatten_util.ravel_pytree(params)
@@ -81,7 +82,7 @@ class LevenbergMarquardt(NamedTuple):
         accepted = (ratio > 1e-3) & (gain >= 0) & is_finite(system)
         shrink = jnp.maximum(1 / 5, 1 - (2 * ratio - 1) ** 3)
         most = 1 / eps**2
-        verdict, offset = judge(flat, memory, triangle, free)
+        verdict, offset = judge(flat, memory, triangle, free, self.tolerance)
         memory = Memory(
             jax.tree.map(lambda new, old: jnp.where(accepted, new, old), system, here),
             jnp.where(accepted, jnp.maximum(memory.scale, system.scale), memory.scale),
@@ -92,8 +93,8 @@ class LevenbergMarquardt(NamedTuple):
         return Proposal(here.loss, back(grads), back(jnp.where(accepted, there, flat)), memory, verdict)
 
 
-def levenberg_marquardt(damping: Any = 1e-3) -> LevenbergMarquardt:
-    return LevenbergMarquardt(damping)
+def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> LevenbergMarquardt:
+    return LevenbergMarquardt(damping, tolerance)
 
 
 levenberg_marquardt.judges = True
@@ -102,13 +103,16 @@ levenberg_marquardt.precision = "float64"
 levenberg_marquardt.chunk = 8
 
 
-def judge(flat: Array, memory: Memory, triangle: Array, free: Array | None) -> tuple[Array, Array]:
+def judge(
+    flat: Array, memory: Memory, triangle: Array, free: Array | None, tolerance: Any = None
+) -> tuple[Array, Array]:
     """Whether the point is a minimum as far as the precision can tell, and ||c||**2 / size, the part that is not.
 
     An undamped step would take ||c||**2 off the sum of squares. It is not worth it if
     - that is lost in the rounding of the sum, and the last step did not make it much smaller: the params are then
       within sqrt(eps) of their standard errors; or
-    - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves.
+    - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
+    - it is no more than the tolerance of the sum, if there is one.
     Neither is believed where R is singular in this precision, or a param that mattered has ceased to.
     """
     here, eps = memory.system, jnp.finfo(flat.dtype).eps
@@ -125,7 +129,8 @@ def judge(flat: Array, memory: Memory, triangle: Array, free: Array | None) -> t
     move = jnp.sqrt(jnp.sum((norms * solve(triangle, shadow)) ** 2))
     lost = (offset <= 16 * eps) & ((offset > memory.before / 2) | (offset <= eps ** (4 / 3)))
     below = (jnp.sqrt(left) <= 8 * eps * reach) & (move <= jnp.sqrt(eps) * reach)
-    return sound & (lost | below | (left == 0)), offset
+    enough = (left == 0) if tolerance is None else (offset <= tolerance)
+    return sound & (lost | below | enough), offset
 
 
 def linearize(objective: Objective, back: Callable, flat: Array) -> System:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxfit.datasets import as_key
-from jaxfit.grids import Grid, check_grid
+from jaxfit.fits import Fit
+from jaxfit.grids import Grid, check_grid, member
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Call, is_axis
 from jaxfit.parameters import Bounded, Fixed, Tied, check_bounds, is_mark
-from jaxfit.problems import Status, whole
+from jaxfit.problems import Problem, Status, whole
 
 PyTree = Any
 
@@ -119,6 +120,8 @@ class Optima:
       loss: (optima,)
       count: (optima,) how many starts ended there.
       params: The user's tree with a leading axis (optima,): where the lowest of each stands.
+      lanes: (optima,) the number of that one, as in `grid.members`; of a sweep over starts alone, its place among them:
+        `jf.lane(grid, start=table.lanes[1])` is the second best optimum as a fit.
       failed: Starts that diverged, met NaN or never ran.
       unfinished: Starts that ran out of steps; they count among the optima where they got to.
     """
@@ -126,6 +129,7 @@ class Optima:
     loss: np.ndarray
     count: np.ndarray
     params: PyTree = field(repr=False)
+    lanes: np.ndarray = field(repr=False)
     failed: int
     unfinished: int
 
@@ -179,16 +183,18 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
         raise ValueError(f"optima: tolerance is {tolerance!r}, but it must lie between 0 and 1, such as 1e-3")
     check_grid("optima", grid)
-    if any(is_axis(x) for part in grid.parts for x in jax.tree.leaves((part.problem.data, part.problem.loss),
-                                                                      is_leaf=is_axis)):  # fmt: skip
-        raise ValueError("optima: lanes of this grid have different data or losses, which do not compare; sweep one")
+    if not _one_problem(grid):
+        raise ValueError(
+            "optima: lanes of this grid have different data, losses or fixed params, which do not compare; sweep one"
+        )
     trees = [part.lanes.params for part in grid.parts]
     layouts = {(jax.tree.structure(t), tuple(x.shape[1:] for x in jax.tree.leaves(t))) for t in trees}
     if len(layouts) > 1:
         raise ValueError("optima: lanes of this grid have params of different shapes; sweep one shape")
     params = jax.tree.map(lambda *x: np.concatenate(x), *trees)
     status, loss = (np.concatenate([getattr(part.lanes, name) for part in grid.parts]) for name in ("status", "loss"))
-    good = np.flatnonzero(np.isin(status, (Status.CONVERGED, Status.OUT_OF_STEPS)) & np.isfinite(loss))
+    looked = np.unique(grid.members)
+    good = looked[np.isin(status[looked], (Status.CONVERGED, Status.OUT_OF_STEPS)) & np.isfinite(loss[looked])]
     order = good[np.argsort(loss[good], kind="stable")]
     flat = np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(params)], axis=1).astype(np.float64)
     began = np.abs(np.concatenate([part.lanes.start_loss for part in grid.parts])[order])
@@ -200,9 +206,68 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
         loss=loss[kept],
         count=counts,
         params=jax.tree.map(lambda x: x[kept], params),
-        failed=len(loss) - len(good),
+        lanes=kept,
+        failed=len(looked) - len(good),
         unfinished=int((status[good] == Status.OUT_OF_STEPS).sum()),
     )
+
+
+def _one_problem(grid: Grid) -> bool:
+    """Whether all lanes have the same loss of the same data, the same bounds and the same fixed params."""
+    first, *others = [_asked(part.problem) for part in grid.parts]
+    leaves, structure = jax.tree.flatten(first, is_leaf=is_axis)
+    if any(map(is_axis, leaves)):
+        return False
+    return all(
+        jax.tree.structure(other) == structure
+        and all(x is y or np.array_equal(x, y) for x, y in zip(leaves, jax.tree.leaves(other), strict=True))
+        for other in others
+    )
+
+
+def _asked(problem: Problem) -> tuple:
+    """What makes the losses of two lanes comparable; starts do not matter."""
+    marks = [x for x in jax.tree.leaves(problem.params, is_leaf=is_mark) if is_mark(x)]
+    kept = [(x.low, x.high) if isinstance(x, Bounded) else x for x in marks]
+    return problem.loss, problem.data, kept
+
+
+class Met(NamedTuple):
+    """The lowest member of a sweep over starts, and how many others met it there."""
+
+    fit: Fit
+    lanes: str  # what they are: "starts", or "runs" if they differ in more
+    text: str  # how many found what
+    alone: bool  # whether no other lane met the lowest
+
+
+def met(verb: str, grid: Grid) -> Met:
+    """Looks for the lowest member, and for the others that found the same.
+
+    Raises:
+      ValueError: If the lanes are not of one problem, or none ended well.
+    """
+    if not _one_problem(grid):
+        raise ValueError(
+            f"{verb}: lanes of this grid have different data, losses or fixed params, and none of them stands for the "
+            f"others; take one, jf.{verb}(jf.lane(grid, ...)), or all errors at once: jf.standard_errors(grid)"
+        )
+    here, heights = optima(grid), optima(grid, by="loss")
+    if not len(here):
+        raise ValueError(f"{verb}: no member of the grid ended well; see grid.results.status, and jf.explain of a lane")
+    same, high, total = int(here.count[0]), int(heights.count[0]), len(np.unique(grid.members))
+    what, rank = "optimum", "only one"
+    if same < high:  # as where two terms of a sum may exchange their places
+        what, rank = f"loss, {same:,} of them with these params", "only loss"
+    if len(heights) > 1:
+        rank = f"lowest of {len(heights):,}; the next has a loss of {heights.loss[1]:.6g}"
+    text = f"{high:,} of {total:,} found this {what}, the {rank}"
+    troubles = [(here.failed, "failed"), (here.unfinished, "ran out of steps")]
+    text += "".join(f"; {n:,} {what}" for n, what in troubles if n)
+    rest = jax.tree.leaves(grid.parts[0].problem._replace(params=None), is_leaf=is_axis)
+    name = "runs" if len(grid.parts) > 1 or any(map(is_axis, rest)) else "starts"
+    fit = member(grid, tuple(np.argwhere(grid.members == here.lanes[0])[0]))
+    return Met(fit, name, text, high == 1 < total)
 
 
 def _grouped(loss: np.ndarray, params: np.ndarray, near: Callable) -> tuple[np.ndarray, np.ndarray]:

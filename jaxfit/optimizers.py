@@ -360,7 +360,7 @@ def _accumulated(optimizer: Any, every: int) -> Any:
 
 
 @near_keywords
-def levenberg_marquardt(*, damping: Any = 1e-3) -> Optimizer:
+def levenberg_marquardt(*, damping: Any = 1e-3, tolerance: Any = None) -> Optimizer:
     """Gauss-Newton steps, damped until they go down: for losses that know their residuals, in float64 by default.
 
     Judges convergence itself: CONVERGED where an undamped step would change nothing that the precision can tell, and
@@ -368,10 +368,22 @@ def levenberg_marquardt(*, damping: Any = 1e-3) -> Optimizer:
 
     Args:
       damping: At the start, against the squared norms of the Jacobian's columns. A leaf.
+      tolerance: CONVERGED already where an undamped step would take no more than this part off the sum of squares; the
+        params are then about sqrt(tolerance * (n - k)) of their standard errors from the minimum. A leaf.
+
+    Raises:
+      ValueError: If `tolerance` is not between 0 and 1.
 
     Source: Levenberg (1944), Marquardt (1963), scaled as by More (1978), the damping moved as by Nielsen (1999).
     """
-    return optimizer(least_squares.levenberg_marquardt, damping=damping)
+    if tolerance is None:
+        return optimizer(least_squares.levenberg_marquardt, damping=damping)
+    if isinstance(tolerance, (bool, str)) or np.isscalar(tolerance) and not 0 < tolerance < 1:
+        raise ValueError(
+            f"levenberg_marquardt: tolerance is {tolerance!r}, but it is a part of the sum of squares, from 0 to 1: "
+            f"pass 1e-4, or None for as far as the precision tells"
+        )
+    return optimizer(least_squares.levenberg_marquardt, damping=damping, tolerance=tolerance)
 
 
 @near_keywords

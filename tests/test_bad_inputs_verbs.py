@@ -14,6 +14,7 @@ DATA = (X, Y)
 SWEPT = {"w": jf.Axis("w0", [0.0, 1.0]), "b": 0.0}
 WITHIN = {"w": jf.Bounded(1.0, 0.0, 2.0), "b": jf.Fixed(0.0)}
 FIT, GRID, OF_OWN = fit(), sweep(), fit(own)
+SETS = sweep(params=START, data=(X, jf.Axis("set", np.stack([Y, 2 * Y]))))
 FORGOTTEN = jax.tree.unflatten(jax.tree.structure(FIT), jax.tree.leaves(FIT))
 A_FIT = "takes a fit or the grid of a sweep, but got"
 PASS = r"pass what jf\.fit, jf\.curve_fit or jf\.sweep returned"
@@ -182,7 +183,8 @@ STATISTICS = {
     "f_test, a number": Case(lambda: jf.f_test(3, FIT), TypeError, f"f_test: small {A_FIT} 3", PASS),
     "intervals, a method": Case(lambda: jf.intervals(FIT, "bootstrp"), ValueError, "'bootstrp'", "did you mean bootst"),
     "intervals, no key": Case(lambda: jf.intervals(FIT, "bootstrap"), ValueError, "needs a key", "pass key=0"),
-    "report, a grid": Case(lambda: jf.report(GRID), TypeError, "report is about one fit", r"jf\.best\(grid\)"),
+    "report, a grid of many data sets": Case(lambda: jf.report(SETS), ValueError,
+        "lanes of this grid have different data", r"jf\.report\(jf\.lane\(grid, \.\.\.\)\)"),
     "report, units": Case(lambda: jf.report(FIT, {"w": 3}), TypeError, "unit of w is 3", 'a text such as "mm"'),
     "report, units of nothing": Case(lambda: jf.report(FIT, {"v": "m"}), ValueError, "units has 'v'", "is no param"),
     "band, a kind": Case(lambda: jf.band(FIT, X, kind="predict"), ValueError, "kind is 'predict'", '"prediction"'),

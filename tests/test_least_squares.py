@@ -186,6 +186,29 @@ def test_refused_steps_are_not_convergence():
     assert np.isfinite(fit.loss)
 
 
+def left_to_take(params, y):
+    """The part of the sum of squares that lies along the Jacobian's columns, by NumPy; and the standard errors."""
+    a, b, c = params
+    e = np.exp(-b * X)
+    r, columns = a * e + c - y, np.stack([e, -a * X * e, np.ones_like(X)], axis=1)
+    along = columns @ np.linalg.lstsq(columns, r, rcond=None)[0]
+    errors = np.sqrt(np.diag(np.linalg.inv(columns.T @ columns)) * np.sum(r**2) / (X.size - 3))
+    return np.sum(along**2) / np.sum(r**2), errors
+
+
+def test_with_a_tolerance_no_more_than_that_part_of_the_sum_of_squares_is_left_to_take():
+    sets, tolerances = np.stack([noisy(seed) for seed in range(6)]), [1e-2, 1e-4, 1e-8]
+    data, optimizer = (X, jf.Axis("set", sets)), LM(tolerance=jf.Axis("tolerance", tolerances))
+    found = jf.sweep(jf.losses.rss(decay), START, data, optimizer=optimizer, steps=60).results
+    assert (found.status == jf.Status.CONVERGED).all() and (np.diff(found.steps, axis=-1) >= 0).all()
+    params = np.stack([found[f"params.{name}"] for name in "abc"], axis=-1)
+    left = np.array([[left_to_take(p, y)[0] for p in row] for row, y in zip(params, sets, strict=True)])
+    assert (left <= 1.01 * np.array(tolerances)).all() and (left[:, 0] > 1e-6).any()  # it did stop there
+    for row, y in zip(params, sets, strict=True):
+        errors = left_to_take(row[2], y)[1]
+        assert (np.abs(row[:2] - row[2]) < 1.5 * np.sqrt(27 * np.array(tolerances[:2]))[:, None] * errors).all()
+
+
 def test_an_exact_fit_converges():
     y = 2.0 * np.exp(-1.3 * X) + 0.5
     fit = jf.fit(jf.losses.mse(decay), START, (X, y), optimizer=LM())
@@ -291,6 +314,8 @@ REFUSED = {
         lambda: jf.fit(jf.losses.mse(decay, masked=True), START, (X, X, X < 0.2), optimizer=LM()), ValueError,
         "the data make 2 residuals for 3 free params"),
     "negative damping": (lambda: LM(damping=-1.0), ValueError, "damping is -1.0, but it must be a finite number"),
+    "a tolerance of nothing": (lambda: LM(tolerance=0.0), ValueError, "tolerance is 0.0.*pass 1e-4, or None"),
+    "a tolerance as a text": (lambda: LM(tolerance="1e-4"), ValueError, "tolerance is '1e-4'"),
     "no memory": (lambda: jf.optimizers.lbfgs(memory=0), ValueError, "memory is 0, but it counts past steps"),
     "float64 in a float32 trace": (
         lambda: jax.jit(lambda y: jf.fit(jf.losses.mse(decay), START, (X, y), optimizer=LM()).loss)(X), ValueError,

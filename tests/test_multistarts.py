@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.multistarts import met
 
 BOX = {"x": jf.Bounded(0.0, low=-5.0, high=5.0), "y": jf.Bounded(0.0, low=-5.0, high=5.0)}
 MINIMA = np.array([[-3.779310, -3.283186], [-2.805118, 3.131312], [3.0, 2.0], [3.584428, -1.848127]])
@@ -61,10 +62,32 @@ def test_by_the_loss_alone_minima_of_one_height_are_one(grid):
     assert len(table) == 1 and table.count.tolist() == [64] and "1 optimum from 64 starts" in str(table)
 
 
+def test_the_report_of_a_sweep_over_starts_is_of_its_best_and_says_how_many_met_it(grid):
+    report = jf.report(grid)
+    found = np.array([row.value for row in report.rows])
+    ends = np.stack([grid.results["params.x"], grid.results["params.y"]], axis=1)
+    near = (np.linalg.norm(ends - found, axis=1) < 0.01).sum()
+    assert grid.results.loss.min() == float(report.goodness.chi_squared) and 0 < near < 64
+    text = f"64 of 64 found this loss, {near} of them with these params, the only loss"
+    assert report.facts["starts"] == text and f"starts  {text}" in str(report)
+    assert all(text in page for page in (report.to_json(), report.to_markdown(), report._repr_html_()))
+
+
 def test_minima_of_different_heights_come_in_their_order():
     start = jf.starts({"x": jf.Bounded(0.0, low=-3, high=7)}, 32, key=1)
-    loss, rate = (lambda p: -jax.numpy.cos(p["x"]) + 0.05 * p["x"] ** 2), jf.optimizers.sgd(0.2)
-    table = jf.optima(jf.sweep(loss, start, optimizer=rate, steps=300))
+    loss, rate = (lambda p: -jax.numpy.cos(p["x"]) + 0.05 * p["x"] ** 2), jf.optimizers.sgd(jf.Axis("rate", [0.2, 0.1]))
+    many = jf.sweep(loss, start, optimizer=rate, steps=300)
+    assert jf.optima(many).count.sum() == 64
+    grid = jf.best(many, over="rate")
+    table, meeting = jf.optima(grid), met("report", grid)
+    first, second = table.count
+    assert meeting.fit.loss == table.loss[0] and not meeting.alone and meeting.lanes == "runs"
+    assert meeting.text == (
+        f"{first} of 32 found this optimum, the lowest of 2; the next has a loss of {table.loss[1]:.6g}; "
+        f"32 ran out of steps"
+    )
+    assert second == (np.abs(grid.results["params.x"] - table.params["x"][1]) < 0.1).sum()
+    assert grid.results.loss.values.ravel().min() == table.loss[0]
     assert len(table) == 2 and table.params["x"][0] == pytest.approx(0, abs=1e-5)
     assert 5 < table.params["x"][1] < 6 and table.loss[0] < table.loss[1] and table.unfinished == 32
 
@@ -108,3 +131,8 @@ def test_a_sweep_over_data_sets_has_no_common_optima(grid):
     many = jf.sweep(lambda p, y: jax.numpy.sum((p - y) ** 2), 0.0, (y,), optimizer=jf.optimizers.sgd(0.1), steps=2)
     with pytest.raises(ValueError, match="different data"):
         jf.optima(many)
+    with pytest.raises(ValueError, match=r"different data.*take one, jf\.report\(jf\.lane\(grid, \.\.\.\)\)"):
+        jf.report(many)
+    losses = jf.Axis("kind", [lambda p: jax.numpy.sum(p**2), lambda p: jax.numpy.sum(p**4)])
+    with pytest.raises(ValueError, match="different data, losses"):
+        jf.optima(jf.sweep(losses, jf.Axis("p", [1.0, 2.0]), optimizer=jf.optimizers.sgd(0.1), steps=2))

@@ -49,7 +49,9 @@ def test_enclosed_arrays_may_change_their_precision_often_and_in_every_verb():
         assert grid.results["params.w"].dtype == precision
         looked = jf.surface(loss, START | {"w": W0}, precision=precision)
         assert looked.dtype == precision and looked[0] == pytest.approx(np.mean((X - Y) ** 2), rel=1e-5)
-        assert jf.step(loss, START, optimizer=SGD, precision=precision).value == pytest.approx(float(looked[0]), rel=1e-5)
+        assert jf.step(loss, START, optimizer=SGD, precision=precision).value == pytest.approx(
+            float(looked[0]), rel=1e-5
+        )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from jaxfit import outcomes
 from jaxfit.fits import Fit
 from jaxfit.grids import Grid
 from jaxfit.keywords import did_you_mean, near_keywords
+from jaxfit.multistarts import met
 from jaxfit.parameters import Bounded, Fixed, Tied, is_mark, is_marked, plain
 from jaxfit.problems import Status, convert_all, name_of, precision_context
 from jaxfit.statistics import formats
@@ -97,9 +98,10 @@ class Report:
         return f"<ul>{facts}</ul>{''.join(tables)}{notes}"
 
     def to_markdown(self) -> str:
-        """The table of the params, the sums below it, and the notes."""
+        """The table of the params, the sums and the facts below it, and the notes."""
         sums = formats.markdown_table(("fit", ""), self._sums(), (True, False))
-        parts = [formats.markdown_table(*_table(self.rows, self.level)), sums, *self.notes]
+        facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
+        parts = [formats.markdown_table(*_table(self.rows, self.level)), sums, facts, *self.notes]
         return "\n\n".join(parts)
 
     def to_latex(self) -> str:
@@ -159,7 +161,8 @@ def report(
     """What a fit found, for a person: every param with its error, interval, start and role, and how good the fit is.
 
     Args:
-      fit: A fit, or a lane of a grid.
+      fit: A fit, a lane of a grid, or the grid of a sweep over starts: then the report is of its best member, and says
+        how many of the starts found the same optimum.
       units: Names of units by param, {"a": "mm"}: all of them, or some; for an array one for all its numbers.
       level, method, key, samples: Of the intervals; as for `intervals`.
       absolute_sigma: As for `covariance`.
@@ -168,16 +171,12 @@ def report(
       The report: `print` it, or take `.to_markdown()`, `.to_latex()`, `.to_json()`, `.to_dict()`, `.rows`.
 
     Raises:
-      TypeError, ValueError, NotConverged: As `intervals`; for units of params that do not exist.
+      TypeError, ValueError, NotConverged: As `intervals`; for units of params that do not exist, or a grid whose lanes
+        have different data.
     """
     level = check_asked("report", method, level, key, samples)
-    if isinstance(fit, Grid):
-        raise TypeError(
-            "report is about one fit; take a lane of the grid, jf.lane(grid, ...) or jf.best(grid), or all errors at "
-            "once: jf.standard_errors(grid)"
-        )
-    starts = getattr(fit, "starts", None)  # of a result that knows how many starts met here, in words
-    fit = fit if isinstance(fit, Fit) else getattr(fit, "best", fit)
+    others = met("report", fit) if isinstance(fit, Grid) else None
+    fit = others.fit if others else fit
     check_result("report", fit)
     named = _units(fit.params, units)
     known = moments("report", fit, absolute_sigma, warns=False)
@@ -189,11 +188,13 @@ def report(
         for row in zip(labels, *(x.tolist() for x in (known.values, known.errors, low, high, start)), roles, named,
                        strict=True)
     )  # fmt: skip
-    facts = _facts(fit, known)
-    if isinstance(starts, str):
-        facts["starts"] = starts
+    facts, notes = _facts(fit, known), _notes(fit, known)
+    if others:
+        facts[others.lanes] = others.text
+        if others.alone:
+            notes.append("no other run found this optimum, so that there may be lower ones; draw more starts")
     found = Goodness(*(x[()] for x in goodness(fit, known)))
-    return Report(rows, correlation_matrix(known.covariance), found, level, method, facts, tuple(_notes(fit, known)))
+    return Report(rows, correlation_matrix(known.covariance), found, level, method, facts, tuple(notes))
 
 
 def _roles(fit: Fit, known: Moments) -> list[str]:
