@@ -8,6 +8,7 @@ from jaxfit.fits import Fit, NotConverged, fit, require_converged
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
 from jaxfit.interruptions import Interrupted
+from jaxfit.keywords import near_names
 from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.memory import backward_memory, forward_memory
@@ -49,6 +50,7 @@ __all__ = [
     "stability_limit", "standard_errors", "starts", "step", "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
+_unknown = near_names(__name__, [*__all__, "open", "plots", "sklearn"])
 
 
 def __getattr__(name: str):
@@ -56,4 +58,4 @@ def __getattr__(name: str):
         import importlib
 
         return importlib.import_module(f"jaxfit.{name}")
-    raise AttributeError(f"module 'jaxfit' has no attribute {name!r}")
+    return _unknown(name)

@@ -3,6 +3,7 @@
 Every picture takes `ax=None` and makes an axes of its own if none is given. The caller's rcParams stay as they are.
 """
 
+from jaxfit.keywords import near_names
 from jaxfit.plots.animations import descent_animation
 from jaxfit.plots.basins import basin_map, relief
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
@@ -40,3 +41,4 @@ __all__ = [
     "line_fit", "loss_history", "number", "outlined", "panels", "png", "power_map", "profile", "relief", "round_ticks",
     "steps_bar", "style", "surface_3d", "without_display",
 ]  # fmt: skip
+__getattr__ = near_names(__name__, __all__)
