@@ -17,6 +17,8 @@ from jax import Array
 from jax.core import Tracer
 from numpy.typing import ArrayLike, NDArray
 
+from jaxfit.keywords import near_names
+
 Floats = NDArray[np.float64]
 
 # fmt: off
@@ -390,3 +392,7 @@ def batches(data: tuple[ArrayLike, ...], size: int, key: int | Array) -> Iterato
     order = np.asarray(jax.random.permutation(as_key(key), n))
     starts = range(0, n - size + 1, int(size))
     return (tuple(a[order[start : start + size]] for a in arrays) for start in starts)
+
+
+NAMES = "thermometer thermometer_split blood_pressure bowl download_time split standardize pad batches".split()
+__getattr__ = near_names(__name__, NAMES)

@@ -17,6 +17,15 @@ def did_you_mean(name: str, among: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
+def near_names(module: str, names: Sequence[str]) -> Callable[[str], Any]:
+    """A module's `__getattr__`: it answers an unknown name with those of its own that resemble it."""
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{did_you_mean(name, names)}")
+
+    return __getattr__
+
+
 def near_keywords(function: _Function) -> _Function:
     """Lets a function, or a class, answer an unknown keyword or one argument too many with what it takes."""
     parameters = inspect.signature(function).parameters.values()

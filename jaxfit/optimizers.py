@@ -378,7 +378,7 @@ def levenberg_marquardt(*, damping: Any = 1e-3, tolerance: Any = None) -> Optimi
     """
     if tolerance is None:
         return optimizer(least_squares.levenberg_marquardt, damping=damping)
-    if isinstance(tolerance, (bool, str)) or np.isscalar(tolerance) and not 0 < tolerance < 1:
+    if isinstance(tolerance, (bool, str)) or isinstance(tolerance, (int, float, np.floating)) and not 0 < tolerance < 1:
         raise ValueError(
             f"levenberg_marquardt: tolerance is {tolerance!r}, but it is a part of the sum of squares, from 0 to 1: "
             f"pass 1e-4, or None for as far as the precision tells"

@@ -17,7 +17,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.checks import as_data, as_params, check_data
-from jaxfit.keywords import near_keywords
+from jaxfit.keywords import near_keywords, near_names
 from jaxfit.markers import as_number
 from jaxfit.methods import Objective, Proposal
 from jaxfit.optimizers import Optimizer, optimizer
@@ -247,3 +247,6 @@ class FiniteDifferences(NamedTuple):
         here, slopes = jax.lax.fori_loop(0, start.size, turn, (start, jnp.zeros_like(start)))
         there = here if self.in_turn else inside(objective, back, start - self.learning_rate * slopes)
         return Proposal(loss, back(slopes), back(there), memory)
+
+
+__getattr__ = near_names(__name__, ("random_search", "coordinate_probing", "finite_differences"))

@@ -258,3 +258,16 @@ def test_an_unknown_keyword_is_answered_with_what_there_is(name):
         return
     with pytest.raises(TypeError, match="nonsense|takes 1 positional|unexpected"):
         getattr(jf, name)(nonsense=np.pi)
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "meant"),
+    [(jf, "standrd_errors", "standard_errors"), (jf.losses, "mae_", "mae"), (jf.models, "gausian", "gaussian"),
+     (jf.datasets, "blood_presure", "blood_pressure"), (jf.optimizers, "adm", "adam"),
+     (jf.searches, "random", "random_search"),
+     (jf.schedules, "cosin", "cosine"), (landscapes, "plane", "random_plane"), (jf.plots, "contours", "contour")],
+)  # fmt: skip
+def test_a_name_that_does_not_exist_is_answered_with_one_that_does(room, name, meant):
+    with pytest.raises(AttributeError, match=f"{name}'; did you mean {meant}"):
+        getattr(room, name)
+    assert hasattr(room, meant)

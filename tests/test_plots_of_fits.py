@@ -41,6 +41,11 @@ def test_the_profile_of_a_line_is_its_parabola(line):
     np.testing.assert_allclose(curve, parabola, atol=1e-3)
 
 
+def test_a_profile_is_drawn_of_one_param(line):
+    with pytest.raises(TypeError, match=r"plots\.profile draws.*got a Fit; pass jf\.profile\(fit\)\[\"a\"\]"):
+        plots.profile(line, 1.0)
+
+
 @pytest.mark.soak
 def test_all_pairs_are_drawn(line):
     axes = plots.corner(line, jf.bootstrap(line, 0, 500))

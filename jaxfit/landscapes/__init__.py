@@ -1,5 +1,6 @@
 """The loss as a landscape: surfaces over any axes, and slices of it through params of any number."""
 
+from jaxfit.keywords import near_names
 from jaxfit.landscapes.curved import hessian_plane
 from jaxfit.landscapes.slices import Slice, between, random_plane, trajectory_plane
 from jaxfit.landscapes.surfaces import Trail, surface, trail
@@ -7,3 +8,4 @@ from jaxfit.landscapes.surfaces import Trail, surface, trail
 __all__ = [
     "Slice", "Trail", "between", "hessian_plane", "random_plane", "surface", "trail", "trajectory_plane",
 ]  # fmt: skip
+__getattr__ = near_names(__name__, __all__)

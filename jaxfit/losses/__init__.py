@@ -4,6 +4,7 @@ A loss is hashable, and equal to any other made of equal arguments, so that one 
 also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced or swept; all the rest is static.
 """
 
+from jaxfit.keywords import near_names
 from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, takes_key
 from jaxfit.losses.classes import CrossEntropy, softmax_cross_entropy
 from jaxfit.losses.measured import ChiSquared, LeastSquares, chi_squared, least_squares
@@ -16,3 +17,4 @@ __all__ = [
     "Smoothness", "Sum", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares", "mae", "mse",
     "rss", "smoothness", "softmax_cross_entropy", "takes_key",
 ]  # fmt: skip
+__getattr__ = near_names(__name__, __all__)

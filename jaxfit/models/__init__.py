@@ -5,6 +5,7 @@ Networks, polynomials and functions of one's own have an `init(key)` that makes 
 model written in place never recompiles.
 """
 
+from jaxfit.keywords import near_names
 from jaxfit.models.decays import exponential_decay, exponential_growth, exponential_rise, exponentials
 from jaxfit.models.functions import FromFunction, from_function
 from jaxfit.models.growth import gompertz, logistic
@@ -23,3 +24,4 @@ __all__ = [
     "lorentzian", "lorentzians", "michaelis_menten", "orthogonal_polynomial", "polynomial", "power_law", "sum",
     "voigt", "voigts",
 ]  # fmt: skip
+__getattr__ = near_names(__name__, __all__)

@@ -3,6 +3,7 @@
 Every picture takes `ax=None` and makes an axes of its own if none is given. The caller's rcParams stay as they are.
 """
 
+from jaxfit.keywords import near_names
 from jaxfit.plots.animations import descent_animation
 from jaxfit.plots.basins import basin_map, relief
 from jaxfit.plots.curves import descent_1d, line_fit, loss_history
@@ -37,6 +38,7 @@ __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Arrow", "Box", "Room",
     "arrow_3d", "backprop_animation", "backprop_graph", "basin_map", "contour", "convergence_map", "corner",
     "descent_1d", "descent_animation", "few_ticks", "fit", "flow", "gif", "house", "landscape", "learning_rate_range",
-    "line_fit", "loss_history", "number", "outlined", "panels", "png", "power_map", "profile", "relief", "round_ticks",
-    "steps_bar", "style", "surface_3d", "without_display",
+    "line_fit", "loss_history", "near_names", "number", "outlined", "panels", "png", "power_map", "profile", "relief",
+    "round_ticks", "steps_bar", "style", "surface_3d", "without_display",
 ]  # fmt: skip
+__getattr__ = near_names(__name__, __all__)

@@ -111,7 +111,15 @@ def profile(found: Any, error: float, *, reach: float = 1.96, name: str = "", ax
       reach: Standard errors that the interval reaches; where both curves are as high as its square, they end.
       name: Of the param, for the axis.
       ax: The axes to draw on; new ones if None.
+
+    Raises:
+      TypeError: If `found` is a fit, or anything else that is no profile.
     """
+    if not hasattr(found, "tau"):
+        raise TypeError(
+            f"plots.profile draws the profile of one param, but got a {type(found).__name__}; pass "
+            f'jf.profile(fit)["a"], jf.standard_errors(fit)["a"] for the param "a"'
+        )
     values, rise = np.asarray(found.values, float), np.square(np.asarray(found.tau, float))
     best = values[np.nanargmin(rise)]
     dense = np.linspace(values.min(), values.max(), GRID)

@@ -273,13 +273,16 @@ def _facts(fit: Fit, known: Moments) -> dict[str, str]:
 def _notes(fit: Fit, known: Moments) -> list[str]:
     notes = [fit.note] if fit.note else []
     notes += outcomes.doubts(fit)
+    endless = ", or no run settles" if fit.status == Status.OUT_OF_STEPS else ""
     for direction in undetermined(fit, known):
         together = ", ".join(f"{name} by {step:.3g}" for name, step in direction.items())
         if len(direction) == 1:
-            notes.append(f"{next(iter(direction))} is not determined: it changes no prediction; fix it with jf.Fixed")
+            name = next(iter(direction))
+            notes.append(f"{name} is not determined: it changes no prediction; fix it with jf.Fixed{endless}")
         else:
             notes.append(
-                f"{', '.join(direction)} are not determined: moving {together} together changes no prediction; fix one"
+                f"{', '.join(direction)} are not determined: moving {together} together changes no prediction; "
+                f"fix one{endless}"
             )
     names = [name for name, role in zip(labels_of(fit.params), _roles(fit, known), strict=True) if role == "at bound"]
     if names:
