@@ -278,8 +278,7 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
       grid: From `sweep`.
       by: The variable to be lowest: "loss", "validation_loss", "steps" or another of the results.
       over: Dimensions to choose along (of a refined grid, among what ran); the result is then a smaller grid over the
-        others, in which the coordinates of
-        `over` tell the choice. None: along all of them, and the result is a `Fit`.
+        others, in which the coordinates of `over` tell the choice. None: along all of them, and the result is a `Fit`.
 
     Raises:
       ValueError: If there is no such variable or dimension, or (without `over`) no member ended well; if a refined
