@@ -7,8 +7,9 @@ every step. The law has its limits, which are shown too: b = 0.9 ends 13 % below
 Nesterov's momentum of 0.9 ends up to 8 % below it at 0.08 and blows up at 0.15.
 
 Source: Cohen, Kaur, Li, Kolter and Talwalkar, Gradient Descent on Neural Networks Typically Occurs at the Edge of
-Stability (2021), arXiv:2103.00065, section 3. The ends over the law vary by 0.01 with the seed at the rates 0.2 and
-0.4, by 0.04 for degree 5 and by 0.16 for b = 0.9, where some blow up; some have not reached the edge at the rate 0.1. Cost: about twenty seconds on two cores.
+Stability (2021), arXiv:2103.00065, section 3.
+The ends over the law vary by 0.01 with the seed at the rates 0.2 and 0.4, by 0.04 for degree 5 and by 0.16 for b = 0.9,
+where some blow up; some have not reached the edge at the rate 0.1. Cost: about twenty seconds on two cores.
 """
 
 from dataclasses import dataclass
