@@ -35,7 +35,7 @@ class Config:
 
 
 QUICK = {"cells": 401, "steps": 1000}
-BREAK = {"nesterov": True}
+BREAK = {"nesterov": True}  # at b = 0.95 the limit is 1.34 instead of 3.9, and runs meant to ripple at sqrt(b) diverge
 ROWS = {}
 
 

@@ -277,11 +277,12 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
     Args:
       grid: From `sweep`.
       by: The variable to be lowest: "loss", "validation_loss", "steps" or another of the results.
-      over: Dimensions to choose along; the result is then a smaller grid over the others, in which the coordinates of
-        `over` tell the choice. None: along all of them, and the result is a `Fit`.
+      over: Dimensions to choose along (of a refined grid, among what ran); the result is then a smaller grid over the
+        others, in which the coordinates of `over` tell the choice. None: along all of them, and the result is a `Fit`.
 
     Raises:
-      ValueError: If there is no such variable or dimension, or (without `over`) no member ended well.
+      ValueError: If there is no such variable or dimension, or (without `over`) no member ended well; if a refined
+        grid ran none of the members to choose from.
       TypeError: If `grid` is none, or `over` no names.
     """
     check_grid("best", grid)
@@ -299,6 +300,8 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
         if name not in dims:
             raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
     good = np.isin(results.status, (Status.CONVERGED, Status.OUT_OF_STEPS)) & ~np.isnan(results[by].values)
+    ran = results.evaluated.values if grid.parts[0].numbers is not None else np.ones(good.shape, bool)
+    good &= ran  # what was filled in has the values of a neighbor, and would be told at the wrong place
     values = np.where(good, results[by].values, np.inf)
     if set(across) == set(dims):
         if not good.any():
@@ -310,12 +313,25 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
 
     kept = [name for name in dims if name not in across]
     order = [dims.index(name) for name in (*kept, *across)]
+    _refuse_unrun(ran, results, across, kept)
     flat = values.transpose(order).reshape(*[results.sizes[n] for n in kept], -1)
     index = np.unravel_index(np.argmin(flat, axis=-1), [results.sizes[n] for n in across])
     chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(across, index, strict=True)}
     places = np.indices([results.sizes[n] for n in kept])
     where = tuple(index[across.index(n)] if n in across else places[kept.index(n)] for n in dims)
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)
+
+
+def _refuse_unrun(ran: np.ndarray, results: Any, across: Sequence[str], kept: Sequence[str]) -> None:
+    """Refuses a refined grid if there is a place to choose at where none of the members ran."""
+    some = ran.any(axis=tuple(results.status.dims.index(name) for name in across))
+    if not some.all():
+        place = np.argwhere(~some)[0]
+        there = ", ".join(f"{n}={results[n].values[i]}" for n, i in zip(kept, place, strict=True))
+        raise ValueError(
+            f"best: at {there} none of the members along {', '.join(across)} ran, they were filled in, so that there "
+            f"is none to choose; refine with over={list(across)!r}, which runs some everywhere, or take a sweep"
+        )
 
 
 def _first(grid: Grid) -> str:

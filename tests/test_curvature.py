@@ -382,6 +382,7 @@ def test_optimal_rates_take_the_steps_of_the_table():
     [
         (lambda: jf.sharpness(canyon, CORNER, end="top"), "end is 'top', but it must be 'largest' or 'smallest'"),
         (lambda: jf.sharpness(canyon, CORNER, count=0), "count is 0"),
+        (lambda: jf.sharpness(canyon, CORNER, count=3), "count is 3, but 2 free params give the Hessian 2 eigenvalues"),
         (lambda: jf.sharpness(canyon, CORNER, tolerance=2.0), "tolerance is 2.0"),
         (lambda: jf.sharpness(canyon, CORNER, history=True), "there is no run"),
         (lambda: jf.sharpness(canyon, CORNER, preconditioner={"x": 1.0}), "the free params have"),

@@ -18,7 +18,7 @@ from tests.problems import PROBLEMS
 
 LINE = PROBLEMS["line"]
 RAW = jf.datasets.thermometer()
-HELD_OUT = 3  # the rules were settled on the runs of seeds 0 to 2
+HELD_OUT = 4  # the rules were settled on runs of seeds 0 to 3
 
 
 def thermometer(rate, steps=100, **options):
@@ -46,14 +46,15 @@ def test_following_the_advice_makes_failing_runs_of_every_kind_arrive():
     rounds = [follow(attempt, fit) for attempt, fit in failing(13, seed=HELD_OUT)]
     assert len(rounds) == TESTED
     in_three, at_once = np.mean([r is not None for r in rounds]), np.mean([r == 1 for r in rounds])
-    assert in_three >= 0.95
+    assert at_once >= 0.95
     assert in_three == pytest.approx(IN_THREE, abs=0.02) and at_once == pytest.approx(AT_ONCE, abs=0.03)
 
 
 def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():
     found = jf.explain(thermometer(0.05))
     assert found.kind == "diverged" and "1.52 times the limit 0.033" in str(found) and ".retry() does it" in str(found)
-    assert f"such advice made {100 * IN_THREE:.0f} % of {TESTED} failing runs arrive within three rounds" in str(found)
+    assert f"such advice made {100 * AT_ONCE:.3g} % of {TESTED} failing runs arrive at once" in str(found)
+    assert f"{100 * IN_THREE:.3g} % within three rounds" in str(found)
     np.testing.assert_allclose(found.numbers["limit"], 2 / found.numbers["sharpness"], rtol=1e-2)
     assert (
         set(found.remedy) == {"optimizer", "steps"}

@@ -164,6 +164,16 @@ def test_a_lane_of_a_refined_map_is_the_member_that_ran(grid):
     assert jf.best(grid).loss == grid.results.loss.min()
 
 
+def test_the_best_of_a_refined_map_is_one_that_ran_or_none_is_named(grid, full):
+    with pytest.raises(ValueError, match=r"best: at start=.* none of the members along learning_rate ran"):
+        jf.best(grid, over="learning_rate")
+    lines = refined(by="valley", measure={"valley": valley}, over="learning_rate")
+    chosen = jf.best(lines, over="learning_rate").results
+    assert chosen.evaluated.all() and lines.results.attrs["evaluated"] < 1
+    for start, rate, loss in zip(chosen.start.values, chosen.learning_rate.values, chosen.loss.values, strict=True):
+        assert full.results.loss.sel(start=start, learning_rate=rate) == loss
+
+
 @pytest.mark.soak
 def test_what_is_asked_of_all_lanes_of_a_refined_map_is_of_those_that_ran(grid):
     ended = grid.results.status != jf.Status.DIVERGED

@@ -100,6 +100,11 @@ class Extreme:
         sign = 1 if self.end == "largest" else -1
         operator = product if sign > 0 else lambda vector: -product(vector)
         size = start.size
+        if self.count > size:
+            raise ValueError(
+                f"sharpness: count is {self.count}, but {size} free param{'s' * (size != 1)} give the Hessian {size} "
+                f"eigenvalue{'s' * (size != 1)}; ask for at most so many"
+            )
         if size <= DENSE:
             found = dense(operator, size, self.count, start.dtype)
         else:
@@ -133,7 +138,7 @@ def sharpness(
       loss: A function loss(params, *data) -> scalar; or a `Fit` or `Grid`, which need nothing more.
       params: Where; what is fixed or tied stays out of the Hessian. At a bound it is that of the loss itself.
       data: Handed to the loss after params.
-      count: How many eigenvalues, from the end inwards.
+      count: How many eigenvalues, from the end inwards; at most as many as there are free params.
       end: "largest" or "smallest" (most negative).
       preconditioner: Positive numbers D like the free params, for the eigenvalues of D^-1/2 H D^-1/2, which adaptive
         optimizers live by: `jf.preconditioner(optimizer, opt_state)`. "recorded" takes those a run kept with

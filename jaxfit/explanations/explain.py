@@ -12,7 +12,7 @@ from jaxfit.keywords import near_keywords
 from jaxfit.problems import Record, Status
 
 PyTree = Any
-TESTED, AT_ONCE, IN_THREE = 208, 0.91, 0.99  # failing runs; the shares that arrive in one round, and within three
+TESTED, AT_ONCE, IN_THREE = 221, 0.968, 0.995  # failing runs; the shares that arrive in one round, and within three
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Explanation:
         if self.advice:
             lines.append(f"  try     {self.advice}; .retry() does it")
             lines.append(
-                f"  tested  such advice made {100 * IN_THREE:.0f} % of {TESTED} failing runs arrive within three rounds"
+                f"  tested  such advice made {100 * AT_ONCE:.3g} % of {TESTED} failing runs arrive at once, "
+                f"{100 * IN_THREE:.3g} % within three rounds"
             )
         return "\n".join(lines)
 
@@ -74,9 +75,9 @@ def explain(run: Fit) -> Explanation:
     it started: at most some hundred Hessian-vector products, and no training. Only a run that did not record the loss
     of every step, such as a lane of a sweep, is made once more.
 
-    Tested on 208 failing runs of sixteen kinds of problem (tests/failing_runs.py says when one has arrived), drawn anew
-    after its rules had been settled on others: doing what it says made 91 % of them arrive at once, and 99 % within
-    three rounds.
+    Tested on 221 failing runs of seventeen kinds of problem (tests/failing_runs.py says when one has arrived), drawn
+    anew after its rules had been settled on others: doing what it says made 96.8 % of them arrive at once, and 99.5 %
+    within three rounds.
 
     Args:
       run: Of `jf.fit`, `jf.lane` or `jf.best`.
