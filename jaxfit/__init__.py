@@ -8,7 +8,7 @@ from jaxfit.fits import Fit, NotConverged, fit, require_converged
 from jaxfit.graphs import Graph, backprop
 from jaxfit.grids import Grid, best, lane
 from jaxfit.interruptions import Interrupted, OutOfMemory
-from jaxfit.keywords import near_names
+from jaxfit.keywords import near_names as _near_names
 from jaxfit.landscapes import surface
 from jaxfit.markers import Axis, Call
 from jaxfit.memory import backward_memory, forward_memory
@@ -45,13 +45,13 @@ __all__ = [
     "NotReproduced", "Optima", "OutOfMemory", "Record", "Status", "Stop", "StoreError", "Tied", "backprop",
     "backward_memory", "band", "best", "bootstrap", "correlations", "covariance", "curvature_along", "curve_fit",
     "datasets", "explain", "f_test", "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum", "intervals",
-    "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo", "near_names", "optima",
+    "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo", "optima",
     "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report", "require_converged",
     "residuals", "schedules", "searches", "sharpness", "stability_limit", "standard_errors", "starts", "step",
     "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
-_unknown = near_names(__name__, [*__all__, "open", "plots", "sklearn"])
+_unknown = _near_names(__name__, [*__all__, "open", "plots", "sklearn"])
 
 
 def __getattr__(name: str):

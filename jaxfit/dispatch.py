@@ -18,17 +18,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.interruptions import out_of_memory_told
+from jaxfit.layouts import layout_of, spec_of
 from jaxfit.markers import Dimension, Place
-from jaxfit.pools import Lanes, Shape, open_pool, read_pool, run_pool
+from jaxfit.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
 from jaxfit.problems import Problem, Status, precision_context
 from jaxfit.tracing import compiled
 
 PyTree = Any
 BLOCK = 4096  # lanes at most
 SECONDS = 0.2  # a segment takes about this long
+WIDEST = (
+    512 if jax.__version_info__ < (0, 11) else 256
+)  # until 0.10 every turn of a loop costs a dispatch, to be shared
 
 
 class Run(NamedTuple):
@@ -62,6 +67,14 @@ class Run(NamedTuple):
             taken[key] = jax.tree.map(operator.itemgetter(along[Place(key).name]), values)
         return taken
 
+    def block_like(self, length: int) -> dict[str, PyTree]:
+        """The shapes of a block's own values."""
+
+        def like(x):
+            return jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype)
+
+        return {"#": jax.ShapeDtypeStruct((length,), np.int32), **jax.tree.map(like, self.columns)}
+
 
 def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
     """How many lanes side by side, and how many in a block.
@@ -85,31 +98,28 @@ def power_of_two_above(n: int) -> int:
 
 
 class Programs(NamedTuple):
-    """A block's two programs: lowered and compiled once for each device that takes part."""
+    """A block's program: lowered and compiled once for each device that takes part."""
 
-    open: Any  # (leaves, columns) -> Pool
     run: Any  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
-    lowered: dict[Any, tuple[Any, Any]]  # by device
-    compiled: dict[Any, tuple[Callable, Callable]]  # by device
+    pool: Pool  # its shapes
+    lowered: dict[Any, Any]  # by device
+    compiled: dict[Any, Callable]  # by device
     lock: threading.Lock
     pace: list  # [seconds a chunk takes], once measured
 
     def lower(self, device: Any, leaves: list, columns: dict[str, PyTree]) -> None:
-        """Traces both, in the thread of the caller, whose settings of JAX they take on."""
+        """Traces it, in the thread of the caller, whose settings of JAX it takes on."""
         if device in self.lowered:
             return
         there = jax.sharding.SingleDeviceSharding(device)
         spec = functools.partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there))
-        arguments = spec((leaves, columns))
-        pool, count = spec((jax.eval_shape(self.open, *arguments), np.int32(0)))
-        self.lowered[device] = self.open.lower(*arguments), self.run.lower(*arguments, pool, count, count)
+        arguments = spec((leaves, columns, self.pool, np.int32(0), np.int32(0)))
+        self.lowered[device] = self.run.lower(*arguments)
 
-    def compile(self, device: Any) -> tuple[Callable, Callable]:
+    def compile(self, device: Any) -> Callable:
         with self.lock:
             if device not in self.compiled:
-                opening, running = self.lowered[device]
-                options = compiler_options(device.platform)
-                self.compiled[device] = opening.compile(options), running.compile(options)
+                self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
             return self.compiled[device]
 
 
@@ -137,26 +147,22 @@ def compiler_options(platform: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: bool) -> Programs:
     template = functools.partial(jax.tree.unflatten, structure)
-    opening = compiled(lambda leaves, columns: open_pool(template(leaves), columns, shape))
-    running = compiled(
-        lambda leaves, columns, pool, real, chunks: run_pool(template(leaves), columns, pool, real, chunks, shape)
-    )
-    return Programs(opening, running, {}, {}, threading.Lock(), [])
+    layout = layout_of(structure, shapes, columns, x64)
+    assert layout is not None  # or it would have been refused
+
+    def running(leaves, columns, pool, real, chunks):
+        return run_pool(template(leaves), columns, pool, real, chunks, layout, shape)
+
+    like = pool_like(template([jax.ShapeDtypeStruct(*x) for x in shapes]), layout, shape)
+    return Programs(compiled(running), like, {}, {}, threading.Lock(), [])
 
 
 def programs_of(run: Run, shape: Shape, devices: Sequence[Any]) -> Programs:
-    """The programs of a share, lowered for the devices."""
-    columns = run.block(np.arange(1), shape.lanes)
-    specs, tree = jax.tree.flatten(columns)
-    programs = _programs(
-        run.structure,
-        tuple((x.shape, x.dtype) for x in run.leaves),
-        (tree, tuple((x.shape, x.dtype) for x in specs)),
-        shape,
-        jax.config.jax_enable_x64,
-    )
+    """The program of a share, lowered for the devices."""
+    leaves, columns = tuple((x.shape, x.dtype) for x in run.leaves), spec_of(run.columns)
+    programs = _programs(run.structure, leaves, columns, shape, jax.config.jax_enable_x64)
     for device in devices:
-        programs.lower(device, run.leaves, columns)
+        programs.lower(device, run.leaves, run.block_like(shape.lanes))
     return programs
 
 
@@ -194,9 +200,13 @@ class Gathered:
         self.results: list[Any] = [None] * len(runs)
 
     def keep(self, task: Task, lanes: Lanes) -> None:
+        size = self.runs[task.run].size
         with self.lock:
+            if len(task.lanes) == size:  # all at once
+                self.results[task.run] = lanes
+                return
             if self.results[task.run] is None:
-                self.results[task.run] = blank(self.runs[task.run].size, lanes)
+                self.results[task.run] = blank(size, lanes)
             _put(self.results[task.run], task.lanes, lanes)
 
     def _example(self, i: int) -> Lanes:
@@ -242,14 +252,14 @@ def run_all(
 
     def work(device, tell):
         with precision_context(precision):
-            there: dict[int, list] = {}  # by run: what its lanes share, put on the device once
+            there: dict[int, tuple[list, list]] = {}  # by run: what its lanes share, put on the device once; a pool
             for task in _taking(waiting, lock, stop):
                 run, shape = runs[task.run], shapes[task.run]
                 if task.run not in there:
-                    there = {task.run: _put_once(run.leaves, device, tasks)}
-                leaves = there[task.run]
+                    there = {task.run: (_put_once(run.leaves, device, tasks), [])}
+                leaves, pools = there[task.run]
                 with out_of_memory_told(_advice(run, shape)):
-                    lanes = _run_block(run, shape, programs[task.run], leaves, task, device, stop, tell)
+                    lanes = _run_block(run, shape, programs[task.run], leaves, task, device, pools, stop, tell)
                 if lanes is None:
                     break
                 keep(task, lanes)
@@ -321,9 +331,9 @@ def _side_by_side(work: Callable, team: Sequence[Any], report: Callable, stop: t
 
 
 def _put_once(leaves: list, device: Any, blocks: Sequence[Task]) -> list:
-    """Leaves on the device; small ones of a single block go there faster with its call."""
-    small = sum(x.nbytes for x in leaves if isinstance(x, np.ndarray)) < 2**20
-    return leaves if len(blocks) == 1 and small else jax.device_put(leaves, device)
+    """Leaves on the device; small ones of a few blocks go there faster with each call."""
+    size = sum(x.nbytes for x in leaves if isinstance(x, np.ndarray))
+    return leaves if size * len(blocks) < 2**20 and len(blocks) <= 8 else jax.device_put(leaves, device)
 
 
 def _taking(tasks: Iterator[Task], lock: threading.Lock, stop: threading.Event) -> Iterator[Task]:
@@ -342,13 +352,14 @@ def _run_block(
     leaves: list,
     task: Task,
     device: Any,
+    pools: list[Pool],
     stop: threading.Event,
     tell: Callable,
 ) -> Lanes | None:
-    """One block to its end; None if it was stopped before."""
-    opening, running = programs.compile(device)
+    """One block to its end; None if it was stopped before. `pools` has the last block's pool, which is used again."""
+    running = programs.compile(device)
     columns, real = run.block(task.lanes, shape.lanes), np.int32(len(task.lanes))
-    pool, told = opening(leaves, columns), np.zeros(len(Status), np.int32)
+    pool, told = _fresh(pools.pop() if pools else programs.pool), np.zeros(len(Status), np.int32)
     while True:
         chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
@@ -361,9 +372,21 @@ def _run_block(
         tell(counts - told)
         told = counts
         if not left:
+            pools.append(pool)
             return read_pool(pool, len(task.lanes), shape, run.problem.record.every)
         if stop.is_set():
             return None
+
+
+def _fresh(pool: Pool) -> Pool:
+    """A pool that loads its first lanes next, made of one that has done its work, or of the shapes of one."""
+    results = pool.results._replace(status=np.zeros(pool.results.status.shape, np.int32))
+    pool = pool._replace(following=np.int32(0), suspect=np.False_, results=results)
+    return jax.tree.map(lambda x: _zeros(x) if isinstance(x, jax.ShapeDtypeStruct) else x, pool)
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> Any:
+    return np.zeros(like.shape, like.dtype) if isinstance(like.dtype, np.dtype) else jnp.zeros(like.shape, like.dtype)
 
 
 def blank(size: int, like: Lanes) -> Lanes:
@@ -381,7 +404,6 @@ def _put(all: Lanes, numbers: np.ndarray, lanes: Lanes) -> None:
 
 def example(run: Run, shape: Shape) -> Lanes:
     """Shapes and kinds of what is known of each lane, for none of them; in the run's precision."""
-    device = places()[0]
-    results = programs_of(run, shape, [device]).lowered[device][0].out_info.results
+    results = programs_of(run, shape, []).pool.results
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, shape.records, *x.shape[2:]), x.dtype), results.rows)
     return results._replace(rows=rows)

@@ -10,7 +10,7 @@ slot whose lane has ended writes the result and loads the next lane of the block
 from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.checks import as_params
-from jaxfit.markers import fill, resolve
+from jaxfit.layouts import Layout, lane_problem, lock_step
 from jaxfit.parameters import is_marked
 from jaxfit.problems import Problem, Status
-from jaxfit.steps import RUNNING, State, Stepper, advance, begin, stepper, users, watch, watched
-from jaxfit.tracing import depends, trace
+from jaxfit.steps import RUNNING, State, Stepper, arrive, begin, stepper, users, walk
 
 PyTree = Any
 CHUNK = 512  # steps between two looks, about
@@ -51,7 +49,9 @@ class Lanes(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A block under way."""
+    """A block under way. One of zeros has yet to load its first lanes, and so has any other whose `following` is set to
+    zero: nothing else in it is read before it is written, but the statuses of the results.
+    """
 
     ids: Array  # (slots,) int32: the lane of each slot; from `real` on, none
     t: Array  # () int32 in lock-step, else (slots,)
@@ -61,12 +61,7 @@ class Pool(NamedTuple):
     validation_loss: Array | None
     results: Lanes  # of the block, and some rows that nobody reads
     following: Array  # () int32: the next lane to load
-
-
-def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
-    """The problem of one lane: its own values filled in, its calls run."""
-    problem = fill(template, values)
-    return problem._replace(params=as_params(resolve(problem.params)))
+    suspect: Array  # () bool: the next chunk is one that met trouble, run again
 
 
 def chunk_of(template: Problem) -> int:
@@ -75,137 +70,133 @@ def chunk_of(template: Problem) -> int:
     return every * max(1, getattr(template.optimizer.call.function, "chunk", CHUNK) // every)
 
 
-def lock_step(template: Problem) -> bool:
-    return not watched(template)
+def pool_like(template: Problem, layout: Layout, shape: Shape) -> Pool:
+    """The shapes of a pool."""
 
+    def stacked(*sizes: int) -> Callable[[Any], Any]:
+        return lambda x: jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype)
 
-def open_pool(template: Problem, columns: dict[str, PyTree], shape: Shape) -> Pool:
-    """A block with its first lanes loaded.
-
-    Args:
-      template: The problem with a place for each of the lanes' own values.
-      columns: Those values, each with a leading axis of the block's lanes.
-      shape: Of the pool.
-    """
-    ids = jnp.arange(shape.slots, dtype=np.int32)
-    values = load(columns, ids)
-    axes = axes_of(template, columns)
-    state = start(template, values, axes)
-    _, end = jax.eval_shape(
-        lambda v, s: many(template, v, axes, watching=True).look(s, _clock(template, shape)), values, state
-    )
-    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), end)
-    room = shape.lanes + shape.slots
+    column, slots = stacked(shape.lanes + shape.slots), stacked(shape.slots)
     height = shape.records + chunk_of(template) // template.record.every + 1
-
-    def column(x):
-        return jnp.zeros((room, *x.shape[1:]), x.dtype)
-
+    number: Any = jax.ShapeDtypeStruct((), np.int32)
+    flag: Any = jax.ShapeDtypeStruct((), np.bool_)
+    state, end = layout.state, layout.end
     results = Lanes(
-        params=jax.tree.map(column, jax.eval_shape(lambda v, s: users_params(template, v, s), values, state)),
+        params=jax.tree.map(column, layout.params),
         loss=column(end.loss),
-        status=jnp.zeros(room, np.int32),
-        steps=jnp.zeros(room, np.int32),
+        status=column(state.status),
+        steps=column(state.steps),
         start_loss=column(state.start_loss),
         validation_loss=jax.tree.map(column, end.validation_loss),
-        rows=jax.tree.map(lambda x: jnp.zeros((height, room, *x.shape[1:]), x.dtype), end.row),
+        rows=jax.tree.map(stacked(height, shape.lanes + shape.slots), end.row),
     )
     return Pool(
-        ids, _clock(template, shape), values, state, blank.loss, blank.validation_loss, results, jnp.int32(shape.slots)
+        ids=slots(number),
+        t=number if lock_step(template) else slots(number),
+        values=jax.tree.map(slots, layout.values),
+        state=jax.tree.map(lambda a, x: x if a is None else slots(x), layout.axes, state, is_leaf=_is_none),
+        loss=slots(end.loss),
+        validation_loss=jax.tree.map(slots, end.validation_loss),
+        results=results,
+        following=number,
+        suspect=flag,
     )
 
 
 def run_pool(
-    template: Problem, columns: dict[str, PyTree], pool: Pool, real: Array, chunks: Array, shape: Shape
+    template: Problem,
+    columns: dict[str, PyTree],
+    pool: Pool,
+    real: Array,
+    chunks: Array,
+    layout: Layout,
+    shape: Shape,
 ) -> tuple[Pool, Array]:
     """At most `chunks` chunks further.
 
     Args:
-      template, columns, shape: As for `open_pool`.
+      template: The problem with a place for each of the lanes' own values.
+      columns: Those values, each with a leading axis of the block's lanes.
       pool: Where it stands.
       real: () int32: lanes of the block that are meant; those after them only fill it up.
       chunks: () int32.
+      layout, shape: Of the pool.
 
     Returns:
       The pool, and (5,) int32: how many lanes there are of each status, NOT_RUN first.
     """
-    axes = axes_of(template, columns)
-    tick = _together if lock_step(template) else _refilling
+    tick, write = (_together, write_neighbors) if lock_step(template) else (_refilling, write_scattered)
 
     def goes_on(carry):
         done, pool = carry
-        return (done < chunks) & jnp.any(pool.ids < real)
+        return (done < chunks) & ((pool.following < real) | jnp.any(running(pool, real)))
 
     def body(carry):
         done, pool = carry
-        return done + 1, tick(template, columns, pool, real, axes, shape)
+        return done + 1, tick(template, columns, pool, real, layout, shape)
 
     _, pool = jax.lax.while_loop(goes_on, body, (jnp.int32(0), pool))
+    pool = pool._replace(results=write(template, pool, shape))
     status = jnp.where(jnp.arange(pool.results.status.size) < real, pool.results.status, -1)
     return pool, jnp.sum(status[:, None] == jnp.arange(len(Status))[None, :], axis=0, dtype=np.int32)
 
 
-def _together(template: Problem, columns: dict, pool: Pool, real: Array, axes: State, shape: Shape) -> Pool:
-    """One chunk in lock-step; when no lane runs any more, all results are written and the next lanes loaded."""
-    every, chunk = template.record.every, chunk_of(template)
-    doubled = jnp.maximum(every * max(1, FIRST // every), pool.t // every * every)  # most trouble comes soon
-    count = jnp.minimum(jnp.minimum(chunk, doubled), template.steps - pool.t)
+def running(pool: Pool, real: Array) -> Array:
+    """(slots,) which of them hold a lane that still runs."""
+    return (pool.state.status == RUNNING) & (pool.ids < real) & (pool.following > 0)
 
-    def stretch(watching):
-        steps = many(template, pool.values, axes, watching=watching)
-        return advance(steps, pool.state, pool.t, count, every=every, capacity=chunk // every)
 
-    live = (pool.state.status == RUNNING) & (pool.ids < real)
-    plain = stretch(False)
-    trouble = (plain[0].status == Status.NOT_FINITE) | ~jnp.isfinite(plain[2].loss)
-    trouble |= ~jnp.isfinite(pool.state.start_loss) | ~_finite_rows(plain[1], count, every)
-    new, piece, end = jax.lax.cond(jnp.any(live & trouble), lambda: stretch(True), lambda: plain)
-    state = merge(live, new, pool.state, axes)
-    t = pool.t + count
-    rows = jax.tree.map(lambda all, one: _paste(all, one, pool.t // every, pool.ids[0]), pool.results.rows, piece)
-    pool = pool._replace(
-        t=t,
-        state=state,
-        loss=pick(live, end.loss, pool.loss),
-        validation_loss=jax.tree.map(lambda a, b: pick(live, a, b), end.validation_loss, pool.validation_loss),
-        results=pool.results._replace(rows=rows),
-    )
+def _together(template: Problem, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
+    """One chunk in lock-step; first, where no lane runs any more, all results are written and the next lanes loaded.
+
+    A chunk in which a lane met trouble leads nowhere, but to the same chunk with a look at every step.
+    """
+    axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
 
     def next_lanes():
-        ids = pool.ids + shape.slots
-        values = load(columns, ids)
+        values = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, pool.following, shape.slots), columns)
         return pool._replace(
-            ids=ids,
+            ids=pool.following + jnp.arange(shape.slots, dtype=np.int32),
             t=jnp.int32(0),
             values=values,
             state=start(template, values, axes),
-            results=write(template, pool, pool.ids),
+            results=write_neighbors(template, pool, shape),
+            following=pool.following + shape.slots,
         )
 
-    over = (t >= template.steps) | ~jnp.any((state.status == RUNNING) & (pool.ids < real))
-    return jax.lax.cond(over, next_lanes, lambda: pool)
+    pool = jax.lax.cond(jnp.any(running(pool, real)), lambda: pool, next_lanes)
+    live = running(pool, real)
+    doubled = jnp.maximum(every * max(1, FIRST // every), pool.t // every * every)  # most trouble comes soon
+    count = jnp.minimum(jnp.minimum(chunk, doubled), template.steps - pool.t)
 
+    def steps(watching):
+        return many(template, pool.values, axes, watching=watching)
 
-def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, axes: State, shape: Shape) -> Pool:
-    """One chunk of slots that each go their own way; those whose lane has ended load another."""
-    every, chunk = template.record.every, chunk_of(template)
-    steps = many(template, pool.values, axes, watching=True)
-    state, piece, end = advance(steps, pool.state, pool.t, jnp.int32(chunk), every=every, capacity=chunk // every)
-    rows = pool.results.rows
-    if rows:
-        height = jnp.arange(chunk // every + 1)
-        at = (pool.t // every)[None, :] + height[:, None]
-        lane = jnp.broadcast_to(pool.ids[None, :], at.shape)
-        rows = jax.tree.map(lambda all, one: all.at[at, lane].set(one, mode="drop"), rows, piece)
-    held = pool.ids < real
-    pool = pool._replace(
-        t=pool.t + chunk,
-        state=state,
-        loss=end.loss,
-        validation_loss=end.validation_loss,
+    def stretch(watching):
+        rows = blank_rows(layout, shape, chunk // every)
+        return walk(steps(watching), pool.state, pool.t, count, rows, every=every)
+
+    moved, piece = jax.lax.cond(pool.suspect, lambda: stretch(True), lambda: stretch(False))
+    new, piece, end = arrive(steps(True), moved, piece, pool.t, count, every=every)
+    trouble = (new.status == Status.NOT_FINITE) | ~jnp.isfinite(end.loss)
+    trouble |= ~jnp.isfinite(pool.state.start_loss) | ~_finite_rows(piece, count, every)
+    suspect = ~pool.suspect & jnp.any(live & trouble)
+    accepted = live & ~suspect
+    rows = jax.tree.map(lambda all, one: _paste(all, one, pool.t // every, pool.ids[0]), pool.results.rows, piece)
+    return pool._replace(
+        t=jnp.where(suspect, pool.t, pool.t + count),
+        state=jax.tree.map(lambda a, b: jnp.where(suspect, b, a), merge(accepted, new, pool.state, axes), pool.state),
+        loss=pick(accepted, end.loss, pool.loss),
+        validation_loss=jax.tree.map(lambda a, b: pick(accepted, a, b), end.validation_loss, pool.validation_loss),
         results=pool.results._replace(rows=rows),
+        suspect=suspect,
     )
-    ended = (state.status != RUNNING) & held
+
+
+def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
+    """One chunk of slots that each go their own way; first, those whose lane has ended load another."""
+    axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
+    ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
 
     def next_lanes():
         rank = jnp.cumsum(ended, dtype=np.int32)
@@ -216,12 +207,29 @@ def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, axes: 
             ids=ids,
             t=jnp.where(ended, 0, pool.t),
             values=values,
-            state=merge(ended, start(template, values, axes), state, axes),
-            results=write(template, pool, jnp.where(ended, pool.ids, shape.lanes)),
+            state=merge(ended, start(template, values, axes), pool.state, axes),
+            results=write_scattered(template, pool, shape),
             following=pool.following + rank[-1],
         )
 
-    return jax.lax.cond(jnp.any(ended), next_lanes, lambda: pool)
+    pool = jax.lax.cond(jnp.any(ended), next_lanes, lambda: pool)
+    steps = many(template, pool.values, axes, watching=True)
+    count, piece = jnp.int32(chunk), blank_rows(layout, shape, chunk // every)
+    state, piece = walk(steps, pool.state, pool.t, count, piece, every=every)
+    state, piece, end = arrive(steps, state, piece, pool.t, count, every=every)
+    rows = pool.results.rows
+    if rows:
+        height = jnp.arange(chunk // every + 1)
+        at = (pool.t // every)[None, :] + height[:, None]
+        lane = jnp.broadcast_to(pool.ids[None, :], at.shape)
+        rows = jax.tree.map(lambda all, one: all.at[at, lane].set(one, mode="drop"), rows, piece)
+    return pool._replace(
+        t=pool.t + chunk,
+        state=state,
+        loss=end.loss,
+        validation_loss=end.validation_loss,
+        results=pool.results._replace(rows=rows),
+    )
 
 
 def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
@@ -236,19 +244,24 @@ def users_params(template: Problem, values: dict[str, PyTree], state: State) -> 
     return jax.vmap(lambda v, params: users(lane_problem(template, v), params))(values, state.params)
 
 
-def write(template: Problem, pool: Pool, at: Array) -> Lanes:
-    """The results with those of the slots at the places `at`."""
+def write_neighbors(template: Problem, pool: Pool, shape: Shape) -> Lanes:
+    """The results with those of the slots, whose lanes are neighbors; where there are none yet, nobody reads them."""
+    at = jnp.where(pool.following == 0, shape.lanes, pool.ids[0])
+    return _write(template, pool, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0))
+
+
+def write_scattered(template: Problem, pool: Pool, shape: Shape) -> Lanes:
+    """The results with those of the slots whose lane has ended."""
+    at = jnp.where((pool.following == 0) | (pool.state.status == RUNNING), shape.lanes, pool.ids)
+    return _write(template, pool, lambda all, one: all.at[at].set(one, mode="drop"))
+
+
+def _write(template: Problem, pool: Pool, put: Callable) -> Lanes:
     state, results = pool.state, pool.results
-    new = (
-        users_params(template, pool.values, state),
-        pool.loss,
-        state.status,
-        state.steps,
-        state.start_loss,
-        pool.validation_loss,
-    )
-    put = jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), tuple(results[:6]), new)
-    return Lanes(*put, rows=results.rows)  # pyright: ignore[reportCallIssue]
+    params = users_params(template, pool.values, state)
+    new = params, pool.loss, state.status, state.steps, state.start_loss, pool.validation_loss
+    put_all = jax.tree.map(put, tuple(results[:6]), new)
+    return Lanes(*put_all, rows=results.rows)  # pyright: ignore[reportCallIssue]
 
 
 def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
@@ -286,15 +299,17 @@ def pick(mask: Array, new: Array, old: Array) -> Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
 
 
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
 def merge(mask: Array, new: State, old: State, axes: State) -> State:
     """Lane by lane the new state where the mask is true; what lanes share is always new."""
-    return jax.tree.map(
-        lambda axis, a, b: a if axis is None else pick(mask, a, b), axes, new, old, is_leaf=lambda x: x is None
-    )
+    return jax.tree.map(lambda axis, a, b: a if axis is None else pick(mask, a, b), axes, new, old, is_leaf=_is_none)
 
 
-def _clock(template: Problem, shape: Shape) -> Array:
-    return jnp.int32(0) if lock_step(template) else jnp.zeros(shape.slots, np.int32)
+def blank_rows(layout: Layout, shape: Shape, capacity: int) -> dict[str, PyTree]:
+    return jax.tree.map(lambda x: jnp.zeros((capacity + 1, shape.slots, *x.shape), x.dtype), layout.end.row)
 
 
 def _paste(all: Array, piece: Array, row: Array, lane: Array) -> Array:
@@ -306,39 +321,3 @@ def _finite_rows(piece: dict[str, PyTree], count: Array, every: int) -> Array:
         return jnp.asarray(True)
     meant = jnp.arange(piece["loss"].shape[0]) * every < count
     return jnp.all(jnp.isfinite(piece["loss"]) | ~meant[:, None], axis=0)
-
-
-def axes_of(template: Problem, columns: dict[str, PyTree]) -> State:
-    """For each leaf of the state, 0 if lanes may differ in it, None if they share it.
-
-    Slots that go their own way share nothing. In lock-step it is found in the program: a leaf is shared if neither its
-    start nor its update depends on a lane's own values.
-    """
-    values = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), columns)
-    first, state = jax.make_jaxpr(lambda v: begin(lane_problem(template, v)), return_shape=True)(values)
-    if not lock_step(template):
-        return jax.tree.map(lambda _: 0, state)
-    update = jax.make_jaxpr(lambda v, s, t: watch(lane_problem(template, v), s, t)[0])(values, state, np.int32(0))
-    given = [True] * len(jax.tree.leaves(values))
-    own = depends(first.jaxpr, given)
-    while (grown := [a or b for a, b in zip(own, depends(update.jaxpr, [*given, *own, False]), strict=True)]) != own:
-        own = grown
-    axes = jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
-    return axes._replace(params=jax.tree.map(lambda _: 0, state.params), status=0, steps=0, start_loss=0)
-
-
-def working_bytes(problem: Problem) -> int:
-    """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
-    _, state = trace(begin, problem)
-    step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest(step.jaxpr)
-
-
-def largest(jaxpr: Any) -> int:
-    def size(variable):
-        shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
-        return math.prod(shape) * getattr(dtype, "itemsize", 4)
-
-    own = [sum(size(v) for v in (*equation.invars, *equation.outvars)) for equation in jaxpr.eqns]
-    inner = [e.params["jaxpr"].jaxpr for e in jaxpr.eqns if hasattr(e.params.get("jaxpr"), "jaxpr")]
-    return max([0, *own, *map(largest, inner)])

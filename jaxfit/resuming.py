@@ -136,7 +136,7 @@ def _identity(run: Run, shape: Shape) -> dict[str, str]:
     lowered = programs_of(run, shape, [device]).lowered[device]
     leaves = jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(run.structure, run.leaves))
     numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
-    return {"program (loss, model, optimizer, rules, record)": program_digest(*lowered), **numbers}
+    return {"program (loss, model, optimizer, rules, record)": program_digest(lowered), **numbers}
 
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:

@@ -247,16 +247,9 @@ def stepper(problem: Problem, *, watching: bool) -> Stepper:
 
 
 def advance(
-    stepper: Stepper,
-    state: State,
-    t: Array,
-    count: Array,
-    *,
-    every: int,
-    capacity: int,
-    early: bool = False,
+    stepper: Stepper, state: State, t: Array, count: Array, *, every: int, capacity: int, early: bool = False,
     unroll: int = 1,
-) -> tuple[State, dict[str, PyTree], End]:
+) -> tuple[State, dict[str, PyTree], End]:  # fmt: skip
     """At most `count` updates from step `t`, and a look at where they led.
 
     Args:
@@ -273,6 +266,24 @@ def advance(
       The state, the rows (those beyond a run's end are not meant), and what is known at the end. If `count` is a
       multiple of the stride, the row after the last is the record at step t + count.
     """
+    shapes = jax.eval_shape(lambda s: stepper.recorded(s, t)[1], state)
+    rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
+    state, rows = walk(stepper, state, t, count, rows, every=every, early=early, unroll=unroll)
+    return arrive(stepper, state, rows, t, count, every=every, early=early)
+
+
+def walk(
+    stepper: Stepper,
+    state: State,
+    t: Array,
+    count: Array,
+    rows: dict[str, PyTree],
+    *,
+    every: int,
+    early: bool = False,
+    unroll: int = 1,
+) -> tuple[State, dict[str, PyTree]]:
+    """The updates of `advance`, and its rows but for the last, written into those that are given."""
     blocks = (count + every - 1) // every
 
     def block(carry):  # one record and `every` updates
@@ -289,8 +300,6 @@ def advance(
         i, state, _ = carry
         return (i < blocks) & (state.status == RUNNING) if early else i < blocks
 
-    shapes = jax.eval_shape(lambda s: stepper.recorded(s, t)[1], state)
-    rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
     carry = (jnp.int32(0), state, rows)
     if unroll > 1:
 
@@ -301,11 +310,20 @@ def advance(
 
         carry = jax.lax.while_loop(lambda carry: carry[0] < blocks // unroll * unroll, several, carry)
     _, state, rows = jax.lax.while_loop(goes_on, block, carry)
+    return state, rows
+
+
+def arrive(
+    stepper: Stepper, state: State, rows: dict[str, PyTree], t: Array, count: Array, *, every: int, early: bool = False
+) -> tuple[State, dict[str, PyTree], End]:
+    """The look of `advance` at where `walk` led."""
     state, end = stepper.look(state, t + count)
-    at = jnp.where(count % every == 0, blocks, capacity + 1)  # out of range: nowhere
+    at = (count + every - 1) // every
     if early:
-        at = jnp.where(state.steps == t + count, at, capacity + 1)
-    rows = jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), rows, end.row)
+        here = (count % every == 0) & (state.steps == t + count)
+    else:
+        here = count % every == 0
+    rows = jax.tree.map(lambda all, one: all.at[jnp.where(here, at, len(all))].set(one, mode="drop"), rows, end.row)
     return state, rows, end
 
 

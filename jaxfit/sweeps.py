@@ -22,16 +22,17 @@ from jaxfit.executors import check_executor, packed, run_on, unpacked
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.interruptions import Interrupted, OutOfMemory, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
+from jaxfit.layouts import lane_problem, layout_of, spec_of, working_bytes
 from jaxfit.markers import Dimension, choose, lanes, read
 from jaxfit.optimizers import chosen_precision
-from jaxfit.pools import Shape, chunk_of, lane_problem, open_pool, working_bytes
+from jaxfit.pools import Shape, chunk_of, pool_like
 from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
 from jaxfit.reruns import chosen, wanted
 from jaxfit.resuming import Plan, Stored, begin, grid_of, keep, keeping, missing, place_of, task_at
 from jaxfit.stores import as_folder, claim
-from jaxfit.tracing import inspect_loss, is_traced, shape_of, trace
+from jaxfit.tracing import inspect_loss, is_traced, trace
 
 PyTree = Any
 MOST_PROGRAMS = 64
@@ -284,7 +285,7 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
     check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(problem.steps))
     records = int(problem.steps) // problem.record.every + 1 if problem.record.what else 0
     lane_bytes, working_bytes = _inspect(
-        structure, tuple((x.shape, x.dtype) for x in leaves), tuple((k, _spec(v)) for k, v in columns.items()), records
+        structure, tuple((x.shape, x.dtype) for x in leaves), spec_of(columns), records, jax.config.jax_enable_x64
     )
     return Run(choice, dynamic, chosen, structure, leaves, columns, records, lane_bytes, working_bytes)
 
@@ -304,15 +305,10 @@ def laid_out(problem: Problem, precision: str) -> tuple[Any, list, dict[str, PyT
     return structure, [convert(x, precision) for x in leaves], columns
 
 
-def _spec(values: PyTree) -> tuple:
-    leaves, structure = jax.tree.flatten(values)
-    return structure, tuple((x.shape[1:], x.dtype) for x in leaves)
-
-
 @functools.lru_cache(maxsize=256)
-def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> tuple[int, int]:
+def _inspect(structure: Any, leaves: tuple, columns: tuple, records: int, x64: bool) -> tuple[int, int]:
     """Checks one lane's problem; returns how many bytes its results take, and how many its steps work on."""
-    template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in shapes])
+    template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in leaves])
     values = {
         key: jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in specs]) for key, (tree, specs) in columns
     }
@@ -320,15 +316,12 @@ def _inspect(structure: Any, shapes: tuple, columns: tuple, records: int) -> tup
     if inspect_loss(filled):
         raise TypeError(_NOT_INSIDE)
     warn_of_recompiling(filled)
-    block = {k: jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), v) for k, v in values.items()}
-    block["#"] = jax.ShapeDtypeStruct((1,), np.int32)
-    pool, captured = shape_of(functools.partial(open_pool, shape=Shape(1, 1, records)), template, block)
-    if captured:
+    layout = layout_of(structure, leaves, columns, x64)
+    if layout is None:
         raise TypeError(_NOT_INSIDE)
-    scalars = sum(x.size // x.shape[0] * x.dtype.itemsize for x in jax.tree.leaves(pool.results._replace(rows={})))
-    rows = sum(
-        x.size // (x.shape[0] * x.shape[1]) * records * x.dtype.itemsize for x in jax.tree.leaves(pool.results.rows)
-    )
+    results = pool_like(template, layout, Shape(1, 1, records)).results
+    scalars = sum(x.size // x.shape[0] * x.dtype.itemsize for x in jax.tree.leaves(results._replace(rows={})))
+    rows = sum(x.size // (x.shape[0] * x.shape[1]) * records * x.dtype.itemsize for x in jax.tree.leaves(results.rows))
     return scalars + rows, working_bytes(filled)
 
 

@@ -38,7 +38,7 @@ def run(rates, seeds, stop=jf.Stop(), slots=4):  # noqa: B008
 
 
 RATES, SEEDS = [1e-3, 1e-2, 3e-2, 1e-1, 3e-1], [1, 2, 3]
-RULES = {"no rule": jf.Stop(), "a rule": jf.Stop(loss_below=0.08)}
+RULES = {"no rule": jf.Stop(), "a rule": jf.Stop(loss_below=0.05)}
 
 
 def same(a, b):

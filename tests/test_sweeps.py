@@ -233,8 +233,7 @@ def test_a_lanes_bits_do_not_depend_on_its_place_or_the_order_of_axes():
 
 
 def test_what_lanes_share_is_kept_once():
-    from jaxfit.markers import lanes as apart
-    from jaxfit.pools import axes_of
+    from jaxfit.layouts import layout_of, spec_of
 
     x, y = thermometer()
     grid_of = lambda o, **k: sweeps.pose(  # noqa: E731
@@ -242,8 +241,9 @@ def test_what_lanes_share_is_kept_once():
         validation=None, precision="float32", **{"key": None, **k},
     )  # fmt: skip
     rate = jf.Axis("rate", np.array([1e-3, 1e-2], np.float32))
-    template, columns = apart(grid_of(jf.optimizers.adam(rate)))
-    axes = axes_of(jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), template), columns)
+    structure, leaves, columns = sweeps.laid_out(grid_of(jf.optimizers.adam(rate)), "float32")
+    layout = layout_of(structure, tuple((x.shape, x.dtype) for x in leaves), spec_of(columns), False)
+    axes = layout and layout.axes
     assert axes.memory[0].count is None and axes.memory[0].mu == {"w": 0, "b": 0}
 
 

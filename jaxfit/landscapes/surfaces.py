@@ -18,9 +18,9 @@ from jaxfit.dispatch import compiler_options, places, power_of_two, power_of_two
 from jaxfit.fits import Fit
 from jaxfit.grids import coordinates
 from jaxfit.keywords import near_keywords
+from jaxfit.layouts import lane_problem, largest
 from jaxfit.markers import Axis, Dimension, Place, choose, read
 from jaxfit.parameters import free
-from jaxfit.pools import lane_problem, largest
 from jaxfit.problems import Problem, Record, Stop, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss

@@ -74,8 +74,9 @@ def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> di
     """
     found: dict[str, list[Mention]] = {}
     for place, value in tree.items():
-        for mention in mentions(value, path=place, number=place not in static_places):
-            found.setdefault(mention.axis.name, []).append(mention)
+        if any(map(is_axis, jax.tree.leaves(value, is_leaf=is_axis))):  # most places have none
+            for mention in mentions(value, path=place, number=place not in static_places):
+                found.setdefault(mention.axis.name, []).append(mention)
     for name, group in found.items():
         if name in RESERVED or name.startswith(("params.", "history.")) or name == "params":
             raise ValueError(
@@ -123,7 +124,7 @@ def choose(tree: PyTree, indices: Mapping[str, int]) -> PyTree:
             return x
         return Axis(x.name, [choose(v, indices) for v in x.values], x.labels)
 
-    return jax.tree.map(pick, tree, is_leaf=is_axis)
+    return jax.tree.map(pick, tree, is_leaf=is_axis) if indices else tree
 
 
 def lanes(tree: PyTree) -> tuple[PyTree, dict[str, PyTree]]:

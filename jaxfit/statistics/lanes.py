@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxfit.fits import Fit, NotConverged
 from jaxfit.grids import Grid, along
+from jaxfit.layouts import lane_problem
 from jaxfit.markers import Place, is_axis, resolve
 from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
-from jaxfit.pools import lane_problem
 from jaxfit.problems import Problem, Status, convert, precision_context
 from jaxfit.sweeps import laid_out
 from jaxfit.tracing import compiled

@@ -1,0 +1,115 @@
+"""What a lane of a sweep holds, found in its program before anything runs."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.checks import as_params
+from jaxfit.markers import fill, resolve
+from jaxfit.problems import Problem
+from jaxfit.steps import End, State, begin, look, users, watch, watched
+from jaxfit.tracing import depends, shape_of, trace
+
+PyTree = Any
+
+
+class Layout(NamedTuple):
+    """What a lane holds, as shapes."""
+
+    values: dict[str, PyTree]  # its own
+    state: State
+    end: End
+    params: PyTree  # the user's own tree
+    axes: State  # for each leaf of the state, 0 if lanes may differ in it, None if they share it
+
+
+def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
+    """The problem of one lane: its own values filled in, its calls run."""
+    problem = fill(template, values)
+    return problem._replace(params=as_params(resolve(problem.params)))
+
+
+def lock_step(template: Problem) -> bool:
+    return not watched(template)
+
+
+@functools.lru_cache(maxsize=256)
+def layout_of(structure: Any, leaves: tuple, columns: tuple, x64: bool) -> Layout | None:
+    """What the lanes of a problem hold; None if it captured a tracer of the caller's, so that nobody can say.
+
+    Args:
+      structure: Of the problem with a place for each of the lanes' own values.
+      leaves: (shape, dtype) of each of its leaves.
+      columns: By place, `spec_of` the lanes' own values.
+      x64: Whether 64-bit types are on.
+
+    Raises:
+      TypeError, ValueError: As `shape_of`.
+    """
+
+    def like(specs):
+        return [jax.ShapeDtypeStruct(*x) for x in specs]
+
+    template = jax.tree.unflatten(structure, like(leaves))
+    values = {key: jax.tree.unflatten(tree, like(specs)) for key, (tree, specs) in columns}
+
+    def lane(template, values):
+        problem = lane_problem(template, values)
+        state = begin(problem)
+        _, end = look(problem, state, jnp.int32(0))
+        return state, end, users(problem, state.params)
+
+    (state, end, params), captured = shape_of(lane, template, values)
+    if captured:
+        return None
+    return Layout(values, state, end, params, axes_of(template, values, state))
+
+
+def spec_of(columns: dict[str, PyTree]) -> tuple:
+    """The lanes' own values and their numbers as a part of a key: by place, structure, and each (shape, dtype)."""
+    found: list[tuple] = [("#", (jax.tree.structure(0), (((), np.dtype(np.int32)),)))]
+    for key, values in columns.items():
+        leaves, structure = jax.tree.flatten(values)
+        found.append((key, (structure, tuple((x.shape[1:], x.dtype) for x in leaves))))
+    return tuple(found)
+
+
+def axes_of(template: Problem, values: dict[str, PyTree], state: State) -> State:
+    """For each leaf of the state, 0 if lanes may differ in it, None if they share it.
+
+    Slots that go their own way share nothing. In lock-step it is found in the program: a leaf is shared if neither its
+    start nor its update depends on a lane's own values.
+    """
+    if not lock_step(template):
+        return jax.tree.map(lambda _: 0, state)
+    first, _ = trace(lambda p, v: begin(lane_problem(p, v)), template, values)
+    update, _ = trace(lambda p, v, s, t: watch(lane_problem(p, v), s, t)[0], template, values, state, np.int32(0))
+    given = [False] * len(jax.tree.leaves(template)) + [True] * len(jax.tree.leaves(values))
+    own = depends(first.jaxpr, given)
+    while (grown := [a or b for a, b in zip(own, depends(update.jaxpr, [*given, *own, False]), strict=True)]) != own:
+        own = grown
+    axes = jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
+    return axes._replace(params=jax.tree.map(lambda _: 0, state.params), status=0, steps=0, start_loss=0)
+
+
+def working_bytes(problem: Problem) -> int:
+    """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
+    _, state = trace(begin, problem)
+    step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest(step.jaxpr)
+
+
+def largest(jaxpr: Any) -> int:
+    def size(variable):
+        shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
+        return math.prod(shape) * getattr(dtype, "itemsize", 4)
+
+    own = [sum(size(v) for v in (*equation.invars, *equation.outvars)) for equation in jaxpr.eqns]
+    inner = [e.params["jaxpr"].jaxpr for e in jaxpr.eqns if hasattr(e.params.get("jaxpr"), "jaxpr")]
+    return max([0, *own, *map(largest, inner)])
