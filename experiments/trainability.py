@@ -45,7 +45,7 @@ class Config:
 
 
 QUICK = {"cells": 48, "depth": 2, "window": 16, "coarse": 16, "steps": 200}
-BREAK = {"linear": True}
+BREAK = {"linear": True}  # 17 % of the pairs train instead of 43 %
 ROWS = {}
 
 
