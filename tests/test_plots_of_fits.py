@@ -42,8 +42,15 @@ def test_the_profile_of_a_line_is_its_parabola(line):
 
 
 def test_a_profile_is_drawn_of_one_param(line):
-    with pytest.raises(TypeError, match=r"plots\.profile draws.*got a Fit; pass jf\.profile\(fit\)\[\"a\"\]"):
-        plots.profile(line, 1.0)
+    with pytest.raises(ValueError, match=r"name is '', but the params with an error are b, w; name one"):
+        plots.profile(line)
+    with pytest.raises(TypeError, match=r"got a dict without an error; pass a fit and name="):
+        plots.profile({"w": 1.0})
+    ax = plots.profile(line, name="w")
+    given = plots.profile(jf.profile(line)["w"], jf.standard_errors(line)["w"], name="w")
+    for one, other in zip(ax.lines, given.lines, strict=True):
+        np.testing.assert_array_equal(one.get_ydata(), other.get_ydata())
+    assert ax.get_xlabel() == "w"
 
 
 @pytest.mark.soak

@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxfit import statistics
+from jaxfit.fits import Fit
 from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, house, panels, style
 from jaxfit.plots.labels import Room, number
 from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.lanes import labels_of
+from jaxfit.statistics.profiles import Profile
 
 GRID = 300
 
@@ -102,23 +104,26 @@ def _residuals(fit: Any, x: np.ndarray, ax: Axes) -> None:
 
 
 @house
-def profile(found: Any, error: float, *, reach: float = 1.96, name: str = "", ax: Axes) -> Axes:
+def profile(found: Any, error: float | None = None, *, name: str = "", reach: float = 1.96, ax: Axes) -> Axes:
     """How much the sum of squares rises as a param is held elsewhere, against the parabola of its standard error.
 
     Args:
-      found: Of one param, from `jf.profile`.
-      error: Its standard error.
+      found: A fit; or of one param what `jf.profile` found, with its error.
+      error: Its standard error; a fit knows it.
+      name: Of the param, such as "rate", or "w[0]" in an array; it is also written on the axis.
       reach: Standard errors that the interval reaches; where both curves are as high as its square, they end.
-      name: Of the param, for the axis.
       ax: The axes to draw on; new ones if None.
 
     Raises:
-      TypeError: If `found` is a fit, or anything else that is no profile.
+      TypeError: If `found` is neither, or a profile comes without its error.
+      ValueError: If the fit has no such param, or that has no error.
     """
-    if not hasattr(found, "tau"):
+    if isinstance(found, Fit):
+        found, error, name = _of_param(found, name)
+    if not hasattr(found, "tau") or error is None:
         raise TypeError(
-            f"plots.profile draws the profile of one param, but got a {type(found).__name__}; pass "
-            f'jf.profile(fit)["a"], jf.standard_errors(fit)["a"] for the param "a"'
+            f"plots.profile draws one param of a fit, but got a {type(found).__name__} without an error; pass "
+            f'a fit and name="a", or jf.profile(fit)["a"] and jf.standard_errors(fit)["a"]'
         )
     values, rise = np.asarray(found.values, float), np.square(np.asarray(found.tau, float))
     best = values[np.nanargmin(rise)]
@@ -142,6 +147,21 @@ def profile(found: Any, error: float, *, reach: float = 1.96, name: str = "", ax
     room.near(lines[1], "profile", color=BLUE)
     room.near(level, f"{number(round(reach**2, 2))}", color=GREY, fontsize=8.5, prefer=(0.5, 0.45))
     return ax
+
+
+def _of_param(fit: Fit, name: str) -> tuple[Any, float, str]:
+    """The profile of one param of a fit, its error and its name."""
+    labels, errors = labels_of(fit.params), _flat(statistics.standard_errors(fit))
+    known = [label for label, error in zip(labels, errors, strict=True) if np.isfinite(error)]
+    name = known[0] if name == "" and len(known) == 1 else name
+    if name not in known:
+        raise ValueError(
+            f"plots.profile: name is {name!r}, but the params with an error are {', '.join(known) or 'none'}; name one"
+        )
+    i, found = labels.index(name), statistics.profile(fit)
+    pairs = jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, Profile))
+    values, tau = (np.concatenate([getattr(p, k).reshape(-1, p.tau.shape[-1]) for p in pairs]) for k in Profile._fields)
+    return Profile(values[i], tau[i]), float(errors[i]), name
 
 
 def _smooth(at: np.ndarray, values: np.ndarray, tau: np.ndarray) -> np.ndarray:

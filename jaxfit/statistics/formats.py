@@ -78,7 +78,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: S
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
     def line(cells, tag):
         styled = zip(cells, left, strict=True)
-        return "".join(f'<{tag} style="text-align:{"left" if a else "right"}">{escape(c)}</{tag}>' for c, a in styled)
+        look = {True: "text-align:left;white-space:nowrap", False: "text-align:right;white-space:nowrap"}
+        return "".join(f'<{tag} style="{look[bool(a)]}">{escape(c)}</{tag}>' for c, a in styled)
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
     return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
