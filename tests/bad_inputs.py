@@ -50,7 +50,7 @@ class Compilations(logging.Handler):
     count = 0
 
     def emit(self, record):
-        self.count += bool(re.match(r"Compiling \S*(<lambda>|segment|lane)", record.getMessage()))
+        self.count += bool(re.match(r"Compiling (jit\()?(<lambda>|segment|lane|run|running)\W", record.getMessage()))
 
 
 def check(case, compilations, *, may_compile=False):
