@@ -15,6 +15,7 @@ from jaxfit import dispatch, experiments, sweeps
 from jaxfit.stores import files
 from tests.bad_inputs import fit, sweep
 from tests.small_sweeps import run
+from tests.soak import soaking
 
 # The disk; stores that are killed, cut short or damaged are looked at in test_surviving.py
 
@@ -82,7 +83,7 @@ def test_a_fit_that_takes_more_memory_than_there_is_says_what_to_change():
     assert isinstance(caught.value, MemoryError)
 
 
-@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in a store"])
+@pytest.mark.parametrize("stored", soaking([False, True], keep=(True,)))
 def test_a_sweep_that_runs_out_of_memory_keeps_what_was_finished_and_names_a_smaller_width(
     stored, tmp_path, monkeypatch
 ):

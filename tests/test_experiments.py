@@ -327,7 +327,7 @@ def test_an_animation_is_written_as_a_gif(folder):
 # This project's experiments
 
 OWN = experiments.discover(ROOT / "experiments")
-SHORT = ("backpropagation", "learning_rates", "patient", "quadratic_descent")  # the others are in make soak
+SHORT = ("backpropagation", "learning_rates", "patient")  # the others are in make soak
 OPEN: set[str] = set()
 
 

@@ -242,6 +242,7 @@ def test_from_the_guess_the_fit_gets_to_nists_certified_values(name):
     assert nist.digits(in_order(fit.params), one.params) >= 6
 
 
+@pytest.mark.soak
 def test_a_guess_is_the_same_under_jit_and_vmap_and_for_points_in_any_order_and_beside_masked_ones():
     model, x, ys, _ = drawn(QUICK, 3)
     alone = [model.guess(x, y) for y in ys]
@@ -264,6 +265,7 @@ def test_several_peaks_are_guessed_near_their_places_and_in_their_order():
     assert (abs(np.log(found["sigma"] / truth["sigma"])) < 0.5).all()
 
 
+@pytest.mark.soak
 def test_a_guess_of_very_many_points_is_one_of_their_averages():
     rng = np.random.default_rng(3)
     x = rng.uniform(0, 10, 20_000)

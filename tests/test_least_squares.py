@@ -91,6 +91,7 @@ def test_no_step_depends_on_units(unit):
     np.testing.assert_allclose(two.params["b"] * unit, one.params["b"], rtol=1e-7)
 
 
+@pytest.mark.soak
 def test_huber_ends_where_its_gradient_is_zero():
     y = noisy()
     y[::7] += 3.0
@@ -277,6 +278,7 @@ def test_lbfgs_finds_the_minimum_of_any_smooth_loss():
     assert (np.diff(fit.history.loss) <= 0).all()
 
 
+@pytest.mark.soak
 def test_lbfgs_of_an_exact_fit_converges():
     y = 2.0 * np.exp(-1.3 * X) + 0.5
     options = {"optimizer": jf.optimizers.lbfgs(), "steps": 300, "precision": "float64"}

@@ -150,6 +150,7 @@ def test_widths_and_seeds_sweep_through_a_call():
             np.testing.assert_allclose(lane.loss, fit.loss, rtol=1e-4)
 
 
+@pytest.mark.soak
 def test_data_sets_and_keys_sweep():
     x, y = thermometer()
     ys = jf.Axis("set", np.stack([y, y + 1, 2 * y]))
