@@ -259,8 +259,9 @@ def met(verb: str, grid: Grid) -> Met:
     what, rank = "optimum", "only one"
     if same < high:  # as where two terms of a sum may exchange their places
         what, rank = f"loss, {same:,} of them with these params", "only loss"
-    if len(heights) > 1:
-        rank = f"lowest of {len(heights):,}; the next has a loss of {heights.loss[1]:.6g}"
+    table = here if same == high else heights
+    if len(table) > 1:
+        rank = f"lowest of {len(table):,}; the next has a loss of {table.loss[1]:.6g}"
     text = f"{high:,} of {total:,} found this {what}, the {rank}"
     troubles = [(here.failed, "failed"), (here.unfinished, "ran out of steps")]
     text += "".join(f"; {n:,} {what}" for n, what in troubles if n)

@@ -319,10 +319,9 @@ def arrive(
     """The look of `advance` at where `walk` led."""
     state, end = stepper.look(state, t + count)
     at = (count + every - 1) // every
+    here = count % every == 0
     if early:
-        here = (count % every == 0) & (state.steps == t + count)
-    else:
-        here = count % every == 0
+        here &= state.steps == t + count
     rows = jax.tree.map(lambda all, one: all.at[jnp.where(here, at, len(all))].set(one, mode="drop"), rows, end.row)
     return state, rows, end
 

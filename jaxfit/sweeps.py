@@ -118,13 +118,11 @@ def sweep(
         tasks = missing(stored) if again is None else wanted(stored, again)
         if executor is None:
             with keeping(stored) as keep_soon:
-                ended = _ending(
-                    plan, tasks, progress, lambda report: _run(plan, stored.shapes, tasks, report, keep_soon)
-                )
+                early = _ended_early(plan, tasks, progress, _here(plan, stored.shapes, tasks, keep_soon))
         else:
             todo = [(call, str(folder.absolute()), *place_of(task)) for task in tasks]
-            ended = _ending(plan, tasks, progress, lambda report: run_on(executor, run_elsewhere, todo, report))
-        return _given(grid_of(stored), ended)
+            early = _ended_early(plan, tasks, progress, functools.partial(run_on, executor, run_elsewhere, todo))
+        return _given(grid_of(stored), early)
 
 
 def plan_sweep(
@@ -157,14 +155,14 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
     gathered = Gathered(runs, shapes, plan.precision)
     tasks = all_tasks(runs, shapes)
-    ended = _ending(plan, tasks, progress, lambda report: _run(plan, shapes, tasks, report, gathered.keep))
+    early = _ended_early(plan, tasks, progress, _here(plan, shapes, tasks, gathered.keep))
     parts = tuple(
         Part(run.choice, run.sizes, lanes, run.problem, shape)
         for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
     )
     results = dataset(dimensions, parts, plan.problem, identity(runs, shapes, plan.precision))
     grid = Grid(results, lane_numbers(dimensions, parts), parts, plan.precision)
-    return _given(grid, ended)
+    return _given(grid, early)
 
 
 def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: Any = None) -> Stored:
@@ -191,32 +189,33 @@ def _session(call: bytes, folder: str) -> Stored:
     return begin_store(plan_sweep(**unpacked(call)), Path(folder), write=False)
 
 
-def _run(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], report: Callable, keep: Callable) -> bool:
-    return run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
+def _here(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], keep: Callable) -> Callable:
+    """What runs the tasks in this process, once it has who to report to."""
+    return lambda report: run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
 
 
-def _ending(
-    plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable
-) -> Interrupted | OutOfMemory | None:
-    """Runs the tasks under a bar; what ended that early, if anything did."""
+def _ended_early(
+    plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable[[Callable], bool]
+) -> bool | OutOfMemory:
+    """Runs the tasks under a bar; whether Ctrl-C ended that early, or the error if a device ran out of memory."""
     with told(plan, tasks, progress) as report:
         try:
-            return Interrupted("interrupted", None) if run(report) else None
+            return run(report)
         except OutOfMemory as error:
             return error
 
 
-def _given(grid: Grid, ended: Interrupted | OutOfMemory | None) -> Grid:
+def _given(grid: Grid, early: bool | OutOfMemory) -> Grid:
     """The grid, unless its run ended early: that is then raised, with the grid as its `result`."""
-    if ended is None:
+    if early is False:
         return grid
     status = np.asarray(grid.results.status)
     done = int((status != Status.NOT_RUN).sum())
     how = f"after {done:,} of {status.size:,} lanes"
     kept = "" if grid.store is None else f", kept in {grid.store}"
-    if isinstance(ended, OutOfMemory):
+    if isinstance(early, OutOfMemory):
         other = "" if grid.store is None else " and another store"
-        raise OutOfMemory(f"{ended}{other}. It stopped {how}{kept}; .result holds the grid so far", grid) from ended
+        raise OutOfMemory(f"{early}{other}. It stopped {how}{kept}; .result holds the grid so far", grid) from early
     on = kept and f"{kept}: the same call goes on from there"
     raise Interrupted(f"interrupted {how}{on}; .result holds the grid so far", grid)
 

@@ -127,7 +127,7 @@ def _compare(grid: Grid, part: Part, lanes: np.ndarray) -> None:
             )
 
 
-def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float | None = None) -> int:
+def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float | None) -> int:
     good = np.argwhere(np.isin(np.asarray(grid.results.status), GOOD))
     chosen = good[random.choice(len(good), size=min(sample, len(good)), replace=False)]
     for place in chosen:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxfit.dispatch import Task, run_all
-from jaxfit.interruptions import terminating_as_interrupted
+from jaxfit.interruptions import OutOfMemory, terminating_as_interrupted
 from jaxfit.problems import Status
 from jaxfit.resuming import keeping, missing
 from jaxfit.stores import StoreError, as_folder, claim, open_dataset
@@ -35,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         with terminating_as_interrupted():
             print(run_shard(given.problem, given.store, shard_of(given.shard), given.progress))
-    except (StoreError, OSError, ValueError, TypeError, LookupError, ImportError) as error:
+    except (StoreError, OutOfMemory, OSError, ValueError, TypeError, LookupError, ImportError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:

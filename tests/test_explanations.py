@@ -150,13 +150,13 @@ def test_layers_are_told_by_the_tree_or_by_their_numbers_and_in_the_order_of_tho
         return layers_of(jf.fit(loss, params, optimizer=jf.optimizers.sgd(0.1), steps=1).problem)
 
     assert [layer.name for layer in layers(flat)] == ["1", "2", "10"]
-    assert [list(layer.where) for layer in layers(flat)][1] == [
-        2,
-        3,
-        *range(14, 18),
-    ]  # b2 and w2: b1 b2 scale w1 w10 w2
+    places = [list(layer.where) for layer in layers(flat)]
+    assert places[1] == [2, 3, *range(14, 18)]  # of b2 and w2, in the order b1 b2 scale w1 w10 w2
     assert [layer.name for layer in layers(nested)] == ["blocks.0", "blocks.1", "encoder"]
     assert layers({"w1": w, "w2": w}) == []
+
+
+ROUNDING = 1e-12  # of sums of eight numbers of size one in float64, with room
 
 
 def test_matrices_of_an_even_start_keep_lengths_and_let_no_mean_through():
@@ -164,10 +164,10 @@ def test_matrices_of_an_even_start_keep_lengths_and_let_no_mean_through():
         matrix = orthogonal(np.random.default_rng(0), *shape)
         sides = [n for n in shape if n > 2]
         for axis in [i for i, n in enumerate(shape) if n > 2]:
-            np.testing.assert_allclose(matrix.sum(axis=axis), 0, atol=1e-12)
+            np.testing.assert_allclose(matrix.sum(axis=axis), 0, atol=ROUNDING)
         values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(max(1, shape[1] / shape[0]))
         kept = min(n - (n > 2) for n in shape) if sides else min(shape)
-        np.testing.assert_allclose(values, np.arange(min(shape)) < kept, atol=1e-12)
+        np.testing.assert_allclose(values, np.arange(min(shape)) < kept, atol=ROUNDING)
 
 
 @pytest.mark.soak

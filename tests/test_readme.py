@@ -4,6 +4,8 @@ from pathlib import Path
 
 import jax
 import matplotlib
+import numpy as np
+import pytest
 
 import jaxfit as jf
 from jaxfit import experiments
@@ -46,6 +48,20 @@ def test_the_lines_of_the_readme_run_and_print_what_it_says(capsys, tmp_path, mo
     exec(compile(block("jf.backprop"), "README.md", "exec"), scope)
     table = re.search(r"    edge .*?(?=\n\n)", README, re.S)
     assert table and textwrap.dedent(table[0]) in capsys.readouterr().out
+
+
+@pytest.mark.soak
+def test_the_curves_of_the_readme_run_and_the_report_says_how_many_starts_met(capsys):
+    matplotlib.use("Agg")
+    scope: dict = {"jf": jf, "jax": jax, "np": np}
+    for text in ("def cooling", "jf.report(found", "peak.guess", "def wave"):
+        exec(compile(block(text), "README.md", "exec"), scope)
+    printed = capsys.readouterr().out
+    quoted = re.search(r'one line says "(.*?); ', README)
+    assert quoted and quoted[1] in printed
+    optima = re.search(r"the lowest of (\d+)", quoted[1])
+    assert optima and f"{optima[1]} optima from 100 starts" in printed
+    assert set(scope["low"]) == set(scope["high"]) == {"size", "rate", "phase"}
 
 
 def test_the_experiment_of_the_readme_makes_a_checked_figure(tmp_path):

@@ -38,7 +38,7 @@ __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Arrow", "Box", "Room",
     "arrow_3d", "backprop_animation", "backprop_graph", "basin_map", "contour", "convergence_map", "corner",
     "descent_1d", "descent_animation", "few_ticks", "fit", "flow", "gif", "house", "landscape", "learning_rate_range",
-    "line_fit", "loss_history", "near_names", "number", "outlined", "panels", "png", "power_map", "profile", "relief",
+    "line_fit", "loss_history", "number", "outlined", "panels", "png", "power_map", "profile", "relief",
     "round_ticks", "steps_bar", "style", "surface_3d", "without_display",
 ]  # fmt: skip
 __getattr__ = near_names(__name__, __all__)

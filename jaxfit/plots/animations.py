@@ -112,7 +112,8 @@ def _beside(fit: Fit, way: Any, chosen: np.ndarray, ax: Axes, labels: tuple[str,
     inputs, targets = (np.asarray(item, float) for item in problem.data[:2])
     ax.plot(inputs, targets, "o", color=DARK, ms=4.5, zorder=3)
     ax.set(xlabel=labels[0], ylabel=labels[1], xlim=ax.get_xlim())
-    ends = np.linspace(*ax.get_xlim(), 60).astype(np.float32)
+    left, right = ax.get_xlim()
+    ends = np.linspace(left, right, 60, dtype=np.float32)
     params = jax.tree.map(lambda values: np.asarray(values)[chosen].astype(np.float32), way.params)
     curves = np.asarray(jax.vmap(lambda p: predict(p, ends))(params))
     reach = 0.3 * np.ptp(targets)  # beyond the data, as far as there is a prediction to see
