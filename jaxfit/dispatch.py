@@ -21,19 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.compiling import compiled, compiler_options
 from jaxfit.interruptions import out_of_memory_told
 from jaxfit.layouts import layout_of, spec_of
 from jaxfit.markers import Dimension, Place
 from jaxfit.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
 from jaxfit.problems import Problem, Status, precision_context
-from jaxfit.tracing import compiled
 
 PyTree = Any
 BLOCK = 4096  # lanes at most
 SECONDS = 0.2  # a segment takes about this long
-# Slots at most, on a CPU. Until 0.10 every turn of a loop costs a dispatch, which twice the lanes share: a quarter less
-# time for Adam. Later compilers make one kernel of a small loop, and do not care.
-WIDEST = 512 if jax.__version_info__ < (0, 11) else 256
+WIDEST = 512  # slots at most, on a CPU
 
 
 class Run(NamedTuple):
@@ -121,27 +119,6 @@ class Programs(NamedTuple):
             if device not in self.compiled:
                 self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
             return self.compiled[device]
-
-
-WISHES = {  # by platform: what makes loops over small arrays faster, where the compiler knows the option
-    "cpu": {
-        "xla_cpu_prefer_vector_width": 512,  # measured: 10-20 % on AVX-512
-        "xla_cpu_experimental_ynn_fusion_type": "",  # a call for each reduction: ten times slower beyond 256 slots
-    }
-}
-
-
-@functools.cache
-def compiler_options(platform: str) -> dict[str, Any]:
-    """Those of the wished options that this version of the compiler takes."""
-    known = {}
-    for name, value in WISHES.get(platform, {}).items():
-        try:
-            jax.jit(lambda x: x).lower(0.0).compile({name: value})
-            known[name] = value
-        except jax.errors.JaxRuntimeError:
-            continue
-    return known
 
 
 @functools.lru_cache(maxsize=64)

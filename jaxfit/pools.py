@@ -22,6 +22,7 @@ from jaxfit.layouts import Layout, lane_problem, lock_step
 from jaxfit.parameters import is_marked
 from jaxfit.problems import Problem, Status
 from jaxfit.steps import RUNNING, State, Stepper, arrive, begin, stepper, users, walk
+from jaxfit.sums import fast_sums
 
 PyTree = Any
 CHUNK = 512  # steps between two looks, about
@@ -291,7 +292,7 @@ def many(template: Problem, values: dict[str, PyTree], axes: State, *, watching:
 
 
 def start(template: Problem, values: dict[str, PyTree], axes: State) -> State:
-    return jax.vmap(lambda v: begin(lane_problem(template, v)), out_axes=axes)(values)
+    return jax.vmap(fast_sums(lambda v: begin(lane_problem(template, v))), out_axes=axes)(values)
 
 
 def pick(mask: Array, new: Array, old: Array) -> Array:

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxfit.checks import warn
+from jaxfit.compiling import SUMS, compiled
 from jaxfit.problems import Problem, convert
 from jaxfit.steps import advance, begin, propose, row, stepper, watched
-from jaxfit.tracing import compiled, inspect_loss, shape_of
+from jaxfit.tracing import inspect_loss, shape_of
 
 PyTree = Any
 
@@ -31,9 +32,6 @@ class Programs(NamedTuple):
 
 
 ROWS, ROW_BYTES = 2**17, 2**25
-# Until 0.10 every turn of a loop costs a dispatch: four steps a turn take 0.7 of the time. Later compilers make one
-# kernel of a small loop, and four steps a turn take 1.1 times as long.
-UNROLL = 4 if jax.__version_info__ < (0, 11) else 1
 
 
 def prepare(problem: Problem, precision: str) -> tuple[Programs, list]:
@@ -74,10 +72,9 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
                 every=every,
                 capacity=capacity,
                 early=watching,
-                unroll=1 if watching else UNROLL,
             )
 
-        return compiled(segment)
+        return compiled(segment, SUMS.get(jax.default_backend()))
 
     first = compiled(lambda leaves: begin(ask(leaves)))
     return Programs(first, run(False), run(True), ask, watched(problem), captured, capacity, [])

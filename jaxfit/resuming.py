@@ -18,7 +18,8 @@ import jax
 import numpy as np
 
 from jaxfit.checks import path_name, warn
-from jaxfit.dispatch import Run, Task, compiler_options, example, places, programs_of, shape_of_pool
+from jaxfit.compiling import compiler_options
+from jaxfit.dispatch import Run, Task, example, places, programs_of, shape_of_pool
 from jaxfit.fingerprints import describe, differences, environment, program_digest, refuse, values_digest
 from jaxfit.grids import Grid, Part, all_coordinates, lane_numbers, tensors_of, variables_of
 from jaxfit.markers import Dimension, stacked

@@ -24,6 +24,7 @@ from jaxfit.parameters import complete, free, is_marked
 from jaxfit.preconditioners import preconditioner
 from jaxfit.problems import Problem, Status, Stop
 from jaxfit.shuffles import shuffled
+from jaxfit.sums import fast_sums
 
 PyTree = Any
 RUNNING = Status.NOT_RUN
@@ -243,12 +244,14 @@ def stepper(problem: Problem, *, watching: bool) -> Stepper:
     def unrecorded(state, t):
         return (watch(problem, state, t, recorded=False) if watching else move(problem, state, t))[0]
 
-    return Stepper(recorded, unrecorded, lambda state, t: look(problem, state, t))
+    def at_the_end(state, t):
+        return look(problem, state, t)
+
+    return Stepper(*map(fast_sums, (recorded, unrecorded, at_the_end)))
 
 
 def advance(
-    stepper: Stepper, state: State, t: Array, count: Array, *, every: int, capacity: int, early: bool = False,
-    unroll: int = 1,
+    stepper: Stepper, state: State, t: Array, count: Array, *, every: int, capacity: int, early: bool = False
 ) -> tuple[State, dict[str, PyTree], End]:  # fmt: skip
     """At most `count` updates from step `t`, and a look at where they led.
 
@@ -260,7 +263,6 @@ def advance(
       every: The stride of records.
       capacity: Rows to keep, and one more; the record of step t + k * every is row k.
       early: Leave the loop with the run; for one lane that is watched.
-      unroll: Blocks in one turn of the loop, where `early` is not asked for.
 
     Returns:
       The state, the rows (those beyond a run's end are not meant), and what is known at the end. If `count` is a
@@ -268,7 +270,7 @@ def advance(
     """
     shapes = jax.eval_shape(lambda s: stepper.recorded(s, t)[1], state)
     rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
-    state, rows = walk(stepper, state, t, count, rows, every=every, early=early, unroll=unroll)
+    state, rows = walk(stepper, state, t, count, rows, every=every, early=early)
     return arrive(stepper, state, rows, t, count, every=every, early=early)
 
 
@@ -281,7 +283,6 @@ def walk(
     *,
     every: int,
     early: bool = False,
-    unroll: int = 1,
 ) -> tuple[State, dict[str, PyTree]]:
     """The updates of `advance`, and its rows but for the last, written into those that are given."""
     blocks = (count + every - 1) // every
@@ -300,16 +301,7 @@ def walk(
         i, state, _ = carry
         return (i < blocks) & (state.status == RUNNING) if early else i < blocks
 
-    carry = (jnp.int32(0), state, rows)
-    if unroll > 1:
-
-        def several(carry):
-            for _ in range(unroll):
-                carry = block(carry)
-            return carry
-
-        carry = jax.lax.while_loop(lambda carry: carry[0] < blocks // unroll * unroll, several, carry)
-    _, state, rows = jax.lax.while_loop(goes_on, block, carry)
+    _, state, rows = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, rows))
     return state, rows
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 from jaxfit.checks import check_schedule, pose
-from jaxfit.dispatch import Gathered, Run, Task, all_tasks, compiler_options, places, run_all, shape_of_pool
+from jaxfit.compiling import compiler_options
+from jaxfit.dispatch import Gathered, Run, Task, all_tasks, places, run_all, shape_of_pool
 from jaxfit.executors import check_executor, packed, run_on, unpacked
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.interruptions import Interrupted, OutOfMemory, terminating_as_interrupted

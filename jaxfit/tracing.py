@@ -5,7 +5,6 @@ Errors that JAX explains at length become one line about the user's own line.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
 import re
@@ -156,21 +155,16 @@ def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
     return jaxpr, jax.tree.unflatten(results[-1], shapes)
 
 
-def compiled(function: Callable) -> Any:
-    """`jax.jit(function)`, of a program that holds copies of the NumPy arrays that the function encloses.
+def as_function(equation: Any) -> Callable[..., Sequence[Any]]:
+    """An equation of a program as a function of its inputs, which JAX may differentiate."""
 
-    JAX lets such an array have one type only, as long as any program holds it: enclosed by a program in float32, the
-    array itself would stay float32 in the next one, in float64.
-    """
+    def function(*inputs):
+        bound = equation.primitive.get_bind_params(equation.params)
+        functions, params = bound if isinstance(bound, tuple) else ((), bound)
+        result = equation.primitive.bind(*functions, *inputs, **params)
+        return tuple(result) if equation.primitive.multiple_results else (result,)
 
-    @functools.wraps(function)
-    def program(*args):
-        jaxpr, shape = trace(function, *args)
-        own = [np.array(x) if isinstance(x, np.ndarray) else x for x in jaxpr.consts]
-        found = jax.core.eval_jaxpr(jaxpr.jaxpr, own, *jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(shape), found)
-
-    return jax.jit(program)
+    return function
 
 
 def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:

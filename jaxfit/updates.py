@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.checks import as_params, path_name, pose, refuse_axes
+from jaxfit.compiling import compiled
 from jaxfit.fits import traced_precision
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import resolve
@@ -19,7 +20,7 @@ from jaxfit.parameters import again, free, is_marked
 from jaxfit.problems import Problem, Record, Stop, convert_all, precision_context
 from jaxfit.programs import prepare
 from jaxfit.steps import method_of, objective_of, step_key
-from jaxfit.tracing import check_alive, compiled, is_traced
+from jaxfit.tracing import check_alive, is_traced
 
 PyTree = Any
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit import dispatch, sweeps
+from jaxfit import compiling, sweeps
 from tests.bad_inputs import SGD, START, Case, X, Y, check, fit, named, own, sweep, with_
 
 pytestmark = pytest.mark.usefixtures("nothing_was_compiled_before")
@@ -93,7 +93,7 @@ def test_bad_sweeps_are_refused_with_the_argument_and_the_remedy_before_anything
 
 
 def test_good_input_compiles_and_the_count_sees_it(compilations):
-    dispatch.compiler_options("cpu")  # asks the compiler what it knows, once
+    compiling.compiler_options("cpu")  # asks the compiler what it knows, once
     compilations.count = 0
     fit(lambda p, x, y: own(p, x, y))
     assert compilations.count == 2  # the start, and a stretch of steps

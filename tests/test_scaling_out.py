@@ -309,7 +309,7 @@ def test_a_second_look_finds_numbers_that_were_changed(store, monkeypatch):
     with pytest.raises(jf.NotReproduced, match=r"has other bits in loss when it is run again"):
         jf.verify(grid)
     with pytest.raises(jf.NotReproduced, match=r"the lane \{'w0': .* has the loss .*, but a fit of its own gives"):
-        verification._fit_again(grid, 2, np.random.default_rng(0))
+        verification._fit_again(grid, 2, np.random.default_rng(0), None)
 
 
 def test_how_far_a_single_fit_may_be_is_the_callers_to_say(store, monkeypatch):

@@ -7,9 +7,9 @@ PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "origins", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
-    "tracing", "steps", "graphs", "layouts", "pools", "programs", "progress", "interruptions", "fingerprints",
-    "checkpoints",
-    "outcomes", "fits", "updates", "searches", "curves", "grids", "dispatch", "executors", "resuming", "reruns",
+    "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress", "interruptions",
+    "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "grids", "dispatch",
+    "executors", "resuming", "reruns",
     "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
     "explanations", "statistics", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip

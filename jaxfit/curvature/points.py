@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxfit.checks import as_params
+from jaxfit.compiling import compiled
 from jaxfit.dispatch import places
 from jaxfit.fits import Fit
 from jaxfit.grids import Grid, along, coordinates
@@ -20,7 +21,7 @@ from jaxfit.parameters import Bounded, Fixed, Tied, is_mark
 from jaxfit.problems import Problem, Record, convert, precision_context
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.sweeps import choices_of
-from jaxfit.tracing import compiled, inspect_loss, trace
+from jaxfit.tracing import inspect_loss, trace
 
 PyTree = Any
 LANE = "#lane"

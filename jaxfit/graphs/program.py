@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.tracing import as_function
+
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
 RULES = ("custom_jvp_call", "custom_vjp_call")
 ELEMENTWISE = frozenset(
@@ -144,7 +146,7 @@ class _Reader:
         divisor = self.constants[at(division.invars[1])]
 
         def mean(x):
-            return _bind(division)(*_bind(total)(x), divisor)
+            return as_function(division)(*as_function(total)(x), divisor)
 
         step = Step("mean", "mean", mean, (at(total.invars[0]),), (self.place(),), "reduces", 2, scope)
         self.steps.append(step)
@@ -163,7 +165,7 @@ class _Reader:
         source = equation.invars[0].aval if len(equation.invars) == 1 else None
         if primitive == "convert_element_type" and source.dtype == equation.outvars[0].aval.dtype:
             return inputs  # only whether its type is a weak one changes
-        function = _bind(equation)
+        function = as_function(equation)
         if all(place in self.constants for place in inputs) and not equation.effects:
             return [self.constant(value) for value in function(*(self.constants[place] for place in inputs))]
         outputs = tuple(self.place() for _ in equation.outvars)
@@ -194,18 +196,6 @@ def _inner(equation: Any) -> Any:
 class _Closed(NamedTuple):
     jaxpr: Any
     consts: Sequence[Any]
-
-
-def _bind(equation: Any) -> Callable[..., Sequence[Any]]:
-    """The equation as a function of its inputs, which JAX may differentiate."""
-
-    def function(*inputs):
-        bound = equation.primitive.get_bind_params(equation.params)
-        functions, params = bound if isinstance(bound, tuple) else ((), bound)
-        result = equation.primitive.bind(*functions, *inputs, **params)
-        return tuple(result) if equation.primitive.multiple_results else (result,)
-
-    return function
 
 
 def _named(equation: Any) -> tuple[str, str]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxfit import optimizers
 from jaxfit.checks import pose
-from jaxfit.dispatch import compiler_options, places, power_of_two, power_of_two_above
+from jaxfit.compiling import compiled, compiler_options
+from jaxfit.dispatch import places, power_of_two, power_of_two_above
 from jaxfit.fits import Fit
 from jaxfit.grids import coordinates
 from jaxfit.keywords import near_keywords
@@ -24,8 +25,9 @@ from jaxfit.parameters import free
 from jaxfit.problems import Problem, Record, Stop, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss
+from jaxfit.sums import fast_sums
 from jaxfit.sweeps import choices_of, laid_out
-from jaxfit.tracing import compiled, inspect_loss, is_traced, trace
+from jaxfit.tracing import inspect_loss, is_traced, trace
 
 PyTree = Any
 CHUNK = 2**16  # points that one call evaluates, about
@@ -192,7 +194,7 @@ def _compiled(
                 values = {key: jax.tree.map(lambda x, k=key: x[own[Place(k).name]], columns[key]) for key in columns}
                 return _loss(template, values)
 
-            return jax.vmap(point, axis_size=slots)(index)
+            return jax.vmap(fast_sums(point), axis_size=slots)(index)
 
         return jax.lax.map(block, jnp.arange(blocks, dtype=np.int32)).reshape(-1)
 

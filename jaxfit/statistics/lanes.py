@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.compiling import compiled
 from jaxfit.fits import Fit, NotConverged
 from jaxfit.grids import Grid, along
 from jaxfit.layouts import lane_problem
@@ -17,7 +18,6 @@ from jaxfit.markers import Place, is_axis, resolve
 from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
 from jaxfit.problems import Problem, Status, convert, precision_context
 from jaxfit.sweeps import laid_out
-from jaxfit.tracing import compiled
 
 PyTree = Any
 PRECISION = "float64"  # of all statistics, whatever the run's
