@@ -29,8 +29,10 @@ from jaxfit.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
 from jaxfit.problems import Problem, Status, precision_context
 
 PyTree = Any
-BLOCK = 4096  # lanes at most
+BLOCK = 8192  # lanes at most, but where slots are many
+LOADS = 8  # of all slots, in a block at least: a stop rule leaves slots idle at a block's end
 SECONDS = 0.2  # a segment takes about this long
+KEPT = 2**20  # bytes of a pool of zeros that stays on the device between sweeps
 WIDEST = 512  # slots at most, on a CPU
 
 
@@ -84,7 +86,7 @@ def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
         slots = min(most, max(least, power_of_two(room // max(run.working_bytes, 1))))
         slots = min(slots, power_of_two_above(run.size))
     share = power_of_two_above(-(-run.size // workers))
-    return Shape(slots, max(1, min(max(BLOCK // slots, 1), -(-share // slots))) * slots, run.records)
+    return Shape(slots, max(1, min(max(BLOCK // slots, LOADS), -(-share // slots))) * slots, run.records)
 
 
 def power_of_two(n: int) -> int:
@@ -100,6 +102,7 @@ class Programs(NamedTuple):
 
     run: Any  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
     pool: Pool  # its shapes
+    blank: dict[Any, Pool]  # by device: a pool to start with, if it is small
     lowered: dict[Any, Any]  # by device
     compiled: dict[Any, Callable]  # by device
     lock: threading.Lock
@@ -120,6 +123,15 @@ class Programs(NamedTuple):
                 self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
             return self.compiled[device]
 
+    def blank_pool(self, device: Any) -> Pool:
+        """A pool that loads its first lanes next."""
+        if device in self.blank:
+            return self.blank[device]
+        pool = jax.tree.map(_zeros, self.pool)
+        if sum(x.nbytes for x in jax.tree.leaves(pool)) <= KEPT:
+            self.blank[device] = pool = jax.device_put(pool, device)
+        return pool
+
 
 @functools.lru_cache(maxsize=64)
 def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: bool) -> Programs:
@@ -131,7 +143,7 @@ def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: 
         return run_pool(template(leaves), columns, pool, real, chunks, layout, shape)
 
     like = pool_like(template([jax.ShapeDtypeStruct(*x) for x in shapes]), layout, shape)
-    return Programs(compiled(running), like, {}, {}, threading.Lock(), [])
+    return Programs(compiled(running), like, {}, {}, {}, threading.Lock(), [])
 
 
 def programs_of(run: Run, shape: Shape, devices: Sequence[Any]) -> Programs:
@@ -175,25 +187,32 @@ class Gathered:
     def __init__(self, runs: Sequence[Run], shapes: Sequence[Shape], precision: str):
         self.runs, self.shapes, self.precision, self.lock = runs, shapes, precision, threading.Lock()
         self.results: list[Any] = [None] * len(runs)
+        self.kept = [np.zeros(run.size, bool) for run in runs]
 
     def keep(self, task: Task, lanes: Lanes) -> None:
         size = self.runs[task.run].size
         with self.lock:
             if len(task.lanes) == size:  # all at once
                 self.results[task.run] = lanes
-                return
-            if self.results[task.run] is None:
-                self.results[task.run] = blank(size, lanes)
-            _put(self.results[task.run], task.lanes, lanes)
+            else:
+                if self.results[task.run] is None:
+                    self.results[task.run] = _room(size, lanes)
+                where = slice(task.lanes[0], task.lanes[0] + len(task.lanes))  # neighbors
+                jax.tree.map(lambda all, part: all.__setitem__(where, part), self.results[task.run], lanes)
+            self.kept[task.run][task.lanes] = True  # only now: Ctrl-C may come in between
 
     def _example(self, i: int) -> Lanes:
         with precision_context(self.precision):
             return example(self.runs[i], self.shapes[i])
 
     def all(self) -> list[Lanes]:
-        missing = [i for i, lanes in enumerate(self.results) if lanes is None]
-        for i in missing:
-            self.results[i] = blank(self.runs[i].size, self._example(i))
+        for i, kept in enumerate(self.kept):
+            if self.results[i] is None:
+                like = jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), self._example(i))
+                self.results[i] = _room(self.runs[i].size, like)
+            if not kept.all():
+                for x in jax.tree.leaves(self.results[i]):
+                    x[~kept] = np.nan if x.dtype.kind == "f" else 0
         return self.results
 
 
@@ -336,7 +355,7 @@ def _run_block(
     """One block to its end; None if it was stopped before. `pools` has the last block's pool, which is used again."""
     running = programs.compile(device)
     columns, real = run.block(task.lanes, shape.lanes), np.int32(len(task.lanes))
-    pool, told = _fresh(pools.pop() if pools else programs.pool), np.zeros(len(Status), np.int32)
+    pool, told = again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(len(Status), np.int32)
     while True:
         chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
@@ -355,28 +374,19 @@ def _run_block(
             return None
 
 
-def _fresh(pool: Pool) -> Pool:
-    """A pool that loads its first lanes next, made of one that has done its work, or of the shapes of one."""
+def again(pool: Pool) -> Pool:
+    """A pool that has done its work as one that loads its first lanes next."""
     results = pool.results._replace(status=np.zeros(pool.results.status.shape, np.int32))
-    pool = pool._replace(following=np.int32(0), suspect=np.False_, results=results)
-    return jax.tree.map(lambda x: _zeros(x) if isinstance(x, jax.ShapeDtypeStruct) else x, pool)
+    return pool._replace(following=np.int32(0), suspect=np.False_, results=results)
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> Any:
     return np.zeros(like.shape, like.dtype) if isinstance(like.dtype, np.dtype) else jnp.zeros(like.shape, like.dtype)
 
 
-def blank(size: int, like: Lanes) -> Lanes:
-    """Results of lanes that have not run."""
-    return jax.tree.map(lambda x: np.full((size, *x.shape[1:]), np.nan if x.dtype.kind == "f" else 0, x.dtype), like)
-
-
-def _put(all: Lanes, numbers: np.ndarray, lanes: Lanes) -> None:
-    """The status last: lanes that Ctrl-C caught in between have not run."""
-    where = slice(numbers[0], numbers[0] + len(numbers))  # neighbors
-    for whole, part in ((all._replace(status=()), lanes._replace(status=())), (all.status, lanes.status)):
-        for column, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
-            column[where] = values
+def _room(size: int, like: Lanes) -> Lanes:
+    """Arrays for the results of lanes, laid out in memory as those of some."""
+    return jax.tree.map(lambda x: np.empty_like(x, shape=(size, *x.shape[1:])), like)
 
 
 def example(run: Run, shape: Shape) -> Lanes:

@@ -70,6 +70,8 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
     """One array over all dimensions from one column of lanes a part."""
     names = list(dimensions)
     sizes = [d.size for d in dimensions.values()]
+    if len(parts) == 1:
+        return columns[0].reshape((*sizes, *columns[0].shape[1:]))
     out = np.empty((*sizes, *columns[0].shape[1:]), columns[0].dtype)
     for column, part in zip(columns, parts, strict=True):
         where = tuple(part.choice.get(name, slice(None)) for name in names)

@@ -266,14 +266,18 @@ def _write(template: Problem, pool: Pool, put: Callable) -> Lanes:
 
 
 def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
-    """The results of the lanes that were meant, as NumPy arrays, histories NaN after a lane's end."""
+    """The results of the lanes that were meant, as NumPy arrays, histories NaN after a lane's end.
+
+    In memory a history stays as it was written, row by row: to turn it takes longer than to make it.
+    """
     results = jax.tree.map(np.asarray, pool.results)
-    rows = jax.tree.map(lambda x: np.moveaxis(x[: shape.records, :real], 0, 1).copy(), results.rows)
+    rows = jax.tree.map(lambda x: x[: shape.records, :real].copy(), results.rows)
     cut = jax.tree.map(lambda x: x[:real].copy(), results._replace(rows={}))
-    beyond = np.arange(shape.records)[None, :] * every > cut.steps[:, None]
-    for x in jax.tree.leaves(rows):
-        x[beyond] = np.nan
-    return cut._replace(rows=rows)
+    beyond = np.arange(shape.records)[:, None] * every > cut.steps[None, :]
+    if beyond.any():
+        for x in jax.tree.leaves(rows):
+            x[beyond] = np.nan
+    return cut._replace(rows=jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows))
 
 
 def many(template: Problem, values: dict[str, PyTree], axes: State, *, watching: bool) -> Stepper:

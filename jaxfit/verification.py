@@ -117,14 +117,18 @@ def _compare(grid: Grid, part: Part, lanes: np.ndarray) -> None:
         run = run_of(part, grid.precision)
     run_all([run], [part.shape], [Task(0, lanes)], grid.precision, lambda _: None, lambda _, found: again.append(found))
     for name, values in tensors_of(part.lanes).items():
-        before, after = np.asarray(values[lanes]), tensors_of(again[0])[name]
-        other = before.view(np.uint8).reshape(len(lanes), -1) != after.view(np.uint8).reshape(len(lanes), -1)
+        other = _bytes_of(values[lanes]) != _bytes_of(tensors_of(again[0])[name])
         if other.any():
             number = int(lanes[np.argmax(other.any(axis=1))])
             raise NotReproduced(
                 f"lane {number} of the part {part.choice or 'of all lanes'} has other bits in {name.lstrip('.')} when "
                 f"it is run again; if the machine or the versions are the same, suspect its memory: sweep with rerun="
             )
+
+
+def _bytes_of(values: Any) -> np.ndarray:
+    """(lanes, bytes) of an array with a lane axis in front."""
+    return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
 
 
 def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float | None) -> int:
