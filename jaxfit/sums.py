@@ -43,19 +43,19 @@ def fast_sums(function: Callable) -> Callable:
     @functools.wraps(function)
     def program(*args):
         jaxpr, shape = trace(function, *args)
-        leaves = jax.tree.leaves(args)
-        found = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *leaves) if jaxpr.effects else _evaluate(jaxpr, leaves)
-        return jax.tree.unflatten(jax.tree.structure(shape), found)
+        return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(jaxpr, jax.tree.leaves(args)))
 
     return program
 
 
-def _evaluate(closed: Any, leaves: Sequence[Any]) -> list[Any]:
+def _evaluate(closed: Any, leaves: Sequence[Any]) -> Sequence[Any]:
     values: list[Any] = list(leaves)
     rows: list[Row] = []
     results = _inlined(closed.jaxpr, closed.consts, list(range(len(leaves))), values, rows)
-    rows = _needed(rows, results)
-    for group in _groups(rows):
+    groups = _groups(_needed(rows, results))
+    if closed.jaxpr.effects or not any(map(_is_to_change, groups)):
+        return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+    for group in groups:
         found = _sum(group, values) if _is_sum(group[0]) else _run(group[0], values)
         for place, value in zip((place for row in group for place in row.outputs), found, strict=True):
             values[place] = value
@@ -75,14 +75,21 @@ def _inlined(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[int], values: l
     at = dict(zip(jaxpr.invars, inputs, strict=True))
     at |= {variable: placed(x) for variable, x in zip(jaxpr.constvars, consts, strict=True)}
     for equation in jaxpr.eqns:
-        inner = equation.params.get("jaxpr")
-        if equation.primitive.name in ("jit", "pjit") and hasattr(inner, "jaxpr"):
+        if inner := _called_for_sums(equation):
             outputs = _inlined(inner.jaxpr, inner.consts, [place(v) for v in equation.invars], values, rows)
         else:
             outputs = [placed(None) for _ in equation.outvars]
             rows.append(Row(equation, {v: at[v] for v in equation.invars if not hasattr(v, "val")}, tuple(outputs)))
         at.update(zip(equation.outvars, outputs, strict=True))
     return [place(v) for v in jaxpr.outvars]
+
+
+def _called_for_sums(equation: Any) -> Any:
+    """The program that an inner `jit` calls, if it makes sums; others stay calls, which compile sooner."""
+    inner = equation.params.get("jaxpr")
+    if equation.primitive.name not in ("jit", "pjit") or not hasattr(inner, "jaxpr"):
+        return None
+    return inner if any(e.primitive.name == "reduce_sum" or _called_for_sums(e) for e in inner.jaxpr.eqns) else None
 
 
 def _needed(rows: Sequence[Row], results: Sequence[int]) -> list[Row]:
@@ -138,6 +145,16 @@ def _is_sum(row: Row) -> bool:
     )
 
 
+def _is_to_change(group: Sequence[Row]) -> bool:
+    return _is_sum(group[0]) and (len(group) > 1 or _count(group[0]) > STRETCH)
+
+
+def _count(row: Row) -> int:
+    """How many numbers each of its sums adds."""
+    (variable,) = row.inputs
+    return math.prod(variable.aval.shape[axis] for axis in row.equation.params["axes"])
+
+
 def _run(row: Row, values: list[Any]) -> Sequence[Any]:
     inputs = (v.val if hasattr(v, "val") else values[row.inputs[v]] for v in row.equation.invars)
     return as_function(row.equation)(*inputs)
@@ -146,7 +163,7 @@ def _run(row: Row, values: list[Any]) -> Sequence[Any]:
 def _sum(group: Sequence[Row], values: list[Any]) -> Sequence[Any]:
     summands = tuple(values[place] for row in group for place in row.inputs.values())
     axes = group[0].equation.params["axes"]
-    if math.prod(summands[0].shape[axis] for axis in axes) <= STRETCH:
+    if _count(group[0]) <= STRETCH:
         return _reduced(summands, axes)
     *others, first = sorted(axes)
     sums = _along(summands, first)
