@@ -223,7 +223,7 @@ def test_an_opened_graph_has_more_nodes_and_the_same_gradients(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), closed.gradients, opened.gradients)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", soaking(CASES, keep=KINDS))
 def test_local_derivatives_times_the_gradient_behind_are_the_gradient(name):
     """Of elementwise operations and those with a scalar result, one number after the other."""
     graph = graph_of(name)
