@@ -29,8 +29,8 @@ from jaxfit.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
 from jaxfit.problems import Problem, Status, precision_context
 
 PyTree = Any
-BLOCK = 8192  # lanes at most, but where slots are many
-LOADS = 8  # of all slots, in a block at least: a stop rule leaves slots idle at a block's end
+BLOCK, BLOCK_BYTES = 8192, 2**26  # lanes at most, and bytes of their results, but
+LOADS = 8  # of all slots at least: a stop rule leaves slots idle at a block's end
 SECONDS = 0.2  # a segment takes about this long
 KEPT = 2**20  # bytes of a pool of zeros that stays on the device between sweeps
 WIDEST = 512  # slots at most, on a CPU
@@ -86,7 +86,8 @@ def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
         slots = min(most, max(least, power_of_two(room // max(run.working_bytes, 1))))
         slots = min(slots, power_of_two_above(run.size))
     share = power_of_two_above(-(-run.size // workers))
-    return Shape(slots, max(1, min(max(BLOCK // slots, LOADS), -(-share // slots))) * slots, run.records)
+    loads = max(min(BLOCK, BLOCK_BYTES // max(run.lane_bytes, 1)) // slots, LOADS)
+    return Shape(slots, max(1, min(loads, -(-share // slots))) * slots, run.records)
 
 
 def power_of_two(n: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit import dispatch, pools
+from jaxfit import dispatch, pools, sweeps
 from tests import small_sweeps
 from tests.soak import soaking
 
@@ -50,12 +50,27 @@ def same(a, b):
 def test_chunks_blocks_and_workers_change_no_bit(rule, monkeypatch):
     whole = run(RATES, SEEDS, RULES[rule])
     assert len(np.unique(whole.loss)) == 15
-    smaller = [(pools, "CHUNK", 60), (dispatch, "BLOCK", 4)]  # constants of the program: one more is compiled
+    smaller = [(pools, "CHUNK", 60), (dispatch, "BLOCK", 4), (dispatch, "LOADS", 1)]  # another program
     for cuts in ([(dispatch, "places", lambda: jax.local_devices() * 3), (dispatch, "SECONDS", 1e-9)], smaller):
         with monkeypatch.context() as patch:
             for cut in cuts:
                 patch.setattr(*cut)
             same(whole, run(RATES, SEEDS, RULES[rule]))
+
+
+def test_a_block_is_no_larger_than_its_results_allow(monkeypatch):
+    def block(bytes_of_results):
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatch, "LOADS", 2)
+            patch.setattr(dispatch, "BLOCK_BYTES", bytes_of_results)
+            return dispatch.shape_of_pool(short, 4, 1).lanes
+
+    plan = sweeps.plan_sweep(
+        lambda p: p**2, jf.Axis("start", np.linspace(1, 2, 100)), optimizer=jf.optimizers.sgd(0.1), steps=5
+    )
+    (short,) = plan.runs
+    assert short.lane_bytes == 20  # params, loss, status, steps and the loss at the start
+    assert [block(n) for n in (2**26, 20 * 30, 20 * 5, 1)] == [128, 28, 8, 8]
 
 
 @pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))

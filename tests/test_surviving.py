@@ -180,6 +180,7 @@ def run_long(store):
     """64 blocks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "BLOCK", 4)
+        patch.setattr(dispatch, "LOADS", 1)
         return run(store, starts=np.linspace(-2, 3, 16), rates=np.geomspace(1e-3, 1e-1, 16)).results.load()
 
 
