@@ -199,7 +199,8 @@ class Gathered:
                 if self.results[task.run] is None:
                     self.results[task.run] = _room(size, lanes)
                 where = slice(task.lanes[0], task.lanes[0] + len(task.lanes))  # neighbors
-                jax.tree.map(lambda all, part: all.__setitem__(where, part), self.results[task.run], lanes)
+                for all, part in zip(jax.tree.leaves(self.results[task.run]), jax.tree.leaves(lanes), strict=True):
+                    all[where] = part
             self.kept[task.run][task.lanes] = True  # only now: Ctrl-C may come in between
 
     def _example(self, i: int) -> Lanes:
@@ -356,7 +357,7 @@ def _run_block(
     """One block to its end; None if it was stopped before. `pools` has the last block's pool, which is used again."""
     running = programs.compile(device)
     columns, real = run.block(task.lanes, shape.lanes), np.int32(len(task.lanes))
-    pool, told = again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(len(Status), np.int32)
+    pool, told = _again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(len(Status), np.int32)
     while True:
         chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
@@ -375,7 +376,7 @@ def _run_block(
             return None
 
 
-def again(pool: Pool) -> Pool:
+def _again(pool: Pool) -> Pool:
     """A pool that has done its work as one that loads its first lanes next."""
     results = pool.results._replace(status=np.zeros(pool.results.status.shape, np.int32))
     return pool._replace(following=np.int32(0), suspect=np.False_, results=results)
