@@ -26,7 +26,7 @@ from jaxfit.interruptions import out_of_memory_told
 from jaxfit.layouts import layout_of, spec_of
 from jaxfit.markers import Dimension, Place
 from jaxfit.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
-from jaxfit.problems import Problem, Status, precision_context
+from jaxfit.problems import STATUSES, Problem, Status, precision_context
 
 PyTree = Any
 BLOCK, BLOCK_BYTES = 8192, 2**26  # lanes at most, and bytes of their results, but
@@ -232,7 +232,7 @@ def run_all(
       runs, shapes: The shares, and the pool of each.
       tasks: The blocks.
       precision: Of the runs; it is a setting of a thread, and each worker enters it.
-      report: Called in this thread with (5,) counts of lanes by status whenever there are more of them.
+      report: Called in this thread with (STATUSES,) counts of lanes by status whenever there are more of them.
       keep: Called with each block's results when it is done, by the worker who ran it.
 
     Returns:
@@ -357,7 +357,7 @@ def _run_block(
     """One block to its end; None if it was stopped before. `pools` has the last block's pool, which is used again."""
     running = programs.compile(device)
     columns, real = run.block(task.lanes, shape.lanes), np.int32(len(task.lanes))
-    pool, told = _again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(len(Status), np.int32)
+    pool, told = _again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(STATUSES, np.int32)
     while True:
         chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()

@@ -17,7 +17,7 @@ from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, is_axis, resolve
 from jaxfit.optimizers import Optimizer, chosen_precision
 from jaxfit.parameters import is_marked
-from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert_all, precision_context
+from jaxfit.problems import ENDED_WELL, Batches, Problem, Record, Status, Stop, convert_all, precision_context
 from jaxfit.programs import Programs, prepare
 from jaxfit.progress import progress_bar, segments
 from jaxfit.steps import unrolled, users
@@ -349,7 +349,7 @@ def _finished(
     params = state.params
     if is_marked(problem.params):
         params = users(problem._replace(params=convert_all(problem.params, precision)), params)
-    fine = status in (Status.CONVERGED, Status.OUT_OF_STEPS) and loss > np.finfo(loss.dtype).tiny
+    fine = status in ENDED_WELL and loss > np.finfo(loss.dtype).tiny
     return Fit(
         params=jax.tree.map(own, params),
         loss=loss,

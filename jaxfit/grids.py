@@ -16,7 +16,7 @@ from jaxfit.fits import Fit, History
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Dimension, choose, is_array
 from jaxfit.pools import Lanes, Shape
-from jaxfit.problems import Problem, Status
+from jaxfit.problems import ENDED_WELL, Problem, Status
 from jaxfit.stores import Variable
 
 PyTree = Any
@@ -301,7 +301,7 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
     for name in across:
         if name not in dims:
             raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
-    good = np.isin(results.status, (Status.CONVERGED, Status.OUT_OF_STEPS)) & ~np.isnan(results[by].values)
+    good = np.isin(results.status, ENDED_WELL) & ~np.isnan(results[by].values)
     ran = results.evaluated.values if grid.parts[0].numbers is not None else np.ones(good.shape, bool)
     good &= ran  # what was filled in has the values of a neighbor, and would be told at the wrong place
     values = np.where(good, results[by].values, np.inf)

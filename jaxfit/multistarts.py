@@ -16,7 +16,7 @@ from jaxfit.grids import Grid, check_grid, member
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Call, is_axis
 from jaxfit.parameters import Bounded, Fixed, Tied, check_bounds, is_mark
-from jaxfit.problems import Problem, Status, whole
+from jaxfit.problems import ENDED_WELL, Problem, Status, whole
 
 PyTree = Any
 
@@ -194,7 +194,7 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
     params = jax.tree.map(lambda *x: np.concatenate(x), *trees)
     status, loss = (np.concatenate([getattr(part.lanes, name) for part in grid.parts]) for name in ("status", "loss"))
     looked = np.unique(grid.members)
-    good = looked[np.isin(status[looked], (Status.CONVERGED, Status.OUT_OF_STEPS)) & np.isfinite(loss[looked])]
+    good = looked[np.isin(status[looked], ENDED_WELL) & np.isfinite(loss[looked])]
     order = good[np.argsort(loss[good], kind="stable")]
     flat = np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(params)], axis=1).astype(np.float64)
     began = np.abs(np.concatenate([part.lanes.start_loss for part in grid.parts])[order])

@@ -50,6 +50,8 @@ def advice(fit: Any) -> str:
         judges = fit.optimizer is not None and getattr(fit.optimizer.call.function, "judges", False)
         stopped = judges and not (fit.problem is not None and fit.problem.stop.watches)
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
+    if fit.status == Status.STOPPED_EARLY:
+        return f"the validation loss has had no new lowest for as long as the patience allows, {where}."
     if fit.status == Status.OUT_OF_STEPS:
         return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
     if fit.status == Status.NOT_RUN:

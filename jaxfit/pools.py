@@ -20,7 +20,7 @@ from jax import Array
 
 from jaxfit.layouts import Layout, lane_problem, lock_step
 from jaxfit.parameters import is_marked
-from jaxfit.problems import Problem, Status
+from jaxfit.problems import STATUSES, Problem, Status
 from jaxfit.steps import RUNNING, State, Stepper, arrive, begin, stepper, users, walk
 from jaxfit.sums import fast_sums
 
@@ -124,7 +124,7 @@ def run_pool(
       layout, shape: Of the pool.
 
     Returns:
-      The pool, and (5,) int32: how many lanes there are of each status, NOT_RUN first.
+      The pool, and (STATUSES,) int32: how many lanes there are of each status.
     """
     tick, write = (_together, write_neighbors) if lock_step(template) else (_refilling, write_scattered)
 
@@ -139,7 +139,7 @@ def run_pool(
     _, pool = jax.lax.while_loop(goes_on, body, (jnp.int32(0), pool))
     pool = pool._replace(results=write(template, pool, shape))
     status = jnp.where(jnp.arange(pool.results.status.size) < real, pool.results.status, -1)
-    return pool, jnp.sum(status[:, None] == jnp.arange(len(Status))[None, :], axis=0, dtype=np.int32)
+    return pool, jnp.sum(status[:, None] == jnp.arange(STATUSES)[None, :], axis=0, dtype=np.int32)
 
 
 def running(pool: Pool, real: Array) -> Array:

@@ -27,6 +27,11 @@ class Status(enum.IntEnum):
     OUT_OF_STEPS = 2
     DIVERGED = 3  # the loss became infinite, passed `loss_above`, or ended above its start
     NOT_FINITE = 4  # the loss became NaN, or a gradient not finite
+    STOPPED_EARLY = 5  # the validation loss had no new lowest for as long as `patience` allows
+
+
+ENDED_WELL = Status.CONVERGED, Status.OUT_OF_STEPS, Status.STOPPED_EARLY  # whose params mean something
+STATUSES = max(Status) + 1  # the length of an array that counts lanes by status
 
 
 @near_keywords
@@ -39,7 +44,8 @@ class Stop:
       gradient_norm_below: CONVERGED where the Euclidean norm of the gradient over all params is below it.
       params_change_below: CONVERGED where the norm of the last update, over all params, is below it.
       loss_above: DIVERGED where loss > loss_above.
-      patience: CONVERGED after this many records of the validation loss without a new lowest.
+      patience: STOPPED_EARLY after this many records of the validation loss without a new lowest. A record is made
+        every `Record.every` steps, so that patience=5 with every=10 is 50 steps.
 
     With mini-batches the rules see the loss and gradient of the step's batch.
     """

@@ -172,12 +172,13 @@ def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
         converged |= norm(proposal.grads) < stop.gradient_norm_below
     if stop.params_change_below is not None:
         converged |= (state.change < stop.params_change_below) & (t > 0)
-    if stop.patience is not None:
-        converged |= state.stale >= stop.patience
     diverged = jnp.isinf(loss)
     if stop.loss_above is not None:
         diverged |= loss > stop.loss_above
-    status = jnp.where(converged, Status.CONVERGED, RUNNING)
+    status: Any = RUNNING
+    if stop.patience is not None:
+        status = jnp.where(state.stale >= stop.patience, Status.STOPPED_EARLY, status)
+    status = jnp.where(converged, Status.CONVERGED, status)
     status = jnp.where(diverged, Status.DIVERGED, jnp.where(finite(proposal.grads), status, Status.NOT_FINITE))
     return jnp.where(jnp.isnan(loss), Status.NOT_FINITE, status).astype(np.int32)
 

@@ -27,7 +27,7 @@ from jaxfit.layouts import lane_problem, layout_of, spec_of, working_bytes
 from jaxfit.markers import Dimension, choose, lanes, read
 from jaxfit.optimizers import chosen_precision
 from jaxfit.pools import Shape, chunk_of, pool_like
-from jaxfit.problems import Batches, Problem, Record, Status, Stop, convert, precision_context, whole
+from jaxfit.problems import STATUSES, Batches, Problem, Record, Status, Stop, convert, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
 from jaxfit.reruns import chosen, wanted
@@ -176,7 +176,7 @@ def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = 
 def run_elsewhere(call: bytes, folder: str, *place: Any) -> list[int]:
     """One block of a sweep, run and written by a worker of an executor; returns counts of lanes by status."""
     stored = _session(call, folder)
-    counts = np.zeros(len(Status), int)
+    counts = np.zeros(STATUSES, int)
     run_all(
         stored.plan.runs, stored.shapes, [task_at(stored, *place)], stored.plan.precision, counts.__iadd__,
         functools.partial(keep, stored),
@@ -236,12 +236,12 @@ def told(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[C
 
 
 def tally(bar: Any) -> Callable:
-    """What moves the bar: called with (5,) counts of lanes by status whenever there are more of them."""
-    outcomes = np.zeros(len(Status), int)
+    """What moves the bar: called with (STATUSES,) counts of lanes by status whenever there are more of them."""
+    outcomes = np.zeros(STATUSES, int)
 
     def report(counts):
         outcomes[:] += counts
-        named = [f"{n:,} {s.name.lower().replace('_', ' ')}" for s, n in zip(Status, outcomes, strict=True) if n]
+        named = [f"{n:,} {s.name.lower().replace('_', ' ')}" for s in Status if (n := outcomes[s])]
         bar.set_postfix_str(", ".join(named), refresh=False)
         bar.update(int(counts.sum()))
 

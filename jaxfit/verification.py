@@ -11,11 +11,10 @@ from jaxfit.dispatch import Task, run_all
 from jaxfit.fits import Fit, fit
 from jaxfit.grids import Grid, Part, member, tensors_of
 from jaxfit.keywords import near_keywords
-from jaxfit.problems import Status, precision_context, whole
+from jaxfit.problems import ENDED_WELL, Status, precision_context, whole
 from jaxfit.stores import StoreError, as_path, blocks_of, parts_of, read_manifest
 from jaxfit.sweeps import run_of
 
-GOOD = (Status.CONVERGED, Status.OUT_OF_STEPS)
 RTOL = {"float32": 1e-2, "float64": 1e-6}
 
 
@@ -132,7 +131,7 @@ def _bytes_of(values: Any) -> np.ndarray:
 
 
 def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float | None) -> int:
-    good = np.argwhere(np.isin(np.asarray(grid.results.status), GOOD))
+    good = np.argwhere(np.isin(np.asarray(grid.results.status), ENDED_WELL))
     chosen = good[random.choice(len(good), size=min(sample, len(good)), replace=False)]
     for place in chosen:
         before: Fit = member(grid, tuple(int(i) for i in place))

@@ -159,7 +159,7 @@ def test_patience_counts_records_without_a_new_lowest_validation_loss():
         stop=jf.Stop(patience=5), record=jf.Record(every=3, what=("validation_loss",)),
     )  # fmt: skip
     losses = fit.history.validation_loss
-    assert fit.status == jf.Status.CONVERGED
+    assert fit.status == jf.Status.STOPPED_EARLY
     assert len(losses) - 1 - np.argmin(losses) == 5 and fit.steps == 3 * (len(losses) - 1)
 
 

@@ -18,6 +18,7 @@ OUTCOMES = {  # the color of the region, the color of what is written on it, wha
     Status.OUT_OF_STEPS: (PALE, "#555555", "still on its way\nafter {steps:,} steps"),
     Status.DIVERGED: ("#8c2d04", "#ffffff", "diverges"),
     Status.NOT_FINITE: ("#4a1486", "#ffffff", "not a number"),
+    Status.STOPPED_EARLY: ("#d9d2c5", "#555555", "stopped early"),
 }
 SPEED = plt.get_cmap("viridis_r", 64)  # bright is fast; 64 levels keep the files small
 
