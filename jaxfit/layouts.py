@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.checks import as_params
+from jaxfit.jaxprs import depends, largest_bytes
 from jaxfit.markers import fill, resolve
 from jaxfit.problems import Problem
 from jaxfit.steps import End, State, begin, look, users, watch, watched
-from jaxfit.tracing import depends, shape_of, trace
+from jaxfit.tracing import shape_of, trace
 
 PyTree = Any
 
@@ -102,14 +102,4 @@ def working_bytes(problem: Problem) -> int:
     """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
     _, state = trace(begin, problem)
     step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest(step.jaxpr)
-
-
-def largest(jaxpr: Any) -> int:
-    def size(variable):
-        shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
-        return math.prod(shape) * getattr(dtype, "itemsize", 4)
-
-    own = [sum(size(v) for v in (*equation.invars, *equation.outvars)) for equation in jaxpr.eqns]
-    inner = [e.params["jaxpr"].jaxpr for e in jaxpr.eqns if hasattr(e.params.get("jaxpr"), "jaxpr")]
-    return max([0, *own, *map(largest, inner)])
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(step.jaxpr)

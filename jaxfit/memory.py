@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxfit.checks import pose, refuse_axes
+from jaxfit.jaxprs import alive_bytes, returned_bytes
 from jaxfit.keywords import near_keywords
 from jaxfit.optimizers import sgd
 from jaxfit.parameters import free
@@ -40,8 +41,7 @@ def backward_memory(
     problem = _problem("backward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: jax.vjp(_objective(problem), free(problem.params))[1], problem)
-    there = {*program.jaxpr.invars, *program.jaxpr.constvars}
-    return sum(map(_bytes, {v for v in program.jaxpr.outvars if not _is_literal(v)} - there))
+    return returned_bytes(program.jaxpr)
 
 
 @near_keywords
@@ -63,16 +63,7 @@ def forward_memory(
     problem = _problem("forward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: _objective(problem)(free(problem.params)), problem)
-    equations = program.jaxpr.eqns
-    made = {v for equation in equations for v in equation.outvars}
-    last = {v: i for i, equation in enumerate(equations) for v in (*equation.outvars, *_arrays(equation.invars))}
-    last |= dict.fromkeys(_arrays(program.jaxpr.outvars), len(equations))
-    alive = most = 0
-    for i, equation in enumerate(equations):
-        alive += sum(map(_bytes, equation.outvars))
-        most = max(most, alive)
-        alive -= sum(_bytes(v) for v in {*equation.outvars, *_arrays(equation.invars)} & made if last[v] == i)
-    return most
+    return alive_bytes(program.jaxpr)
 
 
 def _problem(verb: str, loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:
@@ -89,15 +80,3 @@ def _problem(verb: str, loss: Callable, params: PyTree, data: tuple, key: Any, p
 
 def _objective(problem: Problem) -> Callable:
     return objective_of(problem, problem.data, problem.key)
-
-
-def _arrays(atoms: list) -> list:
-    return [v for v in atoms if not _is_literal(v)]
-
-
-def _is_literal(atom: Any) -> bool:
-    return hasattr(atom, "val")
-
-
-def _bytes(variable: Any) -> int:
-    return variable.aval.size * variable.aval.dtype.itemsize

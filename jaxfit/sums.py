@@ -10,24 +10,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxfit.tracing import as_function, trace
+from jaxfit.jaxprs import JITS, Row, as_function, inline, inner_call, is_literal, needed
+from jaxfit.tracing import trace
 
 STRETCH = 256  # numbers added one after another; the roundings of more would add up to a digit
 TOGETHER = jax.__version_info__ >= (0, 11)  # before, XLA makes no vector operations of a reduction of several operands
-
-
-class Row(NamedTuple):
-    """An equation of a program, what is called inlined, with a number for each value."""
-
-    equation: Any
-    inputs: dict[Any, int]  # by variable; literals are in the equation
-    outputs: tuple[int, ...]
 
 
 def fast_sums(function: Callable) -> Callable:
@@ -49,57 +42,21 @@ def fast_sums(function: Callable) -> Callable:
 
 
 def _evaluate(closed: Any, leaves: Sequence[Any]) -> Sequence[Any]:
-    values: list[Any] = list(leaves)
-    rows: list[Row] = []
-    results = _inlined(closed.jaxpr, closed.consts, list(range(len(leaves))), values, rows)
-    groups = _groups(_needed(rows, results))
+    listing = inline(closed, lambda equation, inner, scope: _has_sums(equation))
+    groups = _groups(needed(listing.rows, listing.results))
     if closed.jaxpr.effects or not any(map(_is_to_change, groups)):
         return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+    values = listing.constants | dict(zip(listing.inputs, leaves, strict=True))
     for group in groups:
         found = _sum(group, values) if _is_sum(group[0]) else _run(group[0], values)
-        for place, value in zip((place for row in group for place in row.outputs), found, strict=True):
-            values[place] = value
-    return [values[place] for place in results]
+        values.update(zip((place for row in group for place in row.outputs), found, strict=True))
+    return [values[place] for place in listing.results]
 
 
-def _inlined(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[int], values: list[Any], rows: list[Row]) -> list[int]:
-    """Appends the equations of a program to the rows, and a place for each new value; returns those of the results."""
-
-    def placed(value: Any) -> int:
-        values.append(value)
-        return len(values) - 1
-
-    def place(atom: Any) -> int:
-        return placed(atom.val) if hasattr(atom, "val") else at[atom]
-
-    at = dict(zip(jaxpr.invars, inputs, strict=True))
-    at |= {variable: placed(x) for variable, x in zip(jaxpr.constvars, consts, strict=True)}
-    for equation in jaxpr.eqns:
-        if inner := _called_for_sums(equation):
-            outputs = _inlined(inner.jaxpr, inner.consts, [place(v) for v in equation.invars], values, rows)
-        else:
-            outputs = [placed(None) for _ in equation.outvars]
-            rows.append(Row(equation, {v: at[v] for v in equation.invars if not hasattr(v, "val")}, tuple(outputs)))
-        at.update(zip(equation.outvars, outputs, strict=True))
-    return [place(v) for v in jaxpr.outvars]
-
-
-def _called_for_sums(equation: Any) -> Any:
-    """The program that an inner `jit` calls, if it makes sums; others stay calls, which compile sooner."""
-    inner = equation.params.get("jaxpr")
-    if equation.primitive.name not in ("jit", "pjit") or not hasattr(inner, "jaxpr"):
-        return None
-    return inner if any(e.primitive.name == "reduce_sum" or _called_for_sums(e) for e in inner.jaxpr.eqns) else None
-
-
-def _needed(rows: Sequence[Row], results: Sequence[int]) -> list[Row]:
-    """Those that the results depend on: a sum that nobody reads would be made all the same beside others."""
-    wanted, kept = set(results), []
-    for row in reversed(rows):
-        if wanted.intersection(row.outputs):
-            wanted.update(row.inputs.values())
-            kept.append(row)
-    return kept[::-1]
+def _has_sums(equation: Any) -> bool:
+    """Whether an equation is an inner `jit` that makes sums; others stay calls, which compile sooner."""
+    inner = inner_call(equation, JITS)
+    return inner is not None and any(e.primitive.name == "reduce_sum" or _has_sums(e) for e in inner.jaxpr.eqns)
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -111,11 +68,11 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
     family, depth = _families(rows), dict[int, int]()
     groups: dict[Any, list[Row]] = {}
     for number, row in enumerate(rows):
-        deep = max((depth.get(place, 0) for place in row.inputs.values()), default=0)
+        deep = max((depth.get(place, 0) for place in row.inputs), default=0)
         key: Any = (deep, False, number)
         if summing := _is_sum(row):
-            ((variable, place),) = row.inputs.items()
-            kind = family[place], variable.aval.shape, variable.aval.dtype.name, row.equation.params["axes"]
+            ((place,), aval) = row.inputs, row.equation.invars[0].aval
+            kind = family[place], aval.shape, aval.dtype.name, row.equation.params["axes"]
             key = (deep, True, *kind) if TOGETHER else (deep, True, number)
         groups.setdefault(key, []).append(row)
         depth |= dict.fromkeys(row.outputs, deep + summing)
@@ -133,16 +90,15 @@ def _families(rows: Sequence[Row]) -> dict[int, int]:
 
     for row in rows:
         for variable, place in zip(row.equation.outvars, row.outputs, strict=True):
-            for other, at in row.inputs.items():
+            for other, at in zip(row.equation.invars, row.inputs, strict=True):
                 if other.aval.shape == variable.aval.shape:
                     above[eldest(at)] = eldest(place)
-    return {place: eldest(place) for row in rows for place in (*row.inputs.values(), *row.outputs)}
+    return {place: eldest(place) for row in rows for place in (*row.inputs, *row.outputs)}
 
 
 def _is_sum(row: Row) -> bool:
-    return row.equation.primitive.name == "reduce_sum" and any(
-        jnp.issubdtype(variable.aval.dtype, jnp.floating) for variable in row.inputs
-    )
+    name, (first, *_) = row.equation.primitive.name, row.equation.invars or (None,)
+    return name == "reduce_sum" and not is_literal(first) and jnp.issubdtype(first.aval.dtype, jnp.floating)
 
 
 def _is_to_change(group: Sequence[Row]) -> bool:
@@ -151,17 +107,16 @@ def _is_to_change(group: Sequence[Row]) -> bool:
 
 def _count(row: Row) -> int:
     """How many numbers each of its sums adds."""
-    (variable,) = row.inputs
+    (variable,) = row.equation.invars
     return math.prod(variable.aval.shape[axis] for axis in row.equation.params["axes"])
 
 
-def _run(row: Row, values: list[Any]) -> Sequence[Any]:
-    inputs = (v.val if hasattr(v, "val") else values[row.inputs[v]] for v in row.equation.invars)
-    return as_function(row.equation)(*inputs)
+def _run(row: Row, values: Mapping[int, Any]) -> Sequence[Any]:
+    return as_function(row.equation)(*(values[place] for place in row.inputs))
 
 
-def _sum(group: Sequence[Row], values: list[Any]) -> Sequence[Any]:
-    summands = tuple(values[place] for row in group for place in row.inputs.values())
+def _sum(group: Sequence[Row], values: Mapping[int, Any]) -> Sequence[Any]:
+    summands = tuple(values[place] for row in group for place in row.inputs)
     axes = group[0].equation.params["axes"]
     if _count(group[0]) <= STRETCH:
         return _reduced(summands, axes)

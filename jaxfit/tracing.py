@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.checks import path_name, too_few, warn
+from jaxfit.jaxprs import depends, is_literal
 from jaxfit.losses import takes_key
 from jaxfit.markers import is_array, is_key
 from jaxfit.origins import line_of, nothing_there, users_line
@@ -153,18 +154,6 @@ def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
             raise TypeError(_mixed(users_line(error))) from error
         raise
     return jaxpr, jax.tree.unflatten(results[-1], shapes)
-
-
-def as_function(equation: Any) -> Callable[..., Sequence[Any]]:
-    """An equation of a program as a function of its inputs, which JAX may differentiate."""
-
-    def function(*inputs):
-        bound = equation.primitive.get_bind_params(equation.params)
-        functions, params = bound if isinstance(bound, tuple) else ((), bound)
-        result = equation.primitive.bind(*functions, *inputs, **params)
-        return tuple(result) if equation.primitive.multiple_results else (result,)
-
-    return function
 
 
 def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
@@ -322,7 +311,7 @@ def _impure_line(first: Any, again: Any, constants: Sequence) -> str:
     """The line of the first equation that differs, or that uses one of the constants."""
 
     def content(equation):
-        numbers = [str(v.val) for v in equation.invars if _is_literal(v)]
+        numbers = [str(v.val) for v in equation.invars if is_literal(v)]
         return equation.primitive.name, numbers, re.sub("0x[0-9a-f]+", "", str(equation.params))
 
     for one, other in itertools.zip_longest(first.eqns, again.eqns):
@@ -359,24 +348,3 @@ def _filler(x: jax.ShapeDtypeStruct) -> Any:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.key(0) if not x.shape else jax.random.split(jax.random.key(0), x.shape)
     return jnp.ones(x.shape, x.dtype)
-
-
-def _is_literal(atom: Any) -> bool:
-    """Whether an input of an equation is a number written into it; importing JAX's own type would take 20 ms."""
-    return hasattr(atom, "val")
-
-
-def depends(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """For each output of a jaxpr, whether it may depend on any of the chosen inputs. Inner `jit`s are followed."""
-    reached = {v for v, yes in zip(jaxpr.invars, inputs, strict=True) if yes}
-    for equation in jaxpr.eqns:
-        chosen = [not _is_literal(v) and v in reached for v in equation.invars]
-        if not any(chosen):
-            continue
-        inner = equation.params.get("jaxpr")
-        if equation.primitive.name in ("jit", "pjit") and hasattr(inner, "jaxpr"):
-            outputs = depends(inner.jaxpr, chosen)
-        else:
-            outputs = [True] * len(equation.outvars)
-        reached.update(v for v, yes in zip(equation.outvars, outputs, strict=True) if yes)
-    return [not _is_literal(v) and v in reached for v in jaxpr.outvars]

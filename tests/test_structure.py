@@ -7,6 +7,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "origins", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
+    "jaxprs",
     "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress", "interruptions",
     "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "grids", "dispatch",
     "executors", "resuming", "reruns",

@@ -5,18 +5,17 @@ A step reads and writes places, which are numbers: one inner program called twic
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.tracing import as_function
+from jaxfit.jaxprs import CALLS, RULES, Listing, Row, as_function, inline, inner_call, needed, scopes_of
 
-CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
-RULES = ("custom_jvp_call", "custom_vjp_call")
 ELEMENTWISE = frozenset(
     "abs acos acosh add asin asinh atan atan2 atanh cbrt clamp convert_element_type copy cos cosh digamma div erf "
     "erf_inv erfc exp exp2 expm1 floor ceil integer_pow is_finite lgamma log log1p logistic max min mul neg nextafter "
@@ -64,138 +63,89 @@ class Program(NamedTuple):
 
 
 def read(closed: Any, opened: Callable[[str], bool], *, rules: bool = True) -> Program:
-    """The program of a closed jaxpr with one result.
+    """Return the program of a closed jaxpr with one result.
 
     Args:
       closed: The jaxpr.
       opened: Of the name of a call or scope, whether to show what is in it.
       rules: Whether calls with a derivative of their own may be opened.
     """
-    reader = _Reader(opened, rules)
-    inputs = [reader.place() for _ in closed.jaxpr.invars]
-    consts = [reader.constant(value) for value in closed.consts]
-    (result,) = reader.read(closed.jaxpr, consts + inputs, None)
-    steps = _needed(reader.steps, result)
-    return Program(_in_scopes(steps, result, reader.constants), inputs, reader.constants, result, reader.rules)
+    with_rules: list[str] = []
+    runs = itertools.count()
 
-
-class _Reader:
-    """Collects steps and constants while it goes through a jaxpr and those inside of it."""
-
-    def __init__(self, opened: Callable[[str], bool], rules: bool):
-        self.opened, self.may_open_rules = opened, rules
-        self.steps: list[Step] = []
-        self.constants: dict[int, Any] = {}
-        self.rules: list[str] = []
-        self.places, self.runs = itertools.count(), itertools.count()
-
-    def place(self) -> int:
-        return next(self.places)
-
-    def constant(self, value: Any) -> int:
-        place = self.place()
-        self.constants[place] = value
-        return place
-
-    def read(self, jaxpr: Any, arguments: Sequence[int], scope: Any) -> list[int]:
-        """The places of the results."""
-        places = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
-
-        def at(atom: Any) -> int:
-            return self.constant(atom.val) if _is_literal(atom) else places[atom]
-
-        uses = Counter(v for e in jaxpr.eqns for v in e.invars if not _is_literal(v))
-        uses.update(v for v in jaxpr.outvars if not _is_literal(v))
-        scopes = self._scopes(jaxpr.eqns) if scope is None else [scope] * len(jaxpr.eqns)
-        waiting = list(zip(jaxpr.eqns, scopes, strict=True))
-        while waiting:
-            equation, here = waiting.pop(0)
-            after = waiting[0] if waiting else None
-            if after is not None and after[1] == here and self._is_mean(equation, after[0], uses, at):
-                waiting.pop(0)
-                outputs = self._mean(equation, after[0], at, here)
-                places.update(zip(after[0].outvars, outputs, strict=True))
-                continue
-            outputs = self._equation(equation, [at(v) for v in equation.invars], here)
-            places.update(zip(equation.outvars, outputs, strict=True))
-        return [at(v) for v in jaxpr.outvars]
-
-    def _scopes(self, equations: Sequence[Any]) -> list[tuple[str, int] | None]:
-        """For each equation the outermost named scope that stays folded; runs of one scope are told apart."""
-        found = []
-        for equation in equations:
-            path = [part for part in str(equation.source_info.name_stack).split("/") if part and "()" not in part]
-            found.append(next((part for part in path if not self.opened(part)), None))
-        runs = []
-        for name, run in itertools.groupby(found):
-            number = next(self.runs)
-            runs += [None if name is None else (name, number) for _ in run]
-        return runs
-
-    def _is_mean(self, one: Any, other: Any, uses: Counter, at: Callable) -> bool:
-        """Whether a sum and a division are a mean, and nothing else uses the sum."""
-        if (one.primitive.name, other.primitive.name) != ("reduce_sum", "div") or other.invars[0] is not one.outvars[0]:
+    def opens(equation: Any, inner: Any, scope: Any) -> bool:
+        name, has_rule = _named(equation)[0], equation.primitive.name in RULES
+        if not inner.jaxpr.eqns or not has_rule and len(inner.jaxpr.eqns) == 1:
+            return True
+        if scope is not None or not opened(name) or has_rule and not rules:
             return False
-        if uses[one.outvars[0]] != 1:
-            return False
-        divisor = self.constants.get(at(other.invars[1]))
-        count = one.invars[0].aval.size / max(one.outvars[0].aval.size, 1)
-        return divisor is not None and bool(np.all(np.asarray(divisor) == count))
-
-    def _mean(self, total: Any, division: Any, at: Callable, scope: Any) -> list[int]:
-        divisor = self.constants[at(division.invars[1])]
-
-        def mean(x):
-            return as_function(division)(*as_function(total)(x), divisor)
-
-        step = Step("mean", "mean", mean, (at(total.invars[0]),), (self.place(),), "reduces", 2, scope)
-        self.steps.append(step)
-        return list(step.outputs)
-
-    def _equation(self, equation: Any, inputs: list[int], scope: Any) -> list[int]:
-        """Adds the steps of one equation; returns the places of its results."""
-        primitive = equation.primitive.name
-        inner = _inner(equation)
-        name, label = _named(equation)
-        if inner is not None and (primitive in CALLS or primitive in RULES):
-            single = primitive in CALLS and len(inner.jaxpr.eqns) == 1
-            if single or not inner.jaxpr.eqns or scope is None and self._opens(primitive, name):
-                consts = [self.constant(value) for value in inner.consts]
-                return self.read(inner.jaxpr, consts + inputs, scope)
-        source = equation.invars[0].aval if len(equation.invars) == 1 else None
-        if primitive == "convert_element_type" and source.dtype == equation.outvars[0].aval.dtype:
-            return inputs  # only whether its type is a weak one changes
-        function = as_function(equation)
-        if all(place in self.constants for place in inputs) and not equation.effects:
-            return [self.constant(value) for value in function(*(self.constants[place] for place in inputs))]
-        outputs = tuple(self.place() for _ in equation.outvars)
-        count = 1 if inner is None else max(1, len(inner.jaxpr.eqns))
-        self.steps.append(Step(name, label, function, tuple(inputs), outputs, _kind(equation), count, scope))
-        return list(outputs)
-
-    def _opens(self, primitive: str, name: str) -> bool:
-        if not self.opened(name) or primitive in RULES and not self.may_open_rules:
-            return False
-        if primitive in RULES:
-            self.rules.append(name)
+        with_rules.extend([name] * has_rule)
         return True
 
+    def scopes(equations: Sequence[Any], within: Any) -> list[tuple[str, int] | None]:
+        """For each equation the outermost named scope that stays folded; runs of one scope are told apart."""
+        if within is not None:
+            return [within] * len(equations)
+        found = [next((part for part in scopes_of(e) if not opened(part)), None) for e in equations]
+        numbered = [(name, next(runs), list(run)) for name, run in itertools.groupby(found)]
+        return [None if name is None else (name, number) for name, number, run in numbered for _ in run]
 
-def _is_literal(atom: Any) -> bool:
-    return hasattr(atom, "val")
+    listing = inline(closed, opens, scopes)
+    steps, constants, (result,) = _steps(listing)
+    steps = needed(steps, [result])
+    return Program(_in_scopes(steps, result, constants), listing.inputs, constants, result, with_rules)
 
 
-def _inner(equation: Any) -> Any:
-    """The closed jaxpr that an equation calls, or None."""
-    inner = equation.params.get("call_jaxpr", equation.params.get("jaxpr"))
-    if inner is None or equation.primitive.name not in (*CALLS, *RULES):
-        return None
-    return inner if hasattr(inner, "jaxpr") else _Closed(inner, ())
+def _steps(listing: Listing) -> tuple[list[Step], dict[int, Any], list[int]]:
+    """Return a step for each row that computes something, all constants, and the places of the results."""
+    steps, constants, renamed = [], dict(listing.constants), {}
+    uses = Counter(place for row in listing.rows for place in row.inputs) + Counter(listing.results)
+    waiting = collections.deque(listing.rows)
+    while waiting:
+        row = waiting.popleft()
+        if waiting and uses[row.outputs[0] if row.outputs else -1] == 1 and _is_mean(row, waiting[0], constants):
+            steps.append(_mean(row, waiting.popleft(), constants, renamed))
+            continue
+        inputs = tuple(renamed.get(place, place) for place in row.inputs)
+        if _keeps_type(row.equation):  # only whether its type is a weak one changes
+            renamed |= zip(row.outputs, inputs, strict=True)
+        elif all(place in constants for place in inputs) and not row.equation.effects:
+            values = as_function(row.equation)(*(constants[place] for place in inputs))
+            constants |= zip(row.outputs, values, strict=True)
+        else:
+            steps.append(_step(row, inputs))
+    return steps, constants, [renamed.get(place, place) for place in listing.results]
 
 
-class _Closed(NamedTuple):
-    jaxpr: Any
-    consts: Sequence[Any]
+def _step(row: Row, inputs: tuple[int, ...]) -> Step:
+    (name, label), inner = _named(row.equation), inner_call(row.equation)
+    count = 1 if inner is None else max(1, len(inner.jaxpr.eqns))
+    return Step(name, label, as_function(row.equation), inputs, row.outputs, _kind(row.equation), count, row.scope)
+
+
+def _keeps_type(equation: Any) -> bool:
+    source = equation.invars[0].aval if len(equation.invars) == 1 else None
+    return equation.primitive.name == "convert_element_type" and source.dtype == equation.outvars[0].aval.dtype
+
+
+def _is_mean(one: Row, other: Row, constants: Mapping[int, Any]) -> bool:
+    """Whether a sum and what follows it are a mean."""
+    names = one.equation.primitive.name, other.equation.primitive.name
+    if names != ("reduce_sum", "div") or (one.level, one.scope) != (other.level, other.scope):
+        return False
+    divided, divisor = other.inputs
+    count = one.equation.invars[0].aval.size / max(one.equation.outvars[0].aval.size, 1)
+    known = constants.get(divisor)
+    return divided == one.outputs[0] and known is not None and bool(np.all(np.asarray(known) == count))
+
+
+def _mean(total: Row, division: Row, constants: Mapping[int, Any], renamed: Mapping[int, int]) -> Step:
+    divisor, (source,) = constants[division.inputs[1]], total.inputs
+
+    def mean(x):
+        return as_function(division.equation)(*as_function(total.equation)(x), divisor)
+
+    return Step("mean", "mean", mean, (renamed.get(source, source),), division.outputs, "reduces", 2, total.scope)
 
 
 def _named(equation: Any) -> tuple[str, str]:
@@ -210,7 +160,7 @@ def _named(equation: Any) -> tuple[str, str]:
         word = f"to {np.dtype(params['new_dtype']).name}"
         return word.replace(" ", "_"), word
     if primitive in RULES or primitive in CALLS:
-        inner: Any = _inner(equation)
+        inner: Any = inner_call(equation)
         inside = [e.params["name"] for e in inner.jaxpr.eqns if e.primitive.name in CALLS and "name" in e.params]
         told = getattr(getattr(inner.jaxpr, "debug_info", None), "func_name", None)
         word = str(params.get("name") or told or (inside[0] if inside else "call")).strip("_").replace("<lambda>", "λ")
@@ -230,7 +180,7 @@ def _kind(equation: Any) -> str:
         return "moves"
     if primitive in REDUCES:
         return "reduces"
-    inner = _inner(equation)
+    inner = inner_call(equation)
     if inner is not None and primitive in (*CALLS, *RULES):
         return "elementwise" if all(_kind(e) == "elementwise" for e in inner.jaxpr.eqns) else ""
     if primitive not in ELEMENTWISE:
@@ -241,16 +191,6 @@ def _kind(equation: Any) -> str:
 def _spreads(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
     """Whether each entry of an array meets entries at its own place only, once single ones are repeated."""
     return not shape or len(shape) == len(wide) and all(n in (1, m) for n, m in zip(shape, wide, strict=True))
-
-
-def _needed(steps: Sequence[Step], result: int) -> list[Step]:
-    """Those that the result depends on."""
-    wanted, kept = {result}, []
-    for step in reversed(steps):
-        if wanted.intersection(step.outputs):
-            wanted.update(step.inputs)
-            kept.append(step)
-    return kept[::-1]
 
 
 def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Any]) -> list[Step]:

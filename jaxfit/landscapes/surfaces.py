@@ -18,8 +18,9 @@ from jaxfit.compiling import compiled, compiler_options
 from jaxfit.dispatch import places, power_of_two, power_of_two_above
 from jaxfit.fits import Fit
 from jaxfit.grids import coordinates
+from jaxfit.jaxprs import largest_bytes
 from jaxfit.keywords import near_keywords
-from jaxfit.layouts import lane_problem, largest
+from jaxfit.layouts import lane_problem
 from jaxfit.markers import Axis, Dimension, Place, choose, read
 from jaxfit.parameters import free
 from jaxfit.problems import Problem, Record, Stop, precision_context, whole
@@ -132,7 +133,7 @@ def _inspect(structure: Any, shapes: tuple, tree: Any, columns: tuple) -> tuple[
     warn_of_recompiling(filled)
     program, loss = trace(_loss, template, values)
     room, least, most = (2**18, 8, 1024) if jax.default_backend() == "cpu" else (2**28, 256, 2**16)
-    fit = room // max(largest(program.jaxpr), 1)
+    fit = room // max(largest_bytes(program.jaxpr), 1)
     return min(most, max(least, power_of_two(fit))), loss.dtype
 
 
