@@ -198,6 +198,12 @@ def as_numbers(name: str, value: Any) -> Any:
     )
 
 
+def as_floats(name: str, value: Any) -> Any:
+    """`as_numbers`, with whole and boolean numbers made floating, so that no arithmetic on them can overflow."""
+    array = as_numbers(name, value)
+    return array if jnp.issubdtype(array.dtype, np.floating) else array.astype(float)
+
+
 def split(
     data: tuple[ArrayLike, ...], held_out: float | Sequence[int] | np.ndarray, key: int | Array | None = None
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
@@ -280,12 +286,12 @@ class Scaler(NamedTuple):
 
     def apply(self, x: ArrayLike) -> Any:
         """x in units of the scale; x is (..., columns), or of any shape for a scaler of one column."""
-        x = as_numbers("x", x)
+        x = as_floats("x", x)
         return (x - self._like(x, self.mean, "x")) / self._like(x, self.scale, "x")
 
     def undo(self, z: ArrayLike) -> Any:
         """The x that `apply` made z of, in its own unit."""
-        z = as_numbers("z", z)
+        z = as_floats("z", z)
         return z * self._like(z, self.scale, "z") + self._like(z, self.mean, "z")
 
     @staticmethod

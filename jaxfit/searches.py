@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxfit.checks import as_data, as_params, check_data
+from jaxfit.checks import as_data, as_params, check_data, floating_of_loss
 from jaxfit.keywords import near_keywords, near_names
 from jaxfit.markers import as_number
 from jaxfit.methods import Objective, Proposal
@@ -140,7 +140,7 @@ def gradient_cost(loss: Callable, params: PyTree, data: tuple = ()) -> float:
     Source: Baur and Strassen (1983), doi:10.1016/0304-3975(83)90110-X, who prove a bound that does not depend on the
     number of params.
     """
-    data = as_data(data)
+    data = floating_of_loss(loss, params, as_data(data), None, "float32")
     check_data(data, loss, rows=False)
     arguments = convert_all((as_params(params), data), "float32")
 

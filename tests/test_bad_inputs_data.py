@@ -22,6 +22,7 @@ def leaked(make):
     return kept[0]
 
 
+AT = jf.losses.mse(lambda params, x: jnp.stack([params["w"], params["b"]])[x])
 OF_JIT, OF_GRAD, OF_VMAP = leaked(jax.jit), leaked(jax.grad), leaked(jax.vmap)
 
 # Models that cannot be trained, each for one reason
@@ -148,13 +149,13 @@ WRONG_DATA = {
     "a ragged list": Case(lambda: fit(data=([[1.0], [1.0, 2.0]], Y)), ValueError, r"data\[0\] is ragged", "one length"),
     "a call among the data": Case(lambda: fit(data=(jf.Call(lambda: X), Y)), TypeError,
         r"data\[0\] is Call", "stands for params"),
-    "integers beyond 32 bits": Case(lambda: fit(data=(np.array([1, 2**40] * 4), Y)), ValueError,
+    "indices beyond 32 bits": Case(lambda: fit(AT, data=(np.array([1, 2**40] * 4), Y)), ValueError,
         r"data\[0\] \(x\) has whole numbers up to 1,099,511,627,776", r"do not fit.*astype\(float\)"),
-    "unsigned beyond 32 bits": Case(lambda: fit(data=(X, np.full(8, 2**31, np.uint32))), ValueError,
-        r"data\[1\] \(y\) has whole numbers up to 2,147,483,648", 'precision="float64"'),
-    "unsigned beyond 64 bits": Case(
-        lambda: fit(data=(X, np.full(8, 2**63, np.uint64)), precision="float64"), ValueError,
-        r"data\[1\] \(y\) has whole numbers", r"astype\(float\)$"),
+    "unsigned indices beyond 32 bits": Case(lambda: fit(AT, data=(np.full(8, 2**31, np.uint32), Y)), ValueError,
+        r"data\[0\] \(x\) has whole numbers up to 2,147,483,648", 'precision="float64"'),
+    "unsigned indices beyond 64 bits": Case(
+        lambda: fit(AT, data=(np.full(8, 2**63, np.uint64), Y), precision="float64"), ValueError,
+        r"data\[0\] \(x\) has whole numbers", r"astype\(float\)$"),
     "an axis": Case(lambda: fit(params={"w": jf.Axis("w0", [1.0]), "b": 0.0}), ValueError, r"Axis\('w0'", "call sweep"),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from jaxfit.checks.methods import check_methods
 from jaxfit.checks.params import as_params, check_free
 from jaxfit.checks.rates import check_rate
 from jaxfit.checks.rules import check_batches, check_gradient_known, check_scale_known, check_stop
+from jaxfit.checks.wholes import floating_of_loss
 from jaxfit.datasets import as_key
 from jaxfit.markers import Axis, is_array, is_axis, seeds
 from jaxfit.optimizers import as_optimizer
@@ -42,9 +43,11 @@ def pose(
     data = as_data(data)
     example = loss.values[0] if is_axis(loss) else loss
     own = getattr(example, "by_row", False)
+    data = floating_of_loss(loss, params, data, key, precision)
     check_data(data, example, precision=precision, rows=own or batches is not None)
     if validation is not None:
         validation = as_data(validation, "validation")
+        validation = floating_of_loss(loss, params, validation, key, precision, "validation")
         check_data(validation, example, name="validation", precision=precision, rows=own)
     elif "validation_loss" in record.what:
         raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')

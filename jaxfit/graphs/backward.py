@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import as_data, as_loss, as_params, check_data, path_name
+from jaxfit.checks import as_data, as_loss, as_params, check_data, floating_of_loss, path_name
 from jaxfit.datasets import as_key
 from jaxfit.graphs.program import Program, is_float, read
 from jaxfit.graphs.records import Edge, Graph, Node
@@ -85,6 +85,7 @@ def backprop(
     sets = [as_data(given, name) for given, name in zip((data, validation), names, strict=False)]
     key = _checked_key(loss, key)
     _refuse_marks(loss, params, sets)
+    sets = [floating_of_loss(loss, params, given, key, precision, n) for given, n in zip(sets, names, strict=True)]
     graphs = []
     with precision_context(precision):
         params = jax.tree.map(np.asarray, convert_all(resolve(params), precision))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -94,10 +95,21 @@ def count(values: Array, where: Array | None) -> Any:
 
 
 def predicted(loss: Any, params: Any, x: Array, key: Any) -> Array:
-    prediction = loss.predict(params, x, **key_for(loss, key))
+    """The prediction at x, whose whole numbers are floating, unless predict takes them only as they are: an index."""
+    prediction = _tried(lambda x: loss.predict(params, x, **key_for(loss, key)), x)
     if not isinstance(prediction, (Array, np.ndarray, numbers.Number)):
         raise TypeError(f"{loss}: predict returned a {type(prediction).__name__}; it must return one array")
     return as_float(as_numbers("prediction", prediction))
+
+
+def _tried(predict: Callable, x: Array) -> Any:
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return predict(x)
+    try:
+        with warnings.catch_warnings(action="error"):
+            return predict(as_float(x))
+    except Exception:  # whatever it raises or warns of for an x that is no index
+        return predict(x)
 
 
 def difference(loss: Loss, prediction: Array, y: Array) -> Array:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-from jaxfit.datasets import as_numbers
+import numpy as np
+
+from jaxfit.datasets import as_floats
 
 
 def whole(name: str, value: Any, *, at_least: int) -> int:
@@ -17,5 +19,5 @@ def whole(name: str, value: Any, *, at_least: int) -> int:
 
 
 def array(x: Any) -> Any:
-    """Lists as arrays; NumPy's arrays stay NumPy's, so that float64 params keep their precision outside of JAX."""
-    return x if isinstance(x, numbers.Number) else as_numbers("x", x)
+    """Lists as arrays, whole numbers as floats; NumPy's stay NumPy's, so that float64 params keep their precision."""
+    return x if isinstance(x, numbers.Number) and not isinstance(x, (np.integer, np.bool_)) else as_floats("x", x)

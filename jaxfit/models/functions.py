@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxfit.datasets import as_key
-from jaxfit.models.arguments import array
+from jaxfit.datasets import as_key, as_numbers
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +25,8 @@ class FromFunction:
         free = _parameters(self.function)
         by_position = [params[p.name] for p in free if p.kind is not p.KEYWORD_ONLY]
         by_name = {p.name: params[p.name] for p in free if p.kind is p.KEYWORD_ONLY}
-        return self.function(array(x), *by_position, **by_name)
+        x = x if isinstance(x, numbers.Number) else as_numbers("x", x)
+        return self.function(x, *by_position, **by_name)
 
     def init(self, key: int | Array) -> dict[str, Array]:
         """The function's own defaults; N(0, 1) for parameters without one."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.datasets import as_numbers
+from jaxfit.datasets import as_floats, as_numbers
 from jaxfit.models.arguments import array, whole
 from jaxfit.models.guessing import Shape, Span, separate
 
@@ -59,7 +59,7 @@ class Curve:
           ValueError: If the shapes do not fit, or a number is not finite.
           TypeError: If there are no real numbers.
         """
-        given = [as_numbers(name, v) for name, v in (("x", x), ("y", y), ("where", where)) if v is not None]
+        given = [as_floats("x", x), as_floats("y", y), *([] if where is None else [as_numbers("where", where)])]
         self._check(*given)
         if any(isinstance(v, jax.core.Tracer) for v in given):
             return _compiled(self, *given)

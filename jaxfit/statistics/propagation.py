@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import as_data
+from jaxfit.checks import as_data, floating
 from jaxfit.fits import Fit
 from jaxfit.keywords import near_keywords
 from jaxfit.losses import ChiSquared, Residual
@@ -153,7 +153,8 @@ def band(
             f"band: {loss} has no model that predicts at x; use "
             f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
         )
-    (x,) = as_data((x,), "x")
+    start = jax.tree.map(lambda x: np.zeros(np.shape(x)), params)
+    (x,) = floating(as_data((x,), "x"), lambda given: predicted(loss, start, *given), PRECISION, "x")
     if sigma is not None and kind == "confidence":
         raise ValueError('band: sigma is given, but the curve has no noise of its own; pass kind="prediction"')
     with precision_context(PRECISION):
