@@ -20,7 +20,7 @@ from jaxfit.parameters import is_marked
 from jaxfit.problems import ENDED_WELL, Batches, Problem, Record, Status, Stop, convert_all, precision_context
 from jaxfit.programs import Programs, prepare
 from jaxfit.progress import progress_bar, segments
-from jaxfit.steps import unrolled, users
+from jaxfit.steps import Best, unrolled, users
 from jaxfit.stores import as_path
 from jaxfit.tracing import check_alive, inspect_loss, is_traced
 
@@ -74,6 +74,8 @@ class Fit:
       history: `step` and what was recorded; step k is after k updates, step 0 the start. None for a lane of a sweep
         that recorded nothing.
       validation_loss: () at params, or None.
+      best_params, best_validation_loss, best_step: With patience, where the validation loss was lowest, among the
+        records and the end (NaN if it never was a number); else None.
       coords: Where in its sweep a lane stands; None for a single fit.
       problem: What was asked, with the user's own arrays; dropped when the fit is flattened as a pytree. Its params
         have the marks: `jaxfit.parameters.roles` and `at_bound` read them.
@@ -92,6 +94,9 @@ class Fit:
     precision: str | None = field(default=None, repr=False)
     note: str | None = field(default=None, repr=False)
     absolute_sigma: bool | None = field(default=None, repr=False)
+    best_params: PyTree = field(default=None, repr=False)
+    best_validation_loss: Any = field(default=None, repr=False)
+    best_step: Any = field(default=None, repr=False)
 
     @property
     def optimizer(self) -> Optimizer | None:
@@ -108,7 +113,10 @@ jax.tree_util.register_pytree_with_keys(
     lambda f: ([(jax.tree_util.GetAttrKey(n), getattr(f, n)) for n in _FIT_LEAVES], None),
     lambda _, children: Fit(**dict(zip(_FIT_LEAVES, children, strict=True))),
 )
-_FIT_LEAVES = ("params", "loss", "status", "steps", "history", "validation_loss", "coords", "start_loss")
+_FIT_LEAVES = (
+    "params", "loss", "status", "steps", "history", "validation_loss", "coords", "start_loss", "best_params",
+    "best_validation_loss", "best_step",
+)  # fmt: skip
 
 
 class NotConverged(RuntimeError):
@@ -257,7 +265,15 @@ def _traced_fit(problem: Problem, steps: int) -> Fit:
         history,
         end.validation_loss,
         start_loss=state.start_loss,
+        **best_of(state.best, lambda params: users(problem, params)),
     )
+
+
+def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[str, Any]:
+    """The fields of a fit that tell where its validation loss was lowest; `own` makes the user's tree of params."""
+    if best is None:
+        return {}
+    return {"best_params": own(best.params), "best_validation_loss": best.validation_loss, "best_step": best.step}
 
 
 def _run(
@@ -346,12 +362,16 @@ def _finished(
     records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)
     loss = np.asarray(end.loss)[()]
-    params = state.params
-    if is_marked(problem.params):
-        params = users(problem._replace(params=convert_all(problem.params, precision)), params)
+    marked = is_marked(problem.params)
+    whole = problem._replace(params=convert_all(problem.params, precision)) if marked else problem
+
+    def users_own(params):
+        return jax.tree.map(own, users(whole, params) if marked else params)
+
+    best = state.best and Best(state.best.params, *(np.asarray(x)[()] for x in state.best[1:]))
     fine = status in ENDED_WELL and loss > np.finfo(loss.dtype).tiny
     return Fit(
-        params=jax.tree.map(own, params),
+        params=users_own(state.params),
         loss=loss,
         status=status,
         steps=made,
@@ -361,4 +381,5 @@ def _finished(
         problem=problem,
         precision=precision,
         note=None if fine else beyond_range((*problem.data, *(problem.validation or ())), precision),
+        **best_of(best, users_own),
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.fits import Fit, History
+from jaxfit.fits import Fit, History, best_of
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, Dimension, choose, is_array
 from jaxfit.pools import Lanes, Shape
@@ -39,7 +39,8 @@ class Grid:
 
     Attributes:
       results: An `xarray.Dataset` whose dimensions are the axes: `loss`, `status`, `steps`, `params.<path>` and, if
-        asked for, `validation_loss` and `history.<name>` along `step`.
+        asked for, `validation_loss` and `history.<name>` along `step`; with patience `best_validation_loss`,
+        `best_step` and `best_params.<path>`.
       members: Like `results.status`: the number of the lane at each place.
       store: The folder where it is kept, if it is.
     """
@@ -104,16 +105,28 @@ def variables_of(lanes: Sequence[Lanes], problem: Problem) -> dict[str, Variable
     if problem.validation is not None:
         found["validation_loss"] = Variable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
     shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
-    if len({jax.tree.structure(own.params) for own in lanes}) == 1 and _agree(shapes, ".params"):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(lanes[0].params):
-            name = _dotted("params", path)
-            extra = tuple(f"{name}_dim_{k}" for k in range(leaf.ndim - 1))
-            found[name] = Variable(f".params{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
+    alike = len({jax.tree.structure(own.params) for own in lanes}) == 1 and _agree(shapes, ".params")
+    if alike:
+        found |= _variables_of_params("params", ".params", lanes[0].params)
+    best = lanes[0].best
+    if best is not None and all(own.best is not None for own in lanes):
+        found["best_validation_loss"] = Variable(".best.validation_loss", (), _kind(best.validation_loss), {})
+        found["best_step"] = Variable(".best.step", (), _kind(best.step), {})
+        found |= _variables_of_params("best_params", ".best.params", best.params) if alike else {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(lanes[0].rows):
         name, tensor = _dotted("history", path), f".rows{jax.tree_util.keystr(path)}"
         if _agree(shapes, tensor):
             extra = ("step", *(f"{name}_dim_{k}" for k in range(leaf.ndim - 2)))
             found[name] = Variable(tensor, extra, _kind(leaf), {})
+    return found
+
+
+def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, Variable]:
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        whole = _dotted(name, path)
+        extra = tuple(f"{whole}_dim_{k}" for k in range(leaf.ndim - 1))
+        found[whole] = Variable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
     return found
 
 
@@ -252,6 +265,7 @@ def member(grid: Grid, place: tuple[int, ...]) -> Fit:
         start_loss=own.start_loss,
         problem=_problem_of(part, number),
         precision=grid.precision,
+        **best_of(own.best),
     )
 
 
@@ -273,14 +287,18 @@ def _problem_of(part: Part, number: int) -> Problem:
 
 
 @near_keywords
-def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) -> Any:
+def best(
+    grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None, *, highest: bool = False
+) -> Any:  # fmt: skip
     """The member with the lowest final loss; diverged, non-finite and unfinished ones do not count.
 
     Args:
       grid: From `sweep`.
-      by: The variable to be lowest: "loss", "validation_loss", "steps" or another of the results.
+      by: What is to be lowest: "loss", "validation_loss", "steps" or another variable of the results, or what was
+        recorded, by the name it has in `Record.what`; of that a lane's last record counts.
       over: Dimensions to choose along (of a refined grid, among what ran); the result is then a smaller grid over the
         others, in which the coordinates of `over` tell the choice. None: along all of them, and the result is a `Fit`.
+      highest: Whether the highest is wanted instead, as of an accuracy.
 
     Raises:
       ValueError: If there is no such variable or dimension, or (without `over`) no member ended well; if a refined
@@ -294,17 +312,21 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
         )
     results = grid.results
     dims = results.status.dims
-    if by not in results or results[by].dims != dims:
-        given = [str(name) for name in results.data_vars if results[name].dims == dims]
-        raise ValueError(f"best: by={by!r} is not one number for each lane; there are {', '.join(given)}")
+    measure = _measured(results, by)
+    if measure is None:
+        kinds = dims, (*dims, "step")
+        given = [str(name).removeprefix("history.") for name in results.data_vars if results[name].dims in kinds]
+        raise ValueError(
+            f"best: by={by!r} is not one number for each lane; there are {', '.join(dict.fromkeys(given))}"
+        )
     across: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
     for name in across:
         if name not in dims:
             raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
-    good = np.isin(results.status, ENDED_WELL) & ~np.isnan(results[by].values)
+    good = np.isin(results.status, ENDED_WELL) & ~np.isnan(measure)
     ran = results.evaluated.values if grid.parts[0].numbers is not None else np.ones(good.shape, bool)
     good &= ran  # what was filled in has the values of a neighbor, and would be told at the wrong place
-    values = np.where(good, results[by].values, np.inf)
+    values = np.where(good, -measure if highest else measure, np.inf)
     if set(across) == set(dims):
         if not good.any():
             raise ValueError(
@@ -322,6 +344,18 @@ def best(grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None) 
     places = np.indices([results.sizes[n] for n in kept])
     where = tuple(index[across.index(n)] if n in across else places[kept.index(n)] for n in dims)
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)
+
+
+def _measured(results: Any, by: Any) -> np.ndarray | None:
+    """One float for each lane: a variable of the results, or the last record of its history; None if it is neither."""
+    dims = results.status.dims
+    if by in results and results[by].dims == dims:
+        return results[by].values.astype(np.float64)
+    name = by if str(by).startswith("history.") else f"history.{by}"
+    if name not in results or results[name].dims != (*dims, "step"):
+        return None
+    last = np.searchsorted(results.step.values, results.steps.values, side="right") - 1
+    return np.take_along_axis(results[name].values, last[..., None], axis=-1)[..., 0].astype(np.float64)
 
 
 def _refuse_unrun(ran: np.ndarray, results: Any, across: Sequence[str], kept: Sequence[str]) -> None:

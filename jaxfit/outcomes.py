@@ -51,11 +51,20 @@ def advice(fit: Any) -> str:
         stopped = judges and not (fit.problem is not None and fit.problem.stop.watches)
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
     if fit.status == Status.STOPPED_EARLY:
-        return f"the validation loss has had no new lowest for as long as the patience allows, {where}."
+        return f"{_patience(fit)} {where}."
     if fit.status == Status.OUT_OF_STEPS:
         return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
     if fit.status == Status.NOT_RUN:
         return "it has not finished; run it again to go on."
+    if fit.status == Status.NOT_FINITE and (empty := no_data(fit)):
+        return f"the loss is not a number: {empty}."
+    if (
+        fit.status == Status.NOT_FINITE
+        and fit.best_step is not None
+        and np.isfinite(fit.loss)
+        and (np.isnan(fit.best_validation_loss))
+    ):
+        return f"{where} the validation loss had never been a number; look at the validation data."
     if fit.status == Status.NOT_FINITE:
         what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
         return (
@@ -90,6 +99,17 @@ def growth(fit: Any) -> float | None:
     final = fit.loss if np.isfinite(fit.loss) else float(np.finfo(PRECISIONS[fit.precision or "float32"]).max)
     ratio = (float(final) / float(start)) ** (1 / (fit.steps - 0.5 * np.isinf(fit.loss)))
     return ratio if ratio > 1 else None
+
+
+def _patience(fit: Any) -> str:
+    """How long the validation loss has had no new lowest, and where it was best."""
+    lasted = "for as long as the patience allows"
+    if fit.problem is not None:
+        patience, every = int(fit.problem.stop.patience), fit.problem.record.every
+        stride = f", one every {every:,} steps," if every > 1 else ""
+        lasted = f"in {patience:,} record{'s' * (patience != 1)}{stride}"
+    best = f"{float(fit.best_validation_loss):.6g} at step {int(fit.best_step):,}, whose params are best_params;"
+    return f"the validation loss has had no new lowest {lasted} since {best} it ended"
 
 
 def _pace(fit: Any) -> str:
@@ -135,6 +155,15 @@ def summary(fit: Any) -> str:
     return "\n".join(lines)
 
 
+def no_data(fit: Any) -> str:
+    """What is wrong with a mask that lets no row count; "" if some do."""
+    if fit.problem is None or not getattr(fit.problem.loss, "masked", False):
+        return ""
+    if isinstance(fit.problem.data[-1], jax.core.Tracer) or np.asarray(fit.problem.data[-1]).any():
+        return ""
+    return "where is False everywhere, so that there are no data"
+
+
 def doubts(fit: Any) -> list[str]:
     """Why the params may mean little, however the run ended: found in the data, when somebody asks."""
     if fit.problem is None or not isinstance(fit.problem.loss, (ChiSquared, Residual)):
@@ -142,6 +171,8 @@ def doubts(fit: Any) -> list[str]:
     x, y, *more = (np.asarray(item) for item in fit.problem.data)
     if fit.problem.loss.masked:
         x, y = x[more[-1]], y[more[-1]]
+        if not y.size:
+            return []  # which the outcome says
     moved = fit.params if holds_call(fit.problem.params) else free(fit.problem.params)
     params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moved)), []
     if params > y.size:

@@ -21,7 +21,7 @@ from jax import Array
 from jaxfit.layouts import Layout, lane_problem, lock_step
 from jaxfit.parameters import is_marked
 from jaxfit.problems import STATUSES, Problem, Status
-from jaxfit.steps import RUNNING, State, Stepper, arrive, begin, stepper, users, walk
+from jaxfit.steps import RUNNING, Best, State, Stepper, arrive, begin, stepper, users, walk
 from jaxfit.sums import fast_sums
 
 PyTree = Any
@@ -46,6 +46,7 @@ class Lanes(NamedTuple):
     steps: Array  # int32
     start_loss: Array
     validation_loss: Array | None
+    best: Best | None  # with patience
     rows: dict[str, PyTree]  # (lanes, records, ...), NaN after a lane's end; inside a pool (records, lanes, ...)
 
 
@@ -89,6 +90,7 @@ def pool_like(template: Problem, layout: Layout, shape: Shape) -> Pool:
         steps=column(state.steps),
         start_loss=column(state.start_loss),
         validation_loss=jax.tree.map(column, end.validation_loss),
+        best=jax.tree.map(column, state.best and state.best._replace(params=layout.params)),
         rows=jax.tree.map(stacked(height, shape.lanes + shape.slots), end.row),
     )
     return Pool(
@@ -238,11 +240,11 @@ def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
     return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
 
 
-def users_params(template: Problem, values: dict[str, PyTree], state: State) -> PyTree:
-    """The params of the slots as the user's own tree."""
+def users_params(template: Problem, values: dict[str, PyTree], params: PyTree) -> PyTree:
+    """The free params of the slots as the user's own tree."""
     if not is_marked(jax.eval_shape(lambda: lane_problem(template, jax.tree.map(lambda x: x[0], values))).params):
-        return state.params
-    return jax.vmap(lambda v, params: users(lane_problem(template, v), params))(values, state.params)
+        return params
+    return jax.vmap(lambda v, params: users(lane_problem(template, v), params))(values, params)
 
 
 def write_neighbors(template: Problem, pool: Pool, shape: Shape) -> Lanes:
@@ -258,11 +260,20 @@ def write_scattered(template: Problem, pool: Pool, shape: Shape) -> Lanes:
 
 
 def _write(template: Problem, pool: Pool, put: Callable) -> Lanes:
-    state, results = pool.state, pool.results
-    params = users_params(template, pool.values, state)
-    new = params, pool.loss, state.status, state.steps, state.start_loss, pool.validation_loss
-    put_all = jax.tree.map(put, tuple(results[:6]), new)
-    return Lanes(*put_all, rows=results.rows)  # pyright: ignore[reportCallIssue]
+    state, best = pool.state, pool.state.best
+    if best is not None:
+        best = best._replace(params=users_params(template, pool.values, best.params))
+    new = Lanes(
+        params=users_params(template, pool.values, state.params),
+        loss=pool.loss,
+        status=state.status,
+        steps=state.steps,
+        start_loss=state.start_loss,
+        validation_loss=pool.validation_loss,
+        best=best,
+        rows={},
+    )
+    return jax.tree.map(put, pool.results._replace(rows={}), new)._replace(rows=pool.results.rows)
 
 
 def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:

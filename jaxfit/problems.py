@@ -120,6 +120,9 @@ class Record:
 class Batches:
     """Random rows of the data for each step, drawn with fold_in(key, step).
 
+    Of a masked loss some rows do not count. A batch in which none would is made of the next rows that do, so that a
+    step always sees data.
+
     Attributes:
       size: Rows in a batch; 1 is single samples.
       replace: False: every epoch is a fresh shuffle cut into batches, and the rows left over (fewer than `size`) sit

@@ -47,6 +47,14 @@ def watched(problem: Problem) -> bool:
     return problem.stop.watches or getattr(problem.optimizer.call.function, "judges", False)
 
 
+class Best(NamedTuple):
+    """Where the validation loss was lowest, of a run with patience: among its records and its end."""
+
+    params: PyTree
+    validation_loss: Array  # (); NaN until it was a number
+    step: Array  # () int32
+
+
 class State(NamedTuple):
     """What a run carries from step to step."""
 
@@ -56,8 +64,8 @@ class State(NamedTuple):
     status: Array  # () int32; RUNNING while it moves
     steps: Array  # () int32 updates made until it ended; kept only while watching
     change: Any  # None, or () norm of the last update
-    lowest: Any  # None, or () validation loss
-    stale: Any  # None, or () int32 records since the lowest
+    best: Best | None  # with patience; its params are what is free of them
+    stale: Any  # None, or () int32 records since the best
 
 
 def objective_of(problem: Problem, data: Any, key: Any) -> Objective:
@@ -90,7 +98,18 @@ def draw(problem: Problem, t: Array) -> tuple:
     else:
         place = t % (n // batches.size)
         picked = shuffled(place * batches.size + jnp.arange(batches.size), _batch_key(problem, t - place), n)
+    if getattr(problem.loss, "masked", False):
+        picked = _with_data(picked, problem.data[-1])
     return jax.tree.map(lambda x: x[picked] if np.ndim(x) else x, problem.data)
+
+
+def _with_data(picked: Array, where: Array) -> Array:
+    """The rows of a batch; if none of them counts, in place of each the next that does, from the end to the first."""
+    n = len(where)
+    at = jnp.where(where, jnp.arange(n, dtype=picked.dtype), n)
+    following = jax.lax.cummin(at, reverse=True)
+    following = jnp.where(following == n, at.min(), following)
+    return jnp.where(where[picked].any(), picked, jnp.minimum(following, n - 1)[picked])
 
 
 def _batch_key(problem: Problem, t: Array) -> Any:
@@ -111,7 +130,7 @@ def begin(problem: Problem) -> State:
         status=jnp.int32(RUNNING),
         steps=jnp.int32(0),
         change=None if stop.params_change_below is None else jnp.full_like(loss, jnp.inf),
-        lowest=None if stop.patience is None else jnp.full_like(loss, jnp.inf),
+        best=None if stop.patience is None else Best(params, jnp.full_like(loss, jnp.nan), jnp.int32(0)),
         stale=None if stop.patience is None else jnp.int32(0),
     )
 
@@ -141,13 +160,8 @@ def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = 
     """One update, unless the run has ended, or ends at these params by the verdict on them or for want of steps."""
     proposal = propose(problem, state, t)
     running = state.status == RUNNING
-    if problem.stop.patience is not None and recorded is not False:
-        value = validation_loss(problem, state.params, t)
-        better, counts = value < state.lowest, running & recorded
-        state = state._replace(
-            lowest=jnp.where(counts & better, value, state.lowest),
-            stale=jnp.where(counts, jnp.where(better, 0, state.stale + 1), state.stale),
-        )
+    if state.best is not None and recorded is not False:
+        state = count_record(state, validation_loss(problem, state.params, t), t, running & recorded)
     verdict = judge(problem.stop, state, t, proposal)
     verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status).astype(np.int32)
@@ -160,6 +174,18 @@ def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = 
         params=params, memory=proposal.memory, status=status, change=change, steps=state.steps + goes
     )
     return state, proposal
+
+
+def better_of(best: Best, params: PyTree, value: Array, t: Array, where: Array) -> tuple[Best, Array]:
+    """The best so far and these params, and whether these are better; nothing changes where `where` is False."""
+    better = where & ~(value >= best.validation_loss) & ~jnp.isnan(value)
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), Best(params, value, t), best), better
+
+
+def count_record(state: State, value: Array, t: Array, counts: Array | bool) -> State:
+    """The state after a record with this validation loss, where it counts."""
+    best, better = better_of(state.best, state.params, value, t, jnp.asarray(counts))  # pyright: ignore[reportArgumentType]
+    return state._replace(best=best, stale=jnp.where(counts, jnp.where(better, 0, state.stale + 1), state.stale))
 
 
 def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
@@ -176,8 +202,9 @@ def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
     if stop.loss_above is not None:
         diverged |= loss > stop.loss_above
     status: Any = RUNNING
-    if stop.patience is not None:
-        status = jnp.where(state.stale >= stop.patience, Status.STOPPED_EARLY, status)
+    if state.best is not None:
+        ended = jnp.where(jnp.isnan(state.best.validation_loss), Status.NOT_FINITE, Status.STOPPED_EARLY)
+        status = jnp.where(state.stale >= stop.patience, ended, status)
     status = jnp.where(converged, Status.CONVERGED, status)
     status = jnp.where(diverged, Status.DIVERGED, jnp.where(finite(proposal.grads), status, Status.NOT_FINITE))
     return jnp.where(jnp.isnan(loss), Status.NOT_FINITE, status).astype(np.int32)
@@ -195,7 +222,13 @@ def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
     """The verdict at step `t` without an update; a run that is out of steps ends here."""
     proposal = propose(problem, state, t)
     running = state.status == RUNNING
-    verdict = judge(problem.stop, state, t, proposal)
+    validation = None
+    if problem.validation is not None:
+        validation = validation_loss(problem, state.params, jnp.where(running, t, state.steps))
+    seen = state
+    if state.best is not None:
+        seen = count_record(state, validation, t, running & (t % problem.record.every == 0))
+    verdict = judge(problem.stop, seen, t, proposal)
     verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), Status.NOT_FINITE, verdict)
     verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status)
@@ -203,9 +236,12 @@ def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
     rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(final), jnp.abs(state.start_loss))
     above = (status == Status.OUT_OF_STEPS) & (final > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
-    validation = validation_loss(problem, state.params, t) if problem.validation is not None else None
+    state = state._replace(status=status, steps=jnp.where(running, t, state.steps))
+    if state.best is not None:  # a run that goes on meets this record again, in its next step
+        best, _ = better_of(state.best, state.params, validation, state.steps, status != RUNNING)
+        state = state._replace(best=best)
     end = End(final, validation, row(problem, state, t, proposal))
-    return state._replace(status=status, steps=jnp.where(running, t, state.steps)), end
+    return state, end
 
 
 def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:

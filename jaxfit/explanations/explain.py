@@ -9,6 +9,7 @@ from typing import Any
 from jaxfit.explanations.diagnoses import diagnose
 from jaxfit.fits import Fit, fit
 from jaxfit.keywords import near_keywords
+from jaxfit.outcomes import no_data
 from jaxfit.problems import Record, Status
 
 PyTree = Any
@@ -22,7 +23,7 @@ class Explanation:
     Attributes:
       kind: In two words: "converged", "still descending", "rate too small", "badly scaled", "noise floor",
         "limit cycle", "saddle", "plateau", "vanishing gradient", "exploding gradient", "dead units",
-        "diverged", "not finite", "not defined", "out of range".
+        "diverged", "not finite", "not defined", "out of range", "no data".
       story: Sentences, with numbers.
       numbers: Those numbers by name.
       advice: The one change to make, in words; empty if there is nothing to do.
@@ -100,6 +101,8 @@ def explain(run: Fit) -> Explanation:
         )
     if run.status == Status.NOT_RUN:
         raise ValueError("explain: the run has not ended; run it again to go on")
+    if run.status == Status.NOT_FINITE and (empty := no_data(run)):
+        return Explanation("no data", (f"{empty}.",), {}, "", {}, run)
     history = run.history
     if history is None or "loss" not in history or len(history.step) != run.steps + 1:
         again = rerun(run)

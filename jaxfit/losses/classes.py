@@ -12,7 +12,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxfit.losses.base import label, leaves_of
-from jaxfit.losses.inputs import OfPredictions, as_float, checked, mean_of_rows, predicted, read
+from jaxfit.losses.inputs import OfPredictions, as_float, checked, counted, mean_of_rows, predicted, read
 
 
 @leaves_of()
@@ -26,7 +26,7 @@ class CrossEntropy(OfPredictions):
         shares = self._shares(y, logits)
         # A share of zero counts for nothing even where the logit is -inf.
         values = -jnp.sum(jnp.where(shares == 0, 0, shares * jax.nn.log_softmax(logits)), axis=-1)
-        return mean_of_rows(values if where is None else jnp.where(where, values, 0), where)
+        return mean_of_rows(counted(values, where), where)
 
     def _shares(self, y: Array, logits: Array) -> Array:
         """The target's share of each class: (n, classes), NaN for a label that is no class."""

@@ -84,8 +84,20 @@ def beside(column: Array, like: Array) -> Array:
     return jnp.expand_dims(column, tuple(range(1, like.ndim)))
 
 
+def counted(values: Array, where: Array | None) -> Array:
+    """Zero in the rows that do not count; NaN in all if none does, since without data no params are better than others.
+
+    Args:
+      values: (n, ...).
+      where: (n,) booleans, or None if all count.
+    """
+    if where is None:
+        return values
+    return jnp.where(beside(where, values), values, jnp.where(jnp.any(where), 0.0, jnp.nan))
+
+
 def mean_of_rows(values: Array, where: Array | None) -> Array:
-    """The mean over rows that count; those that do not hold zeros. Without any it is zero."""
+    """The mean over rows that count, of values from `counted`."""
     return jnp.mean(values) if where is None else jnp.sum(values) / count(values, where)
 
 

@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxfit.datasets import as_numbers
 from jaxfit.losses.base import Block, Loss, data_names, hashable, key_for, label, leaves_of
-from jaxfit.losses.inputs import OfPredictions, as_float, beside, checked, difference, predicted, read
+from jaxfit.losses.inputs import OfPredictions, as_float, beside, checked, counted, difference, predicted, read
 
 
 class SumOfSquares(Loss):
@@ -47,7 +47,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
             if where is not None:
                 together = where[:, None] & where[None, :]
                 sigma = jnp.where(together, sigma, jnp.eye(len(y), dtype=sigma.dtype))
-                apart = jnp.where(where, apart, 0)
+                apart = counted(apart, where)
             return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(sigma), apart, lower=True)
         if sigma.shape != y.shape:
             raise ValueError(
@@ -57,8 +57,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
             )
         if where is None:
             return apart / sigma
-        counts = beside(where, y)
-        return jnp.where(counts, apart / jnp.where(counts, sigma, 1), 0)
+        return counted(apart / jnp.where(beside(where, y), sigma, 1), where)
 
     def __repr__(self) -> str:
         return f"chi_squared({label(self.predict)}{', masked=True' * self.masked})"

@@ -13,9 +13,9 @@ from jax import Array
 from jaxfit.losses.base import Block, label, leaves_of
 from jaxfit.losses.inputs import (
     OfPredictions,
-    beside,
     checked,
     count,
+    counted,
     difference,
     mean_of_rows,
     number,
@@ -53,7 +53,7 @@ class Residual(OfPredictions):
     def _residuals(self, params: Any, data: tuple, key: Any) -> tuple[Array, Array | None]:
         x, y, where = read(self, data)
         residuals = difference(self, predicted(self, params, x, key), y)
-        return (residuals if where is None else jnp.where(beside(where, y), residuals, 0)), where
+        return counted(residuals, where), where
 
     def __repr__(self) -> str:
         options = [f"delta={self.delta!r}"] * (self.delta is not None) + ["masked=True"] * self.masked
@@ -79,7 +79,8 @@ def rss(predict: Callable, *, masked: bool = False) -> Residual:
     Args:
       predict: A hashable function of (params, x), and of `key` if it likes, which returns the shape of y.
       masked: Whether the data are (x, y, where) with a boolean where (n,). Rows where it is False count for nothing,
-        NaN in them included; predict sees the first row that counts in their place.
+        NaN in them included; predict sees the first row that counts in their place. Where no row counts the loss is
+        NaN.
 
     The data are x (n, ...) and y (n, ...), of integers or floats.
 

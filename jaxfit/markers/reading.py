@@ -59,7 +59,7 @@ class Dimension(NamedTuple):
         return any(stacked(m) is None for m in self.mentions)
 
 
-RESERVED = ("loss", "status", "steps", "validation_loss", "step")
+RESERVED = ("loss", "status", "steps", "validation_loss", "best_validation_loss", "best_step", "step")
 
 
 def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> dict[str, Dimension]:

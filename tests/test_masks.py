@@ -1,0 +1,92 @@
+"""Masks under which no row counts: such a lane has failed, whatever the loss, the method and the rule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+
+X = np.linspace(0, 1, 8)
+Y, LABELS = 2 * X + 1, (X > 0.5).astype(np.int32)
+MASKS = np.array([[True] * 8, [False] * 8, [True] * 5 + [False] * 3])
+START = {"w": 0.0, "b": 0.0}
+
+
+def line(params, x):
+    return params["w"] * x + params["b"]
+
+
+def logits(params, x):
+    return jnp.stack([params["w"] * x, params["b"] - x], axis=1)
+
+
+LOSSES = {
+    "mse": (jf.losses.mse(line, masked=True), (X, Y)),
+    "rss": (jf.losses.rss(line, masked=True), (X, Y)),
+    "mae": (jf.losses.mae(line, masked=True), (X, Y)),
+    "huber": (jf.losses.huber(line, delta=0.5, masked=True), (X, Y)),
+    "chi squared": (jf.losses.chi_squared(line, masked=True), (X, Y, np.full(8, 0.1))),
+    "covariance": (jf.losses.chi_squared(line, masked=True), (X, Y, 0.01 * np.eye(8))),
+    "cross entropy": (jf.losses.softmax_cross_entropy(logits, masked=True), (X, LABELS)),
+    "with a penalty": (jf.losses.mse(line, masked=True) + jf.losses.l2(0.1), (X, Y)),
+    "with noise": (jf.losses.input_noise(jf.losses.mse(line, masked=True), scale=0.1), (X, Y)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_without_data_is_not_a_number_and_with_some_is_that_of_those_rows(name):
+    loss, data = LOSSES[name]
+    given = {"key": jax.random.key(0)} if name == "with noise" else {}
+    values = np.asarray(jax.jit(jax.vmap(lambda where: loss(START | {"w": 0.5}, *data, where, **given)))(MASKS))
+    assert np.isnan(values[1]) and np.isfinite(values[[0, 2]]).all()
+    if name not in ("covariance", "with noise"):
+        few = loss(START | {"w": 0.5}, *(x[:5] for x in data), np.ones(5, bool))
+        np.testing.assert_allclose(values[2], few, rtol=1e-6)
+
+
+RUNS = {
+    "adam and a rule": {"optimizer": jf.optimizers.adam(0.1), "stop": jf.Stop(gradient_norm_below=1e-3)},
+    "no rule": {"optimizer": jf.optimizers.sgd(0.1)},
+    "batches and rules": {
+        "optimizer": jf.optimizers.sgd(0.1), "batches": jf.Batches(3), "key": 0,
+        "stop": jf.Stop(gradient_norm_below=1e-3, loss_below=1e-9),
+    },
+    "levenberg_marquardt": {"optimizer": jf.optimizers.levenberg_marquardt()},
+    "lbfgs": {"optimizer": jf.optimizers.lbfgs()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_lane_without_data_has_failed_and_is_never_the_best(name):
+    loss, data = LOSSES["mse"]
+    grid = jf.sweep(loss, START, (*data, jf.Axis("where", MASKS)), steps=50, **RUNS[name])
+    status, losses = grid.results.status.values, grid.results.loss.values
+    assert status[1] == jf.Status.NOT_FINITE and np.isnan(losses[1]) and np.isfinite(losses[[0, 2]]).all()
+    assert jf.Status.NOT_FINITE not in status[[0, 2]] and jf.best(grid).coords["where"] != 1
+    empty = jf.lane(grid, where=1)
+    assert str(empty).startswith("not finite: the loss is not a number: where is False everywhere")
+    assert jf.explain(empty).kind == "no data"
+
+
+def test_a_fit_without_data_is_refused_and_inside_of_jit_has_failed():
+    loss, data = LOSSES["mse"]
+    with pytest.raises(ValueError, match="False everywhere"):
+        jf.fit(loss, START, (*data, MASKS[1]), optimizer=jf.optimizers.sgd(0.1))
+    fit = jax.jit(lambda where: jf.fit(loss, START, (*data, where), optimizer=jf.optimizers.sgd(0.1), steps=5))(
+        MASKS[1]
+    )
+    assert fit.status == jf.Status.NOT_FINITE and np.isnan(fit.loss)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_batches_of_rows_that_seldom_count_see_data_in_every_step(replace):
+    where = np.zeros(50, bool)
+    where[[7, 30]] = True
+    x = np.linspace(0, 1, 50)
+    fit = jf.fit(
+        LOSSES["mse"][0], START, (x, 3 - x, where), optimizer=jf.optimizers.sgd(0.5), steps=3000,
+        batches=jf.Batches(2, replace=replace), key=1, precision="float64",
+    )  # fmt: skip
+    assert (fit.history.loss[:60] > 0).all()  # a batch without data would have none
+    assert fit.loss < 1e-9
