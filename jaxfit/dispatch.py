@@ -50,6 +50,11 @@ class Run(NamedTuple):
     working_bytes: int  # that one lane's step touches
 
     @property
+    def template(self) -> Problem:
+        """The problem of any lane, with places for the lanes' own values."""
+        return jax.tree.unflatten(self.structure, self.leaves)
+
+    @property
     def sizes(self) -> dict[str, int]:
         return {d.name: d.size for d in self.dynamic}
 

@@ -83,19 +83,25 @@ def spec_of(columns: dict[str, PyTree]) -> tuple:
 def axes_of(template: Problem, values: dict[str, PyTree], state: State) -> State:
     """For each leaf of the state, 0 if lanes may differ in it, None if they share it.
 
-    Slots that go their own way share nothing. In lock-step it is found in the program: a leaf is shared if neither its
-    start nor its update depends on a lane's own values.
+    Slots that go their own way share nothing. In lock-step the results are each lane's own, also where all lanes are
+    alike, and the rest is found in the program: a leaf is shared if neither its start nor its update depends on a
+    lane's own values, nor on what is each lane's own in the state.
     """
     if not lock_step(template):
         return jax.tree.map(lambda _: 0, state)
     first, _ = trace(lambda p, v: begin(lane_problem(p, v)), template, values)
     update, _ = trace(lambda p, v, s, t: watch(lane_problem(p, v), s, t)[0], template, values, state, np.int32(0))
     given = [False] * len(jax.tree.leaves(template)) + [True] * len(jax.tree.leaves(values))
-    own = depends(first.jaxpr, given)
-    while (grown := [a or b for a, b in zip(own, depends(update.jaxpr, [*given, *own, False]), strict=True)]) != own:
+    shared = jax.tree.map(lambda _: False, state)
+    results = shared._replace(
+        params=jax.tree.map(lambda _: True, state.params), status=True, steps=True, start_loss=True
+    )
+    grown = [a or b for a, b in zip(jax.tree.leaves(results), depends(first.jaxpr, given), strict=True)]
+    own: list[bool] = []
+    while grown != own:
         own = grown
-    axes = jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
-    return axes._replace(params=jax.tree.map(lambda _: 0, state.params), status=0, steps=0, start_loss=0)
+        grown = [a or b for a, b in zip(own, depends(update.jaxpr, [*given, *own, False]), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
 
 
 def working_bytes(problem: Problem) -> int:

@@ -254,7 +254,7 @@ def identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> di
         "precision": precision,
         "slots": sorted({shape.slots for shape in shapes}),
         "block": sorted({shape.lanes for shape in shapes}),
-        "chunk": sorted({chunk_of(run.problem) for run in runs}),
+        "chunk": sorted({chunk_of(run.template) for run in runs}),
         "platform": jax.default_backend(),
         "device": jax.local_devices()[0].device_kind,
         "compiler_options": ", ".join(f"{k}={v}" for k, v in compiler_options(jax.default_backend()).items()),

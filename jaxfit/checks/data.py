@@ -29,6 +29,12 @@ def as_data(data: Any, name: str = "data") -> tuple:
             f"{name} is one array of shape {np.shape(data)}, but it is the tuple handed to the loss after params: "
             f"write {name}=(x, y), or ({name},) if the loss takes one array"
         )
+    if is_axis(data):
+        each = f"jf.Axis({data.name!r}, xs), jf.Axis({data.name!r}, ys)"
+        raise TypeError(
+            f"{name} is {data!r}, but an axis stands at the arrays inside of the tuple, where one name moves them "
+            f"together: write {name}=({each})"
+        )
     if not isinstance(data, (tuple, list)):
         raise TypeError(
             f"{name} is {reprlib.repr(data)} ({type(data).__name__}), but it is the tuple handed to the loss after "

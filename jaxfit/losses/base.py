@@ -221,9 +221,10 @@ class Sum(Loss):
 
 def hashable(name: str, function: Any) -> Callable:
     if not callable(function):
-        raise TypeError(
-            f"{name} is {reprlib.repr(function)}, which cannot be called; pass a function, such as jaxfit.models.line"
-        )
+        remedy = "pass a function, such as jaxfit.models.line"
+        if hasattr(function, "values") and hasattr(function, "name"):  # an axis
+            remedy = f"an axis of models stands around their losses: jf.Axis({function.name!r}, [mse(f), mse(g)])"
+        raise TypeError(f"{name} is {reprlib.repr(function)}, which cannot be called; {remedy}")
     try:
         hash(function)
     except TypeError:

@@ -131,19 +131,23 @@ def lanes(tree: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
     """A problem whose axes are all traced, taken apart.
 
     Returns:
-      The tree with a `Place` at each axis, and by the key of the place the values with a leading axis. `fill` puts a
-      lane's own values in.
+      The tree with a `Place` at each axis (of whole optimizers or params: at each leaf of such a value, whose structure
+      all values share), and by the key of the place the values with a leading axis. `fill` puts a lane's own values in.
     """
     columns: dict[str, PyTree] = {}
 
-    def place(x):
+    def places(x):
         if not isinstance(x, Axis):
             return x
-        key = f"{x.name}/{len(columns)}"
-        columns[key] = stacked(Mention(x, key, True))
-        return Place(key)
 
-    return jax.tree.map(place, tree, is_leaf=is_axis), columns
+        def place(values):
+            key = f"{x.name}/{len(columns)}"
+            columns[key] = values
+            return Place(key)
+
+        return jax.tree.map(place, stacked(Mention(x, x.name, True)))
+
+    return jax.tree.map(places, tree, is_leaf=is_axis), columns
 
 
 def fill(tree: PyTree, values: Mapping[str, PyTree]) -> PyTree:

@@ -72,11 +72,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "segments": [list(sizes.values()) for sizes in manifest.segments],
         "names": list(manifest.names),
         "parts": manifest.parts,
-        "variables": {name: variable._asdict() for name, variable in manifest.variables.items()},
+        "variables": {
+            name: variable._asdict() | {"attributes": _pairs(variable.attributes)}
+            for name, variable in manifest.variables.items()
+        },
         "order": list(manifest.variables),
         "coordinates": coordinates,
         "arrays": digest(packed),
-        "attributes": manifest.attributes,
+        "attributes": _pairs(manifest.attributes),
     }
     make_folder(folder / BLOCKS)
     write(folder / _arrays_name(fields["arrays"]), packed)
@@ -88,6 +91,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _text(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, sort_keys=True, indent=1, allow_nan=False).encode()
+
+
+def _pairs(attributes: dict[str, Any]) -> list[list]:
+    """A dict whose order is kept, which that of a JSON object is not."""
+    return [[name, value] for name, value in attributes.items()]
 
 
 def _arrays_name(name: str) -> str:
@@ -175,8 +183,12 @@ def _checked(folder: Path, fields: dict[str, Any]) -> Manifest:
 
 
 def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
-    choice = {_text_of(name): index for name, index in told["choice"].items()}
-    if key != part_key(choice) or any(not 0 <= index < sizes[name] for name, index in choice.items()):
+    choice = {name: told["choice"][name] for name in sizes if name in told["choice"]}  # which sorted JSON reorders
+    if (
+        len(choice) < len(told["choice"])
+        or key != part_key(choice)
+        or any(not 0 <= index < sizes[name] for name, index in choice.items())
+    ):
         raise ValueError(f"part {key!r} has the choice {choice}")
     dynamic = [_text_of(name) for name in _list(told["dynamic"])]
     if sorted([*choice, *dynamic]) != sorted(sizes):
