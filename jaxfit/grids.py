@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.coordinates import all_coordinates, position
 from jaxfit.fits import Fit, History, best_of
 from jaxfit.keywords import near_keywords
-from jaxfit.markers import Axis, Dimension, choose, is_array
+from jaxfit.markers import Dimension, choose
 from jaxfit.pools import Lanes, Shape
 from jaxfit.problems import ENDED_WELL, Problem, Status
 from jaxfit.stores import Variable
@@ -143,63 +143,41 @@ def _kind(x: Any) -> str:
     return np.dtype(x.dtype).name
 
 
-def all_coordinates(dimensions: dict[str, Dimension], records: int, problem: Problem) -> dict[str, Any]:
-    coords = coordinates(dimensions)
-    if problem.record.what:
-        coords["step"] = ("step", np.arange(records) * problem.record.every)
-    return coords
-
-
-def coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
-    """Labels if given, else values if they are plain and shared by all leaves, else 0..n-1 with each leaf's beside."""
-    coords: dict[str, Any] = {}
-    for name, dimension in dimensions.items():
-        labels = next((m.axis.labels for m in dimension.mentions if m.axis.labels is not None), None)
-        plain = [(m.path, v) for m in dimension.mentions if (v := _plain_values(m.axis)) is not None]
-        shared = (
-            bool(plain)
-            and len(plain) == len(dimension.mentions)
-            and all(np.array_equal(plain[0][1], v) for _, v in plain)
-        )
-        if labels is not None:
-            coords[name] = (name, np.asarray(labels))
-        elif shared:
-            coords[name] = (name, plain[0][1])
-        else:
-            coords[name] = (name, np.arange(dimension.size))
-            coords |= {path.replace("params", "start", 1): (name, values) for path, values in plain}
-    return coords
-
-
-def _plain_values(axis: Axis) -> np.ndarray | None:
-    values = axis.values
-    if is_array(values):
-        extended = isinstance(values, jax.Array) and jax.numpy.issubdtype(values.dtype, jax.dtypes.extended)
-        return np.asarray(values) if values.ndim == 1 and not extended else None
-    return np.asarray(values) if all(isinstance(v, str) for v in values) else None
-
-
 # Reading a grid
 
 
-def lane(grid: Grid, /, **coords: Any) -> Fit:
-    """The member of a grid nearest to the given coordinates, as a `Fit` with `.coords`. Nothing is computed again.
+def lane(grid: Grid, /, *, method: Any = None, **coords: Any) -> Fit:
+    """The member of a grid at the given coordinates, as a `Fit` with `.coords`. Nothing is computed again.
 
     Args:
       grid: From `sweep`.
-      **coords: One value for each dimension longer than one: a number within the axis, or a label.
+      method: "nearest" for the member nearest to numbers that lie anywhere within their axes. (In a grid with a
+        dimension of this name, it is a coordinate as any other.)
+      **coords: One value for each dimension longer than one: a label, or a number within half a cell of one of the
+        axis: half the distance to its nearest neighbor there. On an axis that grows by factors the value nearest to
+        zero counts as having one more neighbor, by the same factor nearer to zero.
 
     Raises:
-      ValueError: If a coordinate is missing, unknown, or outside its axis.
+      ValueError: If a coordinate is missing, unknown, outside of its axis, or between its values: with the neighbors.
       TypeError: If `grid` is none, or a coordinate is more than one value.
     """
     check_grid("lane", grid)
     dims = grid.results.status.dims
+    if "method" in dims:
+        coords, method = coords | ({} if method is None else {"method": method}), None
     unknown = [name for name in coords if name not in dims]
     if unknown:
         raise ValueError(f"lane: the grid has no dimension {unknown[0]!r}; it has {', '.join(dims)}")
-    place = tuple(_position(grid.results[name], coords, name) for name in dims)
-    return member(grid, place)
+    for name in dims:
+        if name not in coords and grid.results.sizes[name] > 1:
+            first = grid.results[name].values.tolist()[0]
+            raise ValueError(
+                f"lane: {name} is missing; give a value for each of the dimensions, such as {name}={first!r}"
+            )
+    if method not in (None, "nearest"):
+        raise ValueError(f'lane: method is {method!r}, but it is "nearest", or left out')
+    axes, how = {name: grid.results[name].values for name in dims}, method or "cell"
+    return member(grid, tuple(position("lane", n, axes[n], coords[n], how) if n in coords else 0 for n in dims))
 
 
 def check_grid(verb: str, grid: Any) -> None:
@@ -209,40 +187,17 @@ def check_grid(verb: str, grid: Any) -> None:
         raise TypeError(f"{verb} takes the grid of a sweep, but got {what}; pass what jf.sweep returned")
 
 
-def _position(axis: Any, coords: dict[str, Any], name: str) -> int:
-    values = np.asarray(axis)
-    if name not in coords:
-        if len(values) == 1:
-            return 0
-        raise ValueError(
-            f"lane: {name} is missing; give a value for each of the dimensions, such as {name}={values.tolist()[0]!r}"
-        )
-    wanted = coords[name]
-    if np.ndim(wanted):
-        raise TypeError(
-            f"lane: {name} is {reprlib.repr(wanted)}, but a lane is at one value of every axis; for more of them "
-            f"take grid.results.sel({name}=...)"
-        )
-    if values.dtype.kind not in "fiu" or not isinstance(wanted, (int, float, np.number)) or isinstance(wanted, bool):
-        found = np.flatnonzero(values == wanted)
-        if len(found):
-            return int(found[0])
-        raise ValueError(
-            f"lane: {name}={wanted!r} is not on the axis; its values are {', '.join(map(str, values[:8]))}"
-        )
-    low, high = values.min(), values.max()
-    slack = 1e-6 * max(abs(float(low)), abs(float(high)))
-    if not low - slack <= wanted <= high + slack:
-        raise ValueError(f"lane: {name}={wanted} lies outside of the axis, which runs from {low} to {high}")
-    return int(np.argmin(np.abs(values - wanted)))
+def part_of(grid: Grid, number: int) -> tuple[Part, int]:
+    """The part that holds the lane of this number, and which of its lanes that is."""
+    for part in grid.parts[:-1]:
+        if number < len(part.lanes.status):
+            return part, number
+        number -= len(part.lanes.status)
+    return grid.parts[-1], number
 
 
 def member(grid: Grid, place: tuple[int, ...]) -> Fit:
-    number = int(grid.members[place])
-    for part in grid.parts:
-        if number < len(part.lanes.status):
-            break
-        number -= len(part.lanes.status)
+    part, number = part_of(grid, int(grid.members[place]))
     own = jax.tree.map(lambda x: x[number], part.lanes)
     if part.numbers is not None:
         number = int(part.numbers[number])
@@ -320,6 +275,8 @@ def best(
             f"best: by={by!r} is not one number for each lane; there are {', '.join(dict.fromkeys(given))}"
         )
     across: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
+    if not across:
+        raise ValueError(f"best: over names no dimension; name some of {', '.join(dims)}, or leave it out for all")
     for name in across:
         if name not in dims:
             raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")

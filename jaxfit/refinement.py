@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from jaxfit.boundaries import interpolate, nearest, trace_boundary
+from jaxfit.coordinates import coordinates
 from jaxfit.dispatch import Run, Task, places, power_of_two, run_all, shape_of_pool
-from jaxfit.grids import Grid, Part, coordinates, dataset, place_of
+from jaxfit.grids import Grid, Part, dataset, place_of
 from jaxfit.interruptions import Interrupted
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.markers import Dimension, is_array, is_key

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfit.coordinates import position
 from jaxfit.dispatch import Task
 from jaxfit.resuming import Plan, Stored, runs_and_parts
 from jaxfit.stores import as_path, open_dataset
@@ -34,7 +35,11 @@ def chosen(plan: Plan, folder: Path, rerun: Any, other: Any) -> np.ndarray:
             if name not in results.variables:
                 there = ", ".join(map(str, results.variables))
                 raise ValueError(f"rerun: the results have no {name!r}; they have {there}")
-            found = found & results[name].isin(np.atleast_1d(np.asarray(values)))
+            own = np.atleast_1d(np.asarray(values))
+            if name in results.dims:  # of an axis the values themselves, also where they were rounded
+                places = [position("rerun", name, results[name].values, value, "exact") for value in own.tolist()]
+                own = results[name].values[places]
+            found = found & results[name].isin(own)
     else:
         raise TypeError(f"rerun is {rerun!r}, but it takes a dict such as {{'status': 4}} or a function of the results")
     if getattr(getattr(found, "dtype", None), "kind", "") != "b" or not set(getattr(found, "dims", [None])) <= set(

@@ -19,9 +19,10 @@ import numpy as np
 
 from jaxfit.checks import path_name, warn
 from jaxfit.compiling import compiler_options
+from jaxfit.coordinates import all_coordinates
 from jaxfit.dispatch import Run, Task, example, places, programs_of, shape_of_pool
 from jaxfit.fingerprints import describe, differences, environment, program_digest, refuse, values_digest
-from jaxfit.grids import Grid, Part, all_coordinates, lane_numbers, tensors_of, variables_of
+from jaxfit.grids import Grid, Part, lane_numbers, tensors_of, variables_of
 from jaxfit.markers import Dimension, stacked
 from jaxfit.pools import Lanes, Shape
 from jaxfit.problems import Problem, convert, precision_context

@@ -9,8 +9,8 @@ ROOMS = [
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
     "jaxprs",
     "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress", "interruptions",
-    "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "grids", "dispatch",
-    "executors", "resuming", "reruns",
+    "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "coordinates", "grids",
+    "dispatch", "executors", "resuming", "reruns",
     "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
     "explanations", "statistics", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip

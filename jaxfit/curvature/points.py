@@ -13,9 +13,10 @@ import numpy as np
 
 from jaxfit.checks import as_params
 from jaxfit.compiling import compiled
+from jaxfit.coordinates import coordinates
 from jaxfit.dispatch import places
 from jaxfit.fits import Fit
-from jaxfit.grids import Grid, along, coordinates
+from jaxfit.grids import Grid, along
 from jaxfit.markers import Axis, Dimension, Place, choose, fill, lanes, resolve
 from jaxfit.parameters import Bounded, Fixed, Tied, is_mark
 from jaxfit.problems import Problem, Record, convert, precision_context

@@ -15,9 +15,9 @@ import numpy as np
 from jaxfit import optimizers
 from jaxfit.checks import pose
 from jaxfit.compiling import compiled, compiler_options
+from jaxfit.coordinates import coordinates
 from jaxfit.dispatch import places, power_of_two, power_of_two_above
 from jaxfit.fits import Fit
-from jaxfit.grids import coordinates
 from jaxfit.jaxprs import largest_bytes
 from jaxfit.keywords import near_keywords
 from jaxfit.layouts import lane_problem
