@@ -15,7 +15,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import executors, stores, verification, worker
-from tests.small_sweeps import LOSS, arguments, blocks, contents, run, same
+from tests.small_sweeps import LOSS, T_C, T_U, arguments, blocks, contents, run, same
 
 ROOT = Path(__file__).parent.parent
 
@@ -310,6 +310,45 @@ def test_a_second_look_finds_numbers_that_were_changed(store, monkeypatch):
         jf.verify(grid)
     with pytest.raises(jf.NotReproduced, match=r"the lane \{'w0': .* has the loss .*, but a fit of its own gives"):
         verification._fit_again(grid, 2, np.random.default_rng(0), None)
+
+
+def wander(params):
+    """A loss whose descent p - rate * (4 p^2 - 3 p) is at rate 1 the logistic map 4 p (1 - p)."""
+    return params["p"] ** 2 * (4.0 * params["p"] / 3.0 - 1.5)
+
+
+def wandering(*rates):
+    start, rate = jf.Axis("p", [0.001, 0.002, 0.003, 0.004]), jf.Axis("rate", rates)
+    return jf.sweep(wander, {"p": start}, optimizer=jf.optimizers.sgd(rate), steps=200)
+
+
+def test_chaotic_lanes_are_told_apart_from_wrong_ones(monkeypatch):
+    """At rate 1 what separates two runs doubles a step (the map's Lyapunov exponent is ln 2); at 0.1 they settle."""
+    alone = verification._alone
+    # Another program rounds otherwise; a start that is changed by units in the last place stands for one.
+    monkeypatch.setattr(verification, "_alone", lambda lane, precision, units=0: alone(lane, precision, units + 3))
+    found = jf.verify(wandering(0.1, 1.0), sample=8)
+    assert found.fits + len(found.sensitive) == 8 and len(found.sensitive) > 1
+    assert {coords["rate"] for coords in found.sensitive} == {1.0}
+    assert f"within rounding: {found.fits} lanes confirmed by single fits" in str(found)
+    assert f"too sensitive to compare with single fits: {len(found.sensitive)} lanes (p=0.00" in str(found)
+
+    # Damaged numbers are found in both: a settled lane is refuted by its fit, a chaotic one by its bits.
+    for rate, why in (
+        (0.1, "allows; its loss does not move so far when its last bits change"),
+        (1.0, "has other bits in loss"),
+    ):
+        damaged = wandering(rate)
+        damaged.parts[0].lanes.loss[:] *= 1.5
+        with pytest.raises(jf.NotReproduced, match=why):
+            verification._fit_again(damaged, 4, np.random.default_rng(0), None)
+
+
+def test_lanes_of_a_refined_grid_are_run_again_as_themselves():
+    start = {"w": jf.Axis("w0", np.linspace(-2.0, 2.0, 9)), "b": 0.0}
+    rate = jf.optimizers.sgd(jf.Axis("rate", np.logspace(-3, 0, 9)))
+    grid = jf.refine(LOSS, start, (0.1 * T_U, T_C), optimizer=rate, steps=10)
+    assert (grid.results.evaluated.values == 0).any() and jf.verify(grid, sample=2).fits == 2
 
 
 def test_how_far_a_single_fit_may_be_is_the_callers_to_say(store, monkeypatch):
