@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.models.guessing import Span, grid, spaced
-from jaxfit.models.terms import Term
+from jaxfit.models.terms import Params, Term
 
 
 def _steepness(span: Span) -> Array:
@@ -30,7 +30,8 @@ class Logistic(Term):
 
     Params: `capacity`, in the unit of y: the limit; `rate`, in the inverse unit of x, negative for a fall;
     `midpoint`, in the unit of x, where half of the capacity is reached and the slope is steepest, rate * capacity /
-    4.
+    4. From a level other than zero it is `logistic + constant`, whose curve is also that of (-capacity, -rate,
+    midpoint, offset + capacity): the guess has a positive capacity, so that the offset is the lower of the two levels.
 
     Source: Verhulst (1838); NIST StRD, nonlinear regression, Rat42.
     """
@@ -40,6 +41,14 @@ class Logistic(Term):
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=_steepness(span), midpoint=_places(span))
+
+    @property
+    def ordered_by(self) -> str:
+        return "midpoint"
+
+    def mirrored(self, params: Params) -> Params:
+        """The same curve less its capacity."""
+        return {"capacity": -params["capacity"], "rate": -params["rate"], "midpoint": params["midpoint"]}
 
 
 logistic = Logistic()
@@ -60,6 +69,10 @@ class Gompertz(Term):
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=_steepness(span), inflection=_places(span))
+
+    @property
+    def ordered_by(self) -> str:
+        return "inflection"
 
 
 gompertz = Gompertz()

@@ -86,7 +86,8 @@ class Hill(Term):
 
     Params: `top`, in the unit of y: the limit; `half`, positive, in that of x, where half of it is reached;
     `steepness`, without unit, negative for a response that falls. From a level other than zero it is `hill +
-    constant`.
+    constant`, whose curve is also that of (-top, half, -steepness, offset + top): the guess has a positive top, so that
+    the offset is the lower of the two levels.
 
     Source: Hill (1910), The Journal of Physiology 40, iv-vii.
     """
@@ -99,6 +100,10 @@ class Hill(Term):
         least, most = _positive(span)
         up = spaced(0.4, 10.0, 9)
         return grid(half=spaced(least / 3, most * 3, 48), steepness=jnp.concatenate([up, -up]))
+
+    def mirrored(self, params: Params) -> Params:
+        """The same curve less its top."""
+        return {"top": -params["top"], "half": params["half"], "steepness": -params["steepness"]}
 
 
 hill = Hill()

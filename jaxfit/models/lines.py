@@ -42,6 +42,10 @@ class Line(Curve):
         w = coefficients[0] / span.width
         return {"w": w, "b": coefficients[1] - w * (span.low + span.high) / 2}
 
+    def raised(self, params: dict[str, Any], rise: Any) -> dict[str, Any]:
+        """The params of the line that is higher everywhere."""
+        return params | {"b": params["b"] + rise}
+
     @staticmethod
     def least_squares(x: Any, y: Any) -> dict[str, float]:
         """The params of least mean squared error: w = sum (x - mean x)(y - mean y) / sum (x - mean x)**2, and b.
@@ -86,6 +90,10 @@ class Constant(Term):
 
     def columns(self, shape: Shape, span: Span) -> Array:
         return jnp.ones((1, span.size), span.x.dtype)
+
+    def raised(self, params: dict[str, Any], rise: Any) -> dict[str, Any]:
+        """The params of the constant that is higher."""
+        return {"offset": params["offset"] + rise}
 
 
 constant = Constant()

@@ -17,7 +17,8 @@ class DampedOscillation(Term):
     """A damped oscillation, amplitude * exp(-rate * x) * cos(2 pi frequency x + phase).
 
     Params: `amplitude`, in the unit of y, at x = 0; `rate` and `frequency`, in the inverse unit of x; `phase`, in
-    radians.
+    radians. (amplitude, phase) and (-amplitude, phase + pi) are one curve, and so are (frequency, phase) and
+    (-frequency, -phase): the guess has a positive amplitude and frequency, and a phase within (-pi, pi].
 
     Source: Feynman, Leighton and Sands, The Feynman Lectures on Physics I (1963), chapter 24.
     """
@@ -32,6 +33,10 @@ class DampedOscillation(Term):
             rate=jnp.array([0.0, 1.0, 3.0, 10.0]) / span.width,
             frequency=0.25 * jnp.arange(1, count + 1) / span.width,
         )
+
+    @property
+    def ordered_by(self) -> str:
+        return "frequency"
 
     def columns(self, shape: Shape, span: Span) -> Array:
         x = span.x - span.low

@@ -52,6 +52,10 @@ class Polynomial(Curve):
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> dict[str, Array]:
         return {"coefficients": coefficients / self._unit(span) ** jnp.arange(self.degree + 1)}
 
+    def raised(self, params: dict[str, Any], rise: Any) -> dict[str, Any]:
+        """The params of the polynomial that is higher everywhere."""
+        return {"coefficients": params["coefficients"].at[0].add(rise)}
+
     @staticmethod
     def _unit(span: Span) -> Array:
         largest = jnp.maximum(jnp.abs(span.low), jnp.abs(span.high))

@@ -44,6 +44,11 @@ class Curve:
     def guess(self, x: Any, y: Any, where: Any = None) -> Params:
         """Params near those of least squares: the best of a grid of shapes, each with its best heights.
 
+        Where several params make the same curve, always the same of them are given, whatever the noise: of a logistic
+        or Hill curve beside a constant, a line or a polynomial that with a positive height; of several terms of one
+        kind, also under names, that in the order of their centers, midpoints or rates; of an oscillation that with a
+        positive amplitude and frequency; widths are positive.
+
         Pure JAX, for `jit`, `vmap` and `jf.Call(model.guess, x, jf.Axis("spectrum", ys))`; the points may stand in any
         order, and y may have any sign and noise. With numbers that are not traced it computes in float64.
 
@@ -92,7 +97,32 @@ class Curve:
 
 def _guess(curve: Curve, x: Any, y: Any, where: Any = None) -> Params:
     x, y = (jnp.asarray(v, jnp.result_type(float)) for v in (x, y))
-    return curve.collect(separate(curve.terms, x, y, where))
+    return curve.collect(on_one_branch(curve.terms, separate(curve.terms, x, y, where)))
+
+
+def on_one_branch(terms: Sequence[Any], found: Sequence[Params]) -> list[Params]:
+    """The params of terms, and of those that make the same curve always the same ones, whatever the noise.
+
+    Beside a level (a constant, a line or a polynomial) a logistic or Hill curve has a mirror image: height * s(x) +
+    level and -height * (1 - s(x)) + level + height are one. The height is then positive, and the sign of the rate or
+    steepness tells whether the curve rises. Equal terms stand in the order of their centers, places or rates.
+    """
+    found = list(found)
+    level = next((i for i, term in enumerate(terms) if hasattr(term, "raised")), None)
+    for i, term in enumerate(terms):
+        if level is not None and hasattr(term, "mirrored"):
+            turn, other = found[i][term.names[0]] < 0, term.mirrored(found[i])
+            rise = jnp.where(turn, found[i][term.names[0]], 0)
+            found[i] = {name: jnp.where(turn, other[name], found[i][name]) for name in term.names}
+            found[level] = terms[level].raised(found[level], rise)
+    for kind in dict.fromkeys(terms):
+        places = [i for i, term in enumerate(terms) if term == kind]
+        if len(places) > 1 and getattr(kind, "ordered_by", ""):
+            order = jnp.argsort(jnp.stack([jnp.ravel(found[i][kind.ordered_by])[0] for i in places]))
+            sorted_ = jax.tree.map(lambda *values, order=order: jnp.stack(values)[order], *[found[i] for i in places])
+            for k, i in enumerate(places):
+                found[i] = jax.tree.map(lambda value, k=k: value[k], sorted_)
+    return found
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0)(_guess)
@@ -105,6 +135,11 @@ class Term(Curve):
     def names(self) -> tuple[str, ...]:
         code = type(self).value.__code__  # value(self, x, height, center, ...)
         return code.co_varnames[2 : code.co_argcount]
+
+    @property
+    def ordered_by(self) -> str:
+        """The param by whose size a guess orders several of the kind; "" if there is no shape."""
+        return self.names[1] if len(self.names) > 1 else ""
 
     def __call__(self, params: Params, x: Any) -> Any:
         return self.value(array(x), *taken(self, params))
@@ -165,9 +200,7 @@ class Several(Curve):
         return jnp.sum(jax.vmap(self.term, in_axes=(0, None))(params, array(x)), axis=0)
 
     def collect(self, found: Sequence[Params]) -> Params:
-        """In the order of the first param of the shape: of the centers, or of the rates."""
-        order = jnp.argsort(jnp.stack([one[self.names[1]] for one in found]))
-        return {name: jnp.stack([one[name] for one in found])[order] for name in self.names}
+        return {name: jnp.stack([one[name] for one in found]) for name in self.names}
 
     def __repr__(self) -> str:
         return f"{self.plural}({self.count})"
