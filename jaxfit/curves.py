@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfit.datasets import refuse_unit
 from jaxfit.fits import Fit, fit
 from jaxfit.keywords import near_keywords
 from jaxfit.losses import chi_squared
@@ -67,6 +68,7 @@ def curve_fit(
         raise TypeError(f"absolute_sigma is {absolute_sigma!r}, but it must be True or False")
     if absolute_sigma and sigma is None:
         raise ValueError("absolute_sigma is True, but there is no sigma; pass sigma in the units of y")
+    refuse_unit("sigma", sigma)
     if not (sigma is None or isinstance(sigma, jax.core.Tracer)) and np.asarray(sigma).dtype.kind not in "iuf":
         raise TypeError(
             f"sigma is {reprlib.repr(sigma)}, but it must be a number or an array of numbers, in units of y"

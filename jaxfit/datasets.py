@@ -177,12 +177,33 @@ def as_key(key: Any) -> Array:
     raise TypeError(f"key is an array of shape {shape} and type {dtype}; it must be {rule}")
 
 
+def refuse_unit(name: str, value: Any) -> None:
+    """Refuses a quantity with a unit (astropy's, pint's and the like, also in a list), which would be dropped.
+
+    Raises:
+      TypeError: With the unit, and how to take it off.
+    """
+    items = {type(x): x for x in value}.values() if isinstance(value, (list, tuple)) else (value,)
+    for item in items:
+        unit = next((u for u in (getattr(item, key, None) for key in ("unit", "units")) if u is not None), None)
+        if unit is None or not (hasattr(item, "magnitude") or hasattr(item, "value")):
+            continue
+        told = str(unit) or "dimensionless"
+        off = "to_value" if hasattr(item, "to_value") else "m_as" if hasattr(item, "m_as") else None
+        plain = f".{off}({told!r})" if off else ".magnitude" if hasattr(item, "magnitude") else ".value"
+        raise TypeError(
+            f"{name} has the unit {told}, but jaxfit computes with plain numbers and would drop it: pass x{plain} for "
+            f"each such x, and all other numbers in units that go with it"
+        )
+
+
 def as_numbers(name: str, value: Any) -> Any:
     """The value as an array of real numbers: JAX arrays as they are, all else as NumPy's in native byte order.
 
     Raises:
       TypeError: If it holds text, objects or complex numbers, or is ragged; the message calls it `name`.
     """
+    refuse_unit(name, value)
     try:
         array: Any = value if isinstance(value, jax.Array) else np.asarray(value)
     except ValueError:

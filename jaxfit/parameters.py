@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.datasets import refuse_unit
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis, is_array
 from jaxfit.origins import nothing_there
@@ -300,6 +301,7 @@ def _bound(name: str, limit: Any, none: float) -> Any:
 
 
 def _numbers(name: str, given: Any) -> np.ndarray:
+    refuse_unit(name, given)
     try:
         numbers = np.asarray(given)
     except ValueError:  # ragged

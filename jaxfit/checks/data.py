@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxfit.checks.sigma import check_sigma
 from jaxfit.checks.wording import path_name
+from jaxfit.datasets import refuse_unit
 from jaxfit.losses import ChiSquared, CrossEntropy, InputNoise, Residual, Sum, data_names
 from jaxfit.markers import Axis, Call, is_array, is_axis, is_key
 from jaxfit.problems import PRECISIONS
@@ -44,6 +45,7 @@ def as_data(data: Any, name: str = "data") -> tuple:
 
 
 def _as_item(item: Any, name: str) -> Any:
+    refuse_unit(name, item)
     if isinstance(item, Axis):
         return item
     if isinstance(item, jax.Array):

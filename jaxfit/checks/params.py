@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.checks.wording import path_name
+from jaxfit.datasets import refuse_unit
 from jaxfit.markers import Axis, Call, is_array
 from jaxfit.parameters import Bounded, Fixed, Tied, check_bounds, free, is_mark
 from jaxfit.problems import PRECISIONS
@@ -49,6 +50,7 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         return check(name, x)
 
     def check(name, x, swept=False):
+        refuse_unit(name, x)
         if isinstance(x, (str, bytes)):
             raise TypeError(
                 f"{name} is the text {x!r}, but params are numbers; keep settings out of them, in the model itself"

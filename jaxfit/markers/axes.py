@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfit.datasets import refuse_unit
 from jaxfit.markers.kinds import is_array, is_inexact, is_number, kind_of, mixed_kinds, repetition
 
 
@@ -36,6 +37,7 @@ class Axis:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"Axis: name is {self.name!r}, but a dimension needs a non-empty string as its name")
         values = self.values
+        refuse_unit(f"Axis {self.name!r}: values", values)
         if isinstance(values, Mapping):
             raise TypeError(
                 f"Axis {self.name!r}: values is a dict; pass its values, and its keys as their names: "

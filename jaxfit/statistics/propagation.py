@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.checks import as_data, floating
+from jaxfit.datasets import refuse_unit
 from jaxfit.fits import Fit
 from jaxfit.keywords import near_keywords
 from jaxfit.losses import ChiSquared, Residual
@@ -143,6 +144,8 @@ def band(
       ValueError: For another kind; if the noise at x is not known; else as `covariance`.
     """
     level = check_level("band", level)
+    refuse_unit("band: x", x)
+    refuse_unit("band: sigma", sigma)
     if kind not in ("confidence", "prediction"):
         raise ValueError(f'band: kind is {kind!r}, but it must be "confidence" or "prediction"')
     check_result("band", result)

@@ -1,0 +1,97 @@
+"""Quantities with units, of astropy, pint and the like, are refused wherever numbers are given."""
+
+import numpy as np
+import pytest
+
+import jaxfit as jf
+
+
+class OfAstropy(np.ndarray):
+    """What `astropy.units.Quantity` shows of itself."""
+
+    unit = None
+
+    def __getitem__(self, i):
+        return astropy(np.asarray(self)[i], self.unit)
+
+    @property
+    def value(self):
+        return np.asarray(self)
+
+    def to_value(self, unit):
+        assert unit == self.unit
+        return np.asarray(self)
+
+
+class OfPint:
+    """What `pint.Quantity` shows of itself."""
+
+    def __init__(self, magnitude, units):
+        self.magnitude, self.units = np.asarray(magnitude, float), units
+        self.shape, self.ndim, self.dtype = self.magnitude.shape, self.magnitude.ndim, self.magnitude.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return self.magnitude
+
+    def __len__(self):
+        return len(self.magnitude)
+
+    def __getitem__(self, i):
+        return OfPint(self.magnitude[i], self.units)
+
+    def m_as(self, unit):
+        assert unit == self.units
+        return self.magnitude
+
+
+def astropy(x, unit):
+    array = np.asarray(x, float).view(OfAstropy)
+    array.unit = unit
+    return array
+
+
+X = np.linspace(0.0, 1.0, 8)
+Y = 2 * X + 1 + 0.01 * np.sin(9 * X)
+START = {"w": 1.0, "b": 0.0}
+SGD, LOSS = jf.optimizers.sgd(0.1), jf.losses.mse(jf.models.line)
+FIT = jf.curve_fit(jf.models.line, START, (X, Y))
+WITH_SIGMA = jf.curve_fit(jf.models.line, START, (X, Y), sigma=np.linspace(1.0, 2.0, 8))
+
+PLACES = {
+    r"data\[0\]": (X, lambda q: jf.curve_fit(jf.models.line, START, (q, Y))),
+    r"data\[1\]": (Y, lambda q: jf.fit(LOSS, START, (X, q), optimizer=SGD, steps=1)),
+    r"data\[1\]\['a'\]": (Y, lambda q: jf.fit(
+        lambda p, x, d: jf.losses.mse(jf.models.line)(p, x, d["a"]), START, (X, {"a": q}), optimizer=SGD, steps=1)),
+    "sigma": (np.ones(8), lambda q: jf.curve_fit(jf.models.line, START, (X, Y), sigma=q)),
+    r"data\[2\]": (np.ones(8), lambda q: jf.fit(
+        jf.losses.chi_squared(jf.models.line), START, (X, Y, q), optimizer=SGD, steps=1)),
+    r"validation\[1\]": (Y, lambda q: jf.fit(LOSS, START, (X, Y), validation=(X, q), optimizer=SGD, steps=1)),
+    r"params\['w'\]": (1.0, lambda q: jf.curve_fit(jf.models.line, START | {"w": q}, (X, Y))),
+    r"params\['b'\]": (1.0, lambda q: jf.curve_fit(jf.models.line, START | {"b": jf.Fixed(q)}, (X, Y))),
+    r"params\['w'\] ": (1.0, lambda q: jf.curve_fit(jf.models.line, START | {"w": jf.Bounded(q, 0, 9)}, (X, Y))),
+    r"params\['w'\]: high": (9.0, lambda q: jf.curve_fit(jf.models.line, START | {"w": jf.Bounded(1, 0, q)}, (X, Y))),
+    "Axis 'w0': values": (X, lambda q: jf.Axis("w0", q)),
+    "Axis 'w1': values": (X, lambda q: jf.Axis("w1", [q[0], q[1]])),
+    "band: x": (X, lambda q: jf.band(FIT, q)),
+    "band: sigma": (1.0, lambda q: jf.band(WITH_SIGMA, X, kind="prediction", sigma=q)),
+    "y": (Y, lambda q: LOSS(START, X, q)),
+    "x ": (X, lambda q: jf.models.gaussian.guess(q, Y)),
+    r"data\[1\] ": (Y, lambda q: jf.surface(LOSS, START | {"w": jf.Axis("w0", [1.0])}, (X, q))),
+    r"data\[0\] ": (Y, lambda q: jf.curve_fit(jf.models.line, START, ([q[0], *X[1:]], Y))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [astropy, OfPint], ids=["astropy", "pint"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_quantity_is_refused_by_name_with_its_unit_and_how_to_take_it_off(place, make):
+    numbers, call = PLACES[place]
+    off = {astropy: r"x\.to_value\('mV'\)", OfPint: r"x\.m_as\('mV'\)"}[make]
+    with pytest.raises(TypeError, match=rf"^{place.strip()} has the unit mV.*would drop it: pass {off}") as caught:
+        call(make(numbers, "mV"))
+    assert "units that go with it" in str(caught.value)
+
+
+def test_what_only_looks_like_a_quantity_passes():
+    xarray = pytest.importorskip("xarray")
+    x = xarray.DataArray(X, attrs={"units": "ms"})
+    assert jf.curve_fit(jf.models.line, START, (x, Y)).loss == FIT.loss
