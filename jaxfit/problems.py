@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import reprlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -194,10 +195,27 @@ PRECISIONS = {"float32": np.float32, "float64": np.float64}
 WIDTHS = {"float32": (np.dtype("float32"), np.dtype("int32")), "float64": (np.dtype("float64"), np.dtype("int64"))}
 
 
+_here = threading.local()
+
+
 def precision_context(precision: str) -> AbstractContextManager:
     """JAX with 64-bit types for float64 and without them for float32, in this thread only."""
-    wide = precision == "float64"
-    return nullcontext() if jax.config.jax_enable_x64 == wide else jax.enable_x64(wide)
+    return nullcontext() if jax.config.jax_enable_x64 == (precision == "float64") else _switched(precision)
+
+
+@contextmanager
+def _switched(precision: str) -> Iterator[None]:
+    before, _here.precision = switched_precision(), precision
+    try:
+        with jax.enable_x64(precision == "float64"):
+            yield
+    finally:
+        _here.precision = before
+
+
+def switched_precision() -> str | None:
+    """The precision of the run that is going on in this thread, if it is not that of the caller's JAX."""
+    return getattr(_here, "precision", None)
 
 
 def convert(x: Any, precision: str) -> Any:

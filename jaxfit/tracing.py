@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.checks import path_name, too_few, warn
+from jaxfit.enclosed import enclosed_in_precision
 from jaxfit.jaxprs import depends, is_literal
 from jaxfit.losses import takes_key
 from jaxfit.markers import is_array, is_key
@@ -24,7 +25,7 @@ from jaxfit.parameters import complete, free, is_marked
 from jaxfit.problems import Problem, name_of
 
 PyTree = Any
-ALIKE = ("add", "sub", "mul", "div", "max", "min", "dot_general")  # whose operands are of one type
+ALIKE = ("add", "sub", "mul", "div", "max", "min")  # whose operands are of one type
 
 
 def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
@@ -51,7 +52,7 @@ def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
     call, arguments, _, captured = inspect_value(loss, params, data, key, users=users)
     if not captured and trained:
         if getattr(problem.optimizer.call.function, "differentiates", True):
-            _warn_unmoved(call, arguments)
+            _warn_unmoved(call, arguments, getattr(problem.optimizer.call.function, "residuals", False))
         _check_count(problem, users)
     numbers = arguments[-1]
     if problem.validation is not None:
@@ -111,7 +112,7 @@ def _check_count(problem: Problem, users: Callable) -> None:
     if not getattr(problem.optimizer.call.function, "residuals", False):
         return
     params = free(problem.params)
-    blocks = jax.eval_shape(
+    _, blocks = trace(
         lambda params, data, loss: [b.residuals for b in loss.blocks(users(params), *data)],
         params, problem.data, problem.loss,
     )  # fmt: skip
@@ -148,12 +149,21 @@ def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
         return result
 
     try:
-        jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(leaves)
-    except TypeError as error:
-        if "to have the same dtypes" in str(error):
+        with enclosed_in_precision(function, structure):
+            jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(leaves)
+    except Exception as error:
+        if isinstance(error, TypeError) and "to have the same dtypes" in str(error):
             raise TypeError(_mixed(users_line(error))) from error
+        if why := undifferentiable(error):
+            raise TypeError(why) from error
         raise
     return jaxpr, jax.tree.unflatten(results[-1], shapes)
+
+
+def program_of(function: Callable, *args: Any) -> tuple[Any, Any]:
+    """`jax.make_jaxpr` with the shape of the result, where enclosed arrays have the precision of the run."""
+    with enclosed_in_precision(function, jax.tree.structure(args)):
+        return jax.make_jaxpr(function, return_shape=True)(*args)
 
 
 def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
@@ -195,7 +205,7 @@ def _check_signature(loss: Callable, data: tuple, name: str) -> None:
 def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, Any]:
     """The program and the shape of the result; `name` is what the call is about, for messages."""
     try:
-        jaxpr, result = jax.make_jaxpr(call, return_shape=True)(*arguments)
+        jaxpr, result = program_of(call, *arguments)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"{users_line(error)} hands a traced value to NumPy, which cannot be differentiated or compiled; "
@@ -241,10 +251,33 @@ def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, A
 
 def _mixed(where: str) -> str:
     return (
-        f"{where} combines float32 with float64: it uses a NumPy array from outside of its arguments, and a jax.jit of "
-        f"yours still holds that array in the other precision; pass the array as data, or write jnp.asarray(X) there "
-        f"instead of X"
+        f"{where} combines float32 with float64: one of them is an array from outside of its arguments, which cannot "
+        f"be found in its closures and globals to be given the precision of the run; pass that array as data"
     )
+
+
+BACKWARD = ("Reverse-mode differentiation does not work", "Transpose rule", "transpose rule")
+FORWARD = ("apply forward-mode", "do not support JVP", "No JVP defined", "Differentiation rule")
+
+
+def undifferentiable(error: Exception) -> str | None:
+    """Why a program has no derivative, and what to do, if that is what JAX says with an error."""
+    said = str(error)
+    if any(words in said for words in BACKWARD):
+        return (
+            f"{users_line(error)} cannot be differentiated backward (a lax.while_loop, a fori_loop of unknown length, "
+            f"or a solver made of one, such as diffrax with adjoint=diffrax.ForwardMode()); minimize residuals with "
+            f"jf.optimizers.levenberg_marquardt(), as jf.curve_fit does, which differentiates forward, or make the "
+            f"loop a jax.lax.scan of a fixed number of steps"
+        )
+    if any(words in said for words in FORWARD):
+        return (
+            f"{users_line(error)} cannot be differentiated forward, as Levenberg-Marquardt and the errors of a fit "
+            f"need it (a jax.custom_vjp, such as jax.experimental.ode.odeint and diffrax' default adjoint are, or a "
+            f"callback): in diffrax pass adjoint=diffrax.ForwardMode(); else integrate with jax.lax.scan, write a "
+            f"jax.custom_jvp, or fit by jf.optimizers.lbfgs(), which differentiates backward"
+        )
+    return None
 
 
 def _needs_number(where: str) -> str:
@@ -296,7 +329,7 @@ def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
 
 def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
     """Two traces of a pure function are the same program with the same constants."""
-    again = jax.make_jaxpr(lambda *a: call(*a))(*arguments)
+    again, _ = program_of(lambda *a: call(*a), *arguments)
     other = [v for v, a, b in zip(first.jaxpr.constvars, first.consts, again.consts, strict=False) if not _same(a, b)]
     if str(first) == str(again) and not other:
         return
@@ -327,9 +360,23 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind == "f")
 
 
-def _warn_unmoved(call: Callable, arguments: tuple) -> None:
-    """Warns of leaves whose gradient is zero whatever the numbers: found in the program, not in its values."""
-    jaxpr = jax.make_jaxpr(jax.grad(call))(*arguments)
+def _warn_unmoved(call: Callable, arguments: tuple, forward: bool) -> None:
+    """Warns of leaves whose gradient is zero whatever the numbers: found in the program, not in its values.
+
+    Args:
+      call: The loss as a function of params and more.
+      arguments: Of it.
+      forward: Whether it is differentiated forward only, so that a loop of unknown length will do.
+    """
+    try:
+        jaxpr, _ = program_of(jax.grad(call), *arguments)
+    except Exception as error:
+        why = undifferentiable(error)
+        if why and not forward:
+            raise TypeError(why) from error
+        if why:
+            return
+        raise
     moved = depends(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.invars))
     if all(moved):
         return

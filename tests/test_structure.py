@@ -6,11 +6,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
     "keywords", "origins", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
-    "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "checks",
-    "jaxprs",
-    "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress", "interruptions",
-    "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "coordinates", "grids",
-    "dispatch", "executors", "resuming", "reruns",
+    "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "enclosed",
+    "checks", "jaxprs", "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress",
+    "interruptions", "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "coordinates",
+    "grids", "dispatch", "executors", "resuming", "reruns",
     "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
     "explanations", "statistics", "memory", "sklearn", "plots", "experiments",
 ]  # fmt: skip

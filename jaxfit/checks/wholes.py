@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.checks.wording import path_name, warn
+from jaxfit.enclosed import enclosed_in_precision
 from jaxfit.losses import takes_key
 from jaxfit.markers import Axis, choose, is_array, is_axis, is_key, read, resolve
 from jaxfit.parameters import plain
@@ -40,7 +41,11 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
         """What the call warns of with these leaves floating; None if it fails."""
         try:
             like = [_like(x, precision, made=i in made) for i, x in enumerate(leaves)]
-            with precision_context(precision), warnings.catch_warnings(record=True) as warned:
+            with (
+                precision_context(precision),
+                enclosed_in_precision(call),
+                warnings.catch_warnings(record=True) as warned,
+            ):
                 warnings.simplefilter("always")
                 jax.eval_shape(lambda leaves: call(jax.tree.unflatten(structure, leaves)), like)
         except Exception:  # whatever it raises, it does not take them so

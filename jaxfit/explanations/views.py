@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxfit.curvature.hessians import flat_loss
+from jaxfit.curvature.hessians import either_way, flat_loss
 from jaxfit.curvature.lanczos import begin_at, extend, largest
 from jaxfit.curvature.points import Asked, at_one
 from jaxfit.markers import holds_call, resolve
@@ -99,8 +99,8 @@ class Look:
     def __call__(self, asked: Asked) -> tuple:
         problem = asked.problem
         loss, start, back = flat_loss(problem)
-        value, gradient = jax.value_and_grad(loss)(start)
-        _, product = jax.linearize(jax.grad(loss), start)
+        value = loss(start)
+        gradient, product = either_way(lambda grad: jax.linearize(grad(loss), start), loss, start)
         moves = jnp.ones_like(start)
         limits = bounds(problem.params) if is_marked(problem.params) else None
         if limits is not None:
@@ -165,7 +165,8 @@ class Gradients:
 
     def __call__(self, asked: Asked) -> tuple[jax.Array, jax.Array]:
         loss, _, _ = flat_loss(asked.problem)
-        return jax.lax.map(jax.value_and_grad(loss), asked.extra)
+        points = asked.extra
+        return either_way(lambda grad: jax.lax.map(lambda x: (loss(x), grad(loss)(x)), points), loss, points[0])
 
 
 def gradients_at(problem: Problem, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

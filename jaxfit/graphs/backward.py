@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxfit.checks import as_data, as_loss, as_params, check_data, floating_of_loss, path_name
 from jaxfit.datasets import as_key
+from jaxfit.enclosed import enclosed_in_precision
 from jaxfit.graphs.program import Program, is_float, read
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.graphs.walk import Passage, walk
@@ -164,7 +165,8 @@ def _graph(
 
     program, found = graph(rules=True)
     if program.rules:
-        expected = jax.grad(call)(*arguments)
+        with enclosed_in_precision(call):
+            expected = jax.grad(call)(*arguments)
         if not _close(found.gradients, expected, precision):
             explicit = sorted(set(program.rules) & set(opening.names))
             if explicit:
