@@ -143,6 +143,17 @@ def test_nineteen_of_twenty_bootstrap_intervals_hold_the_truth():
         assert all(0.935 <= share <= 0.965 for share in shares), (method, shares)
 
 
+def test_as_many_points_as_params_have_no_interval_by_any_method():
+    loss, x = jf.losses.rss(lambda p, x: p["a"] * x), np.array([2.0])
+    fit = jf.fit(loss, {"a": 1.0}, (x, np.array([5.0])), optimizer=LM)
+    for method in ("wald", "profile", "bootstrap", "monte_carlo"):
+        given = {"key": 0, "samples": 20} if method in ("bootstrap", "monte_carlo") else {}
+        assert np.isnan(jf.intervals(fit, method, **given)["a"]).all(), method
+    for kind in ("residuals", "pairs"):
+        found = jf.bootstrap(fit, 0, 20, kind=kind)
+        assert np.isnan(found.params["a"]).all() and not found.converged.any()
+
+
 def test_nineteen_of_twenty_wald_intervals_of_a_line_hold_the_truth():
     y = 2.0 * X + 1.0 + 0.3 * np.random.default_rng(9).normal(size=(SETS, X.size))
     loss = jf.losses.rss(lambda p, x: p["a"] * x + p["b"])

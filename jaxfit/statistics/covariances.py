@@ -11,8 +11,11 @@ import numpy as np
 from jaxfit.checks import warn
 from jaxfit.fits import Fit
 from jaxfit.keywords import near_keywords
+from jaxfit.markers import is_axis
+from jaxfit.problems import PRECISIONS
 from jaxfit.statistics.estimates import Estimate, estimate
 from jaxfit.statistics.lanes import (
+    PRECISION,
     check_result,
     example,
     free_places,
@@ -27,6 +30,7 @@ from jaxfit.statistics.noise import is_absolute, kind_of
 PyTree = Any
 MOST = 4096  # params, whose covariance then takes 134 MB
 FAR = 0.1  # standard errors from the minimum that a fit may stand
+EXACT = 8  # times what rounding leaves of residuals: less is no noise
 
 
 class Moments(NamedTuple):
@@ -37,6 +41,17 @@ class Moments(NamedTuple):
     freedom: np.ndarray  # () of the noise; infinite if it is known
     kind: str
     absolute: bool
+    eps: float  # of the numbers that were fitted, relative to them
+
+    @property
+    def rounding(self) -> np.ndarray:
+        """() what rounding leaves of residuals where there is no noise, about."""
+        return self.eps * np.asarray(self.estimate.span)
+
+    @property
+    def exact(self) -> np.ndarray:
+        """() bool: whether the noise is read from residuals that rounding alone would leave."""
+        return (np.asarray(self.noise) <= (EXACT * self.rounding) ** 2) & (not self.absolute)
 
     @property
     def values(self) -> np.ndarray:
@@ -82,10 +97,20 @@ def moments(
     found = over_lanes(result, estimate, (kind, function, function is None), extra)
     noise = np.ones_like(found.scatter) if absolute else found.scatter
     freedom = np.where(absolute, np.inf, found.count - found.rank)
-    known = Moments(found, noise, freedom, kind, absolute)
+    known = Moments(found, noise, freedom, kind, absolute, _eps(result, problem))
     if warns and isinstance(result, Fit):
         _warn_if_far(verb, known)
     return known
+
+
+def _eps(result: Any, problem: Any) -> float:
+    """How finely the numbers of a fit are told apart: those of the run, or of y if that is coarser."""
+    names = getattr(problem.loss, "data_names", ())
+    y = problem.data[names.index("y")] if "y" in names and len(names) == len(problem.data) else None
+    y = y.values if is_axis(y) else y
+    own = getattr(y, "dtype", np.dtype(float))
+    types = [PRECISIONS[result.precision or PRECISION], *([own] if np.dtype(own).kind == "f" else [])]
+    return max(float(np.finfo(x).eps) for x in types)
 
 
 def _warn_if_far(verb: str, known: Moments) -> None:
@@ -98,9 +123,11 @@ def _warn_if_far(verb: str, known: Moments) -> None:
 
 
 def distance(known: Moments) -> float:
-    """How far a fit stands from its minimum, in standard errors."""
+    """How far a fit stands from its minimum, in standard errors; 0 where rounding leaves no more to find."""
     noise = float(known.noise)
-    return float(known.estimate.offset) / np.sqrt(noise) if noise > 0 and np.isfinite(noise) else 0.0
+    if known.exact or not (noise > 0 and np.isfinite(noise)):
+        return 0.0
+    return float(known.estimate.offset) / np.sqrt(noise)
 
 
 def factor(known: Moments, level: float) -> np.ndarray:

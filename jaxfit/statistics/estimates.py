@@ -11,6 +11,7 @@ For a likelihood the eigenvectors of its scaled second derivative take the place
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jax import Array
 
+from jaxfit.losses import ChiSquared, Residual
 from jaxfit.methods import Objective
 from jaxfit.parameters import Fixed, Tied, bounds, is_mark, is_marked
 from jaxfit.problems import Problem
@@ -39,6 +41,7 @@ class Estimate(NamedTuple):
     offset: Array  # () distance to the minimum of the linear theory, in standard errors for noise of one unit
     held: Array  # (k,) bool: on a bound
     blind: Array  # (k, k) rows: directions of the free params that change no prediction; NaN for those that do
+    span: Array  # () how large the numbers are that residuals are differences of: root mean square; 0 if not known
 
 
 class Basis(NamedTuple):
@@ -53,6 +56,7 @@ class Basis(NamedTuple):
     scatter: Array  # ()
     size: Array  # ()
     count: Array  # ()
+    span: Array  # ()
 
     @property
     def root(self) -> Array:
@@ -105,7 +109,27 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
     scatter = jnp.where(freedom > 0, size / jnp.where(freedom > 0, freedom, 1), jnp.nan)
     if kind == ROBUST:
         gradient, scatter = _huber(objective, flat, back, columns, count, k, freedom)
-    return Basis(scale, vectors, lengths, kept, held, jnp.where(held, 0, gradient), scatter, size, count)
+    terms = jnp.sum((columns * flat[:, None]) ** 2) + squares_of_data(problem)
+    span = jnp.sqrt(terms / jnp.maximum(count, 1))
+    return Basis(scale, vectors, lengths, kept, held, jnp.where(held, 0, gradient), scatter, size, count, span)
+
+
+def squares_of_data(problem: Problem) -> Array | float:
+    """The sum of squares of y in the units of its residuals; 0 for a loss without y."""
+    loss: Any = problem.loss
+    if not isinstance(loss, (ChiSquared, Residual)):
+        return 0.0
+    y = problem.data[loss.data_names.index("y")]
+    return jnp.sum(of_predictions(loss).residuals(jnp.zeros(y.shape, float), *problem.data) ** 2)
+
+
+def of_predictions(loss: Any) -> Any:
+    """The same loss of predictions in place of params."""
+    return dataclasses.replace(loss, predict=_given)
+
+
+def _given(params: Any, x: Any) -> Any:
+    return params
 
 
 def jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, Array]:
@@ -165,7 +189,8 @@ def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Ca
     kept = values > 64 * flat.size * jnp.finfo(flat.dtype).eps * values[-1]
     lengths = jnp.sqrt(jnp.where(kept, values, 0))
     one = jnp.ones_like(gradient[0])
-    return Basis(scale, vectors.T, lengths, kept, held, jnp.where(held, 0, gradient), one, 2 * total(flat), one * count)
+    return Basis(scale, vectors.T, lengths, kept, held, jnp.where(held, 0, gradient), one, 2 * total(flat), one * count,
+                 0 * one)  # fmt: skip
 
 
 def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | None, only_params: bool, *extra: Any):
@@ -195,7 +220,8 @@ def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | N
     unit = jnp.where(unknown[:, None] | unknown[None, :], jnp.nan, unit)
     blind = jnp.where(basis.kept[:, None], jnp.nan, basis.vectors / basis.scale[None, :])
     offset = jnp.sqrt(jnp.sum((basis.gradient @ basis.root) ** 2))
-    return Estimate(values, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held, blind)
+    return Estimate(values, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held, blind,
+                    basis.span)  # fmt: skip
 
 
 def _undetermined(basis: Basis, slopes: Array, only_params: bool) -> Array:

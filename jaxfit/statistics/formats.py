@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+DIGITS = 15  # that a float holds
+
 
 def written(value: Any, error: Any = math.nan) -> str:
     """A number with its error in brackets, to two digits of it: 5.367(12) is 5.367 -+ 0.012, and 87.7(1.5).
 
-    Without an error, six digits. Large and small ones get a common power of ten: 1.2340(12)e-07.
+    Without an error, six digits; with one below the digits that a float holds, all of these. Large and small ones get
+    a common power of ten: 1.2340(12)e-07.
     """
     value, error = float(value), float(error)
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
@@ -21,6 +24,8 @@ def written(value: Any, error: Any = math.nan) -> str:
     place = _place(error)
     size = max(abs(value), 10.0**place)
     power = math.floor(math.log10(size))
+    if power - place >= DIGITS - 1:
+        return f"{value:.{DIGITS}g}"
     if -5 < power < 6 and place < 6:
         return _bracketed(value, error, place)
     return f"{_bracketed(value / 10.0**power, error / 10.0**power, place - power)}e{power:+03d}"
@@ -47,7 +52,8 @@ def rounded(value: Any, error: Any = math.nan) -> str:
         return {math.inf: "inf", -math.inf: "-inf"}.get(value, "")
     if not (math.isfinite(error) and error > 0) or not 1e-4 <= max(abs(value), error) < 1e6:
         return f"{value:.5g}"
-    return f"{value:.{max(0, 1 - _place(error))}f}"
+    most = DIGITS - 1 - math.floor(math.log10(max(abs(value), error)))
+    return f"{value:.{max(0, min(1 - _place(error), most))}f}"
 
 
 def percent(share: float) -> str:

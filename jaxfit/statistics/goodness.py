@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from jaxfit.keywords import near_keywords
 from jaxfit.losses import ChiSquared, Residual
 from jaxfit.problems import Problem
 from jaxfit.statistics.covariances import Moments, moments
-from jaxfit.statistics.estimates import basis_of, jacobian, objective_at
+from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, of_predictions
 from jaxfit.statistics.lanes import example, labelled, over_lanes
 from jaxfit.statistics.noise import LIKELIHOOD, SQUARES, points
 
@@ -136,14 +135,9 @@ def goodness(result: Any, known: Moments) -> Goodness:
     return Goodness(chi, reduced, n, k, freedom, p, r, adjusted, deviance + 2 * k, deviance + k * np.log(n))
 
 
-def _given(params: Any, x: Any) -> Any:
-    return params
-
-
 def _total(problem: Problem, params: PyTree) -> Any:
     """The sum of squares around the best constant."""
-    loss: Any = problem.loss
-    loss = dataclasses.replace(loss, predict=_given)
+    loss = of_predictions(problem.loss)
     y = problem.data[1]
     zero = jnp.zeros(y.shape, float)
     origin = jnp.ravel(loss.residuals(zero, *problem.data))

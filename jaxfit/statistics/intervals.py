@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.checks import warn
 from jaxfit.fits import Fit
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
-from jaxfit.statistics.profiles import profile_ends
+from jaxfit.statistics.lanes import example, labels_of
+from jaxfit.statistics.profiles import profile_ends, said
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
 
 PyTree = Any
@@ -55,7 +57,9 @@ def intervals(
       result: A fit, or the grid of a sweep (by "wald" or "profile").
       method: "wald": value -+ t * standard error, from the curvature at the minimum, symmetric.
         "profile": where the sum of squares, minimized over all others, has risen by t**2 * s**2; right also where
-        predictions bend. An end that is never reached is infinite, one beyond a bound is the bound.
+        predictions bend. Each side is followed outward from the minimum to the first place as high. An end that is
+        never reached is infinite, one beyond a bound is the bound. A warning tells of a profile with another minimum
+        on the way, or one below the fit. A tied param has its profile as any other.
         "bootstrap": between quantiles of refits to resampled residuals, whatever the distribution of the noise; a bit
         further out than those of the level, by what Student's t is wider than the normal.
         "monte_carlo": the same for noise drawn from a normal distribution.
@@ -66,12 +70,16 @@ def intervals(
 
     Returns:
       Of a fit a tree like its params with an `Interval(low, high)` at each leaf; of a grid an `xarray.Dataset` with
-      the dimension "end" ("low", "high"). NaN for what is fixed, held or not determined.
+      the dimension "end" ("low", "high"). NaN for what is fixed, held or not determined, and for all where residuals
+      say nothing of the noise, since there are no more of them than params.
 
     Raises:
       TypeError, ValueError, NotConverged: As `covariance`; for an unknown method, or a level that is none.
     """
-    return paired(result, *ends("intervals", result, method, level, key, samples, absolute_sigma))
+    low, high, notes = ends("intervals", result, method, level, key, samples, absolute_sigma)
+    for note in notes:
+        warn(f"intervals: {note}")
+    return paired(result, low, high)
 
 
 def ends(
@@ -83,17 +91,18 @@ def ends(
     samples: int,
     absolute_sigma: bool | None,
     known: Moments | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The (..., K) lower and upper ends of the intervals; `known` if the moments are."""
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The (..., K) lower and upper ends of the intervals, and what to know of them; `known` if the moments are."""
     level = check_asked(verb, method, level, key, samples)
     known = known or moments(verb, result, absolute_sigma)
     if method in DRAWN:
         kind = "residuals" if method == "bootstrap" else "normal"
-        return quantiles(resample(verb, result, known, kind, key, samples)[0], known, level)
+        return *quantiles(resample(verb, result, known, kind, key, samples)[0], known, level), []
     if method == "profile":
-        return profile_ends(verb, result, known, level)
+        found = profile_ends(verb, result, known, level)
+        return found.low, found.high, said(found, labels_of(example(result)[1]))
     half = factor(known, level)[..., None] * known.errors
-    return known.values - half, known.values + half
+    return known.values - half, known.values + half, []
 
 
 def check_asked(verb: str, method: Any, level: Any, key: Any, samples: Any) -> float:

@@ -2,7 +2,7 @@
 
 With S(v) the least sum with the param at v, tau(v) = sqrt((S(v) - S) / s**2) is how many standard errors the data say
 v is away. The linear theory has it straight; the profile interval ends where it is Student's t, however it bends. All
-params, both ends and all lanes take each probe together, as one sweep.
+params, both sides and all lanes take each step together, as one sweep.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import warn
 from jaxfit.fits import Fit
 from jaxfit.keywords import near_keywords
-from jaxfit.landscapes import surface
 from jaxfit.markers import Axis
 from jaxfit.optimizers import levenberg_marquardt
-from jaxfit.parameters import Bounded, bounds, is_marked
+from jaxfit.parameters import bounds, is_marked
 from jaxfit.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
-from jaxfit.statistics.estimates import basis_of, held_at, objective_at
-from jaxfit.statistics.lanes import PRECISION, free_places, like, over_lanes
+from jaxfit.statistics.estimates import free_of, objective_at
+from jaxfit.statistics.lanes import free_places, like, over_lanes
 from jaxfit.statistics.noise import SQUARES
-from jaxfit.statistics.refits import NAME, Pinned, Refits
+from jaxfit.statistics.paths import Nodes, Walk, Way, begin, follow, undercut
+from jaxfit.statistics.refits import NAME, Held, Refits
 from jaxfit.sweeps import sweep
 
 PyTree = Any
-STEPS = 200
-PROBES = 40
-FAR = 100  # times as far as the linear theory has it, and an end counts as open
-CLOSE = 1e-8  # of tau
+STEPS = 300
+STIFFNESS = 1e4  # of the springs that hold params, against how stiffly the data hold them
+LOWER = 1e-3  # of tau**2 that a sum may be below the minimum, for want of convergence
+COARSE = 4096 * float(np.finfo(float).eps)  # of the numbers: of less noise, rounding hides how a profile bends
 
 
 class Ground(NamedTuple):
@@ -43,8 +42,6 @@ class Ground(NamedTuple):
     low: Any  # (k,) bounds
     high: Any
     loss: Any  # ()
-    slopes: Any  # (k, k) by how much each moves with the one held, [held, other]
-    held: Any  # (k,) bool
 
 
 def _ground(problem: Problem, params: PyTree) -> Ground:
@@ -53,188 +50,142 @@ def _ground(problem: Problem, params: PyTree) -> Ground:
     low, high = (jnp.full(flat.shape, x) for x in (-jnp.inf, jnp.inf))
     if limits is not None:
         low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
-    root = basis_of(problem, params, SQUARES).root
-    covariance = root @ root.T
-    variance = jnp.diagonal(covariance)
-    slopes = jnp.where(variance[:, None] > 0, covariance / jnp.where(variance > 0, variance, 1)[:, None], 0)
-    return Ground(flat, low, high, objective(back(flat)), slopes, held_at(problem, flat))
+    return Ground(flat, low, high, objective(back(flat)))
 
 
-class Probes:
-    """All (lane, param) of a result whose profile exists, `times` over; each call of `tau` is one sweep."""
+class Sides:
+    """Both sides of every number of a result that has a profile, the left ones and the right ones in turn."""
 
-    def __init__(self, verb: str, result: Any, known: Moments, times: int):
+    def __init__(self, verb: str, result: Any, known: Moments):
         if known.kind != SQUARES:
             raise TypeError(
                 f'{verb}: a profile is of sums of squares (rss, mse, chi_squared, least_squares); use method="wald"'
             )
-        probe = Refits(verb, result, 1)
-        self.single, lanes = probe.single, probe.group.size
-        ground = over_lanes(result, _ground)
-        errors, noise = known.errors, np.asarray(known.noise)
-        if self.single:
-            ground = jax.tree.map(lambda x: x[None], ground)
-            errors, noise = errors[None], noise[None]
-        else:
-            axes, first = result.members.ndim, np.unique(result.members, return_index=True)[1]
-            every = jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:])[first], (ground, errors, noise))
-            ground, errors, noise = every
-        self.places = _places(probe, result)
-        self.errors = errors[:, self.places]
-        sound = np.isfinite(self.errors) & (self.errors > 0) & ~ground.held
-        self.sound = sound & np.isfinite(noise)[:, None]
-        k = sound.shape[1]
-        self.lane, self.which = (np.repeat(x, times) for x in np.nonzero(self.sound))
-        self.ground, self.noise, self.k, self.lanes = ground, noise[self.lane], k, lanes
-        self.at = ground.flat[self.lane, self.which]
-        self.error = self.errors[self.lane, self.which]
-        self.low, self.high = (x[self.lane, self.which] for x in (ground.low, ground.high))
-        every = np.arange(k)[None, :] + (np.arange(k)[None, :] >= np.arange(k)[:, None])
-        others = every[:, : k - 1][self.which]  # (probes, k - 1) places of the other params
-        rows = self.lane[:, None]
-        self.others = ground.flat[rows, others]
-        self.slopes = ground.slopes[rows, self.which[:, None], others]
-        self.lowest, self.highest = ground.low[rows, others], ground.high[rows, others]
         refits = Refits(verb, result, 1)
-        refits.lane = self.lane
-        refits.along = {name: index[self.lane] for name, index in probe.along.items()}
-        problem = refits.problem
-        self.loss = Pinned(
-            refits.collapsed(problem.loss),  # pyright: ignore[reportArgumentType]
-            refits.marked(refits.group.params),
+        self.single, self.result = refits.single, result
+        ground = jax.tree.map(self.by_lane, over_lanes(result, _ground))
+        values, unit, errors, freedom = (
+            self.by_lane(np.asarray(x)) for x in (known.values, known.estimate.unit, known.errors, known.freedom)
         )
+        free = free_places(refits.marked(refits.group.params), jax.tree.map(lambda x: x[0], refits.group.params))
+        self.straight = self.by_lane(np.sqrt(known.noise) <= COARSE * np.asarray(known.estimate.span))
+        self.sound = np.isfinite(errors) & (errors > 0) & ~self.straight[:, None]  # (lanes, K)
+        lane, self.which = (np.repeat(x, 2) for x in np.nonzero(self.sound))
+        self.lane, self.free = lane, np.flatnonzero(free)
+        self.side = np.tile([-1.0, 1.0], len(lane) // 2)
+        self.start, self.error = values[lane, self.which], errors[lane, self.which]
+        limits = np.full((2, *values.shape), [[[-np.inf]], [[np.inf]]])
+        limits[0][:, free], limits[1][:, free] = ground.low, ground.high
+        self.edge = np.where(self.side < 0, *limits[:, lane, self.which])
+        with np.errstate(invalid="ignore"):
+            slopes = unit[lane, :, self.which][:, free] / unit[lane, self.which, self.which][:, None]
+        self.slopes = np.where(np.isfinite(slopes), slopes, 0.0)
+        self.least = ground.loss[lane]
+        self.per_rise = np.ones(len(lane)) if known.absolute else self.least / freedom[lane]
+        self.flat, self.low, self.high = ground.flat[lane], ground.low[lane], ground.high[lane]
+        refits.along = {name: index[lane] for name, index in refits.along.items()}
+        refits.lane, self.refits = lane, refits
+        problem = refits.problem
+        self.loss = Held(refits.collapsed(problem.loss))  # pyright: ignore[reportArgumentType]
         self.data = refits.collapsed(problem.data)
-        self.weight = 1.0 if known.absolute else None
-        self.freedom = (np.asarray(known.freedom)[None] if self.single else self._lanes(result, known.freedom))[
-            self.lane
-        ]
+        self.example = free_of(problem.params, jax.tree.map(lambda x: x[0], refits.group.params))
 
-    def _lanes(self, result: Any, values: Any) -> np.ndarray:
-        return np.ravel(values)[np.unique(result.members, return_index=True)[1]]
+    def by_lane(self, values: np.ndarray) -> np.ndarray:
+        """(lanes, ...) numbers of each lane once, of those with a result's axes leading."""
+        if self.single:
+            return np.asarray(values)[None]
+        axes, first = self.result.members.ndim, np.unique(self.result.members, return_index=True)[1]
+        return values.reshape(-1, *values.shape[axes:])[first]
 
-    def tau(self, values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(probes,) tau at values, infinite where there is no fit, and (probes, k - 1) the other params there.
+    def origin(self) -> Nodes:
+        """All sides at the minimum."""
+        zero = np.zeros(len(self.lane))
+        return Nodes(self.start, self.start, zero, zero, self.flat)
 
-        Below zero where the sum of squares is lower than where the fit ended.
-        """
-        given = Axis(NAME, self.which.astype(np.int64)), Axis(NAME, np.asarray(values))
-        if self.k == 1:
-            losses = np.asarray(surface(self.loss, np.zeros(1), (*given, *self.data), precision=PRECISION))
-            found = others
-        else:
-            start = np.clip(others, self.lowest, self.highest)
-            params: Any = Axis(NAME, start)
-            if np.isfinite(self.lowest).any() or np.isfinite(self.highest).any():
-                params = Bounded(params, Axis(NAME, self.lowest), Axis(NAME, self.highest))
-            grid = sweep(
-                self.loss, params, (*given, *self.data), optimizer=levenberg_marquardt(), steps=STEPS, progress=False
-            )
-            ended = np.asarray(grid.results.status)
-            fine = (ended == Status.CONVERGED) | (ended == Status.OUT_OF_STEPS)
-            losses = np.where(fine, np.asarray(grid.results.loss), np.inf)
-            found = np.where(fine[:, None], np.asarray(grid.parts[0].lanes.params), others)
-        least = self.ground.loss[self.lane]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            rise = losses - least if self.weight else (losses / least - 1) * self.freedom
-        rise = np.where(np.isfinite(rise), rise, np.inf)
-        return np.sign(rise) * np.sqrt(np.abs(rise)), found
+    def begin(self, way: Way) -> Walk:
+        return begin(self.origin(), self.slopes, way)
+
+    def way(self, goal: Any) -> Way:
+        return Way(self.start, self.side, self.error, self.edge, np.broadcast_to(goal, self.start.shape))
+
+    def refit(self, targets: np.ndarray, params: np.ndarray) -> Nodes:
+        """All sides with the number held at a target each, by springs; the starts are the free params (n, k)."""
+        stiffness = STIFFNESS * self.per_rise / self.error**2
+        given = Axis(NAME, self.which.astype(np.int64)), Axis(NAME, targets), Axis(NAME, stiffness)
+        fine = np.isfinite(params).all(axis=1)
+        params = np.clip(np.where(fine[:, None], params, self.flat), self.low, self.high)
+        start = self.refits.started(like(self.example, params))
+        grid = sweep(
+            self.loss, start, (*given, *self.data), optimizer=levenberg_marquardt(), steps=STEPS, progress=False
+        )
+        ended = np.asarray(grid.results.status)
+        fine &= ~np.isin(ended, (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE))
+        found = [np.asarray(x).reshape(len(targets), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
+        numbers = np.concatenate(found, axis=1)
+        values = numbers[np.arange(len(targets)), self.which]
+        losses = np.asarray(grid.results.loss) - stiffness * (targets - values) ** 2
+        rise = np.where(fine, (losses - self.least) / self.per_rise, np.inf)
+        slope = 2 * STIFFNESS * (targets - values) / self.error**2
+        return Nodes(targets, values, rise, slope, numbers[:, self.free])
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """(probes,) numbers as (lanes, K, times), NaN where there is no profile."""
-        full = np.full((*self.sound.shape, len(values) // max(self.sound.sum(), 1)), np.nan)
-        full[self.sound] = values.reshape(-1, full.shape[-1])
-        out = np.full((len(full), len(self.places), full.shape[-1]), np.nan)
-        out[:, self.places] = full
-        return out
+        """(sides,) numbers as (..., K, 2), NaN where there is no profile."""
+        full = np.full((*self.sound.shape, 2), np.nan if values.dtype.kind == "f" else False, values.dtype)
+        full[self.sound] = values.reshape(-1, 2)
+        return self.spread_lanes(full)
+
+    def spread_lanes(self, values: np.ndarray) -> np.ndarray:
+        """(lanes, ...) numbers with the result's axes leading."""
+        if self.single:
+            return values[0]
+        return values[np.searchsorted(np.unique(self.result.members), self.result.members)]
 
 
-def _places(refits: Refits, result: Any) -> np.ndarray:
-    params = jax.tree.map(lambda x: x[0], refits.group.params)
-    marked = refits.marked(refits.group.params)
-    return free_places(marked, params)
+class Ends(NamedTuple):
+    """Where profiles are as high as a level has it; NaN where there is none, or the end was not found."""
+
+    low: Any  # (..., K)
+    high: Any  # (..., K)
+    several: Any  # (..., K) bool: between them, or just there, it has more than one minimum
+    lower: Any  # (..., K) bool: it goes below the minimum
+    lost: Any  # (..., K) bool: no refit is finite beyond
 
 
-def profile_ends(verb: str, result: Any, known: Moments, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """The (..., K) ends where tau is as large as the level has it; NaN where there is no profile."""
-    probes = Probes(verb, result, known, 2)
-    if not len(probes.lane):
-        nothing = np.full(known.values.shape, np.nan)
-        return nothing, nothing
-    reach = factor(known, level)
-    reach = (np.asarray(reach)[None] if probes.single else probes._lanes(result, reach))[probes.lane]
-    found, below = _search(probes, reach)
-    if below:
-        warn(
-            f"{verb}: with a param held elsewhere the loss is lower than where the fit ended, which is no minimum, or "
-            f"not the least one; fit again from other starts"
-        )
-    low, high = np.moveaxis(probes.spread(found), -1, 0)
-    if probes.single:
-        return low[0], high[0]
-    order = np.searchsorted(np.unique(result.members), result.members)
-    return low[order], high[order]
+def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
+    """Where tau is as large as the level has it: the first place to each side."""
+    sides = Sides(verb, result, known)
+    reach = np.asarray(factor(known, level))
+    half = np.where(sides.spread_lanes(sides.straight), reach, np.nan)[..., None] * known.errors
+    low, high = known.values - half, known.values + half
+    several = lower = lost = np.zeros(low.shape, bool)
+    if len(sides.lane):
+        way = sides.way(sides.by_lane(reach)[sides.lane] ** 2)
+        walk = follow(sides.refit, sides.begin(way), way)
+        several = walk.several | undercut(sides.refit, walk, way, sides.flat, sides.slopes)
+        flags = several, walk.lowest < -LOWER, walk.lost
+        ends, several, lower, lost = map(sides.spread, (walk.end, *flags))
+        low, high = (np.where(np.isnan(x), y, x) for x, y in ((low, ends[..., 0]), (high, ends[..., 1])))
+        several, lower, lost = (x.any(axis=-1) for x in (several, lower, lost))
+    return Ends(low, high, several, lower, lost)
 
 
-def _search(probes: Probes, reach: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(probes,) where tau = reach, to the left and to the right in turn; and whether a lower minimum was met.
-
-    Outwards by steps that grow, then by regula falsi in the form of Illinois between the last probe inside and the
-    first one outside.
-    """
-    side = np.tile([-1.0, 1.0], len(reach) // 2)
-    edge = np.where(side < 0, probes.low, probes.high)
-    inner, outer = probes.at.copy(), np.full(len(reach), np.nan)
-    under, over = np.zeros(len(reach)), np.full(len(reach), np.nan)  # tau there; `over` may be halved
-    inner_others, outer_others = probes.others.copy(), probes.others.copy()
-    now = probes.at + side * reach * probes.error
-    found, last = np.full(len(reach), np.nan), np.zeros(len(reach))
-    below = False
-    for _ in range(PROBES):
-        now = np.where(side < 0, np.maximum(now, edge), np.minimum(now, edge))
-        open_ = np.isnan(found)
-        here = np.where(open_, now, np.where(np.isfinite(found), found, inner))
-        tau, others = probes.tau(here, _guess(probes, here, inner, inner_others, outer, outer_others))
-        below |= bool(np.any(open_ & (tau < -1e-3)))
-        inside = tau < reach
-        done = open_ & (np.abs(tau - reach) <= CLOSE * reach)
-        at_edge = open_ & inside & (here == edge)
-        found = np.where(done | at_edge, here, found)
-        move_in, move_out = open_ & inside, open_ & ~inside
-        bracketed = ~np.isnan(outer)
-        over = np.where(move_in & bracketed & (last == 1), (over + reach) / 2, over)
-        under = np.where(move_out & bracketed & (last == -1), (under + reach) / 2, under)
-        inner, under = np.where(move_in, here, inner), np.where(move_in, tau, under)
-        outer, over = np.where(move_out, here, outer), np.where(move_out, tau, over)
-        inner_others = np.where(move_in[:, None], others, inner_others)
-        outer_others = np.where(move_out[:, None], others, outer_others)
-        last = np.where(move_in, 1, np.where(move_out, -1, last))
-        far = np.abs(inner - probes.at) >= FAR * reach * probes.error
-        open_end = np.isnan(found) & np.isnan(outer) & far
-        found = np.where(open_end, side * np.inf, found)
-        narrow = np.isnan(found) & (np.abs(outer - inner) <= 4e-16 * np.abs(inner) + 1e-12 * probes.error)
-        found = np.where(narrow, inner, found)
-        if not np.isnan(found).any():
-            break
-        now = _next(probes.at, inner, outer, under, over, reach)
-    return found, below
-
-
-def _guess(probes: Probes, now: np.ndarray, inner: Any, inner_others: Any, outer: Any, outer_others: Any) -> np.ndarray:
-    """The other params: between those of the bracket, else along the valley of the linear theory."""
-    share = (now - inner) / np.where(outer == inner, 1, outer - inner)
-    along = inner_others + probes.slopes * (now - inner)[:, None]
-    between = inner_others + (outer_others - inner_others) * share[:, None]
-    return np.where(np.isnan(outer)[:, None], along, between)
-
-
-def _next(at: Any, inner: Any, outer: Any, under: Any, over: Any, reach: Any) -> np.ndarray:
-    """The next probe: out, by the slope so far but at least twice as far; or between, by halves where it has none."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        growth = np.clip(np.where(under > 0, 1.05 * reach / under, 8), 2, 8)
-        out = at + (inner - at) * growth
-        share = (reach - under) / (over - under)
-        share = np.where(np.isfinite(over) & (share > 0) & (share < 1), share, 0.5)
-    return np.where(np.isnan(outer), out, inner + (outer - inner) * share)
+def said(ends: Ends, names: list[str]) -> list[str]:
+    """What there is to know of profiles beside their ends; of a grid's, in how many lanes."""
+    found = []
+    for flags, text in (
+        (ends.lower, "with {} held elsewhere the loss is lower than where the fit ended, which is no minimum, or not "
+         "the least one; fit again from other starts"),
+        (ends.several, "the profile of {} has more than one minimum within its interval or next to it; other values "
+         "may do as well: draw it with jf.plots.profile(fit, name=...), or fit from other starts"),
+        (ends.lost, "the interval of {} ends where the model or its slope ceases to be finite"),
+    ):  # fmt: skip
+        named = [
+            name + (f" ({int(lanes.sum()):,} of {lanes.size:,} lanes)" if lanes.ndim else "")
+            for name, lanes in zip(names, np.moveaxis(flags, -1, 0), strict=True)
+            if lanes.any()
+        ]
+        found += [text.format(", ".join(named))] * bool(named)
+    return found
 
 
 class Profile(NamedTuple):
@@ -270,12 +221,39 @@ def profile(fit: Any, points: int = 21, reach: float = 3.0, *, absolute_sigma: b
     if isinstance(reach, bool) or not isinstance(reach, (int, float, np.number)) or not 0 < reach < np.inf:
         raise ValueError(f"profile: reach is {reach!r}, but it must be a positive number of standard errors, such as 3")
     known = moments("profile", fit, absolute_sigma)
-    probes = Probes("profile", fit, known, points)
-    offsets = np.tile(np.linspace(-reach, reach, points), len(probes.lane) // points)
-    values = np.clip(probes.at + offsets * probes.error, probes.low, probes.high)
-    tau, _ = probes.tau(values, probes.others + probes.slopes * (values - probes.at)[:, None])
-    tau = np.where(values == probes.at, 0.0, np.sign(offsets) * tau)
-    return jax.tree.map(Profile, *(_trailing(fit, probes.spread(x)[0]) for x in (values, tau)))
+    sides = Sides("profile", fit, known)
+    offsets = np.linspace(-reach, reach, points)
+    values, tau = _straight(known, offsets) if sides.straight.any() else _along(sides, offsets)
+    return jax.tree.map(Profile, *(_trailing(fit, x) for x in (values, tau)))
+
+
+def _straight(known: Moments, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_along`, in the linear theory."""
+    values = known.values[:, None] + known.errors[:, None] * offsets
+    return values, np.where(np.isnan(values), np.nan, offsets)
+
+
+def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, points) values at offsets in standard errors, and tau there."""
+    found = np.full((2, *sides.sound.shape[1:], len(offsets)), np.nan)
+    if not len(sides.lane):
+        return found[0], found[1]
+    own = sides.which[::2]
+    found[0][own] = np.clip(sides.start[::2, None] + offsets * sides.error[::2, None], sides.edge[::2, None],
+                            sides.edge[1::2, None])  # fmt: skip
+    found[1][own] = 0.0
+    walk, order = None, np.argsort(np.abs(offsets), kind="stable")
+    outward = [order[offsets[order] < 0], order[offsets[order] > 0]]
+    for left, right in zip(*outward, strict=True):
+        stops = np.stack([found[0][own, left], found[0][own, right]], axis=1).ravel()
+        way = sides.way(np.inf)._replace(edge=stops)
+        walk = sides.begin(way) if walk is None else walk._replace(end=np.full(len(stops), np.nan))
+        walk = follow(sides.refit, walk, way)
+        inner = walk.inner
+        rise = np.where(inner.target == stops, inner.rise + inner.slope * (stops - inner.value), np.inf)
+        tau = sides.side * np.sign(rise) * np.sqrt(np.abs(rise))
+        found[1][own, left], found[1][own, right] = tau[::2], tau[1::2]
+    return found[0], found[1]
 
 
 def _trailing(fit: Fit, values: np.ndarray) -> PyTree:

@@ -15,7 +15,7 @@ from jax import Array
 from jaxfit.fits import Fit
 from jaxfit.losses import Block, Loss
 from jaxfit.markers import Axis, Call, Mention, is_axis, stacked
-from jaxfit.parameters import Bounded, Fixed, Tied, complete, free, is_mark
+from jaxfit.parameters import Bounded, Fixed, Tied, again, is_mark
 from jaxfit.problems import Problem
 from jaxfit.statistics.lanes import Group, groups_of
 
@@ -66,29 +66,25 @@ class Shifted(_OfBlocks):
         )
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss", "marked"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
 @dataclass(frozen=True, eq=False, repr=False)
-class Pinned(_OfBlocks):
-    """A loss by all free params but one, as (k - 1,) numbers; its data begin with which one, and its value."""
+class Held(_OfBlocks):
+    """A loss and a spring, stiffness * (number - target)**2, at one number of the user's tree.
+
+    Its data begin with which number, the target and the stiffness. Wherever the spring comes to rest, the loss is the
+    least one with the number there, and its slope by the number is 2 * stiffness * (target - number).
+    """
 
     loss: Loss
-    marked: PyTree
 
     @property
     def data_names(self) -> tuple[str, ...]:
-        return ("which", "value", *self.loss.data_names)
+        return ("which", "target", "stiffness", *self.loss.data_names)
 
     def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
-        which, value, *rest = data
-        return self.loss.blocks(complete(self.marked, self._free(params, which, value)), *rest)
-
-    def _free(self, others: Array, which: Array, value: Array) -> PyTree:
-        flat, back = jax.flatten_util.ravel_pytree(free(self.marked))
-        place = jnp.arange(flat.size)
-        if flat.size == 1:
-            return back(jnp.reshape(value, (1,)).astype(flat.dtype))
-        moved = others[jnp.clip(jnp.where(place < which, place, place - 1), 0, flat.size - 2)]
-        return back(jnp.where(place == which, value, moved))
+        which, target, stiffness, *rest = data
+        number = jax.flatten_util.ravel_pytree(params)[0][which]
+        return (*self.loss.blocks(params, *rest), Block(number - target, stiffness))
 
 
 class Refits:
@@ -144,6 +140,11 @@ class Refits:
             else:
                 made.append(mark if isinstance(mark, Tied) else value)
         return jax.tree.unflatten(structure, made)
+
+    def started(self, moved: PyTree) -> PyTree:
+        """The marks around starts of their own: `moved` is what is free of the params, (refits, ...) at each leaf."""
+        axes = jax.tree.map(lambda x: Axis(NAME, np.asarray(x)), moved)
+        return again(self.marked(self.group.params), axes)
 
 
 def _whole(x: Any) -> bool:

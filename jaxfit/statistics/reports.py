@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,20 +60,20 @@ class Report:
         lines += ["", *formats.text_table(*_table(rows, self.level))]
         lines += [f"and {more} more: see .rows"] * (more > 0)
         if pairs := self.pairs():
-            texts = [f"{a}, {b}: {r:+.3f}" for a, b, r in pairs]
-            lines += ["", f"correlations of {LEAST} and more", *(f"  {text}" for text in texts)]
+            texts = [f"{a}, {b}: {r:+.3f}" for a, b, r in pairs[:PAIRS]]
+            lines += ["", _pairs_shown(len(pairs)), *(f"  {text}" for text in texts)]
         lines += ["", *(f"{name:26}{text}" for name, text in self._sums())]
         lines += ["", *(f"note    {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines)
 
     def pairs(self) -> list[tuple[str, str, float]]:
-        """The strongest correlations, in order."""
+        """The correlations of LEAST and more, the strongest first."""
         found = [
             (self.rows[i].name, self.rows[j].name, float(self.correlations[i, j]))
             for i, j in zip(*np.triu_indices(len(self.rows), 1), strict=True)
             if abs(self.correlations[i, j]) >= LEAST
         ]
-        return sorted(found, key=lambda pair: -abs(pair[2]))[:PAIRS]
+        return sorted(found, key=lambda pair: -abs(pair[2]))
 
     def _sums(self) -> list[tuple[str, str]]:
         g, names = self.goodness, []
@@ -89,9 +90,11 @@ class Report:
         from html import escape
 
         facts = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in self.facts.items())
-        pairs = [(a, b, f"{r:+.3f}") for a, b, r in self.pairs()]
+        found = self.pairs()
+        pairs = [(a, b, f"{r:+.3f}") for a, b, r in found[:PAIRS]]
         tables = [formats.html_table(*_table(self.rows, self.level))]
         if pairs:
+            tables.append(f"<p>{escape(_pairs_shown(len(found)))}</p>")
             tables.append(formats.html_table(("param", "param", "correlation"), pairs, (True, True, False)))
         tables.append(formats.html_table(("fit", ""), self._sums(), (True, False)))
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
@@ -128,6 +131,13 @@ class Report:
     def to_json(self) -> str:
         """The same as a text in JSON."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _pairs_shown(count: int) -> str:
+    """What heads the correlations that are shown, of so many."""
+    if count <= PAIRS:
+        return f"correlations of {LEAST} and more"
+    return f"the {PAIRS} strongest of {count:,} correlations of {LEAST} and more; all: see .pairs()"
 
 
 def _table(rows: Any, level: float) -> tuple[list[str], list[list[str]], list[bool]]:
@@ -180,7 +190,7 @@ def report(
     check_result("report", fit)
     named = _units(fit.params, units)
     known = moments("report", fit, absolute_sigma, warns=False)
-    low, high = ends("report", fit, method, level, key, samples, absolute_sigma, known)
+    low, high, said = ends("report", fit, method, level, key, samples, absolute_sigma, known)
     labels = labels_of(fit.params)
     roles, start = _roles(fit, known), _start(fit)
     rows = tuple(
@@ -188,13 +198,32 @@ def report(
         for row in zip(labels, *(x.tolist() for x in (known.values, known.errors, low, high, start)), roles, named,
                        strict=True)
     )  # fmt: skip
-    facts, notes = _facts(fit, known), _notes(fit, known)
+    facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
+    notes += _of_ends(rows, level) if method == "profile" else []
     if others:
         facts[others.lanes] = others.text
         if others.alone:
             notes.append("no other run found this optimum, so that there may be lower ones; draw more starts")
     found = Goodness(*(x[()] for x in goodness(fit, known)))
     return Report(rows, correlation_matrix(known.covariance), found, level, method, facts, tuple(notes))
+
+
+def _of_ends(rows: Sequence[Row], level: float) -> list[str]:
+    """Why ends of profiles are missing or infinite."""
+    notes = []
+    for row in rows:
+        sides = [side for side, end in (("below", row.low), ("above", row.high)) if math.isinf(end)]
+        if sides:
+            notes.append(
+                f"{row.name} is open {' and '.join(sides)}: however far it is held there, the data fit too well for a "
+                f"level of {100 * level:g} %"
+            )
+        if math.isfinite(row.error) and (math.isnan(row.low) or math.isnan(row.high)):
+            notes.append(f"no end was found for the interval of {row.name}: its profile could not be followed")
+    unknown = [row.name for row in rows if math.isnan(row.error)]
+    if unknown:
+        notes.append(f"no interval is given for {', '.join(unknown)}: see role")
+    return notes
 
 
 def _roles(fit: Fit, known: Moments) -> list[str]:
@@ -289,6 +318,11 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
         notes.append(
             f"{', '.join(names)} {'lies' if len(names) == 1 else 'lie'} on a bound and "
             f"{'has' if len(names) == 1 else 'have'} no error; the errors of the others are those with it held there"
+        )
+    if known.exact:
+        notes.append(
+            "the residuals are no larger than the rounding of the numbers: there is no noise to speak of, and errors "
+            "and intervals tell of rounding alone"
         )
     if float(known.freedom) <= 0:
         notes.append("there are no more residuals than params, so that their scatter says nothing: no errors")

@@ -109,6 +109,11 @@ def resample(
         raise TypeError(f'{verb}: a likelihood has no residuals to draw; use method="wald"')
     if known.kind != SQUARES and kind == "normal":
         raise TypeError(f"{verb}: a Huber loss is there for noise that is not normal; use jf.bootstrap")
+    silent = _silent(known, kind)
+    if silent.all():
+        return np.full((*silent.shape, samples, known.values.shape[-1]), np.nan), np.zeros(
+            (*silent.shape, samples), bool
+        )
     count = samples * (1 if isinstance(result, Fit) else len(np.unique(result.members)))
     found, leverage, counts = over_lanes(result, _in_blocks, (known.kind,))
     size = count * sum(np.size(x) for x in found) // (count // samples if not isinstance(result, Fit) else 1) * 8
@@ -118,7 +123,7 @@ def resample(
     lanes = refits.group.size
     take = (lambda x: x[None]) if refits.single else (lambda x: _per_lane(result, x, lanes))
     found, leverage, counts = (tuple(take(x) for x in each) for each in (found, leverage, counts))
-    noise = np.sqrt(take(np.asarray(known.noise)))
+    noise = np.nan_to_num(np.sqrt(take(np.asarray(known.noise))))
     with precision_context(PRECISION):
         drawn = _draw(kind, as_key(key), found, leverage, counts, noise, samples, centered=known.kind == SQUARES)
     problem = refits.problem
@@ -131,7 +136,8 @@ def resample(
     good = (ended == Status.CONVERGED) | (ended == Status.OUT_OF_STEPS)
     lane_params = [np.asarray(x).reshape(len(ended), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
     flat = np.where(good[:, None], np.concatenate(lane_params, axis=1), np.nan)
-    failed = 1 - good.mean()
+    spoken = ~take(silent)[refits.lane]
+    failed = 1 - good[spoken].mean()
     if failed > FEW:
         warn(f"{verb}: {100 * failed:.0f} % of the refits failed, and are left out; their intervals may be too narrow")
     back = (lambda x: x.reshape(samples, *x.shape[1:])) if refits.single else (
@@ -139,7 +145,14 @@ def resample(
     )  # fmt: skip
     flat, good = back(flat), back(good)
     unknown = np.isnan(np.diagonal(np.asarray(known.estimate.unit), axis1=-2, axis2=-1))
-    return np.where(unknown[..., None, :], np.nan, flat), good
+    good &= ~silent[..., None]
+    return np.where(unknown[..., None, :] | silent[..., None, None], np.nan, flat), good
+
+
+def _silent(known: Moments, kind: str) -> np.ndarray:
+    """() where there is no noise to draw: residuals are no more than params, and nothing else tells of it."""
+    few = np.asarray(known.estimate.count - known.estimate.rank) <= 0
+    return few & (not (known.absolute and kind == "normal"))
 
 
 def _per_lane(grid: Any, values: np.ndarray, lanes: int) -> np.ndarray:

@@ -1,0 +1,206 @@
+"""Follow the least sum of squares outward from a minimum, by steps that double while it stays on one branch.
+
+A refit with a param held can end in another basin than its neighbor did. On one branch the rise of the sum is the
+integral of its slope, whatever the step; so a step counts only if the trapezoid rule holds over it, and is tried again
+at a quarter where it does not. Each refit starts where the line through the last two optima leads. The first step that
+passes the goal brackets it, and the cubic through values and slopes finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ROUNDS = 150
+FIRST = 0.25  # of a standard error: the first step
+RISE = 1.0  # of tau that a step aims at, at most
+SLACK, SHARE = 0.02, 0.1  # of the rise by which the trapezoid rule may be off: in itself, and of the step's own
+CLOSE = 1e-8  # of tau
+TINY = 1e-6  # of the way, or of a standard error: a step as small, and the branch has ended
+FAR = 30.0  # times as far as the linear theory has it: from there an end may be open
+LEVEL = 3.0  # the same where there are no refits further out
+EVER = np.log(1e6)  # e-folds of the way over which a rise would have to go on
+
+
+class Nodes(NamedTuple):
+    """Refits with a value held, one for each profile."""
+
+    target: Any  # (n,) where it was held
+    value: Any  # (n,) where it ended, a little short of that
+    rise: Any  # (n,) of the sum of squares, tau**2; not finite where there is no fit
+    slope: Any  # (n,) of the rise by the value
+    params: Any  # (n, k)
+
+
+class Way(NamedTuple):
+    """Where profiles lead."""
+
+    start: Any  # (n,) the value at the minimum
+    side: Any  # (n,) -1 or 1
+    scale: Any  # (n,) the standard error
+    edge: Any  # (n,) where it ends at the latest
+    goal: Any  # (n,) the rise where it ends
+
+
+class Walk(NamedTuple):
+    """Profiles on their way."""
+
+    inner: Nodes  # the last below the goal
+    before: Nodes  # the one before that
+    outer: Nodes  # the first above it; NaN while there is none
+    step: Any  # (n,) the longest that may be tried
+    end: Any  # (n,) NaN while it is not found
+    peak: Any  # (n,) the largest rise so far
+    lowest: Any  # (n,) and the least
+    several: Any  # (n,) bool: it fell again, or went on on another branch
+    lost: Any  # (n,) bool: there are no refits beyond its end
+
+
+def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
+    """At the minimum; `slopes` (n, k) are those of the params by the value in the linear theory."""
+    back = way.side * way.scale
+    before = nodes._replace(value=nodes.value - back, params=nodes.params - slopes * back[:, None])
+    nothing, zero = np.full(len(back), np.nan), np.zeros(len(back))
+    outer = Nodes(nothing, nothing, nothing, nothing, np.full(nodes.params.shape, np.nan))
+    no = np.zeros(len(back), bool)
+    return Walk(nodes, before, outer, FIRST * way.scale, nothing, zero, zero, no, no)
+
+
+def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
+    """All profiles to their ends: the goal, the edge, or infinity; NaN where none was found."""
+    for count in range(ROUNDS):
+        under_way = np.isnan(walk.end)
+        if not under_way.any():
+            break
+        target, params = _next(walk, way, halves=count % 5 == 4)
+        inner = walk.inner
+        found = refit(np.where(under_way, target, inner.target), np.where(under_way[:, None], params, inner.params))
+        walk = _moved(walk, found, way, under_way)
+    return walk
+
+
+def undercut(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any, slopes: Any) -> np.ndarray:
+    """(n,) bool: whether a refit at an end finds less from the minimum, or from where the linear theory leads."""
+    known = np.where(np.isfinite(walk.outer.rise), way.goal, walk.inner.rise)
+    end = np.where(np.isfinite(walk.end), walk.end, walk.inner.value)
+    found = np.zeros(len(end), bool)
+    for params in (origin, origin + slopes * (end - way.start)[:, None]):
+        other = refit(end, params)
+        there = np.abs(other.value - end) <= SLACK * np.abs(end - way.start)
+        found |= there & (other.rise < known - SLACK - SHARE * known)
+    return found
+
+
+def _next(walk: Walk, way: Way, *, halves: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where to hold the values, and the params to start from."""
+    inner, before, outer = walk.inner, walk.before, walk.outer
+    bracketed = ~np.isnan(outer.rise)
+    share = np.full(len(way.goal), 0.5) if halves else _crossing(inner, outer, way.goal)
+    gap = np.where(bracketed, outer.target - inner.target, np.inf)
+    ahead = np.where(bracketed, np.abs(gap) * share, np.inf)
+    target = inner.target + way.side * np.minimum(ahead, walk.step)
+    target = np.where(way.side < 0, np.maximum(target, way.edge), np.minimum(target, way.edge))
+    far, near = (np.where(bracketed, a, b) for a, b in ((outer.value, inner.value), (inner.value, before.value)))
+    tip = np.where(bracketed[:, None], outer.params - inner.params, inner.params - before.params)
+    width = np.where(far == near, 1, far - near)
+    return target, inner.params + tip / width[:, None] * (target - inner.value)[:, None]
+
+
+def _crossing(inner: Nodes, outer: Nodes, goal: Any) -> np.ndarray:
+    """(n,) the part of the way between two nodes where the cubic through their rises and slopes is at the goal."""
+    width = outer.value - inner.value
+    low, high = np.zeros(len(goal)), np.ones(len(goal))
+    for _ in range(50):
+        s = (low + high) / 2
+        rise = (
+            (1 + 2 * s) * (1 - s) ** 2 * inner.rise + s**2 * (3 - 2 * s) * outer.rise
+            + s * (1 - s) * ((1 - s) * inner.slope - s * outer.slope) * width
+        )  # fmt: skip
+        low, high = np.where(rise < goal, s, low), np.where(rise < goal, high, s)
+    return (low + high) / 2
+
+
+class Verdict(NamedTuple):
+    """What a refit is to the path that asked for it; all (n,) bool."""
+
+    inside: Any  # its next node
+    outside: Any  # on the branch, and beyond the goal
+    refused: Any  # on no branch known, or none at all
+    jumps: Any  # the next node, though on another branch: this one has ended
+    small: Any  # after a step as small as steps get
+
+
+def _judged(inner: Nodes, found: Nodes, way: Way, under_way: np.ndarray) -> Verdict:
+    change = found.rise - inner.rise
+    with np.errstate(invalid="ignore", over="ignore"):
+        rule = (inner.slope + found.slope) / 2 * (found.value - inner.value)
+        smooth = np.abs(change - rule) <= SLACK + SHARE * np.abs(change)
+    on_branch = under_way & smooth & np.isfinite(found.rise)
+    size = np.maximum(way.scale, np.abs(inner.value - way.start))
+    small = np.abs(found.target - inner.target) <= TINY * size + 4e-16 * np.abs(inner.value)
+    jumps = under_way & small & ~on_branch & (found.rise < way.goal)
+    inside = on_branch & (found.rise < way.goal) | jumps
+    outside = on_branch & ~inside
+    return Verdict(inside, outside, under_way & ~inside & ~outside, jumps, small)
+
+
+def _ended(walk: Walk, found: Nodes, way: Way, verdict: Verdict) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) ends, NaN while not found, and (n,) bool where one is for want of refits further out."""
+    inner, outer, inside = walk.inner, walk.outer, verdict.inside
+    tried, reach = np.abs(found.target - inner.target), np.sqrt(way.goal) * way.scale
+    at_edge = inside & (found.target == way.edge)
+    with np.errstate(invalid="ignore"):
+        at_goal = (inside | verdict.outside) & (np.abs(found.rise / way.goal - 1) <= 2 * CLOSE)
+        within = found.rise + found.slope * (way.edge - found.value) < way.goal
+    stays = inside & (np.abs(found.value - inner.value) <= TINY * tried) & (tried > way.scale)
+    narrow = np.abs(outer.value - inner.value) <= 1e-12 * way.scale + 4e-16 * np.abs(inner.value)
+    stuck = verdict.refused & verdict.small
+    lost = stuck & ~np.isfinite(found.rise)
+    level = inside & np.isnan(outer.rise) & _never(found, way, FAR * reach) | lost & _never(inner, way, LEVEL * reach)
+    end = walk.end
+    for where, value in (
+        (at_goal, found.value), (at_edge & within, way.edge), (stays | at_edge, found.value), (level, way.edge),
+        (narrow | stuck, inner.value),
+    ):  # fmt: skip
+        end = np.where(np.isnan(end) & where, value, end)
+    return end, lost & ~level
+
+
+def _never(nodes: Nodes, way: Way, far: np.ndarray) -> np.ndarray:
+    """(n,) bool: from as far, rising on at the present pace for each e-fold of the way, none would reach the goal."""
+    so_far = np.abs(nodes.value - way.start)
+    pace = way.side * nodes.slope * so_far
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(way.goal) & (so_far >= far) & (pace * EVER < way.goal - nodes.rise)
+
+
+def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
+    """The walk after one more refit of each."""
+    verdict = _judged(walk.inner, found, way, under_way)
+    end, lost = _ended(walk, found, way, verdict)
+    inside, tried = verdict.inside, np.abs(found.target - walk.inner.target)
+    inner = _taken(inside, found, walk.inner)
+    tau = np.sqrt(np.maximum(inner.rise, 0))
+    steep = np.where(tau > 0, way.side * inner.slope / (2 * np.where(tau > 0, tau, 1)), 0)
+    aim = RISE * np.maximum(1, tau / 2) / np.where(steep > 0, steep, 1e-300)
+    step = np.where(verdict.refused, tried / 4, np.where(under_way, np.minimum(2 * tried, aim), walk.step))
+    peak = np.where(inside, np.maximum(walk.peak, found.rise), walk.peak)
+    falls = inside & (found.rise < peak - SLACK - SHARE * peak)
+    return Walk(
+        inner=inner,
+        before=_taken(inside, walk.inner, walk.before),
+        outer=_taken(verdict.outside, found, walk.outer),
+        step=np.where(verdict.jumps, FIRST * way.scale, step),
+        end=end,
+        peak=peak,
+        lowest=np.where(inside, np.fmin(walk.lowest, found.rise), walk.lowest),
+        several=walk.several | falls | verdict.jumps,
+        lost=walk.lost | lost,
+    )
+
+
+def _taken(where: np.ndarray, new: Nodes, old: Nodes) -> Nodes:
+    """The new nodes at some places."""
+    return Nodes(*(np.where(where[:, None] if x.ndim > 1 else where, x, y) for x, y in zip(new, old, strict=True)))

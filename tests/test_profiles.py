@@ -1,0 +1,289 @@
+"""Profiles followed outward from the minimum: against closed forms, lmfit, R's data, and refits with a param held."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+import jaxfit as jf
+from jaxfit.statistics.paths import Nodes, Way, begin, follow
+
+LM = jf.optimizers.levenberg_marquardt()
+X = np.arange(10.0)
+
+
+def logistic(params, x):
+    return params["top"] / (1 + jnp.exp(-params["rate"] * (x - params["mid"])))
+
+
+@pytest.fixture(scope="module")
+def steep():
+    """Noise so large that a first step as far as the linear theory has the end is beyond a rate of zero."""
+    y = np.array([0.07, 0.8, -1.21, 2.79, 0.39, 2.92, 5.8, 5.99, 8.13, 7.74])
+    start = {"top": 10.0, "rate": 0.9, "mid": 6.0, "growth": jf.Tied(lambda p: jnp.exp(p["rate"] / 5))}
+    return jf.curve_fit(logistic, start, (X, y))
+
+
+# The path alone, on rises that are known
+
+
+def ends_of(rise, slope, *, goal=4.0, edge=np.inf, scale=1.0):
+    """Where the profiles end, to the left and to the right of zero, and whether there is another minimum before."""
+    side = np.array([-1.0, 1.0])
+    way = Way(np.zeros(2), side, np.full(2, scale), edge * side, np.full(2, goal))
+
+    def refit(targets, params):
+        with np.errstate(all="ignore"):
+            return Nodes(targets, targets, rise(targets), slope(targets), params)
+
+    zero = np.zeros(2)
+    origin = Nodes(zero, zero, zero, zero, np.zeros((2, 1)))
+    walk = follow(refit, begin(origin, np.zeros((2, 1)), way), way)
+    return walk.end, walk.several
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_path_ends_where_its_rise_is_at_the_goal(seed):
+    bend, scale = np.random.default_rng(seed).uniform([-0.9, -2], [0.9, 2])
+    scale = 10.0**scale
+
+    def height(v):  # tau: monotone, with tails as bent as asked
+        return np.sinh(v / scale) + bend * (np.cosh(v / scale) - 1)
+
+    def slope(v):
+        return 2 * height(v) * (np.cosh(v / scale) + bend * np.sinh(v / scale)) / scale
+
+    found, several = ends_of(lambda v: height(v) ** 2, slope, scale=scale)
+    expected = [scipy.optimize.brentq(lambda v, s=s: height(v) - 2 * s, 0, 9 * s * scale) for s in (-1, 1)]
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
+    assert not several.any()
+
+
+def test_a_path_that_levels_off_below_the_goal_is_open_and_one_that_does_so_above_it_is_not():
+    def rise(v):
+        return 5 * v**2 / (5 + v**2)
+
+    def slope(v):
+        return 50 * v / (5 + v**2) ** 2
+
+    assert (ends_of(rise, slope, goal=5.5)[0] == [-np.inf, np.inf]).all()
+    far = np.sqrt(5 * 4.99 / (5 - 4.99))
+    np.testing.assert_allclose(ends_of(rise, slope, goal=4.99)[0], [-far, far], rtol=1e-7)
+
+
+def test_a_path_ends_at_its_edge_or_where_the_rise_jumps():
+    assert (ends_of(lambda v: v**2, lambda v: 2 * v, edge=1.5)[0] == [-1.5, 1.5]).all()
+    jump, several = ends_of(lambda v: np.where(np.abs(v) < 1.25, v**2, 50 + v**2), lambda v: 2 * v)
+    np.testing.assert_allclose(jump, [-1.25, 1.25], rtol=1e-5)
+    nowhere, _ = ends_of(lambda v: np.where(v < 1.25, v**2, np.nan), lambda v: 2 * v)
+    np.testing.assert_allclose(nowhere, [-2, 1.25], rtol=1e-5)
+
+
+def test_a_path_over_a_hill_below_the_goal_goes_on_to_the_first_place_at_it():
+    def rise(v):
+        return v**2 * ((v - 3) ** 2 + 0.2) / 4
+
+    def slope(v):
+        return (2 * v * ((v - 3) ** 2 + 0.2) + 2 * v**2 * (v - 3)) / 4
+
+    found, several = ends_of(rise, slope)
+    np.testing.assert_allclose(rise(found), 4, rtol=1e-7)
+    assert found[1] > 3 and found[0] < 0 and list(several) == [False, True]
+
+
+# Fits
+
+
+def refitted(fit, name, value, others):
+    """The least sum of squares with a param held, by SciPy from the others given."""
+    names = [n for n in ("top", "rate", "mid") if n != name]
+    x, y = fit.problem.data[:2]
+
+    def residuals(p):
+        params = dict(zip(names, p, strict=True)) | {name: value}
+        return params["top"] / (1 + np.exp(-params["rate"] * (x - params["mid"]))) - y
+
+    start = [others[n] for n in names]
+    return 2 * scipy.optimize.least_squares(residuals, start, x_scale="jac", xtol=1e-12, ftol=1e-12).cost
+
+
+def test_the_interval_of_a_rate_is_where_refits_have_it(steep):
+    """lmfit's `conf_interval` has 0.298; the fit with the rate held at 0.5 stands 1.44 standard errors away."""
+    found = jf.intervals(steep, "profile")
+    scatter, reach = steep.loss / 7, scipy.stats.t.ppf(0.975, 7)
+    tau = [np.sqrt((refitted(steep, "rate", v, steep.params) - steep.loss) / scatter) for v in (0.5, found["rate"].low)]
+    np.testing.assert_allclose(tau, [1.44, reach], rtol=3e-3)
+    np.testing.assert_allclose(tau[1], reach, rtol=1e-5)
+    assert abs(found["rate"].low - 0.298) < 5e-4 and not any(np.isnan(end) for pair in found.values() for end in pair)
+
+
+def test_wider_levels_contain_narrower_ones_and_compile_nothing(steep, compilations):
+    jf.intervals(steep, "profile", 0.5)
+    before = compilations.count
+    levels = (0.6, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+    found = [jf.intervals(steep, "profile", level) for level in levels]
+    assert compilations.count == before
+    for narrow, wide in zip(found[:-1], found[1:], strict=True):
+        assert all(wide[n].low <= narrow[n].low < narrow[n].high <= wide[n].high for n in narrow)
+
+
+def test_a_report_says_which_ends_are_open(steep):
+    text = str(jf.report(steep, method="profile", level=0.99))
+    assert "mid is open above" in text and "for a level of 99 %" in text and "top is open above" in text
+    assert "open" not in str(jf.report(steep, method="profile", level=0.5))
+
+
+def test_a_param_tied_to_one_other_has_its_interval(steep):
+    found = jf.intervals(steep, "profile")
+    np.testing.assert_allclose(found["growth"], np.exp(np.array(found["rate"]) / 5), rtol=1e-6)
+    assert found["rate"].high == np.inf
+    found = jf.intervals(steep, "profile", 0.8)
+    np.testing.assert_allclose(found["growth"], np.exp(np.array(found["rate"]) / 5), rtol=1e-6)
+
+
+@pytest.mark.soak
+def test_a_tied_param_has_the_profile_of_what_it_is_tied_to():
+    """The ratio of two means: Fieller's interval. Source: Fieller (1954), doi:10.1111/j.2517-6161.1954.tb00159.x."""
+    draw = np.random.default_rng(4)
+    x = np.repeat([0.0, 1.0], [9, 7])
+    y = np.where(x == 0, 3.0, 1.5) + 0.8 * draw.normal(size=16)
+    start = {"a": 1.0, "b": 1.0, "ratio": jf.Tied(lambda p: p["b"] / p["a"]), "twice": jf.Tied(lambda p: 2 * p["a"])}
+    fit = jf.curve_fit(lambda p, x: jnp.where(x == 0, p["a"], p["b"]), start, (x, y))
+    found = jf.intervals(fit, "profile")
+    a, b = (y[x == i].mean() for i in (0, 1))
+    t2 = scipy.stats.t.ppf(0.975, 14) ** 2 * sum(((y[x == i] - m) ** 2).sum() for i, m in ((0, a), (1, b))) / 14
+    # (b - r a)**2 = t**2 s**2 (1 / 7 + r**2 / 9)
+    low, high = np.sort(np.roots([a**2 - t2 / 9, -2 * a * b, b**2 - t2 / 7]))
+    np.testing.assert_allclose(found["ratio"], [low, high], rtol=1e-6)
+    np.testing.assert_allclose(found["twice"], 2 * np.array(found["a"]), rtol=1e-7)
+    np.testing.assert_allclose(found["a"], jf.intervals(fit)["a"], rtol=1e-7)  # straight in a
+
+
+def many(params, x):
+    """Four curves of three params, by the row of x."""
+    kind, x = x
+    a, b, c = params
+    return jnp.select(
+        [kind == 0, kind == 1, kind == 2],
+        [a / (1 + jnp.exp(-b * (x - c))), a * jnp.exp(-c * jnp.exp(-b * x)), a * jnp.exp(-b * x) + c],
+        a * (x / c) ** b / (1 + (x / c) ** b),
+    )
+
+
+TRUTHS = np.array([[10, 0.9, 6], [10, 0.4, 5], [3, 0.6, 1], [10, 2, 3]], float)
+NOISES = np.array([1.0, 0.6, 0.25, 0.6])
+
+
+def test_ends_of_random_data_on_four_curves_are_where_refits_are_at_the_reach():
+    """Every end that is not open to 1 % of the half width, refits by SciPy step by step."""
+    sets, x = 8, np.arange(1.0, 11.0)
+    kinds = np.repeat(np.arange(4), sets)
+    draw = np.random.default_rng(11)
+    y = np.stack([np.asarray(many(TRUTHS[k], (k, x))) for k in kinds])
+    y = y + NOISES[kinds, None] * draw.normal(size=y.shape)
+    given = np.stack([np.broadcast_to(kinds[:, None], y.shape), np.broadcast_to(x, y.shape)], axis=1)
+    loss = jf.losses.least_squares(lambda p, x, y: many(p, (x[0], x[1])) - y)
+    starts = jf.Axis("set", TRUTHS[kinds])
+    grid = jf.sweep(loss, starts, (jf.Axis("set", given), jf.Axis("set", y)), optimizer=LM, steps=300)
+    ends = np.asarray(jf.intervals(grid, "profile").params.transpose("set", ..., "end"))
+    best, least = np.asarray(grid.results.params), np.asarray(grid.results.loss)
+    reach = scipy.stats.t.ppf(0.975, 7)
+    assert not np.isnan(ends).any() and np.isfinite(ends).mean() > 0.8
+
+    for i, place, end in np.argwhere(np.isfinite(ends)):
+        others, half = [j for j in range(3) if j != place], ends[i, place, end] - best[i, place]
+        at, tau = best[i, others], []
+        for share in (*np.geomspace(0.02, 0.7, 8), 0.99, 1.01):
+            value = best[i, place] + share * half
+            at, _, about, _, _ = scipy.optimize.leastsq(
+                lambda p, place=place, value=value, i=i: curve(kinds[i], np.insert(p, place, value), x) - y[i],
+                at, full_output=True, maxfev=2000,
+            )  # fmt: skip
+            tau.append(np.sqrt((np.sum(about["fvec"] ** 2) - least[i]) / (least[i] / 7)))
+        assert tau[-2] < reach < tau[-1], (i, place, end, tau)
+
+
+def curve(kind, params, x):
+    a, b, c = params
+    with np.errstate(all="ignore"):
+        if kind == 0:
+            return a / (1 + np.exp(-b * (x - c)))
+        if kind == 1:
+            return a * np.exp(-c * np.exp(-b * x))
+        if kind == 2:
+            return a * np.exp(-b * x) + c
+        return a * np.abs(x / c) ** b / (1 + np.abs(x / c) ** b)
+
+
+# 2,000 data sets
+
+SETS = 250  # of each curve
+FROM_ZERO = np.arange(10.0)
+DOSES = np.array([0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0])
+INDOMETH = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0])
+EIGHT = {
+    "decay to a constant": (lambda m, p, x: p["a"] * m.exp(-p["b"] * x) + p["c"], {"a": 3.0, "b": 0.6, "c": 1.0},
+                            FROM_ZERO, 0.25),
+    "two exponentials": (lambda m, p, x: p["a"] * m.exp(-m.exp(p["k"]) * x) + p["b"] * m.exp(-m.exp(p["l"]) * x),
+                         {"a": 2.0, "k": 0.6, "b": 0.2, "l": -1.8}, INDOMETH, 0.03),
+    "logistic": (lambda m, p, x: p["top"] / (1 + m.exp(-p["rate"] * (x - p["mid"]))),
+                 {"top": 10.0, "rate": 0.9, "mid": 6.0}, FROM_ZERO, 1.0),
+    "Gompertz": (lambda m, p, x: p["top"] * m.exp(-p["b"] * m.exp(-p["rate"] * x)),
+                 {"top": 10.0, "b": 5.0, "rate": 0.4}, FROM_ZERO, 0.6),
+    "Hill": (lambda m, p, x: p["top"] * x ** p["n"] / (p["k"] ** p["n"] + x ** p["n"]),
+             {"top": 10.0, "n": 2.0, "k": 3.0}, DOSES, 0.8),
+    "Gaussian": (lambda m, p, x: p["h"] * m.exp(-(((x - p["m"]) / p["s"]) ** 2) / 2) + p["c"],
+                 {"h": 5.0, "m": 4.5, "s": 1.2, "c": 1.0}, FROM_ZERO, 0.5),
+    "Michaelis and Menten": (lambda m, p, x: p["v"] * x / (p["k"] + x), {"v": 10.0, "k": 3.0}, DOSES, 0.8),
+    "damped wave": (lambda m, p, x: p["a"] * m.exp(-p["b"] * x) * m.cos(p["w"] * x + p["f"]),
+                    {"a": 3.0, "b": 0.15, "w": 1.1, "f": 0.4}, 0.7 * np.arange(14.0), 0.6),
+}  # fmt: skip
+
+
+def held_along(loss, data, name, params, values):
+    """(steps, n) the least sums of squares of n data sets with a param held, from the optimum of the step before."""
+    found = []
+    for row in values:
+        start = {n: jf.Axis("set", v) for n, v in params.items()} | {name: jf.Fixed(jf.Axis("set", row))}
+        grid = jf.sweep(loss, start, data, optimizer=LM, steps=500, progress=False)
+        losses = np.asarray(grid.results.loss)
+        fine = np.isfinite(losses)
+        params = {n: np.where(fine, np.asarray(grid.results[f"params.{n}"]), v) for n, v in params.items()}
+        found.append(np.where(fine, losses, np.nan))
+    return np.stack(found)
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:intervals")
+@pytest.mark.parametrize("name", EIGHT)
+def test_ends_of_2000_data_sets_are_at_the_reach_to_1_percent_of_the_half_width(name):
+    """No end is missing, none is too near or too far, and where one is open the sum stays below the reach."""
+    predict, truth, x, noise = EIGHT[name]
+    draw = np.random.default_rng([7, *map(ord, name)])
+    y = predict(np, truth, x) + noise * draw.normal(size=(SETS, x.size))
+    loss, data = jf.losses.rss(lambda p, x: predict(jnp, p, x)), (x, jf.Axis("set", y))
+    grid = jf.sweep(loss, truth, data, optimizer=LM, steps=1000, progress=False)
+    ends, errors = jf.intervals(grid, "profile"), jf.standard_errors(grid)
+    params = {n: np.asarray(grid.results[f"params.{n}"]) for n in truth}
+    least, freedom = np.asarray(grid.results.loss), x.size - len(truth)
+    reach = scipy.stats.t.ppf(0.975, freedom)
+    for param in truth:
+        error = np.asarray(errors[f"params.{param}"])
+        known = np.isfinite(error) & (np.asarray(grid.results.status) == jf.Status.CONVERGED)
+        assert known.mean() > 0.9
+        for side, which in ((-1, "low"), (1, "high")):
+            end = np.asarray(ends[f"params.{param}"].sel(end=which))
+            assert not np.isnan(end[known]).any()
+            for closed in (True, False):
+                chosen = known & (np.isfinite(end) == closed)
+                if not chosen.any():
+                    continue
+                half = np.where(chosen & closed, np.abs(end - params[param]), np.where(known, error, 0))
+                shares = (*np.geomspace(0.02, 0.9, 10), 0.99, 1.01) if closed else np.geomspace(0.1, 1e3, 60)
+                sums = held_along(loss, data, param, params, params[param] + side * np.multiply.outer(shares, half))
+                tau = np.sqrt(np.maximum(sums[:, chosen] - least[chosen], 0) / (least[chosen] / freedom))
+                if closed:
+                    assert (tau[-2] < reach).all() and ((tau[-1] > reach) | np.isnan(tau[-1])).all()
+                else:
+                    assert (np.nanmax(tau, axis=0) < reach * (1 + 1e-6)).all()
