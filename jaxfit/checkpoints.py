@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxfit.checks import path_name
-from jaxfit.fingerprints import describe, differences, environment, program_digest, refuse
+from jaxfit.fingerprints import PROGRAM, describe, differences, environment, program_digest, refuse, words_of
 from jaxfit.markers import is_key
 from jaxfit.programs import Programs
 from jaxfit.stores import StoreError, as_path, digest, holding, pack, read, unpack, write
@@ -37,8 +37,8 @@ class Saved(NamedTuple):
 class Checkpoint:
     """The file of a run, which may not be there yet; `holding_file` opens one."""
 
-    def __init__(self, path: Path, identity: Mapping[str, str], shapes: tuple):
-        self.path, self.identity, self.shapes = path, dict(identity), shapes
+    def __init__(self, path: Path, identity: Mapping[str, str], words: Mapping[str, str], shapes: tuple):
+        self.path, self.identity, self.words, self.shapes = path, dict(identity), dict(words), shapes
         self.last, self.took = time.monotonic(), 0.0
 
     def due(self) -> bool:
@@ -52,6 +52,7 @@ class Checkpoint:
         kinds = [str(jax.random.key_impl(x)) if is_key(x) else None for x in leaves]
         tensors["keys"] = np.frombuffer(json.dumps(kinds).encode(), np.uint8)
         tensors["identity"] = np.frombuffer(json.dumps(self.identity, sort_keys=True).encode(), np.uint8)
+        tensors["words"] = np.frombuffer(json.dumps(self.words, sort_keys=True).encode(), np.uint8)
         tensors["place"] = np.array([saved.t, saved.ended])
         tensors["format"] = np.frombuffer(VERSION.encode(), np.uint8)
         tensors["digest"] = np.frombuffer(digest(pack(tensors)).encode(), np.uint8)
@@ -74,7 +75,8 @@ class Checkpoint:
             raise StoreError(f"checkpoint: {self.path} is no checkpoint of this version of jaxfit; use another path")
         if told != digest(pack(tensors)).encode():
             raise StoreError(f"checkpoint: {self.path} is damaged: its digest is not that of its contents; remove it")
-        found = differences(json.loads(tensors["identity"].tobytes()), self.identity, lambda _: False)
+        words = json.loads(tensors["words"].tobytes()) if "words" in tensors else {}
+        found = differences(json.loads(tensors["identity"].tobytes()), self.identity, words={"": (words, self.words)})
         remedy = "Make the call as it was to go on, remove the file, or give this one another checkpoint="
         refuse(f"checkpoint: {self.path} is of another run", found, remedy)
         state, rows, end = self.shapes
@@ -134,12 +136,13 @@ def holding_file(path: Any, programs: Programs, leaves: list, precision: str) ->
         yield Checkpoint(file, *_identity(programs, leaves, precision))
 
 
-def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[str, str], tuple]:
-    """What fixes the bits of a run, and the shapes of what is kept of it."""
+def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[str, str], dict[str, str], tuple]:
+    """What fixes the bits of a run, what its program is made of, and the shapes of what is kept of it."""
     state = jax.eval_shape(programs.begin, leaves)
     span = jax.ShapeDtypeStruct((), np.int32)
     lowered = programs.begin.lower(leaves), programs.watch.lower(leaves, state, span, span)
-    named = jax.tree_util.tree_leaves_with_path(programs.ask(leaves))
+    problem = programs.ask(leaves)
+    named = jax.tree_util.tree_leaves_with_path(problem)
     numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in named}
-    identity = environment(precision) | {"program (loss, model, optimizer, rules, record)": program_digest(*lowered)}
-    return identity | numbers, lowered[1].out_info
+    identity = environment(precision) | {PROGRAM: program_digest(*lowered)}
+    return identity | numbers, words_of(problem), lowered[1].out_info

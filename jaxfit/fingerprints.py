@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import optax
 
 from jaxfit.markers import is_key
+from jaxfit.problems import name_of
 from jaxfit.stores import digest
 
 PyTree = Any
@@ -84,13 +86,101 @@ def _digest(values: np.ndarray) -> str:
     return digest(values.tobytes())
 
 
-def differences(old: Mapping[str, str], new: Mapping[str, str], ignored: Callable[[str], bool]) -> list[str]:
-    """The fields that differ, each with both values; those that only `new` has may be ignored."""
-    found = []
-    for name in [*old, *(name for name in new if name not in old and not ignored(name))]:
-        if old.get(name) != new.get(name):
-            found.append(f"{name} was {old.get(name, 'absent')}, is now {new.get(name, 'absent')}")
-    return found
+PROGRAM = "program (loss, model, optimizer, rules, record)"
+_ARRAY = re.compile(r"(.* \(.*\)) [0-9a-f]{32}")
+Words = Mapping[str, str]
+
+
+def words_of(problem: Any) -> dict[str, str]:
+    """What the program of a problem is made of, by names: no digest tells what became another."""
+    stop, record, batches = problem.stop, problem.record, problem.batches
+    rules = [name for name, value in vars(stop).items() if value is not None]
+    loss = getattr(problem.loss, "func", None)
+    told = {
+        "the loss": problem.loss if loss is None else name_of(loss),
+        "the optimizer": problem.optimizer,
+        "the stop rule": ", ".join(rules) or "none",
+        "the record": f"{', '.join(record.names)} every {record.every}" if record.what else "none",
+        "the batching": batches or "none",
+    }
+    return {name: re.sub(r" at 0x[0-9a-f]+", "", str(value))[:200] for name, value in told.items()}
+
+
+def differences(
+    old: Words, new: Words, ignored: Callable[[str], bool] = lambda _: False, *,
+    words: Mapping[str, tuple[Words, Words]], label: Callable[[str], str] = str,
+) -> list[str]:  # fmt: skip
+    """What differs between two records of what fixes bits, in words, the plainest first.
+
+    Args:
+      old, new: By name; names of a part of a sweep begin "part KEY: ".
+      ignored: Of names that only `new` has, which do not count.
+      words: By part ("" if there are none) `words_of` both programs, as far as they are known.
+      label: What to call a part.
+
+    Returns:
+      Settings and numbers with both values, then what the programs are made of, then arrays.
+    """
+    names = [*old, *(name for name in new if name not in old and not ignored(name))]
+    found: list[dict[str, list[str]]] = [{}, {}, {}]  # by rank: by text the parts
+    converted = old.get("precision") != new.get("precision")
+    for name in (name for name in names if old.get(name) != new.get(name)):
+        part, own = _part_and_name(name)
+        was, now = old.get(name, "absent"), new.get(name, "absent")
+        if own == PROGRAM:
+            rank, texts = 1, _program_differences(*words.get(part, ({}, {})))
+        else:
+            rank, texts = _value_difference(own, was, now)
+            if converted and was.partition(" ")[2:] == now.partition(" ")[2:] != ("",):
+                continue  # the same number in another precision
+        for text in texts:
+            found[rank].setdefault(text, []).append(part)
+    ranks = found[:1] if converted else [*found[:2], found[2]]
+    every = {_part_and_name(name)[0] for name in old if name.startswith("part ")} & {*words}
+    texts = [_in_parts(text, parts, every, label) for rank in ranks for text, parts in rank.items()]
+    told = [text for text in texts if _ANOTHER not in text]
+    shaped = any(was != now for was, now in (_kinds(old, new, name) for name in names))
+    return told if told and (shaped or converted) else told + [text for text in texts if _ANOTHER in text]
+
+
+_ANOTHER = "was another"
+
+
+def _program_differences(old: Words, new: Words) -> list[str]:
+    named = [f"{name} was {told}, is now {new[name]}" for name, told in old.items() if new.get(name, told) != told]
+    if named:
+        return [f"the program differs: {text}" for text in named]
+    if not old or not new:
+        return [f"the {PROGRAM} {_ANOTHER}"]
+    same = "; ".join(f"{name} is {told}" for name, told in old.items() if told != "none")
+    return [f"the program {_ANOTHER}, though by name {same}: the code of one of these, or of the model, was changed"]
+
+
+def _value_difference(name: str, was: str, now: str) -> tuple[int, list[str]]:
+    """The rank, and the text: of arrays only the kinds and shapes, whose digests say nothing to a person."""
+    kinds = [_ARRAY.sub(r"\1", told) for told in (was, now)]
+    rank = 2 if [was, now] != kinds else 0
+    other = " of other values" if kinds[0] == kinds[1] else ""
+    return rank, [f"{name} was {kinds[0]}{other}, is now {kinds[1]}"]
+
+
+def _kinds(old: Words, new: Words, name: str) -> tuple[str, str]:
+    """The kind of a value before and now; that of arrays is their shape too."""
+    was, now = (_ARRAY.sub(r"\1", told.get(name, "absent")) for told in (old, new))
+    return (was, now) if "(" in was + now else (was.split(" ")[0], now.split(" ")[0])
+
+
+def _part_and_name(name: str) -> tuple[str, str]:
+    part, found, own = name.partition(": ")
+    return (part, own) if found and name.startswith("part ") else ("", name)
+
+
+def _in_parts(text: str, parts: list[str], every: set[str], label: Callable[[str], str]) -> str:
+    """The text with where it holds, unless it does everywhere."""
+    if parts == [""] or set(parts) >= every and len(every) > 1:
+        return text
+    more = f", and {len(parts) - 1} more" * (len(parts) > 1)
+    return f"{text} ({label(parts[0])}{more})"
 
 
 def refuse(what: str, found: list[str], remedy: str) -> None:

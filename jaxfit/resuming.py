@@ -7,6 +7,7 @@ whose axes only grew at their ends adds a segment of lanes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,16 @@ from jaxfit.checks import path_name, warn
 from jaxfit.compiling import compiler_options
 from jaxfit.coordinates import all_coordinates
 from jaxfit.dispatch import Run, Task, example, places, programs_of, shape_of_pool
-from jaxfit.fingerprints import describe, differences, environment, program_digest, refuse, values_digest
+from jaxfit.fingerprints import (
+    PROGRAM,
+    describe,
+    differences,
+    environment,
+    program_digest,
+    refuse,
+    values_digest,
+    words_of,
+)
 from jaxfit.grids import Grid, Part, lane_numbers, tensors_of, variables_of
 from jaxfit.markers import Dimension, stacked
 from jaxfit.pools import Lanes, Shape
@@ -114,6 +124,7 @@ def _manifest(plan: Plan, shapes: Sequence[Shape], examples: Sequence[Lanes], at
             "block": shape.lanes,
             "slots": shape.slots,
             "records": shape.records,
+            "words": words_of(run.problem),
             "tensors": {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()},
         }
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
@@ -138,7 +149,7 @@ def _identity(run: Run, shape: Shape) -> dict[str, str]:
     lowered = programs_of(run, shape, [device]).lowered[device]
     leaves = jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(run.structure, run.leaves))
     numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
-    return {"program (loss, model, optimizer, rules, record)": program_digest(lowered), **numbers}
+    return {PROGRAM: program_digest(lowered), **numbers}
 
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
@@ -170,17 +181,42 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
     Raises:
       ValueError: If anything else differs.
     """
-    fresh = tuple(_prefix(key) for key in new.parts if key not in old.parts)
-    found = differences(old.identity, new.identity, lambda name: name.startswith(fresh))
-    if list(old.sizes) != list(new.sizes):
-        found.append(f"the axes were {', '.join(old.sizes)}, are now {', '.join(new.sizes)}")
-    else:
-        for name, size in old.sizes.items():
-            found += _axis_differences(name, size, old, new, plan)
-    refuse(f"store: {folder} holds another sweep", found, _REMEDY)
+    refuse(f"store: {folder} holds another sweep", _differences(old, new, plan), _REMEDY)
     if new.sizes == old.sizes:
         return old
     return new._replace(segments=(*old.segments, new.sizes), names=(*old.names, *new.names))
+
+
+def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
+    """In words, what differs from the sweep that a store holds; of other axes that alone, as all else then does too."""
+    if list(old.sizes) != list(new.sizes):
+        return [f"the axes were {', '.join(old.sizes)}, are now {', '.join(new.sizes)}"]
+    parts = [", ".join(_static(manifest)) or "none" for manifest in (old, new)]
+    if parts[0] != parts[1]:
+        return [f"the axes whose values are programs of their own were {parts[0]}, are now {parts[1]}"]
+    fresh = tuple(_prefix(key) for key in new.parts if key not in old.parts)
+    words = {
+        _prefix(key).removesuffix(": "): (old.parts[key]["words"], part["words"])
+        for key, part in new.parts.items()
+        if key in old.parts
+    }
+    told = functools.partial(_told_part, new)
+    found = differences(old.identity, new.identity, lambda name: name.startswith(fresh), words=words, label=told)
+    if old.identity.get("precision") == new.identity["precision"]:  # or all values differ
+        for name, size in old.sizes.items():
+            found += _axis_differences(name, size, old, new, plan)
+    return found
+
+
+def _static(manifest: Manifest) -> list[str]:
+    """The axes whose values are programs of their own."""
+    return list(next(iter(manifest.parts.values()))["choice"])
+
+
+def _told_part(manifest: Manifest, prefix: str) -> str:
+    """A part of a sweep by its place on the axes."""
+    choice = manifest.parts[prefix.removeprefix("part ")]["choice"]
+    return "at " + ", ".join(f"{name}={manifest.coordinates[name][1][i]}" for name, i in choice.items())
 
 
 def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: Plan) -> list[str]:

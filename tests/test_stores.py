@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 
 import jax
@@ -134,10 +135,26 @@ def test_a_static_axis_grows_by_a_program(tmp_path, ran):
 
 REFUSED = {
     "steps": ({"steps": 31}, "steps was int32 30, is now int32 31"),
-    "the data": ({"data": (0.1 * np.ones(11), np.ones(11))}, r"data\[0\] was float32 \(11,\) .*, is now float32"),
-    "the program": ({"loss": jf.losses.mae(jf.models.line)}, "program .* was"),
+    "the data": (
+        {"data": (0.1 * np.ones(11), np.ones(11))},
+        r"data\[0\] was float32 \(11,\) of other values, is now float32 \(11,\)",
+    ),
+    "data of another length": (
+        {"data": (np.ones(12), np.ones(12))},
+        r"data\[0\] was float32 \(11,\), is now float32 \(12,\)",
+    ),
+    "the loss": ({"loss": jf.losses.mae(jf.models.line)}, r"the loss was mse\(line\), is now mae\(line\)"),
+    "the optimizer": (
+        {"optimizer": jf.optimizers.adam(jf.Axis("rate", RATES))},
+        r"the program differs: the optimizer was sgd\(.*\), is now adam\(",
+    ),
+    "a rule": ({"stop": jf.Stop()}, "the stop rule was gradient_norm_below, is now none"),
+    "a rule's threshold": (
+        {"stop": jf.Stop(gradient_norm_below=40.0)},
+        "stop.gradient_norm_below was float32 50.0, is now float32 40.0",
+    ),
     "the slots": ({"slots": 8}, "slots was 4, is now 8"),
-    "the record": ({"record": jf.Record(every=15)}, "program .* was"),
+    "the record": ({"record": jf.Record(every=15)}, "the record was loss every 10, is now loss every 15"),
     "a shorter axis": ({"rates": RATES[:5]}, "axis 'rate' had 7 values, has now 5 .*only grow at its end"),
     "another value": ({"starts": [*STARTS[:2], 9.0, *STARTS[3:]]}, "value 2 of 'w0' on axis 'w0' was 1.0, is now 9.0"),
     "another axis": ({"optimizer": jf.optimizers.sgd(jf.Axis("r", RATES))}, "axes were w0, rate, are now w0, r"),
@@ -149,9 +166,48 @@ REFUSED = {
 def test_a_call_that_would_give_other_bits_is_refused_with_what_differs(store, change):
     keywords, text = REFUSED[change]
     before = contents(store)
-    with pytest.raises(ValueError, match=rf"store: .* holds another sweep: .*{text}.*give this one another store="):
+    with pytest.raises(ValueError, match=rf"holds another sweep: .*{text}.*give this one another store=") as refused:
         run(store, **keywords)
+    assert not re.search("[0-9a-f]{16}", str(refused.value)), "a digest, which says nothing to a person"
     assert contents(store) == before
+
+
+def named_alike(slope):
+    def model(params, x):
+        return slope * params["w"] * x + params["b"]
+
+    return jf.losses.mse(model)
+
+
+def test_code_that_changed_under_its_name_is_told_also_of_a_store_without_names(tmp_path):
+    keywords = {"starts": [0.0], "rates": [1e-3]}
+    run(tmp_path, loss=named_alike(1.0), **keywords)
+    with pytest.raises(
+        ValueError, match=r"another, though by name the loss is mse\(model\);.* the code of one of these"
+    ):
+        run(tmp_path, loss=named_alike(2.0), **keywords)
+    manifest = stores.read_manifest(tmp_path)
+    parts = {key: {k: v for k, v in part.items() if k != "words"} for key, part in manifest.parts.items()}
+    stores.write_manifest(tmp_path, manifest._replace(parts=parts))
+    with pytest.raises(ValueError, match=r"the program \(loss, model, .*\) was another\. Make the call"):
+        run(tmp_path, loss=named_alike(2.0), **keywords)
+    run(tmp_path, loss=named_alike(1.0), **keywords)
+
+
+def test_what_differs_in_one_program_says_in_which_and_in_all_only_once(tmp_path):
+    def kinds(second, **keywords):
+        optimizers = [jf.optimizers.sgd(1e-3), second]
+        return run(tmp_path, starts=[0.0], optimizer=jf.Axis("kind", optimizers, labels=["z", "b"]), **keywords)
+
+    kinds(jf.optimizers.momentum(1e-4))
+    with pytest.raises(ValueError, match=r"differs: the optimizer was sgd.*adam\(.*\) \(at kind=b\)\. Make the call"):
+        kinds(jf.optimizers.adam(1e-4))
+    with pytest.raises(ValueError, match=r"sweep: steps was int32 30, is now int32 40\. Make"):
+        kinds(jf.optimizers.momentum(1e-4), steps=40)
+    with pytest.raises(
+        ValueError, match=r"sweep: the axes whose values are programs of their own were kind, are now none"
+    ):
+        kinds(jf.optimizers.sgd(1e-4))
 
 
 @pytest.mark.parametrize("name", ["jax", "jaxlib", "optax", "jaxfit", "platform", "device", "PRNG", "instructions"])

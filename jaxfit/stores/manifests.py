@@ -41,7 +41,7 @@ class Manifest(NamedTuple):
     axes: dict[str, dict[str, str]]  # by dimension, then by place: a digest of the values there
     segments: tuple[dict[str, int], ...]  # the size of every dimension after each growth
     names: tuple[str, ...]  # of the segments, over which the digests of blocks go
-    parts: dict[str, dict[str, Any]]  # by key: choice, dynamic, block, slots, records, tensors
+    parts: dict[str, dict[str, Any]]  # by key: choice, dynamic, block, slots, records, tensors, words
     variables: dict[str, Variable]
     coordinates: dict[str, tuple[tuple[str, ...], np.ndarray]]
     attributes: dict[str, Any]
@@ -197,7 +197,9 @@ def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> dict[str, An
     if any(math.prod(shape) > 2**40 for _, shape in tensors.values()):
         raise ValueError(f"part {key!r} has tensors larger than any memory")
     counts = {name: _count(told[name]) for name in ("block", "slots")}
-    return {"choice": choice, "dynamic": dynamic, "records": _whole(told["records"]), "tensors": tensors, **counts}
+    words = {_text_of(name): _text_of(text) for name, text in told.get("words", {}).items()}
+    records = _whole(told["records"])
+    return {"choice": choice, "dynamic": dynamic, "records": records, "tensors": tensors, "words": words, **counts}
 
 
 def _coordinates(folder: Path, fields: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
