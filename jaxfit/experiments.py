@@ -10,19 +10,24 @@ An experiment is a file NAME.py of FOLDER with a docstring (first paragraph: the
     draw(result)      a matplotlib figure, or {suffix: figure} for several; an animation is the bytes of a GIF;
                       computes nothing
 
+and, where it applies,
+
+    SECONDS           about how long it takes; of several, the quick ones come first
+    CHAOTIC = True    its pictures show one run of many that rounding alone makes different
+
 Files that begin with "_" or define none of the four are helpers: experiments may import them. The figures, a README.md
-that shows them with their checks, and an index.json that remembers the facts go to FOLDER/figures. The exit status is
-0 if every experiment passed, 1 if one failed, 2 if the call was wrong, 130 after Ctrl-C.
+that shows them with their checks, and an index.json that remembers the facts go to FOLDER/figures; files that already
+say and show what a run finds stay as they are (`jaxfit.galleries`). The exit status is 0 if every experiment passed, 1
+if one failed, 2 if the call was wrong, 130 after Ctrl-C.
 """
 
 import argparse
 import ast
 import difflib
+import hashlib
 import importlib
-import json
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,18 +36,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from jaxfit import plots
+from jaxfit.galleries import Outcome, UsageError, keep, prepare, read_index, write_index
 
 PARTS = ("Config", "compute", "checks", "draw")
-MARK = "<!-- Written by jaxfit.experiments: what is edited here is lost at the next run. -->"
-
-
-class UsageError(Exception):
-    """The call is wrong; nothing has been computed."""
-
 
 # Checks
 
@@ -227,33 +228,29 @@ def load(folder: Path, name: str) -> ModuleType:
 # Running
 
 
-class Outcome(NamedTuple):
-    """What the index tells of an experiment; the same in every run of the same program."""
+def run(folder: Path, name: str) -> tuple[Outcome, dict[str, bytes]]:
+    """Compute, check and, if all is well, draw one experiment; returns its outcome and its pictures by file name.
 
-    claim: str
-    notes: str
-    why: str  # why it failed; "" if it passed
-    figures: list[str]  # file names, empty if it failed
-    checks: list[list[str]]  # Check.cells() of every row
-
-
-def run(folder: Path, name: str, figures: Path) -> Outcome:
-    """Compute, check and, if all is well, draw one experiment. What goes wrong inside it is told, never raised."""
-    claim, notes = describe(folder / f"{name}.py")
-    cells, files = [], []
+    What goes wrong inside it is told, never raised.
+    """
+    path = folder / f"{name}.py"
+    claim, notes = describe(path)
+    cells, images, digest = [], {}, ""
     try:
         with importable(folder):
             module = load(folder, name)
             result = module.compute(module.Config())
             rows = [Check(*row) for row in module.checks(result)]
             cells, why = [row.cells() for row in rows], verdict(rows)
+            if getattr(module, "CHAOTIC", False):
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             if not why:
                 with plots.style():
-                    files = write_figures(module.draw(result), figures, name)
+                    images = rendered(module.draw(result), name)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        why = f"it raised {type(error).__name__}"
-    return Outcome(claim, notes, why, files, cells)
+        why, images = f"it raised {type(error).__name__}", {}
+    return Outcome(claim, notes, why, sorted(images), cells, digest), images
 
 
 def verdict(rows: Sequence[Check]) -> str:
@@ -264,82 +261,16 @@ def verdict(rows: Sequence[Check]) -> str:
     return f"{failed} of {len(rows)} checks failed" if failed else ""
 
 
-def write_figures(drawn: Any, figures: Path, name: str) -> list[str]:
-    """Write NAME.png, or NAME-SUFFIX.png of each, once all of them have been rendered; returns the file names."""
+def rendered(drawn: Any, name: str) -> dict[str, bytes]:
+    """The pictures as files: NAME.png, or NAME-SUFFIX.png of each."""
     drawn = drawn if isinstance(drawn, Mapping) else {"": drawn}
     if not drawn or any(Path(f"x{suffix}").name != f"x{suffix}" for suffix in drawn):
         raise ValueError(f"draw returned {list(drawn)}: it must be at least one figure, and no suffix a path")
-    files = {}
+    images = {}
     for suffix, picture in drawn.items():
         kind, image = ("gif", plots.gif(picture)) if isinstance(picture, bytes) else ("png", plots.png(picture))
-        files[f"{name}-{suffix}.{kind}" if suffix else f"{name}.{kind}"] = image
-    for file, image in files.items():
-        _replace(figures / file, image)
-    return sorted(files)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
-
-
-# The index
-
-
-def prepare(figures: Path) -> None:
-    """Make the folder of figures and see that it can be written, before anything is computed."""
-    try:
-        figures.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=figures).close()
-    except OSError as error:
-        raise UsageError(f"cannot write figures to {figures}: {error.strerror or error}") from None
-    readme = figures / "README.md"
-    if readme.exists() and not readme.read_text("utf-8", "replace").startswith(MARK):
-        raise UsageError(f"{readme} was not written by this program and would be lost: choose other --figures")
-    read_index(figures)
-
-
-def read_index(figures: Path) -> dict[str, Outcome]:
-    path = figures / "index.json"
-    try:
-        return {name: Outcome(**entry) for name, entry in json.loads(path.read_text("utf-8")).items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, AttributeError):
-        raise UsageError(f"{path} is not an index of figures: delete it and run all experiments") from None
-
-
-def write_index(figures: Path, outcomes: Mapping[str, Outcome], command: str) -> None:
-    """Write index.json, and README.md with the picture, claim, checks and command of every experiment."""
-    facts = {name: outcome._asdict() for name, outcome in outcomes.items()}
-    text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
-    _replace(figures / "index.json", (text + "\n").encode())
-    sections = [MARK, "# Figures", "Every picture here was drawn after all of its checks had passed."]
-    sections += [section(name, outcomes[name], command.replace("{name}", name)) for name in sorted(outcomes)]
-    _replace(figures / "README.md", ("\n\n".join(sections) + "\n").encode())
-
-
-def section(name: str, outcome: Outcome, command: str) -> str:
-    """The part of README.md on one experiment. A failed one shows no picture and only the checks that failed."""
-    count = len(outcome.checks)
-    if outcome.why:
-        failed = [row for row in outcome.checks if row[-1] != "ok"]
-        verdict = f"**FAILED**: {outcome.why}. A picture of it in this folder would be from an earlier run."
-        body = [verdict, *([markdown(failed)] if failed else [])]
-    else:
-        pictures = [f"![{outcome.claim}]({file})" for file in outcome.figures]
-        rows = markdown(outcome.checks)
-        if count > 8:
-            rows = f"<details><summary>{count} checks, all passed</summary>\n\n{rows}\n\n</details>"
-        body = [*pictures, rows]
-    return "\n\n".join(part for part in (f"## {name}", outcome.claim, *body, outcome.notes, f"`{command}`") if part)
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [("what", "published or theory", "measured", "tolerance", "source", "verdict"), ("---",) * 6, *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        images[f"{name}-{suffix}.{kind}" if suffix else f"{name}.{kind}"] = image
+    return images
 
 
 # The command
@@ -385,20 +316,48 @@ def _command(folder: Path, figures: Path) -> str:
 
 def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: Path, command: str) -> int:
     """Run the wanted experiments, printing and keeping the outcome of each as soon as it is there."""
-    passed = 0
+    passed, started = 0, time.perf_counter()
+    wanted = sorted(wanted, key=lambda name: seconds(folder / f"{name}.py"))
+    print(f"{len(wanted)} experiments, the quick ones first; their figures go to {_near(figures)}", flush=True)
     try:
         for name in announced(wanted):
             began = time.perf_counter()
-            outcome = run(folder, name, figures)
+            fresh, images = run(folder, name)
+            outcome, drawn = keep(figures, name, fresh, images)
             kept = {other: entry for other, entry in read_index(figures).items() if other in names}
             write_index(figures, kept | {name: outcome}, command)
             passed += not outcome.why
-            tqdm.write(report(name, outcome, time.perf_counter() - began))
+            tqdm.write(report(name, fresh, drawn, time.perf_counter() - began))
+            sys.stdout.flush()
+            jax.clear_caches()  # the next one shares no program with this one
     except KeyboardInterrupt:
         print("interrupted: what had been finished is kept", file=sys.stderr)
         return 130
-    print(f"{passed} of {len(wanted)} experiments passed; their figures: {_near(figures / 'README.md')}")
+    print(f"{passed} of {len(wanted)} experiments passed in {_minutes(time.perf_counter() - started)}{_memory()}; "
+          f"their figures: {_near(figures / 'README.md')}")  # fmt: skip
     return 0 if passed == len(wanted) else 1
+
+
+def seconds(path: Path) -> float:
+    """About how long an experiment takes, as its file says, without importing it; 0 if it does not."""
+    for node in getattr(_tree(path), "body", []):
+        if isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == ["SECONDS"]:
+            return float(ast.literal_eval(node.value))
+    return 0.0
+
+
+def _minutes(duration: float) -> str:
+    return f"{duration:.0f} s" if duration < 100 else f"{duration / 60:.0f} minutes"
+
+
+def _memory() -> str:
+    """The most memory that this process has held so far, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return f", with at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB of memory"
 
 
 def announced(names: Sequence[str]) -> Iterable[str]:
@@ -411,11 +370,12 @@ def announced(names: Sequence[str]) -> Iterable[str]:
         yield name
 
 
-def report(name: str, outcome: Outcome, seconds: float) -> str:
-    count = len(outcome.checks)
-    drawn = f"{count} check{'s' * (count != 1)} passed in {seconds:.1f} s, drew {', '.join(outcome.figures)}"
+def report(name: str, outcome: Outcome, drawn: bool, seconds: float) -> str:
+    count, files = len(outcome.checks), ", ".join(outcome.figures)
+    pictures = f"drew {files}" if drawn else f"{files}: as before"
+    passed = f"{count} check{'s' * (count != 1)} passed in {seconds:.1f} s, {pictures}"
     lines = [f"{name}: {outcome.claim}", *([table(outcome.checks)] if count else [])]
-    return "\n".join([*lines, f"{name}: " + (f"FAILED: {outcome.why}" if outcome.why else drawn), ""])
+    return "\n".join([*lines, f"{name}: " + (f"FAILED: {outcome.why}" if outcome.why else passed), ""])
 
 
 def _near(path: Path) -> str:

@@ -11,7 +11,7 @@ ROOMS = [
     "interruptions", "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "coordinates",
     "grids", "dispatch", "executors", "resuming", "reruns",
     "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
-    "explanations", "statistics", "memory", "sklearn", "plots", "experiments",
+    "explanations", "statistics", "memory", "sklearn", "plots", "galleries", "experiments",
 ]  # fmt: skip
 
 
