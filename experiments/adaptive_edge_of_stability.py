@@ -3,11 +3,11 @@
 Adam divides every param's gradient by a scale D of its own. What must not exceed a limit is then the largest eigenvalue
 of D^-1/2 H D^-1/2, and the limit, from the law with D held fixed and b1 = 0.9, is 2 (1 + b1) / (1 - b1) = 38 over the
 learning rate. Full-batch Adam on the net of the edge of stability ends 1 to 2 % below it at three learning rates. Where
-exactly is chaotic: single runs end between 0.957 and 0.998, another version of the compiler turns one into another, and
-so the check is on the median of five starts. The plain sharpness meanwhile goes where it likes.
+exactly is chaotic: single runs end between 0.90 and 1.01, another version of the compiler turns one into another, and
+so the check is on the median of fifteen starts. The plain sharpness meanwhile goes where it likes.
 
 Source: Cohen, Ghorbani, Krishnan et al., Adaptive Gradient Methods at the Edge of Stability (2022), arXiv:2207.14484.
-Cost: about 15 seconds on two cores.
+Cost: about 20 seconds on two cores.
 """
 
 from dataclasses import dataclass
@@ -19,22 +19,23 @@ import jaxfit as jf
 from jaxfit import plots
 from jaxfit.experiments import Check
 
-from .edge_of_stability import LAST, half_mean_square, spots, start
+from .edge_of_stability import half_mean_square, spots, starts
 
 RATES = (1e-3, 3e-3, 1e-2)
+SECONDS, CHAOTIC = 20, True
 COLORS = (plots.BLUE, plots.GREEN, plots.RED)
 
 
 @dataclass(frozen=True)
 class Config:
     steps: int = 12_000
-    every: int = 200
-    seeds: int = 5
+    every: int = 300
+    seeds: int = 15
     b1: float = 0.9
 
 
-QUICK = {"every": 300}
-BREAK = {"b1": 0.5}  # another law, 6 / learning rate: all ends are at 0.159 of 38 / learning rate instead of 0.985
+QUICK = {"every": 600, "seeds": 9}
+BREAK = {"b1": 0.5}  # another law, 6 / learning rate: all ends are at 0.159 of 38 / learning rate instead of 0.98
 ROWS = {}
 
 
@@ -46,10 +47,9 @@ class Result(NamedTuple):
 
 def compute(config: Config) -> Result:
     x = spots()
-    rate, starts = jf.Axis("rate", np.array(RATES)), [start(seed) for seed in range(config.seeds)]
-    seeds = {name: jf.Axis("seed", np.stack([one[name] for one in starts])) for name in starts[0]}
+    rate = jf.Axis("rate", np.array(RATES))
     grid = jf.sweep(
-        half_mean_square, seeds, (x, np.cos(4 * np.arccos(x))), steps=config.steps,
+        half_mean_square, starts(config.seeds), (x, np.cos(4 * np.arccos(x))), steps=config.steps,
         optimizer=jf.optimizers.adam(rate, b1=config.b1), precision="float64",
         record=jf.Record(every=config.every, what=("params", "preconditioner")),
     )  # fmt: skip
@@ -61,8 +61,10 @@ def compute(config: Config) -> Result:
 
 
 def ends(result: Result) -> np.ndarray:
-    """The median of the last 20 sharpnesses over the law, (seeds, rates)."""
-    return np.median(result.scaled[..., -LAST:], axis=-1) * np.array(RATES) / result.law
+    """(seeds, rates) The median of the sharpnesses over the law in the last third of the steps."""
+    scaled = result.scaled.transpose("seed", "rate", "step")
+    late = scaled.step.values > 2 / 3 * float(scaled.step[-1])
+    return np.median(scaled.values[..., late], axis=-1) * np.array(RATES) / result.law
 
 
 def checks(result: Result) -> list[Check]:
@@ -70,9 +72,10 @@ def checks(result: Result) -> list[Check]:
         Check("the law at b1 = 0.9: sharpness times learning rate", 38.0, result.law, 1e-9, "2 (1 + b1) / (1 - b1)")
     ]
     for rate, end in zip(RATES, np.median(ends(result), axis=0), strict=True):
-        # 0.98 to 0.99 by the source; 0.01 is two standard errors of the median of five
+        # about 0.98 by the source; of 30 starts the ends scatter most at the rate 0.001, so that the median of 15 has
+        # a standard error of 0.007 there: 0.03 is four of them
         what = f"rate {rate:g}: last sharpnesses over the law, median of the starts"
-        rows.append(Check(what, 0.985, float(end), 0.015, "Cohen 2022"))
+        rows.append(Check(what, 0.98, float(end), 0.03, "Cohen 2022"))
     return rows
 
 
@@ -80,7 +83,7 @@ def draw(result: Result):
     space = {"wspace": 0.2, "top": 0.77, "left": 0.07, "right": 0.985, "bottom": 0.14}
     figure, axes = plots.panels([["scaled", "plain"]], size=(11, 4.8), gridspec_kw=space)
     figure.suptitle("Adam's edge of stability: its scaled sharpness stays at 38 / learning rate", x=0.07, ha="left")
-    words = "Full-batch Adam, b1 = 0.9, one of five starts. D: the scale of each param, which the law holds fixed."
+    words = "Full-batch Adam, b1 = 0.9, one of fifteen starts. D: the scale of each param, which the law holds fixed."
     figure.text(0.07, 0.875, words, color="#555555")
     ax = axes["scaled"]
     ax.set(yscale="log", xlim=(0, 12_400), ylim=(2e3, 3e5), title=r"Largest eigenvalue of $D^{-1/2} H D^{-1/2}$")
@@ -104,6 +107,8 @@ def draw(result: Result):
         ax.plot(result.plain.step, result.plain.sel(rate=rate), color=color, lw=1.5)
     room = plots.Room(ax)
     late = result.plain.isel(step=slice(10, None))  # where the three are apart
+    for rate in RATES:
+        room.block(result.plain.step, result.plain.sel(rate=rate), width=10)
     paths = [room.block(late.step, late.sel(rate=rate), width=10) for rate in RATES]
     for rate, path, color in zip(RATES, paths, COLORS, strict=True):
         room.near(path, f"rate {rate:g}", color=color, prefer=(0.8, 0.6))

@@ -31,6 +31,7 @@ class Config:
     precision: str = "float64"  # in float32 rounding delays the slowest members by some percent
 
 
+SECONDS = 20
 QUICK = {"cells": 24, "momenta": 12}
 BREAK = {"nesterov": True}
 

@@ -47,6 +47,7 @@ class Config:
     beta: float = 0.995
 
 
+SECONDS = 18
 QUICK = {"strengths": 9, "noises": 4, "noisy_steps": 3_000}
 BREAK = {"beta": 0.0}  # without momentum the flat directions are not reached in time
 ROWS = {"DLWPT-5.5.3.cures": ""}

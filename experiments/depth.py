@@ -40,6 +40,7 @@ class Config:
     tilt: float = 0.0  # of the chain's initial weights; unequal ones do not stay together
 
 
+SECONDS = 27
 QUICK = {"depth": 16, "scales": 8, "cells": 40, "net_cells": 9}
 BREAK = {"tilt": 1.5}
 ROWS = {"GD-4": "training"}
@@ -110,7 +111,7 @@ def compute(config: Config) -> Result:
     nets = jf.sweep(
         jf.losses.mse(NET), jf.Call(scaled, jf.Axis("scale", np.geomspace(0.1, 10, config.net_cells)), key=1),
         (x, np.sin(3 * x)), optimizer=jf.optimizers.sgd(rates(config.net_cells, 1e-4, 1.0)), steps=config.net_steps,
-        stop=jf.Stop(loss_below=0.05, loss_above=1e12),
+        stop=jf.Stop(loss_below=0.05, loss_above=1e12), precision="float64",
     ).results  # fmt: skip
     wide = np.geomspace(0.5, 4, config.scales)
     depth = np.arange(1, config.depth + 1)
@@ -235,7 +236,12 @@ def draw_layers(result: Result):
     space = {"wspace": 0.12, "top": 0.82, "left": 0.07, "right": 0.9, "bottom": 0.11}
     figure, axes = plots.panels([["signal", "relu", "tanh"]], size=(12.5, 5.2), gridspec_kw=space)
     figure.suptitle("Every layer multiplies: what comes out of a deep net, and what comes back", x=0.07, ha="left")
-    figure.text(0.07, 0.905, "Color: powers of ten, as measured. Dashed: the law.", color="#555555")
+    figure.text(
+        0.07,
+        0.905,
+        "Color: powers of ten, as measured. Dashed: the law. Mark below: the scale at which a layer keeps the size.",
+        color="#555555",
+    )
     relu, tanh = result.relu, result.tanh
     depth = np.arange(1, relu.signal.shape[1] + 1)
     law = (relu.scales / np.sqrt(2))[:, None] ** depth
@@ -251,9 +257,9 @@ def draw_layers(result: Result):
         critical = 1 if name == "tanh" else np.sqrt(2)
         plots.few_ticks(ax.xaxis, [0.5, 1, 2, 4])
         plots.few_ticks(ax.yaxis, [1, 10, 20, 30, 40, 48])
-        ax.axvline(critical, color="black", lw=1.2)
-        words = "1" if name == "tanh" else "√2, He"
-        ax.annotate(words, (critical, 1), (-4, 5), textcoords="offset points", ha="right", fontsize=9)
+        words = "1" if name == "tanh" else "√2, He"  # beside a mark on the axis, clear of the law's line
+        ax.plot([critical] * 2, [0, 0.07], color="black", lw=2.4, transform=ax.get_xaxis_transform())
+        ax.annotate(words, (critical, 1), (-5, 5), textcoords="offset points", ha="right", fontsize=9)
         if name != "signal":
             ax.tick_params(labelleft=False)
     axes["signal"].set_ylabel("layers")

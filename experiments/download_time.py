@@ -40,6 +40,7 @@ class Config:
     cells: int = 241  # of the surfaces, each way
 
 
+SECONDS = 18
 QUICK = {"starts": 64, "rates": 21, "cells": 61}
 BREAK = {"part": "test"}
 ROWS = {

@@ -44,6 +44,7 @@ class Config:
     rate: float = 4e-4
 
 
+SECONDS = 9
 QUICK = {}
 BREAK = {"rate": 3.99e-4}
 ROWS = dict.fromkeys(

@@ -41,6 +41,7 @@ class Config:
     segments: int = 2000  # on which convexity is tried
 
 
+SECONDS = 9
 QUICK = {"segments": 200}
 BREAK = {"b": 1.0}
 ROWS = dict.fromkeys(("DLWPT-data", "DLWPT-F5.3", "DLWPT-F5.4"), "") | {

@@ -40,6 +40,7 @@ class Config:
     intercept: float = 139.0
 
 
+SECONDS = 19
 QUICK = {"sizes": (1, 33)}  # each size is a program of its own
 BREAK = {"intercept": 138.0}
 ROWS = {"PDL-3.3.1": "", "GD-3.2": "", "CHOLLET-2.4.3.true": "", "TFJS-2.2.2.real": ""}

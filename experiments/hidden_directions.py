@@ -35,6 +35,7 @@ class Config:
     directions: int = 20_000
 
 
+SECONDS = 23
 QUICK = {"directions": 4_000}
 BREAK = {
     "down": 25

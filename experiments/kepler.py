@@ -41,6 +41,7 @@ class Config:
     seed: int = 1609
 
 
+SECONDS = 14
 QUICK = {}
 BREAK = {"noise": 1e-2}  # then the circle around another point is as good
 ROWS = {"DLWPT-5.1": "", "DLWPT-F5.1": ""}

@@ -50,6 +50,7 @@ class Config:
     spring: int = 720  # starts around the summit
 
 
+SECONDS = 22
 QUICK = {"cells": 48, "search": 10, "spring": 24}
 BREAK = {"rate": 0.45}
 ROWS = {"PDL-F3.9": "", "TFJS-2.2.localmin": "", "GD-2.2": "spring"}

@@ -33,6 +33,7 @@ class Config:
     seed: int = 1
 
 
+SECONDS = 13
 QUICK = {"count": 2_000}
 BREAK = {"noise": 0.5}  # too much noise for a law of small noise: the estimates are skewed
 ROWS = {}

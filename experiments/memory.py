@@ -35,6 +35,7 @@ class Config:
     activation: str = "tanh"
 
 
+SECONDS = 12
 QUICK = {"depths": (1, 4, 9, 16), "batches": (1, 32, 128)}
 BREAK = {"activation": "linear"}  # whose slope is a constant: half as much to keep
 ROWS = {"GD-1.3": ""}

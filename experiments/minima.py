@@ -33,6 +33,7 @@ class Config:
     steps: int = 2_000
 
 
+SECONDS = 10
 QUICK = {"cells": 48, "starts": 6}
 BREAK = {"steps": 60}
 ROWS = {"TFJS-2.2.localmin": "", "PDL-3.2.2.convex": "convex"}

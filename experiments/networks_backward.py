@@ -31,6 +31,7 @@ class Config:
     both: bool = False  # whether to walk back from the validation loss too
 
 
+SECONDS = 11
 QUICK = {}
 BREAK = {"both": True}
 

@@ -40,6 +40,7 @@ class Config:
     half: float = 20.0  # steps until the decaying rate is halved
 
 
+SECONDS = 12
 QUICK = {"seeds": 100}
 BREAK = {"half": 40.0}
 ROWS = {"GD-3.1": "", "TFJS-2.2.sgd": "", "CHOLLET-2.4.3.sgd": ""}

@@ -40,6 +40,7 @@ class Config:
     rates: int = 60
 
 
+SECONDS = 36
 QUICK = {"names": FEW, "rates": 40}
 BREAK = {"kept": 0.95}
 ROWS = {

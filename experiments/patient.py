@@ -120,8 +120,8 @@ def draw(result: Result):
     one.set_title("One patient, 58 years, 153 mmHg:\nup the values, down the gradients")
     every = plots.backprop_graph(result.all, direction="up")
     every.set_title("All 33 patients: arrays on the edges,\nand a mean that divides by 33")
-    network = plots.backprop_graph(result.network, direction="right")
-    network.set_title("The line as a network: one layer, one input, one output, two parameters")
+    network = plots.backprop_graph(result.network, direction="up")
+    network.set_title("The line as a network: one layer,\none input, one output, two parameters")
     figure, axes = plots.panels([["a × b", "a + b"], ["a − b", "a²"]], size=(8.4, 5.0))
     figure.subplots_adjust(left=0.03, right=0.97, top=0.84, bottom=0.03, wspace=0.1, hspace=0.3)
     figure.suptitle("What an operation does to a gradient that comes back: it multiplies by its local derivative",

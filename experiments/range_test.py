@@ -36,6 +36,7 @@ class Config:
     seed: int = 0
 
 
+SECONDS = 11
 QUICK = {}
 BREAK = {"momentum": 0.9}  # the steep start turns up at 0.0148 instead of 0.0187, and is back at 0.048, not 0.126
 ROWS = {}

@@ -41,6 +41,7 @@ class Config:
     sharpest: float = 100.0  # of the quadratic: another one breaks the laws
 
 
+SECONDS = 65
 QUICK = {"rates": 37, "steps": 200, "names": ("sgd", "momentum", "nesterov", "adam", "radam", "rprop")}
 BREAK = {"sharpest": 300.0}  # the last good rates of the three laws are a third of the limits, 0.0075 instead of 0.02
 ROWS = {}

@@ -36,6 +36,7 @@ class Config:
     steps: int = 300_000
 
 
+SECONDS = 9
 QUICK = {"rates": 100}
 BREAK = {"factor": 0.2}
 ROWS = {"DLWPT-5.4.4": ""}

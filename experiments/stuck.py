@@ -31,6 +31,7 @@ class Config:
     starts: int = 60
 
 
+SECONDS = 10
 QUICK = {"seeds": 200, "starts": 12}
 BREAK = {"across": 1e-3}
 ROWS = {"GD-2.1": ""}

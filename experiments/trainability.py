@@ -1,13 +1,14 @@
-"""The boundary of trainability is a fractal: which pairs of learning rates train a small network, seen ever closer.
+"""Which pairs of learning rates train a small network: seen closer, the boundary between them is rougher, not smoother.
 
 A network of one hidden layer, 16 units and no biases, 272 params and 272 points of noise; the two axes are the learning
 rates of its two layers. A pair trains if the mean of the last 20 of 500 losses, over the first loss and at most a
 million, is below one. Only the neighborhood of the boundary is run: `refine` starts from every eighth pair and halves
-the distance where the outcome changes.
+the distance where the outcome changes; elsewhere the outcome is that of the nearest pair that was run.
 
-The picture is one of rounding too: of 32 x 32 pairs about five end otherwise in float32 than in float64; how many
-depends on the draw of the noise. Colors are those of the source: how fast what trains gets low, and what does not gets
-high, each by rank. `zoom()` gives the settings of ever closer looks, which are not run by default.
+How rough the boundary is says its dimension by counting boxes: as many boxes of half the size hold a piece of a
+smooth line twice, of this one in the closer look more often. That is what two looks can show; that it goes on so over
+dozens of them, a fractal, is the source's finding. `zoom()` gives the settings of ever closer looks, which are not run
+by default. The picture is one of rounding too: of 32 x 32 pairs about five end otherwise in float32 than in float64.
 
 Source: Sohl-Dickstein, The boundary of neural network trainability is fractal (2024), arXiv:2402.06184. Cost: a minute
 on two cores.
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 
 import jaxfit as jf
 from jaxfit import plots
@@ -27,8 +29,10 @@ from jaxfit.experiments import Check
 
 WIDTH, POINTS = 16, 272
 WINDOW = (1.95, 0.85)  # center of the closer look
+BOXES = (2, 4, 8)  # cells, of the count
 ISLANDS = 0.01  # part of a coarse map that may lie on islands that the lattice misses
 SOURCE = "Sohl-Dickstein 2024"
+SECONDS, CHAOTIC = 60, True
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,6 @@ def trains(results: Any) -> np.ndarray:
     return relative(results)[:, -20:].mean(axis=1) < 1
 
 
-def brightness(results: Any) -> np.ndarray:
-    """Minus the sum of losses of what trains, the sum of their inverses of what does not."""
-    v = relative(results)
-    return np.where(v[:, -20:].mean(axis=1) < 1, -v.sum(axis=1), np.sum(1 / v, axis=1))
-
-
 def relative(results: Any) -> np.ndarray:
     """(lane, step) the losses over the first, at most a million, which also stands for what is not a number."""
     losses = results["history.loss"].transpose("lane", "step").values[:, :-1]
@@ -98,7 +96,7 @@ def compute(config: Config) -> Result:
         options: dict[str, Any] = {"steps": config.steps, "record": jf.Record(), "precision": precision, "slots": 4}
         return jf.refine(
             loss, start, data, optimizer=jf.optimizers.each(first=first, second=second), by="trains", depth=depth,
-            measure={"trains": trains, "brightness": brightness}, fill="linear", **options,
+            measure={"trains": trains}, **options,
         ).results  # fmt: skip
 
     return Result(
@@ -117,6 +115,19 @@ def zoom(center: tuple[float, float] = (2.25, 0.45), looks: int = 5, factor: flo
     return [Config(center=center, width=9.0 / factor**k) for k in range(looks)]
 
 
+def dimension(trains: np.ndarray) -> float:
+    """The dimension of a map's boundary by counting boxes: the slope of their number's logarithm over their size's.
+
+    A box is on the boundary if it holds both outcomes.
+    """
+    counts = []
+    for size in BOXES:
+        cut = trains[: len(trains) // size * size, : len(trains) // size * size]
+        boxes = cut.reshape(len(cut) // size, size, -1, size).swapaxes(1, 2)
+        counts.append(np.count_nonzero(boxes.any(axis=(2, 3)) & ~boxes.all(axis=(2, 3))))
+    return -float(np.polyfit(np.log2(BOXES), np.log2(counts), 1)[0])
+
+
 def checks(result: Result) -> list[Check]:
     fine, coarse, single = (one.trains.values for one in (result.results, result.coarse, result.single))
     share = result.results.attrs["evaluated"]
@@ -127,6 +138,8 @@ def checks(result: Result) -> list[Check]:
         Check("part of the pairs that were run, at most a quarter", 0.125, share, 0.125),
         Check("part of the pairs on the boundary", 0.04, edge, 0.03, f"{SOURCE}: 3 to 5 % of a map"),
         Check("pairs that train, part", 0.43, float(fine.mean()), 0.1, f"{SOURCE}: picture"),
+        Check("closer look: dimension of the boundary, of a smooth line 1, of all of the plane 2", 1.5,
+              dimension(result.closer.trains.values), 0.4, f"{SOURCE}: a fractal, between the two"),
         Check("refined map against every pair: outcomes that differ, part of all", 0, float(np.mean(again != coarse)),
               ISLANDS, "the law of refine: islands smaller than the lattice"),
         Check("float32 against float64: outcomes that differ, part of all", 5 / 1024, float(np.mean(coarse != single)),
@@ -136,47 +149,56 @@ def checks(result: Result) -> list[Check]:
     ]  # fmt: skip
 
 
+INKS = {  # by outcome, of pairs that were run and of those filled in
+    True: (plots.RED, "#f6dccb"),
+    False: (plots.BLUE, "#cfe2f0"),
+}
+
+
 def draw(result: Result):
-    space = {"wspace": 0.2, "top": 0.84, "left": 0.06, "right": 0.98, "bottom": 0.09}
-    figure, axes = plots.panels([["all", "closer"]], size=(12.5, 6.7), gridspec_kw=space)
-    share = result.results.attrs["evaluated"]
-    figure.suptitle(
-        "The boundary of trainability is a fractal, and found by running next to it alone", x=0.06, ha="left"
-    )
-    cells = len(result.results.trains)
-    words = (
-        f"A network of 272 params, {result.settings.steps} steps. Red: trains, blue: does not, by rank of speed. "
-        f"Of {cells} × {cells} "
-        f"pairs {100 * share:.1f} % were run, the rest is interpolated.\nfloat32 disagrees with float64 in "
-        f"{int(np.sum(result.coarse.trains != result.single.trains))} of {result.coarse.trains.size:,}."
-    )
-    figure.text(0.06, 0.9, words, color="#555555", linespacing=1.4)
+    space = {"wspace": 0.2, "top": 0.8, "left": 0.06, "right": 0.98, "bottom": 0.09}
+    figure, axes = plots.panels([["all", "closer"]], size=(12.5, 7.0), gridspec_kw=space)
+    figure.suptitle("Which learning rates train a small network: closer, the boundary is rougher", x=0.06, ha="left")
+    words = f"A network of 272 params, {result.settings.steps} steps for each pair of learning rates."
+    figure.text(0.06, 0.915, words, color="#555555")
+    legend(figure)
     for name, results in {"all": result.results, "closer": result.closer}.items():
         ax = axes[name]
         x, y = results["first"].values, results["second"].values
-        ax.pcolormesh(x, y, ranked(results).T, cmap=plt.get_cmap("RdBu", 128), vmin=-1, vmax=1, rasterized=True)
+        ax.pcolormesh(x, y, painted(results).swapaxes(0, 1), rasterized=True)
         ax.set(xscale="log", yscale="log", xlim=x[[0, -1]], ylim=y[[0, -1]])
-        ticks = ([60, 100, 150], [5, 7, 10]) if name == "closer" else (plots.round_ticks(1e-3, 1e6),) * 2
+        ticks = ([60, 80, 100, 120], [5, 6, 7, 8, 9, 10]) if name == "closer" else ([1e-3, 1e-1, 10, 1e3, 1e5],) * 2
         plots.few_ticks(ax.xaxis, ticks[0])
         plots.few_ticks(ax.yaxis, ticks[1])
         ax.set(xlabel="learning rate of the first layer", ylabel="learning rate of the second layer")
     frame = [result.closer[name].values[[0, -1]] for name in ("first", "second")]
     (left, right), (low, high) = frame
     axes["all"].plot([left, right, right, left, left], [low, low, high, high, low], color="black", lw=1.4)
-    axes["all"].set_title("Nine decades of both rates")
-    axes["closer"].set_title(
-        f"Twenty times closer: {100 * result.closer.attrs['evaluated']:.0f} % of the pairs were run"
-    )
-    plots.outlined(axes["all"].text(1e-2, 1e-1, "trains", ha="center"), edge="#67001f")
-    plots.outlined(axes["all"].text(1e-2, 1e4, "does not", ha="center"), edge="#053061")
+    axes["all"].set_title(f"Nine decades of both rates: {said(result.results)}")
+    axes["closer"].set_title(f"The frame, twenty times closer: {said(result.closer)}")
     return figure
 
 
-def ranked(results: Any) -> np.ndarray:
-    """From -1 to -0.25 what trains, from 0.25 to 1 what does not, each by the rank of its brightness."""
-    trained, values = results.trains.values, results.brightness.values
-    out = np.empty(values.shape)
-    for side, first in ((True, -1.0), (False, 0.25)):
-        own = values[trained == side]
-        out[trained == side] = first + 0.75 * np.searchsorted(np.sort(own), own) / max(len(own) - 1, 1)
-    return out
+def said(results: Any) -> str:
+    return f"{results.attrs['evaluated']:.0%} of {results.trains.size:,} pairs were run".replace("%", " %")
+
+
+def legend(figure: Any) -> None:
+    """A swatch and its meaning for each of the four colors."""
+    x = 0.06
+    for trains, inks in INKS.items():
+        for color, how in zip(inks, ("run", "filled in: as the nearest that was run"), strict=True):
+            words = f"{'trains' if trains else 'does not train'}, {how}"
+            figure.patches.append(plt.Rectangle((x, 0.868), 0.014, 0.022, color=color, transform=figure.transFigure))
+            figure.text(x + 0.019, 0.879, words, va="center", color="#555555")
+            x += 0.03 + 0.0063 * len(words)
+
+
+def painted(results: Any) -> np.ndarray:
+    """(first, second, 3) the color of each pair."""
+    trains, ran = results.trains.values, results.evaluated.values
+    paint = np.empty((*trains.shape, 3))
+    for outcome, inks in INKS.items():
+        for known, color in zip((True, False), inks, strict=True):
+            paint[(trains == outcome) & (ran == known)] = to_rgb(color)
+    return paint

@@ -40,6 +40,7 @@ class Config:
     guesses: int = 16
 
 
+SECONDS = 15
 QUICK = {"guesses": 4}
 BREAK = {"momentum": 0.5}
 ROWS = dict.fromkeys(

@@ -44,6 +44,7 @@ class Config:
     points: int = 201
 
 
+SECONDS = 20
 QUICK = {"seeds": 8, "points": 51}
 BREAK = {"probe": 0.04}
 ROWS = {

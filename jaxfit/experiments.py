@@ -318,7 +318,8 @@ def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: 
     """Run the wanted experiments, printing and keeping the outcome of each as soon as it is there."""
     passed, started = 0, time.perf_counter()
     wanted = sorted(wanted, key=lambda name: seconds(folder / f"{name}.py"))
-    print(f"{len(wanted)} experiments, the quick ones first; their figures go to {_near(figures)}", flush=True)
+    count = f"{len(wanted)} experiments, the quick ones first" if len(wanted) > 1 else "1 experiment"
+    print(f"{count}; figures go to {_near(figures)}", flush=True)
     try:
         for name in announced(wanted):
             began = time.perf_counter()

@@ -256,6 +256,22 @@ def test_ticks_are_few_and_round():
     ]
 
 
+@pytest.mark.parametrize(
+    ("ticks", "written"),
+    [
+        ([5e-5, 1e-4, 1e-3], ["0.00005", "0.0001", "0.001"]),
+        ([1e-15, 1e-5, 1.0], ["$10^{-15}$", "$10^{-5}$", "$10^{0}$"]),
+        ([0.0, 3e-7, 2e-6], ["0", "$3 \\times 10^{-7}$", "$2 \\times 10^{-6}$"]),
+        ([0.01, 1.0, 1e6], ["$10^{-2}$", "$10^{0}$", "$10^{6}$"]),
+        ([0.1, 20_000.0], ["0.1", "20,000"]),
+    ],
+)
+def test_the_ticks_of_an_axis_are_in_one_notation(ticks, written):
+    ax = plots.panels("A", size=(2, 2))[1]["A"]
+    plots.few_ticks(ax.xaxis, ticks)
+    assert [ax.xaxis.get_major_formatter()(tick, i) for i, tick in enumerate(ticks)] == written
+
+
 def test_the_codes_of_the_outcomes_are_those_of_the_library():
     assert (CONVERGED, OUT_OF_STEPS, DIVERGED, NOT_FINITE) == tuple(Status)[1:5]
 

@@ -161,16 +161,32 @@ def outlined(text: Text, *, color: str = "white", edge: str = "#333333") -> Text
 
 
 def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
-    """Only these ticks on an axis."""
+    """Only these ticks on an axis, all of them in one notation: decimals where they are short, else powers of ten."""
+    written = [number(tick) for tick in ticks]
+    if any("$" in text for text in written):
+        short = all(tick == 0 or 1e-5 <= abs(tick) < 1e6 for tick in ticks)
+        written = [_decimal(tick) if short else _power(tick) for tick in ticks]
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter([number(tick) for tick in ticks]))
+    axis.set_major_formatter(FixedFormatter(written))
     axis.set_minor_locator(NullLocator())
 
 
 def number(value: float) -> str:
     """A number as a reader writes it: 20,000 or 0.005 or 3 x 10^-5."""
-    if value == 0 or 1e-4 <= abs(value) < 1e6:
-        return (f"{value:,.0f}" if value == round(value) else f"{value:.6g}").replace("-", "\N{MINUS SIGN}")
+    return _decimal(value) if value == 0 or 1e-4 <= abs(value) < 1e6 else _power(value)
+
+
+def _decimal(value: float) -> str:
+    """A number of up to six significant digits, without a power of ten: 20,000 or 0.00005."""
+    text = f"{value:,.0f}" if value == round(value) else f"{value:.6g}"
+    text = f"{value:.10f}".rstrip("0") if "e-" in text else text
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _power(value: float) -> str:
+    """A number as a power of ten, with its factor if that is not one: 10^-4 or 3 x 10^-5."""
+    if value == 0:
+        return "0"
     mantissa, power = f"{value:.3e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".")
     return f"$10^{{{int(power)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(power)}}}$"

@@ -253,7 +253,7 @@ def _quiet(ax: Any, least: float) -> None:
     ax.patch.set_visible(False)
     ax.grid(False)
     ax.locator_params(nbins=5)
-    ax.set_box_aspect((1, 1, 0.62))
+    ax.set_box_aspect((1, 1, 0.62), zoom=1.2)  # of an axes its default leaves a third empty
     ax.set_zticks([tick for tick in ax.get_zticks() if least - 1e-9 <= tick <= ax.get_zlim()[1]])
 
 

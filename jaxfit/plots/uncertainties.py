@@ -28,9 +28,10 @@ def fit(
 
     Args:
       fit: Of a model of one x.
-      level: Of the band.
+      level: Of the band, within which the curve lies with that confidence, point by point.
       prediction: Whether to draw also where new observations would fall.
-      ax: For the curve; new axes for both if None.
+      ax: For the curve; new axes for both if None. On axes whose scale is set already the curve has its points where
+        that scale spaces them; on others it is as smooth if the scale becomes logarithmic afterwards.
       residuals: For the residuals; none are drawn if only `ax` is given.
 
     Returns:
@@ -54,33 +55,68 @@ def fit(
 
 
 def _curve(fit: Any, x: np.ndarray, y: np.ndarray, level: float, prediction: bool, ax: Axes) -> None:
-    low, high = x.min(), x.max()
-    at = np.linspace(low - 0.03 * (high - low), high + 0.03 * (high - low), GRID)
+    at = _spaced(x, ax)
     band = statistics.band(fit, at, level)
     wide = statistics.band(fit, at, level, "prediction") if prediction else None
     sigma = _sigma(fit, y)
     ends = np.concatenate([y if sigma is None else np.concatenate([y - sigma, y + sigma]), band.low, band.high]
                           + ([wide.low, wide.high] if wide else []))  # fmt: skip
-    size = np.ptp(ends[np.isfinite(ends)])
-    ax.set(xlim=(at[0], at[-1]), ylim=(np.nanmin(ends) - 0.05 * size, np.nanmax(ends) + 0.12 * size))
+    room = 0.03 * np.ptp(at) * (ax.get_xscale() == "linear")  # for half a marker, beside data that begin at zero
+    ax.set(xlim=(at[0] - room * (at[0] == 0), at[-1] + room * (at[-1] == 0)))
+    ax.set(ylim=_height(np.concatenate([ends, y]), ax))
     ax.fill_between(at, band.low, band.high, color=BLUE, alpha=0.22, lw=0)
     if sigma is not None:
         ax.errorbar(x, y, sigma, fmt="none", ecolor=GREY, elinewidth=1, zorder=2)
-    ax.plot(x, y, "o", color=DARK, ms=4, zorder=3)
-    ax.plot(at, band.value, color=BLUE)
+    ax.plot(x, y, "o", color=DARK, ms=4 if len(x) <= 200 else 2, zorder=3)
+    ax.plot(at, band.value, color=BLUE, zorder=4)
     room = Room(ax)
     for point in zip(x, y, strict=True):
         room.block(*point, width=12)
     for edge in (band.low, band.high):
         room.block(at, edge)
-    curve = room.block(at, band.value)
+    curve, labels = room.block(at, band.value), []
     if wide is not None:
         lines = []
         for edge in (wide.low, wide.high):
-            ax.plot(at, edge, color=ORANGE, lw=1.2, ls=(0, (4, 3)))
+            ax.plot(at, edge, color=ORANGE, lw=1.2, ls=(0, (4, 3)), zorder=4)
             lines.append(room.block(at, edge))
-        room.near(lines[1], f"{100 * level:g} % of new observations", color=ORANGE)
-    room.near(curve, f"the curve, {100 * level:g} %", color=BLUE)
+        labels.append((lines[1], f"dashed: {100 * level:g} % of new observations", ORANGE))
+    labels.append((curve, f"band: the curve, {100 * level:g} % confidence", BLUE))
+    for line, words, color in labels:
+        if not room.near(line, words, color=color):  # no room among the points: above them
+            height = 1.02 + 0.06 * (color == ORANGE)
+            ax.text(1, height, words, color=color, ha="right", va="bottom", transform=ax.transAxes)
+
+
+def _spaced(x: np.ndarray, ax: Axes) -> np.ndarray:
+    """Where a curve through data at x is evaluated: evenly on the axis' scale, a little beyond the data.
+
+    Data of one sign stay on their side of zero, and get points at equal ratios too, for an axis that becomes
+    logarithmic later.
+    """
+    x = x[x > 0] if ax.get_xscale() == "log" else x
+    if not len(x):
+        raise ValueError("fit: no x is above zero, and the axis is logarithmic; set_xscale('linear') or 'symlog'")
+    scale = ax.xaxis.get_transform()
+    left, right = scale.transform(np.array([x.min(), x.max()]))
+    room = 0.03 * (right - left) or 0.5
+    at = scale.inverted().transform(np.linspace(left - room, right + room, GRID))
+    sizes = np.abs(x[x != 0])
+    if not len(sizes) or x.min() < 0 < x.max():
+        return at
+    sign, near = np.sign(x.sum()), 0.5 * sizes.min()
+    at = at[sign * at > (0 if len(sizes) < len(x) else near)]
+    return np.unique(np.concatenate([at, sign * np.geomspace(near, np.abs(at).max(), GRID), [x.min(), x.max()]]))
+
+
+def _height(values: np.ndarray, ax: Axes) -> tuple[float, float]:
+    """The limits of an axis that shows these values, those that its scale can show."""
+    scale = ax.yaxis.get_transform()
+    values = values[np.isfinite(values) & ((values > 0) | (ax.get_yscale() != "log"))]
+    low, high = scale.transform(np.array([values.min(), values.max()]))
+    size = high - low or 1.0
+    low, high = scale.inverted().transform(np.array([low - 0.05 * size, high + 0.12 * size]))
+    return float(low), float(high)
 
 
 def _sigma(fit: Any, y: np.ndarray) -> np.ndarray | None:
@@ -209,7 +245,7 @@ def corner(fit: Any, samples: Any = None, *, names: Sequence[str] | None = None,
     k = len(chosen)
     mosaic = [[f"{i} {j}" if j <= i else "." for j in range(k)] for i in range(k)]
     space = {"wspace": 0.12, "hspace": 0.12}
-    _, axes = panels(mosaic, size=(2.1 * k + 1, 2.1 * k + 0.6), gridspec_kw=space)
+    figure, axes = panels(mosaic, size=(2.1 * k + 1, 2.1 * k + 0.6), gridspec_kw=space)
     table = np.asarray(_matrix(fit))
     drawn = None if samples is None else np.concatenate(
         [np.asarray(x).reshape(len(x), -1) for x in jax.tree.leaves(samples.params)], axis=1
@@ -235,6 +271,13 @@ def corner(fit: Any, samples: Any = None, *, names: Sequence[str] | None = None,
                     ax.set_ylim(*span[i])
                     _pair(ax, (j, i), values, table, drawn, level)
                 _edges(ax, row, column, k, labels[j], labels[i])
+        meaning = [f"bars: intervals of {100 * level:g} %"]
+        if k > 1:
+            meaning.append(f"ellipse: holds {100 * level:g} % of refits\nif the model were linear")
+        if drawn is not None:
+            meaning += ["red: the refits"]
+        place, side = ((0.9, 0.88), "right") if k > 1 else ((0.125, 0.9), "left")
+        figure.text(*place, "\n".join(meaning), ha=side, va="top" if k > 1 else "bottom", color="#555555", fontsize=8)
     return found
 
 
