@@ -40,7 +40,7 @@ class Config:
     tilt: float = 0.0  # of the chain's initial weights; unequal ones do not stay together
 
 
-SECONDS = 27
+SECONDS, CHAOTIC = 27, True
 QUICK = {"depth": 16, "scales": 8, "cells": 40, "net_cells": 9}
 BREAK = {"tilt": 1.5}
 ROWS = {"GD-4": "training"}

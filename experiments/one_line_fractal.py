@@ -36,7 +36,7 @@ class Config:
     steps: int = 1000  # fewer leave the edge of the parabola where nothing has grown yet
 
 
-SECONDS = 19
+SECONDS, CHAOTIC = 19, True
 QUICK = {}
 BREAK = {"steps": 100}  # the parabola ends at 1.074 instead of 1.007, and of 130 crossings at theta 0.1 five are there
 ROWS = {}

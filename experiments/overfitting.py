@@ -49,7 +49,7 @@ class Config:
     rate: float = 0.5  # of the polynomials: exactly 1 / curvature
 
 
-SECONDS = 30
+SECONDS, CHAOTIC = 30, True
 QUICK = {"steps": 1_500, "seeds": 2}
 BREAK = {"rate": 0.4}
 ROWS = {

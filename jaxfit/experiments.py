@@ -317,7 +317,7 @@ def _command(folder: Path, figures: Path) -> str:
 def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: Path, command: str) -> int:
     """Run the wanted experiments, printing and keeping the outcome of each as soon as it is there."""
     passed, started = 0, time.perf_counter()
-    wanted = sorted(wanted, key=lambda name: seconds(folder / f"{name}.py"))
+    wanted = sorted(wanted, key=lambda name: constants(folder / f"{name}.py").get("SECONDS", 0))
     count = f"{len(wanted)} experiments, the quick ones first" if len(wanted) > 1 else "1 experiment"
     print(f"{count}; figures go to {_near(figures)}", flush=True)
     try:
@@ -339,12 +339,19 @@ def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: 
     return 0 if passed == len(wanted) else 1
 
 
-def seconds(path: Path) -> float:
-    """About how long an experiment takes, as its file says, without importing it; 0 if it does not."""
+def constants(path: Path) -> dict[str, Any]:
+    """SECONDS and CHAOTIC of an experiment's file, those that it has, without importing it."""
+    found = {}
     for node in getattr(_tree(path), "body", []):
-        if isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == ["SECONDS"]:
-            return float(ast.literal_eval(node.value))
-    return 0.0
+        if isinstance(node, ast.Assign):
+            names, values = (getattr(side, "elts", [side]) for side in (node.targets[0], node.value))
+            pairs = zip(names, values, strict=False)  # a tuple may be made by a call
+            found |= {
+                name.id: value.value
+                for name, value in pairs
+                if getattr(name, "id", "") in ("SECONDS", "CHAOTIC") and isinstance(value, ast.Constant)
+            }
+    return found
 
 
 def _minutes(duration: float) -> str:

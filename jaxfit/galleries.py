@@ -84,13 +84,16 @@ TWO_DIGITS, EIGHT_DIGITS = 0.1, 1e-7  # what numbers that are shown with so many
 
 
 def _close(kept: str, fresh: str, allowed: Sequence[float], relative: float) -> bool:
-    """Whether two cells are the same text, or numbers no farther apart than allowed or than their digits can tell."""
+    """Whether two cells are the same text, or numbers no farther apart than allowed or than their digits can tell.
+
+    What is allowed is itself known to two digits, 5 %.
+    """
     first, second = _numbers(kept), _numbers(fresh)
     if kept == fresh or first is None or second is None:
         return kept == fresh
     allowed = list(allowed) * len(first) if len(allowed) == 1 else allowed
     return len(allowed) == len(first) == len(second) and all(
-        a == b or abs(a - b) <= max(c, relative * abs(a)) for a, b, c in zip(first, second, allowed, strict=True)
+        a == b or abs(a - b) <= max(1.05 * c, relative * abs(a)) for a, b, c in zip(first, second, allowed, strict=True)
     )
 
 

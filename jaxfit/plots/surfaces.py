@@ -112,7 +112,8 @@ def surface_3d(
       ValueError: As in `contour`; also if the axes are not three-dimensional, or a path has no losses.
     """
     with style():
-        ax = plt.subplots(subplot_kw={"projection": "3d"})[1] if ax is None else ax
+        own = ax is None
+        ax = plt.subplots(figsize=(6.4, 5.2), subplot_kw={"projection": "3d"})[1] if own else ax
         if getattr(ax, "name", "") != "3d":
             raise ValueError(f"surface_3d draws on axes made with projection='3d', not on a {type(ax).__name__}")
         x, y, heights = _grid(surface)
@@ -129,6 +130,8 @@ def surface_3d(
         ax.set(xlabel=surface.dims[0], ylabel=surface.dims[1], zlabel="loss")
         ax.view_init(*view)
         _quiet(ax, shown.min())
+        if own:  # or a third of the frame stays empty
+            ax.set_box_aspect((1, 1, 0.62), zoom=1.2)
         drawn = {}
         for color, (label, path) in zip(itertools.cycle(COLORS), (paths or {}).items(), strict=False):
             line, dots = _path_3d(label, path, surface.dims)
@@ -253,7 +256,7 @@ def _quiet(ax: Any, least: float) -> None:
     ax.patch.set_visible(False)
     ax.grid(False)
     ax.locator_params(nbins=5)
-    ax.set_box_aspect((1, 1, 0.62), zoom=1.2)  # of an axes its default leaves a third empty
+    ax.set_box_aspect((1, 1, 0.62))
     ax.set_zticks([tick for tick in ax.get_zticks() if least - 1e-9 <= tick <= ax.get_zlim()[1]])
 
 
