@@ -112,8 +112,9 @@ def surface_3d(
       ValueError: As in `contour`; also if the axes are not three-dimensional, or a path has no losses.
     """
     with style():
-        own = ax is None
-        ax = plt.subplots(figsize=(6.4, 5.2), subplot_kw={"projection": "3d"})[1] if own else ax
+        if ax is None:  # over the whole frame: the surface has room of its own around it
+            frame = {"left": 0, "right": 1, "bottom": 0, "top": 1}
+            ax = plt.subplots(figsize=(6.4, 5), subplot_kw={"projection": "3d"}, gridspec_kw=frame)[1]
         if getattr(ax, "name", "") != "3d":
             raise ValueError(f"surface_3d draws on axes made with projection='3d', not on a {type(ax).__name__}")
         x, y, heights = _grid(surface)
@@ -130,8 +131,6 @@ def surface_3d(
         ax.set(xlabel=surface.dims[0], ylabel=surface.dims[1], zlabel="loss")
         ax.view_init(*view)
         _quiet(ax, shown.min())
-        if own:  # or a third of the frame stays empty
-            ax.set_box_aspect((1, 1, 0.62), zoom=1.2)
         drawn = {}
         for color, (label, path) in zip(itertools.cycle(COLORS), (paths or {}).items(), strict=False):
             line, dots = _path_3d(label, path, surface.dims)
