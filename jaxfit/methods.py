@@ -56,6 +56,8 @@ class Proposal(NamedTuple):
     params: PyTree  # after the step
     memory: PyTree
     converged: Array | bool = False  # () the method's own verdict on the params it was asked about
+    skipped: Array | bool | None = None  # () whether no step was made, which then says nothing about the next one;
+    # None: where the params stay though the gradient is not zero
 
 
 class Method(Protocol):
@@ -87,8 +89,24 @@ class GradientMethod(NamedTuple):
         if limits is not None:
             grads = inward(grads, params, *limits)
         updates, memory = self.transformation.update(grads, memory, params, value=loss, grad=grads, value_fn=objective)
+        skipped = ~any_nonzero(updates) & any_nonzero(grads) | accumulating(memory)
         params = optax.apply_updates(params, updates)
-        return Proposal(loss, grads, params if limits is None else between(params, *limits), memory)
+        return Proposal(loss, grads, params if limits is None else between(params, *limits), memory, skipped=skipped)
+
+
+def any_nonzero(tree: PyTree) -> Array:
+    found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
+    return jnp.stack(found).any() if found else jnp.asarray(False)
+
+
+def accumulating(memory: PyTree) -> Array:
+    """Whether a `MultiSteps`, of all params or of some, has gradients that it has not yet used."""
+
+    def waits(x):
+        return isinstance(x, optax.MultiStepsState)
+
+    states = [x for x in jax.tree.leaves(memory, is_leaf=waits) if waits(x)]
+    return any_nonzero([state.mini_step for state in states])
 
 
 def inward(grads: PyTree, params: PyTree, low: PyTree, high: PyTree) -> PyTree:

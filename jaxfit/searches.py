@@ -246,7 +246,7 @@ class FiniteDifferences(NamedTuple):
 
         here, slopes = jax.lax.fori_loop(0, start.size, turn, (start, jnp.zeros_like(start)))
         there = here if self.in_turn else inside(objective, back, start - self.learning_rate * slopes)
-        return Proposal(loss, back(slopes), back(there), memory)
+        return Proposal(loss, back(slopes), back(there), memory, skipped=False)
 
 
 __getattr__ = near_names(__name__, ("random_search", "coordinate_probing", "finite_differences"))

@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxfit.losses import takes_key
 from jaxfit.markers import resolve
-from jaxfit.methods import GradientMethod, Method, Objective, Proposal
+from jaxfit.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.parameters import complete, free, is_marked
 from jaxfit.preconditioners import preconditioner
 from jaxfit.problems import Problem, Status, Stop
@@ -63,7 +63,7 @@ class State(NamedTuple):
     start_loss: Array  # () of all the data
     status: Array  # () int32; RUNNING while it moves
     steps: Array  # () int32 updates made until it ended; kept only while watching
-    change: Any  # None, or () norm of the last update
+    change: Any  # None, or () norm of the last update that was made
     best: Best | None  # with patience; its params are what is free of them
     stale: Any  # None, or () int32 records since the best
 
@@ -169,7 +169,8 @@ def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = 
     params = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposal.params, state.params)
     change = state.change
     if change is not None:
-        change = jnp.where(goes, norm(jax.tree.map(jnp.subtract, params, state.params)), change)
+        size = norm(jax.tree.map(jnp.subtract, params, state.params))
+        change = jnp.where(goes & ~skipped(proposal, size), size, change)
     state = state._replace(
         params=params, memory=proposal.memory, status=status, change=change, steps=state.steps + goes
     )
@@ -188,6 +189,13 @@ def count_record(state: State, value: Array, t: Array, counts: Array | bool) -> 
     return state._replace(best=best, stale=jnp.where(counts, jnp.where(better, 0, state.stale + 1), state.stale))
 
 
+def skipped(proposal: Proposal, size: Array) -> Array:
+    """Whether a step of this size was none: by the method's word, or where the params stay without a reason."""
+    if proposal.skipped is not None:
+        return jnp.asarray(proposal.skipped)
+    return (size == 0) & (True if proposal.grads is None else any_nonzero(proposal.grads))
+
+
 def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
     """The status at the params of the proposal; RUNNING to go on. Trouble comes before success."""
     loss = proposal.loss
@@ -197,7 +205,7 @@ def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
     if stop.gradient_norm_below is not None:
         converged |= norm(proposal.grads) < stop.gradient_norm_below
     if stop.params_change_below is not None:
-        converged |= (state.change < stop.params_change_below) & (t > 0)
+        converged |= state.change < stop.params_change_below
     diverged = jnp.isinf(loss)
     if stop.loss_above is not None:
         diverged |= loss > stop.loss_above
