@@ -226,8 +226,8 @@ def checks(result: Result) -> list[Check]:
         "rmsprop": -1e-2 * np.sign(g) / np.sqrt(0.1),
         "adamax": -1e-2 * np.sign(g),
         "lion": -1e-2 * (np.sign(g) + [1e-3, 0.0]),
-        "rprop": 0 * g,
-    }  # fmt: skip; lion also shrinks w = 1, rprop waits for a second gradient
+        "rprop": -1e-2 * np.sign(g),
+    }  # fmt: skip; lion also shrinks w = 1
     for name, found in result.first.items():
         if name in firsts:
             rows.append(Check(f"{name}: first step", firsts[name], found, 1e-5 * abs(firsts[name]) + 1e-7,

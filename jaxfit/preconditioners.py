@@ -16,9 +16,12 @@ PyTree = Any
 
 
 def has_preconditioner(optimizer: Any) -> bool:
-    """Whether `preconditioner` knows the D of this optimizer."""
+    """Whether `preconditioner` knows the D of this optimizer: not where its terms change with the step."""
     return (
-        isinstance(optimizer, Optimizer) and optimizer.call.function in _SCALES and not _option(optimizer, "centered")
+        isinstance(optimizer, Optimizer)
+        and optimizer.call.function in _SCALES
+        and not _option(optimizer, "centered")
+        and not any(callable(_option(optimizer, name)) for name in ("b2", "eps", "eps_root", "decay"))
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 import jaxfit as jf
+from jaxfit.optimizers import recurrences
 
 
 class Case(NamedTuple):
@@ -68,9 +69,9 @@ METHODS = {
     "amsgrad": (jf.optimizers.amsgrad, optax.amsgrad),
     "adabelief": (jf.optimizers.adabelief, optax.adabelief),
     "radam": (jf.optimizers.radam, optax.radam),
-    "yogi": (jf.optimizers.yogi, optax.yogi),
+    "yogi": (jf.optimizers.yogi, lambda r: recurrences.yogi(r)),
     "lion": (jf.optimizers.lion, optax.lion),
-    "rprop": (jf.optimizers.rprop, optax.rprop),
+    "rprop": (jf.optimizers.rprop, lambda r: recurrences.rprop(r)),
 }
 
 

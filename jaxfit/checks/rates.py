@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.markers import Call, is_array, is_axis
-from jaxfit.optimizers import Optimizer
+from jaxfit.markers import is_array, is_axis
+from jaxfit.optimizers import Optimizer, check_hyperparameter, schedules_of
 from jaxfit.problems import PRECISIONS
 
 
@@ -34,21 +34,27 @@ def check_rate(optimizer: Optimizer, precision: str) -> None:
 
 
 def check_schedule(optimizer: Optimizer, steps: int) -> None:
-    """Refuses a schedule that does not give one finite number, zero or more, at the first step and at the last."""
-    rate = optimizer.hyperparameters.get("learning_rate")
-    schedule: Any = rate.build() if isinstance(rate, Optimizer) else rate() if isinstance(rate, Call) else rate
-    if not callable(schedule):
-        return
-    for t in (0, steps - 1):
-        value: Any = schedule(jnp.int32(t))
-        if isinstance(value, jax.core.Tracer) and value.shape == ():
-            continue
-        if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
-            found = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
-            raise ValueError(
-                f"learning_rate: the schedule returned {found} at step {t}, but it must return one number, a scalar"
-            )
-        if not 0 <= float(value) < np.inf:
-            raise ValueError(
-                f"learning_rate: the schedule returned {float(value):.6g} at step {t}; it must be finite, zero or more"
-            )
+    """Refuse a schedule that does not give one number which its hyperparameter can be, at the first step and the last.
+
+    A learning rate may be zero in some steps.
+    """
+    for name, schedule in schedules_of(optimizer).items():
+        for t in (0, steps - 1):
+            value: Any = schedule(jnp.int32(t))
+            if isinstance(value, jax.core.Tracer) and value.shape == ():
+                continue
+            if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
+                found = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
+                raise ValueError(
+                    f"{name}: the schedule returned {found} at step {t}, but it must return one number, a scalar"
+                )
+            if name == "learning_rate":
+                if not 0 <= float(value) < np.inf:
+                    raise ValueError(
+                        f"{name}: the schedule returned {float(value):.6g} at step {t}; it must be finite, zero or more"
+                    )
+            else:
+                check_hyperparameter(f"{optimizer.name}, at step {t}", name, float(value))
+    for part in optimizer.hyperparameters.values():
+        if isinstance(part, Optimizer):
+            check_schedule(part, steps)

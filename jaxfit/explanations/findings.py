@@ -13,7 +13,7 @@ from jaxfit.explanations.views import View, view
 from jaxfit.explanations.words import place
 from jaxfit.outcomes import short
 from jaxfit.problems import Problem
-from jaxfit.stability import stability_limit
+from jaxfit.stability import is_number, stability_limit
 
 STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still
 Finding = tuple[str, list[str], dict[str, Any], str, dict[str, Any]]  # kind, story, numbers, advice, changes
@@ -71,7 +71,7 @@ def law_limit(optimizer: Any, sharpness: float) -> float | None:
 
 def momentum_of(optimizer: Any) -> float:
     b = optimizer.hyperparameters.get("momentum")
-    return float(b) if b is not None and np.ndim(b) == 0 else 0.0
+    return float(b) if is_number(b) else 0.0
 
 
 def reach(optimizer: Any, rate: float, steps: int) -> float:

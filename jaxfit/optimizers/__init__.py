@@ -1,0 +1,45 @@
+"""Optimizers as values: any Optax factory with its hyperparameters as leaves, so that they can be swept and traced.
+
+The transformation is built inside the traced function: a new learning rate never recompiles.
+"""
+
+from typing import Any
+
+from jaxfit.keywords import did_you_mean
+from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, as_optimizer, chosen_precision, optimizer
+from jaxfit.optimizers.combined import accumulated, each
+from jaxfit.optimizers.hyperparameters import check_hyperparameter
+from jaxfit.optimizers.named import (
+    adabelief,
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    amsgrad,
+    lbfgs,
+    levenberg_marquardt,
+    lion,
+    momentum,
+    nadam,
+    nesterov,
+    radam,
+    rmsprop,
+    rprop,
+    sgd,
+    yogi,
+)
+from jaxfit.optimizers.scheduled import schedules_of
+
+__all__ = [
+    "JUDGES", "NAMES", "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw",
+    "amsgrad", "as_optimizer", "check_hyperparameter", "chosen_precision", "each", "lbfgs", "levenberg_marquardt",
+    "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop", "rprop", "schedules_of", "sgd", "yogi",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(
+        f"jaxfit.optimizers has no {name!r}{did_you_mean(name, NAMES)} There are: {', '.join(NAMES)}; "
+        f"any other Optax factory goes through jf.optimizer(factory, ...)"
+    )

@@ -1,0 +1,217 @@
+"""`Optimizer`: a factory and its hyperparameters, not yet built; made here of a factory, or of what Optax has built."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxfit.keywords import did_you_mean
+from jaxfit.markers import Axis, Call, is_array, resolve
+from jaxfit.optimizers.hyperparameters import as_static, check_hyperparameter, check_names, show
+from jaxfit.optimizers.scheduled import NO_RATES, scheduled, takes_schedule
+
+JUDGES = "levenberg_marquardt", "lbfgs"  # which take no learning rate
+NAMES = (
+    "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "nadam", "adamax", "amsgrad",
+    "adabelief", "radam", "yogi", "lion", "rprop", *JUDGES,
+)  # fmt: skip
+TRAITS = "judges", "residuals", "deterministic", "differentiates"  # of factories of methods; Optax's have none
+
+
+@dataclass(frozen=True, eq=False)
+class Optimizer:
+    """An optimizer not yet built; make one with `optimizer` or a named function of this module.
+
+    Attributes:
+      call: The factory and its hyperparameters. Floats and arrays are leaves, which may be traced or hold an `Axis`;
+        integers, booleans, strings, None and functions are static.
+    """
+
+    call: Call
+
+    @property
+    def name(self) -> str:
+        if self.call.function is _ready:
+            return "optax"
+        return getattr(self.call.function, "__name__", type(self.call.function).__name__).removeprefix("_")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return self.call.kwargs
+
+    def build(self) -> Any:
+        """The transformation itself; call it inside the function that JAX traces.
+
+        A hyperparameter given as a schedule, whose factory takes a number, gets that of each step: `scheduled`.
+        """
+        factory = self.call.function
+        built = {k: v.build() if isinstance(v, Optimizer) else v for k, v in self.hyperparameters.items()}
+        given = resolve(built)
+        schedules = {k: v for k, v in given.items() if callable(v) and not takes_schedule(factory, k)}
+        if not schedules:
+            return as_transformation(factory(**given))
+        numbers = {k: v for k, v in given.items() if k not in schedules}
+        return scheduled(lambda **now: as_transformation(factory(**numbers, **now)), schedules)
+
+    def __repr__(self) -> str:
+        if self.name == "optax":
+            return "an Optax transformation"
+        return f"{self.name}({', '.join(f'{k}={show(v)}' for k, v in self.hyperparameters.items())})"
+
+
+jax.tree_util.register_pytree_with_keys(
+    Optimizer, lambda o: (((jax.tree_util.GetAttrKey(""), o.call),), None), lambda _, children: Optimizer(children[0])
+)
+
+
+def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
+    """An Optax factory with its hyperparameters: `optimizer(optax.adam, learning_rate=0.1)`.
+
+    Args:
+      factory: Any function that returns an `optax.GradientTransformation`; it runs inside the traced function, so a
+        function of your own may build a schedule from its arguments.
+      **hyperparameters: By keyword. A float is a leaf: it may be an `Axis`, and a new value never recompiles. A
+        schedule is one of `jf.schedules` or `optimizer(optax.cosine_decay_schedule, init_value=...)`, whose floats are
+        leaves too, or a function of the step (static).
+
+    Any hyperparameter that is a number may be a schedule: the update at step t is then that of the optimizer with the
+    numbers of step t, its state kept. Where Optax takes schedules itself, as for a learning rate, it gets them.
+
+    Raises:
+      TypeError: If the factory does not take a hyperparameter, lacks one, or a learning rate is not a number, or None
+        where that would climb.
+      ValueError: If a learning rate is not positive and finite, or a momentum is outside [0, 1).
+    """
+    if not callable(factory):
+        raise TypeError(
+            f"optimizer: factory is {factory!r}, but it takes a function such as optax.adam; "
+            f"a transformation already built can be passed to fit and sweep as it is"
+        )
+    name = getattr(factory, "__name__", repr(factory))
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        signature = None
+    if signature is not None:
+        check_names(name, signature, hyperparameters)
+        _check_rate_given(factory, name, signature, hyperparameters)
+    given = {key: as_static(value) for key, value in hyperparameters.items()}
+    for key, value in given.items():
+        check_hyperparameter(name, key, value)
+        _check_schedulable(factory, name, signature, key, value)
+    return Optimizer(Call(factory, **given))
+
+
+def as_optimizer(value: Any) -> Optimizer:
+    """The value itself, or a ready transformation as an `Optimizer`.
+
+    Raises:
+      TypeError: If it is neither.
+    """
+    if isinstance(value, Optimizer):
+        return value
+    if hasattr(value, "init") and hasattr(value, "update") and not isinstance(value, type):
+        return Optimizer(Call(_ready, transformation=as_transformation(value)))
+    if isinstance(value, str):
+        raise TypeError(
+            f"optimizer is the text {value!r}, but it must be a value such as jf.optimizers.adam(0.1)"
+            f"{did_you_mean(value, NAMES)} There are: {', '.join(NAMES)}"
+        )
+    if isinstance(value, Call):
+        raise TypeError(f"optimizer is {show(value)}, but a schedule is a learning rate: write jf.optimizers.sgd(...)")
+    name = getattr(value, "__name__", reprlib.repr(value))
+    rate = "0.1" * (name not in JUDGES)
+    hint = f"; call it: jf.optimizers.{name}({rate})" if name in NAMES else f"; write jf.optimizer({name}, ...)"
+    raise TypeError(
+        f"optimizer is {'the function ' * callable(value)}{name}, but it must be jf.optimizer(optax.adam, "
+        f"learning_rate=0.1), a named one such as jf.optimizers.adam(0.1), or an Optax transformation"
+        + (hint if callable(value) else "")
+    )
+
+
+def chosen_precision(precision: str | None, optimizer: Any) -> str:
+    """The precision, or if it is None what the optimizer (one on an axis of them) prefers."""
+    if precision is not None:
+        return precision
+    if isinstance(optimizer, Axis) and not is_array(optimizer.values):
+        return max(chosen_precision(None, one) for one in optimizer.values)
+    factory = optimizer.call.function if isinstance(optimizer, Optimizer) else None
+    return getattr(factory, "precision", "float32")
+
+
+def _ready(transformation):
+    return transformation
+
+
+def as_transformation(built: Any) -> Any:
+    """An Optax transformation of what only has its two functions, such as `optax.MultiSteps`; all else as it is."""
+    if isinstance(built, optax.GradientTransformation) or not (hasattr(built, "init") and hasattr(built, "update")):
+        return built
+    more = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(built.update).parameters.values())
+    kind = optax.GradientTransformationExtraArgs if more else optax.GradientTransformation
+    return kind(built.init, built.update)
+
+
+def as_part(value: Any, whole: str) -> Optimizer:
+    """The value as an `Optimizer` that can be a part of another, `whole`, which works on gradients.
+
+    Raises:
+      TypeError: If it is none, or a method that moves the params in its own way.
+    """
+    part = as_optimizer(value)
+    if any(hasattr(part.call.function, trait) for trait in TRAITS):
+        raise TypeError(
+            f"{whole}: {part.name} moves the params in its own way, by the whole loss, but {whole} passes gradients "
+            f"on; use one that takes gradients, such as jf.optimizers.adam(0.1)"
+        )
+    return part
+
+
+def _check_rate_given(factory: Callable, name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
+    """Refuse a learning rate of None, given or by default, where the updates would then climb."""
+    parameter = signature.parameters.get("learning_rate")
+    if parameter is None or given.get("learning_rate", parameter.default) is not None:
+        return
+    if _climbs(functools.partial(factory, **given)):
+        default = "" if "learning_rate" in given else " by default"
+        raise TypeError(
+            f"{name}: learning_rate is None{default}, which scales nothing and so turns no gradient around: it would "
+            f"climb; write learning_rate=1.0"
+        )
+
+
+def _climbs(build: Callable) -> bool:
+    """Whether the first update goes up the slope of p**2 / 2 at 1; what cannot be built here is left to its run."""
+    try:
+        made = optax.with_extra_args_support(as_transformation(build()))
+        one = jnp.ones(())
+        extra = {"value": one / 2, "grad": one, "value_fn": lambda p: p * p / 2}
+        updates: Any = made.update(one, made.init(one), one, **extra)[0]
+        return bool(updates > 0)
+    except Exception:  # noqa: BLE001 (any factory of a user's own)
+        return False
+
+
+def _check_schedulable(factory: Callable, name: str, signature: inspect.Signature | None, key: str, value: Any) -> None:
+    """Refuse a schedule for what is one number during the whole run."""
+    is_schedule = isinstance(value, (Call, Optimizer)) or callable(value) and not isinstance(value, type)
+    parameter = signature.parameters.get(key) if signature is not None else None
+    if not is_schedule or parameter is None:
+        return
+    whole = parameter.annotation in (int, "int") or type(parameter.default) is int
+    fixed = key == "learning_rate" and getattr(factory, "fixed_rate", factory in NO_RATES)
+    own = any(hasattr(factory, trait) for trait in TRAITS) and factory.__module__.startswith("jaxfit.")
+    if whole or fixed or own:
+        what = "the first step, which the signs of the gradients then change" if fixed else "the same in every step"
+        raise TypeError(
+            f"{name}: {key} is {show(value)}, but it takes no schedule, for it is {what}; pass one number, such as "
+            f"{key}={parameter.default if isinstance(parameter.default, (int, float)) else 0.1}"
+        )
