@@ -19,15 +19,16 @@ import optax
 from jaxfit.checks import check_schedule, pose
 from jaxfit.compiling import compiler_options
 from jaxfit.dispatch import Gathered, Run, Task, all_tasks, places, run_all, shape_of_pool
+from jaxfit.evaluating import laid_out
 from jaxfit.executors import check_executor, packed, run_on, unpacked
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
 from jaxfit.interruptions import Interrupted, OutOfMemory, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.layouts import lane_problem, layout_of, spec_of, working_bytes
-from jaxfit.markers import Dimension, choose, lanes, read
+from jaxfit.markers import Dimension, choose, read
 from jaxfit.optimizers import chosen_precision
 from jaxfit.pools import Shape, chunk_of, pool_like
-from jaxfit.problems import STATUSES, Batches, Problem, Record, Status, Stop, convert, precision_context, whole
+from jaxfit.problems import STATUSES, Batches, Problem, Record, Status, Stop, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
 from jaxfit.reruns import chosen, wanted
@@ -295,14 +296,6 @@ def run_of(part: Part, precision: str) -> Run:
     found = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
     dimensions = {name: found.get(name, Dimension(name, size, ())) for name, size in part.dynamic.items()}
     return _prepare(part.problem, dimensions, {}, precision)
-
-
-def laid_out(problem: Problem, precision: str) -> tuple[Any, list, dict[str, PyTree]]:
-    """The structure of a problem with places instead of its traced axes, its leaves, and by place the axes' values."""
-    template, columns = lanes(problem)
-    leaves, structure = jax.tree.flatten(template)
-    columns = {key: jax.tree.map(lambda x: convert(x, precision), values) for key, values in columns.items()}
-    return structure, [convert(x, precision) for x in leaves], columns
 
 
 @functools.lru_cache(maxsize=256)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxfit.checks import as_params
-from jaxfit.compiling import compiled
 from jaxfit.coordinates import coordinates
-from jaxfit.dispatch import places
+from jaxfit.evaluating import evaluate, laid_out, member_like
 from jaxfit.fits import Fit
 from jaxfit.grids import Grid, along
-from jaxfit.markers import Axis, Dimension, Place, choose, fill, lanes, resolve
+from jaxfit.markers import Axis, Dimension, choose, fill, resolve
 from jaxfit.parameters import Bounded, Fixed, Tied, is_mark
-from jaxfit.problems import Problem, Record, convert, precision_context
+from jaxfit.problems import Problem, Record, precision_context
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.sweeps import choices_of
 from jaxfit.tracing import inspect_loss, trace
@@ -41,7 +39,7 @@ Question = Callable[[Asked], PyTree]  # hashable; of one member
 
 def at_one(question: Question, asked: Asked, precision: str) -> PyTree:
     """The answer for one member, as NumPy arrays."""
-    found = _evaluate(question, asked, {}, 1, precision)
+    found = _evaluate(question, asked, {}, precision)
     return jax.tree.map(lambda x: x[0], found)
 
 
@@ -51,10 +49,7 @@ def over_axes(question: Question, asked: Asked, dimensions: Mapping[str, Dimensi
     found: PyTree = None
     for choice in choices_of(dict(dimensions)):
         dynamic = [d for d in dimensions.values() if d.name not in choice]
-        count = math.prod(d.size for d in dynamic)
-        index = np.unravel_index(np.arange(count), [d.size for d in dynamic]) if dynamic else ()
-        own = {d.name: i for d, i in zip(dynamic, index, strict=True)}
-        part = _evaluate(question, choose(asked, choice), own, count, precision)
+        part = _evaluate(question, choose(asked, choice), {d.name: d.size for d in dynamic}, precision)
         if found is None:
             found = jax.tree.map(lambda x: np.empty((*sizes, *x.shape[1:]), x.dtype), part)
         where = tuple(choice.get(name, slice(None)) for name in dimensions)
@@ -72,8 +67,7 @@ def over_history(question: Question, fit: Fit, extra: PyTree, number: Any = None
     asked = Asked(
         fit.problem._replace(params=moved(fit.problem.params, params, _records)), jax.tree.map(_records, extra), number
     )
-    count = len(fit.history.step)
-    return _evaluate(question, asked, {"#record": np.arange(count)}, count, fit.precision or "float32")
+    return _evaluate(question, asked, {"#record": len(fit.history.step)}, fit.precision or "float32")
 
 
 def _records(values: Any) -> Axis:
@@ -99,9 +93,7 @@ def over_grid(question: Question, grid: Grid, *, history: bool, extra: str | Non
         params = part.lanes.rows["params"] if history else part.lanes.params
         more = None if extra is None else jax.tree.map(one, part.lanes.rows[extra])
         asked = Asked(part.problem._replace(params=moved(part.problem.params, params, one)), more, number)
-        answers = _evaluate(
-            question, asked, index | {LANE: np.arange(count * records)}, count * records, grid.precision
-        )
+        answers = _evaluate(question, asked, index | {LANE: np.arange(count * records)}, grid.precision)
         if history:
             beyond = np.arange(records) * part.problem.record.every > np.asarray(part.lanes.steps)[:, None]
             answers = jax.tree.map(lambda x, b=beyond: _blank(x.reshape(*b.shape, *x.shape[1:]), b), answers)
@@ -143,60 +135,38 @@ def named(values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, ex
 # The program
 
 
-def _evaluate(question: Question, asked: Asked, index: Mapping[str, Any], count: int, precision: str) -> PyTree:
-    """The answers at `count` members, one after another on every core or device; `index` says where on each axis."""
+@dataclass(frozen=True)
+class Answer:
+    """A question about one member, whose start is made first if a `Call` makes it."""
+
+    question: Question
+
+    def __call__(self, asked: Asked) -> PyTree:
+        params = as_params(resolve(asked.problem.params))
+        return self.question(asked._replace(problem=asked.problem._replace(params=params)))
+
+
+def _evaluate(question: Question, asked: Asked, where: Mapping[str, Any], precision: str) -> PyTree:
+    """The answers at many members; `where` as for `evaluate`."""
     problem = asked.problem._replace(record=Record(what=()))  # nothing is recorded, so nothing need be compiled for it
     with precision_context(precision):
-        template, columns = lanes(asked._replace(problem=problem))
-        leaves, structure = jax.tree.flatten(template)
-        leaves = [convert(x, precision) for x in leaves]
-        columns = {key: jax.tree.map(lambda x: convert(x, precision), values) for key, values in columns.items()}
-        run = _program(question, structure, _spec(leaves), jax.tree.structure(columns), _spec(columns))
-        team = places()[:count]
-        shares = [np.arange(k, count, len(team)) for k in range(len(team))]
-        longest = max(map(len, shares))
-
-        def work(k):
-            own = np.pad(shares[k], (0, longest - len(shares[k])), mode="edge")
-            places_of = {name: np.asarray(i)[own].astype(np.int32) for name, i in index.items()}
-            with precision_context(precision), jax.default_device(team[k]):
-                found = run(leaves, columns, places_of, np.zeros(longest, np.int32))
-                return jax.tree.map(lambda x: np.asarray(x)[: len(shares[k])], found)
-
-        with ThreadPoolExecutor(len(team)) as workers:
-            pieces = list(workers.map(work, range(len(team))))
-    order = np.argsort(np.concatenate(shares))
-    return jax.tree.map(lambda *xs: np.concatenate(xs)[order], *pieces)
-
-
-def _spec(tree: PyTree) -> tuple:
-    return tuple((np.shape(x), x.dtype) for x in jax.tree.leaves(tree))
+        template = laid_out(asked._replace(problem=problem), precision)
+        _inspect(template.spec, jax.config.jax_enable_x64)
+    return evaluate(Answer(question), template, where, precision)
 
 
 @functools.lru_cache(maxsize=64)
-def _program(question: Question, structure: Any, shapes: tuple, tree: Any, columns: tuple) -> Callable:
-    """(leaves, columns, {axis: (points,) positions}, (points,)) -> answers; the loss is inspected once."""
-    template: Any = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in shapes])
-    values = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(shape[1:], dtype) for shape, dtype in columns])
-    _, filled = trace(_member, template, values)
-    if inspect_loss(filled.problem):
+def _inspect(spec: tuple, x64: bool) -> None:
+    """Inspects the loss of one member, once for a structure."""
+
+    def filled(template, own):
+        problem = fill(template, own).problem
+        return problem._replace(params=as_params(resolve(problem.params)))
+
+    _, problem = trace(filled, *member_like(spec))
+    if inspect_loss(problem):
         raise TypeError(
             "the loss captured a value of a jit, vmap or grad that is going on, which cannot be compiled apart; pass "
             "that value as data"
         )
-    warn_of_recompiling(filled.problem)
-
-    @compiled
-    def run(leaves, columns, index, points):
-        def point(own):
-            here = {key: jax.tree.map(lambda x, k=key: x[own[0][Place(k).name]], columns[key]) for key in columns}
-            return question(_member(jax.tree.unflatten(structure, leaves), here))
-
-        return jax.lax.map(point, (index, points))
-
-    return run
-
-
-def _member(template: Asked, values: Mapping[str, PyTree]) -> Asked:
-    asked = fill(template, values)
-    return asked._replace(problem=asked.problem._replace(params=as_params(resolve(asked.problem.params))))
+    warn_of_recompiling(problem)

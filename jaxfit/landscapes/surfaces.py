@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,25 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit import optimizers
-from jaxfit.checks import pose
-from jaxfit.compiling import compiled, compiler_options
+from jaxfit.checks import as_params, pose
+from jaxfit.compiling import compiler_options
 from jaxfit.coordinates import coordinates
-from jaxfit.dispatch import places, power_of_two, power_of_two_above
+from jaxfit.dispatch import power_of_two
+from jaxfit.evaluating import evaluate, laid_out, member_like
 from jaxfit.fits import Fit
 from jaxfit.jaxprs import largest_bytes
 from jaxfit.keywords import near_keywords
 from jaxfit.layouts import lane_problem
-from jaxfit.markers import Axis, Dimension, Place, choose, read
+from jaxfit.markers import Axis, choose, fill, read, resolve
 from jaxfit.parameters import free
 from jaxfit.problems import Problem, Record, Stop, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss
 from jaxfit.sums import fast_sums
-from jaxfit.sweeps import choices_of, laid_out
+from jaxfit.sweeps import choices_of
 from jaxfit.tracing import inspect_loss, is_traced, trace
 
 PyTree = Any
-CHUNK = 2**16  # points that one call evaluates, about
 _NOT_INSIDE = (
     "surface drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor evaluate a loss "
     "that captured a value of one; call it outside, or use jax.vmap over the loss there"
@@ -73,139 +72,60 @@ def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None
         raise ValueError(
             "surface found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call loss(params, *data)"
         )
-    with precision_context(precision):
-        pieces = [_prepare(problem, dimensions, choice, precision) for choice in choices_of(dimensions)]
-        values = np.empty([d.size for d in dimensions.values()], pieces[0].dtype)
-        for piece in pieces:
-            where = tuple(piece.choice.get(name, slice(None)) for name in dimensions)
-            values[where] = _evaluate(piece, precision).reshape(np.shape(values[where]))
+    values = None
+    for choice in choices_of(dimensions):
+        found = _losses(
+            choose(problem, choice), {n: d.size for n, d in dimensions.items() if n not in choice}, precision
+        )
+        if values is None:
+            values = np.empty([d.size for d in dimensions.values()], found.dtype)
+        where = tuple(choice.get(name, slice(None)) for name in dimensions)
+        values[where] = found.reshape(np.shape(values[where]))
     import xarray as xr
 
     attributes = {"precision": precision} | getattr(getattr(params, "function", None), "about", {})
     return xr.DataArray(values, coordinates(dimensions), tuple(dimensions), name="loss", attrs=attributes)
 
 
-class Piece(NamedTuple):
-    """The points of one program."""
-
-    choice: dict[str, int]  # index along each static dimension
-    names: tuple[str, ...]  # the other dimensions, the last one fastest
-    sizes: tuple[int, ...]
-    structure: Any  # of the problem with places instead of axes
-    leaves: list  # of it, in the precision
-    columns: dict[str, PyTree]  # by place: values along its dimension
-    slots: int  # points side by side
-    dtype: Any  # of the loss
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.sizes)
-
-
-def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Piece:
-    structure, leaves, columns = laid_out(choose(problem, choice), precision)
-    dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
-    slots, dtype = _inspect(structure, _spec(leaves), jax.tree.structure(columns), _spec(columns))
-    sizes = tuple(d.size for d in dynamic)
-    if math.prod(sizes) > np.iinfo(np.int32).max:
+def _losses(problem: Problem, sizes: dict[str, int], precision: str) -> np.ndarray:
+    """The loss at all combinations of the axes of a problem, (points,), the last axis fastest."""
+    if math.prod(sizes.values()) > np.iinfo(np.int32).max:
         raise ValueError(
-            f"the axes {' x '.join(f'{d.name} ({d.size:,} values)' for d in dynamic)} make {math.prod(sizes):,} "
-            f"points, but a surface holds at most {np.iinfo(np.int32).max:,}; make the grid coarser"
+            f"the axes {' x '.join(f'{name} ({size:,} values)' for name, size in sizes.items())} make "
+            f"{math.prod(sizes.values()):,} points, but a surface holds at most {np.iinfo(np.int32).max:,}; make the "
+            f"grid coarser"
         )
-    return Piece(choice, tuple(d.name for d in dynamic), sizes, structure, leaves, columns, slots, dtype)
-
-
-def _spec(tree: PyTree) -> tuple:
-    return tuple((x.shape, x.dtype) for x in jax.tree.leaves(tree))
+    with precision_context(precision):
+        template = laid_out(problem, precision)
+        slots = _inspect(template.spec, jax.config.jax_enable_x64)
+    options = tuple(compiler_options(jax.default_backend()).items())
+    return evaluate(_fast_loss, template, sizes, precision, width=slots, options=options)
 
 
 @functools.lru_cache(maxsize=256)
-def _inspect(structure: Any, shapes: tuple, tree: Any, columns: tuple) -> tuple[int, Any]:
-    """Checks the loss at one point; returns how many to evaluate side by side, and the loss's type.
+def _inspect(spec: tuple, x64: bool) -> int:
+    """Checks the loss at one point; returns how many to evaluate side by side.
 
     What a point works on should stay in a core's own cache, with that of the points beside it.
     """
-    template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in shapes])
-    values = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(shape[1:], dtype) for shape, dtype in columns])
-    _, filled = trace(lane_problem, template, values)
+    like = member_like(spec)
+    _, filled = trace(lane_problem, *like)
     if inspect_loss(filled, trained=False):
         raise TypeError(_NOT_INSIDE)
     warn_of_recompiling(filled)
-    program, loss = trace(_loss, template, values)
+    program, _ = trace(lambda template, own: _loss(fill(template, own)), *like)
     room, least, most = (2**18, 8, 1024) if jax.default_backend() == "cpu" else (2**28, 256, 2**16)
     fit = room // max(largest_bytes(program.jaxpr), 1)
-    return min(most, max(least, power_of_two(fit))), loss.dtype
+    return min(most, max(least, power_of_two(fit)))
 
 
-def _loss(template: Problem, values: dict[str, PyTree]) -> jax.Array:
-    problem = lane_problem(template, values)
+def _loss(problem: Problem) -> jax.Array:
+    problem = problem._replace(params=as_params(resolve(problem.params)))
     return full_loss(problem, free(problem.params), jnp.int32(0))
 
 
-def _evaluate(piece: Piece, precision: str) -> np.ndarray:
-    """The loss at all points of a piece, (size,): chunks of them in turn by a thread for each core or device."""
-    slots = min(piece.slots, power_of_two_above(piece.size))
-    blocks = max(1, min(CHUNK // slots, -(-piece.size // slots)))
-    firsts = np.arange(0, piece.size, slots * blocks, dtype=np.int64)
-    team = places()[: len(firsts)]
-    arguments = piece.leaves, piece.columns
-    programs = {device: _program(piece, slots, blocks, device, jax.config.jax_enable_x64) for device in team}
-    here = {device: jax.device_put(arguments, device) for device in set(team)}
-    values = np.empty(slots * blocks * len(firsts), piece.dtype)
-
-    def work(number: int) -> None:
-        device = team[number]
-        with precision_context(precision):
-            for first in firsts[number :: len(team)]:
-                values[first : first + slots * blocks] = programs[device](*here[device], np.int32(first))
-
-    workers = ThreadPoolExecutor(len(team))
-    try:
-        list(workers.map(work, range(len(team))))
-    finally:
-        workers.shutdown(cancel_futures=True)
-    return values[: piece.size]
-
-
-def _program(piece: Piece, slots: int, blocks: int, device: Any, x64: bool) -> Callable:
-    tree = jax.tree.structure(piece.columns)
-    along = tuple((name, size) for name, size in zip(piece.names, piece.sizes, strict=True))
-    return _compiled(
-        piece.structure, _spec(piece.leaves), tree, _spec(piece.columns), along, slots, blocks, device, x64
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(
-    structure: Any, shapes: tuple, tree: Any, columns: tuple, along: Sequence[tuple[str, int]], slots: int, blocks: int,
-    device: Any, x64: bool,
-) -> Callable:  # fmt: skip
-    """(leaves, columns, first) -> (slots * blocks,) losses from point `first` on; once for each structure."""
-    names, sizes = [name for name, _ in along], tuple(size for _, size in along)
-
-    def run(leaves, columns, first):
-        template = jax.tree.unflatten(structure, leaves)
-
-        def block(number):
-            points = first + number * slots + jnp.arange(slots, dtype=np.int32)
-            points = jnp.minimum(points, math.prod(sizes) - 1)
-            index = dict(zip(names, jnp.unravel_index(points, sizes), strict=True)) if names else {}
-
-            def point(own):
-                values = {key: jax.tree.map(lambda x, k=key: x[own[Place(k).name]], columns[key]) for key in columns}
-                return _loss(template, values)
-
-            return jax.vmap(fast_sums(point), axis_size=slots)(index)
-
-        return jax.lax.map(block, jnp.arange(blocks, dtype=np.int32)).reshape(-1)
-
-    there = jax.sharding.SingleDeviceSharding(device)
-
-    def spec(pairs):
-        return [jax.ShapeDtypeStruct(shape, dtype, sharding=there) for shape, dtype in pairs]
-
-    lowered = compiled(run).lower(spec(shapes), jax.tree.unflatten(tree, spec(columns)), *spec([((), np.int32)]))
-    return lowered.compile(compiler_options(device.platform))
+def _fast_loss(problem: Problem) -> jax.Array:
+    return fast_sums(_loss)(problem)
 
 
 class Trail(NamedTuple):

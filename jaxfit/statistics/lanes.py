@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxfit.compiling import compiled
+from jaxfit.checks import as_params
+from jaxfit.evaluating import evaluate, laid_out
 from jaxfit.fits import Fit, NotConverged
 from jaxfit.grids import Grid, along
-from jaxfit.layouts import lane_problem
-from jaxfit.markers import Place, is_axis, resolve
+from jaxfit.markers import Axis, is_axis, resolve
 from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
-from jaxfit.problems import Problem, Status, convert, precision_context
-from jaxfit.sweeps import laid_out
+from jaxfit.problems import Problem, Status, precision_context
 
 PyTree = Any
+LANE = "#lane"
 PRECISION = "float64"  # of all statistics, whatever the run's
 BYTES = 2**24  # that a block of lanes may hold in Jacobians, about
 FAILED = (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE)
@@ -36,14 +36,6 @@ class Group(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.failed)
-
-    def columns(self, values: dict[str, PyTree], at: np.ndarray) -> dict[str, PyTree]:
-        """The own values of some lanes."""
-        taken = {}
-        for key, column in values.items():
-            own = self.along[Place(key).name][at]
-            taken[key] = jax.tree.map(lambda x, own=own: np.asarray(x)[own], column)
-        return taken
 
 
 def check_result(verb: str, result: Any) -> None:
@@ -141,18 +133,26 @@ def over_lanes(result: Any, function: Callable, static: tuple = (), extra: tuple
     return jax.tree.map(lambda x: x[order], stacked)
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """A function of (problem, params, *extra) at one lane, whose start is made first if a `Call` makes it."""
+
+    function: Callable
+    static: tuple
+
+    def __call__(self, lane: tuple) -> PyTree:
+        problem, params, extra = lane
+        problem = problem._replace(params=as_params(resolve(problem.params)))
+        return self.function(problem, params, *self.static, *extra)
+
+
 def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTree:
-    structure, leaves, columns = laid_out(group.problem, PRECISION)
-    params = jax.tree.map(lambda x: convert(x, PRECISION), group.params)
-    extra = jax.tree.map(lambda x: convert(x, PRECISION), extra)
-    count = group.size
-    program = _program(function, static, structure)
-    block = min(count, _block(group))
-    pieces = []
-    for at in _blocks(count, block):
-        lanes = group.columns(columns, at), jax.tree.map(lambda x, i=at: x[i], params)
-        pieces.append(jax.tree.map(np.array, program(leaves, *lanes, extra)))
-    found = jax.tree.map(lambda *x: np.concatenate(x)[:count], *pieces)
+    params = jax.tree.map(lambda x: Axis(LANE, x), group.params)
+    template = laid_out((group.problem, params, extra), PRECISION)
+    where = group.along | {LANE: np.arange(group.size)}
+    found = jax.tree.map(
+        np.array, evaluate(Statistic(function, static), template, where, PRECISION, width=_block(group))
+    )
     for x in jax.tree.leaves(found):
         if x.dtype.kind == "f":
             x[group.failed] = np.nan
@@ -167,21 +167,6 @@ def _block(group: Group) -> int:
             points = max(points, np.size(x.values[0]) if len(x) else 1)
     numbers = sum(x[0].size for x in jax.tree.leaves(group.params))
     return int(min(4096, max(1, BYTES // (8 * points * max(numbers, 1)))))
-
-
-def _blocks(count: int, block: int) -> Iterator[np.ndarray]:
-    for first in range(0, count, block):
-        yield np.minimum(np.arange(first, first + block), count - 1)
-
-
-@functools.lru_cache(maxsize=64)
-def _program(function: Callable, static: tuple, structure: Any) -> Callable:
-    def lane(leaves, columns, params, extra):
-        template = jax.tree.unflatten(structure, leaves)
-        problem = lane_problem(template, columns)
-        return function(problem._replace(params=resolve(problem.params)), params, *static, *extra)
-
-    return compiled(jax.vmap(lane, in_axes=(None, 0, 0, None)))
 
 
 def labelled(grid: Grid, values: np.ndarray, extra: dict[str, Any] | None = None, name: str | None = None) -> Any:
