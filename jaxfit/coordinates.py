@@ -49,7 +49,8 @@ def _one_each(labels: list) -> np.ndarray:
     if len(kinds) == 1 and all(np.ndim(x) == 0 and x is not None for x in labels):
         return np.asarray(labels)
     array = np.empty(len(labels), object)
-    array[:] = labels
+    for i, label in enumerate(labels):  # one by one, or tuples would be rows
+        array[i] = label
     return array
 
 

@@ -48,12 +48,13 @@ class Verification(_Looked):
         return self
 
     def __str__(self) -> str:
-        lines = [
-            f"Verification(blocks={self.blocks}, lanes={self.lanes}, fits={self.fits})",
-            f"  bytes: {self._of(self.blocks, 'block')} of the store as written",
-            f"  bits: {self._of(self.lanes, 'lane')} the same, run again by their program",
-            f"  within rounding: {self._of(self.fits, 'lane')} confirmed by single fits",
-        ]
+        passed = {
+            f"bytes: {self._of(self.blocks, 'block')} of the store as written": self.blocks,
+            f"bits: {self._of(self.lanes, 'lane')} the same, run again by their program": self.lanes,
+            f"within rounding: {self._of(self.fits, 'lane')} confirmed by single fits": self.fits,
+        }
+        lines = [f"Verification(blocks={self.blocks}, lanes={self.lanes}, fits={self.fits})"]
+        lines += [f"  {line}" for line, count in passed.items() if count]
         if self.sensitive:
             named = "; ".join(", ".join(f"{k}={v}" for k, v in coords.items()) for coords in self.sensitive)
             lines.append(
@@ -84,8 +85,8 @@ def verify(grid: Any, *, sample: int = 4, seed: int = 0, rtol: float | None = No
     is no bound on rounding, which a long run may amplify. So rtol is a judgement: by default 1e-2 in float32, 1e-6 in
     float64; lower it for short and smooth runs. A chaotic run (at the edge of stability, say) amplifies rounding up to
     anything, and no other program can confirm it. It is told from a wrong one by four more fits, whose start and
-    learning rate are changed by a few units in the last place: where these move the loss by a tenth of the
-    difference or more, the lane is said to be too sensitive to compare, and its bits are looked at instead.
+    learning rate are changed by a few units in the last place: where these move loss or params as far, the lane is said
+    to be too sensitive to compare, and its bits are looked at instead.
 
     Args:
       grid: From `sweep`; or the path of a store, which holds no program, so that only its bytes can be looked at.
@@ -190,37 +191,62 @@ def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float
     for place in chosen:
         lane: Fit = member(grid, tuple(int(i) for i in place))
         alone = _alone(lane, grid.precision)
-        apart = abs(alone - float(lane.loss)) if np.isfinite(alone) else np.inf
-        if apart <= allowed * (abs(float(lane.loss)) + 1e-4 * abs(float(lane.start_loss))):
+        if _apart(lane, alone) <= _near(lane, allowed):
             continue
-        if 10 * _moved_by_rounding(lane, grid.precision, alone) >= apart:
-            part, own = part_of(grid, int(grid.members[tuple(place)]))
-            _compare(grid, part, np.array([own]))
-            sensitive.append(lane.coords)
-        else:
+        if not _is_sensitive(lane, alone, grid.precision, allowed):
             raise NotReproduced(
-                f"the lane {lane.coords} has the loss {float(lane.loss):.6g}, but a fit of its own gives {alone:.6g}, "
-                f"which is more apart than rtol={allowed:g} allows; its loss does not move so far when its last bits "
-                f"change, so that rounding does not explain it: if such runs are known to amplify it, raise rtol, else "
-                f"suspect the compiler"
+                f"the lane {lane.coords} has the loss {float(lane.loss):.6g}, but a fit of its own gives "
+                f"{float(alone.loss):.6g}, which is more apart than rtol={allowed:g} allows; neither loss nor params "
+                f"of that fit move so far when its last bits change, so that rounding does not explain it: if such "
+                f"runs are known to amplify it, raise rtol, else suspect the compiler"
             )
+        part, own = part_of(grid, int(grid.members[tuple(place)]))
+        _compare(grid, part, np.array([own]))
+        sensitive.append(lane.coords)
     return len(chosen) - len(sensitive), sensitive
 
 
-def _alone(lane: Fit, precision: str, units: int = 0) -> float:
-    """The loss of a lane's problem by a fit of its own, its start and rates made smaller by units in the last place."""
+def _apart(one: Fit, other: Fit) -> float:
+    """The difference of two losses; 0 if both, and infinite if one, is not finite."""
+    finite = [bool(np.isfinite(fit.loss)) for fit in (one, other)]
+    return abs(float(one.loss) - float(other.loss)) if all(finite) else np.inf if any(finite) else 0.0
+
+
+def _near(one: Fit, rtol: float) -> float:
+    return rtol * (abs(float(one.loss)) + 1e-4 * abs(float(one.start_loss)))
+
+
+def _is_sensitive(lane: Fit, alone: Fit, precision: str, rtol: float) -> bool:
+    """Whether changes of the last bits move a lane's own fit as far: its loss or params by rtol, or a tenth of the way.
+
+    The params tell more than the loss, which of a chaotic run may be small most of the time, and large in bursts.
+    """
+    params = _flat(alone)
+    for units in UNITS:
+        moved = _alone(lane, precision, units)
+        far = _apart(alone, moved)
+        if far == np.inf or far > min(_near(alone, rtol), _apart(lane, alone) / 10):
+            return True
+        if np.linalg.norm(_flat(moved) - params) > rtol * np.linalg.norm(params):
+            return True
+    return False
+
+
+def _flat(one: Fit) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(one.params)])
+
+
+def _alone(lane: Fit, precision: str, units: int = 0) -> Fit:
+    """A fit of its own to a lane's problem, its start and rates made smaller by units in the last place."""
     problem: Any = lane.problem
     params, optimizer = problem.params, problem.optimizer
     if units:
         smaller = functools.partial(_smaller, precision=precision, units=units)
         with precision_context(precision):
             params, optimizer = jax.tree.map(smaller, (resolve(params), optimizer))
-    return float(
-        fit(
-            problem.loss, params, problem.data, optimizer=optimizer, steps=int(problem.steps), stop=problem.stop,
-            batches=problem.batches, key=problem.key, validation=problem.validation, precision=precision,
-            progress=False,
-        ).loss
+    return fit(
+        problem.loss, params, problem.data, optimizer=optimizer, steps=int(problem.steps), stop=problem.stop,
+        batches=problem.batches, key=problem.key, validation=problem.validation, precision=precision, progress=False,
     )  # fmt: skip
 
 
@@ -230,12 +256,3 @@ def _smaller(x: Any, precision: str, units: int) -> Any:
         return x
     wide = np.asarray(x, precision)
     return (wide * wide.dtype.type(1 - units * np.finfo(wide.dtype).eps)).astype(wide.dtype)
-
-
-def _moved_by_rounding(lane: Fit, precision: str, alone: float) -> float:
-    """How far changes of the last bits move the loss of a lane's own fit; infinite if some of them are not finite."""
-    losses = np.array([alone, *(_alone(lane, precision, units) for units in UNITS)])
-    finite = np.isfinite(losses)
-    if not finite.all():
-        return np.inf if finite.any() else 0.0
-    return float(np.ptp(losses))

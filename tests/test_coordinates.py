@@ -90,7 +90,7 @@ def bowl(params):
 
 
 def test_lane_finds_labels_of_several_kinds_a_dimension_named_method_and_nothing_between():
-    labels = [(1, 2), "one", 1, None]
+    labels = [(1, 2), "one", 1, (2, 1)]
     start = {"w": jf.Axis("method", [1.0, 2.0])}
     rate = jf.Axis("rate", [0.1, 0.2, 0.3, 0.4], labels=labels)
     grid = jf.sweep(bowl, start, optimizer=jf.optimizers.sgd(rate), steps=1)
