@@ -15,9 +15,19 @@ from jaxfit.checks import as_params, beyond_range, check_schedule, pose
 from jaxfit.interruptions import Interrupted, out_of_memory_told, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, is_axis, resolve
-from jaxfit.optimizers import Optimizer, chosen_precision
+from jaxfit.optimizers import Optimizer
 from jaxfit.parameters import is_marked
-from jaxfit.problems import ENDED_WELL, Batches, Problem, Record, Status, Stop, convert_all, precision_context
+from jaxfit.problems import (
+    ENDED_WELL,
+    Batches,
+    Problem,
+    Record,
+    Status,
+    Stop,
+    chosen_precision,
+    convert_all,
+    precision_context,
+)
 from jaxfit.programs import Programs, prepare
 from jaxfit.progress import progress_bar, segments
 from jaxfit.steps import Best, unrolled, users
@@ -182,8 +192,9 @@ def fit(
       key: A PRNG key or a seed. Step t draws with fold_in(key, t).
       validation: Other data for the loss: watched, never trained on.
       progress: A bar on stderr; by default only in a terminal.
-      precision: "float32" or "float64", whatever JAX's global setting; by default what the optimizer prefers, which is
-        float64 for Levenberg-Marquardt and float32 for all others. float64 results are NumPy arrays.
+      precision: "float32" or "float64", whatever JAX's global setting. By default float64 for Levenberg-Marquardt; for
+        all others as JAX has it: float64 where `jax_enable_x64` is on and params or data have 64 bits, else float32.
+        float64 results are NumPy arrays.
       checkpoint: A file to keep a long run in, every few seconds. The same call goes on where it stopped and ends with
         the same bits; when it has ended, it returns the end at once. A call that would give other bits is refused.
 
@@ -196,7 +207,7 @@ def fit(
       Interrupted: On Ctrl-C, with the run so far as its `result`.
       OutOfMemory: If a step takes more memory than the device has.
     """
-    precision = chosen_precision(precision, optimizer)
+    precision = chosen_precision(precision, params, data, optimizer=optimizer)
     if record is None:
         record = LOSS if validation is None else LOSSES
     problem = pose(

@@ -12,7 +12,7 @@ from jaxfit.jaxprs import alive_bytes, returned_bytes
 from jaxfit.keywords import near_keywords
 from jaxfit.optimizers import sgd
 from jaxfit.parameters import free
-from jaxfit.problems import Problem, Record, Stop, convert_all, precision_context
+from jaxfit.problems import Problem, Record, Stop, chosen_precision, convert_all, precision_context
 from jaxfit.steps import objective_of
 from jaxfit.tracing import inspect_loss, trace
 
@@ -21,7 +21,7 @@ PyTree = Any
 
 @near_keywords
 def backward_memory(
-    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str = "float32"
+    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
 ) -> int:
     """Bytes of intermediate results that the backward pass keeps of the forward pass.
 
@@ -38,6 +38,7 @@ def backward_memory(
     Raises:
       ValueError, TypeError: As `fit` does for the same arguments.
     """
+    precision = chosen_precision(precision, params, data)
     problem = _problem("backward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: jax.vjp(_objective(problem), free(problem.params))[1], problem)
@@ -46,7 +47,7 @@ def backward_memory(
 
 @near_keywords
 def forward_memory(
-    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str = "float32"
+    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
 ) -> int:
     """Bytes of intermediate results that are alive at once, at most, where only the value of the loss is wanted.
 
@@ -60,6 +61,7 @@ def forward_memory(
     Raises:
       ValueError, TypeError: As `fit` does for the same arguments.
     """
+    precision = chosen_precision(precision, params, data)
     problem = _problem("forward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: _objective(problem)(free(problem.params)), problem)

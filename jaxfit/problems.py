@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.keywords import near_keywords
-from jaxfit.markers import Axis, is_array
+from jaxfit.markers import Axis, is_array, is_axis
 
 PyTree = Any
 
@@ -193,6 +193,27 @@ def name_of(function: Callable) -> str:
 
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
 WIDTHS = {"float32": (np.dtype("float32"), np.dtype("int32")), "float64": (np.dtype("float64"), np.dtype("int64"))}
+
+
+def chosen_precision(precision: str | None, *given: Any, optimizer: Any = None) -> str:
+    """The precision asked for; else what the optimizer (one on an axis of them) needs; else JAX's for what is given.
+
+    That is float64 where `jax_enable_x64` is on, unless arrays are given and none of them has 64 bits.
+    """
+    if precision is not None:
+        return precision
+    if isinstance(optimizer, Axis) and not is_array(optimizer.values):
+        return max(chosen_precision(None, *given, optimizer=one) for one in optimizer.values)
+    needed = getattr(getattr(getattr(optimizer, "call", None), "function", None), "precision", None)
+    wide = jax.config.jax_enable_x64 and switched_precision() is None and _may_be_wide(given)
+    return needed or ("float64" if wide else "float32")
+
+
+def _may_be_wide(given: PyTree) -> bool:
+    leaves = jax.tree.leaves(given, is_leaf=is_axis)
+    flat = [y for x in leaves for y in (jax.tree.leaves(x.values) if isinstance(x, Axis) else [x])]
+    sizes = [x.dtype.itemsize for x in flat if is_array(x) and jnp.issubdtype(x.dtype, jnp.number)]
+    return not sizes or max(sizes) == 8
 
 
 _here = threading.local()

@@ -99,7 +99,7 @@ def finite_differences(learning_rate: Any, delta: Any, *, central: bool = True, 
 
 @near_keywords
 def differences(
-    loss: Callable, params: PyTree, data: tuple = (), *, delta: Any, central: bool = True, precision: str = "float32"
+    loss: Callable, params: PyTree, data: tuple = (), *, delta: Any, central: bool = True, precision: str | None = None
 ) -> PyTree:
     """The gradient of the loss by differences, like params: (loss(p + delta e) - loss(p - delta e)) / (2 delta).
 

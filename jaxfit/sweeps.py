@@ -26,9 +26,18 @@ from jaxfit.interruptions import Interrupted, OutOfMemory, terminating_as_interr
 from jaxfit.keywords import near_keywords
 from jaxfit.layouts import lane_problem, layout_of, spec_of, working_bytes
 from jaxfit.markers import Dimension, choose, read
-from jaxfit.optimizers import chosen_precision
 from jaxfit.pools import Shape, chunk_of, pool_like
-from jaxfit.problems import STATUSES, Batches, Problem, Record, Status, Stop, precision_context, whole
+from jaxfit.problems import (
+    STATUSES,
+    Batches,
+    Problem,
+    Record,
+    Status,
+    Stop,
+    chosen_precision,
+    precision_context,
+    whole,
+)
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.progress import progress_bar
 from jaxfit.reruns import chosen, wanted
@@ -133,7 +142,7 @@ def plan_sweep(
     precision: str | None = None, slots: int | None = None, verb: str = "sweep",
 ) -> Plan:  # fmt: skip
     """What a sweep with these arguments runs, all of them checked; nothing is compiled."""
-    precision = chosen_precision(precision, optimizer)
+    precision = chosen_precision(precision, params, data, optimizer=optimizer)
     problem = pose(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,

@@ -15,9 +15,8 @@ from jaxfit.compiling import compiled
 from jaxfit.fits import traced_precision
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import resolve
-from jaxfit.optimizers import chosen_precision
 from jaxfit.parameters import again, free, is_marked
-from jaxfit.problems import Problem, Record, Stop, convert_all, precision_context
+from jaxfit.problems import Problem, Record, Stop, chosen_precision, convert_all, precision_context
 from jaxfit.programs import prepare
 from jaxfit.steps import method_of, objective_of, step_key
 from jaxfit.tracing import check_alive, is_traced
@@ -64,7 +63,7 @@ def step(
     Raises:
       ValueError, TypeError: As `fit`; also for an `opt_state` of another tree or shape.
     """
-    precision = chosen_precision(precision, optimizer)
+    precision = chosen_precision(precision, params, data, optimizer=optimizer)
     problem = pose(
         loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
         validation=None, precision=precision,

@@ -301,7 +301,7 @@ def test_the_measured_limit_is_that_of_the_law(case):
     optimizer, theory, bisected = case
     law = jf.stability_limit(optimizer, jf.sharpness(canyon, CORNER))
     np.testing.assert_allclose(float(law), theory, atol=6e-8)
-    found = jf.measured_limit(canyon, CORNER, optimizer=optimizer, rates=24)
+    found = jf.measured_limit(canyon, CORNER, optimizer=optimizer, rates=24, precision="float64")
     np.testing.assert_allclose(float(found), float(law), rtol=1e-3)
     np.testing.assert_allclose(float(found), bisected, atol=2.5e-7)
     assert found.low < float(found) < found.high <= found.low * (1 + 1e-5)
@@ -339,7 +339,7 @@ def frozen_adam(learning_rate, scale):
 def test_adam_with_its_scale_frozen_has_the_limit_of_the_law():
     scale = np.array([3.0, 40.0])  # eigenvalues of D^-1/2 H D^-1/2: 1/3 and 2.5
     optimizer = jf.optimizer(frozen_adam, learning_rate=1.0, scale=scale)
-    found = jf.measured_limit(canyon, CORNER, optimizer=optimizer, rates=24)
+    found = jf.measured_limit(canyon, CORNER, optimizer=optimizer, rates=24, precision="float64")
     sharp = jf.sharpness(canyon, CORNER, preconditioner={"x": 3.0, "y": 40.0})
     np.testing.assert_allclose(float(found), float(jf.stability_limit(jf.optimizers.adam(1.0), sharp)), rtol=1e-3)
 
@@ -353,7 +353,8 @@ def test_an_optimizer_without_a_law_says_so():
 
 @pytest.mark.soak
 def test_adam_on_a_quadratic_has_no_limit_but_ends_in_a_cycle():
-    found = jf.measured_limit(canyon, CORNER, optimizer=jf.optimizers.adam(1.0), rates=24, steps=1000)
+    adam = jf.optimizers.adam(1.0)
+    found = jf.measured_limit(canyon, CORNER, optimizer=adam, rates=24, precision="float64", steps=1000)
     assert found.high == np.inf and str(found).startswith("no limit up to a learning rate of 1000")
     fit = jf.fit(canyon, CORNER, optimizer=jf.optimizers.adam(10.0), steps=8999, precision="float64")
     swings = fit.history.loss[5000:].reshape(-1, 1000)

@@ -56,7 +56,7 @@ def test_float64_works_in_a_thread_and_leaves_other_threads_alone():
 
 def test_float32_is_float32_even_where_the_caller_has_64_bit_types_on():
     with jax.enable_x64(True):
-        fit = jf.fit(quadratic, [3.0, -2.0], optimizer=jf.optimizers.sgd(0.05), steps=9)
+        fit = jf.fit(quadratic, [3.0, -2.0], optimizer=jf.optimizers.sgd(0.05), steps=9, precision="float32")
     assert fit.loss.dtype == np.float32
 
 

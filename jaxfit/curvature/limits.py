@@ -59,7 +59,7 @@ def measured_limit(
     tolerance: float = 1e-5,
     batches: Batches | None = None,
     key: Any = None,
-    precision: str = "float64",
+    precision: str | None = None,
 ) -> MeasuredLimit:
     """The learning rate from which on runs diverge: the least, among those tried, that ends above its start.
 
@@ -67,7 +67,7 @@ def measured_limit(
     the two are close.
 
     Args:
-      loss, params, data, batches, key, precision: As for `fit`.
+      loss, params, data, batches, key, precision: As for `fit`; float64 tells apart what float32 rounds.
       optimizer: As for `fit`; its learning rate is replaced.
       steps: Updates of each run. A run just above the limit needs many to grow; twice as many, half the bias.
       between: Where to look.

@@ -49,7 +49,7 @@ def learning_rate_range(
     steps: int = 200,
     batches: Batches | None = None,
     key: Any = None,
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> RangeTest:
     """A run whose learning rate grows by the same factor in every step; where the loss turns up, it is too large.
 

@@ -21,7 +21,7 @@ from jaxfit.grids import Grid
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, read, resolve
 from jaxfit.parameters import free
-from jaxfit.problems import Record, Stop, convert_all, precision_context, whole
+from jaxfit.problems import Record, Stop, chosen_precision, convert_all, precision_context, whole
 from jaxfit.tracing import is_traced
 
 PyTree = Any
@@ -147,7 +147,7 @@ def sharpness(
         about the square of that. Up to 48 params the result is exact to rounding.
       history: Of a fit or grid: at every record; the params must have been recorded.
       key: For a loss that takes one: a key or a seed; it gets what step 0 of a fit would.
-      precision: "float32" (also by default) or "float64"; a fit or grid has its own.
+      precision: "float32" or "float64"; by default as JAX has it, see `fit`. A fit or grid has its own.
 
     Returns:
       A `Sharpness`, which in arithmetic stands for the eigenvalue; for a history, a grid or axes an
@@ -171,7 +171,7 @@ def sharpness(
             f"sharpness: preconditioner is {preconditioner!r}, but there is no run that recorded one; pass the numbers "
             f"themselves, or a fit: sharpness(fit, preconditioner='recorded')"
         )
-    precision = "float32" if precision is None else precision
+    precision = chosen_precision(precision, params, data)
     asked, dimensions = posed(loss, params, data, key, precision, preconditioner)
     asked = asked._replace(number=tolerance)
     if is_traced(jax.tree.leaves(asked)):

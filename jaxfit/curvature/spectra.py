@@ -17,7 +17,7 @@ from jaxfit.curvature.points import Asked, at_one
 from jaxfit.curvature.sharpness import Extreme, posed
 from jaxfit.keywords import near_keywords
 from jaxfit.parameters import free
-from jaxfit.problems import whole
+from jaxfit.problems import chosen_precision, whole
 
 PyTree = Any
 EXACT = 1500  # params up to which the whole Hessian is made
@@ -106,7 +106,7 @@ def hessian_spectrum(
     probes: int | None = None,
     depth: int = 80,
     key: Any = None,
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> Spectrum:
     """The eigenvalues of the Hessian by the free params: all of them up to 1,500 params, their distribution beyond.
 
@@ -124,6 +124,7 @@ def hessian_spectrum(
     Source: Golub and Welsch (1969); Ghorbani, Krishnan and Xiao (2019), arXiv:1901.10159.
     """
     depth = whole("hessian_spectrum: depth", depth, least=2)
+    precision = chosen_precision(precision, params, data)
     asked, dimensions = posed(loss, params, data, key, precision)
     _refuse_axes("hessian_spectrum", dimensions)
     size = sum(int(np.size(x)) for x in jax.tree.leaves(free(asked.problem.params)))
@@ -167,7 +168,7 @@ def curvature_along(
     *,
     directions: PyTree,
     key: Any = None,
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> Along:
     """d'Hd / d'd along each direction d, beside the largest eigenvalue of H.
 
@@ -178,6 +179,7 @@ def curvature_along(
     Raises:
       ValueError: If directions are not like the free params, or one is zero.
     """
+    precision = chosen_precision(precision, params, data)
     asked, dimensions = posed(loss, params, data, key, precision)
     _refuse_axes("curvature_along", dimensions)
     _check_directions(directions, free(asked.problem.params))

@@ -23,7 +23,7 @@ from jaxfit.keywords import near_keywords
 from jaxfit.losses import data_names, takes_key
 from jaxfit.markers import is_axis, is_key, resolve
 from jaxfit.parameters import plain
-from jaxfit.problems import PRECISIONS, convert_all, precision_context
+from jaxfit.problems import PRECISIONS, chosen_precision, convert_all, precision_context
 from jaxfit.tracing import check_silent, inspect_value, is_traced
 
 PyTree = Any
@@ -38,7 +38,7 @@ def backprop(
     validation: Any = None,
     key: Any = None,
     open: str | Iterable[str] | bool = (),
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> Graph:
     """The computation graph of a loss: for every edge its value, the local derivative, and the gradient of the loss.
 
@@ -66,7 +66,7 @@ def backprop(
       key: A seed, for a loss with an argument `key`.
       open: The calls and scopes to show from inside: a name, several, or True for all. A call with a derivative of its
         own is opened only where its operations give the same derivative.
-      precision: "float32" or "float64".
+      precision: "float32" or "float64"; by default as JAX has it, see `fit`.
 
     Returns:
       A `Graph`. `print(graph)` is a table, `jf.plots.backprop_graph(graph)` a picture.
@@ -76,6 +76,7 @@ def backprop(
         with the loss, params or data as for `jf.fit`.
       ValueError: If a name in `open` is no call's or scope's, or what it names cannot be opened.
     """
+    precision = chosen_precision(precision, params, data)
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
     if not callable(loss):

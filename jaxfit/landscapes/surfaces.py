@@ -23,7 +23,7 @@ from jaxfit.keywords import near_keywords
 from jaxfit.layouts import lane_problem
 from jaxfit.markers import Axis, choose, fill, read, resolve
 from jaxfit.parameters import free
-from jaxfit.problems import Problem, Record, Stop, precision_context, whole
+from jaxfit.problems import Problem, Record, Stop, chosen_precision, precision_context, whole
 from jaxfit.programs import warn_of_recompiling
 from jaxfit.steps import full_loss
 from jaxfit.sums import fast_sums
@@ -38,7 +38,7 @@ _NOT_INSIDE = (
 
 
 @near_keywords
-def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str = "float32") -> Any:
+def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None) -> Any:
     """The loss at every combination of the axes that stand at the leaves of its arguments; nothing is trained.
 
     Axes of different names multiply, axes of one name move together: along `{"a": Axis("t", a), "b": Axis("t", b)}` the
@@ -50,7 +50,7 @@ def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None
       data: Handed to the loss after params; `Axis` may stand there too.
       key: For a loss that takes one: a key or a seed. Every point gets what step 0 of a fit would, unless keys are an
         axis.
-      precision: "float32" or "float64".
+      precision: "float32" or "float64"; by default as JAX has it, see `fit`.
 
     Returns:
       An `xarray.DataArray` named "loss" with a dimension for each axis, in order of first mention, and coordinates as
@@ -61,6 +61,7 @@ def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None
       ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, or more than 64 programs
         would be compiled.
     """
+    precision = chosen_precision(precision, params, data)
     problem = pose(
         loss, params, data, optimizer=optimizers.sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
         key=key, validation=None, precision=precision,

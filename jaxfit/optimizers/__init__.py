@@ -6,7 +6,7 @@ The transformation is built inside the traced function: a new learning rate neve
 from typing import Any
 
 from jaxfit.keywords import did_you_mean
-from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, as_optimizer, chosen_precision, optimizer
+from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, as_optimizer, optimizer
 from jaxfit.optimizers.combined import accumulated, each
 from jaxfit.optimizers.hyperparameters import check_hyperparameter
 from jaxfit.optimizers.named import (
@@ -33,7 +33,7 @@ from jaxfit.optimizers.scheduled import schedules_of
 
 __all__ = [
     "JUDGES", "NAMES", "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw",
-    "amsgrad", "as_optimizer", "check_hyperparameter", "chosen_precision", "each", "lbfgs", "levenberg_marquardt",
+    "amsgrad", "as_optimizer", "check_hyperparameter", "each", "lbfgs", "levenberg_marquardt",
     "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop", "rprop", "schedules_of", "sgd", "yogi",
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxfit.keywords import did_you_mean
-from jaxfit.markers import Axis, Call, is_array, resolve
+from jaxfit.markers import Call, resolve
 from jaxfit.optimizers.hyperparameters import as_static, check_hyperparameter, check_names, show
 from jaxfit.optimizers.scheduled import NO_RATES, scheduled, takes_schedule
 
@@ -135,16 +135,6 @@ def as_optimizer(value: Any) -> Optimizer:
         f"learning_rate=0.1), a named one such as jf.optimizers.adam(0.1), or an Optax transformation"
         + (hint if callable(value) else "")
     )
-
-
-def chosen_precision(precision: str | None, optimizer: Any) -> str:
-    """The precision, or if it is None what the optimizer (one on an axis of them) prefers."""
-    if precision is not None:
-        return precision
-    if isinstance(optimizer, Axis) and not is_array(optimizer.values):
-        return max(chosen_precision(None, one) for one in optimizer.values)
-    factory = optimizer.call.function if isinstance(optimizer, Optimizer) else None
-    return getattr(factory, "precision", "float32")
 
 
 def _ready(transformation):
