@@ -7,13 +7,13 @@ than the caller's JAX, functions are traced with copies of their arrays in that 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import sysconfig
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ MOST = 10_000  # objects looked at
 _one_at_a_time = threading.RLock()
 
 
-@contextmanager
+@contextlib.contextmanager
 def enclosed_in_precision(*functions: Any) -> Iterator[None]:
     """Inside, functions find the arrays that they enclose in the run's precision, if that is not the caller's own.
 
@@ -42,11 +42,13 @@ def enclosed_in_precision(*functions: Any) -> Iterator[None]:
         found = [(value, put) for value, put in _enclosed(functions) if _differs(value, precision)]
         try:
             for value, put in found:
-                put(_copy(value, precision))
+                with contextlib.suppress(AttributeError, TypeError):  # an object that lets nothing be put into it
+                    put(_copy(value, precision))
             yield
         finally:
             for value, put in found:
-                put(value)
+                with contextlib.suppress(AttributeError, TypeError):
+                    put(value)
 
 
 def _is_array(x: Any) -> bool:
