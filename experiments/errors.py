@@ -1,4 +1,4 @@
-"""A squared error is smooth at zero and fears outliers, an absolute one has a kink and does not; both bowls are convex.
+"""A squared error is smooth at zero and sensitive to outliers, an absolute one has a kink and is not; both are convex.
 
 From the raw readings to the gradient by hand: the eleven pairs; the model at w = 1, b = 0, which returns the readings;
 the two errors with their slopes; the gradient as a mean of products of two factors, number by number, which is what
@@ -177,7 +177,7 @@ def draw(result: Result):
 def draw_errors(result: Result):
     space = {"wspace": 0.24, "top": 0.79, "left": 0.06, "right": 0.98, "bottom": 0.13}
     figure, axes = plots.panels([["errors", "lines"]], size=(11, 5), gridspec_kw=space, width_ratios=[1, 1.25])
-    figure.suptitle("Squared errors fear the outlier, absolute ones do not", x=0.06, ha="left")
+    figure.suptitle("One outlier moves a fit by squared errors far, by absolute errors hardly", x=0.06, ha="left")
     squared, absolute = (turned(result.lines[name]) for name in LOSSES)
     text = (
         f"One temperature, written down 20 °C too high, turns the line of least squares by {squared:.3f} °C a unit, "
