@@ -52,6 +52,11 @@ def advice(fit: Any) -> str:
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
     if fit.status == Status.STOPPED_EARLY:
         return f"{_patience(fit)} {where}."
+    if fit.status == Status.NOT_DETERMINED:
+        return (
+            f"the loss is at its least {where}, but the data do not determine all of the params: fix one of them with "
+            f"jf.Fixed, or merge those that act alike (jf.report names them)."
+        )
     if fit.status == Status.OUT_OF_STEPS:
         return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
     if fit.status == Status.NOT_RUN:

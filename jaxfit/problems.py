@@ -29,9 +29,11 @@ class Status(enum.IntEnum):
     DIVERGED = 3  # the loss became infinite, passed `loss_above`, or ended above its start
     NOT_FINITE = 4  # the loss became NaN, or a gradient not finite
     STOPPED_EARLY = 5  # the validation loss had no new lowest for as long as `patience` allows
+    NOT_DETERMINED = 7  # by a method that judges itself: the loss is at its least, but the data leave some params open
 
 
-ENDED_WELL = Status.CONVERGED, Status.OUT_OF_STEPS, Status.STOPPED_EARLY  # whose params mean something
+# whose loss means something
+ENDED_WELL = Status.CONVERGED, Status.OUT_OF_STEPS, Status.STOPPED_EARLY, Status.NOT_DETERMINED
 STATUSES = max(Status) + 1  # the length of an array that counts lanes by status
 
 

@@ -213,6 +213,7 @@ def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
     if state.best is not None:
         ended = jnp.where(jnp.isnan(state.best.validation_loss), Status.NOT_FINITE, Status.STOPPED_EARLY)
         status = jnp.where(state.stale >= stop.patience, ended, status)
+    status = jnp.where(proposal.undetermined, Status.NOT_DETERMINED, status)
     status = jnp.where(converged, Status.CONVERGED, status)
     status = jnp.where(diverged, Status.DIVERGED, jnp.where(finite(proposal.grads), status, Status.NOT_FINITE))
     return jnp.where(jnp.isnan(loss), Status.NOT_FINITE, status).astype(np.int32)

@@ -59,7 +59,7 @@ def of_end(run: Fit) -> Finding:
         return _saddle(run, there, here, found, numbers)
     if seen is not None and (seen.rises > 0.15 and seen.swing > 1e-2 or _jumps(run, here, seen)):
         return _cycle(run, there, here, seen, numbers)
-    if run.status == Status.CONVERGED:
+    if run.status in (Status.CONVERGED, Status.NOT_DETERMINED):
         return told("converged", _converged(run, here), numbers, None)
     if found is not None and stands and _level(here, here.loss - found[1]):
         return _saddle(run, there, here, found, numbers)
@@ -70,6 +70,8 @@ def of_end(run: Fit) -> Finding:
 
 def _converged(run: Fit, here: View) -> list[str]:
     rule = "a stop rule was met" if run.status == Status.CONVERGED else "it has arrived, though no stop rule says so:"
+    if run.status == Status.NOT_DETERMINED:
+        rule = "the data do not determine all of the params (jf.report names them), but the loss is at its least"
     return [
         f"{rule} after {run.steps:,} updates; the gradient's norm is {here.norm:.3g}.",
         f"By the curvature the loss is {here.excess:.2g} above its least of {here.loss - here.excess:.6g}; condition "

@@ -307,8 +307,10 @@ def rprop(
 def levenberg_marquardt(*, damping: Any = 1e-3, tolerance: Any = None) -> Optimizer:
     """Gauss-Newton steps, damped until they go down: for losses that know their residuals, in float64 by default.
 
-    Judges convergence itself: CONVERGED where an undamped step would change nothing that the precision can tell, and
-    the params are determined by the data. `steps` counts refused steps too. No step depends on the units of params.
+    Judges convergence itself: CONVERGED where no step would change anything that the precision can tell, and the params
+    are determined by the data; NOT_DETERMINED where the loss is at its least as well, but some params, or combinations
+    of them, have no influence on it, and so stay where they were. `steps` counts refused steps too. No step depends on
+    the units of params.
 
     Args:
       damping: At the start, against the squared norms of the Jacobian's columns. A leaf.

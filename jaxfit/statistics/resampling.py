@@ -14,7 +14,7 @@ from jaxfit.fits import Fit
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import Axis
 from jaxfit.optimizers import levenberg_marquardt
-from jaxfit.problems import Problem, Status, precision_context, whole
+from jaxfit.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at
 from jaxfit.statistics.lanes import PRECISION, labelled, like, over_lanes
@@ -133,7 +133,7 @@ def resample(
         (shifts, scales, *refits.collapsed(problem.data)), optimizer=levenberg_marquardt(), steps=STEPS, progress=False,
     )  # fmt: skip
     ended = np.asarray(grid.results.status)
-    good = (ended == Status.CONVERGED) | (ended == Status.OUT_OF_STEPS)
+    good = np.isin(ended, ENDED_WELL)
     lane_params = [np.asarray(x).reshape(len(ended), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
     flat = np.where(good[:, None], np.concatenate(lane_params, axis=1), np.nan)
     spoken = ~take(silent)[refits.lane]
