@@ -337,7 +337,9 @@ def lbfgs(*, memory: int = 10) -> Optimizer:
     """Gradients that learn the curvature from `memory` past ones, with a line search. Liu and Nocedal (1989).
 
     Judges convergence itself: CONVERGED where no param, moved by its own size, would change the loss by more than
-    eps**0.6 of itself. Params are measured in units of their start; no learning rate is needed.
+    eps**0.6 of itself; or, for up to 64 params, where a step did not lower the loss and Newton's step would not either:
+    what it promises is lost in the rounding of the loss. Params are measured in units of their start; no learning rate
+    is needed.
 
     Raises:
       ValueError: If `memory` is not a whole number, at least 1.
