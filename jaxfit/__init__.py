@@ -51,7 +51,7 @@ __all__ = [
     "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
-_unknown = _near_names(__name__, [*__all__, "open", "plots", "sklearn"])
+_unknown, __dir__ = _near_names(__name__, [*__all__, "open", "plots", "sklearn"])
 
 
 def __getattr__(name: str):

@@ -17,7 +17,7 @@ from jax import Array
 from jax.core import Tracer
 from numpy.typing import ArrayLike, NDArray
 
-from jaxfit.keywords import near_names
+from jaxfit.keywords import near_keywords, near_names
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +78,7 @@ _TEST_SECONDS = (
 # fmt: on
 
 
+@near_keywords
 def thermometer() -> tuple[Floats, Floats]:
     """Readings of a wall thermometer in an unknown unit, beside degrees Celsius.
 
@@ -90,6 +91,7 @@ def thermometer() -> tuple[Floats, Floats]:
     return np.array(_THERMOMETER_UNKNOWN), np.array(_THERMOMETER_CELSIUS)
 
 
+@near_keywords
 def thermometer_split() -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
     """The thermometer's 9 training and 2 validation readings, (t_u, t_c) each, in the printed order.
 
@@ -102,6 +104,7 @@ def thermometer_split() -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
     return (t_u[train], t_c[train]), (t_u[validation], t_c[validation])
 
 
+@near_keywords
 def blood_pressure() -> tuple[Floats, Floats]:
     """Age and systolic blood pressure of 33 healthy American women.
 
@@ -115,6 +118,7 @@ def blood_pressure() -> tuple[Floats, Floats]:
     return np.array(_AGE, float), np.array(_PRESSURE, float)
 
 
+@near_keywords
 def bowl() -> tuple[Floats, Floats]:
     """50 simulated points, dimensionless: x ~ N(0, 1), y = x + 1 + N(0, 1), (50,) each.
 
@@ -126,6 +130,7 @@ def bowl() -> tuple[Floats, Floats]:
     return np.array(_BOWL_X), np.array(_BOWL_Y)
 
 
+@near_keywords
 def download_time(part: str = "train") -> tuple[Floats, Floats]:
     """Size and download time of 20 files to train on, or of 20 others to test on.
 
@@ -225,6 +230,7 @@ def as_floats(name: str, value: Any) -> Any:
     return array if jnp.issubdtype(array.dtype, np.floating) else array.astype(float)
 
 
+@near_keywords
 def split(
     data: tuple[ArrayLike, ...], held_out: float | Sequence[int] | np.ndarray, key: int | Array | None = None
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
@@ -325,6 +331,7 @@ class Scaler(NamedTuple):
         return column.reshape((1,) * (x.ndim - 1) + column.shape) if column.ndim else column
 
 
+@near_keywords
 def standardize(x: ArrayLike) -> tuple[Floats, Scaler]:
     """z = (x - mean) / scale with mean 0 and standard deviation 1 (divisor n) in every column.
 
@@ -357,6 +364,7 @@ def standardize(x: ArrayLike) -> tuple[Floats, Scaler]:
     return scaler.apply(x), scaler
 
 
+@near_keywords
 def pad(datasets: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Data sets of different length as one, for losses with masked=True.
 
@@ -396,6 +404,7 @@ def _stack(arrays: Sequence[np.ndarray], n: int) -> np.ndarray:
     return stacked
 
 
+@near_keywords
 def batches(data: tuple[ArrayLike, ...], size: int, key: int | Array) -> Iterator[tuple[np.ndarray, ...]]:
     """One epoch in mini-batches: all rows shuffled, then cut into batches of `size`.
 
@@ -421,5 +430,8 @@ def batches(data: tuple[ArrayLike, ...], size: int, key: int | Array) -> Iterato
     return (tuple(a[order[start : start + size]] for a in arrays) for start in starts)
 
 
-NAMES = "thermometer thermometer_split blood_pressure bowl download_time split standardize pad batches".split()
-__getattr__ = near_names(__name__, NAMES)
+__all__ = [
+    "batches", "blood_pressure", "bowl", "download_time", "pad", "split", "standardize", "thermometer",
+    "thermometer_split",
+]  # fmt: skip
+__getattr__, __dir__ = near_names(__name__, __all__)

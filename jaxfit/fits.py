@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from jaxfit import outcomes
 from jaxfit.checkpoints import Checkpoint, Saved, holding_file
-from jaxfit.checks import as_params, beyond_range, check_schedule, pose
-from jaxfit.interruptions import Interrupted, out_of_memory_told, terminating_as_interrupted
-from jaxfit.keywords import near_keywords
-from jaxfit.markers import holds_call, is_axis, resolve
+from jaxfit.checks import as_data, as_params, beyond_range, check_schedule, pose
+from jaxfit.histories import History
+from jaxfit.interruptions import interruption, out_of_memory_told, terminating_as_interrupted
+from jaxfit.keywords import near_attribute, near_keywords
+from jaxfit.losses import model_of, takes_key
+from jaxfit.markers import holds_call, is_array, is_axis, resolve
+from jaxfit.meanings import ATTRIBUTES
 from jaxfit.optimizers import Optimizer
 from jaxfit.parameters import is_marked
 from jaxfit.problems import (
@@ -26,6 +29,7 @@ from jaxfit.problems import (
     Stop,
     chosen_precision,
     convert_all,
+    name_of,
     precision_context,
 )
 from jaxfit.programs import Programs, prepare
@@ -38,38 +42,25 @@ PyTree = Any
 LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
 
 
-class History:
-    """Records of a run by name: `history.step` (k,), `history.loss` (k,), ...; also `"loss" in history`."""
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a fit remembers beside its numbers.
 
-    def __init__(self, rows: dict[str, PyTree]):
-        self._rows = rows
+    All are equal to each other, so that functions of fits are not compiled anew for every problem. For the same reason
+    a compiled function must not hand on what it was first called with: where a leaf is traced nothing is remembered.
+    """
 
-    def __getattr__(self, name: str) -> PyTree:
-        rows = self.__dict__.get("_rows", {})
-        if name in rows:
-            return rows[name]
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise AttributeError(
-            f"history has no {name!r}; it holds {', '.join(rows)}. Ask for more with "
-            f"record=jf.Record(what=({', '.join(repr(n) for n in [*rows, name] if n != 'step')}))"
-        )
+    problem: Problem | None = None
+    precision: str | None = None
+    note: str | None = None
+    absolute_sigma: bool | None = None
+    labels: dict[str, str] | None = None  # those of the coordinates that are no numbers
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._rows
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Known)
 
-    def __dir__(self):
-        return list(self._rows)
-
-    def __repr__(self) -> str:
-        return f"History({', '.join(self._rows)}; {len(self._rows['step'])} records)"
-
-
-jax.tree_util.register_pytree_with_keys(
-    History,
-    lambda h: ([(jax.tree_util.GetAttrKey(name), value) for name, value in h._rows.items()], tuple(h._rows)),
-    lambda names, children: History(dict(zip(names, children, strict=True))),
-)
+    def __hash__(self) -> int:
+        return hash(Known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +78,8 @@ class Fit:
       best_params, best_validation_loss, best_step: With patience, where the validation loss was lowest, among the
         records and the end (NaN if it never was a number); else None.
       coords: Where in its sweep a lane stands; None for a single fit.
-      problem: What was asked, with the user's own arrays; dropped when the fit is flattened as a pytree. Its params
-        have the marks: `jaxfit.parameters.roles` and `at_bound` read them.
+      problem: What was asked, with the user's own arrays; None for a fit that comes out of the caller's own jit or
+        vmap. Its params have the marks: `jaxfit.parameters.roles` and `at_bound` read them.
       absolute_sigma: Whether sigma is in the units of y, as `curve_fit` was told; None if nobody was asked.
     """
 
@@ -112,36 +103,102 @@ class Fit:
     def optimizer(self) -> Optimizer | None:
         return None if self.problem is None else self.problem.optimizer
 
+    def predict(self, x: Any) -> Any:
+        """What the model of the loss predicts at x with the params of the fit; of classes the logits.
+
+        Raises:
+          TypeError: If the loss has no model of its own, or one that takes a key.
+        """
+        model = None if self.problem is None else model_of(self.problem.loss)
+        if model is None or takes_key(model):
+            why = "forgot its problem" if self.problem is None else f"is of {name_of(self.problem.loss)}"
+            raise TypeError(
+                f"predict needs the fit of a loss of a model, such as jf.losses.mse(model), but this one {why}; call "
+                f"the model itself: model(fit.params, x)"
+            )
+        precision = self.precision or "float32"
+        with precision_context(precision):
+            found = model(self.params, convert_all(as_data((x,), "x")[0], precision))
+        return np.asarray(found) if precision == "float64" else found
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            own = [*(f.name for f in fields(self)), "optimizer", "predict"]
+            raise AttributeError(near_attribute("a fit", name, ATTRIBUTES, own))
+
     def __repr__(self) -> str:
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(self)):
+        leaves = jax.tree.leaves((self.params, self.loss, self.status, self.steps))
+        if any_traced(leaves):
             return "Fit(traced)"
-        return outcomes.summary(self)
+        if not all(isinstance(x, (int, float)) or is_array(x) for x in leaves) or not _is_status(self.status):
+            return f"Fit({', '.join(f'{name}={getattr(self, name)!r}' for name in _FIT_LEAVES[:4])})"
+        return outcomes.summary_of_lanes(self) if np.ndim(self.status) else outcomes.summary(_single(self))
 
 
-jax.tree_util.register_pytree_with_keys(
-    Fit,
-    lambda f: ([(jax.tree_util.GetAttrKey(n), getattr(f, n)) for n in _FIT_LEAVES], None),
-    lambda _, children: Fit(**dict(zip(_FIT_LEAVES, children, strict=True))),
-)
+def any_traced(leaves: list) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in leaves)
+
+
+def _is_status(status: Any) -> bool:
+    return bool(np.isin(np.asarray(status), list(Status)).all())
+
+
+def _single(fit: Fit) -> Fit:
+    """A fit with plain scalars, wherever it comes from, and a history only if it is one."""
+    history = fit.history if fit.history is not None and np.ndim(fit.history["step"]) == 1 else None
+    loss = np.asarray(fit.loss)[()]
+    return replace(fit, loss=loss, status=Status(int(fit.status)), steps=int(fit.steps), history=history)
+
+
+def _flatten(fit: Fit) -> tuple:
+    coords = fit.coords or {}
+    labels = {name: value for name, value in coords.items() if isinstance(value, str)}
+    numbers = {name: getattr(fit, name) for name in _FIT_LEAVES}
+    numbers["coords"] = fit.coords and {name: value for name, value in coords.items() if name not in labels}
+    known = Known(fit.problem, fit.precision, fit.note, fit.absolute_sigma, labels)
+    traced = any_traced(jax.tree.leaves(numbers))
+    return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
+
+
+def _unflatten(known: Known, children: Any) -> Fit:
+    numbers = dict(zip(_FIT_LEAVES, children, strict=True))
+    if any_traced(jax.tree.leaves(children)) or getattr(numbers["loss"], "ndim", 0):
+        return Fit(**numbers)
+    kept = vars(known).copy()
+    if labels := kept.pop("labels"):
+        numbers["coords"] = labels | numbers["coords"]
+    return Fit(**numbers, **kept)
+
+
 _FIT_LEAVES = (
     "params", "loss", "status", "steps", "history", "validation_loss", "coords", "start_loss", "best_params",
     "best_validation_loss", "best_step",
 )  # fmt: skip
+jax.tree_util.register_pytree_with_keys(Fit, _flatten, _unflatten)
 
 
 class NotConverged(RuntimeError):
     """A run, or a lane of a sweep, that did not converge."""
 
 
+@near_keywords
 def require_converged(result: Any) -> Any:
     """The fit or grid itself, if every run in it converged.
 
     Raises:
       NotConverged: Otherwise, with the outcome and what to do next.
-      TypeError: If it is neither a fit nor a grid.
+      TypeError: If it is neither a fit nor a grid, or is traced.
     """
     if isinstance(result, Fit):
-        if result.status != Status.CONVERGED:
+        if isinstance(result.status, jax.core.Tracer):
+            raise TypeError(
+                "require_converged: the fit is traced, so that nobody knows yet how it ends; call it on what the jit, "
+                "vmap or grad returns"
+            )
+        if not np.all(np.asarray(result.status) == Status.CONVERGED):
             raise NotConverged(str(result))
         return result
     if not hasattr(result, "results"):
@@ -337,7 +394,7 @@ def _run(
     result: Any = None if end is None else _finished(problem, state, status, made, end, pieces, precision)
     if interrupted:
         kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
-        raise Interrupted(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
+        raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
     return result
 
 

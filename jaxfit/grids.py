@@ -101,7 +101,7 @@ def tensors_of(lanes: Lanes) -> dict[str, Any]:
 def variables_of(lanes: Sequence[Lanes], problem: Problem) -> dict[str, Variable]:
     """The variables of the results of some parts: what all of them have, in one shape."""
     found = {name: Variable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
-    found["status"] = Variable(".status", (), "int8", {"meaning": ", ".join(f"{s.value} {s.name}" for s in Status)})
+    found["status"] = Variable(".status", (), "int8", status_attributes())
     if problem.validation is not None:
         found["validation_loss"] = Variable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
     shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
@@ -130,6 +130,15 @@ def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, Va
     return found
 
 
+def status_attributes() -> dict[str, Any]:
+    """What the numbers of a status mean, for a reader, and as the conventions for climate and forecast data have it."""
+    return {
+        "meaning": ", ".join(f"{s.value} {s.name}" for s in Status),
+        "flag_values": [s.value for s in Status],
+        "flag_meanings": " ".join(s.name for s in Status),
+    }
+
+
 def _dotted(place: str, path: tuple) -> str:
     return ".".join(part for part in (place, jax.tree_util.keystr(path, simple=True, separator=".")) if part)
 
@@ -146,6 +155,7 @@ def _kind(x: Any) -> str:
 # Reading a grid
 
 
+@near_keywords
 def lane(grid: Grid, /, *, method: Any = None, **coords: Any) -> Fit:
     """The member of a grid at the given coordinates, as a `Fit` with `.coords`. Nothing is computed again.
 

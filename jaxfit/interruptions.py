@@ -19,7 +19,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, result: Any):
         super().__init__(message)
         self.result = result
-        _exit_as_after_ctrl_c()
+
+
+def interruption(message: str, result: Any) -> Interrupted:
+    """What a verb raises after Ctrl-C. A program that does not catch it exits with status 130, as after any Ctrl-C."""
+    _exit_as_after_ctrl_c()
+    return Interrupted(message, result)
 
 
 class OutOfMemory(MemoryError):

@@ -1,47 +1,99 @@
-"""Names that do not exist, answered with those that resemble them."""
+"""Names and calls that do not exist, answered with what there is and what to write instead."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import inspect
+import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from jaxfit.meanings import ARGUMENTS, EXAMPLES, NAMES
+
 _Function = TypeVar("_Function", bound=Callable)
+ROOMS = (
+    "jaxfit.losses", "jaxfit.models", "jaxfit.optimizers", "jaxfit.schedules", "jaxfit.searches", "jaxfit.datasets",
+    "jaxfit.landscapes", "jaxfit.plots",
+)  # fmt: skip
+
+NEARLY = 0.85  # from here on one name is the other with a slip of the pen
 
 
 def did_you_mean(name: str, among: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: a question after those of the others that resemble it."""
-    near = difflib.get_close_matches(name, among, n=3, cutoff=0.4)
+    near = [own for own in among if own.lower() == name.lower()]
+    near = near or difflib.get_close_matches(name, among, n=3, cutoff=0.4)
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
-def near_names(module: str, names: Sequence[str]) -> Callable[[str], Any]:
-    """A module's `__getattr__`: it answers an unknown name with those of its own that resemble it."""
+def near_names(
+    module: str, names: Sequence[str], beside: str = ""
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A module's `__getattr__` and `__dir__`.
+
+    The first answers an unknown name with what to write for it, if another library has it, else with what resembles
+    it; the second lists what the module offers, without what it is made of.
+
+    Args:
+      module: Its name.
+      names: What it offers.
+      beside: A sentence on what else there is.
+    """
 
     def __getattr__(name: str) -> Any:
-        raise AttributeError(f"module {module!r} has no attribute {name!r}{did_you_mean(name, names)}")
+        if name.startswith("__"):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        small = [own.lower() for own in names]
+        told = None if name.lower() in small else _meant(name, NAMES) or _elsewhere(name, module)
+        if told is None and not difflib.get_close_matches(name.lower(), small, cutoff=NEARLY):
+            told = _meant(name, NAMES, NEARLY)
+        answer = f"; write {told}." if told else did_you_mean(name, names)
+        if beside:
+            raise AttributeError(f"{module} has no {name!r}{answer} {beside}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{answer}")
 
-    return __getattr__
+    def __dir__() -> list[str]:
+        return sorted(names)
+
+    return __getattr__, __dir__
+
+
+def near_attribute(owner: str, name: str, meanings: dict[str, str], names: Sequence[str]) -> str:
+    """The same for an object whose attribute does not exist."""
+    told = _meant(name, meanings, NEARLY)
+    return f"{owner} has no {name!r}{f'; write {told}.' if told else did_you_mean(name, names)}"
+
+
+def _meant(name: str, table: dict[str, Any], cutoff: float = 1.0) -> Any:
+    """The entry of a table by a name, whatever its capitals and underscores, or by one that resembles it as much."""
+    plain = name.lower().replace("_", "")
+    known = {key.lower().replace("_", ""): value for key, value in table.items()}
+    near = difflib.get_close_matches(plain, known, n=1, cutoff=cutoff if len(plain) > 5 else 1.0)
+    return known[near[0]] if near else None
+
+
+def _elsewhere(name: str, module: str) -> str | None:
+    """The same name, in small letters, in another room that has been imported."""
+    for room in ("jaxfit", *ROOMS):
+        there = sys.modules.get(room)
+        offered = getattr(there, "__all__", ())
+        found = next((own for own in (name, name.lower()) if own in offered), None)
+        if room != module and found:
+            return f"{room.replace('jaxfit', 'jf', 1)}.{found}"
+    return None
 
 
 def near_keywords(function: _Function) -> _Function:
-    """Lets a function, or a class, answer an unknown keyword or one argument too many with what it takes."""
-    parameters = inspect.signature(function).parameters.values()
-    takes = [p.name for p in parameters]
-    ordered = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    """Lets a function, or a class, answer a call that does not fit its arguments with what it takes."""
+    signature = inspect.signature(function)
 
     def check(args: tuple, kwargs: dict[str, Any]) -> None:
-        for name in kwargs:
-            if name not in takes:
-                near = did_you_mean(name, takes)
-                raise TypeError(f"{function.__name__} has no argument {name!r}{near} It takes {', '.join(takes)}")
-        if len(args) > len(ordered):
-            raise TypeError(
-                f"{function.__name__} takes {len(ordered)} arguments by position ({', '.join(ordered)}), but got "
-                f"{len(args)}; " + ("put all data into one tuple: (x, y)" if "data" in ordered else "name the others")
-            )
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError:
+            raise TypeError(_wrong_call(function, signature, args, kwargs)) from None
 
     if inspect.isclass(function):
         made = function.__init__
@@ -60,3 +112,66 @@ def near_keywords(function: _Function) -> _Function:
         return function(*args, **kwargs)
 
     return checked  # pyright: ignore[reportReturnType]
+
+
+def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> str:
+    """What is wrong with a call: an unknown name, too many arguments, one given twice, one that is missing."""
+    name, parameters = function.__name__, dict(signature.parameters)
+    if "self" in parameters:  # a method, whose caller does not write it
+        parameters.pop("self")
+        args = args[1:]
+    takes = [p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
+    ordered = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_name = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+    kinds = {p.kind for p in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for keyword in kwargs:
+            if keyword not in takes:
+                return f"{name} has no argument {keyword!r}{_told(keyword, takes)} It takes {', '.join(takes)}"
+    if len(args) > len(ordered) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        others = f"name the others: {', '.join(f'{other}=' for other in by_name)}" if by_name else "leave out the rest"
+        if "data" in ordered:
+            others = f"put all data into one tuple: (x, y), and {others}"
+        elif inspect.Parameter.VAR_KEYWORD in kinds:
+            others = "name the others, as in " + _form(function, parameters)
+        return (
+            f"{name} takes {len(ordered)} argument{'s' * (len(ordered) != 1)} by position ({', '.join(ordered)}), but "
+            f"got {len(args)}; {others}"
+        )
+    twice = [own for own in ordered[: len(args)] if own in kwargs]
+    if twice:
+        return f"{name} got {twice[0]!r} twice, by position and by name; give it once: {_form(function, parameters)}"
+    given = {*ordered[: len(args)], *kwargs}
+    *some, last = [p.name for p in parameters.values() if _required(p) and p.name not in given]
+    lacks = f"{', '.join(some)} and {last}" if some else last
+    return f"{name} lacks {lacks}; call it as {_form(function, parameters)}"
+
+
+def _required(p: inspect.Parameter) -> bool:
+    return p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+
+
+def _told(keyword: str, takes: Sequence[str]) -> str:
+    """What an unknown keyword is called here, or what to write for it, or which ones resemble it."""
+    for meaning in _meant(keyword, ARGUMENTS, NEARLY) or ():
+        given = re.match(r"`?(\w+)=", meaning)
+        if meaning in takes:
+            return f"; did you mean {meaning}?"
+        if not meaning.isidentifier() and (given is None or given[1] in takes):
+            return f"; write {meaning}."
+    return did_you_mean(keyword, takes)
+
+
+def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
+    """How a function is called, with what it cannot do without: jf.fit(loss, params, data, optimizer=...)."""
+    room = ".".join(function.__module__.split(".")[:2])
+    inside = f"{room.removeprefix('jaxfit.')}." if room in ROOMS and function.__name__ != "optimizer" else ""
+    words = []
+    for p in parameters.values():
+        if _required(p) or p.name == "data":
+            example = EXAMPLES.get(p.name, "...")
+            words.append(p.name if p.kind is not p.KEYWORD_ONLY else f"{p.name}={example}")
+        elif p.kind is p.VAR_KEYWORD:
+            words.append(EXAMPLES.get(p.name, f"{p.name}=..."))
+    name = "open" if function.__name__ == "open_dataset" else function.__name__
+    return f"jf.{inside}{name}({', '.join(words)})"

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from jaxfit.keywords import did_you_mean
 
 
@@ -23,6 +25,24 @@ def nothing_there(error: LookupError, names: Sequence[str]) -> str:
     what = f"finds no {key!r}" if isinstance(error, KeyError) else f"fails: {error}"
     near = did_you_mean(str(key), names) if isinstance(error, KeyError) else "."
     return f"{users_line(error)} {what}; the params are {', '.join(names)}{near}"
+
+
+def no_one_number(error: TypeError, params: Any) -> str | None:
+    """What the user's own line took for one number though it is several params, and how to mark a param."""
+    kinds = [kind for kind in (tuple, list, dict) if f"'{kind.__name__}'" in str(error)]
+    nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is not params and type(x) in kinds)
+    path, node = next(((path, node) for path, node in nodes if type(node) in kinds), ((), params))
+    if type(node) not in kinds:
+        return None
+    name = f"params{jax.tree_util.keystr(path)}"
+    if isinstance(node, dict):
+        remedy = f"take one of its entries, {name}[{next(iter(node), 'name')!r}]"
+    else:
+        remedy = f"take one of its entries, {name}[0], or give one array, np.array([...])"
+    return (
+        f"{users_line(error)} computes with {name} as with a number, but it is a {type(node).__name__} of {len(node)}; "
+        f"{remedy}; a param within bounds is jf.Bounded(value, low, high), and one that does not move jf.Fixed(value)"
+    )
 
 
 def line_of(equation: Any) -> str:

@@ -45,7 +45,7 @@ def short(x: float) -> str:
 def advice(fit: Any) -> str:
     """One or two sentences: what happened, with numbers, and what to change."""
     precision = fit.precision or "float32"
-    where = f"after {fit.steps:,} update{'s' * (fit.steps != 1)}"
+    where = f"after {fit.steps:,} update{'' if fit.steps == 1 else 's'}"
     if fit.status == Status.CONVERGED:
         judges = fit.optimizer is not None and getattr(fit.optimizer.call.function, "judges", False)
         stopped = judges and not (fit.problem is not None and fit.problem.stop.watches)
@@ -167,6 +167,19 @@ def no_data(fit: Any) -> str:
     if isinstance(fit.problem.data[-1], jax.core.Tracer) or np.asarray(fit.problem.data[-1]).any():
         return ""
     return "where is False everywhere, so that there are no data"
+
+
+def summary_of_lanes(fit: Any) -> str:
+    """The same for a fit whose fields hold many runs side by side, as a `jax.vmap` returns it."""
+    status, loss = np.asarray(fit.status), np.asarray(fit.loss)
+    counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
+    told = ", ".join(f"{count:,} {name}" for count, name in counts)
+    lines = [f"Fit of {'x'.join(map(str, status.shape))} lane{'s' * (status.size != 1)}: {told}"]
+    lines.append(f"  loss    {_numbers(loss)}")
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(fit.params)[:12]):
+        label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+        lines.append(f"  {'params' if i == 0 else '      '}  {label} = {_numbers(leaf)}")
+    return "\n".join(lines)
 
 
 def doubts(fit: Any) -> list[str]:

@@ -23,6 +23,7 @@ from jaxfit.origins import nothing_there
 PyTree = Any
 
 
+@near_keywords
 class Fixed:
     """A leaf, or a whole subtree, of the params that stays as it is: `Fixed(2.0)`."""
 
@@ -55,6 +56,7 @@ class Bounded:
         return f"Bounded({self.value!r}, low={self.low!r}, high={self.high!r})"
 
 
+@near_keywords
 class Tied:
     """A leaf of the params that follows from others: `Tied(lambda p: 2 * p["a"])`, where p is the whole tree.
 

@@ -17,7 +17,7 @@ from jaxfit.boundaries import interpolate, nearest, trace_boundary
 from jaxfit.coordinates import coordinates
 from jaxfit.dispatch import Run, Task, places, power_of_two, run_all, shape_of_pool
 from jaxfit.grids import Grid, Part, dataset, place_of
-from jaxfit.interruptions import Interrupted
+from jaxfit.interruptions import interruption
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.markers import Dimension, is_array, is_key
 from jaxfit.pools import Lanes, Shape
@@ -103,10 +103,10 @@ def refine(
     finally:
         bar.close()
     if interrupted and not (len(drawn) == len(runs) and all(one.complete for one in drawn)):
-        raise Interrupted(_NOTHING, None)
+        raise interruption(_NOTHING, None)
     grid = _grid(drawn, dimensions, fill, depth, identity(runs, shapes, precision), precision)
     if interrupted:
-        raise Interrupted(
+        raise interruption(
             f"interrupted after {len(grid.parts[-1].lanes.status):,} lanes; .result holds the map so far", grid
         )
     return grid
@@ -225,7 +225,7 @@ def _draw(
     except KeyboardInterrupt:
         interrupted = True
     if not batches:
-        raise Interrupted(_NOTHING, None)
+        raise interruption(_NOTHING, None)
     numbers, lanes, measured, outcome = jax.tree.map(lambda *x: np.concatenate(x), *batches)
     known = np.zeros(sizes, bool)
     known.flat[numbers] = True

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxfit.keywords import did_you_mean, near_keywords
+from jaxfit.keywords import near_keywords, near_names
 from jaxfit.markers import Call, as_number
 
 Schedule = Callable[[Any], Any]  # of the step, counted from 0
@@ -159,11 +159,8 @@ def _warmup_cosine(rate: Any, warmup: Any, steps: Any, final: Any) -> Schedule:
     return lambda t: jnp.where(t < warmup, rate * t / warmup, falling(jnp.maximum(t - warmup, 0)))
 
 
-NAMES = ("constant", "exponential", "stepwise", "inverse_time", "polynomial", "cosine", "warmup_cosine")
-
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(
-        f"jaxfit.schedules has no {name!r}{did_you_mean(name, NAMES)} There are: {', '.join(NAMES)}; any function of "
-        f"the step is a schedule too"
-    )
+__all__ = ["constant", "cosine", "exponential", "inverse_time", "polynomial", "stepwise", "warmup_cosine"]
+NAMES = __all__
+__getattr__, __dir__ = near_names(
+    __name__, __all__, f"There are: {', '.join(__all__)}; any function of the step is a schedule too"
+)

@@ -111,6 +111,7 @@ def differences(
     return step(loss, params, data, optimizer=method, precision=precision).grads
 
 
+@near_keywords
 def evaluations(optimizer: Optimizer, params: PyTree) -> int:
     """How often a step of one of these methods evaluates the loss, for params of this size.
 
@@ -249,4 +250,5 @@ class FiniteDifferences(NamedTuple):
         return Proposal(loss, back(slopes), back(there), memory, skipped=False)
 
 
-__getattr__ = near_names(__name__, ("random_search", "coordinate_probing", "finite_differences"))
+__all__ = ["coordinate_probing", "evaluations", "finite_differences", "random_search"]
+__getattr__, __dir__ = near_names(__name__, __all__)

@@ -22,7 +22,7 @@ from jaxfit.dispatch import Gathered, Run, Task, all_tasks, places, run_all, sha
 from jaxfit.evaluating import laid_out
 from jaxfit.executors import check_executor, packed, run_on, unpacked
 from jaxfit.grids import Grid, Part, dataset, lane_numbers
-from jaxfit.interruptions import Interrupted, OutOfMemory, terminating_as_interrupted
+from jaxfit.interruptions import OutOfMemory, interruption, terminating_as_interrupted
 from jaxfit.keywords import near_keywords
 from jaxfit.layouts import lane_problem, layout_of, spec_of, working_bytes
 from jaxfit.markers import Dimension, choose, read
@@ -228,7 +228,7 @@ def _given(grid: Grid, early: bool | OutOfMemory) -> Grid:
         other = "" if grid.store is None else " and another store"
         raise OutOfMemory(f"{early}{other}. It stopped {how}{kept}; .result holds the grid so far", grid) from early
     on = kept and f"{kept}: the same call goes on from there"
-    raise Interrupted(f"interrupted {how}{on}; .result holds the grid so far", grid)
+    raise interruption(f"interrupted {how}{on}; .result holds the grid so far", grid)
 
 
 @contextlib.contextmanager

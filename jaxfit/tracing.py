@@ -20,7 +20,7 @@ from jaxfit.enclosed import enclosed_in_precision
 from jaxfit.jaxprs import depends, is_literal
 from jaxfit.losses import takes_key
 from jaxfit.markers import is_array, is_key
-from jaxfit.origins import line_of, nothing_there, users_line
+from jaxfit.origins import line_of, no_one_number, nothing_there, users_line
 from jaxfit.parameters import complete, free, is_marked
 from jaxfit.problems import Problem, name_of
 
@@ -240,8 +240,14 @@ def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, A
                 f"{', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; give every array one "
                 f"entry per data point ({str(error).splitlines()[0]})"
             ) from error
+        if isinstance(error, TypeError) and (told := no_one_number(error, arguments[0])):
+            raise TypeError(told) from error
         if name == "validation":
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
+        raise
+    except Exception as error:
+        if "different trace level" in str(error):  # what Flax says of a state that is not the function's own
+            raise TypeError(_keeps_state(error)) from error
         raise
     for equation in jaxpr.jaxpr.eqns:
         if equation.primitive.name in ALIKE and len({v.aval.dtype for v in equation.invars}) > 1:
@@ -280,6 +286,15 @@ def undifferentiable(error: Exception) -> str | None:
     return None
 
 
+def _keeps_state(error: Exception) -> str:
+    return (
+        f"the loss changes a state from outside of it ({str(error).splitlines()[0].partition(' (http')[0]}), and must "
+        f"be pure; with Flax NNX copy it: graph, params, rest = nnx.split(model, nnx.Param, ...), and in the loss "
+        f"model = nnx.merge(graph, params, rest, copy=True), then model.eval(), or for new randomness in every step "
+        f"nnx.reseed(model, default=key) with an argument `key` of the loss"
+    )
+
+
 def _needs_number(where: str) -> str:
     return (
         f"{where} needs the number of a traced value, which is not known yet (float(), int(), range() or an index); "
@@ -314,6 +329,8 @@ def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
         raise TypeError(
             f"{who} returned {'None' if result is None else 'a ' + type(result).__name__}, but it must return one "
             f"scalar; return the number alone"
+            + " (what else there is to see, functions f(params, *data) -> scalar tell: jf.Record(what=('loss', f)))"
+            * real
         )
     if result.shape != ():
         raise TypeError(

@@ -500,6 +500,49 @@ def test_bad_arguments_of_input_noise_are_refused(build, error, message):
         build()
 
 
+def prior(params):
+    return jnp.square(params["w"] - 1.0)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_function_of_the_params_alone_is_a_term_that_ignores_the_data(seed, turned):
+    rng = np.random.default_rng(seed)
+    x, y, w, b = rng.normal(size=7), rng.normal(size=7), *rng.normal(size=2)
+    params = {"w": w, "b": b}
+    loss = prior + losses.mse(line) if turned else losses.mse(line) + prior
+    assert losses.data_names(loss) == ("x", "y") and losses.takes_data(loss) and loss.by_row
+    expected = np.mean((w * x + b - y) ** 2) + (w - 1) ** 2
+    assert float(loss(params, x, y)) == pytest.approx(expected, rel=1e-5)
+    residual = losses.rss(line) + losses.least_squares(lambda params: jnp.atleast_1d(params["w"] - 1.0))
+    blocks = residual.blocks(params, x, y)
+    assert sum(float(jnp.sum(b.weight * b.residuals**2)) for b in blocks) == pytest.approx(
+        7 * np.mean((w * x + b - y) ** 2) + (w - 1) ** 2, rel=1e-5
+    )
+
+
+def test_sums_without_data_take_none_and_have_no_rows():
+    for loss in (losses.l2(0.1), prior + losses.l2(0.1), losses.l2(0.1) + prior + prior):
+        assert losses.data_names(loss) == () and not losses.takes_data(loss) and not loss.by_row
+    assert losses.takes_data(losses.l2(0.1) + (lambda params, *data: 0.0))
+    ragged = losses.l2(0.1) + (lambda params, x, y: jnp.sum(x) + jnp.sum(y))  # not rows of observations
+    assert losses.data_names(ragged) == ("x", "y") and not ragged.by_row
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (lambda params, strength=0.1: 0.0, r"called with the params and all 2 data .*let it take them all, as \*data"),
+        (lambda params, x, y, z: 0.0, r"called with the params and all 2 data \(missing a required argument: 'z'\)"),
+        (lambda params, x, y: (0.0, x), "a term of a sum, returned .* must return one scalar; return the number alone"),
+        (lambda params, x, y: None, "a term of a sum, returned None, but it must return one scalar"),
+    ],
+)
+def test_a_function_that_cannot_be_a_term_of_a_sum_is_refused(term, message):
+    with pytest.raises(TypeError, match=message):
+        (losses.mse(line) + term)(PARAMS, X, T_C)
+
+
 @pytest.mark.parametrize("loss", [jax.jit(losses.mse(line)), jax.checkpoint(losses.mse(line))])
 def test_a_transformed_loss_tells_of_the_loss_inside(loss):
     assert not losses.takes_key(loss) and losses.data_names(loss) == ("x", "y")

@@ -1,5 +1,7 @@
 """Errors of params, of curves and of what follows from them: against closed forms, certified values and other tools."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import nist
@@ -275,7 +277,8 @@ def by(loss, params=None):
 REFUSED = {
     "what is no fit": (lambda: jf.standard_errors({"a": 1.0}), TypeError, "standard_errors takes a fit or the grid"),
     "a fit that diverged": (lambda: jf.covariance(failed()), jf.NotConverged, "covariance needs params at a minimum"),
-    "a fit that forgot": (lambda: jf.intervals(jax.tree.map(lambda x: x, short())), ValueError, "no longer knows"),
+    "a fit that forgot": (lambda: jf.intervals(dataclasses.replace(short(), problem=None)), ValueError,
+        "no longer knows"),
     "a plain function": (lambda: jf.standard_errors(by(lambda p, x, y: jnp.mean((line(p, x) - y) ** 2))), TypeError,
         r"needs to know the noise.*jf\.losses\.least_squares"),
     "absolute values": (lambda: jf.standard_errors(by(jf.losses.mae(line))), TypeError, "no curvature.*huber"),

@@ -5,6 +5,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxfit"
 ROOMS = [
+    "meanings", "histories",
     "keywords", "origins", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "enclosed",
     "checks", "jaxprs", "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress",

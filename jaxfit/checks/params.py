@@ -57,7 +57,8 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
             )
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             raise TypeError(
-                f"{name} is a PRNG key, but params are numbers; run the initializer with it: jf.Call(init, key=key)"
+                f"{name} is a PRNG key, but params are numbers; run the initializer with it, jf.Call(init, key=key), "
+                f"or keep it out of them (with Flax NNX: graph, params, rest = nnx.split(model, nnx.Param, ...))"
             )
         if isinstance(x, jax.core.Tracer):
             dtype, shape = x.dtype, x.shape
@@ -73,7 +74,8 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
             raise TypeError(f"{name} is complex, but params are real; use two leaves for its real and imaginary part")
         if dtype.kind == "b":
             raise TypeError(
-                f"{name} is boolean, but params are floats; a switch belongs in the model, not in its params"
+                f"{name} is boolean, but params are floats; a switch belongs in the model, not in its params, and "
+                f"whether a param moves is told by its mark: jf.Fixed(value)"
             )
         if dtype.kind in "iu":
             if shape[1:] if swept else shape:

@@ -16,6 +16,8 @@ from jaxfit.checks.rates import check_rate
 from jaxfit.checks.rules import check_batches, check_gradient_known, check_scale_known, check_stop
 from jaxfit.checks.wholes import floating_of_loss
 from jaxfit.datasets import as_key
+from jaxfit.losses import takes_data
+from jaxfit.losses.base import label
 from jaxfit.markers import Axis, is_array, is_axis, seeds
 from jaxfit.optimizers import as_optimizer
 from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
@@ -43,6 +45,8 @@ def pose(
     data = as_data(data)
     example = loss.values[0] if is_axis(loss) else loss
     own = getattr(example, "by_row", False)
+    if batches is not None and not takes_data(example):
+        raise ValueError(f"batches: {label(example)} takes no data of which rows could be drawn; leave batches out")
     data = floating_of_loss(loss, params, data, key, precision)
     check_data(data, example, precision=precision, rows=own or batches is not None)
     if validation is not None:

@@ -4,8 +4,10 @@ from jaxfit.curvature.limits import MeasuredLimit, measured_limit
 from jaxfit.curvature.ranges import RangeTest, learning_rate_range
 from jaxfit.curvature.sharpness import Sharpness, sharpness
 from jaxfit.curvature.spectra import Along, Spectrum, curvature_along, hessian_spectrum
+from jaxfit.keywords import near_names
 
 __all__ = [
     "Along", "MeasuredLimit", "RangeTest", "Sharpness", "Spectrum", "curvature_along", "hessian_spectrum",
     "learning_rate_range", "measured_limit", "sharpness",
 ]  # fmt: skip
+__getattr__, __dir__ = near_names(__name__, __all__)

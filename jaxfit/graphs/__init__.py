@@ -6,5 +6,7 @@
 from jaxfit.graphs.backward import backprop
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.graphs.words import written
+from jaxfit.keywords import near_names
 
 __all__ = ["Edge", "Graph", "Node", "backprop", "written"]
+__getattr__, __dir__ = near_names(__name__, __all__)

@@ -92,7 +92,8 @@ def backprop(
     with precision_context(precision):
         params = jax.tree.map(np.asarray, convert_all(resolve(params), precision))
         for name, given in zip(names, sets, strict=True):
-            check_data(given, loss, name=name, precision=precision, rows=hasattr(loss, "data_names"), finite=False)
+            rows = getattr(loss, "by_row", False)
+            check_data(given, loss, name=name, precision=precision, rows=rows, finite=False)
             graphs.append(_graph(as_loss(loss), params, convert_all(given, precision), key, opening, name, precision))
     opening.check()
     return graphs[0] if validation is None else _beside(*graphs)

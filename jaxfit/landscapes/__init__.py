@@ -8,4 +8,4 @@ from jaxfit.landscapes.surfaces import Trail, surface, trail
 __all__ = [
     "Slice", "Trail", "between", "hessian_plane", "random_plane", "surface", "trail", "trajectory_plane",
 ]  # fmt: skip
-__getattr__ = near_names(__name__, __all__)
+__getattr__, __dir__ = near_names(__name__, __all__)

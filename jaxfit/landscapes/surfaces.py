@@ -137,6 +137,7 @@ class Trail(NamedTuple):
     loss: np.ndarray  # (k,)
 
 
+@near_keywords
 def trail(fit: Fit, *, between: int = 0) -> Trail:
     """The recorded params of a fit, and the loss there: of all the data, also where it was trained in batches.
 

@@ -5,7 +5,7 @@ also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced
 """
 
 from jaxfit.keywords import near_names
-from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, takes_key
+from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, model_of, takes_data, takes_key
 from jaxfit.losses.classes import CrossEntropy, softmax_cross_entropy
 from jaxfit.losses.measured import ChiSquared, LeastSquares, chi_squared, least_squares
 from jaxfit.losses.noise import InputNoise, input_noise
@@ -14,7 +14,7 @@ from jaxfit.losses.residuals import Residual, huber, mae, mse, rss
 
 __all__ = [
     "Block", "ChiSquared", "CrossEntropy", "InputNoise", "L2", "LeastSquares", "Loss", "Penalty", "Plain", "Residual",
-    "Smoothness", "Sum", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares", "mae", "mse",
-    "rss", "smoothness", "softmax_cross_entropy", "takes_key",
+    "Smoothness", "Sum", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares", "mae", "model_of",
+    "mse", "rss", "smoothness", "softmax_cross_entropy", "takes_data", "takes_key",
 ]  # fmt: skip
-__getattr__ = near_names(__name__, __all__)
+__getattr__, __dir__ = near_names(__name__, __all__)

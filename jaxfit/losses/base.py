@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import numbers
 import reprlib
 import weakref
 from collections.abc import Callable
@@ -35,6 +36,11 @@ class Loss:
     def data_names(self) -> tuple[str, ...]:
         """What the loss is called with after the params; empty for a penalty."""
         return ()
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether it may be called with data."""
+        return bool(self.data_names)
 
     @property
     def functions(self) -> tuple[Callable, ...]:
@@ -73,6 +79,10 @@ class Loss:
 
 class Penalty(Loss):
     """A loss of the params alone, which ignores the data."""
+
+    @property
+    def by_row(self) -> bool:
+        return False
 
 
 def _identity(loss: Loss) -> tuple:
@@ -119,6 +129,25 @@ def data_names(loss: Callable) -> tuple[str, ...]:
     return tuple(p.name for p in _arguments(loss) if p.kind in positional and p.name != "key")
 
 
+def takes_data(loss: Callable) -> bool:
+    """Whether the loss may be called with data after the params; not so a penalty, or a function of params alone."""
+    loss = _unwrapped(loss)
+    if isinstance(loss, Loss):
+        return loss.takes_data
+    return bool(data_names(loss)) or any(p.kind is p.VAR_POSITIONAL for p in _arguments(loss))
+
+
+def model_of(loss: Callable) -> Callable | None:
+    """The model whose predictions a loss compares with data, of a sum the first; None if it has none."""
+    loss = _unwrapped(loss)
+    if isinstance(loss, Sum):
+        return next((model for term in loss.terms if (model := model_of(term)) is not None), None)
+    if isinstance(loss, Penalty) or not isinstance(loss, Loss):
+        return None
+    inner = getattr(loss, "loss", None)
+    return getattr(loss, "predict", None) if inner is None else model_of(inner)
+
+
 def takes_key(loss: Callable) -> bool:
     """Whether the loss, or any function inside it, may be given `key=`."""
     loss = _unwrapped(loss)
@@ -138,7 +167,7 @@ _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # what `_argume
 
 
 def _arguments(function: Callable) -> list[inspect.Parameter]:
-    """The arguments after the params; none for a built-in function that does not tell."""
+    """The arguments after the params; any, without a name, for a built-in function that does not tell."""
     try:
         return _known[function]
     except (KeyError, TypeError):  # new, or not one to remember
@@ -146,7 +175,7 @@ def _arguments(function: Callable) -> list[inspect.Parameter]:
     try:
         found = list(inspect.signature(function).parameters.values())[1:]
     except ValueError:
-        found = []
+        found = [inspect.Parameter("data", inspect.Parameter.VAR_POSITIONAL)]
     with contextlib.suppress(TypeError):
         _known[function] = found
     return found
@@ -168,15 +197,45 @@ class Plain(Loss):
     function: Callable
 
     @property
+    def by_row(self) -> bool:
+        return False
+
+    @property
     def data_names(self) -> tuple[str, ...]:
         return data_names(self.function)
+
+    @property
+    def takes_data(self) -> bool:
+        return takes_data(self.function)
 
     @property
     def functions(self) -> tuple[Callable, ...]:
         return (self.function,)
 
     def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
-        return self.function(params, *data, **key_for(self, key))
+        given = key_for(self, key)
+        self._check(params, data, given)
+        found = self.function(params, *data, **given)
+        if not (hasattr(found, "shape") or isinstance(found, numbers.Number)):
+            raise TypeError(
+                f"{self}, a term of a sum, returned {reprlib.repr(found)}, but it must return one scalar; return the "
+                f"number alone"
+            )
+        return jnp.asarray(found)
+
+    def _check(self, params: Any, data: tuple, key: dict[str, Any]) -> None:
+        """Refuses data that the function cannot be called with."""
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):  # a built-in function that does not tell
+            return
+        try:
+            signature.bind(params, *data, **key)
+        except TypeError as error:
+            raise TypeError(
+                f"{self}{signature}, as a term of a sum, is called with the params and all {len(data)} data ({error}); "
+                f"let it take them all, as *data if it ignores them, or the params alone"
+            ) from error
 
     def __repr__(self) -> str:
         return label(self.function)
@@ -185,13 +244,21 @@ class Plain(Loss):
 @leaves_of("terms")
 @dataclass(frozen=True, eq=False, repr=False)
 class Sum(Loss):
-    """loss + penalty + ...: every term gets the data, and the key if it takes one."""
+    """loss + penalty + ...: every term gets the data and the key, if it takes them."""
 
     terms: tuple[Loss, ...]
 
     @property
     def data_names(self) -> tuple[str, ...]:
-        return next((term.data_names for term in self.terms if not isinstance(term, Penalty)), ())
+        return next((names for term in self.terms if (names := term.data_names)), ())
+
+    @property
+    def takes_data(self) -> bool:
+        return any(term.takes_data for term in self.terms)
+
+    @property
+    def by_row(self) -> bool:
+        return any(term.by_row for term in self.terms)
 
     @property
     def masked(self) -> bool:
@@ -202,18 +269,23 @@ class Sum(Loss):
         return tuple(function for term in self.terms for function in term.functions)
 
     def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
-        given = key_for(self, key)
-        values = [term(params, *data, **(given if takes_key(term) else {})) for term in self.terms]
-        return functools.reduce(jnp.add, values)
+        return functools.reduce(jnp.add, self._each(lambda term: term, params, data, key))
 
     @property
     def knows_residuals(self) -> bool:
         return all(term.knows_residuals for term in self.terms)
 
     def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
-        given = key_for(self, key)
-        parts = [term.blocks(params, *data, **(given if takes_key(term) else {})) for term in self.terms]
+        parts = self._each(lambda term: term.blocks, params, data, key)
         return tuple(block for part in parts for block in part)
+
+    def _each(self, what: Callable, params: Any, data: tuple, key: Any) -> list:
+        """A function of each term, called with what the term takes of the arguments."""
+        given = key_for(self, key)
+        return [
+            what(term)(params, *(data if term.takes_data else ()), **(given if takes_key(term) else {}))
+            for term in self.terms
+        ]
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.terms))

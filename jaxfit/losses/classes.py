@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
+from jaxfit.keywords import near_keywords
 from jaxfit.losses.base import label, leaves_of
 from jaxfit.losses.inputs import OfPredictions, as_float, checked, counted, mean_of_rows, predicted, read
 
@@ -52,6 +53,7 @@ class CrossEntropy(OfPredictions):
         return f"softmax_cross_entropy({label(self.predict)}{', masked=True' * self.masked})"
 
 
+@near_keywords
 def softmax_cross_entropy(predict: Callable, *, masked: bool = False) -> CrossEntropy:
     """mean over rows of -sum over classes of p * log(softmax(predict(params, x))), in nats.
 

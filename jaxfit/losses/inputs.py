@@ -110,7 +110,9 @@ def predicted(loss: Any, params: Any, x: Array, key: Any) -> Array:
     """The prediction at x, whose whole numbers are floating, unless predict takes them only as they are: an index."""
     prediction = _tried(lambda x: loss.predict(params, x, **key_for(loss, key)), x)
     if not isinstance(prediction, (Array, np.ndarray, numbers.Number)):
-        raise TypeError(f"{loss}: predict returned a {type(prediction).__name__}; it must return one array")
+        raise TypeError(
+            f"{loss}: predict returned a {type(prediction).__name__}; it must return one array: the prediction alone"
+        )
     return as_float(as_numbers("prediction", prediction))
 
 

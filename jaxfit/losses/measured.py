@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.datasets import as_numbers
-from jaxfit.losses.base import Block, Loss, data_names, hashable, key_for, label, leaves_of
+from jaxfit.keywords import near_keywords
+from jaxfit.losses.base import Block, Loss, data_names, hashable, key_for, label, leaves_of, takes_data
 from jaxfit.losses.inputs import OfPredictions, as_float, beside, checked, counted, difference, predicted, read
 
 
@@ -63,6 +64,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
         return f"chi_squared({label(self.predict)}{', masked=True' * self.masked})"
 
 
+@near_keywords
 def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
     """sum(r**2) with r = (predict(params, x) - y) / sigma: the residuals in units of their standard deviation.
 
@@ -91,6 +93,10 @@ class LeastSquares(SumOfSquares):
         return data_names(self.function)
 
     @property
+    def takes_data(self) -> bool:
+        return takes_data(self.function)
+
+    @property
     def by_row(self) -> bool:
         return False
 
@@ -112,6 +118,7 @@ class LeastSquares(SumOfSquares):
         return f"least_squares({label(self.function)})"
 
 
+@near_keywords
 def least_squares(residuals: Callable) -> LeastSquares:
     """sum(residuals(params, *data)**2): least squares of anything.
 

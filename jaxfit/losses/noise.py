@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from jaxfit.keywords import near_keywords
 from jaxfit.losses.base import Loss, Sum, leaves_of, takes_key, terms_of
 from jaxfit.losses.inputs import as_array, as_float, number
 
@@ -25,6 +26,10 @@ class InputNoise(Loss):
     @property
     def data_names(self) -> tuple[str, ...]:
         return self.loss.data_names
+
+    @property
+    def by_row(self) -> bool:
+        return self.loss.by_row
 
     @property
     def masked(self) -> bool:
@@ -53,6 +58,7 @@ def _noise(scale: Any, x: Any, key: Array) -> Array:
     return x + scale * jax.random.normal(jax.random.fold_in(key, 0), x.shape, x.dtype)
 
 
+@near_keywords
 def input_noise(loss: Callable, *, scale: float) -> InputNoise:
     """loss(params, x + scale * z, ...) with z from N(0, 1), drawn anew in every step: a cure of over-fitting.
 

@@ -14,6 +14,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxfit.datasets import as_numbers
+from jaxfit.keywords import near_keywords
 from jaxfit.losses.base import Block, Penalty, hashable, label, leaves_of
 from jaxfit.losses.inputs import as_array, as_float, beside, checked, number, predicted
 
@@ -46,6 +47,7 @@ class L2(Penalty):
         return f"l2({self.strength!r}{'' if self.of is None else f', of={label(self.of)}'})"
 
 
+@near_keywords
 def l2(strength: float, of: Callable | None = None) -> L2:
     """strength * (sum of the squares of all params): a penalty, to be added to a loss. It ignores the data.
 
@@ -100,6 +102,7 @@ class Smoothness(Penalty):
         return f"smoothness({label(self.predict)}, strength={self.strength!r})"
 
 
+@near_keywords
 def smoothness(predict: Callable, *, strength: float, x: Any) -> Smoothness:
     """strength * mean(bend**2), the bend being the second difference of the predictions over the spacing squared.
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxfit.keywords import near_keywords
 from jaxfit.losses.base import Block, label, leaves_of
 from jaxfit.losses.inputs import (
     OfPredictions,
@@ -73,6 +74,7 @@ _OF_RESIDUALS: dict[str, Callable[[Array, Any], Array]] = {
 }
 
 
+@near_keywords
 def rss(predict: Callable, *, masked: bool = False) -> Residual:
     """sum(r**2) with r = predict(params, x) - y: the residual sum of squares, in the target's unit squared.
 
@@ -92,11 +94,13 @@ def rss(predict: Callable, *, masked: bool = False) -> Residual:
     return Residual(*checked(predict, masked), "rss")
 
 
+@near_keywords
 def mse(predict: Callable, *, masked: bool = False) -> Residual:
     """mean(r**2) with r = predict(params, x) - y, in the target's unit squared; arguments and errors as for `rss`."""
     return Residual(*checked(predict, masked), "mse")
 
 
+@near_keywords
 def mae(predict: Callable, *, masked: bool = False) -> Residual:
     """mean(|r|) with r = predict(params, x) - y, in the target's unit; arguments and errors as for `rss`.
 
@@ -105,6 +109,7 @@ def mae(predict: Callable, *, masked: bool = False) -> Residual:
     return Residual(*checked(predict, masked), "mae")
 
 
+@near_keywords
 def huber(predict: Callable, *, delta: float = 1.0, masked: bool = False) -> Residual:
     """mean(h(r)) with h(r) = r**2 / 2 where |r| <= delta, else delta * (|r| - delta / 2).
 

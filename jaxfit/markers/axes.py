@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from jaxfit.datasets import refuse_unit
+from jaxfit.keywords import near_keywords
 from jaxfit.markers.kinds import is_array, is_inexact, is_number, kind_of, mixed_kinds, repetition
 
 
+@near_keywords
 @dataclass(frozen=True, eq=False)
 class Axis:
     """One dimension of a sweep, standing where a single value would stand.

@@ -10,12 +10,14 @@ import jax
 import numpy as np
 
 from jaxfit.datasets import as_key
+from jaxfit.keywords import near_keywords
 from jaxfit.markers.axes import Axis, Place
 from jaxfit.markers.kinds import is_number, plain, repetition
 
 PyTree = Any
 
 
+@near_keywords
 class Call:
     """A function run once per lane, in place of its result: `Call(init, key=seeds, width=widths)`.
 

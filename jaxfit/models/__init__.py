@@ -24,4 +24,4 @@ __all__ = [
     "lorentzian", "lorentzians", "michaelis_menten", "orthogonal_polynomial", "polynomial", "power_law", "sum",
     "voigt", "voigts",
 ]  # fmt: skip
-__getattr__ = near_names(__name__, __all__)
+__getattr__, __dir__ = near_names(__name__, __all__)

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxfit.keywords import near_keywords
 from jaxfit.models.guessing import Shape, Span, spaced
 from jaxfit.models.terms import Params, Several, Term, several
 
@@ -87,6 +88,7 @@ class ExponentialRise(Term):
 exponential_rise = ExponentialRise()
 
 
+@near_keywords
 def exponentials(count: int) -> Several:
     """The sum of `count` decays, with the params {"amplitude", "rate"} of shape (count,) each.
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.datasets import as_key, as_numbers
+from jaxfit.keywords import near_keywords
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +43,7 @@ class FromFunction:
         return f"from_function({getattr(self.function, '__name__', self.function)})"
 
 
+@near_keywords
 def from_function(f: Callable) -> FromFunction:
     """A model of a function that takes x and then its parameters one by one, as `scipy.optimize.curve_fit` does.
 

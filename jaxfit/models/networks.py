@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.datasets import as_key
+from jaxfit.keywords import near_keywords
 from jaxfit.models.arguments import array, whole
 
 
@@ -72,6 +73,7 @@ class Dense:
         return f"dense({self.widths}, {self.activation!r})"
 
 
+@near_keywords
 def dense(widths: Sequence[int], activation: str = "tanh") -> Dense:
     """A fully connected network: h = activation(h @ w + b) for every layer but the last, which is linear.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxfit.keywords import near_keywords
 from jaxfit.models.faddeeva import faddeeva
 from jaxfit.models.guessing import Shape, Span, grid, spaced
 from jaxfit.models.terms import Several, Term, several
@@ -123,6 +124,7 @@ class Gaussian2D(Term):
 gaussian_2d = Gaussian2D()
 
 
+@near_keywords
 def gaussians(count: int) -> Several:
     """The sum of `count` Gaussian peaks, with the params {"height", "center", "sigma"} of shape (count,) each.
 
@@ -133,6 +135,7 @@ def gaussians(count: int) -> Several:
     return several(gaussian, count, "gaussians")
 
 
+@near_keywords
 def lorentzians(count: int) -> Several:
     """The sum of `count` Lorentzian peaks, with the params {"height", "center", "gamma"} of shape (count,) each.
 
@@ -142,6 +145,7 @@ def lorentzians(count: int) -> Several:
     return several(lorentzian, count, "lorentzians")
 
 
+@near_keywords
 def voigts(count: int) -> Several:
     """The sum of `count` Voigt peaks, with the params {"area", "center", "sigma", "gamma"} of shape (count,) each.
 

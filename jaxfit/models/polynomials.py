@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_key, as_numbers
+from jaxfit.keywords import near_keywords
 from jaxfit.models.arguments import array, whole
 from jaxfit.models.guessing import Shape, Span
 from jaxfit.models.terms import Curve
@@ -65,6 +66,7 @@ class Polynomial(Curve):
         return f"polynomial({self.degree})"
 
 
+@near_keywords
 def polynomial(degree: int) -> Polynomial:
     """c[0] + c[1] x + ... + c[degree] x**degree for x of any shape, by Horner's rule.
 
@@ -110,6 +112,7 @@ class OrthogonalPolynomial:
         return f"orthogonal_polynomial({len(self.shifts)})"
 
 
+@near_keywords
 def orthogonal_polynomial(degree: int, x: Any) -> OrthogonalPolynomial:
     """c[0] p_0(x) + ... + c[degree] p_degree(x), the p_k being orthonormal on the points given here.
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_floats, as_numbers
+from jaxfit.keywords import near_keywords
 from jaxfit.models.arguments import array, whole
 from jaxfit.models.guessing import Shape, Span, separate
 
@@ -268,6 +269,7 @@ def _parts(curve: Any) -> tuple[Curve, ...]:
     )
 
 
+@near_keywords
 def sum(*parts: Curve, **named: Curve) -> Sum:
     """The sum of curves, under names if they have any: `sum(peak=gaussian, background=line)`.
 

@@ -3,9 +3,7 @@
 The transformation is built inside the traced function: a new learning rate never recompiles.
 """
 
-from typing import Any
-
-from jaxfit.keywords import did_you_mean
+from jaxfit.keywords import near_names
 from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, as_optimizer, optimizer
 from jaxfit.optimizers.combined import accumulated, each
 from jaxfit.optimizers.hyperparameters import check_hyperparameter
@@ -36,10 +34,7 @@ __all__ = [
     "amsgrad", "as_optimizer", "check_hyperparameter", "each", "lbfgs", "levenberg_marquardt",
     "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop", "rprop", "schedules_of", "sgd", "yogi",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(
-        f"jaxfit.optimizers has no {name!r}{did_you_mean(name, NAMES)} There are: {', '.join(NAMES)}; "
-        f"any other Optax factory goes through jf.optimizer(factory, ...)"
-    )
+__getattr__, __dir__ = near_names(
+    __name__, __all__,
+    f"There are: {', '.join(NAMES)}; any other Optax factory goes through jf.optimizer(factory, ...)",
+)  # fmt: skip

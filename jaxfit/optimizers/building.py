@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfit.keywords import did_you_mean
+from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.markers import Call, resolve
 from jaxfit.optimizers.hyperparameters import as_static, check_hyperparameter, check_names, show
 from jaxfit.optimizers.scheduled import NO_RATES, scheduled, takes_schedule
@@ -72,6 +72,7 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
+@near_keywords
 def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
     """An Optax factory with its hyperparameters: `optimizer(optax.adam, learning_rate=0.1)`.
 

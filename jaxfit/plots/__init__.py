@@ -41,4 +41,4 @@ __all__ = [
     "line_fit", "loss_history", "number", "outlined", "panels", "png", "power_map", "profile", "relief",
     "round_ticks", "steps_bar", "style", "surface_3d", "without_display",
 ]  # fmt: skip
-__getattr__ = near_names(__name__, __all__)
+__getattr__, __dir__ = near_names(__name__, __all__)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
 from jaxfit.landscapes import surface as evaluate
 from jaxfit.landscapes import trail
 from jaxfit.markers import Axis
@@ -28,6 +29,7 @@ PAUSE = 2000  # milliseconds on the last frame
 SHADES = 95  # colors; one more is the transparent one
 
 
+@near_keywords
 def descent_animation(
     fit: Fit,
     *,

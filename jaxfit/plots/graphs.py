@@ -14,6 +14,7 @@ from matplotlib.path import Path
 from PIL import Image
 
 from jaxfit.graphs.records import Graph
+from jaxfit.keywords import near_keywords
 from jaxfit.plots.drawings import LINE, PAD, SIGNS, SIZE, Box, Drawing, Phrase, height_of, measured, ways_back
 from jaxfit.plots.house import BLUE, DARK, GREY, LARGEST, PALE, RED, style
 
@@ -22,6 +23,7 @@ LONGEST = 1600.0  # points of a side of a figure of its own; larger ones are sca
 WHOLE, FOLDED = 56, 20  # a graph of more nodes is folded, and to how many
 
 
+@near_keywords
 def backprop_graph(
     graph: Graph,
     *,
@@ -61,6 +63,7 @@ def backprop_graph(
         return ax
 
 
+@near_keywords
 def backprop_animation(graph: Graph, *, optimizer: Any = None, seconds: float = 0.8) -> bytes:
     """One sweep forward and one backward as an animated GIF: the values appear edge by edge, then the gradients.
 

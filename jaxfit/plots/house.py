@@ -1,6 +1,7 @@
 """The house style: colors, panels, and pictures as files."""
 
 import functools
+import inspect
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+
+from jaxfit.keywords import near_keywords
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 DARK, GREY, PALE = "#333333", "#8a8a8a", "#e8e6e1"
@@ -44,15 +47,20 @@ def house(draw: Callable[..., Axes]) -> Callable[..., Axes]:
         with style():
             return draw(*args, ax=plt.subplots()[1] if ax is None else ax, **options)
 
-    return drawn
+    given = inspect.signature(draw)
+    options = [p.replace(default=None) if p.name == "ax" else p for p in given.parameters.values()]
+    drawn.__signature__ = given.replace(parameters=options)  # pyright: ignore[reportFunctionMemberAccess]
+    return near_keywords(drawn)
 
 
+@near_keywords
 def panels(mosaic: Any, *, size: tuple[float, float], **options: Any) -> tuple[Figure, dict[str, Axes]]:
     """A figure of several axes, named as in `matplotlib.pyplot.subplot_mosaic`; the size in inches."""
     with style():
         return plt.subplot_mosaic(mosaic, figsize=size, **options)
 
 
+@near_keywords
 def png(figure: Figure) -> bytes:
     """The picture as a file: the same bytes for the same figure, at most `LARGEST` of them. Closes the figure.
 
@@ -85,6 +93,7 @@ def few_colors(image: Image.Image, like: Image.Image | None = None, *, most: int
     return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
+@near_keywords
 def gif(animation: bytes) -> bytes:
     """The bytes of a GIF, at most `LARGEST` of them.
 

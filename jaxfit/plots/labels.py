@@ -9,6 +9,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from jaxfit.keywords import near_keywords
+
 
 class Room:
     """Where on an axes there is room for a label, found on a raster of its pixels. Set limits and scales before."""
@@ -154,12 +156,14 @@ def _gap(spots: np.ndarray, half: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.min([np.hypot(*pair.T) for pair in apart], axis=0)
 
 
+@near_keywords
 def outlined(text: Text, *, color: str = "white", edge: str = "#333333") -> Text:
     """A text with an edge around its letters, to be read on any color."""
     text.set(color=color, weight="bold", path_effects=[withStroke(linewidth=2.4, foreground=edge)])
     return text
 
 
+@near_keywords
 def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
     """Only these ticks on an axis, all of them in one notation: decimals where they are short, else powers of ten."""
     written = [number(tick) for tick in ticks]
@@ -171,6 +175,7 @@ def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+@near_keywords
 def number(value: float) -> str:
     """A number as a reader writes it: 20,000 or 0.005 or 3 x 10^-5."""
     return _decimal(value) if value == 0 or 1e-4 <= abs(value) < 1e6 else _power(value)
@@ -192,6 +197,7 @@ def _power(value: float) -> str:
     return f"$10^{{{int(power)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(power)}}}$"
 
 
+@near_keywords
 def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """1, 2 and 5 times the powers of ten between the limits, or only 1 and 3, or only every so many powers."""
     powers = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)

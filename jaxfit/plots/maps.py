@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgb
 
+from jaxfit.keywords import near_keywords
 from jaxfit.plots.house import DARK, GREY, PALE, house, style
 from jaxfit.plots.labels import Room, few_ticks, number, round_ticks
 from jaxfit.problems import Status
@@ -80,6 +81,7 @@ def convergence_map(
     return ax
 
 
+@near_keywords
 def steps_bar(axes: Any, fewest: float, most: float, *, label: str = "steps to converge", **options: Any) -> None:
     """The scale of a map's colors, beside one axes or several."""
     figure = np.ravel(axes)[0].figure

@@ -13,6 +13,7 @@ from matplotlib.contour import ContourSet
 from mpl_toolkits.mplot3d import proj3d
 
 from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
 from jaxfit.landscapes import trail
 from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, house, style
 from jaxfit.plots.labels import Room, number
@@ -87,6 +88,7 @@ def from_above(
     return ax
 
 
+@near_keywords
 def surface_3d(
     surface: Any,
     paths: Mapping[str, Any] | None = None,
@@ -147,6 +149,7 @@ def surface_3d(
         return ax
 
 
+@near_keywords
 def arrow_3d(start: Any, end: Any, *, color: str = DARK, ax: Any) -> Any:
     """An arrow from one point (x, y, z) to another, in front of all else; draw it when the view and limits are set."""
     x, y = _projected(ax, np.transpose([start, end]))

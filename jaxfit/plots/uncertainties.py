@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxfit import statistics
 from jaxfit.fits import Fit
+from jaxfit.keywords import near_keywords
 from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, house, panels, style
 from jaxfit.plots.labels import Room, number
 from jaxfit.statistics.covariances import moments
@@ -21,6 +22,7 @@ from jaxfit.statistics.profiles import Profile
 GRID = 300
 
 
+@near_keywords
 def fit(
     fit: Any, *, level: float = 0.95, prediction: bool = False, ax: Axes | None = None, residuals: Axes | None = None
 ) -> dict[str, Axes]:
@@ -216,6 +218,7 @@ def _crossings(x: np.ndarray, y: np.ndarray, level: float) -> np.ndarray:
     return x[places] + share * (x[places + 1] - x[places])
 
 
+@near_keywords
 def corner(fit: Any, samples: Any = None, *, names: Sequence[str] | None = None, level: float = 0.95) -> dict:
     """All params with their intervals, and all pairs of them: the ellipse of the covariance over refits.
 

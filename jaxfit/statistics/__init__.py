@@ -4,6 +4,7 @@ Everything is computed in float64 with exact derivatives, for one fit or for eve
 do not determine gets no number.
 """
 
+from jaxfit.keywords import near_names
 from jaxfit.statistics.covariances import correlations, covariance, standard_errors
 from jaxfit.statistics.goodness import FTest, Goodness, Residuals, f_test, goodness_of_fit, residuals
 from jaxfit.statistics.intervals import Interval, intervals
@@ -17,3 +18,4 @@ __all__ = [
     "bootstrap", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "monte_carlo", "profile",
     "propagate", "report", "residuals", "standard_errors",
 ]  # fmt: skip
+__getattr__, __dir__ = near_names(__name__, __all__)

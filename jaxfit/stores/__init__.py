@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxfit.keywords import near_keywords
+from jaxfit.keywords import near_keywords, near_names
 from jaxfit.stores.blocks import Blocks, Column, Part
 from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
 from jaxfit.stores.locks import claim, holding
@@ -26,6 +26,7 @@ __all__ = [
     "digest", "has_manifest", "holding", "open_dataset", "pack", "part_key", "parts_of", "read", "read_manifest",
     "segment_name", "unpack", "write", "write_manifest",
 ]  # fmt: skip
+__getattr__, __dir__ = near_names(__name__, __all__)
 
 
 @near_keywords
