@@ -160,6 +160,63 @@ def test_a_tied_param_has_the_profile_of_what_it_is_tied_to():
     np.testing.assert_allclose(found["a"], jf.intervals(fit)["a"], rtol=1e-7)  # straight in a
 
 
+def test_a_profile_over_another_minimum_is_said_and_ends_beyond_it():
+    """y = a**2 x has minima at -a and a; where zero is not excluded, the interval holds both.
+
+    Closed form: with q = a**2 of least squares and its error, the ends are -+ sqrt(q + t * error).
+    """
+    x = np.arange(1.0, 9.0)
+    y = 0.05 * x + np.array([0.5, -0.7, 0.4, -0.3, 0.6, -0.5, 0.2, 0.1])
+    fit = jf.curve_fit(lambda p, x: p["a"] ** 2 * x, {"a": 0.5}, (x, y))
+    with pytest.warns(UserWarning, match="profile of a has more than one minimum"):
+        found = jf.intervals(fit, "profile")["a"]
+    q = x @ y / (x @ x)
+    error = np.sqrt(np.sum((y - q * x) ** 2) / 7 / (x @ x))
+    end = np.sqrt(q + scipy.stats.t.ppf(0.975, 7) * error)
+    np.testing.assert_allclose(found, [-end, end], rtol=1e-6)
+    assert "more than one minimum" in str(jf.report(fit, method="profile"))
+
+
+@pytest.mark.soak
+def test_intervals_of_indometh_are_nested_and_end_where_refits_have_them():
+    """R's data set Indometh, subject 1, as two exponentials: at 80 % the amplitude's lower end is about 0.076."""
+    c = np.array([1.5, 0.94, 0.78, 0.48, 0.37, 0.19, 0.12, 0.11, 0.08, 0.07, 0.05])
+    curve = lambda m, p, t: p["a"] * m.exp(-m.exp(p["k"]) * t) + p["b"] * m.exp(-m.exp(p["l"]) * t)  # noqa: E731
+    start = {"a": 2.0, "k": 0.6, "b": 0.2, "l": -1.8}
+    fit = jf.curve_fit(lambda p, t: curve(jnp, p, t), start, (INDOMETH, c))
+    low = np.array([jf.intervals(fit, "profile", level)["b"].low for level in (0.75, 0.8, 0.85, 0.9, 0.95)])
+    assert (np.diff(low) < 0).all() and abs(low[1] - 0.076) < 1.5e-3
+    np.testing.assert_allclose(low[[0, 4]], [0.0848, 0.0481], atol=1e-4)
+    for end, level in zip(low, (0.75, 0.8, 0.85, 0.9, 0.95), strict=True):
+        others = np.array([fit.params[n] for n in "akl"])
+        with np.errstate(over="ignore"):
+            for b in np.linspace(fit.params["b"], end, 12)[1:]:
+                others, _, about, _, _ = scipy.optimize.leastsq(
+                    lambda p, b=b: curve(np, dict(zip("akl", p, strict=True)) | {"b": b}, INDOMETH) - c,
+                    others, full_output=True, xtol=1e-12, ftol=1e-12,
+                )  # fmt: skip
+        tau = np.sqrt((np.sum(about["fvec"] ** 2) - fit.loss) / (fit.loss / 7))
+        np.testing.assert_allclose(tau, scipy.stats.t.ppf((1 + level) / 2, 7), rtol=1e-4)
+
+
+@pytest.mark.soak
+def test_a_chick_that_never_slows_down_has_no_latest_time_of_its_steepest_growth():
+    """R's ChickWeight, chick 1: with the turning point far away the curve is an exponential, which fits too well.
+
+    In that limit tau is that of w = b exp(t / s): below the reach at 95 %, above it at 80 %.
+    """
+    t = np.array([0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 21.0])
+    w = np.array([42, 51, 59, 64, 76, 93, 106, 125, 149, 171, 199, 205.0])
+    start = {"Asym": 368.0, "xmid": 14.0, "scal": 6.0}
+    fit = jf.curve_fit(lambda p, t: p["Asym"] / (1 + jnp.exp((p["xmid"] - t) / p["scal"])), start, (t, w))
+    limit = scipy.optimize.leastsq(lambda p: p[0] * np.exp(t / p[1]) - w, [40, 12.0], full_output=True)[2]["fvec"]
+    tau = np.sqrt((np.sum(limit**2) - fit.loss) / (fit.loss / 9))
+    assert scipy.stats.t.ppf(0.9, 9) < tau < scipy.stats.t.ppf(0.975, 9) and abs(tau - 1.77) < 0.01
+    wide, narrow = (jf.intervals(fit, "profile", level)["xmid"] for level in (0.95, 0.8))
+    assert wide.high == np.inf and 20 < wide.low < narrow.low < narrow.high < 100
+    assert "xmid is open above" in str(jf.report(fit, method="profile"))
+
+
 def many(params, x):
     """Four curves of three params, by the row of x."""
     kind, x = x
