@@ -158,9 +158,7 @@ def judge(
     below = (jnp.sqrt(left) <= 8 * eps * reach) & (move <= jnp.sqrt(eps) * reach)
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
     least = lost | below | enough
-    own = jnp.maximum(memory.sizes, jnp.abs(flat))
-    tiny = jnp.sum((memory.scale * step) ** 2) <= eps**1.5 * jnp.sum((memory.scale * own) ** 2)
-    tiny &= determined & (left > memory.left / 64)
+    tiny = determined & slight(memory, flat, step, eps**0.75) & (left > memory.left / 64)
     return alive & (determined & least | tiny | memory.settled), alive & ~determined & least, offset, left
 
 
@@ -183,10 +181,17 @@ def bottomed(
     rest = jnp.sum(step * ahead) ** 2 / jnp.where(bend > 0, bend, 1)
     pivots = jnp.abs(jnp.diagonal(system.triangle)) / jnp.where(memory.scale > 0, memory.scale, 1)
     others = jnp.where(jnp.arange(flat.size) == jnp.argmin(pivots), 0, system.shadow)
-    own = jnp.maximum(memory.sizes, jnp.abs(flat))
-    short = jnp.sum((memory.scale * step) ** 2) <= eps * jnp.sum((memory.scale * own) ** 2)
+    short = slight(memory, flat, step, eps**0.5)
     at_rest = rest + jnp.sum(others**2) <= 16 * eps * system.size
     return (bend > 2 * straight) & at_rest & short & (jnp.sum(pivots == 0) <= 1)
+
+
+def slight(memory: Memory, flat: Array, step: Array, part: float) -> Array:
+    """Whether a step moves each param by less than a part of its size; by the predictions, where it started at zero."""
+    own = jnp.maximum(memory.sizes, jnp.abs(flat))
+    least = jnp.sqrt(jnp.sum((memory.scale * own) ** 2))
+    unsized = (memory.sizes == 0) & (memory.scale * jnp.abs(step) <= part * least)
+    return jnp.all((jnp.abs(step) <= part * own) | unsized)
 
 
 def stranded(flat: Array, there: Array, low: Array, high: Array, memory: Memory, system: System) -> Array:

@@ -186,6 +186,14 @@ def test_a_minimum_is_known_where_the_jacobian_is_singular_or_steps_are_slow(nam
     assert last <= max(lowest * (1 + 1e-12), 1e-30)
 
 
+def test_a_run_far_from_its_minimum_claims_nothing_whatever_the_units_of_its_columns():
+    """Meyer's function from a hundred times its start: one column grows to 1e24 while the others still matter."""
+    problem = mgh.PROBLEMS["Meyer"]
+    options = {"optimizer": LM(), "steps": 400, "record": jf.Record(what=())}
+    run = jf.fit(jf.losses.least_squares(problem.residuals), 100 * problem.start, **options)
+    assert run.status == Status.OUT_OF_STEPS and run.loss > 1e4 * problem.least[0]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", mgh.PROBLEMS)
 def test_nothing_false_is_claimed_of_the_problems_of_more_garbow_and_hillstrom(name):
