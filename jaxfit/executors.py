@@ -75,7 +75,9 @@ def _dumps(value: Any) -> bytes:
 
     class Packer(kind):
         def reducer_override(self, obj):
-            if isinstance(obj, jax.Array) and not is_key(obj):  # which JAX there might narrow
+            if is_key(obj):
+                return _key, (np.asarray(jax.random.key_data(obj)), str(jax.random.key_impl(obj)))
+            if isinstance(obj, jax.Array):  # which JAX there might narrow
                 return np.asarray, (np.asarray(obj),)
             inherited = getattr(super(), "reducer_override", None)
             return NotImplemented if inherited is None else inherited(obj)
@@ -83,6 +85,10 @@ def _dumps(value: Any) -> bytes:
     file = io.BytesIO()
     Packer(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     return file.getvalue()
+
+
+def _key(data: np.ndarray, kind: str) -> jax.Array:
+    return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=kind)
 
 
 def run_on(executor: Any, function: Callable, tasks: Sequence[tuple], report: Callable) -> bool:
