@@ -229,8 +229,10 @@ class End(NamedTuple):
 
 def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
     """The verdict at step `t` without an update; a run that is out of steps ends here."""
-    proposal = propose(problem, state, t)
     running = state.status == RUNNING
+    if watched(problem) and takes_key(problem.loss):  # whose randomness is that of the step where the run ended
+        t = jnp.where(running, t, state.steps)
+    proposal = propose(problem, state, t)
     validation = None
     if problem.validation is not None:
         validation = validation_loss(problem, state.params, jnp.where(running, t, state.steps))

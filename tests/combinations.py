@@ -30,7 +30,7 @@ def line(params, x):
 
 
 def net(params, x):
-    return jnp.tanh(x[:, None] * params["in"]) @ params["out"]
+    return jnp.tanh(x[:, None] * params["in"][None, :]) @ params["out"]
 
 
 def init(key, width):

@@ -34,3 +34,15 @@ def test_three_hundred_seeds_draw_every_choice():
     specs = [drawn(seed) for seed in range(300)]
     for name, choices in SPACE.items():
         assert {spec[name] for spec in specs} == set(choices), name
+
+
+FOUND = {
+    "keys on an executor": {"loss": "net", "keep": "executor"},
+    "a random loss whose run ends before its neighbors'": {"loss": "noisy", "stop": "change", "steps": 4, "slots": 2},
+}
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_random_combinations_found_holds(what):
+    simple = {name: choices[0] for name, choices in SPACE.items()}
+    holds(simple | {"params": "w axis"} | FOUND[what])
