@@ -58,7 +58,10 @@ def curve_fit(
     """
     _check_predict(predict)
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise TypeError(f"data is {reprlib.repr(data)}, but curve_fit takes the pair (x, y); sigma is given apart")
+        raise TypeError(
+            f"data is {reprlib.repr(data)}, but curve_fit takes the pair (x, y); sigma is given apart: "
+            f"jf.curve_fit(predict, start, (x, y), sigma=sigma)"
+        )
     if any(is_axis(x) for x in jax.tree.leaves((start, data, sigma), is_leaf=is_axis)):
         raise ValueError(
             "curve_fit got an Axis, but runs one problem; call jf.sweep(jf.losses.chi_squared(predict), start, "
@@ -102,5 +105,6 @@ def _check_predict(predict: Callable) -> None:
     if len(least) > 2:
         raise TypeError(
             f"predict takes ({', '.join(least)}), but it is called as predict(params, x); wrap it: "
-            f"lambda params, x: predict(x, *params)"
+            f"lambda params, x: predict(x, *params), with a dict of params predict(x, **params), or "
+            f"jf.models.from_function(predict)"
         )

@@ -140,3 +140,50 @@ def test_the_remedy_for_a_param_with_bounds_works():
 def test_a_switch_among_the_params_is_told_to_be_a_mark():
     with pytest.raises(TypeError, match=r"\['vary'\] is boolean.*whether a param moves is told by its mark: jf.Fixed"):
         jf.curve_fit(jf.models.line, {"w": {"value": 1.0, "vary": False}, "b": 0.0}, DATA)
+
+
+def test_masked_data_without_sigma_are_told_to_have_one():
+    loss = jf.losses.chi_squared(jf.models.line, masked=True)
+    for optimizer in (SGD, jf.optimizers.levenberg_marquardt()):
+        with pytest.raises(TypeError, match=r"takes the data \(x, y, sigma, where\), but got 3 arrays"):
+            jf.fit(loss, START, (X, Y, X > 0.1), optimizer=optimizer)
+
+
+def decay(t, A, tau, bg):
+    return A * jnp.exp(-t / tau) + bg
+
+
+def test_a_model_of_one_argument_for_each_param_is_told_how_to_be_wrapped():
+    start = {"A": 2.0, "tau": 0.5, "bg": 0.0}
+    y = 3.0 * np.exp(-X / 0.4) + 1.0
+    with pytest.raises(TypeError, match=r"predict\(x, \*\*params\), or jf.models.from_function\(predict\)"):
+        jf.curve_fit(decay, start, (X, y))
+    for model in (lambda params, x: decay(x, **params), jf.models.from_function(decay)):
+        assert float(jf.curve_fit(model, start, (X, y)).params["tau"]) == pytest.approx(0.4, rel=1e-6)
+    with pytest.raises(TypeError, match=r"jf.curve_fit\(predict, start, \(x, y\), sigma=sigma\)"):
+        jf.curve_fit(jf.models.line, START, X, Y)
+
+
+def test_one_fit_alone_is_a_path_on_a_surface():
+    axes = {"w": jf.Axis("w", np.linspace(0.0, 3.0, 9)), "b": jf.Axis("b", np.linspace(-1.0, 2.0, 9))}
+    surface = jf.surface(LOSS, axes, (X, Y))
+    fit = jf.fit(LOSS, START, (X, Y), optimizer=SGD, steps=3, record=jf.Record(what=("loss", "params")))
+    assert jf.plots.contour(surface, fit).lines and jf.plots.surface_3d(surface, fit).lines
+    with pytest.raises(TypeError, match="descent_animation takes 1 argument by position .*name the others: surface="):
+        jf.plots.descent_animation(surface, fit)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(lambda: jf.losses.huber(decay, 5.0), r"huber takes 1 argument by position \(predict\), but got 2; .*delta="),
+     (lambda: jf.fit(LOSS, START, (X, Y)), r"fit lacks optimizer; call it as jf.fit\(loss, params, data, optimizer="),
+     (lambda: jf.fit(LOSS, START, X, Y, optimizer=SGD), r"put all data into one tuple: \(x, y\)"),
+     (lambda: jf.fit(LOSS, START, (X, Y), loss=LOSS, optimizer=SGD), "fit got 'loss' twice"),
+     (lambda: jf.optimizer(decay, 0.1), r"name the others, as in jf.optimizer\(factory, learning_rate=0.01\)"),
+     (lambda: jf.Axis("rate"), r"Axis lacks values; call it as jf.Axis\(name, values\)"),
+     (lambda: jf.plots.line_fit(X, Y), r"line_fit lacks lines; call it as jf.plots.line_fit\(x, y, lines\)"),
+     (lambda: jf.open(), r"lacks path; call it as jf.open\(path\)")],
+)  # fmt: skip
+def test_a_call_that_does_not_fit_is_answered_with_one_that_does(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxfit.losses import Sum, data_names, takes_key
+from jaxfit.losses.inputs import check_count
 from jaxfit.markers import Axis, Call, is_array, is_axis
 from jaxfit.parameters import free
 from jaxfit.problems import Problem
@@ -42,6 +43,8 @@ def check_methods(problem: Problem) -> None:
 def _check_rows(name: str, loss: Any, problem: Problem) -> None:
     """Refuses a mask that leaves fewer residuals than free params; `inspect_loss` counts where there is no mask."""
     names, params = data_names(loss), jax.tree.leaves(free(problem.params), is_leaf=lambda x: isinstance(x, Call))
+    if getattr(loss, "masked", False):
+        check_count(loss, problem.data)
     where = problem.data[names.index("where")] if getattr(loss, "masked", False) else None
     if where is None or isinstance(loss, Sum) or not is_array(where) or isinstance(where, jax.core.Tracer):
         return

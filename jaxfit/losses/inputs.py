@@ -43,11 +43,7 @@ def read(loss: Any, data: tuple) -> tuple[Any, ...]:
     Masked rows of x and y are replaced, so that nothing in them reaches a gradient.
     """
     names = loss.data_names
-    if len(data) != len(names):
-        raise TypeError(
-            f"{loss} takes the data ({', '.join(names)}), but got {len(data)} array{'s' * (len(data) != 1)}; "
-            f"a loss takes (x, y), with masked=True (x, y, where), and chi_squared a sigma after y"
-        )
+    check_count(loss, data)
     x, y, *more = (as_array(name, value) for name, value in zip(names, data, strict=True))
     where = more.pop() if "where" in names else None
     if not y.size:
@@ -61,6 +57,16 @@ def read(loss: Any, data: tuple) -> tuple[Any, ...]:
         return x, y, *more, None
     where = mask(loss, where, y)
     return fill(x, where), fill(y, where), *more, where
+
+
+def check_count(loss: Any, data: tuple) -> None:
+    """Refuses data that are not as many as the loss takes."""
+    names = loss.data_names
+    if len(data) != len(names):
+        raise TypeError(
+            f"{loss} takes the data ({', '.join(names)}), but got {len(data)} array{'s' * (len(data) != 1)}; "
+            f"a loss takes (x, y), with masked=True (x, y, where), and chi_squared a sigma after y"
+        )
 
 
 def mask(loss: Loss, where: Array, y: Array) -> Array:

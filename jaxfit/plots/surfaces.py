@@ -49,7 +49,7 @@ def contour(
     Raises:
       ValueError: If the surface has not two dimensions, or a path's params other names.
     """
-    return from_above(surface, paths or {}, points or {}, levels=levels, filled=filled, colors=colors, ax=ax)
+    return from_above(surface, named(paths), points or {}, levels=levels, filled=filled, colors=colors, ax=ax)
 
 
 def from_above(
@@ -86,6 +86,11 @@ def from_above(
         room.near(line, label, color=color, weight="bold", path_effects=HALO)
     _name_levels(room, lines)
     return ax
+
+
+def named(paths: Any) -> Mapping[str, Any]:
+    """Paths by their labels; one fit alone has none."""
+    return {"": paths} if isinstance(paths, Fit) else paths or {}
 
 
 @near_keywords
@@ -134,7 +139,7 @@ def surface_3d(
         ax.view_init(*view)
         _quiet(ax, shown.min())
         drawn = {}
-        for color, (label, path) in zip(itertools.cycle(COLORS), (paths or {}).items(), strict=False):
+        for color, (label, path) in zip(itertools.cycle(COLORS), named(paths).items(), strict=False):
             line, dots = _path_3d(label, path, surface.dims)
             ax.plot(line[0], line[1], np.full_like(line[0], floor), color=color, lw=1.0, alpha=0.6, zorder=0.5)
             ax.plot(*line, color=color, lw=1.7, zorder=10)
