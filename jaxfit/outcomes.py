@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxfit.judgments import Runaway, no_data, pace, runaways
 from jaxfit.losses import ChiSquared, Residual
 from jaxfit.markers import holds_call
 from jaxfit.parameters import free
-from jaxfit.problems import PRECISIONS, Status
+from jaxfit.problems import ENDED_WELL, PRECISIONS, Status
 from jaxfit.stability import is_number, limit_from_growth
 
 
@@ -45,10 +47,12 @@ def short(x: float) -> str:
 def advice(fit: Any) -> str:
     """One or two sentences: what happened, with numbers, and what to change."""
     precision = fit.precision or "float32"
-    where = f"after {fit.steps:,} update{'' if fit.steps == 1 else 's'}"
+    where = f"after {int(fit.steps):,} update{'s' * int(fit.steps != 1)}"
+    if fit.status in ENDED_WELL and (far := runaways(fit)):
+        how = "the steps ran out" if fit.status == Status.OUT_OF_STEPS else "it stopped"
+        return f"{how} {where}, but {ran_away(far)}."
     if fit.status == Status.CONVERGED:
-        judges = fit.optimizer is not None and getattr(fit.optimizer.call.function, "judges", False)
-        stopped = judges and not (fit.problem is not None and fit.problem.stop.watches)
+        stopped = judges(fit) and not (fit.problem is not None and fit.problem.stop.watches)
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
     if fit.status == Status.STOPPED_EARLY:
         return f"{_patience(fit)} {where}."
@@ -58,39 +62,80 @@ def advice(fit: Any) -> str:
             f"jf.Fixed, or merge those that act alike (jf.report names them)."
         )
     if fit.status == Status.OUT_OF_STEPS:
-        return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
+        return _out_of_steps(fit, where)
     if fit.status == Status.NOT_RUN:
         return "it has not finished; run it again to go on."
-    if fit.status == Status.NOT_FINITE and (empty := no_data(fit)):
-        return f"the loss is not a number: {empty}."
-    if (
-        fit.status == Status.NOT_FINITE
-        and fit.best_step is not None
-        and np.isfinite(fit.loss)
-        and (np.isnan(fit.best_validation_loss))
-    ):
-        return f"{where} the validation loss had never been a number; look at the validation data."
     if fit.status == Status.NOT_FINITE:
-        what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
-        return (
-            f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that "
-            f"is not positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too)"
-            f"{_overrun(fit)}"
-        )
+        return _not_finite(fit, where)
     overflowed = not np.isfinite(fit.loss)
     seen = f"the loss overflowed {precision}" if overflowed else f"the loss stood at {fit.loss:.4g}, above its start"
     if fit.steps == 0:
         return f"{seen} at the start{_overrun(fit) or '; scale the data, or start elsewhere'}."
+    if fit.note:
+        return f"{where} {seen}{_overrun(fit)}."
     grown = growth(fit)
     if grown is None:
-        return f"{where} {seen}. Keep calm and lower the learning rate tenfold{_tenth(fit)}.{_overrun(fit)}"
+        return f"{where} {seen}. {_slower(fit)}"
     grew = f"it grew {_fold(grown)} a step"
     limit = limit_from_growth(fit.optimizer, grown) if fit.optimizer is not None else None
     if limit is None:
-        return f"{where} {seen}; {grew}. Keep calm and lower the learning rate tenfold{_tenth(fit)}."
+        return f"{where} {seen}; {grew}. {_slower(fit)}"
     return (
         f"{where} {seen}; {grew}, so the limit is near {short(limit)}. "
-        f"Keep calm and lower the learning rate: try {short(round_down(limit / 2))}."
+        f"Lower the learning rate: try {short(round_down(limit / 2))}."
+    )
+
+
+def judges(fit: Any) -> bool:
+    """Whether the method tells by itself that it has converged."""
+    return fit.optimizer is not None and getattr(fit.optimizer.call.function, "judges", False)
+
+
+def ran_away(far: Sequence[Runaway]) -> str:
+    """Which params ran away, from where to where, and the remedy."""
+    names = [f"{one.name} ran away from {one.start:.4g} to {one.end:.4g}" for one in far[:4]]
+    more = f" and {len(far) - 4:,} more did too" * (len(far) > 4)
+    it = "it" if len(far) == 1 else "them"
+    return (
+        f"{', '.join(names)}{more}, where the loss no longer depends on {it}: bound {it} with jf.Bounded, or start "
+        f"with the other sign"
+    )
+
+
+def _out_of_steps(fit: Any, where: str) -> str:
+    """By what the loss did at the end, so that it fits to whatever a closer look finds."""
+    if fit.loss == 0:
+        return f"the steps ran out {where} at a loss of 0; a stop rule would end it there."
+    how = pace(fit)
+    if how == "stands":
+        return f"the steps ran out {where}, the loss standing still{_pace(fit)}."
+    if how == "swings":
+        return f"the steps ran out {where}, the loss going up and down{_pace(fit)}."
+    return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
+
+
+def _patience(fit: Any) -> str:
+    """How long the validation loss has had no new lowest, and where it was best."""
+    lasted = "for as long as the patience allows"
+    if fit.problem is not None:
+        patience, every = int(fit.problem.stop.patience), fit.problem.record.every
+        stride = f", one every {every:,} steps," if every > 1 else ""
+        lasted = f"in {patience:,} record{'s' * (patience != 1)}{stride}"
+    best = f"{float(fit.best_validation_loss):.6g} at step {int(fit.best_step):,}, whose params are best_params;"
+    return f"the validation loss has had no new lowest {lasted} since {best} it ended"
+
+
+def _not_finite(fit: Any, where: str) -> str:
+    if empty := no_data(fit):
+        return f"the loss is not a number: {empty}."
+    never = fit.best_step is not None and np.isnan(fit.best_validation_loss)
+    if never and np.isfinite(fit.loss):
+        return f"{where} the validation loss had never been a number; look at the validation data."
+    what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
+    return (
+        f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that "
+        f"is not positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too)"
+        f"{_overrun(fit)}"
     )
 
 
@@ -106,28 +151,19 @@ def growth(fit: Any) -> float | None:
     return ratio if ratio > 1 else None
 
 
-def _patience(fit: Any) -> str:
-    """How long the validation loss has had no new lowest, and where it was best."""
-    lasted = "for as long as the patience allows"
-    if fit.problem is not None:
-        patience, every = int(fit.problem.stop.patience), fit.problem.record.every
-        stride = f", one every {every:,} steps," if every > 1 else ""
-        lasted = f"in {patience:,} record{'s' * (patience != 1)}{stride}"
-    best = f"{float(fit.best_validation_loss):.6g} at step {int(fit.best_step):,}, whose params are best_params;"
-    return f"the validation loss has had no new lowest {lasted} since {best} it ended"
-
-
 def _pace(fit: Any) -> str:
-    history = fit.history
-    if history is None or "loss" not in history or len(history.loss) < 2:
+    """The loss of all the data at the start and now, as far as they are known."""
+    first, last = fit.start_loss, fit.loss
+    if first is None or not np.isfinite([float(first), float(last)]).all():
         return ""
-    first, last = float(history.loss[0]), float(history.loss[-1])
-    return f" (loss {first:.6g} at the start, {last:.6g} now)" if np.isfinite([first, last]).all() else ""
+    return f" (loss {float(first):.6g} at the start, {float(last):.6g} now)"
 
 
-def _tenth(fit: Any) -> str:
+def _slower(fit: Any) -> str:
+    if judges(fit):  # it has no learning rate
+        return "Start elsewhere, or bound the params with jf.Bounded."
     rate: Any = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
-    return f": try {short(float(rate) / 10)}" if is_number(rate) else ""
+    return f"Lower the learning rate tenfold{f': try {short(float(rate) / 10)}' if is_number(rate) else ''}."
 
 
 def _overrun(fit: Any) -> str:
@@ -141,7 +177,7 @@ def _fold(ratio: float) -> str:
 def summary(fit: Any) -> str:
     """The outcome, the advice, the loss and the params, as `print(fit)` shows them."""
     name = Status(fit.status).name.lower().replace("_", " ")
-    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}" + _beside(fit)]
+    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_beside(fit)}"]
     pairs = jax.tree_util.tree_leaves_with_path(fit.params)
     for i, (path, leaf) in enumerate(pairs[:12]):
         label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
@@ -158,15 +194,6 @@ def summary(fit: Any) -> str:
     if fit.problem is not None and fit.status not in (Status.CONVERGED, Status.NOT_RUN):
         lines.append("  more    jf.explain(fit)")
     return "\n".join(lines)
-
-
-def no_data(fit: Any) -> str:
-    """What is wrong with a mask that lets no row count; "" if some do."""
-    if fit.problem is None or not getattr(fit.problem.loss, "masked", False):
-        return ""
-    if isinstance(fit.problem.data[-1], jax.core.Tracer) or np.asarray(fit.problem.data[-1]).any():
-        return ""
-    return "where is False everywhere, so that there are no data"
 
 
 def summary_of_lanes(fit: Any) -> str:
@@ -208,7 +235,14 @@ def doubts(fit: Any) -> list[str]:
 
 
 def _beside(fit: Any) -> str:
-    return "" if fit.validation_loss is None else f"   validation {fit.validation_loss:.8g}"
+    """What tells the loss from others: of what data it is, and those of the validation data."""
+    batches = fit.problem is not None and fit.problem.batches is not None
+    told = " of all the data, not of a batch" if batches else ""
+    if fit.validation_loss is not None:
+        told += f"   validation {fit.validation_loss:.8g}"
+    if fit.best_step is not None:
+        told += f"   best validation {float(fit.best_validation_loss):.8g} at step {int(fit.best_step):,}"
+    return told
 
 
 def _numbers(leaf: Any) -> str:

@@ -51,8 +51,8 @@ class Best(NamedTuple):
     """Where the validation loss was lowest, of a run with patience: among its records and its end."""
 
     params: PyTree
-    validation_loss: Array  # (); NaN until it was a number
-    step: Array  # () int32
+    validation_loss: Any  # (); NaN until it was a number
+    step: Any  # () int32
 
 
 class State(NamedTuple):
@@ -233,7 +233,7 @@ def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
     if watched(problem) and takes_key(problem.loss):  # whose randomness is that of the step where the run ended
         t = jnp.where(running, t, state.steps)
     proposal = propose(problem, state, t)
-    validation = None
+    validation: Any = None
     if problem.validation is not None:
         validation = validation_loss(problem, state.params, jnp.where(running, t, state.steps))
     seen = state

@@ -334,7 +334,7 @@ STATUSES = {
         lambda: fit(optimizer=jf.optimizers.sgd(lambda t: jnp.where(t == 1, jnp.nan, 0.1)), steps=4), "NOT_FINITE",
         "after 2 updates"),
     "a rate too large": (lambda: fit(optimizer=jf.optimizers.sgd(50.0), steps=100), "DIVERGED",
-        r"overflowed float32; it grew [\d,]+-fold a step, so the limit is near .* lower the learning rate: try"),
+        r"overflowed float32; it grew [\d,]+-fold a step, so the limit is near .* Lower the learning rate: try"),
     "a rate slightly too large": (lambda: fit(optimizer=jf.optimizers.sgd(0.9), steps=9), "DIVERGED",
         "above its start; .*try"),
     "too few steps": (fit, "OUT_OF_STEPS", "give it more steps, or a stop rule"),

@@ -12,8 +12,8 @@ import jaxfit as jf
 from jaxfit.explanations.explain import AT_ONCE, IN_THREE, TESTED
 from jaxfit.explanations.layers import layers_of, orthogonal
 from jaxfit.explanations.remedies import smaller
-from jaxfit.explanations.symptoms import curve
 from jaxfit.explanations.views import view
+from jaxfit.judgments import curve
 from tests.failing_runs import failing, follow, of_quartic, of_well
 from tests.problems import PROBLEMS
 
@@ -62,7 +62,7 @@ def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():
         and found.remedy["optimizer"].hyperparameters["learning_rate"] < 0.033
     )
     again = jf.explain(found.retry())
-    assert again.kind == "converged" and not again.remedy and again.retry() is again.fit
+    assert again.kind == "settled" and not again.remedy and again.retry() is again.fit
     assert "failing runs" not in str(again)
 
 
@@ -187,7 +187,7 @@ def test_a_deep_net_whose_gradient_vanishes_or_explodes_learns_from_an_even_star
 def test_a_deep_net_that_learns_is_not_told_that_its_gradient_vanishes():
     sizes = np.array([3.0, 1, 0.3, 1])
     start = [{"w": w * np.ones((1, 1))} for w in sizes]
-    assert jf.explain(jf.fit(chain, start, optimizer=jf.optimizers.sgd(0.01), steps=500)).kind == "converged"
+    assert jf.explain(jf.fit(chain, start, optimizer=jf.optimizers.sgd(0.01), steps=500)).kind == "settled"
 
 
 @pytest.mark.soak

@@ -9,8 +9,8 @@ ROOMS = [
     "keywords", "origins", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
     "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "enclosed",
     "checks", "jaxprs", "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress",
-    "interruptions", "fingerprints", "checkpoints", "outcomes", "fits", "updates", "searches", "curves", "coordinates",
-    "grids", "dispatch", "evaluating", "executors", "resuming", "reruns",
+    "interruptions", "fingerprints", "checkpoints", "judgments", "outcomes", "fits", "updates", "searches", "curves",
+    "coordinates", "grids", "dispatch", "evaluating", "executors", "resuming", "reruns",
     "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
     "explanations", "statistics", "memory", "sklearn", "plots", "galleries", "experiments",
 ]  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.curvature.limits import with_rate
 from jaxfit.curvature.points import moved
-from jaxfit.explanations.findings import STANDS, Finding, beside, dead, law_limit, momentum_of, reach, started_at, told
+from jaxfit.explanations.findings import Finding, beside, dead, law_limit, momentum_of, reach, started_at, told
 from jaxfit.explanations.remedies import (
     AFFORDABLE,
     GOAL,
@@ -22,14 +24,16 @@ from jaxfit.explanations.remedies import (
     smaller,
     start_at,
 )
-from jaxfit.explanations.symptoms import Curve, curve
 from jaxfit.explanations.views import View, view
 from jaxfit.explanations.words import count, marks_of, place, scales, slopes, times
 from jaxfit.fits import Fit
-from jaxfit.outcomes import short
+from jaxfit.judgments import STANDS, Curve, curve, loss_at, pace, swings
+from jaxfit.losses import ChiSquared, Residual
+from jaxfit.outcomes import judges, short
 from jaxfit.problems import Problem, Status
 
-SETTLED = 1e-4  # a share of all the loss could still fall: less is converged
+SETTLED = 1e-4  # a share of all the loss could still fall: less is next to nothing
+ROUNDING = 1e-9  # of the loss: a method that judges itself and has more than that to gain has not arrived
 
 
 def of_end(run: Fit) -> Finding:
@@ -37,12 +41,14 @@ def of_end(run: Fit) -> Finding:
     there = problem._replace(params=moved(marks_of(problem), run.params))
     here, seen = view(there), curve(run.history.loss)
     start_loss = float(run.start_loss if run.start_loss is not None else run.history.loss[0])
-    share = here.excess / max(start_loss - here.loss + here.excess, 1e-300)
+    yardstick = min(start_loss, height_of_data(run))
+    share = here.left / max(yardstick - here.loss + here.left, 1e-300)
     numbers: dict[str, Any] = {
         "loss": here.loss, "gradient_norm": here.norm, "excess": here.excess, "sharpness": here.largest,
         "smallest": here.smallest, "condition": here.condition,
     }  # fmt: skip
-    low = 0 <= here.loss < 1e-6 * start_loss
+    low = 0 <= here.loss < 1e-6 * yardstick
+    unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
         where = place(problem, ~np.isfinite(here.gradient))
         return told("not defined", [f"where it ended, {where} is not finite."], numbers, beside(there, here))
@@ -50,17 +56,18 @@ def of_end(run: Fit) -> Finding:
         return dead(problem, view(problem), here, numbers)
     if noisy(problem):
         return _noise(run, there, here, seen, numbers)
-    stands = seen is None or abs(seen.recent_fall) < STANDS
-    if not here.bends_down and (share < SETTLED or low) and here.largest > 0:
-        return told("converged", _converged(run, here), numbers, None)
+    stands = pace(run) in (None, "stands")
+    arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
+    if not here.bends_down and (share < SETTLED or low) and here.largest > 0 and not unsure:
+        return told(arrived, _arrived(run, here), numbers, None)
     found = downhill(there, here) if here.smallest < -1e-3 * here.largest else None
     rate, slack = rate_of(problem.optimizer), 1 - momentum_of(problem.optimizer)
     if found is not None and _held(here, found[0], here.loss - found[1], rate, slack, run.steps):
         return _saddle(run, there, here, found, numbers)
-    if seen is not None and (seen.rises > 0.15 and seen.swing > 1e-2 or _jumps(run, here, seen)):
+    if seen is not None and (swings(seen) or _jumps(run, here, seen)):
         return _cycle(run, there, here, seen, numbers)
     if run.status in (Status.CONVERGED, Status.NOT_DETERMINED):
-        return told("converged", _converged(run, here), numbers, None)
+        return told(arrived, _arrived(run, here), numbers, None)
     if found is not None and stands and _level(here, here.loss - found[1]):
         return _saddle(run, there, here, found, numbers)
     if stands and (here.bends_down or share > 0.5):
@@ -68,15 +75,46 @@ def of_end(run: Fit) -> Finding:
     return _descending(run, there, here, seen, numbers)
 
 
-def _converged(run: Fit, here: View) -> list[str]:
-    rule = "a stop rule was met" if run.status == Status.CONVERGED else "it has arrived, though no stop rule says so:"
-    if run.status == Status.NOT_DETERMINED:
-        rule = "the data do not determine all of the params (jf.report names them), but the loss is at its least"
+def height_of_data(run: Fit) -> float:
+    """The loss of predictions of zero, where the loss is of residuals; else infinite."""
+    problem: Any = run.problem
+    if not isinstance(problem.loss, (ChiSquared, Residual)):
+        return np.inf
+    y = problem.data[1]
+    nothing = replace(problem.loss, predict=lambda params, x: jnp.zeros(np.shape(y)))
+    return loss_at(problem._replace(loss=nothing), run.precision, {})
+
+
+def _arrived(run: Fit, here: View) -> list[str]:
+    if run.status == Status.CONVERGED:
+        story = [f"a stop rule was met after {run.steps:,} updates; the gradient's norm is {here.norm:.3g}."]
+    elif run.status == Status.NOT_DETERMINED:
+        story = [
+            f"the data do not determine all of the params (jf.report names them), but the loss is at its least after "
+            f"{run.steps:,} updates; the gradient's norm is {here.norm:.3g}."
+        ]
+    else:
+        story = [
+            f"the steps ran out after {run.steps:,} updates where next to nothing is left to gain, though no stop rule "
+            f"says so; the gradient's norm is {here.norm:.3g}."
+        ]
     return [
-        f"{rule} after {run.steps:,} updates; the gradient's norm is {here.norm:.3g}.",
-        f"By the curvature the loss is {here.excess:.2g} above its least of {here.loss - here.excess:.6g}; condition "
+        *story,
+        f"By the curvature the loss is {here.left:.2g} above its least of {here.loss - here.left:.6g}; condition "
         f"number {here.condition:.3g}.",
     ]
+
+
+def _moving(run: Fit) -> str:
+    """What the loss did at the end, in the words of `print`."""
+    return {"stands": "the loss stands still", "swings": "the loss goes up and down"}.get(
+        str(pace(run)), "the loss still falls"
+    )
+
+
+def _on_its_way(run: Fit) -> str:
+    """The kind of a run that has not arrived, and whose rate is not to blame."""
+    return "still descending" if pace(run) in (None, "falls") else "badly scaled"
 
 
 def _noise(run: Fit, there: Problem, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
@@ -116,6 +154,8 @@ def _cycle(run: Fit, there: Problem, here: View, seen: Curve, numbers: dict[str,
     story = [
         f"it swings and does not arrive: in the last fifth the loss rose in {100 * seen.rises:.0f} % of the steps"
         f"{period}."
+        if swings(seen)
+        else "it crosses a valley to and fro: each step gains less than a tenth of what the slope promises."
     ]
     if rate is None:
         return told("limit cycle", story, numbers, second_order(there))
@@ -187,7 +227,7 @@ def _descending(run: Fit, there: Problem, here: View, seen: Curve | None, number
     fast = 1.5 * here.steps_to(GOAL, 0.5 * limit, momentum_of(optimizer))
     numbers |= {"steps_needed": now, "limit": limit, "rate": rate}
     story = [
-        f"the loss still falls; at this rate {count(now)} steps more would take off all but {GOAL:g} of the "
+        f"{_moving(run)}; at this rate {count(now)} steps more would take off all but {GOAL:g} of the "
         f"{here.excess:.3g} that is left to gain."
     ]
     if here.bends_down:
@@ -202,10 +242,10 @@ def _descending(run: Fit, there: Problem, here: View, seen: Curve | None, number
             return told(
                 "rate too small", story, numbers, Remedy(f"learning_rate={short(limit / 4)}, from here", changed)
             )
-        return told("still descending", story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+        return told(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
     if now <= AFFORDABLE and now < 10 * fast:
         more = max(int(np.ceil(now)), 1000)  # beyond what the curvature tells, since it changes on the way
-        return told("still descending", story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+        return told(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
     if fast <= AFFORDABLE:
         story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
         more = max(int(np.ceil(2 * fast)), 1000)
@@ -223,17 +263,20 @@ def _descending_freely(
 ) -> Finding:
     """Of an optimizer whose pace no law tells."""
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
-    story = [f"the loss still falls: by the curvature there are {here.excess:.3g} left to gain."]
+    story = [f"{_moving(run)}, and by the curvature there are {here.left:.3g} left to gain."]
     if rate is not None and left > reach(there.optimizer, rate, steps) / 10 and not here.bends_down:
         story.append(f"The way that is left is {left:.3g} for one param, and a step moves it by {short(rate)} or so.")
         return told("rate too small", story, numbers, second_order(there, start_at(there, here.point)))
     if here.bends_down:
-        return _wandering(there, here, numbers, rate, story)
-    story.append(f"The condition number is {here.condition:.3g}{uneven}.")
+        return _wandering(run, there, here, numbers, rate, story)
+    if here.condition > 2:
+        story.append(f"The condition number is {here.condition:.3g}{uneven}.")
     return told("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
 
 
-def _wandering(there: Problem, here: View, numbers: dict[str, Any], rate: float | None, story: list[str]) -> Finding:
+def _wandering(
+    run: Fit, there: Problem, here: View, numbers: dict[str, Any], rate: float | None, story: list[str]
+) -> Finding:
     """Where the loss curves down there is no minimum to aim at: the rate must fit the size of the params."""
     optimizer, steps = there.optimizer, int(there.steps)
     more, size = max(10 * steps, AFFORDABLE), float(np.sqrt(np.mean(here.point**2)))
@@ -247,4 +290,4 @@ def _wandering(there: Problem, here: View, numbers: dict[str, Any], rate: float 
         advice, changes = coming_down(optimizer, min(rate / 3, size / 10), more)
         changes |= {"params": start_at(there, here.point)}
         return told("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))
-    return told("still descending", story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+    return told(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))

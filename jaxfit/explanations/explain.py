@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxfit.explanations.diagnoses import diagnose
 from jaxfit.fits import Fit, fit
+from jaxfit.judgments import no_data
 from jaxfit.keywords import near_keywords
-from jaxfit.outcomes import no_data
 from jaxfit.problems import Record, Status
 
 PyTree = Any
@@ -21,9 +21,10 @@ class Explanation:
     """What happened to a run.
 
     Attributes:
-      kind: In two words: "converged", "still descending", "rate too small", "badly scaled", "noise floor",
-        "limit cycle", "saddle", "plateau", "vanishing gradient", "exploding gradient", "dead units",
-        "diverged", "not finite", "not defined", "out of range", "no data".
+      kind: In two words: "converged" (a stop rule was met, or the method says so), "settled" (next to nothing is left
+        to gain, though no rule says so), "not determined", "stopped early", "runaway params", "still descending",
+        "rate too small", "badly scaled", "noise floor", "limit cycle", "saddle", "plateau", "vanishing gradient",
+        "exploding gradient", "dead units", "diverged", "not finite", "not defined", "out of range", "no data".
       story: Sentences, with numbers.
       numbers: Those numbers by name.
       advice: The one change to make, in words; empty if there is nothing to do.
@@ -58,9 +59,10 @@ class Explanation:
 def rerun(run: Fit, **changes: Any) -> Fit:
     """The same call of `jf.fit`, with changes."""
     problem: Any = run.problem
+    what = ("loss",) if problem.validation is None else ("loss", "validation_loss")
     same = {
         "params": problem.params, "optimizer": problem.optimizer, "steps": int(problem.steps), "stop": problem.stop,
-        "record": Record(what=("loss",) if problem.validation is None else ("loss", "validation_loss")),
+        "record": Record(problem.record.every if problem.stop.patience is not None else 1, what),
         "batches": problem.batches, "key": problem.key, "validation": problem.validation,
         "precision": run.precision or "float32", "progress": False,
     }  # fmt: skip
@@ -104,8 +106,9 @@ def explain(run: Fit) -> Explanation:
     if run.status == Status.NOT_FINITE and (empty := no_data(run)):
         return Explanation("no data", (f"{empty}.",), {}, "", {}, run)
     history = run.history
-    if history is None or "loss" not in history or len(history.step) != run.steps + 1:
-        again = rerun(run)
-        run = Fit(**{**vars(again), "coords": run.coords})
+    short = history is None or "loss" not in history or len(history.step) != run.steps + 1
+    if short and run.status != Status.STOPPED_EARLY:
+        again = rerun(run, stop=replace(run.problem.stop, patience=None), record=Record(what=("loss",)))
+        run = Fit(**{**vars(run), "history": again.history, "start_loss": again.start_loss})
     kind, story, numbers, advice, remedy = diagnose(run)
     return Explanation(kind, tuple(story), numbers, advice, remedy, run)

@@ -15,7 +15,6 @@ from jaxfit.outcomes import short
 from jaxfit.problems import Problem
 from jaxfit.stability import is_number, stability_limit
 
-STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still
 Finding = tuple[str, list[str], dict[str, Any], str, dict[str, Any]]  # kind, story, numbers, advice, changes
 
 

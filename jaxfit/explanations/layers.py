@@ -16,12 +16,12 @@ from jaxfit.curvature.limits import with_rate
 from jaxfit.curvature.points import Asked, at_one
 from jaxfit.curvature.points import moved as with_values
 from jaxfit.curvature.sharpness import Extreme
-from jaxfit.explanations.findings import STANDS, Finding, law_limit, told
+from jaxfit.explanations.findings import Finding, law_limit, told
 from jaxfit.explanations.remedies import AFFORDABLE, Remedy, coming_down, noisy, rate_of, second_order, start_at
-from jaxfit.explanations.symptoms import curve
 from jaxfit.explanations.views import gradients_at
 from jaxfit.explanations.words import marks_of, times
 from jaxfit.fits import Fit
+from jaxfit.judgments import STANDS, curve
 from jaxfit.outcomes import short
 from jaxfit.parameters import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems import Problem, Status

@@ -47,9 +47,14 @@ def second_order(problem: Problem, start: PyTree | None = None) -> Remedy | None
     count = sum(int(np.size(x)) for x in jax.tree.leaves(free(problem.params)))
     if getattr(problem.loss, "knows_residuals", False) and count <= 200 and _residuals(problem) >= count:
         changes |= {"optimizer": levenberg_marquardt(), "steps": 500}
-        return Remedy("levenberg_marquardt(), which no scale of params or data slows down", changes)
-    changes |= {"optimizer": lbfgs(), "steps": 5000}
-    return Remedy("lbfgs(), which learns the curvature", changes)
+        words = "levenberg_marquardt(), which no scale of params or data slows down"
+    else:
+        changes |= {"optimizer": lbfgs(), "steps": 5000}
+        words = "lbfgs(), which learns the curvature"
+    if problem.optimizer.name == changes["optimizer"].name:
+        changes |= {"optimizer": problem.optimizer, "steps": 10 * int(problem.steps)}
+        words = f"{changes['steps']:,} steps" + ("" if start is None else ", from here")
+    return Remedy(words, changes)
 
 
 def _residuals(problem: Problem) -> int:

@@ -36,6 +36,7 @@ class View(NamedTuple):
     largest: float
     smallest: float
     downward: np.ndarray  # (n,) a direction of the most negative curvatures, those of about one size mixed
+    scaled: float  # as `excess`, with each param in units of its own curvature; 0 if it was not computed
     newton: np.ndarray  # (n,) the Newton step where the loss curves up; zeros if it was not computed
 
     @property
@@ -56,6 +57,11 @@ class View(NamedTuple):
     def excess(self) -> float:
         """How far the loss is above its least, by the quadratic model: half the squared Newton decrement."""
         return float(0.5 * np.sum(self.shares[self.curved] / self.curvatures[self.curved]))
+
+    @property
+    def left(self) -> float:
+        """The excess, also along directions whose curvature is small only in the units of the params."""
+        return max(self.excess, self.scaled)
 
     @property
     def condition(self) -> float:
@@ -125,7 +131,8 @@ class Look:
             )
             downward = vectors @ jnp.where(values[0] < 0, mixed.at[0].set(1.0), 0)
             downward = downward / jnp.maximum(jnp.linalg.norm(downward), 1e-300)
-            return value, start, gradient, idle, values, parts**2, values[-1], values[0], downward, newton
+            scaled = scaled_excess(matrix, gradient)
+            return value, start, gradient, idle, values, parts**2, values[-1], values[0], downward, scaled, newton
         options = {"most": min(size, 200), "tolerance": 1e-2, "dtype": start.dtype}
         top = largest(operator, size, 1, **options)
         bottom = largest(lambda v: -operator(v), size, 1, **options)
@@ -137,8 +144,18 @@ class Look:
         bottom_value = -bottom.values[0]
         return (
             value, start, gradient, idle, values, shares, top.values[0], bottom_value, bottom.vectors[0],
-            jnp.zeros_like(start),
+            jnp.zeros_like(value), jnp.zeros_like(start),
         )  # fmt: skip
+
+
+def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
+    """() half the squared Newton decrement where each param is measured in units of its own curvature."""
+    own = jnp.abs(jnp.diag(matrix))
+    unit = jnp.where(own > 0, 1 / jnp.sqrt(jnp.where(own > 0, own, 1)), 0)
+    values, vectors = jnp.linalg.eigh(unit[:, None] * (matrix + matrix.T) / 2 * unit[None, :])
+    up = values > 1e-10 * jnp.max(jnp.abs(values))
+    parts = vectors.T @ (unit * gradient)
+    return 0.5 * jnp.sum(jnp.where(up, parts**2 / jnp.where(up, values, 1), 0))
 
 
 def view(problem: Problem) -> View:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxfit import outcomes
 from jaxfit.fits import Fit
 from jaxfit.grids import Grid
+from jaxfit.judgments import runaways
 from jaxfit.keywords import did_you_mean, near_keywords
 from jaxfit.multistarts import met
 from jaxfit.parameters import Bounded, Fixed, Tied, is_mark, is_marked, plain
@@ -326,6 +327,6 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
         )
     if float(known.freedom) <= 0:
         notes.append("there are no more residuals than params, so that their scatter says nothing: no errors")
-    if (far := distance(known)) > FAR:
+    if (far := distance(known)) > FAR and not runaways(fit):  # which the outcome says
         notes.append(f"the fit stands {far:.2g} standard errors from the minimum; let it run on")
     return notes
