@@ -52,7 +52,7 @@ def advice(fit: Any) -> str:
         how = "the steps ran out" if fit.status == Status.OUT_OF_STEPS else "it stopped"
         return f"{how} {where}, but {ran_away(far)}."
     if fit.status == Status.CONVERGED:
-        stopped = judges(fit) and not (fit.problem is not None and fit.problem.stop.watches)
+        stopped = judges(fit) and not (fit.problem is not None and fit.problem.stop.converges)
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
     if fit.status == Status.STOPPED_EARLY:
         return f"{_patience(fit)} {where}."

@@ -60,6 +60,11 @@ class Stop:
     patience: Any = None
 
     @property
+    def converges(self) -> bool:
+        """Whether there is a rule by which a run has converged."""
+        return any(x is not None for x in (self.loss_below, self.gradient_norm_below, self.params_change_below))
+
+    @property
     def watches(self) -> bool:
         """Whether any rule has to be looked at in every step."""
         return any(value is not None for value in vars(self).values())

@@ -15,7 +15,7 @@ from jaxfit.fits import Fit, fit
 from jaxfit.grids import Grid, Part, member, part_of, tensors_of
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import is_key, resolve
-from jaxfit.problems import ENDED_WELL, Status, precision_context, whole
+from jaxfit.problems import ENDED_WELL, Record, Status, precision_context, whole
 from jaxfit.stores import StoreError, as_path, blocks_of, parts_of, read_manifest
 from jaxfit.sweeps import run_of
 
@@ -247,6 +247,7 @@ def _alone(lane: Fit, precision: str, units: int = 0) -> Fit:
     return fit(
         problem.loss, params, problem.data, optimizer=optimizer, steps=int(problem.steps), stop=problem.stop,
         batches=problem.batches, key=problem.key, validation=problem.validation, precision=precision, progress=False,
+        record=Record(problem.record.every, ()),  # patience counts records
     )  # fmt: skip
 
 

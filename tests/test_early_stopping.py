@@ -81,6 +81,7 @@ def test_lanes_stop_where_single_fits_do_and_stores_keep_their_best_params(steps
         for ours, alone in zip(jax.tree.leaves(lane.best_params), jax.tree.leaves(fit.best_params), strict=True):
             np.testing.assert_allclose(ours, alone, rtol=1e-9)
     assert len(set(grid.results.status.values)) == 2
+    jf.verify(grid, sample=1)  # whose own fits count records as the lanes do
     kept = jf.sweep(LOSS, start, train, store=tmp_path / "store", **sweep)
     names = ["best_validation_loss", "best_step", "best_params.a", "best_params.b", "best_params.c"]
     for found in (kept, jf.open(tmp_path / "store")):
