@@ -106,7 +106,8 @@ def _spaced(x: np.ndarray, ax: Axes) -> np.ndarray:
     sizes = np.abs(x[x != 0])
     if not len(sizes) or x.min() < 0 < x.max():
         return at
-    sign, near = np.sign(x.sum()), 0.5 * sizes.min()
+    sign = np.sign(x.sum())
+    near = max(0.5 * sizes.min(), np.min(sign * at))
     at = at[sign * at > (0 if len(sizes) < len(x) else near)]
     return np.unique(np.concatenate([at, sign * np.geomspace(near, np.abs(at).max(), GRID), [x.min(), x.max()]]))
 
