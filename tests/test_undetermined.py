@@ -211,7 +211,7 @@ def test_nothing_false_is_claimed_of_the_problems_of_more_garbow_and_hillstrom(n
             continue
         with jax.enable_x64(True):
             point = jnp.asarray(run.params)
-            gradient, hessian = jax.grad(loss)(point), jax.hessian(loss)(point)
+            gradient, hessian = map(np.asarray, (jax.grad(loss)(point), jax.hessian(loss)(point)))
         sizes = np.sqrt(np.abs(np.diag(hessian)))
         scaled, bends = gradient / sizes, np.linalg.eigvalsh(hessian / np.outer(sizes, sizes))
         assert bends[0] > -1e-8 and scaled @ scaled < 1e-12 * run.loss, (start, run.loss, scaled, bends)
