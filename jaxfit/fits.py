@@ -167,6 +167,9 @@ def _unflatten(known: Known, children: Any) -> Fit:
     numbers = dict(zip(_FIT_LEAVES, children, strict=True))
     if any_traced(jax.tree.leaves(children)) or getattr(numbers["loss"], "ndim", 0):
         return Fit(**numbers)
+    for name, kind in (("status", Status), ("steps", int)):  # as a map to NumPy arrays leaves them
+        if isinstance(numbers[name], np.ndarray) and numbers[name].dtype.kind == "i":
+            numbers[name] = kind(int(numbers[name]))
     kept = vars(known).copy()
     if labels := kept.pop("labels"):
         numbers["coords"] = labels | numbers["coords"]
