@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.problems import WIDTHS, convert, switched_precision
+from jaxfit.markers import is_call, resolve
+from jaxfit.problems import WIDTHS, convert, precision_context, switched_precision
 
 Swap = Callable[[Any, Any], None]  # swap(old, new) puts `new` where `old` stands, if it still stands there
 MOST = 10_000  # objects looked at, and items of each
@@ -57,6 +58,20 @@ def enclosed_in_precision(*functions: Any) -> Iterator[None]:
             if copies:  # what the functions themselves put elsewhere meanwhile
                 strays = [(swap, owners[id(x)], x) for x, swap in _enclosed(functions) if id(x) in owners]
                 _put_back(strays)
+
+
+@contextlib.contextmanager
+def in_precision(precision: str, *functions: Any) -> Iterator[None]:
+    """Inside, JAX and what the functions enclose have the precision: for calling them without a trace of one's own."""
+    with precision_context(precision), enclosed_in_precision(*functions):
+        yield
+
+
+def resolved(tree: Any, precision: str) -> Any:
+    """The tree with the result of every `Call` in it, made in the precision."""
+    calls = [x for x in jax.tree.leaves(tree, is_leaf=is_call) if is_call(x)]
+    with in_precision(precision, *calls):
+        return resolve(tree)
 
 
 def _swap(swap: Swap, old: Any, new: Any) -> None:

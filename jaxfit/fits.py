@@ -12,6 +12,7 @@ import numpy as np
 from jaxfit import outcomes
 from jaxfit.checkpoints import Checkpoint, Saved, holding_file
 from jaxfit.checks import as_data, as_params, beyond_range, check_schedule, pose
+from jaxfit.enclosed import in_precision, resolved
 from jaxfit.histories import History
 from jaxfit.interruptions import interruption, out_of_memory_told, terminating_as_interrupted
 from jaxfit.keywords import near_attribute, near_keywords
@@ -117,7 +118,7 @@ class Fit:
                 f"the model itself: model(fit.params, x)"
             )
         precision = self.precision or "float32"
-        with precision_context(precision):
+        with in_precision(precision, model):
             found = model(self.params, convert_all(as_data((x,), "x")[0], precision))
         return np.asarray(found) if precision == "float64" else found
 
@@ -287,7 +288,7 @@ def fit(
         return _traced_fit(convert_all(problem, traced_precision(precision)), count)
     with precision_context(precision):
         if holds_call(problem.params):
-            problem = problem._replace(params=as_params(resolve(problem.params), precision=precision))
+            problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
         check_schedule(problem.optimizer, count)
         programs, leaves = prepare(problem, precision)
         if programs.captured:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import jax
+
 JITS = ("jit", "pjit")
 CALLS = (*JITS, "closed_call", "core_call", "checkpoint", "remat2")
 RULES = ("custom_jvp_call", "custom_vjp_call")  # calls with a derivative of their own
@@ -43,6 +45,9 @@ def scopes_of(equation: Any) -> list[str]:
 
 def as_function(equation: Any) -> Callable[..., Sequence[Any]]:
     """Return an equation as a function of its inputs, which JAX may trace and differentiate."""
+    inner = inner_call(equation, JITS)
+    if inner is not None and len(inner.consts):  # JAX 0.10.1 may run the call of another program with these constants
+        return lambda *inputs: tuple(jax.core.eval_jaxpr(inner.jaxpr, inner.consts, *inputs))
 
     def function(*inputs):
         bound = equation.primitive.get_bind_params(equation.params)

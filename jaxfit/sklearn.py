@@ -14,10 +14,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from jaxfit.enclosed import in_precision
 from jaxfit.fits import fit
 from jaxfit.losses import least_squares
 from jaxfit.optimizers import levenberg_marquardt
-from jaxfit.problems import Record, Status, Stop, precision_context
+from jaxfit.problems import Record, Status, Stop
 
 PyTree = Any
 NOTHING = Record(what=())
@@ -121,8 +122,9 @@ class Regressor(RegressorMixin, BaseEstimator):
         """(n,) what the model says at the fitted params, in float64; X is (n, features)."""
         check_is_fitted(self)
         x = self._points(validate_data(self, X, dtype=np.float64, reset=False))
-        with precision_context("float64"):
-            return np.asarray(self._model()(self.params_, x), np.float64)
+        model = self._model()
+        with in_precision("float64", model):
+            return np.asarray(model(self.params_, x), np.float64)
 
     def _model(self) -> Callable:
         return linear if self.model is None else self.model

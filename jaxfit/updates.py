@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxfit.checks import as_params, path_name, pose, refuse_axes
 from jaxfit.compiling import compiled
+from jaxfit.enclosed import resolved
 from jaxfit.fits import traced_precision
 from jaxfit.keywords import near_keywords
-from jaxfit.markers import resolve
 from jaxfit.parameters import again, free, is_marked
 from jaxfit.problems import Problem, Record, Stop, chosen_precision, convert_all, precision_context
 from jaxfit.programs import prepare
@@ -73,7 +73,7 @@ def step(
         check_alive(problem)
         return Step(*_step(convert_all(problem, traced_precision(precision)), opt_state))
     with precision_context(precision):
-        problem = problem._replace(params=as_params(resolve(problem.params), precision=precision))
+        problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
         programs, leaves = prepare(problem, precision)
         if programs.captured:
             return Step(*_step(programs.ask(leaves), opt_state))

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from jaxfit.dispatch import Task, run_all
+from jaxfit.enclosed import resolved
 from jaxfit.fits import Fit, fit
 from jaxfit.grids import Grid, Part, member, part_of, tensors_of
 from jaxfit.keywords import near_keywords
-from jaxfit.markers import is_key, resolve
+from jaxfit.markers import is_key
 from jaxfit.problems import ENDED_WELL, Record, Status, precision_context, whole
 from jaxfit.stores import StoreError, as_path, blocks_of, parts_of, read_manifest
 from jaxfit.sweeps import run_of
@@ -242,8 +243,7 @@ def _alone(lane: Fit, precision: str, units: int = 0) -> Fit:
     params, optimizer = problem.params, problem.optimizer
     if units:
         smaller = functools.partial(_smaller, precision=precision, units=units)
-        with precision_context(precision):
-            params, optimizer = jax.tree.map(smaller, (resolve(params), optimizer))
+        params, optimizer = jax.tree.map(smaller, (resolved(params, precision), optimizer))
     return fit(
         problem.loss, params, problem.data, optimizer=optimizer, steps=int(problem.steps), stop=problem.stop,
         batches=problem.batches, key=problem.key, validation=problem.validation, precision=precision, progress=False,

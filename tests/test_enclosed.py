@@ -158,7 +158,7 @@ def test_a_run_in_one_thread_meets_no_copies_of_a_run_in_another():
 
     def slow(p, x):
         begun.set()
-        threading.Event().wait(0.2)
+        threading.Event().wait(0.05)
         return matrix @ p
 
     def quick(p, x):
@@ -173,3 +173,44 @@ def test_a_run_in_one_thread_meets_no_copies_of_a_run_in_another():
     other.join(60)
     assert loss.dtype == "float32" and {str(x) for x in met[:-1]} == {"float32"} and matrix.dtype == "float32"
     np.testing.assert_allclose(met[-1], [1, 2], rtol=1e-6)
+
+
+def swelling(scale):
+    """A jitted function of params that encloses an array."""
+    return jax.jit(lambda p: p["a"] * scale)
+
+
+LOSS, ADAM = jf.losses.mse(lambda p, x: p["a"] * x), jf.optimizers.adam(0.1)
+EAGER = {
+    "predict": lambda f: jf.curve_fit(lambda p, x: f(p) * x, {"a": 1.0}, (X, X)).predict(np.float64([1.0, 2.0])),
+    "a call": lambda f: jf.fit(LOSS, jf.Call(lambda s: {"a": f({"a": s})}, s=1.0), (X, X), optimizer=ADAM, steps=1,
+                               precision="float64"),
+    "step": lambda f: jf.step(LOSS, jf.Call(lambda s: {"a": f({"a": s})}, s=1.0), (X, X), optimizer=ADAM,
+                              precision="float64"),
+    "sharpness": lambda f: jf.sharpness(LOSS, jf.Call(lambda s: {"a": f({"a": s})}, s=1.0), (X, X),
+                                        precision="float64"),
+    "backprop": lambda f: jf.backprop(lambda p, x: jnp.mean(f(p) * x), {"a": 1.0}, (X,), precision="float64"),
+    "a schedule": lambda f: jf.fit(
+        LOSS, {"a": 1.0}, (X, X), optimizer=jf.optimizers.sgd(lambda t: 0.01 * f({"a": 1.0})), steps=1,
+        precision="float64",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EAGER)
+def test_functions_that_are_called_at_once_stay_the_users_too(name):
+    for warm in (False, True):
+        function = swelling(np.array(2.0))
+        if warm:
+            function({"a": jnp.float32(1)})
+        EAGER[name](function)
+        assert function({"a": jnp.float32(1)}).dtype == "float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_backprop_goes_through_a_jitted_model_that_encloses_an_array(precision):
+    gain = GAIN.copy()
+    model = jax.jit(lambda p, x: p["a"] * gain * jnp.exp(-p["b"] * x))
+    graph = jf.backprop(jf.losses.mse(model), START, (X, Y), precision=precision)
+    assert graph.loss == pytest.approx(np.mean((GAIN * np.exp(-X) - Y) ** 2), rel=1e-5)
+    assert graph.gradients["a"] == pytest.approx(2 * np.mean((GAIN * np.exp(-X) - Y) * GAIN * np.exp(-X)), rel=1e-5)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.enclosed import enclosed_in_precision
 from jaxfit.markers import is_array, is_axis
 from jaxfit.optimizers import Optimizer, check_hyperparameter, schedules_of
 from jaxfit.problems import PRECISIONS
@@ -40,7 +41,8 @@ def check_schedule(optimizer: Optimizer, steps: int) -> None:
     """
     for name, schedule in schedules_of(optimizer).items():
         for t in (0, steps - 1):
-            value: Any = schedule(jnp.int32(t))
+            with enclosed_in_precision(schedule):
+                value: Any = schedule(jnp.int32(t))
             if isinstance(value, jax.core.Tracer) and value.shape == ():
                 continue
             if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():

@@ -16,12 +16,13 @@ from jaxfit.checks import as_params, pose
 from jaxfit.curvature.hessians import products
 from jaxfit.curvature.lanczos import Pairs, dense, largest
 from jaxfit.curvature.points import Asked, at_one, moved, named, over_axes, over_grid, over_history
+from jaxfit.enclosed import resolved
 from jaxfit.fits import Fit
 from jaxfit.grids import Grid
 from jaxfit.keywords import near_keywords
 from jaxfit.markers import holds_call, read, resolve
 from jaxfit.parameters import free
-from jaxfit.problems import Record, Stop, chosen_precision, convert_all, precision_context, whole
+from jaxfit.problems import Record, Stop, chosen_precision, convert_all, whole
 from jaxfit.tracing import is_traced
 
 PyTree = Any
@@ -198,8 +199,7 @@ def posed(
         return Asked(problem, extra), {}
     dimensions = read(problem._asdict() | {"params": params, "preconditioner": extra})
     if holds_call(problem.params) and not dimensions:
-        with precision_context(precision):
-            problem = problem._replace(params=as_params(resolve(problem.params), precision=precision))
+        problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
     if not dimensions:
         check_scale(extra, free(problem.params))
     return Asked(problem, extra), dimensions

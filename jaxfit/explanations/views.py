@@ -13,10 +13,10 @@ from jax.flatten_util import ravel_pytree
 from jaxfit.curvature.hessians import either_way, flat_loss
 from jaxfit.curvature.lanczos import begin_at, extend, largest
 from jaxfit.curvature.points import Asked, at_one
-from jaxfit.markers import holds_call, resolve
+from jaxfit.enclosed import resolved
 from jaxfit.methods import inward
 from jaxfit.parameters import bounds, free, is_marked
-from jaxfit.problems import Problem, precision_context
+from jaxfit.problems import Problem
 from jaxfit.stability import critical
 
 PyTree = Any
@@ -160,9 +160,7 @@ def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
 
 def view(problem: Problem) -> View:
     """At the params of the problem, in float64."""
-    if holds_call(problem.params):
-        with precision_context("float64"):
-            problem = problem._replace(params=resolve(problem.params))
+    problem = problem._replace(params=resolved(problem.params, "float64"))
     found: Any = at_one(Look(), Asked(problem), "float64")
     return View(*(x.item() if np.ndim(x) == 0 else x for x in found))
 

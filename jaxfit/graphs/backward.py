@@ -14,14 +14,14 @@ import numpy as np
 
 from jaxfit.checks import as_data, as_loss, as_params, check_data, floating_of_loss, path_name
 from jaxfit.datasets import as_key
-from jaxfit.enclosed import enclosed_in_precision
+from jaxfit.enclosed import enclosed_in_precision, resolved
 from jaxfit.graphs.program import Program, is_float, read
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.graphs.walk import Passage, walk
 from jaxfit.graphs.words import shape, written
 from jaxfit.keywords import near_keywords
 from jaxfit.losses import data_names, takes_key
-from jaxfit.markers import is_axis, is_key, resolve
+from jaxfit.markers import is_axis, is_key
 from jaxfit.parameters import plain
 from jaxfit.problems import PRECISIONS, chosen_precision, convert_all, precision_context
 from jaxfit.tracing import check_silent, inspect_value, is_traced
@@ -90,7 +90,7 @@ def backprop(
     sets = [floating_of_loss(loss, params, given, key, precision, n) for given, n in zip(sets, names, strict=True)]
     graphs = []
     with precision_context(precision):
-        params = jax.tree.map(np.asarray, convert_all(resolve(params), precision))
+        params = jax.tree.map(np.asarray, convert_all(resolved(params, precision), precision))
         for name, given in zip(names, sets, strict=True):
             rows = getattr(loss, "by_row", False)
             check_data(given, loss, name=name, precision=precision, rows=rows, finite=False)

@@ -6,11 +6,11 @@ what all lanes share and what each owns.
 """
 
 from jaxfit.markers.axes import Axis, Place, as_number, is_axis
-from jaxfit.markers.calls import Call, holds_call, resolve, seeds
+from jaxfit.markers.calls import Call, holds_call, is_call, resolve, seeds
 from jaxfit.markers.kinds import is_array, is_key
 from jaxfit.markers.reading import Dimension, Mention, choose, fill, lanes, read, stacked
 
 __all__ = [
     "Axis", "Call", "Dimension", "Mention", "Place", "as_number", "choose", "fill", "holds_call", "is_array", "is_axis",
-    "is_key", "lanes", "read", "resolve", "seeds", "stacked",
+    "is_call", "is_key", "lanes", "read", "resolve", "seeds", "stacked",
 ]  # fmt: skip

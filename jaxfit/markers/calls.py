@@ -95,11 +95,15 @@ jax.tree_util.register_pytree_with_keys(Call, _flatten_call, _unflatten_call)
 
 def resolve(tree: PyTree) -> PyTree:
     """The tree with every `Call` in it replaced by its result."""
-    return jax.tree.map(lambda x: x() if isinstance(x, Call) else x, tree, is_leaf=lambda x: isinstance(x, Call))
+    return jax.tree.map(lambda x: x() if is_call(x) else x, tree, is_leaf=is_call)
+
+
+def is_call(x: Any) -> bool:
+    return isinstance(x, Call)
 
 
 def holds_call(tree: PyTree) -> bool:
-    return any(isinstance(x, Call) for x in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Call)))
+    return any(map(is_call, jax.tree.leaves(tree, is_leaf=is_call)))
 
 
 def seeds(value: Any) -> Any:

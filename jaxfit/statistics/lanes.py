@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxfit.checks import as_params
+from jaxfit.enclosed import resolved
 from jaxfit.evaluating import evaluate, laid_out
 from jaxfit.fits import Fit, NotConverged
 from jaxfit.grids import Grid, along
@@ -99,8 +100,7 @@ def example(result: Any) -> tuple[Problem, PyTree]:
 def marked_of(fit: Fit) -> PyTree:
     """The start of a fit, with its marks."""
     problem: Any = fit.problem
-    with precision_context(PRECISION):
-        return resolve(problem.params)
+    return resolved(problem.params, PRECISION)
 
 
 def free_places(marked: PyTree, params: PyTree) -> np.ndarray:
