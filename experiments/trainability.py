@@ -24,8 +24,8 @@ from matplotlib.colors import to_rgb
 
 import jaxfit as jf
 from jaxfit import plots
-from jaxfit.boundaries import mixed
 from jaxfit.experiments import Check
+from jaxfit.verbs.refinements import mixed
 
 WIDTH, POINTS = 16, 272
 WINDOW = (1.95, 0.85)  # center of the closer look

@@ -2,23 +2,19 @@
 
 from jaxfit import datasets, losses, models, optimizers, schedules, searches
 from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_range, measured_limit, sharpness
-from jaxfit.curves import curve_fit
+from jaxfit.engine.host import Interrupted, OutOfMemory
 from jaxfit.explanations import explain
-from jaxfit.fits import Fit, NotConverged, fit, require_converged
 from jaxfit.graphs import Graph, backprop
-from jaxfit.grids import Grid, best, lane
-from jaxfit.interruptions import Interrupted, OutOfMemory
-from jaxfit.keywords import near_names as _near_names
+from jaxfit.graphs.memory import backward_memory, forward_memory
 from jaxfit.landscapes import surface
-from jaxfit.markers import Axis, Call
-from jaxfit.memory import backward_memory, forward_memory
-from jaxfit.multistarts import Optima, optima, starts
 from jaxfit.optimizers import optimizer
-from jaxfit.parameters import Bounded, Fixed, Tied
-from jaxfit.preconditioners import preconditioner
-from jaxfit.problems import Batches, Record, Status, Stop
-from jaxfit.refinement import refine
-from jaxfit.stability import stability_limit
+from jaxfit.optimizers.laws import stability_limit
+from jaxfit.optimizers.preconditioners import preconditioner
+from jaxfit.problems.axes import Axis
+from jaxfit.problems.marks import Bounded, Fixed, Tied
+from jaxfit.problems.messages import near_names as _near_names
+from jaxfit.problems.problems import Batches, Record, Status, Stop
+from jaxfit.problems.reading import Call
 from jaxfit.statistics import (
     band,
     bootstrap,
@@ -36,9 +32,14 @@ from jaxfit.statistics import (
 )
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
-from jaxfit.sweeps import sweep
-from jaxfit.updates import step
-from jaxfit.verification import NotReproduced, verify
+from jaxfit.stores.verification import NotReproduced, verify
+from jaxfit.verbs.curves import curve_fit
+from jaxfit.verbs.fits import Fit, NotConverged, fit, require_converged
+from jaxfit.verbs.grids import Grid, best, lane
+from jaxfit.verbs.multistarts import Optima, optima, starts
+from jaxfit.verbs.refinements import refine
+from jaxfit.verbs.steps import step
+from jaxfit.verbs.sweeps import sweep
 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged",

@@ -17,7 +17,7 @@ from jax import Array
 from jax.core import Tracer
 from numpy.typing import ArrayLike, NDArray
 
-from jaxfit.keywords import near_keywords, near_names
+from jaxfit.problems.messages import near_keywords, near_names
 
 Floats = NDArray[np.float64]
 

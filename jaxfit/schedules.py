@@ -11,8 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxfit.keywords import near_keywords, near_names
-from jaxfit.markers import Call, as_number
+from jaxfit.problems.axes import as_number
+from jaxfit.problems.messages import near_keywords, near_names
+from jaxfit.problems.reading import Call
 
 Schedule = Callable[[Any], Any]  # of the step, counted from 0
 

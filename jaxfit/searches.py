@@ -16,13 +16,14 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxfit.checks import as_data, as_params, check_data, floating_of_loss
-from jaxfit.keywords import near_keywords, near_names
-from jaxfit.markers import as_number
-from jaxfit.methods import Objective, Proposal
 from jaxfit.optimizers import Optimizer, optimizer
-from jaxfit.problems import convert_all
-from jaxfit.updates import step
+from jaxfit.optimizers.methods import Objective, Proposal
+from jaxfit.problems.axes import as_number
+from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
+from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.messages import near_keywords, near_names
+from jaxfit.problems.problems import convert_all
+from jaxfit.verbs.steps import step
 
 PyTree = Any
 

@@ -14,11 +14,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxfit.enclosed import in_precision
-from jaxfit.fits import fit
 from jaxfit.losses import least_squares
 from jaxfit.optimizers import levenberg_marquardt
-from jaxfit.problems import Record, Status, Stop
+from jaxfit.problems.enclosed import in_precision
+from jaxfit.problems.problems import Record, Status, Stop
+from jaxfit.verbs.fits import fit
 
 PyTree = Any
 NOTHING = Record(what=())

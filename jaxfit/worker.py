@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxfit.dispatch import Task, run_all
-from jaxfit.interruptions import OutOfMemory, terminating_as_interrupted
-from jaxfit.problems import Status
-from jaxfit.resuming import keeping, missing
+from jaxfit.engine.dispatch import Task, run_all
+from jaxfit.engine.host import OutOfMemory, terminating_as_interrupted
+from jaxfit.problems.problems import Status
 from jaxfit.stores import StoreError, as_folder, claim, open_dataset
-from jaxfit.sweeps import begin_store, plan_sweep, told
+from jaxfit.stores.resuming import keeping, missing
+from jaxfit.verbs.sweeps import begin_store, plan_sweep, told
 
 
 def main(words: list[str] | None = None) -> int:

@@ -23,15 +23,15 @@ def traces():
 
 @pytest.fixture
 def nothing_was_compiled_before(monkeypatch):
-    from jaxfit import programs
+    from jaxfit.engine import single
 
-    monkeypatch.setattr(programs, "_seen", {})
+    monkeypatch.setattr(single, "_seen", {})
 
 
 @pytest.fixture
 def compilations():
     """Counts the programs that XLA is asked to compile: `compilations.count`."""
-    from tests.bad_inputs import Compilations
+    from tests.shared.bad_inputs import Compilations
 
     handler, logger = Compilations(), logging.getLogger("jax")
     logger.addHandler(handler)

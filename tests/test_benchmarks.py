@@ -11,7 +11,7 @@ from benchmarks.__main__ import CASES, GROUPS, main, write_readme
 from benchmarks.agreement import agree
 from benchmarks.results import SPEED, THROUGHPUT, TIME, Row, Target, unmeasured
 from benchmarks.timing import Seconds, Spread
-from tests.soak import soaking
+from tests.shared.soak import soaking
 
 ABOUT = {"jax": "0.12.0.1", "platform": "cpu", "machine": "2 cores, x86_64, Linux", "python": "3.12.1"}
 

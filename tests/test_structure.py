@@ -1,61 +1,76 @@
+"""The layers that CONTRIBUTING.md draws are those of the code."""
+
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "jaxfit"
-ROOMS = [
-    "meanings", "histories",
-    "keywords", "origins", "stores", "shuffles", "datasets", "models", "losses", "markers", "schedules", "parameters",
-    "methods", "least_squares", "quasi_newton", "optimizers", "preconditioners", "stability", "problems", "enclosed",
-    "checks", "jaxprs", "tracing", "compiling", "sums", "steps", "graphs", "layouts", "pools", "programs", "progress",
-    "interruptions", "fingerprints", "checkpoints", "judgments", "outcomes", "fits", "updates", "searches", "curves",
-    "coordinates", "grids", "dispatch", "evaluating", "executors", "resuming", "reruns",
-    "sweeps", "multistarts", "worker", "verification", "boundaries", "refinement", "landscapes", "curvature",
-    "explanations", "statistics", "memory", "sklearn", "plots", "galleries", "experiments",
-]  # fmt: skip
+import jaxfit as jf
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "jaxfit"
+PICTURE = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("```text\n")[1].split("```")[0]
+LAYERS = {  # by the name of a room, a module or a folder of jaxfit: the number of its layer
+    room.rstrip("/"): int(line[0])
+    for line in PICTURE.splitlines()
+    if re.match(r"\d ", line)
+    for room in line.split("|")[0].split()[2:]
+}
 
 
-def files_of(room: str) -> list[Path]:
-    """The files of a room: a module, or a package of them."""
-    return [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").exists() else sorted(PACKAGE.glob(f"{room}/*.py"))
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
 
 
 def imports_of(path: Path) -> set[str]:
+    """The rooms that a file imports from, inside of functions too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("jaxfit"):
-            names = [node.module.removeprefix("jaxfit").removeprefix(".")]
-            found |= {n.partition(".")[0] or alias.name for n in names for alias in node.names}
-        if isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("jaxfit.")}
-    return found
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "jaxfit":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxfit."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("jaxfit.")}
+    return found & set(LAYERS)
 
 
-def test_every_module_has_its_place_in_the_order():
-    found = {p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
-    assert found - {"__init__"} == set(ROOMS)
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_point_one_way(room):
-    later = set(ROOMS[ROOMS.index(room) :])
-    files = files_of(room)
-    assert files and not set().union(*map(imports_of, files)) & (later - ({room} if len(files) > 1 else set()))
+def test_every_room_has_a_layer():
+    there = {p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert there - {"__init__"} == set(LAYERS)
+    assert len(list(PACKAGE.glob("[!_]*"))) <= 30
 
 
-def test_only_the_plots_import_matplotlib():
-    users = [
-        room
-        for room in ROOMS
-        for path in files_of(room)
-        if "import matplotlib" in path.read_text() or "from matplotlib" in path.read_text()
-    ]
-    assert set(users) <= {"plots", "experiments"}
+@pytest.mark.parametrize("room", LAYERS)
+def test_imports_point_to_the_same_layer_or_down(room):
+    files = [path for path in FILES if room_of(path) == room]
+    assert files
+    for path in files:
+        above = {other for other in imports_of(path) if LAYERS[other] > LAYERS[room]}
+        assert not above, f"{path.relative_to(ROOT)} imports from {above}, which lies above it"
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    functions = {name for name in (*jf.__all__, "open") if callable(getattr(jf, name))}
+    assert not functions & {path.stem for path in FILES}
+
+
+def test_only_the_pictures_import_matplotlib():
+    users = {room_of(p) for p in FILES if re.search("^ *(import|from) matplotlib", p.read_text("utf-8"), re.M)}
+    assert users and all(LAYERS[room] == 5 for room in users)
 
 
 def test_only_the_estimator_imports_scikit_learn():
-    users = [
-        room for room in ROOMS for path in files_of(room) if "sklearn" in path.read_text().replace("[sklearn]", "")
-    ]
-    assert users == ["sklearn"]
+    users = {room_of(p) for p in FILES if re.search("^ *(import|from) sklearn", p.read_text("utf-8"), re.M)}
+    assert users == {"sklearn"}
+
+
+def test_only_the_engine_reads_jaxprs():
+    """What `jaxprs` wraps, nothing else unwraps: equations and the values of literals."""
+    readers = {p.name for p in FILES if re.search(r"\.eqns\b|\.invars\b|\.outvars\b", p.read_text("utf-8"))}
+    assert "jaxprs.py" in readers and readers <= {"jaxprs.py", "sums.py", "program.py", "tracing.py", "enclosed.py"}

@@ -1,10 +1,9 @@
 """How the loss bends: the Hessian's eigenvalues, never the Hessian, and what learning rates they allow."""
 
-from jaxfit.curvature.limits import MeasuredLimit, measured_limit
-from jaxfit.curvature.ranges import RangeTest, learning_rate_range
-from jaxfit.curvature.sharpness import Sharpness, sharpness
+from jaxfit.curvature.eigenvalues import Sharpness, sharpness
+from jaxfit.curvature.limits import MeasuredLimit, RangeTest, learning_rate_range, measured_limit
 from jaxfit.curvature.spectra import Along, Spectrum, curvature_along, hessian_spectrum
-from jaxfit.keywords import near_names
+from jaxfit.problems.messages import near_names
 
 __all__ = [
     "Along", "MeasuredLimit", "RangeTest", "Sharpness", "Spectrum", "curvature_along", "hessian_spectrum",

@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.checks import as_params
-from jaxfit.coordinates import coordinates
-from jaxfit.evaluating import evaluate, laid_out, member_like
-from jaxfit.fits import Fit
-from jaxfit.grids import Grid, along
-from jaxfit.markers import Axis, Dimension, choose, fill, resolve
-from jaxfit.parameters import Bounded, Fixed, Tied, is_mark
-from jaxfit.problems import Problem, Record, precision_context
-from jaxfit.programs import warn_of_recompiling
-from jaxfit.sweeps import choices_of
-from jaxfit.tracing import inspect_loss, trace
+from jaxfit.engine.evaluating import evaluate, laid_out, member_like
+from jaxfit.engine.single import warn_of_recompiling
+from jaxfit.engine.tracing import inspect_loss, trace
+from jaxfit.problems.axes import Axis
+from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark
+from jaxfit.problems.problems import Problem, Record, precision_context
+from jaxfit.problems.reading import Dimension, choose, fill, resolve
+from jaxfit.verbs.coordinates import coordinates
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.grids import Grid, along
+from jaxfit.verbs.sweeps import choices_of
 
 PyTree = Any
 LANE = "#lane"

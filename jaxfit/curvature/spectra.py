@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxfit.curvature.hessians import products
-from jaxfit.curvature.lanczos import begin, extend
+from jaxfit.curvature.eigenvalues import Extreme, posed
+from jaxfit.curvature.lanczos import begin, extend, products
 from jaxfit.curvature.points import Asked, at_one
-from jaxfit.curvature.sharpness import Extreme, posed
-from jaxfit.keywords import near_keywords
-from jaxfit.parameters import free
-from jaxfit.problems import chosen_precision, whole
+from jaxfit.problems.marks import free
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import chosen_precision, whole
 
 PyTree = Any
 EXACT = 1500  # params up to which the whole Hessian is made

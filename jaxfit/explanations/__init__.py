@@ -1,7 +1,7 @@
 """Why a run ended as it did, in words with numbers, and the one change that is most likely to help."""
 
-from jaxfit.explanations.explain import Explanation, explain
-from jaxfit.keywords import near_names
+from jaxfit.explanations.diagnoses import Explanation, explain
+from jaxfit.problems.messages import near_names
 
 __all__ = ["Explanation", "explain"]
 __getattr__, __dir__ = near_names(__name__, __all__)

@@ -6,14 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from jaxfit.explanations.findings import Finding, beside, dead, law_limit, momentum_of, told
-from jaxfit.explanations.remedies import AFFORDABLE, GOAL, coming_down, noisy, rate_of, second_order, slower
-from jaxfit.explanations.views import View, view
-from jaxfit.explanations.words import count, place, scales, times
-from jaxfit.fits import Fit
-from jaxfit.outcomes import growth, short
-from jaxfit.problems import Status
-from jaxfit.stability import limit_from_growth
+from jaxfit.explanations.findings import (
+    AFFORDABLE,
+    GOAL,
+    Finding,
+    beside,
+    coming_down,
+    dead,
+    law_limit,
+    momentum_of,
+    noisy,
+    rate_of,
+    second_order,
+    slower,
+    told,
+)
+from jaxfit.explanations.views import View, count, place, scales, times, view
+from jaxfit.optimizers.laws import limit_from_growth
+from jaxfit.problems.problems import Status
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.summaries import growth, short
 
 HIGH = 100  # times the first loss: what stands below that has not grown from step to step
 FAR = 20  # times by which a limit from the growth at the end may be below that at the start, and still count

@@ -10,27 +10,33 @@ import numpy as np
 
 from jaxfit.curvature.limits import with_rate
 from jaxfit.curvature.points import moved
-from jaxfit.explanations.findings import Finding, beside, dead, law_limit, momentum_of, reach, started_at, told
-from jaxfit.explanations.remedies import (
+from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
+    Finding,
     Remedy,
+    beside,
     coming_down,
+    dead,
     downhill,
+    law_limit,
+    momentum_of,
     noisy,
     onward,
     rate_of,
+    reach,
     second_order,
     smaller,
     start_at,
+    started_at,
+    told,
 )
-from jaxfit.explanations.views import View, view
-from jaxfit.explanations.words import count, marks_of, place, scales, slopes, times
-from jaxfit.fits import Fit
-from jaxfit.judgments import STANDS, Curve, curve, loss_at, pace, swings
+from jaxfit.explanations.views import View, count, marks_of, place, scales, slopes, times, view
 from jaxfit.losses import ChiSquared, Residual
-from jaxfit.outcomes import judges, short
-from jaxfit.problems import Problem, Status
+from jaxfit.problems.problems import Problem, Status
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
+from jaxfit.verbs.summaries import judges, short
 
 SETTLED = 1e-4  # a share of all the loss could still fall: less is next to nothing
 ROUNDING = 1e-9  # of the loss: a method that judges itself and has more than that to gain has not arrived

@@ -10,13 +10,12 @@ import jax
 import numpy as np
 
 from jaxfit.curvature.limits import with_rate
-from jaxfit.explanations.findings import Finding, told
-from jaxfit.explanations.remedies import Remedy, rate_of
-from jaxfit.fits import Fit
-from jaxfit.judgments import Runaway, loss_at, put
-from jaxfit.outcomes import advice, ran_away, short
-from jaxfit.parameters import Bounded, Fixed, Tied, free, is_mark
-from jaxfit.problems import Problem
+from jaxfit.explanations.findings import Finding, Remedy, rate_of, told
+from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
+from jaxfit.problems.problems import Problem
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.judgments import Runaway, loss_at, put
+from jaxfit.verbs.summaries import advice, ran_away, short
 
 ROOM = 100  # times its start: how far a param that ran away may go when it is bounded
 

@@ -1,19 +1,131 @@
-"""What a diagnosis returns, and the small measures that all of them share."""
+"""Changes to a call of `fit`, each with the words that advise it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
+from jaxfit import schedules
 from jaxfit.curvature.limits import with_rate
-from jaxfit.explanations.remedies import AFFORDABLE, Remedy, coming_down, noisy, rate_of, redrawn, start_at
-from jaxfit.explanations.views import View, view
-from jaxfit.explanations.words import place
-from jaxfit.outcomes import short
-from jaxfit.problems import Problem
-from jaxfit.stability import is_number, stability_limit
+from jaxfit.explanations.views import View, losses_at, place, users_tree, view
+from jaxfit.losses import takes_key
+from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
+from jaxfit.optimizers.laws import is_number, stability_limit
+from jaxfit.problems.marks import again, free, plain
+from jaxfit.problems.problems import Problem
+from jaxfit.verbs.summaries import round_down, short
+
+PyTree = Any
+
+
+AFFORDABLE = 20_000  # updates that are proposed before another method is
+GOAL = 1e-4  # of the excess of the loss that shall be left
+
+
+class Remedy(NamedTuple):
+    """What to change."""
+
+    advice: str
+    changes: dict[str, Any]
+
+
+def rate_of(optimizer: Optimizer) -> float | None:
+    """The learning rate, if it is one number."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    return None if rate is None or callable(rate) or np.ndim(rate) else float(rate)
+
+
+def noisy(problem: Problem) -> bool:
+    """Whether a step sees another loss than the next one."""
+    return problem.batches is not None or takes_key(problem.loss)
+
+
+def second_order(problem: Problem, start: PyTree | None = None) -> Remedy | None:
+    """Levenberg-Marquardt where the loss knows enough residuals, else L-BFGS; None for a loss with noise."""
+    if noisy(problem):
+        return None
+    changes: dict[str, Any] = {"precision": "float64"} | ({} if start is None else {"params": start})
+    count = sum(int(np.size(x)) for x in jax.tree.leaves(free(problem.params)))
+    if getattr(problem.loss, "knows_residuals", False) and count <= 200 and _residuals(problem) >= count:
+        changes |= {"optimizer": levenberg_marquardt(), "steps": 500}
+        words = "levenberg_marquardt(), which no scale of params or data slows down"
+    else:
+        changes |= {"optimizer": lbfgs(), "steps": 5000}
+        words = "lbfgs(), which learns the curvature"
+    if problem.optimizer.name == changes["optimizer"].name:
+        changes |= {"optimizer": problem.optimizer, "steps": 10 * int(problem.steps)}
+        words = f"{changes['steps']:,} steps" + ("" if start is None else ", from here")
+    return Remedy(words, changes)
+
+
+def _residuals(problem: Problem) -> int:
+    try:
+        blocks = jax.eval_shape(lambda p, d: problem.loss.blocks(p, *d), plain(problem.params), problem.data)
+    except Exception:  # noqa: BLE001 (a user's loss may refuse; then there are none)
+        return 0
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves([b.residuals for b in blocks]))
+
+
+def slower(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
+    """A lower rate."""
+    value = round_down(rate)
+    return Remedy(
+        f"learning_rate={short(value)} and {steps:,} steps", {"optimizer": with_rate(optimizer, value), "steps": steps}
+    )
+
+
+def coming_down(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
+    """A rate that comes down to nothing."""
+    changed = with_rate(optimizer, schedules.cosine(rate, float(steps)))
+    return Remedy(
+        f"a rate that comes down: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps",
+        {"optimizer": changed, "steps": steps},
+    )
+
+
+def onward(problem: Problem, here: View, steps: int, words: str) -> Remedy:
+    """More steps, from where it stands."""
+    return Remedy(words, {"params": start_at(problem, here.point), "steps": steps})
+
+
+def start_at(problem: Problem, point: np.ndarray) -> PyTree:
+    """A start like the problem's, with its marks, the free params at a point."""
+    return again(problem.params, users_tree(problem, point))
+
+
+def downhill(problem: Problem, here: View) -> tuple[np.ndarray, float] | None:
+    """The lowest of the points along the direction that curves down most, both ways, and its loss."""
+    size = max(float(np.linalg.norm(here.point)), 1.0)
+    lengths = size * np.geomspace(1e-3, 3.0, 24)
+    ways = np.concatenate([lengths, -lengths])
+    points = here.point + ways[:, None] * here.downward
+    losses = losses_at(problem, points)
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    lowest = int(np.argmin(losses))
+    return (points[lowest], float(losses[lowest])) if losses[lowest] < here.loss else None
+
+
+def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray:
+    """The point with new normal numbers where nothing moves: of variance 2 / fan-in in matrices, 0 in vectors."""
+    rng, at, parts = np.random.default_rng(0), 0, []
+    for leaf in jax.tree.leaves(free(problem.params)):
+        size, shape = int(np.size(leaf)), np.shape(leaf)
+        new = rng.normal(size=size) * np.sqrt(2 / shape[0]) if len(shape) > 1 else np.zeros(size)
+        parts.append(np.where(idle[at : at + size], new, point[at : at + size]))
+        at += size
+    return np.concatenate(parts)
+
+
+def smaller(problem: Problem, start: View) -> tuple[np.ndarray, float] | None:
+    """The start shrunk by the factor of ten values that makes the slope steepest, or None if none makes it steeper."""
+    factors = np.geomspace(0.02, 1.0, 10)
+    slopes = [view(problem._replace(params=start_at(problem, f * start.point))).norm for f in factors]
+    best = int(np.nanargmax(slopes))
+    return (factors[best] * start.point, float(factors[best])) if slopes[best] > 1.1 * slopes[-1] else None
+
 
 Finding = tuple[str, list[str], dict[str, Any], str, dict[str, Any]]  # kind, story, numbers, advice, changes
 

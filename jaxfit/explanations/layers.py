@@ -12,19 +12,28 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.curvature.eigenvalues import Extreme
 from jaxfit.curvature.limits import with_rate
 from jaxfit.curvature.points import Asked, at_one
 from jaxfit.curvature.points import moved as with_values
-from jaxfit.curvature.sharpness import Extreme
-from jaxfit.explanations.findings import Finding, law_limit, told
-from jaxfit.explanations.remedies import AFFORDABLE, Remedy, coming_down, noisy, rate_of, second_order, start_at
-from jaxfit.explanations.views import gradients_at
-from jaxfit.explanations.words import marks_of, times
-from jaxfit.fits import Fit
-from jaxfit.judgments import STANDS, curve
-from jaxfit.outcomes import short
-from jaxfit.parameters import Bounded, Fixed, Tied, free, is_mark
-from jaxfit.problems import Problem, Status
+from jaxfit.explanations.findings import (
+    AFFORDABLE,
+    Finding,
+    Remedy,
+    coming_down,
+    law_limit,
+    noisy,
+    rate_of,
+    second_order,
+    start_at,
+    told,
+)
+from jaxfit.explanations.views import gradients_at, marks_of, times
+from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
+from jaxfit.problems.problems import Problem, Status
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.judgments import STANDS, curve
+from jaxfit.verbs.summaries import short
 
 FALL, RISE = 1e3, 100  # times by which the slopes fall, or rise, from the last layers to the first, to be told
 FLAT = 1e-4  # of the loss: less than that is not much to gain by a change of a layer by its own size

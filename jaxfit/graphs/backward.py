@@ -12,19 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import as_data, as_loss, as_params, check_data, floating_of_loss, path_name
 from jaxfit.datasets import as_key
-from jaxfit.enclosed import enclosed_in_precision, resolved
+from jaxfit.engine.tracing import check_silent, inspect_value, is_traced
+from jaxfit.graphs.formats import shape, written
 from jaxfit.graphs.program import Program, is_float, read
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.graphs.walk import Passage, walk
-from jaxfit.graphs.words import shape, written
-from jaxfit.keywords import near_keywords
 from jaxfit.losses import data_names, takes_key
-from jaxfit.markers import is_axis, is_key
-from jaxfit.parameters import plain
-from jaxfit.problems import PRECISIONS, chosen_precision, convert_all, precision_context
-from jaxfit.tracing import check_silent, inspect_value, is_traced
+from jaxfit.problems.axes import is_axis, is_key
+from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
+from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.checks.posing import as_loss
+from jaxfit.problems.enclosed import enclosed_in_precision, resolved
+from jaxfit.problems.marks import plain
+from jaxfit.problems.messages import near_keywords, path_name
+from jaxfit.problems.problems import PRECISIONS, chosen_precision, convert_all, precision_context
 
 PyTree = Any
 

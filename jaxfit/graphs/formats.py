@@ -1,11 +1,119 @@
-"""A graph in the languages of other programs."""
+"""Numbers as a reader writes them, and the table of a graph."""
 
 from __future__ import annotations
 
 import html
 from typing import TYPE_CHECKING, Any
 
-from jaxfit.graphs.words import written
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxfit.graphs.records import Graph, Node
+
+FEW = 4  # entries of an array that are written out
+
+
+def number(value: Any, digits: int = 6) -> str:
+    """One number, with at most so many significant digits."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value)).lower()
+    x = float(value)
+    if not np.isfinite(x):
+        return {np.inf: "inf", -np.inf: "-inf"}.get(x, "nan")
+    if x == 0:
+        return "0"
+    if x == round(x) and abs(x) < 10 ** max(digits, 6):
+        return f"{x:.0f}"
+    text = f"{x:.{digits}g}"
+    mantissa, _, power = text.partition("e")
+    return f"{mantissa}e{int(power)}" if power else text
+
+
+def written(value: Any, digits: int = 6) -> str:
+    """A value on one line: a number, a few numbers, or the shape of an array with its mean and range."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, tuple):
+        return "; ".join(written(one, digits) for one in value)
+    if not isinstance(value, (np.ndarray, np.generic, float, int, bool)):
+        return "a key"
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return number(array[()], digits)
+    if array.ndim == 1 and array.size <= FEW:
+        return "[" + ", ".join(number(x, digits) for x in array) + "]"
+    return f"{shape(array)} {summary(array, digits)}"
+
+
+def shape(array: np.ndarray) -> str:
+    """(33,) or 4×3."""
+    return "×".join(map(str, array.shape)) if array.ndim > 1 else f"({array.size},)"
+
+
+def summary(array: np.ndarray, digits: int = 6) -> str:
+    """Mean and range; if all entries are one, that."""
+    if not array.size:
+        return "empty"
+    if array.dtype == bool:
+        return f"{int(array.sum())} of {array.size} true"
+    numbers = array.astype(float)
+    if np.isnan(numbers).any():
+        return f"{int(np.isnan(numbers).sum())} nan" if not np.isnan(numbers).all() else "all nan"
+    low, high = numbers.min(), numbers.max()
+    if low == high:
+        return f"all {number(low, digits)}"
+    digits = min(digits, 4)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = numbers.mean()
+        rounding = 1e-7 * max(abs(low), abs(high))
+        middle = number(0 if abs(mean) < rounding else mean, digits)
+    return f"mean {middle}, {number(low, digits)} to {number(high, digits)}"
+
+
+def called(node: Node) -> str:
+    """How the table calls a node: params and constants by their labels, the rest by their names."""
+    return node.label if node.kind in ("parameter", "constant") else node.name
+
+
+def table(graph: Graph) -> str:
+    """The edges with their numbers, as aligned lines of text, and the gradients that meet at a fork."""
+    nodes = {node.name: node for node in graph.nodes}
+    head = ("edge", "value", "local derivative", "gradient of the loss")
+    rows = [
+        (
+            f"{called(nodes[edge.source])} → {called(nodes[edge.target])}",
+            written(edge.value), written(edge.local), written(edge.gradient),
+        )
+        for edge in graph.edges
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(4)]
+    right = [False, *(all(" " not in row[i] for row in rows) for i in (1, 2, 3))]
+    lines = [_line(row, widths, right) for row in (head, *rows)]
+    lines.insert(1, "─" * sum(widths, 3 * 2))
+    sums = [total(graph, node) for node in graph.nodes]
+    sums = [f"{called(node)}: {text}" for node, text in zip(graph.nodes, sums, strict=True) if text]
+    if sums:
+        lines += ["", "Gradients that meet are added:", *("  " + text for text in sums)]
+    lines += ["", f"Gradient of the loss, {written(graph.loss)}, by the params:"]
+    lines += [f"  {n.label}: {written(n.gradient)}" for n in graph.nodes if n.kind == "parameter"]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _line(row: tuple[str, ...], widths: list[int], right: list[bool]) -> str:
+    cells = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
+    return "  ".join(cells)
+
+
+def total(graph: Graph, node: Node, digits: int = 6) -> str:
+    """The sum of the gradients that meet at a node, "-4 + -20 = -24"; "" if fewer than two do."""
+    parts = [graph.edges[i].gradient for i in node.leaving]
+    parts = [part for part in parts if part is not None]
+    if len(parts) < 2 or len(node.outputs) != 1:
+        return ""
+    if np.ndim(parts[0]) or len(parts) > 4:
+        return f"{len(parts)} parts = {written(node.gradient, digits)}"
+    return " + ".join(number(part, digits) for part in parts) + f" = {number(node.gradient, digits)}"
+
 
 if TYPE_CHECKING:
     from jaxfit.graphs.records import Edge, Graph, Node

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.jaxprs import CALLS, RULES, Listing, Row, as_function, inline, inner_call, needed, scopes_of
+from jaxfit.engine.jaxprs import CALLS, RULES, Listing, Row, as_function, inline, inner_call, needed, scopes_of
 
 ELEMENTWISE = frozenset(
     "abs acos acosh add asin asinh atan atan2 atanh cbrt clamp convert_element_type copy cos cosh digamma div erf "

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import optax
 
-from jaxfit.graphs import folding, formats, words
+from jaxfit.graphs import folding, formats
 from jaxfit.optimizers import as_optimizer
-from jaxfit.problems import precision_context
+from jaxfit.problems.problems import precision_context
 
 PyTree = Any
 
@@ -80,10 +80,10 @@ class Graph:
         return found[0]
 
     def __str__(self) -> str:
-        return words.table(self)
+        return formats.table(self)
 
     def __repr__(self) -> str:
-        return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, loss {words.written(self.loss)})"
+        return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, loss {formats.written(self.loss)})"
 
     def along(self, position: int) -> Callable[[Any], Any]:
         """The loss as a function of what is added to the value on an edge: its gradient at zero is the edge's.

@@ -1,9 +1,8 @@
 """The loss as a landscape: surfaces over any axes, and slices of it through params of any number."""
 
-from jaxfit.keywords import near_names
-from jaxfit.landscapes.curved import hessian_plane
-from jaxfit.landscapes.slices import Slice, between, random_plane, trajectory_plane
+from jaxfit.landscapes.slices import Slice, between, hessian_plane, random_plane, trajectory_plane
 from jaxfit.landscapes.surfaces import Trail, surface, trail
+from jaxfit.problems.messages import near_names
 
 __all__ = [
     "Slice", "Trail", "between", "hessian_plane", "random_plane", "surface", "trail", "trajectory_plane",

@@ -12,23 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit import optimizers
-from jaxfit.checks import as_params, pose
-from jaxfit.compiling import compiler_options
-from jaxfit.coordinates import coordinates
-from jaxfit.dispatch import power_of_two
-from jaxfit.evaluating import evaluate, laid_out, member_like
-from jaxfit.fits import Fit
-from jaxfit.jaxprs import largest_bytes
-from jaxfit.keywords import near_keywords
-from jaxfit.layouts import lane_problem
-from jaxfit.markers import Axis, choose, fill, read, resolve
-from jaxfit.parameters import free
-from jaxfit.problems import Problem, Record, Stop, chosen_precision, precision_context, whole
-from jaxfit.programs import warn_of_recompiling
-from jaxfit.steps import full_loss
-from jaxfit.sums import fast_sums
-from jaxfit.sweeps import choices_of
-from jaxfit.tracing import inspect_loss, is_traced, trace
+from jaxfit.engine.compiling import compiler_options
+from jaxfit.engine.dispatch import power_of_two
+from jaxfit.engine.evaluating import evaluate, laid_out, member_like
+from jaxfit.engine.jaxprs import largest_bytes
+from jaxfit.engine.layouts import lane_problem
+from jaxfit.engine.loops import full_loss
+from jaxfit.engine.single import warn_of_recompiling
+from jaxfit.engine.sums import fast_sums
+from jaxfit.engine.tracing import inspect_loss, is_traced, trace
+from jaxfit.problems.axes import Axis
+from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.checks.posing import pose
+from jaxfit.problems.marks import free
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import Problem, Record, Stop, chosen_precision, precision_context, whole
+from jaxfit.problems.reading import choose, fill, read, resolve
+from jaxfit.verbs.coordinates import coordinates
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.sweeps import choices_of
 
 PyTree = Any
 _NOT_INSIDE = (

@@ -4,13 +4,19 @@ A loss is hashable, and equal to any other made of equal arguments, so that one 
 also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced or swept; all the rest is static.
 """
 
-from jaxfit.keywords import near_names
 from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, model_of, takes_data, takes_key
-from jaxfit.losses.classes import CrossEntropy, softmax_cross_entropy
-from jaxfit.losses.measured import ChiSquared, LeastSquares, chi_squared, least_squares
+from jaxfit.losses.measured import (
+    ChiSquared,
+    CrossEntropy,
+    LeastSquares,
+    chi_squared,
+    least_squares,
+    softmax_cross_entropy,
+)
 from jaxfit.losses.noise import InputNoise, input_noise
 from jaxfit.losses.penalties import L2, Smoothness, l2, smoothness
-from jaxfit.losses.residuals import Residual, huber, mae, mse, rss
+from jaxfit.losses.regression import Residual, huber, mae, mse, rss
+from jaxfit.problems.messages import near_names
 
 __all__ = [
     "Block", "ChiSquared", "CrossEntropy", "InputNoise", "L2", "LeastSquares", "Loss", "Penalty", "Plain", "Residual",

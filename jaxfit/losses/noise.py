@@ -10,9 +10,8 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxfit.keywords import near_keywords
-from jaxfit.losses.base import Loss, Sum, leaves_of, takes_key, terms_of
-from jaxfit.losses.inputs import as_array, as_float, number
+from jaxfit.losses.base import Loss, Sum, as_array, as_float, leaves_of, number, takes_key, terms_of
+from jaxfit.problems.messages import near_keywords
 
 
 @leaves_of("loss", "scale")

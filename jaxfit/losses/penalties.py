@@ -14,9 +14,20 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxfit.datasets import as_numbers
-from jaxfit.keywords import near_keywords
-from jaxfit.losses.base import Block, Penalty, hashable, label, leaves_of
-from jaxfit.losses.inputs import as_array, as_float, beside, checked, number, predicted
+from jaxfit.losses.base import (
+    Block,
+    Penalty,
+    as_array,
+    as_float,
+    beside,
+    checked,
+    hashable,
+    label,
+    leaves_of,
+    number,
+    predicted,
+)
+from jaxfit.problems.messages import near_keywords
 
 
 @leaves_of("strength")

@@ -5,17 +5,21 @@ Networks, polynomials and functions of one's own have an `init(key)` that makes 
 model written in place never recompiles.
 """
 
-from jaxfit.keywords import near_names
-from jaxfit.models.decays import exponential_decay, exponential_growth, exponential_rise, exponentials
+from jaxfit.models.decays import (
+    damped_oscillation,
+    exponential_decay,
+    exponential_growth,
+    exponential_rise,
+    exponentials,
+)
 from jaxfit.models.functions import FromFunction, from_function
-from jaxfit.models.growth import gompertz, logistic
-from jaxfit.models.kinetics import hill, michaelis_menten, power_law
+from jaxfit.models.growth import gompertz, hill, logistic, michaelis_menten, power_law
 from jaxfit.models.lines import Line, constant, line
 from jaxfit.models.networks import ACTIVATIONS, Dense, dense
-from jaxfit.models.oscillations import damped_oscillation
 from jaxfit.models.peaks import gaussian, gaussian_2d, gaussians, lorentzian, lorentzians, voigt, voigts
 from jaxfit.models.polynomials import OrthogonalPolynomial, Polynomial, orthogonal_polynomial, polynomial
 from jaxfit.models.terms import Curve, Several, Sum, sum
+from jaxfit.problems.messages import near_names
 
 __all__ = [
     "ACTIVATIONS", "Curve", "Dense", "FromFunction", "Line", "OrthogonalPolynomial", "Polynomial", "Several", "Sum",

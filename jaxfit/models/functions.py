@@ -1,4 +1,4 @@
-"""Functions f(x, a, b) as models."""
+"""What every model takes: numbers, and whole numbers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxfit.datasets import as_key, as_numbers
-from jaxfit.keywords import near_keywords
+from jaxfit.datasets import as_floats, as_key, as_numbers
+from jaxfit.problems.messages import near_keywords
+
+
+def whole(name: str, value: Any, *, at_least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number, {at_least} or more")
+    if value < at_least:
+        raise ValueError(f"{name} is {value}; it must be {at_least} or more")
+    return int(value)
+
+
+def array(x: Any) -> Any:
+    """Lists as arrays, whole numbers as floats; NumPy's stay NumPy's, so that float64 params keep their precision."""
+    return x if isinstance(x, numbers.Number) and not isinstance(x, (np.integer, np.bool_)) else as_floats("x", x)
 
 
 @dataclass(frozen=True, repr=False)

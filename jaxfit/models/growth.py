@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxfit.models.guessing import Span, grid, spaced
+from jaxfit.models.guessing import Shape, Span, grid, spaced
 from jaxfit.models.terms import Params, Term
 
 
@@ -76,3 +76,99 @@ class Gompertz(Term):
 
 
 gompertz = Gompertz()
+
+
+def _positive(span: Span) -> tuple[Array, Array]:
+    """The least and the greatest positive x."""
+    least = jnp.min(jnp.where(span.x > 0, span.x, jnp.inf))
+    most = jnp.max(jnp.where(span.x > 0, span.x, 0))
+    return jnp.where(jnp.isfinite(least), least, 1), jnp.where(most > 0, most, 1)
+
+
+def _logarithm(x: Any, unit: Any = 1.0) -> tuple[Array, Array]:
+    """Whether x is not zero, and log(x / unit) there: so that x = 0 has a slope, which is zero."""
+    there = x != 0
+    return there, jnp.log(jnp.where(there, x, unit) / unit)
+
+
+@dataclass(frozen=True, repr=False)
+class PowerLaw(Term):
+    """A power law, scale * x**exponent for x >= 0.
+
+    Params: `scale`, in the unit of y, at x = 1; `exponent`, without unit.
+
+    Source: NIST StRD, nonlinear regression, DanWood.
+    """
+
+    def value(self, x: Any, scale: Any, exponent: Any) -> Any:
+        there, log = _logarithm(x)
+        at_zero = jnp.where(exponent > 0, 0.0, jnp.where(exponent == 0, 1.0, jnp.inf))
+        return scale * jnp.where(there, jnp.exp(exponent * log), at_zero)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        return {"exponent": jnp.linspace(-8, 8, 129)}
+
+    def columns(self, shape: Shape, span: Span) -> Array:
+        """In units of the greatest x, or of the least for a negative exponent: at most 1."""
+        return self.value(span.x / self._unit(shape, span), 1.0, shape["exponent"])[None]
+
+    def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:
+        return {"scale": coefficients[0] * self._unit(shape, span) ** -shape["exponent"], **shape}
+
+    @staticmethod
+    def _unit(shape: Shape, span: Span) -> Array:
+        least, most = _positive(span)
+        return jnp.where(shape["exponent"] > 0, most, least)
+
+
+power_law = PowerLaw()
+
+
+@dataclass(frozen=True, repr=False)
+class MichaelisMenten(Term):
+    """Michaelis-Menten kinetics, vmax * x / (km + x).
+
+    Params: `vmax`, in the unit of y: the limit; `km`, in that of x, where half of it is reached.
+
+    Source: Michaelis and Menten (1913), Biochemische Zeitschrift 49, 333-369; NIST StRD, nonlinear regression,
+    Misra1d.
+    """
+
+    def value(self, x: Any, vmax: Any, km: Any) -> Any:
+        return vmax * x / (km + x)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        least, most = _positive(span)
+        return {"km": spaced(least / 10, most * 30, 64)}
+
+
+michaelis_menten = MichaelisMenten()
+
+
+@dataclass(frozen=True, repr=False)
+class Hill(Term):
+    """The Hill curve of dose and response, top / (1 + (half / x)**steepness) for x >= 0.
+
+    Params: `top`, in the unit of y: the limit; `half`, positive, in that of x, where half of it is reached;
+    `steepness`, without unit, negative for a response that falls. From a level other than zero it is `hill +
+    constant`, whose curve is also that of (-top, half, -steepness, offset + top): the guess has a positive top, so that
+    the offset is the lower of the two levels.
+
+    Source: Hill (1910), The Journal of Physiology 40, iv-vii.
+    """
+
+    def value(self, x: Any, top: Any, half: Any, steepness: Any) -> Any:
+        there, log = _logarithm(x, half)
+        return top * jnp.where(there, jax.nn.sigmoid(steepness * log), jnp.where(steepness > 0, 0.0, 1.0))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        least, most = _positive(span)
+        up = spaced(0.4, 10.0, 9)
+        return grid(half=spaced(least / 3, most * 3, 48), steepness=jnp.concatenate([up, -up]))
+
+    def mirrored(self, params: Params) -> Params:
+        """The same curve less its top."""
+        return {"top": -params["top"], "half": params["half"], "steepness": -params["steepness"]}
+
+
+hill = Hill()

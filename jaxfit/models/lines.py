@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_key, as_numbers
-from jaxfit.models.arguments import array
+from jaxfit.models.functions import array
 from jaxfit.models.guessing import Shape, Span
 from jaxfit.models.terms import Curve, Term
 

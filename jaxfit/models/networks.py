@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.datasets import as_key
-from jaxfit.keywords import near_keywords
-from jaxfit.models.arguments import array, whole
+from jaxfit.models.functions import array, whole
+from jaxfit.problems.messages import near_keywords
 
 
 def _linear(x: Any) -> Any:

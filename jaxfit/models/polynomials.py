@@ -11,10 +11,10 @@ import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_key, as_numbers
-from jaxfit.keywords import near_keywords
-from jaxfit.models.arguments import array, whole
+from jaxfit.models.functions import array, whole
 from jaxfit.models.guessing import Shape, Span
 from jaxfit.models.terms import Curve
+from jaxfit.problems.messages import near_keywords
 
 
 @dataclass(frozen=True, repr=False)

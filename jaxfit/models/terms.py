@@ -13,9 +13,9 @@ import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_floats, as_numbers
-from jaxfit.keywords import near_keywords
-from jaxfit.models.arguments import array, whole
+from jaxfit.models.functions import array, whole
 from jaxfit.models.guessing import Shape, Span, separate
+from jaxfit.problems.messages import near_keywords
 
 Params = dict[str, Any]
 

@@ -3,7 +3,6 @@
 The transformation is built inside the traced function: a new learning rate never recompiles.
 """
 
-from jaxfit.keywords import near_names
 from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, as_optimizer, optimizer
 from jaxfit.optimizers.combined import accumulated, each
 from jaxfit.optimizers.hyperparameters import check_hyperparameter
@@ -28,6 +27,7 @@ from jaxfit.optimizers.named import (
     yogi,
 )
 from jaxfit.optimizers.scheduled import schedules_of
+from jaxfit.problems.messages import near_names
 
 __all__ = [
     "JUDGES", "NAMES", "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw",

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfit.keywords import did_you_mean, near_keywords
-from jaxfit.markers import Call, resolve
 from jaxfit.optimizers.hyperparameters import as_static, check_hyperparameter, check_names, show
 from jaxfit.optimizers.scheduled import NO_RATES, scheduled, takes_schedule
+from jaxfit.problems.messages import did_you_mean, near_keywords
+from jaxfit.problems.reading import Call, resolve
 
 JUDGES = "levenberg_marquardt", "lbfgs"  # which take no learning rate
 NAMES = (

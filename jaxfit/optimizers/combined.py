@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from jaxfit.markers import Call
 from jaxfit.optimizers.building import Optimizer, as_part
+from jaxfit.problems.reading import Call
 
 
 def each(**optimizers: Any) -> Optimizer:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.keywords import did_you_mean
-from jaxfit.markers import Axis, Call, is_array, is_key
+from jaxfit.problems.axes import Axis, is_array, is_key
+from jaxfit.problems.messages import did_you_mean
+from jaxfit.problems.reading import Call
 
 PyTree = Any
 Varied: TypeAlias = "Axis | Call | Callable[..., Any] | jax.Array | np.ndarray"  # an axis of numbers, or a schedule

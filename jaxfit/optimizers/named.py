@@ -15,11 +15,10 @@ from typing import Any, ParamSpec
 import numpy as np
 import optax
 
-from jaxfit import least_squares, quasi_newton
-from jaxfit.keywords import near_keywords
-from jaxfit.optimizers import recurrences
+from jaxfit.optimizers import gauss_newton, quasi_newton, recurrences
 from jaxfit.optimizers.building import Optimizer, optimizer
 from jaxfit.optimizers.hyperparameters import Varied, check_hyperparameter
+from jaxfit.problems.messages import near_keywords
 
 _Declared = ParamSpec("_Declared")
 
@@ -323,13 +322,13 @@ def levenberg_marquardt(*, damping: Any = 1e-3, tolerance: Any = None) -> Optimi
     Source: Levenberg (1944), Marquardt (1963), scaled as by More (1978), the damping moved as by Nielsen (1999).
     """
     if tolerance is None:
-        return optimizer(least_squares.levenberg_marquardt, damping=damping)
+        return optimizer(gauss_newton.levenberg_marquardt, damping=damping)
     if isinstance(tolerance, (bool, str)) or isinstance(tolerance, (int, float, np.floating)) and not 0 < tolerance < 1:
         raise ValueError(
             f"levenberg_marquardt: tolerance is {tolerance!r}, but it is a part of the sum of squares, from 0 to 1: "
             f"pass 1e-4, or None for as far as the precision tells"
         )
-    return optimizer(least_squares.levenberg_marquardt, damping=damping, tolerance=tolerance)
+    return optimizer(gauss_newton.levenberg_marquardt, damping=damping, tolerance=tolerance)
 
 
 @near_keywords

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxfit.markers import Call
+from jaxfit.problems.reading import Call
 
 PyTree = Any
 NO_RATES = (optax.rprop,)  # their learning rate is where the first step starts, and is not looked at again

@@ -3,10 +3,8 @@
 Every picture takes `ax=None` and makes an axes of its own if none is given. The caller's rcParams stay as they are.
 """
 
-from jaxfit.keywords import near_names
 from jaxfit.plots.animations import descent_animation
-from jaxfit.plots.basins import basin_map, relief
-from jaxfit.plots.curves import descent_1d, line_fit, loss_history
+from jaxfit.plots.curves import descent_1d, learning_rate_range, line_fit, loss_history
 from jaxfit.plots.diagrams import Arrow, Box, flow
 from jaxfit.plots.graphs import backprop_animation, backprop_graph
 from jaxfit.plots.house import (
@@ -20,19 +18,22 @@ from jaxfit.plots.house import (
     PINK,
     RED,
     SKY,
+    Room,
+    few_ticks,
     gif,
     house,
+    number,
+    outlined,
     panels,
     png,
+    round_ticks,
     style,
     without_display,
 )
-from jaxfit.plots.labels import Room, few_ticks, number, outlined, round_ticks
-from jaxfit.plots.maps import convergence_map, power_map, steps_bar
-from jaxfit.plots.ranges import learning_rate_range
-from jaxfit.plots.slices import landscape
-from jaxfit.plots.surfaces import arrow_3d, contour, surface_3d
+from jaxfit.plots.maps import basin_map, convergence_map, power_map, relief, steps_bar
+from jaxfit.plots.surfaces import arrow_3d, contour, landscape, surface_3d
 from jaxfit.plots.uncertainties import corner, fit, profile
+from jaxfit.problems.messages import near_names
 
 __all__ = [
     "BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY", "Arrow", "Box", "Room",

@@ -14,15 +14,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxfit.fits import Fit
-from jaxfit.keywords import near_keywords
 from jaxfit.landscapes import surface as evaluate
 from jaxfit.landscapes import trail
-from jaxfit.markers import Axis
 from jaxfit.plots.curves import loss_history
-from jaxfit.plots.house import DARK, RED, few_colors, gif, style
-from jaxfit.plots.labels import number
+from jaxfit.plots.house import DARK, RED, few_colors, gif, number, style
 from jaxfit.plots.surfaces import from_above
+from jaxfit.problems.axes import Axis
+from jaxfit.problems.messages import near_keywords
+from jaxfit.verbs.fits import Fit
 
 CELLS = 120  # of the surface, each way
 PAUSE = 2000  # milliseconds on the last frame

@@ -7,8 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from jaxfit.plots.house import DARK, house
-from jaxfit.plots.labels import Room
+from jaxfit.plots.house import DARK, Room, house
 
 PAD, LEADING, LEAST_GAP = 8.0, 4.0, 18.0  # points: around the text of a box, under its title, between boxes
 

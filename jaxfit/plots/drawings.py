@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from jaxfit.checks import path_name
+from jaxfit.graphs.formats import number, shape, written
 from jaxfit.graphs.records import Edge, Graph, Node
-from jaxfit.graphs.words import number, shape, written
 from jaxfit.plots.house import BLUE, DARK, GREEN, RED
 from jaxfit.plots.layers import Extent, Layout, Link, arrange
+from jaxfit.problems.messages import path_name
 
 SIZE, SMALL, LINE = 10.0, 8.5, 1.25  # points of text on edges, of captions; a line in font sizes
 PAD = 12.0

@@ -14,9 +14,9 @@ from matplotlib.path import Path
 from PIL import Image
 
 from jaxfit.graphs.records import Graph
-from jaxfit.keywords import near_keywords
 from jaxfit.plots.drawings import LINE, PAD, SIGNS, SIZE, Box, Drawing, Phrase, height_of, measured, ways_back
 from jaxfit.plots.house import BLUE, DARK, GREY, LARGEST, PALE, RED, style
+from jaxfit.problems.messages import near_keywords
 
 HEAD = 6.0  # an arrow's last part is straight
 LONGEST = 1600.0  # points of a side of a figure of its own; larger ones are scaled down

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from PIL import Image
 
-from jaxfit.keywords import near_keywords
+from jaxfit.problems.messages import near_keywords
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 DARK, GREY, PALE = "#333333", "#8a8a8a", "#e8e6e1"
@@ -114,3 +117,200 @@ def _small(image: bytes) -> bytes:
 def without_display() -> None:
     """Draw into files only, on machines with and without a screen."""
     matplotlib.use("Agg")
+
+
+class Room:
+    """Where on an axes there is room for a label, found on a raster of its pixels. Set limits and scales before."""
+
+    def __init__(self, ax: Axes, *, raster: float = 3.0):
+        ax.figure.canvas.figure.draw_without_rendering()
+        box = ax.get_window_extent()
+        self.ax, self.raster, self.origin = ax, raster, np.array([box.x0, box.y0])
+        self.free = np.ones((int(box.height / raster), int(box.width / raster)), bool)
+        self.lines: list[np.ndarray] = []  # of (points, 2), in pixels
+
+    def centers(self) -> tuple[np.ndarray, np.ndarray]:
+        """The data coordinates of the raster's columns and rows."""
+        rows, columns = self.free.shape
+        diagonal = (np.arange(max(rows, columns)) + 0.5) * self.raster
+        data = self.ax.transData.inverted().transform(self.origin + np.stack([diagonal, diagonal], 1))
+        return data[:columns, 0], data[:rows, 1]
+
+    def block(self, x: Any, y: Any, *, width: float = 6.0) -> np.ndarray:
+        """Keep labels off a line, `width` pixels wide; returns its points in pixels."""
+        line = self._dense(np.stack([np.asarray(x, float), np.asarray(y, float)], -1).reshape(-1, 2))
+        self._take(line - width / 2, line + width / 2)
+        self.lines.append(line)
+        return line
+
+    def keep(self, low: Any, high: Any) -> None:
+        """Keep labels off the rectangle between two corners, the lower left and the upper right one, in data."""
+        corners = self.ax.transData.transform(np.stack([low, high]))
+        self._take(*corners)
+
+    def _dense(self, points: np.ndarray) -> np.ndarray:
+        """Points of a line in pixels, no farther apart than the raster, those outside the axes left out."""
+        pixels = self.ax.transData.transform(points)
+        pixels = pixels[np.isfinite(pixels).all(1)]
+        far = np.maximum(1, np.ceil(np.abs(np.diff(pixels, axis=0)).max(1, initial=0) / self.raster)).astype(int)
+        far = np.minimum(far, 4096)
+        pieces = [a + (b - a) * np.arange(n)[:, None] / n for a, b, n in zip(pixels, pixels[1:], far, strict=False)]
+        dense = np.concatenate([*pieces, pixels[-1:]])
+        inside = np.all(
+            (dense >= self.origin) & (dense <= self.origin + self.raster * np.array(self.free.shape)[::-1]), 1
+        )
+        return dense[inside]
+
+    def _take(self, low: np.ndarray, high: np.ndarray) -> None:
+        first = np.maximum(np.floor((low - self.origin) / self.raster).astype(int), 0)
+        last = np.maximum(np.ceil((high - self.origin) / self.raster).astype(int), 0)
+        for (left, bottom), (right, top) in zip(np.atleast_2d(first), np.atleast_2d(last), strict=True):
+            self.free[bottom:top, left:right] = False
+
+    def inside(self, region: np.ndarray, label: str, **how: Any) -> Text | None:
+        """Label a region ((rows, columns) of the raster) at its widest place; not at all if it is too small."""
+        text = self._text(label, how)
+        for margin in (60, 40, 25, 15, 10, 6, 3):
+            spots = self._spots(text, self.free & region, margin)
+            if len(spots):
+                middle = spots[np.argmin(np.sum((spots - spots.mean(0)) ** 2, 1))]
+                return self._put(text, middle)
+        text.remove()
+        return None
+
+    def near(
+        self,
+        line: np.ndarray,
+        label: str,
+        *,
+        within: float = np.inf,
+        prefer: tuple[float, float] | None = None,
+        allowed: np.ndarray | bool = True,
+        **how: Any,
+    ) -> Text | None:
+        """Label a line (of `block`) from beside it, not closer to another; not at all if no place is `within` pixels.
+
+        Of places as good the one nearest to `prefer` (a point of the axes, from 0 to 1) is taken.
+        """
+        text = self._text(label, how)
+        spots, half = self._spots(text, self.free & allowed, 2), self._size(text, 0) / 2
+        others = [points for points in self.lines if points is not line and len(points)]
+        if len(spots) and len(line):
+            rough = spots[:: 1 + len(spots) // 4000]
+            rough = rough[np.argmin(self._cost(rough, half, line, others, prefer))]
+            spots = spots[np.all(abs(spots - rough) < 40, axis=1)]
+            best = spots[np.argmin(self._cost(spots, half, line, others, prefer))]
+            if _gap(best[None], half, line)[0] <= within:
+                return self._put(text, best)
+        text.remove()
+        return None
+
+    def on(self, pieces: Sequence[Any], label: str, close_to: np.ndarray, **how: Any) -> Text | None:
+        """Label a line of several pieces on itself, at the free place closest to a pixel, if there is one."""
+        text = self._text(label, how)
+        dense = [self._dense(np.asarray(points, float)) for points in pieces if len(points)]
+        line, spots = np.concatenate([np.empty((0, 2)), *dense]), self._spots(text, self.free, 2)
+        if len(spots) and len(line):
+            cells, free = (np.floor((place - self.origin) / self.raster).astype(int) for place in (line, spots))
+            known = np.zeros(self.free.shape[::-1], bool)
+            known[tuple(free.T)] = True
+            line = line[known[tuple(np.minimum(cells, np.array(known.shape) - 1).T)]]
+            if len(line):
+                return self._put(text, line[np.argmin(np.linalg.norm(line - close_to, axis=1))])
+        text.remove()
+        return None
+
+    def _cost(self, spots: np.ndarray, half: np.ndarray, line: np.ndarray, others: list, prefer: Any) -> np.ndarray:
+        """What speaks against each spot: a gap to its own line, a small one to others, distance from the preferred."""
+        cost = 2 * _gap(spots, half, line)
+        if others:
+            cost = cost - 0.5 * np.minimum(np.min([_gap(spots, half, points) for points in others], axis=0), 40)
+        if prefer is not None:
+            cost = cost + 0.02 * np.linalg.norm(spots - self.ax.transAxes.transform(prefer), axis=1)
+        return cost
+
+    def _text(self, label: str, how: Mapping[str, Any]) -> Text:
+        write = getattr(self.ax, "text2D", self.ax.text)
+        return write(0.5, 0.5, label, ha="center", va="center", transform=self.ax.transAxes, **how)
+
+    def _size(self, text: Text, margin: float) -> np.ndarray:
+        box = text.get_window_extent()
+        return np.array([box.width, box.height]) + 2 * margin
+
+    def _spots(self, text: Text, free: np.ndarray, margin: float) -> np.ndarray:
+        """Centres, in pixels, of all places where the text and a margin around it are free: (spots, 2)."""
+        columns, rows = np.ceil(self._size(text, margin) / self.raster).astype(int)
+        total = np.pad(np.cumsum(np.cumsum(free, 0), 1), ((1, 0), (1, 0)))
+        if rows >= len(total) or columns >= total.shape[1]:
+            return np.empty((0, 2))
+        filled = total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
+        corners = np.argwhere(filled == rows * columns)[:, ::-1]
+        return self.origin + (corners + np.array([columns, rows]) / 2) * self.raster
+
+    def _put(self, text: Text, center: np.ndarray) -> Text:
+        text.set_transform(self.ax.transData)
+        x, y = self.ax.transData.inverted().transform(center)
+        text.set_position((x, y))
+        half = self._size(text, 2) / 2
+        self._take(center - half, center + half)
+        return text
+
+
+def _gap(spots: np.ndarray, half: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Distance from boxes of half-size `half` around the spots to the nearest of the points, in pixels."""
+    points = points[:: max(1, len(points) // 150)]
+    apart = [np.maximum(abs(spots - point) - half, 0) for point in points]
+    return np.min([np.hypot(*pair.T) for pair in apart], axis=0)
+
+
+@near_keywords
+def outlined(text: Text, *, color: str = "white", edge: str = "#333333") -> Text:
+    """A text with an edge around its letters, to be read on any color."""
+    text.set(color=color, weight="bold", path_effects=[withStroke(linewidth=2.4, foreground=edge)])
+    return text
+
+
+@near_keywords
+def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
+    """Only these ticks on an axis, all of them in one notation: decimals where they are short, else powers of ten."""
+    written = [number(tick) for tick in ticks]
+    if any("$" in text for text in written):
+        short = all(tick == 0 or 1e-5 <= abs(tick) < 1e6 for tick in ticks)
+        written = [_decimal(tick) if short else _power(tick) for tick in ticks]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter(written))
+    axis.set_minor_locator(NullLocator())
+
+
+@near_keywords
+def number(value: float) -> str:
+    """A number as a reader writes it: 20,000 or 0.005 or 3 x 10^-5."""
+    return _decimal(value) if value == 0 or 1e-4 <= abs(value) < 1e6 else _power(value)
+
+
+def _decimal(value: float) -> str:
+    """A number of up to six significant digits, without a power of ten: 20,000 or 0.00005."""
+    text = f"{value:,.0f}" if value == round(value) else f"{value:.6g}"
+    text = f"{value:.10f}".rstrip("0") if "e-" in text else text
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _power(value: float) -> str:
+    """A number as a power of ten, with its factor if that is not one: 10^-4 or 3 x 10^-5."""
+    if value == 0:
+        return "0"
+    mantissa, power = f"{value:.3e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"$10^{{{int(power)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(power)}}}$"
+
+
+@near_keywords
+def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """1, 2 and 5 times the powers of ten between the limits, or only 1 and 3, or only every so many powers."""
+    powers = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for leading in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [n * 10.0**d for d in powers for n in leading if low * 0.999 <= n * 10.0**d <= high * 1.001]
+        if len(ticks) <= most:
+            return ticks
+    stride = next(n for n in (2, 5, 10, 20, 50, 100) if len(ticks) / n <= most)
+    return [10.0**d for d in powers if d % stride == 0 and low * 0.999 <= 10.0**d <= high * 1.001]

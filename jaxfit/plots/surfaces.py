@@ -12,11 +12,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.contour import ContourSet
 from mpl_toolkits.mplot3d import proj3d
 
-from jaxfit.fits import Fit
-from jaxfit.keywords import near_keywords
-from jaxfit.landscapes import trail
-from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, house, style
-from jaxfit.plots.labels import Room, number
+from jaxfit.landscapes import Slice, trail
+from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, Room, house, number, style
+from jaxfit.problems.messages import near_keywords
+from jaxfit.verbs.fits import Fit
 
 HEIGHTS = ListedColormap(0.42 * plt.get_cmap("viridis")(np.linspace(0, 1, 128))[:, :3] + 0.58)
 COLORS = (RED, BLUE, DARK, GREEN, PINK, ORANGE)
@@ -272,3 +271,51 @@ def _projected(ax: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
     x, y, z = (np.asarray(numbers, float) for numbers in points)
     right, up, _ = proj3d.proj_transform(x, y, z, ax.get_proj())
     return np.asarray(right), np.asarray(up)
+
+
+@house
+def landscape(surface: Any, plane: Slice, paths: Mapping[str, Any] | None = None, *, levels: Any = 8, ax: Axes) -> Axes:
+    """The loss over a slice, descents projected onto it, and in the title how much it holds of what it is to show.
+
+    Args:
+      surface: `jf.surface(loss, plane.at(), data)`.
+      plane: The slice; a line is drawn as a curve.
+      paths: {label: fit with its params recorded, or params like its own, one or many}; only over planes.
+      levels: As in `contour`.
+      ax: The axes to draw on; new ones if None.
+
+    Raises:
+      ValueError: If the surface is of another slice, or a path does not fit it.
+    """
+    if getattr(surface, "dims", None) != plane.names:
+        raise ValueError(
+            f"landscape: the surface has the dimensions {getattr(surface, 'dims', None)}, but the slice {plane.names}; "
+            f"make it with jf.surface(loss, plane.at(), data)"
+        )
+    words = [name.replace("_", " ") for name in plane.names]
+    if "eigenvalues" in plane.about:
+        shown = [number(float(f"{value:.3g}")) for value in plane.about["eigenvalues"]]
+        words = [f"{word}, \N{GREEK SMALL LETTER LAMDA} = {value}" for word, value in zip(words, shown, strict=True)]
+    if len(words) == 1:
+        ax.plot(surface[plane.names[0]], surface, color=BLUE)
+        ax.set(xlabel=words[0], ylabel="loss")
+    else:
+        drawn = {label: tuple(plane.project(path).values()) for label, path in (paths or {}).items()}
+        starts = [("start", (float(x[0]), float(y[0]))) for x, y in drawn.values()][:1]
+        contour(surface, drawn, dict(starts), levels=levels, ax=ax)
+        ax.set(xlabel=words[0], ylabel=words[1])
+    ax.set_title(title(surface.attrs))
+    return ax
+
+
+def title(about: Mapping[str, Any]) -> str:
+    """What a slice is, and how much it holds."""
+    what = str(about["slice"])
+    held = f": {_percent(about['captured'])} of the {about['captures']}" if "captured" in about else ""
+    return what[0].upper() + what[1:] + held
+
+
+def _percent(part: float) -> str:
+    """Of almost all so many digits that it is not rounded to all."""
+    digits = 0 if part < 0.985 else int(np.clip(np.floor(-np.log10(max(1 - part, 1e-9))) - 1, 1, 4))
+    return f"{100 * part:.{digits}f} %"

@@ -11,13 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxfit import statistics
-from jaxfit.fits import Fit
-from jaxfit.keywords import near_keywords
-from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, house, panels, style
-from jaxfit.plots.labels import Room, number
+from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, Room, house, number, panels, style
+from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.lanes import labels_of
 from jaxfit.statistics.profiles import Profile
+from jaxfit.verbs.fits import Fit
 
 GRID = 300
 

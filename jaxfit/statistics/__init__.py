@@ -4,10 +4,10 @@ Everything is computed in float64 with exact derivatives, for one fit or for eve
 do not determine gets no number.
 """
 
-from jaxfit.keywords import near_names
+from jaxfit.problems.messages import near_names
+from jaxfit.statistics.confidence import Interval, intervals
 from jaxfit.statistics.covariances import correlations, covariance, standard_errors
 from jaxfit.statistics.goodness import FTest, Goodness, Residuals, f_test, goodness_of_fit, residuals
-from jaxfit.statistics.intervals import Interval, intervals
 from jaxfit.statistics.profiles import Profile, profile
 from jaxfit.statistics.propagation import Band, Derived, band, propagate
 from jaxfit.statistics.reports import Report, report

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.checks import warn
-from jaxfit.fits import Fit
-from jaxfit.keywords import near_keywords
-from jaxfit.markers import is_axis
-from jaxfit.problems import PRECISIONS
-from jaxfit.statistics.estimates import Estimate, estimate
+from jaxfit.problems.axes import is_axis
+from jaxfit.problems.messages import near_keywords, warn
+from jaxfit.problems.problems import PRECISIONS
+from jaxfit.statistics.estimates import Estimate, estimate, is_absolute, kind_of
 from jaxfit.statistics.lanes import (
     PRECISION,
     check_result,
@@ -25,7 +23,7 @@ from jaxfit.statistics.lanes import (
     marked_of,
     over_lanes,
 )
-from jaxfit.statistics.noise import is_absolute, kind_of
+from jaxfit.verbs.fits import Fit
 
 PyTree = Any
 MOST = 4096  # params, whose covariance then takes 134 MB

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.fits import Fit
-from jaxfit.keywords import near_keywords
 from jaxfit.losses import ChiSquared, Residual
-from jaxfit.problems import Problem
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import Problem
 from jaxfit.statistics.covariances import Moments, moments
-from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, of_predictions
+from jaxfit.statistics.estimates import LIKELIHOOD, SQUARES, basis_of, jacobian, objective_at, of_predictions, points
 from jaxfit.statistics.lanes import example, labelled, over_lanes
-from jaxfit.statistics.noise import LIKELIHOOD, SQUARES, points
+from jaxfit.verbs.fits import Fit
 
 PyTree = Any
 

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.checks import as_params
-from jaxfit.enclosed import resolved
-from jaxfit.evaluating import evaluate, laid_out
-from jaxfit.fits import Fit, NotConverged
-from jaxfit.grids import Grid, along
-from jaxfit.markers import Axis, is_axis, resolve
-from jaxfit.parameters import Fixed, Tied, is_mark, is_marked
-from jaxfit.problems import Problem, Status, precision_context
+from jaxfit.engine.evaluating import evaluate, laid_out
+from jaxfit.problems.axes import Axis, is_axis
+from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.enclosed import resolved
+from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked
+from jaxfit.problems.problems import Problem, Status, precision_context
+from jaxfit.problems.reading import resolve
+from jaxfit.verbs.fits import Fit, NotConverged
+from jaxfit.verbs.grids import Grid, along
 
 PyTree = Any
 LANE = "#lane"

@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.checks import as_data, floating
 from jaxfit.datasets import refuse_unit
-from jaxfit.fits import Fit
-from jaxfit.keywords import near_keywords
+from jaxfit.engine.tracing import trace, traced
 from jaxfit.losses import ChiSquared, Residual
-from jaxfit.problems import convert, precision_context
+from jaxfit.problems.checks.data import as_data, floating
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import convert, precision_context
+from jaxfit.statistics.confidence import check_level
 from jaxfit.statistics.covariances import factor, moments
-from jaxfit.statistics.intervals import check_level
 from jaxfit.statistics.lanes import PRECISION, check_result, example, labelled, like, over_lanes
-from jaxfit.tracing import trace, traced
+from jaxfit.verbs.fits import Fit
 
 PyTree = Any
 

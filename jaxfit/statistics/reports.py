@@ -1,4 +1,4 @@
-"""The report of a finished fit: what every param is, how sure that is, and what to know about the fit."""
+"""Numbers with their errors as one writes them, and tables of them in the languages people paste into."""
 
 from __future__ import annotations
 
@@ -6,27 +6,152 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxfit import outcomes
-from jaxfit.fits import Fit
-from jaxfit.grids import Grid
-from jaxfit.judgments import runaways
-from jaxfit.keywords import did_you_mean, near_keywords
-from jaxfit.multistarts import met
-from jaxfit.parameters import Bounded, Fixed, Tied, is_mark, is_marked, plain
-from jaxfit.problems import Status, convert_all, name_of, precision_context
-from jaxfit.statistics import formats
+from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, is_marked, plain
+from jaxfit.problems.messages import did_you_mean, near_keywords
+from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
+from jaxfit.statistics import reports
+from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
+from jaxfit.statistics.estimates import LIKELIHOOD, ROBUST
 from jaxfit.statistics.goodness import Goodness, goodness
-from jaxfit.statistics.intervals import check_asked, ends
 from jaxfit.statistics.lanes import PRECISION, check_result, labels_of, marked_of
-from jaxfit.statistics.noise import LIKELIHOOD, ROBUST
+from jaxfit.verbs import summaries
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.grids import Grid
+from jaxfit.verbs.judgments import runaways
+from jaxfit.verbs.multistarts import met
 
 PyTree = Any
+
+
+DIGITS = 15  # that a float holds
+
+
+def written(value: Any, error: Any = math.nan) -> str:
+    """A number with its error in brackets, to two digits of it: 5.367(12) is 5.367 -+ 0.012, and 87.7(1.5).
+
+    Without an error, six digits; with one below the digits that a float holds, all of these. Large and small ones get
+    a common power of ten: 1.2340(12)e-07.
+    """
+    value, error = float(value), float(error)
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return f"{value:.6g}"
+    place = _place(error)
+    size = max(abs(value), 10.0**place)
+    power = math.floor(math.log10(size))
+    if power - place >= DIGITS - 1:
+        return f"{value:.{DIGITS}g}"
+    if -5 < power < 6 and place < 6:
+        return _bracketed(value, error, place)
+    return f"{_bracketed(value / 10.0**power, error / 10.0**power, place - power)}e{power:+03d}"
+
+
+def _place(error: float) -> int:
+    """The power of ten of the first digit of the error, rounded to two."""
+    return int(f"{error:.1e}".partition("e")[2])
+
+
+def _bracketed(value: float, error: float, place: int) -> str:
+    digits = 1 - place
+    if digits <= 0:
+        whole = 10 ** (-digits)
+        return f"{round(value / whole) * whole:.0f}({round(error / whole) * whole:.0f})"
+    inside = f"{error:.{digits}f}" if place >= 0 else f"{error * 10.0**digits:.0f}"
+    return f"{value:.{digits}f}({inside})"
+
+
+def rounded(value: Any, error: Any = math.nan) -> str:
+    """A number with as many digits as its error allows: those up to the second of the error."""
+    value, error = float(value), float(error)
+    if not math.isfinite(value):
+        return {math.inf: "inf", -math.inf: "-inf"}.get(value, "")
+    if not (math.isfinite(error) and error > 0) or not 1e-4 <= max(abs(value), error) < 1e6:
+        return f"{value:.5g}"
+    most = DIGITS - 1 - math.floor(math.log10(max(abs(value), error)))
+    return f"{value:.{max(0, min(1 - _place(error), most))}f}"
+
+
+def percent(share: float) -> str:
+    """A share as 2.3 %, or nothing where there is none."""
+    if not math.isfinite(share):
+        return ""
+    return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> list[str]:
+    """Aligned columns under a rule."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells):
+        padded = [c.ljust(w) if a else c.rjust(w) for c, w, a in zip(cells, widths, left, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return [line(header), "─" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
+    def line(cells):
+        return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+
+    return "\n".join([line(header), line([":--" if a else "--:" for a in left]), *map(line, rows)])
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
+    def line(cells, tag):
+        styled = zip(cells, left, strict=True)
+        look = {True: "text-align:left;white-space:nowrap", False: "text-align:right;white-space:nowrap"}
+        return "".join(f'<{tag} style="{look[bool(a)]}">{escape(c)}</{tag}>' for c, a in styled)
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+
+
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "−": "$-$", "²": "$^2$",
+    "µ": r"$\mu$", "μ": r"$\mu$", "°": r"$^\circ$", "Ω": r"$\Omega$",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """A text with what means something to LaTeX escaped."""
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
+    """A tabular with the rules of the package booktabs; numbers in mathematics."""
+
+    def cell(text, number):
+        if not number or not text or text[0] not in "-0123456789i":
+            return latex(text)
+        mantissa, _, power = text.partition("e")
+        if power and power.lstrip("+-").isdigit():
+            return f"${mantissa} \\times 10^{{{int(power)}}}$"
+        return f"${latex(text)}$" if " " not in text else latex(text)
+
+    lines = [
+        r"\begin{tabular}{" + "".join("l" if a else "r" for a in left) + "}",
+        r"\toprule",
+        " & ".join(map(latex, header)) + r" \\",
+        r"\midrule",
+        *(" & ".join(cell(c, not a) for c, a in zip(row, left, strict=True)) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)
+
+
+def json_number(value: Any) -> Any:
+    """A number that JSON knows: None for NaN, the words "inf" and "-inf" for an open end."""
+    value = float(value)
+    return None if math.isnan(value) else value if np.isfinite(value) else str(value)
+
+
 SHOWN, PAIRS, LEAST = 40, 10, 0.1  # rows of params, pairs of correlations, and the least of these
 
 
@@ -58,7 +183,7 @@ class Report:
     def __repr__(self) -> str:
         rows, more = self.rows[:SHOWN], len(self.rows) - SHOWN
         lines = [f"{name:8}{text}" for name, text in self.facts.items()]
-        lines += ["", *formats.text_table(*_table(rows, self.level))]
+        lines += ["", *reports.text_table(*_table(rows, self.level))]
         lines += [f"and {more} more: see .rows"] * (more > 0)
         if pairs := self.pairs():
             texts = [f"{a}, {b}: {r:+.3f}" for a, b, r in pairs[:PAIRS]]
@@ -93,28 +218,28 @@ class Report:
         facts = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in self.facts.items())
         found = self.pairs()
         pairs = [(a, b, f"{r:+.3f}") for a, b, r in found[:PAIRS]]
-        tables = [formats.html_table(*_table(self.rows, self.level))]
+        tables = [reports.html_table(*_table(self.rows, self.level))]
         if pairs:
             tables.append(f"<p>{escape(_pairs_shown(len(found)))}</p>")
-            tables.append(formats.html_table(("param", "param", "correlation"), pairs, (True, True, False)))
-        tables.append(formats.html_table(("fit", ""), self._sums(), (True, False)))
+            tables.append(reports.html_table(("param", "param", "correlation"), pairs, (True, True, False)))
+        tables.append(reports.html_table(("fit", ""), self._sums(), (True, False)))
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return f"<ul>{facts}</ul>{''.join(tables)}{notes}"
 
     def to_markdown(self) -> str:
         """The table of the params, the sums and the facts below it, and the notes."""
-        sums = formats.markdown_table(("fit", ""), self._sums(), (True, False))
+        sums = reports.markdown_table(("fit", ""), self._sums(), (True, False))
         facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
-        parts = [formats.markdown_table(*_table(self.rows, self.level)), sums, facts, *self.notes]
+        parts = [reports.markdown_table(*_table(self.rows, self.level)), sums, facts, *self.notes]
         return "\n\n".join(parts)
 
     def to_latex(self) -> str:
         """The table of the params as a tabular of the package booktabs."""
-        return formats.latex_table(*_table(self.rows, self.level))
+        return reports.latex_table(*_table(self.rows, self.level))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in plain Python: None where a number is not known, "inf" for an open end."""
-        number = formats.json_number
+        number = reports.json_number
         params = {
             row.name: {
                 "value": number(row.value), "error": number(row.error), "interval": [number(row.low), number(row.high)],
@@ -148,10 +273,10 @@ def _table(rows: Any, level: float) -> tuple[list[str], list[list[str]], list[bo
     cells = []
     for row in rows:
         relative = abs(row.error / row.value) if row.value else math.nan
-        low, high = (formats.rounded(x, row.error) for x in (row.low, row.high))
+        low, high = (reports.rounded(x, row.error) for x in (row.low, row.high))
         span = f"{low} to {high}" if low and high else ""
         cells.append([
-            row.name, formats.written(row.value, row.error), formats.percent(relative), span,
+            row.name, reports.written(row.value, row.error), reports.percent(relative), span,
             f"{row.start:.5g}" if math.isfinite(row.start) else "", row.unit, row.role,
         ])  # fmt: skip
     used = [i for i in range(len(names)) if i != 5 or any(row.unit for row in rows)]
@@ -289,7 +414,7 @@ def _facts(fit: Fit, known: Moments) -> dict[str, str]:
         else "the scatter of the residuals"
     )  # fmt: skip
     facts = {
-        "fit": f"{status}: {outcomes.advice(fit)}",
+        "fit": f"{status}: {summaries.advice(fit)}",
         "loss": f"{named} = {float(fit.loss):.8g}",
         "data": f"{n:,} {unit}, {k:,} of {moving:,} free param{'s' * (moving != 1)} determined by them",
         "by": f"{fit.optimizer!r}, {fit.precision or 'float32'}",
@@ -302,7 +427,7 @@ def _facts(fit: Fit, known: Moments) -> dict[str, str]:
 
 def _notes(fit: Fit, known: Moments) -> list[str]:
     notes = [fit.note] if fit.note else []
-    notes += outcomes.doubts(fit)
+    notes += summaries.doubts(fit)
     endless = ", or no run settles" if fit.status == Status.OUT_OF_STEPS else ""
     for direction in undetermined(fit, known):
         together = ", ".join(f"{name} by {step:.3g}" for name, step in direction.items())

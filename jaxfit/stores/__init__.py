@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxfit.keywords import near_keywords, near_names
+from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.stores.blocks import Blocks, Column, Part
-from jaxfit.stores.files import StoreError, as_path, digest, pack, read, unpack, write
-from jaxfit.stores.locks import claim, holding
+from jaxfit.stores.files import StoreError, as_path, claim, digest, holding, pack, read, unpack, write
 from jaxfit.stores.manifests import (
     Manifest,
     Variable,

@@ -1,0 +1,130 @@
+"""What ends a run in its middle: Ctrl-C, SIGTERM, a device out of memory. What is finished is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a run; `result` holds what was finished."""
+
+    def __init__(self, message: str, result: Any):
+        super().__init__(message)
+        self.result = result
+
+
+def interruption(message: str, result: Any) -> Interrupted:
+    """What a verb raises after Ctrl-C. A program that does not catch it exits with status 130, as after any Ctrl-C."""
+    _exit_as_after_ctrl_c()
+    return Interrupted(message, result)
+
+
+class OutOfMemory(MemoryError):
+    """A device that ran out of memory in the middle of a run; `result` holds what was finished, or None."""
+
+    def __init__(self, message: str, result: Any = None):
+        super().__init__(message)
+        self.result = result
+
+
+@contextlib.contextmanager
+def out_of_memory_told(advice: str) -> Iterator[None]:
+    """Inside, a device that runs out of memory is an `OutOfMemory` that says what to change."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search("(?:RESOURCE_EXHAUSTED|Out of memory).*", str(error))
+        if found is None:
+            raise
+        raise OutOfMemory(f"the device ran out of memory ({found[0].rpartition(': ')[2]}): {advice}") from error
+
+
+def _exit_as_after_ctrl_c() -> None:
+    """Python leaves with status 130 after its own exception alone, and with 1 after one derived from it."""
+    before = sys.excepthook
+    if getattr(before, "after_ctrl_c", False):
+        return
+
+    def hook(kind, error, trace):
+        before(kind, error, trace)
+        if issubclass(kind, Interrupted):
+            sys.exit(128 + signal.SIGINT)
+
+    hook.after_ctrl_c = True  # pyright: ignore[reportFunctionMemberAccess]
+    sys.excepthook = hook
+
+
+@contextlib.contextmanager
+def terminating_as_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM ends a run as Ctrl-C does; after that the process gets the signal that it was sent."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    came = []
+
+    def handler(number, frame):
+        came.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGTERM, before)
+        if came:
+            print(str(error) or "terminated before anything was finished", file=sys.stderr, flush=True)
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def segments(total: int, most: int, every: int, pace: list, *, seconds: float = 0.3) -> Iterator[int]:
+    """Lengths of stretches, multiples of the stride: a short one to learn the pace, then what takes `seconds`.
+
+    Args:
+      total: Steps to cover.
+      most: Longest stretch; a multiple of the stride.
+      every: The stride.
+      pace: [seconds a step takes], kept up to date for the next run; empty at first, since the first stretch compiles.
+    """
+    done = 0
+    while done < total:
+        count = int(seconds / pace[0]) if pace and pace[0] else 1000
+        count = min(most, max(every, count // every * every), total - done)
+        start = time.perf_counter()
+        yield count
+        pace[:] = [max((time.perf_counter() - start) / count, 1e-9) if pace else 0.0]
+        done += count
+
+
+def progress_bar(total: int, progress: bool | None, unit: str) -> Any:
+    """A tqdm bar on stderr; by default only where that is a terminal."""
+    if progress if progress is not None else sys.stderr.isatty():
+        from tqdm.auto import tqdm
+
+        return tqdm(total=total, unit=f" {unit}", unit_scale=total >= 10_000, leave=False, mininterval=0.2)
+    return _NoBar()
+
+
+class _NoBar:
+    n = 0
+
+    def update(self, n):
+        pass
+
+    def set_postfix_str(self, text, refresh=True):
+        pass
+
+    def close(self):
+        pass

@@ -1,0 +1,111 @@
+"""What a lane of a sweep holds, found in its program before anything runs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.engine.jaxprs import depends, largest_bytes
+from jaxfit.engine.loops import End, State, begin, look, users, watch, watched
+from jaxfit.engine.tracing import shape_of, trace
+from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.problems import Problem
+from jaxfit.problems.reading import fill, resolve
+
+PyTree = Any
+
+
+class Layout(NamedTuple):
+    """What a lane holds, as shapes."""
+
+    values: dict[str, PyTree]  # its own
+    state: State
+    end: End
+    params: PyTree  # the user's own tree
+    axes: State  # for each leaf of the state, 0 if lanes may differ in it, None if they share it
+
+
+def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
+    """The problem of one lane: its own values filled in, its calls run."""
+    problem = fill(template, values)
+    return problem._replace(params=as_params(resolve(problem.params)))
+
+
+def lock_step(template: Problem) -> bool:
+    return not watched(template)
+
+
+@functools.lru_cache(maxsize=256)
+def layout_of(structure: Any, leaves: tuple, columns: tuple, x64: bool) -> Layout | None:
+    """What the lanes of a problem hold; None if it captured a tracer of the caller's, so that nobody can say.
+
+    Args:
+      structure: Of the problem with a place for each of the lanes' own values.
+      leaves: (shape, dtype) of each of its leaves.
+      columns: By place, `spec_of` the lanes' own values.
+      x64: Whether 64-bit types are on.
+
+    Raises:
+      TypeError, ValueError: As `shape_of`.
+    """
+
+    def like(specs):
+        return [jax.ShapeDtypeStruct(*x) for x in specs]
+
+    template = jax.tree.unflatten(structure, like(leaves))
+    values = {key: jax.tree.unflatten(tree, like(specs)) for key, (tree, specs) in columns}
+
+    def lane(template, values):
+        problem = lane_problem(template, values)
+        state = begin(problem)
+        _, end = look(problem, state, jnp.int32(0))
+        return state, end, users(problem, state.params)
+
+    (state, end, params), captured = shape_of(lane, template, values)
+    if captured:
+        return None
+    return Layout(values, state, end, params, axes_of(template, values, state))
+
+
+def spec_of(columns: dict[str, PyTree]) -> tuple:
+    """The lanes' own values and their numbers as a part of a key: by place, structure, and each (shape, dtype)."""
+    found: list[tuple] = [("#", (jax.tree.structure(0), (((), np.dtype(np.int32)),)))]
+    for key, values in columns.items():
+        leaves, structure = jax.tree.flatten(values)
+        found.append((key, (structure, tuple((x.shape[1:], x.dtype) for x in leaves))))
+    return tuple(found)
+
+
+def axes_of(template: Problem, values: dict[str, PyTree], state: State) -> State:
+    """For each leaf of the state, 0 if lanes may differ in it, None if they share it.
+
+    Slots that go their own way share nothing. In lock-step the results are each lane's own, also where all lanes are
+    alike, and the rest is found in the program: a leaf is shared if neither its start nor its update depends on a
+    lane's own values, nor on what is each lane's own in the state.
+    """
+    if not lock_step(template):
+        return jax.tree.map(lambda _: 0, state)
+    first, _ = trace(lambda p, v: begin(lane_problem(p, v)), template, values)
+    update, _ = trace(lambda p, v, s, t: watch(lane_problem(p, v), s, t)[0], template, values, state, np.int32(0))
+    given = [False] * len(jax.tree.leaves(template)) + [True] * len(jax.tree.leaves(values))
+    shared = jax.tree.map(lambda _: False, state)
+    results = shared._replace(
+        params=jax.tree.map(lambda _: True, state.params), status=True, steps=True, start_loss=True
+    )
+    grown = [a or b for a, b in zip(jax.tree.leaves(results), depends(first.jaxpr, given), strict=True)]
+    own: list[bool] = []
+    while grown != own:
+        own = grown
+        grown = [a or b for a, b in zip(own, depends(update.jaxpr, [*given, *own, False]), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
+
+
+def working_bytes(problem: Problem) -> int:
+    """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
+    _, state = trace(begin, problem)
+    step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(step.jaxpr)

@@ -1,0 +1,122 @@
+"""What is compiled, once for each structure of a problem, and a warning when that happens too often."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxfit.engine.compiling import SUMS, compiled
+from jaxfit.engine.loops import advance, begin, propose, row, stepper, watched
+from jaxfit.engine.tracing import inspect_loss, shape_of
+from jaxfit.problems.messages import warn
+from jaxfit.problems.problems import Problem, convert
+
+PyTree = Any
+
+
+class Programs(NamedTuple):
+    """The parts of a run, for problems of one structure, given as their leaves. Each compiles when first called."""
+
+    begin: Callable  # (leaves) -> State
+    advance: Callable  # (leaves, state, t, count) -> (State, rows, End), without looking at every step
+    watch: Callable  # the same, looking
+    ask: Callable  # (leaves) -> Problem
+    watched: bool  # whether only `watch` will do
+    captured: bool  # whether the loss holds a tracer of the caller's, so that nothing can be compiled apart
+    capacity: int  # rows that one call can record
+    pace: list  # [seconds a step takes], once measured
+
+
+ROWS, ROW_BYTES = 2**17, 2**25
+
+
+def prepare(problem: Problem, precision: str) -> tuple[Programs, list]:
+    """The programs for a problem, and its leaves in the precision; large ones are put on the device once.
+
+    Raises:
+      ValueError, TypeError: If its loss cannot be trained; see `inspect_loss`.
+    """
+    leaves, structure = jax.tree.flatten(problem)
+    leaves = [convert(x, precision) for x in leaves]
+    programs = _programs(structure, tuple((x.shape, x.dtype) for x in leaves), jax.config.jax_enable_x64)
+    return programs, jax.device_put(leaves) if sum(x.nbytes for x in leaves) > 2**20 else leaves
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
+    """One set for each structure of a problem. Bounded, so that a new function in every call cannot fill the memory."""
+    ask = functools.partial(jax.tree.unflatten, structure)
+    problem = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
+    captured = inspect_loss(problem)
+    capacity = 0
+    if not captured:
+        record, captured = shape_of(_first_row, problem)
+        if not captured:
+            warn_of_recompiling(problem)
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
+        capacity = max(1, min(ROWS, ROW_BYTES // max(size, 1)))
+
+    def run(watching):
+        def segment(leaves, state, t, count):
+            problem = ask(leaves)
+            every = problem.record.every
+            return advance(
+                stepper(problem, watching=watching),
+                state,
+                t,
+                count,
+                every=every,
+                capacity=capacity,
+                early=watching,
+            )
+
+        return compiled(segment, SUMS.get(jax.default_backend()))
+
+    first = compiled(lambda leaves: begin(ask(leaves)))
+    return Programs(first, run(False), run(True), ask, watched(problem), captured, capacity, [])
+
+
+def _first_row(problem: Problem) -> dict[str, PyTree]:
+    state = begin(problem)
+    return row(problem, state, jnp.int32(0), propose(problem, state, jnp.int32(0)))
+
+
+ENOUGH = 5
+_seen: dict[Any, set[int]] = {}  # by origin: the functions made from it
+
+
+def warn_of_recompiling(problem: Problem) -> None:
+    """A function is known by its identity: one made anew for every call is compiled anew for every call."""
+    loss, optimizer = problem.loss, problem.optimizer
+    functions = {
+        "loss": getattr(loss, "func", getattr(loss, "predict", None)),
+        "optimizer": getattr(optimizer.hyperparameters.get("transformation"), "update", None),
+    }
+    remedies = {
+        "loss": "define it once, outside of the loop, and pass what changes as data or params",
+        "optimizer": "write jf.optimizer(optax.adam, learning_rate=...), whose numbers do not recompile",
+    }
+    for name, function in functions.items():
+        code = getattr(function, "__code__", None)
+        if code is None:
+            continue
+        made = _seen.setdefault(_origin(function), set())
+        if len(made) == ENOUGH or id(function) in made:
+            continue
+        made.add(id(function))
+        if len(made) == ENOUGH:
+            warn(
+                f"the {name} `{function.__qualname__}` has been compiled {len(made)} times, each time as a new "
+                f"function: {remedies[name]}"
+            )
+
+
+def _origin(function: Any, depth: int = 2) -> tuple:
+    """Where a function was written, and where those that it closes over were: equal for all that one line makes."""
+    cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())] if depth else []
+    inner = [x for cell in cells for x in (cell if isinstance(cell, (tuple, list)) else (cell,))]
+    return function.__code__, tuple(_origin(x, depth - 1) for x in inner if hasattr(x, "__code__"))

@@ -1,0 +1,156 @@
+"""Sums over many numbers, made fast: several in one pass, and each in stretches.
+
+A loss and the gradient of each param are sums over the same points. XLA on a CPU makes a loop of each, and in each of
+them the residuals anew: as one reduction with several operands they are one loop. A loop adds one number after another,
+so that a long sum would lose digits: it is made of the sums of its stretches. (XLA's own remedy is a window that moves
+over the numbers, which is many times slower, and is turned off where these are used; see `compiling`.)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxfit.engine.jaxprs import JITS, Row, as_function, inline, inner_call, is_literal, needed
+from jaxfit.engine.tracing import trace
+
+STRETCH = 256  # numbers added one after another; the roundings of more would add up to a digit
+TOGETHER = jax.__version_info__ >= (0, 11)  # before, XLA makes no vector operations of a reduction of several operands
+
+
+def fast_sums(function: Callable) -> Callable:
+    """A function that returns the same, with its sums made fast; it is to be compiled.
+
+    Made together are sums over the same axes of arrays that share what they are made of, entry by entry, and of which
+    none depends on another. The order of addition changes, and so may last digits. Sums inside of a loop of the
+    function's own stay as they are. The function can be mapped with `vmap`; its sums cannot be differentiated.
+    """
+    if jax.default_backend() != "cpu":
+        return function
+
+    @functools.wraps(function)
+    def program(*args):
+        jaxpr, shape = trace(function, *args)
+        return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(jaxpr, jax.tree.leaves(args)))
+
+    return program
+
+
+def _evaluate(closed: Any, leaves: Sequence[Any]) -> Sequence[Any]:
+    listing = inline(closed, lambda equation, inner, scope: _has_sums(equation))
+    groups = _groups(needed(listing.rows, listing.results))
+    if closed.jaxpr.effects or not any(map(_is_to_change, groups)):
+        return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+    values = listing.constants | dict(zip(listing.inputs, leaves, strict=True))
+    for group in groups:
+        found = _sum(group, values) if _is_sum(group[0]) else _run(group[0], values)
+        values.update(zip((place for row in group for place in row.outputs), found, strict=True))
+    return [values[place] for place in listing.results]
+
+
+def _has_sums(equation: Any) -> bool:
+    """Whether an equation is an inner `jit` that makes sums; others stay calls, which compile sooner."""
+    inner = inner_call(equation, JITS)
+    return inner is not None and any(e.primitive.name == "reduce_sum" or _has_sums(e) for e in inner.jaxpr.eqns)
+
+
+def _groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in an order that they can be run in, sums of one kind together.
+
+    The depth of a value is the number of sums that one has to pass to get there, so that sums of equal depth do not
+    depend on each other.
+    """
+    family, depth = _families(rows), dict[int, int]()
+    groups: dict[Any, list[Row]] = {}
+    for number, row in enumerate(rows):
+        deep = max((depth.get(place, 0) for place in row.inputs), default=0)
+        key: Any = (deep, False, number)
+        if summing := _is_sum(row):
+            ((place,), aval) = row.inputs, row.equation.invars[0].aval
+            kind = family[place], aval.shape, aval.dtype.name, row.equation.params["axes"]
+            key = (deep, True, *kind) if TOGETHER else (deep, True, number)
+        groups.setdefault(key, []).append(row)
+        depth |= dict.fromkeys(row.outputs, deep + summing)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[: 3 - key[1]])]
+
+
+def _families(rows: Sequence[Row]) -> dict[int, int]:
+    """For each value one of those that share their entries with it: the same one for all of them."""
+    above: dict[int, int] = {}
+
+    def eldest(place: int) -> int:
+        while above.setdefault(place, place) != place:
+            place = above[place]
+        return place
+
+    for row in rows:
+        for variable, place in zip(row.equation.outvars, row.outputs, strict=True):
+            for other, at in zip(row.equation.invars, row.inputs, strict=True):
+                if other.aval.shape == variable.aval.shape:
+                    above[eldest(at)] = eldest(place)
+    return {place: eldest(place) for row in rows for place in (*row.inputs, *row.outputs)}
+
+
+def _is_sum(row: Row) -> bool:
+    name, (first, *_) = row.equation.primitive.name, row.equation.invars or (None,)
+    return name == "reduce_sum" and not is_literal(first) and jnp.issubdtype(first.aval.dtype, jnp.floating)
+
+
+def _is_to_change(group: Sequence[Row]) -> bool:
+    return _is_sum(group[0]) and (len(group) > 1 or _count(group[0]) > STRETCH)
+
+
+def _count(row: Row) -> int:
+    """How many numbers each of its sums adds."""
+    (variable,) = row.equation.invars
+    return math.prod(variable.aval.shape[axis] for axis in row.equation.params["axes"])
+
+
+def _run(row: Row, values: Mapping[int, Any]) -> Sequence[Any]:
+    return as_function(row.equation)(*(values[place] for place in row.inputs))
+
+
+def _sum(group: Sequence[Row], values: Mapping[int, Any]) -> Sequence[Any]:
+    summands = tuple(values[place] for row in group for place in row.inputs)
+    axes = group[0].equation.params["axes"]
+    if _count(group[0]) <= STRETCH:
+        return _reduced(summands, axes)
+    *others, first = sorted(axes)
+    sums = _along(summands, first)
+    for axis in reversed(others):
+        sums = _along(_ended(sums), axis)
+    return sums
+
+
+def _along(summands: Sequence[Any], axis: int) -> Sequence[Any]:
+    """Sums along one axis: of its whole stretches, and of the rest."""
+    shape = summands[0].shape
+    whole, rest = divmod(shape[axis], STRETCH)
+    if whole == 0 or shape[axis] == STRETCH:
+        return _reduced(summands, (axis,))
+    cut = whole * STRETCH
+    split = (*shape[:axis], whole, STRETCH, *shape[axis + 1 :])
+    stretches = [jax.lax.slice_in_dim(x, 0, cut, axis=axis).reshape(split) for x in summands]
+    sums = _along(_ended(_reduced(stretches, (axis + 1,))), axis)
+    if not rest:
+        return sums
+    left = _reduced([jax.lax.slice_in_dim(x, cut, None, axis=axis) for x in summands], (axis,))
+    return [a + b for a, b in zip(sums, left, strict=True)]
+
+
+_ended = jax.lax.optimization_barrier  # or XLA would make one long sum of sums of sums again
+
+
+def _reduced(summands: Sequence[Any], axes: tuple[int, ...]) -> Sequence[Any]:
+    if len(summands) == 1:
+        return [jnp.sum(summands[0], axes)]
+    return jax.lax.reduce(tuple(summands), tuple(jnp.zeros((), x.dtype) for x in summands), _add, axes)
+
+
+def _add(one: Sequence[Any], other: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,414 @@
+"""What tracing a loss reveals, before anything compiles: its shape, its purity, what it captured, what cannot move.
+
+Errors that JAX explains at length become one line about the user's own line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.engine.jaxprs import depends, is_literal
+from jaxfit.losses import takes_key
+from jaxfit.problems.axes import is_array, is_key
+from jaxfit.problems.checks.training import too_few
+from jaxfit.problems.enclosed import enclosed_in_precision
+from jaxfit.problems.marks import complete, free, is_marked
+from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
+from jaxfit.problems.problems import Problem, name_of
+
+PyTree = Any
+ALIKE = ("add", "sub", "mul", "div", "max", "min")  # whose operands are of one type
+
+
+def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
+    """Traces the loss of one lane, and refuses one that cannot be trained; warns of leaves that cannot move.
+
+    Args:
+      problem: Of one lane.
+      trained: Whether it will be; a loss that is only evaluated needs no gradient.
+
+    Returns:
+      Whether the loss captured a tracer of a trace that is still going on.
+
+    Raises:
+      TypeError: If the loss is not scalar, not floating, not pure, or cannot be traced (naming the line); or what is
+        recorded is not scalar.
+      ValueError: If shapes do not fit, or it captured a tracer of a trace that has ended.
+    """
+    loss, marked, data = problem.loss, problem.params, problem.data
+    key = problem.key if takes_key(loss) else None
+    params, users = free(marked), (lambda params: params)
+    if is_marked(marked):  # then the loss gets the whole tree, and what is free of it moves
+        fixed, marks = jax.tree.flatten(marked)
+        users = lambda params: complete(jax.tree.unflatten(marks, [_blank(x) for x in fixed]), params)  # noqa: E731
+    call, arguments, _, captured = inspect_value(loss, params, data, key, users=users)
+    if not captured and trained:
+        if getattr(problem.optimizer.call.function, "differentiates", True):
+            _warn_unmoved(call, arguments, getattr(problem.optimizer.call.function, "residuals", False))
+        _check_count(problem, users)
+    numbers = arguments[-1]
+    if problem.validation is not None:
+        _check_signature(loss, problem.validation, "validation")
+        _, result = traced(call, (params, problem.validation, key, numbers), "validation")
+        _check_scalar("validation: the loss", result)
+    for item in filter(callable, problem.record.what):
+        name = f"record: {name_of(item)}"
+        jaxpr, result = traced(lambda params, data, f=item: f(users(params), *data), (params, data), name)
+        _check_scalar(name, result, real=False)
+        captured |= _captured(jaxpr, name)
+    return captured
+
+
+def inspect_value(
+    loss: Callable, params: PyTree, data: tuple, key: Any, name: str = "data", users: Callable = lambda params: params
+) -> tuple[Callable, tuple, Any, bool]:
+    """Traces a loss, and refuses one that is not a pure function with a scalar, floating result; `name` as in `data`.
+
+    `users` makes of params the tree that the loss takes.
+
+    Returns:
+      The loss as a function of (params, data, key, its own numbers), these arguments, its jaxpr, and whether it
+      captured a tracer of a trace that is still going on.
+    """
+    numbers, program = jax.tree.flatten(loss)
+    arguments = (params, data, key, numbers)
+
+    def call(params, data, key, numbers):
+        return jax.tree.unflatten(program, numbers)(users(params), *data, **({} if key is None else {"key": key}))
+
+    _check_signature(loss, data, name)
+    jaxpr, result = traced(call, arguments, name)
+    _check_scalar("the loss" if name == "data" else f"{name}: the loss", result)
+    captured = _captured(jaxpr, "the loss")
+    if not captured:
+        _check_pure(call, arguments, jaxpr)
+    return call, arguments, jaxpr, captured
+
+
+def check_silent(jaxpr: Any, verb: str) -> None:
+    """Refuses a program that does something beside computing its result."""
+    for equation in jaxpr.jaxpr.eqns:
+        if equation.effects:
+            raise TypeError(
+                f"{line_of(equation)} has a side effect ({equation.primitive.name}), which {verb} would run once more "
+                f"for every look; take it out: every value stands on an edge of the graph"
+            )
+
+
+def _blank(x: Any) -> Any:
+    return x if isinstance(x, jax.core.Tracer) else jnp.ones(x.shape, x.dtype)
+
+
+def _check_count(problem: Problem, users: Callable) -> None:
+    """Refuses fewer residuals than free params, for methods that need them."""
+    if not getattr(problem.optimizer.call.function, "residuals", False):
+        return
+    params = free(problem.params)
+    _, blocks = trace(
+        lambda params, data, loss: [b.residuals for b in loss.blocks(users(params), *data)],
+        params, problem.data, problem.loss,
+    )  # fmt: skip
+    have, need = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (blocks, params))
+    if have < need:
+        raise ValueError(too_few(problem.optimizer.name, have, need))
+
+
+def is_traced(leaves: Sequence) -> bool:
+    """Whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
+    return any(isinstance(x, jax.core.Tracer) for x in (*leaves, jnp.add(0, 0)))
+
+
+def check_alive(problem: Any) -> None:
+    """Refuses leaves that leaked out of a trace that has ended."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(problem):
+        if isinstance(leaf, jax.core.Tracer):
+            name = jax.tree_util.keystr(path).replace("..", ".").removeprefix(".")
+            _check_alive(leaf, f"{name} is")
+
+
+def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
+    """The program of a function of pytrees, and the shape of its result.
+
+    JAX keeps the structures of the arguments that it traces with: for a problem that is its loss and all that it closes
+    over. So JAX gets to see leaves only.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    results = []
+
+    def flat(leaves):
+        result, tree = jax.tree.flatten(function(*jax.tree.unflatten(structure, leaves)))
+        results.append(tree)
+        return result
+
+    try:
+        with enclosed_in_precision(function, structure):
+            jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(leaves)
+    except Exception as error:
+        if isinstance(error, TypeError) and "to have the same dtypes" in str(error):
+            raise TypeError(_mixed(users_line(error))) from error
+        if why := undifferentiable(error):
+            raise TypeError(why) from error
+        raise
+    return jaxpr, jax.tree.unflatten(results[-1], shapes)
+
+
+def program_of(function: Callable, *args: Any) -> tuple[Any, Any]:
+    """`jax.make_jaxpr` with the shape of the result, where enclosed arrays have the precision of the run."""
+    with enclosed_in_precision(function, jax.tree.structure(args)):
+        return jax.make_jaxpr(function, return_shape=True)(*args)
+
+
+def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
+    """The shape of what a function that runs an optimizer returns, and whether it captured a tracer of the caller's.
+
+    Raises:
+      TypeError: If the optimizer's factory decides by a number, which then has to be a part of the program.
+      ValueError: If the optimizer, or what is recorded, captured a tracer of a trace that has ended.
+    """
+    try:
+        jaxpr, shape = trace(function, *args)
+    except jax.errors.TracerBoolConversionError as error:
+        raise TypeError(
+            f"the optimizer's factory decides by the value of a hyperparameter, whose floats are traced "
+            f"({str(error).splitlines()[0]}); bind that one outside: "
+            f"jf.optimizer(functools.partial(factory, name=value), ...)"
+        ) from error
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(_leaked("the optimizer uses")) from error
+    return shape, _captured(jaxpr, "the optimizer")
+
+
+def _check_signature(loss: Callable, data: tuple, name: str) -> None:
+    try:
+        parameters = [p for p in inspect.signature(loss).parameters.values() if p.name != "key"]
+    except (TypeError, ValueError):
+        return
+    takes = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    least = sum(p.default is p.empty for p in takes)
+    most = np.inf if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(takes)
+    if not least <= 1 + len(data) <= most:
+        raise TypeError(
+            f"the loss takes ({', '.join(p.name for p in takes)}), but {name} has {len(data)} "
+            f"item{'s' * (len(data) != 1)}; {name} is the tuple handed to the loss after params (a model becomes a "
+            f"loss by jf.losses.mse(model))"
+        )
+
+
+def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, Any]:
+    """The program and the shape of the result; `name` is what the call is about, for messages."""
+    try:
+        jaxpr, result = program_of(call, *arguments)
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"{users_line(error)} hands a traced value to NumPy, which cannot be differentiated or compiled; "
+            f"use jax.numpy there (jnp.sin instead of np.sin)"
+        ) from error
+    except jax.errors.TracerBoolConversionError as error:
+        raise TypeError(
+            f"{users_line(error)} decides by a traced value, whose number is not known yet; "
+            f"use jnp.where(condition, a, b) instead of `if`, `and`, `or`, `min` or `max`"
+        ) from error
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
+        raise TypeError(_needs_number(users_line(error))) from error
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(_leaked(f"{users_line(error)} uses")) from error
+    except KeyError as error:
+        paths = jax.tree_util.tree_leaves_with_path(arguments[0], is_leaf=lambda x: x is None)
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") or "params" for path, _ in paths]
+        raise ValueError(nothing_there(error, names)) from error
+    except (TypeError, ValueError) as error:
+        if "not a valid JAX type" in str(error):
+            who = "the loss" if name == "data" else name
+            raise TypeError(
+                f"{who} returned what is no number or array: {str(error).partition(' returned ')[2]}"
+            ) from error
+        if "scalar index" in str(error):  # a traced float in range() or as an index
+            raise TypeError(_needs_number(users_line(error))) from error
+        data = jax.tree_util.tree_leaves_with_path(arguments[1:2])
+        lengths = {path_name(name, path[1:]): x.shape for path, x in data if x.shape}
+        if len({shape[0] for shape in lengths.values()}) > 1 and "shape" in str(error):
+            raise ValueError(
+                f"{name} differ in length, and the loss cannot combine them: "
+                f"{', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; give every array one "
+                f"entry per data point ({str(error).splitlines()[0]})"
+            ) from error
+        if isinstance(error, TypeError) and (told := no_one_number(error, arguments[0])):
+            raise TypeError(told) from error
+        if name == "validation":
+            raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
+        raise
+    except Exception as error:
+        if "different trace level" in str(error):  # what Flax says of a state that is not the function's own
+            raise TypeError(_keeps_state(error)) from error
+        raise
+    for equation in jaxpr.jaxpr.eqns:
+        if equation.primitive.name in ALIKE and len({v.aval.dtype for v in equation.invars}) > 1:
+            raise TypeError(_mixed(line_of(equation)))
+    return jaxpr, result
+
+
+def _mixed(where: str) -> str:
+    return (
+        f"{where} combines float32 with float64: one of them is an array from outside of its arguments, which cannot "
+        f"be found in its closures and globals to be given the precision of the run; pass that array as data"
+    )
+
+
+BACKWARD = ("Reverse-mode differentiation does not work", "Transpose rule", "transpose rule")
+FORWARD = ("apply forward-mode", "do not support JVP", "No JVP defined", "Differentiation rule")
+
+
+def undifferentiable(error: Exception) -> str | None:
+    """Why a program has no derivative, and what to do, if that is what JAX says with an error."""
+    said = str(error)
+    if any(words in said for words in BACKWARD):
+        return (
+            f"{users_line(error)} cannot be differentiated backward (a lax.while_loop, a fori_loop of unknown length, "
+            f"or a solver made of one, such as diffrax with adjoint=diffrax.ForwardMode()); minimize residuals with "
+            f"jf.optimizers.levenberg_marquardt(), as jf.curve_fit does, which differentiates forward, or make the "
+            f"loop a jax.lax.scan of a fixed number of steps"
+        )
+    if any(words in said for words in FORWARD):
+        return (
+            f"{users_line(error)} cannot be differentiated forward, as Levenberg-Marquardt and the errors of a fit "
+            f"need it (a jax.custom_vjp, such as jax.experimental.ode.odeint and diffrax' default adjoint are, or a "
+            f"callback): in diffrax pass adjoint=diffrax.ForwardMode(); else integrate with jax.lax.scan, write a "
+            f"jax.custom_jvp, or fit by jf.optimizers.lbfgs(), which differentiates backward"
+        )
+    return None
+
+
+def _keeps_state(error: Exception) -> str:
+    return (
+        f"the loss changes a state from outside of it ({str(error).splitlines()[0].partition(' (http')[0]}), and must "
+        f"be pure; with Flax NNX copy it: graph, params, rest = nnx.split(model, nnx.Param, ...), and in the loss "
+        f"model = nnx.merge(graph, params, rest, copy=True), then model.eval(), or for new randomness in every step "
+        f"nnx.reseed(model, default=key) with an argument `key` of the loss"
+    )
+
+
+def _needs_number(where: str) -> str:
+    return (
+        f"{where} needs the number of a traced value, which is not known yet (float(), int(), range() or an index); "
+        f"compute with jnp arrays instead"
+    )
+
+
+def _captured(jaxpr: Any, who: str) -> bool:
+    """Whether a program holds tracers of a trace that is still going on; an error if it has ended."""
+    tracers = [x for x in jaxpr.consts if isinstance(x, jax.core.Tracer)]
+    for tracer in tracers:
+        _check_alive(tracer, f"{who} uses")
+    return bool(tracers)
+
+
+def _leaked(who: str) -> str:
+    return (
+        f"{who} a value that leaked out of a jax.jit, jax.grad or jax.vmap that has ended (a tracer kept in a "
+        f"list, a global or a closure); return such values from the transformed function, and pass them as data"
+    )
+
+
+def _check_alive(tracer: Any, who: str) -> None:
+    try:
+        jax.random.key_data(tracer) if is_key(tracer) else jnp.add(tracer, 0)
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(_leaked(who)) from error
+
+
+def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
+    if not hasattr(result, "shape"):
+        raise TypeError(
+            f"{who} returned {'None' if result is None else 'a ' + type(result).__name__}, but it must return one "
+            f"scalar; return the number alone"
+            + " (what else there is to see, functions f(params, *data) -> scalar tell: jf.Record(what=('loss', f)))"
+            * real
+        )
+    if result.shape != ():
+        raise TypeError(
+            f"{who} returned an array of shape {result.shape} and dtype {result.dtype}, but it must return a scalar; "
+            f"reduce it, with jnp.mean for instance" + (" (a model becomes a loss by jf.losses.mse(model))" * real)
+        )
+    if real and not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(
+            f"{who} returned a scalar of dtype {result.dtype}, but it must be a float, since nothing else has a "
+            f"gradient; compute it without round, argmax or comparisons"
+        )
+
+
+def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
+    """Two traces of a pure function are the same program with the same constants."""
+    again, _ = program_of(lambda *a: call(*a), *arguments)
+    other = [v for v, a, b in zip(first.jaxpr.constvars, first.consts, again.consts, strict=False) if not _same(a, b)]
+    if str(first) == str(again) and not other:
+        return
+    raise TypeError(
+        f"the loss is not pure: two evaluations of the same input gave different programs, because of "
+        f"{_impure_line(first.jaxpr, again.jaxpr, other)}; draw random numbers with jax.random from an argument named "
+        f"`key`, and keep no state outside of the arguments"
+    )
+
+
+def _impure_line(first: Any, again: Any, constants: Sequence) -> str:
+    """The line of the first equation that differs, or that uses one of the constants."""
+
+    def content(equation):
+        numbers = [str(v.val) for v in equation.invars if is_literal(v)]
+        return equation.primitive.name, numbers, re.sub("0x[0-9a-f]+", "", str(equation.params))
+
+    for one, other in itertools.zip_longest(first.eqns, again.eqns):
+        uses = one is not None and any(v is c for v in one.invars for c in constants)
+        if uses or one is None or other is None or content(one) != content(other):
+            return line_of(one or other)
+    return "the loss"
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not is_array(a) or jnp.issubdtype(a.dtype, jax.dtypes.extended):
+        return True
+    return a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind == "f")
+
+
+def _warn_unmoved(call: Callable, arguments: tuple, forward: bool) -> None:
+    """Warns of leaves whose gradient is zero whatever the numbers: found in the program, not in its values.
+
+    Args:
+      call: The loss as a function of params and more.
+      arguments: Of it.
+      forward: Whether it is differentiated forward only, so that a loop of unknown length will do.
+    """
+    try:
+        jaxpr, _ = program_of(jax.grad(call), *arguments)
+    except Exception as error:
+        why = undifferentiable(error)
+        if why and not forward:
+            raise TypeError(why) from error
+        if why:
+            return
+        raise
+    moved = depends(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.invars))
+    if all(moved):
+        return
+    grads = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *(_filler(x) for x in jax.tree.leaves(arguments)))
+    names = [path_name("params", path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments[0])]
+    still = [n for n, yes, g in zip(names, moved, grads, strict=True) if not yes and not np.any(np.asarray(g))]
+    if still:
+        warn(
+            f"the loss does not depend on {', '.join(still)} in a differentiable way: the gradient there is "
+            f"identically zero, so {'it' if len(still) == 1 else 'they'} will not move (a leaf that is unused, or "
+            f"used only through round, argmax, a comparison or stop_gradient)"
+        )
+
+
+def _filler(x: jax.ShapeDtypeStruct) -> Any:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0) if not x.shape else jax.random.split(jax.random.key(0), x.shape)
+    return jnp.ones(x.shape, x.dtype)

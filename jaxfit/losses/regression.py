@@ -1,0 +1,125 @@
+"""The losses that average or add a function of the residuals."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfit.losses.base import (
+    Block,
+    OfPredictions,
+    checked,
+    count,
+    counted,
+    difference,
+    label,
+    leaves_of,
+    mean_of_rows,
+    number,
+    predicted,
+    read,
+)
+from jaxfit.problems.messages import near_keywords
+
+
+@leaves_of("delta")
+@dataclass(frozen=True, eq=False, repr=False)
+class Residual(OfPredictions):
+    """A function of the residuals, prediction minus target; made by `rss`, `mse`, `mae`, `huber`."""
+
+    kind: str
+    delta: Any = None  # a positive number for huber, else None
+
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        residuals, where = self._residuals(params, data, key)
+        values = _OF_RESIDUALS[self.kind](residuals, self.delta)
+        return jnp.sum(values) if self.kind == "rss" else mean_of_rows(values, where)
+
+    @property
+    def knows_residuals(self) -> bool:
+        return self.kind != "mae"  # whose second derivative is zero everywhere
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        residuals, where = self._residuals(params, data, key)
+        rho = functools.partial(_huber, delta=self.delta) if self.kind == "huber" else None
+        return (Block(residuals, 1.0 if self.kind == "rss" else 1 / count(residuals, where), rho),)
+
+    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+        """Prediction minus target in the target's shape and unit, zero where masked."""
+        return self._residuals(params, data, key)[0]
+
+    def _residuals(self, params: Any, data: tuple, key: Any) -> tuple[Array, Array | None]:
+        x, y, where = read(self, data)
+        residuals = difference(self, predicted(self, params, x, key), y)
+        return counted(residuals, where), where
+
+    def __repr__(self) -> str:
+        options = [f"delta={self.delta!r}"] * (self.delta is not None) + ["masked=True"] * self.masked
+        return f"{self.kind}({', '.join([label(self.predict), *options])})"
+
+
+def _huber(residuals: Array, delta: Any) -> Array:
+    size = jnp.abs(residuals)
+    return jnp.where(size <= delta, jnp.square(residuals) / 2, delta * (size - delta / 2))
+
+
+_OF_RESIDUALS: dict[str, Callable[[Array, Any], Array]] = {
+    "rss": lambda residuals, _: jnp.square(residuals),
+    "mse": lambda residuals, _: jnp.square(residuals),
+    "mae": lambda residuals, _: residuals * jnp.sign(residuals),  # JAX takes the slope of abs at zero to be one
+    "huber": _huber,
+}
+
+
+@near_keywords
+def rss(predict: Callable, *, masked: bool = False) -> Residual:
+    """sum(r**2) with r = predict(params, x) - y: the residual sum of squares, in the target's unit squared.
+
+    Args:
+      predict: A hashable function of (params, x), and of `key` if it likes, which returns the shape of y.
+      masked: Whether the data are (x, y, where) with a boolean where (n,). Rows where it is False count for nothing,
+        NaN in them included; predict sees the first row that counts in their place. Where no row counts the loss is
+        NaN.
+
+    The data are x (n, ...) and y (n, ...), of integers or floats.
+
+    Raises:
+      TypeError: If `predict` cannot be called or hashed; when called, if the data are not as many as `data_names`, or
+        not real numbers.
+      ValueError: When called, if x and y differ in length or are empty, or predictions and targets differ in shape.
+    """
+    return Residual(*checked(predict, masked), "rss")
+
+
+@near_keywords
+def mse(predict: Callable, *, masked: bool = False) -> Residual:
+    """mean(r**2) with r = predict(params, x) - y, in the target's unit squared; arguments and errors as for `rss`."""
+    return Residual(*checked(predict, masked), "mse")
+
+
+@near_keywords
+def mae(predict: Callable, *, masked: bool = False) -> Residual:
+    """mean(|r|) with r = predict(params, x) - y, in the target's unit; arguments and errors as for `rss`.
+
+    The derivative where a residual is zero is taken to be zero.
+    """
+    return Residual(*checked(predict, masked), "mae")
+
+
+@near_keywords
+def huber(predict: Callable, *, delta: float = 1.0, masked: bool = False) -> Residual:
+    """mean(h(r)) with h(r) = r**2 / 2 where |r| <= delta, else delta * (|r| - delta / 2).
+
+    Args:
+      delta: Where the square becomes linear, in the target's unit; positive. A leaf.
+
+    `predict`, `masked` and the errors are as for `rss`; a `delta` that is a number and not positive is a ValueError.
+
+    Source: Huber (1964), doi:10.1214/aoms/1177703732.
+    """
+    return Residual(*checked(predict, masked), "huber", number("delta", delta, "positive"))

@@ -1,0 +1,341 @@
+"""Levenberg-Marquardt: damped Gauss-Newton steps for losses that know their residuals.
+
+At each point the residuals r and their exact Jacobian J are reduced to a triangle, J = Q R and c = Q^T r, and nothing
+else is kept: no step evaluates the model twice at the same params. ||c|| is how much of r an undamped step would take
+away, whatever the units of params and data, and so what convergence is judged by.
+
+A column that depends on those before it, as far as rounding tells, gets a row of zeros in R: no step goes along it, and
+where nothing else is left to take off, the data do not determine the params.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfit.losses import Block
+from jaxfit.optimizers.methods import Objective, Proposal
+
+PyTree = Any
+UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
+FLOOR = 1e-3  # of a robust loss' curvature, against that of the square with the same slope
+
+
+class System(NamedTuple):
+    """A loss around a point: loss(p + d) = loss + weight * (||c + R d||**2 - ||c||**2), about."""
+
+    loss: Array  # ()
+    weight: Array  # ()
+    size: Array  # () sum of squares of the residuals, each in its measure
+    scale: Array  # (k,) norms of the columns of J
+    triangle: Array  # (k, k) R
+    shadow: Array  # (k,) c = Q^T r
+
+
+class Memory(NamedTuple):
+    """What is known of the point where a run stands, and how far it may go."""
+
+    system: System
+    scale: Array  # (k,) largest norms of the columns of J so far: the step's own units
+    sizes: Array  # (k,) the params' own at the start
+    damping: Array  # ()
+    growth: Array  # () what a refused step multiplies the damping by
+    before: Array  # () ||c||**2 / size at the point before
+    left: Array  # () ||c||**2 at the point before
+    ceiling: Array  # () the least loss seen, and its rounding
+    settled: Array  # () whether the last accepted step found the bottom of what R does not show
+
+
+class LevenbergMarquardt(NamedTuple):
+    """The method itself; `jf.optimizers.levenberg_marquardt` makes one."""
+
+    damping: Any  # () at the start
+    tolerance: Any = None  # () part of the sum of squares that may be left to take off; None for what rounding leaves
+
+    def init(self, objective: Objective, params: PyTree) -> Memory:
+        flat, back = jax.flatten_util.ravel_pytree(params)
+        system = linearize(objective, back, flat)
+        one, sizes = jnp.ones_like(system.loss), jnp.abs(flat)
+        scale = jnp.where(system.scale > 0, system.scale, elsewhere(objective, back, flat, system.scale == 0))
+        far = jnp.inf * one
+        return Memory(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0)
+
+    def step(self, objective: Objective, params: PyTree, memory: Memory) -> Proposal:
+        flat, back = jax.flatten_util.ravel_pytree(params)
+        here, eps = memory.system, jnp.finfo(flat.dtype).eps
+        limits, free, triangle, shadow = objective.bounds, None, here.triangle, here.shadow
+        slope = shadow @ triangle
+        if limits is not None:
+            low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+            inert = memory.scale == 0  # without influence on its bound: the bound determines it
+            free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
+            slope = jnp.where(free, slope, 0)
+            triangle, shadow = reduced((triangle * free[None, :]).T, shadow, 8 * flat.size * float(eps))
+        ends, open_ended, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
+
+        units = jnp.where(memory.scale > 0, memory.scale, 1)
+        damping = jnp.where(offset <= 16 * eps, 0, memory.damping)  # what is left is a straight line
+        move = solve(*damped(triangle / units[None, :], shadow, damping)) / units
+        there = flat - move if limits is None else jnp.clip(flat - move, low, high)
+        change = triangle @ (there - flat)
+        gain = -jnp.sum(change * (2 * shadow + change)) * here.weight
+        system = linearize(objective, back, there)
+
+        step, ahead = there - flat, system.shadow @ system.triangle
+        actual = here.loss - system.loss
+        reach = jnp.sqrt(jnp.sum((here.scale * flat) ** 2))
+        blur = 16 * eps * here.weight * jnp.sqrt(here.size) * (jnp.sqrt(here.size) + reach)
+        unresolved = (gain <= blur) & (jnp.abs(actual) <= blur) & (system.loss <= memory.ceiling)
+        means = -jnp.sum((slope + ahead) * step)  # by the slopes at both ends, which rounding spares for longer
+        blind = jnp.abs(means) <= 16 * eps * jnp.sqrt(here.size * jnp.sum((here.scale * step) ** 2))
+        actual = jnp.where(unresolved, jnp.where(blind, gain, means * here.weight), actual)
+        ratio = jnp.where(gain > 0, actual / jnp.where(gain > 0, gain, 1), 1.0 * unresolved)
+        accepted = (ratio > 1e-3) & (gain >= 0) & is_finite(system)
+        if limits is not None:
+            accepted &= ~jnp.any(stranded(flat, there, low, high, memory, system))
+        shrink = jnp.maximum(1 / 5, 1 - (2 * ratio - 1) ** 3)
+        most = 1 / eps**2
+        settled = bottomed(memory, flat, step, slope, ahead, jnp.sum(change**2), system)
+        memory = Memory(
+            jax.tree.map(lambda new, old: jnp.where(accepted, new, old), system, here),
+            jnp.where(accepted, jnp.maximum(memory.scale, system.scale), memory.scale),
+            memory.sizes,
+            jnp.where(accepted, memory.damping * shrink, jnp.clip(memory.damping * memory.growth, eps, most)),
+            jnp.where(accepted, 2, jnp.minimum(2 * memory.growth, most)).astype(flat.dtype),
+            offset,
+            left,
+            jnp.minimum(memory.ceiling, here.loss + blur),
+            jnp.where(accepted, settled, memory.settled),
+        )
+        there = jnp.where(accepted, there, flat)
+        return Proposal(here.loss, back(2 * here.weight * slope), back(there), memory, ends, open_ended)
+
+
+def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> LevenbergMarquardt:
+    return LevenbergMarquardt(damping, tolerance)
+
+
+levenberg_marquardt.judges = True
+levenberg_marquardt.residuals = levenberg_marquardt.deterministic = True
+levenberg_marquardt.precision = "float64"
+levenberg_marquardt.chunk = 8
+
+
+def judge(
+    flat: Array, memory: Memory, triangle: Array, shadow: Array, free: Array | None, tolerance: Any = None
+) -> tuple[Array, Array, Array, Array]:
+    """Whether the point is a minimum that the data determine, or one that they do not, as far as the precision tells.
+
+    An undamped step would take ||c||**2 off the sum of squares. It is not worth it if
+    - that is lost in the rounding of the sum, and the last step did not make it much smaller: the params are then
+      within sqrt(eps) of their standard errors; or
+    - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
+    - it moves the params by less than eps**0.75 of their own size, and steps do not get there faster any more; or
+    - it is no more than the tolerance of the sum, if there is one.
+    Where R has rows of zeros that is so along what the others see, and the data do not determine the rest; unless the
+    run has settled in the rest too. Nothing is believed where a param that mattered has ceased to, or none matters.
+
+    Returns:
+      The two verdicts, ||c||**2 / size, and ||c||**2.
+    """
+    here, eps = memory.system, jnp.finfo(flat.dtype).eps
+    left = jnp.sum(shadow**2)
+    offset = left / jnp.where(here.size > 0, here.size, 1)
+    pivots, norms = jnp.diagonal(triangle), jnp.sqrt(jnp.sum(triangle**2, axis=0))
+    held = jnp.zeros(flat.shape, bool) if free is None else ~free
+    determined = jnp.all((pivots != 0) | held)
+    alive = jnp.all((norms > eps**2 * memory.scale) | (memory.scale == 0) | held)
+    alive &= jnp.any(pivots != 0) | jnp.all(held)
+    reach = jnp.sqrt(jnp.sum((norms * flat) ** 2))
+    step = solve(triangle, shadow)
+    move = jnp.sqrt(jnp.sum((norms * step) ** 2))
+    lost = (offset <= 16 * eps) & ((offset > memory.before / 2) | (offset <= eps ** (5 / 3)))
+    below = (jnp.sqrt(left) <= 8 * eps * reach) & (move <= jnp.sqrt(eps) * reach)
+    enough = (left == 0) if tolerance is None else (offset <= tolerance)
+    least = lost | below | enough
+    tiny = determined & slight(memory, flat, step, eps**0.75) & (left > memory.left / 64)
+    return alive & (determined & least | tiny | memory.settled), alive & ~determined & least, offset, left
+
+
+def bottomed(
+    memory: Memory, flat: Array, step: Array, slope: Array, ahead: Array, straight: Array, system: System
+) -> Array:
+    """Whether a step found the bottom along a direction in which the residuals bend and R is all but singular.
+
+    That is so at a least value which is not zero of as many residuals as params. The slopes at both ends of the step
+    give the curvature along it, J^T J nearly none of it. What is left is lost in rounding if
+    - the rest of this parabola and what an undamped step would take off along all but the weakest direction are; and
+    - the step itself was less than sqrt(eps) of the params' own size.
+
+    Args:
+      slope, ahead: (k,) R^T c at both ends.
+      straight: () ||R step||**2.
+    """
+    eps = jnp.finfo(flat.dtype).eps
+    bend = jnp.sum(step * (ahead - slope))
+    rest = jnp.sum(step * ahead) ** 2 / jnp.where(bend > 0, bend, 1)
+    pivots = jnp.abs(jnp.diagonal(system.triangle)) / jnp.where(memory.scale > 0, memory.scale, 1)
+    others = jnp.where(jnp.arange(flat.size) == jnp.argmin(pivots), 0, system.shadow)
+    short = slight(memory, flat, step, eps**0.5)
+    at_rest = rest + jnp.sum(others**2) <= 16 * eps * system.size
+    return (bend > 2 * straight) & at_rest & short & (jnp.sum(pivots == 0) <= 1)
+
+
+def slight(memory: Memory, flat: Array, step: Array, part: float) -> Array:
+    """Whether a step moves each param by less than a part of its size; by the predictions, where it started at zero."""
+    own = jnp.maximum(memory.sizes, jnp.abs(flat))
+    least = jnp.sqrt(jnp.sum((memory.scale * own) ** 2))
+    unsized = (memory.sizes == 0) & (memory.scale * jnp.abs(step) <= part * least)
+    return jnp.all((jnp.abs(step) <= part * own) | unsized)
+
+
+def stranded(flat: Array, there: Array, low: Array, high: Array, memory: Memory, system: System) -> Array:
+    """Which params a step would put on a bound from afar, where they have no influence: they would never leave it."""
+    on = ((there <= low) & (flat > low)) | ((there >= high) & (flat < high))
+    far = jnp.abs(there - flat) > 0.01 * jnp.maximum(memory.sizes, jnp.abs(flat))
+    return on & far & (system.scale <= jnp.finfo(flat.dtype).eps * memory.scale)
+
+
+def elsewhere(objective: Objective, back: Callable, flat: Array, silent: Array) -> Array:
+    """Of params without influence at a point, the norms of their columns as they may be elsewhere; zero if nowhere.
+
+    All of them are set to 0, or to 1 if they are 0. A change of the residuals, or what is not finite there, tells a
+    plateau from a param that the loss does not depend on.
+    """
+
+    def residuals(flat):
+        return jnp.concatenate([jnp.ravel(b.residuals) for b in objective.blocks(back(flat))])
+
+    there = jnp.where(silent, jnp.where(flat == 0, 1, 0), flat).astype(flat.dtype)
+    if objective.bounds is not None:
+        low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in objective.bounds)
+        there = jnp.clip(there, low, high)
+    change = jnp.sqrt(jnp.sum((residuals(there) - residuals(flat)) ** 2))
+    moved = jnp.abs(there - flat)
+    return jnp.where(
+        silent & (moved > 0), jnp.where(jnp.isfinite(change), change, 1) / jnp.where(moved > 0, moved, 1), 0
+    )
+
+
+def linearize(objective: Objective, back: Callable, flat: Array) -> System:
+    """The residuals and their Jacobian at a point, as a triangle."""
+
+    def residuals(flat):
+        blocks = objective.blocks(back(flat))
+        return [jnp.ravel(b.residuals) for b in blocks], [b._replace(residuals=None) for b in blocks]
+
+    parts, push, blocks = jax.linearize(residuals, flat, has_aux=True)
+    slopes = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+    blocks = [b._replace(residuals=r) for b, r in zip(blocks, parts, strict=True)]
+    if len(blocks) == 1 and blocks[0].rho is None:
+        (r,), (columns,) = parts, slopes
+        weight = jnp.asarray(blocks[0].weight, r.dtype)
+        size = jnp.sum(r * r)
+        scale = jnp.sqrt(jnp.sum(columns * columns, axis=1))
+        return System(weight * size, weight, size, scale, *triangularize(columns, r))
+    loss, r, curve, measure = (jnp.concatenate(x) for x in zip(*map(weigh, blocks), strict=True))
+    columns = jnp.concatenate(slopes, axis=1)
+    scale = jnp.sqrt(jnp.sum(columns**2 * measure[None, :], axis=1))
+    size = jnp.sum(measure * jnp.concatenate(parts) ** 2)
+    root = jnp.sqrt(curve)
+    triangle, shadow = triangularize(columns * root[None, :], r / jnp.where(root > 0, root, 1))
+    return System(jnp.sum(loss), jnp.ones_like(size), size, scale, triangle, shadow)
+
+
+def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
+    """Of each residual: its part of the loss, half its slope, half its curvature, and slope over twice the residual.
+
+    The last is the weight of the square that has the same slope; the curvature is kept above a small part of it.
+    """
+    r = jnp.ravel(block.residuals)
+    weight = jnp.broadcast_to(jnp.asarray(block.weight, r.dtype), r.shape)
+    if block.rho is None:
+        return weight * r * r, weight * r, weight, weight
+    rho, ones = block.rho, jnp.ones_like(r)
+
+    def slope(r):
+        return jax.jvp(rho, (r,), (ones,))[1]
+
+    first, second = jax.jvp(slope, (r,), (ones,))
+    measure = jnp.where(r == 0, second, first / jnp.where(r == 0, 1, r)) / 2
+    curve = jnp.maximum(second / 2, FLOOR * measure)
+    return weight * rho(r), weight * first / 2, weight * curve, weight * measure
+
+
+def triangularize(columns: Array, b: Array) -> tuple[Array, Array]:
+    """R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced`."""
+    k, n = columns.shape
+    rounding = (8 * k + n**0.5) * float(jnp.finfo(b.dtype).eps)
+    if k > UNROLLED:
+        both = jnp.linalg.qr(jnp.concatenate([columns, b[None]]).T, mode="r")
+        columns, b = both[:k, :k].T, both[:k, k]
+    return reduced(columns, b, rounding)
+
+
+def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
+    """R and Q^T b of few columns by modified Gram-Schmidt, with a row of zeros for each that depends on those before.
+
+    With b as one more column it is as accurate as by reflections: Bjorck (1967). A column depends on others if what
+    they leave of it is no more than `rounding` of it.
+    """
+    k = len(columns)
+    least = rounding * jnp.sqrt(jnp.sum(columns * columns, axis=1))
+
+    def pivot(row, least):
+        length = jnp.sqrt(jnp.sum(row * row))
+        length = jnp.where(length <= least, 0, length)
+        return row / jnp.where(length > 0, length, jnp.inf), length
+
+    if k > UNROLLED:
+
+        def body(i, carry):
+            rest, triangle = carry
+            q, length = pivot(rest[i], least[i])
+            along = jnp.where(jnp.arange(k + 1) > i, jnp.sum(rest * q[None, :], axis=1), 0)
+            row = jnp.where(jnp.arange(k + 1) == i, length, along)
+            return rest - along[:, None] * q[None, :], triangle.at[i].set(row)
+
+        rest = jnp.concatenate([columns, b[None]])
+        both = jax.lax.fori_loop(0, k, body, (rest, jnp.zeros((k, k + 1), b.dtype)))[1]
+        return both[:, :k], both[:, k]
+    rows, rest = [], jnp.concatenate([columns, b[None]])
+    for i in range(k):
+        q, length = pivot(rest[0], least[i])
+        along = jnp.sum(rest[1:] * q[None, :], axis=1)
+        rest = rest[1:] - along[:, None] * q[None, :]
+        rows.append(jnp.concatenate([jnp.zeros(i, b.dtype), length[None], along]))
+    both = jnp.stack(rows)
+    return both[:, :k], both[:, k]
+
+
+def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:
+    """The triangle of min ||R z - c||**2 + damping * ||z||**2."""
+    k = shadow.size
+    below = jnp.sqrt(damping) * jnp.eye(k, dtype=triangle.dtype)
+    return triangularize(
+        jnp.concatenate([triangle.T, below], axis=1), jnp.concatenate([shadow, jnp.zeros_like(shadow)])
+    )
+
+
+def solve(triangle: Array, b: Array) -> Array:
+    """z with R z = b; zero in the places where a pivot is."""
+    k = b.size
+    if k > UNROLLED:
+        pivots = jnp.diagonal(triangle)
+        safe = triangle + jnp.diag(jnp.where(pivots == 0, 1, 0).astype(b.dtype))
+        return jnp.where(pivots == 0, 0, jax.scipy.linalg.solve_triangular(safe, b))
+    z: list[Array] = [b[0]] * k
+    for i in reversed(range(k)):
+        rest = b[i] - sum((triangle[i, j] * z[j] for j in range(i + 1, k)), jnp.zeros_like(b[i]))
+        pivot = triangle[i, i]
+        z[i] = jnp.where(pivot == 0, 0, rest / jnp.where(pivot == 0, 1, pivot))
+    return jnp.stack(z)
+
+
+def is_finite(system: System) -> Array:
+    return jnp.isfinite(system.loss) & jnp.all(jnp.isfinite(system.triangle)) & jnp.all(jnp.isfinite(system.shadow))

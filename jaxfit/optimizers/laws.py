@@ -1,0 +1,164 @@
+"""How large a learning rate may be: the laws, and the limit that a run which blew up gives away.
+
+Along an eigenvector of the Hessian with eigenvalue l an optimizer is a linear recurrence in a = learning_rate * l. It
+is stable while all roots of its characteristic polynomial lie inside of the unit circle; with growing a the first one
+leaves it at -1.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxfit.optimizers import Optimizer, as_optimizer
+from jaxfit.problems.axes import is_array
+from jaxfit.problems.messages import near_keywords
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A learning rate above which an optimizer leaves every minimum of this sharpness; or that no law is known.
+
+    Attributes:
+      learning_rate: Like the sharpness; infinite where nothing curves up, NaN if no law is known.
+      law: In words, with the formula; or why there is none.
+      known: Whether there is a law.
+      preconditioned: Whether the law wants the sharpness of D^-1/2 H D^-1/2, D the optimizer's scale of every param.
+    """
+
+    learning_rate: Any
+    law: str
+    known: bool = True
+    preconditioned: bool = False
+
+    def __float__(self) -> float:
+        if not self.known:
+            raise ValueError(f"no law known: {self.law}")
+        return float(self.learning_rate)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self.learning_rate if self.known else float(self), dtype)
+
+    def __repr__(self) -> str:
+        if not self.known:
+            return f"no law known: {self.law}"
+        rate = np.asarray(self.learning_rate)
+        shown = f"{rate:.8g}" if rate.ndim == 0 else np.array2string(rate, precision=6, separator=", ")
+        return f"learning rate < {shown} ({self.law})"
+
+
+@near_keywords
+def stability_limit(optimizer: Any, sharpness: Any) -> Limit:
+    """The largest learning rate with which an optimizer stays at a minimum whose Hessian has this largest eigenvalue.
+
+    Gradient descent 2 / L; heavy ball 2 (1 + b) / L; Nesterov 2 (1 + b) / (L (1 + 2 b)). With L the largest eigenvalue
+    of D^-1/2 H D^-1/2 and D held fixed: RMSprop and Adagrad 2 / L, Adam 2 (1 + b1) / ((1 - b1) L). The learning rate
+    that the optimizer has itself does not matter.
+
+    Args:
+      optimizer: What `fit` takes.
+      sharpness: L, as `jf.sharpness` gives it; a number or an array.
+
+    Returns:
+      The limit, which prints with its law; for other optimizers it says that no law is known.
+
+    Raises:
+      ValueError: If the sharpness is that of another Hessian than the law wants.
+      TypeError: If it is no number.
+
+    Source: Polyak (1964); Goh (2017), doi:10.23915/distill.00006; Cohen et al. (2021), arXiv:2103.00065, and (2022),
+    arXiv:2207.14484.
+    """
+    largest = None if isinstance(sharpness, (Optimizer, str)) else np.asarray(sharpness)
+    if largest is None or largest.dtype.kind not in "iuf" and not hasattr(sharpness, "preconditioned"):
+        raise TypeError(
+            f"stability_limit: sharpness is {reprlib.repr(sharpness)} ({type(sharpness).__name__}), but it is a "
+            f"number, jf.sharpness(loss, params, data); the optimizer comes first"
+        )
+    optimizer = as_optimizer(optimizer)
+    law = _law(optimizer)
+    if law is None:
+        return Limit(np.full(largest.shape, np.nan)[()], _why_not(optimizer), known=False)
+    words, a, preconditioned = law
+    given = getattr(sharpness, "preconditioned", preconditioned)
+    if given != preconditioned:
+        wants = "that of the preconditioned Hessian: jf.sharpness(..., preconditioner=D)" if preconditioned else "not"
+        raise ValueError(
+            f"stability_limit: the sharpness is that of {'the preconditioned' if given else 'the plain'} Hessian, but "
+            f"{optimizer.name}'s law takes {wants if preconditioned else 'that of the plain one: jf.sharpness(...)'}"
+        )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.where(largest > 0, a / largest, np.where(np.isnan(largest), np.nan, np.inf))[()]
+    return Limit(rate, words, preconditioned=preconditioned)
+
+
+def critical(momentum: float, *, nesterov: bool = False) -> float:
+    """The largest learning_rate * eigenvalue at which (heavy ball or Nesterov) momentum is stable."""
+    return 2 * (1 + momentum) / ((1 + 2 * momentum) if nesterov else 1)
+
+
+def _law(optimizer: Optimizer) -> tuple[str, float, bool] | None:
+    """(in words, the largest stable learning_rate * L, whether L is preconditioned), or None."""
+    given, factory = optimizer.hyperparameters, optimizer.call.function
+    b = given.get("momentum")
+    if factory in (optax.sgd, optax.rmsprop) and not (b is None or is_number(b)):
+        return None
+    nesterov = bool(given.get("nesterov"))
+    momentum = 0.0 if b is None else float(b)
+    if factory is optax.sgd:
+        if not momentum:
+            return "gradient descent: 2 / sharpness", 2.0, False
+        return (*_with_momentum(momentum, nesterov), False)
+    if factory is optax.rmsprop and not given.get("centered"):
+        words, a = _with_momentum(momentum, nesterov) if momentum else ("2 / sharpness", 2.0)
+        return f"RMSprop, its scale held fixed: {words}", a, True
+    if factory is optax.adagrad:
+        return "Adagrad, its scale held fixed: 2 / sharpness", 2.0, True
+    if factory is optax.adam and not nesterov and (b1 := given.get("b1", 0.9)) is not None and is_number(b1):
+        a = 2 * (1 + float(b1)) / (1 - float(b1))
+        return f"Adam, its scale held fixed, b1 = {float(b1):.4g}: 2 (1 + b1) / ((1 - b1) sharpness)", a, True
+    return None
+
+
+def _with_momentum(b: float, nesterov: bool) -> tuple[str, float]:
+    formula = "2 (1 + b) / ((1 + 2 b) sharpness)" if nesterov else "2 (1 + b) / sharpness"
+    return f"{'Nesterov' if nesterov else 'heavy ball'}, b = {b:.4g}: {formula}", critical(b, nesterov=nesterov)
+
+
+def _why_not(optimizer: Optimizer) -> str:
+    if optimizer.name == "optax":
+        return "an Optax transformation built elsewhere does not tell its hyperparameters"
+    if getattr(optimizer.call.function, "judges", False):
+        return f"{optimizer.name} takes no learning rate"
+    return (
+        f"{optimizer!r} has none in terms of the sharpness; jf.measured_limit(loss, params, optimizer=...) measures it"
+    )
+
+
+def limit_from_growth(optimizer: Any, growth: float) -> float | None:
+    """The learning rate at which growth would turn into decay, if the loss is quadratic along its steepest direction.
+
+    There the error is multiplied by -r in every step, the loss by r**2 = growth, so that z = -r is a root: gradient
+    descent 1 - a = z, heavy ball z**2 - (1 + b - a) z + b = 0, Nesterov z**2 - (1 + b)(1 - a) z + b (1 - a) = 0.
+
+    Returns:
+      The limit, or None where no law is known (adaptive methods, schedules, transformations built elsewhere).
+    """
+    given = optimizer.hyperparameters
+    rate = given.get("learning_rate")
+    if optimizer.call.function is not optax.sgd or not is_number(rate) or _law(optimizer) is None:
+        return None
+    b = float(given.get("momentum") or 0.0)
+    r, nesterov = float(np.sqrt(growth)), bool(given.get("nesterov"))
+    a = 1 + r**2 / ((1 + b) * r + b) if nesterov else (r + 1) * (r + b) / r
+    return float(rate) * critical(b, nesterov=nesterov) / a
+
+
+def is_number(x: Any) -> bool:
+    """Whether x is one number whose value is known."""
+    return isinstance(x, (int, float)) or (is_array(x) and np.ndim(x) == 0 and not isinstance(x, jax.core.Tracer))

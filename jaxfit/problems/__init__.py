@@ -1,0 +1,1 @@
+"""What is asked: axes, marks, the problem and how it is trained, checks, messages."""

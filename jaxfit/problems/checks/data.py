@@ -1,0 +1,393 @@
+"""Data that no fit can be made of."""
+
+from __future__ import annotations
+
+import reprlib
+import warnings
+from collections.abc import Callable, Container, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.datasets import refuse_unit
+from jaxfit.losses import ChiSquared, CrossEntropy, InputNoise, Residual, Sum, data_names, takes_key
+from jaxfit.problems.axes import Axis, is_array, is_axis, is_key
+from jaxfit.problems.enclosed import enclosed_in_precision
+from jaxfit.problems.marks import plain
+from jaxfit.problems.messages import path_name, warn
+from jaxfit.problems.problems import PRECISIONS, convert, precision_context
+from jaxfit.problems.reading import Call, choose, read, resolve
+
+PyTree = Any
+
+
+def as_data(data: Any, name: str = "data") -> tuple:
+    """The data as a tuple of arrays (or pytrees of them); lists, pandas objects and the like become arrays.
+
+    Raises:
+      TypeError: If it is not a tuple, or something in it is not numeric.
+      ValueError: If a list is ragged.
+    """
+    if is_array(data) or hasattr(data, "__array__"):
+        raise TypeError(
+            f"{name} is one array of shape {np.shape(data)}, but it is the tuple handed to the loss after params: "
+            f"write {name}=(x, y), or ({name},) if the loss takes one array"
+        )
+    if is_axis(data):
+        each = f"jf.Axis({data.name!r}, xs), jf.Axis({data.name!r}, ys)"
+        raise TypeError(
+            f"{name} is {data!r}, but an axis stands at the arrays inside of the tuple, where one name moves them "
+            f"together: write {name}=({each})"
+        )
+    if not isinstance(data, (tuple, list)):
+        raise TypeError(
+            f"{name} is {reprlib.repr(data)} ({type(data).__name__}), but it is the tuple handed to the loss after "
+            f"params: write {name}=(x, y)"
+        )
+    return tuple(_as_item(item, f"{name}[{i}]") for i, item in enumerate(data))
+
+
+def _as_item(item: Any, name: str) -> Any:
+    refuse_unit(name, item)
+    if isinstance(item, Axis):
+        return item
+    if isinstance(item, jax.Array):
+        return item if is_key(item) else _numeric(item, name)
+    if isinstance(item, Call):
+        raise TypeError(f"{name} is {item!r}, but a Call stands for params; call the function itself to make data")
+    if isinstance(item, np.ma.MaskedArray) and np.ma.getmaskarray(item).any():
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost; pass the mask as data, (x, y, ~y.mask), to a loss "
+            f"made with masked=True"
+        )
+    if isinstance(item, Mapping):
+        return {key: _as_item(value, f"{name}[{key!r}]") for key, value in item.items()}
+    if isinstance(item, (list, tuple)) and any(is_array(x) and np.ndim(x) or is_axis(x) for x in item):
+        return type(item)(_as_item(x, f"{name}[{i}]") for i, x in enumerate(item))
+    if isinstance(item, (list, tuple)):
+        try:
+            array = np.asarray(item)
+        except ValueError:
+            lengths = sorted({len(x) for x in item if hasattr(x, "__len__")})
+            raise ValueError(f"{name} is ragged (rows of {lengths} entries); give rows of one length") from None
+        return _numeric(array, name)
+    if item is None or is_array(item) or hasattr(item, "__array__") or isinstance(item, (int, float, complex, str)):
+        return item if item is None else _numeric(np.asarray(item), name)
+    return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p)), item)
+
+
+def _numeric(array: Any, name: str) -> Any:
+    if array.dtype.kind in "OSUMmV" and not jnp.issubdtype(array.dtype, jnp.floating):
+        what = {"U": "text", "S": "bytes", "O": "objects", "M": "dates", "m": "time spans"}.get(
+            array.dtype.kind, "records"
+        )
+        raise TypeError(
+            f"{name} holds {what} (dtype {array.dtype}), but data must be numbers; convert it with .astype(float)"
+        )
+    if array.dtype.kind == "c":
+        raise TypeError(
+            f"{name} is complex, but a fit needs real numbers; pass its real and imaginary parts as two arrays"
+        )
+    return array
+
+
+def check_data(
+    data: tuple,
+    loss: Callable,
+    *,
+    name: str = "data",
+    precision: str = "float32",
+    rows: bool = False,
+    finite: bool = True,
+) -> None:
+    """Refuses data that no fit can be made of. Traced leaves pass.
+
+    Args:
+      data: As `as_data` gives it; leaves may be axes.
+      loss: For the names of its arguments, and for whether it masks.
+      name: "data" or "validation".
+      precision: Whole numbers must fit its integers.
+      rows: Whether the loss is jaxfit's own or batches are drawn, so that all arrays must have equally many rows.
+      finite: Whether to refuse numbers that are not finite.
+
+    Raises:
+      ValueError: If there are none, lengths differ, a number is not finite, or an integer does not fit.
+    """
+    names = data_names(loss)
+    place = (
+        names.index("where")
+        if getattr(loss, "masked", False) and "where" in names and len(data) == len(names)
+        else None
+    )
+    where = None if place is None else data[place]
+    if is_axis(where):
+        where = where.values
+    if where is not None and not isinstance(where, jax.core.Tracer) and not np.asarray(where).any():
+        raise ValueError(
+            f"{name}[{place}] (where) is False everywhere, so there are no data; mark at least one row True"
+        )
+    lengths = {}
+    for i, item in enumerate(data):
+        if _takes_arrays(loss) and not (is_array(item) or is_axis(item)):
+            raise TypeError(
+                f"{name}[{i}]{f' ({names[i]})' if i < len(names) else ''} is a {type(item).__name__} of arrays, but "
+                f"{loss} takes one array there; join them with np.stack, or write a loss(params, *data) of your own"
+            )
+        for path, leaf in jax.tree_util.tree_flatten_with_path(item, is_leaf=is_axis)[0]:
+            label = path_name(f"{name}[{i}]", path) + (f" ({names[i]})" if i < len(names) else "")
+            swept = isinstance(leaf, Axis)
+            values = leaf.values if swept else leaf
+            if swept and not is_array(values):
+                values = _axis_array(leaf, label)
+            shape = np.shape(values)[1:] if swept else np.shape(values)
+            if 0 in np.shape(values):
+                raise ValueError(f"{label} has shape {np.shape(values)}, so there are no data; give at least one point")
+            if shape:
+                lengths[label] = shape
+            if not isinstance(values, jax.core.Tracer) and not is_key(values):
+                masked = where if place is not None and i < place else None
+                _check_numbers(label, np.asarray(values), precision, masked, finite)
+    if rows and len({shape[0] for shape in lengths.values()}) > 1:
+        raise ValueError(
+            f"{name} differ in length: {', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; "
+            f"give every array one entry per data point"
+        )
+    if rows and not lengths:
+        raise ValueError(f"{name} holds no array, so there are no points; pass {name}=(x, y)")
+    if "sigma" in names and len(data) == len(names) and _of_measurements(loss):
+        check_sigma(data, names, loss, name)
+
+
+def _takes_arrays(loss: Callable) -> bool:
+    inner = loss.loss if isinstance(loss, InputNoise) else loss
+    terms = inner.terms if isinstance(inner, Sum) else (inner,)
+    return any(isinstance(term, (ChiSquared, CrossEntropy, InputNoise, Residual)) for term in terms)
+
+
+def _of_measurements(loss: Callable) -> bool:
+    return any(isinstance(term, ChiSquared) for term in (loss.terms if isinstance(loss, Sum) else (loss,)))
+
+
+def _axis_array(axis: Axis, label: str) -> np.ndarray:
+    shapes = [np.shape(v) for v in axis.values]
+    if len(set(shapes)) > 1:
+        odd = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        raise ValueError(
+            f"{label}: axis {axis.name!r} holds data sets of different shape (value 0 has {shapes[0]}, value {odd} has "
+            f"{shapes[odd]}); pad them to one length with jf.datasets.pad and use a loss with masked=True"
+        )
+    return _numeric(np.asarray([np.asarray(v) for v in axis.values]), label)
+
+
+def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any, finite: bool) -> None:
+    if values.dtype.kind in "iu" and values.size:
+        limit = np.iinfo(np.int64 if precision == "float64" else np.int32)
+        if int(values.max()) > limit.max or int(values.min()) < limit.min:
+            raise ValueError(
+                f"{label} has whole numbers up to {int(np.abs(values.astype(object)).max()):,}, which do not fit the "
+                f"{limit.bits}-bit integers of {precision}; convert them with .astype(float)"
+                + (', or use precision="float64"' * (precision == "float32"))
+            )
+    if not finite or values.dtype.kind != "f" and not jnp.issubdtype(values.dtype, jnp.floating):
+        return
+    bad = ~np.isfinite(values)
+    if where is not None and not isinstance(where, jax.core.Tracer):
+        mask = np.asarray(where, bool)
+        if mask.shape == bad.shape[: mask.ndim]:
+            bad &= mask.reshape(mask.shape + (1,) * (bad.ndim - mask.ndim))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = first[0] if len(first) == 1 else first
+        raise ValueError(
+            f"{label} has {int(bad.sum())} of {values.size} values that are not finite, the first at index {at} "
+            f"({values[first]}); drop those rows, or keep them with a loss made with masked=True"
+        )
+
+
+def beyond_range(data: tuple, precision: str) -> str | None:
+    """Which data are so large or small that their squares leave the precision's range, and what to do; else None."""
+    limits = np.finfo(PRECISIONS[precision])
+    most, least = float(np.sqrt(limits.max)), float(np.sqrt(limits.tiny))
+    for i, leaf in enumerate(jax.tree.leaves(data)):
+        if isinstance(leaf, jax.core.Tracer) or np.asarray(leaf).dtype.kind != "f":
+            continue
+        size = np.abs(np.asarray(leaf, np.float64))
+        top = size.max(where=np.isfinite(size), initial=0.0)
+        if top > most or 0 < top < least:
+            what = "overflow" if top > most else "underflow"
+            other = ' or use precision="float64"' if precision == "float32" and 1e-150 < top < 1e150 else ""
+            return f"data[{i}] reaches {top:.3g}, whose square {what}s {precision}: scale the data{other}"
+    return None
+
+
+def check_sigma(data: tuple, names: tuple[str, ...], loss: Any, name: str = "data") -> None:
+    """Refuses standard deviations that are not positive, and covariances that are none."""
+    place = names.index("sigma")
+    swept = is_axis(data[place])
+    sigma = data[place].values if swept else data[place]
+    y = data[1].values if is_axis(data[1]) else data[1]
+    if isinstance(sigma, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
+        return
+    sigma = np.asarray(sigma, np.float64)
+    shape, wanted = sigma.shape[swept:], np.shape(y)[is_axis(data[1]) :]
+    where = data[names.index("where")] if "where" in names else None
+    mask = np.ones(wanted[:1], bool) if where is None or is_axis(where) else np.asarray(where)
+    label = f"{name}[{place}] (sigma)"
+    if shape == wanted * 2 and len(wanted) == 1:
+        for one in sigma if swept else [sigma]:
+            _check_covariance(label, one[np.ix_(mask, mask)])
+        return
+    if shape != wanted:
+        matrix = f", or one covariance matrix of shape {wanted * 2}" if len(wanted) == 1 else ""
+        raise ValueError(
+            f"{label} has shape {shape} and y {wanted}; give one standard deviation for each entry of y{matrix}; for "
+            f"one shared by all pass np.full({wanted}, sigma)"
+        )
+    if where is not None and is_axis(where):
+        return
+    bad = ~(sigma > 0) & (mask.reshape(mask.shape + (1,) * (len(wanted) - 1)) if wanted else True)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{label} has {int(bad.sum())} of {sigma.size} values that are not positive, the first at index "
+            f"{first[0] if len(first) == 1 else first} ({sigma[first]:g}); a standard deviation must be positive: drop "
+            f"those points, or mask them with masked=True"
+        )
+
+
+def _check_covariance(label: str, matrix: np.ndarray) -> None:
+    scale = np.abs(matrix).max(initial=0.0)
+    skew = np.abs(matrix - matrix.T)
+    if (skew > 1e-6 * scale).any():
+        i, j = (int(k) for k in np.unravel_index(np.argmax(skew), skew.shape))
+        raise ValueError(
+            f"{label} is a covariance matrix, but not symmetric: [{i}, {j}] is {matrix[i, j]:g} and [{j}, {i}] is "
+            f"{matrix[j, i]:g}; pass (c + c.T) / 2 if that is rounding"
+        )
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        least = float(np.linalg.eigvalsh(matrix)[0])
+        raise ValueError(
+            f"{label} is a covariance matrix, but not positive definite: its least eigenvalue is {least:.3g}; drop "
+            f"repeated points, or add a variance to its diagonal"
+        ) from None
+
+
+def floating(data: tuple, call: Callable, precision: str, name: str = "data") -> tuple:
+    """The data with whole and boolean arrays made floating, so that no arithmetic on them can overflow.
+
+    An array stays whole if `call(data)` fails (or warns) with it floating: an index, a label, a mask; with 32 bits at
+    least. Where one is an index and a number too, x.astype(int) at the index makes it floating elsewhere.
+
+    Args:
+      data: As `as_data` gives it; leaves may be axes.
+      call: The loss as a function of the data.
+      precision: Of the run.
+      name: "data" or "validation".
+    """
+    leaves, structure = jax.tree.flatten(data, is_leaf=is_axis)
+    whole = given = [i for i, x in enumerate(leaves) if _is_whole(x)]
+    if not whole:
+        return data
+
+    def told(made: Container[int]) -> set[str] | None:
+        """What the call warns of with these leaves floating; None if it fails."""
+        try:
+            like = [_like(x, precision, made=i in made) for i, x in enumerate(leaves)]
+            with (
+                precision_context(precision),
+                enclosed_in_precision(call),
+                warnings.catch_warnings(record=True) as warned,
+            ):
+                warnings.simplefilter("always")
+                jax.eval_shape(lambda leaves: call(jax.tree.unflatten(structure, leaves)), like)
+        except Exception:  # whatever it raises, it does not take them so
+            return None
+        return {str(warning.message) for warning in warned}
+
+    def works(made: Container[int]) -> bool:
+        found = told(made)
+        if not found:
+            return found is not None
+        anyway = told(())
+        return anyway is None or found <= anyway
+
+    if not works(whole):
+        whole = [i for i in whole if works([i])]
+    kept = [i for i in given if i not in whole]
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(data, is_leaf=is_axis)]
+    for i in whole:
+        _say_rounding(f"{name}[{paths[i][0].idx}]{path_name('', paths[i][1:])}", leaves[i], precision)
+        leaves[i] = _mapped(lambda x: _cast(x, float, np.float64), leaves[i])
+    for i in kept:
+        leaves[i] = _mapped(
+            lambda x: _cast(x, np.int32) if x.dtype.kind in "iu" and x.dtype.itemsize < 4 else x, leaves[i]
+        )
+    return jax.tree.unflatten(structure, leaves)
+
+
+def floating_of_loss(
+    loss: Callable, params: PyTree, data: tuple, key: Any, precision: str, name: str = "data"
+) -> tuple:
+    """`floating` for the loss of a run, at whose arguments axes, calls and marks may stand."""
+
+    def call(given):
+        for one in loss.values if is_axis(loss) else (loss,):
+            first, start = _first((one, params))
+            own = {"key": jax.random.key(0)} if key is not None and takes_key(first) else {}
+            first(jax.tree.map(lambda x: jnp.asarray(x, float), plain(resolve(start))), *given, **own)
+
+    return floating(data, call, precision, name)
+
+
+def _first(tree: PyTree) -> PyTree:
+    """The tree with the first value of each axis."""
+    return choose(tree, dict.fromkeys(read({"": tree}), 0))
+
+
+def _is_whole(x: Any) -> bool:
+    if isinstance(x, Axis):
+        values = [x.values] if is_array(x.values) else jax.tree.leaves(x.values)
+        return bool(values) and all(map(_is_whole, values))
+    return is_array(x) and not is_key(x) and x.dtype.kind in "biu"
+
+
+def _like(x: Any, precision: str, *, made: bool) -> Any:
+    """The shape of a leaf, or of the first value of an axis, in the precision."""
+    if isinstance(x, Axis):
+        first = jax.tree.map(lambda x: x[:1], x.values) if is_array(x.values) else x.values[0]
+        like = jax.tree.map(lambda x: _like(x, precision, made=made), first)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like) if is_array(x.values) else like
+    if is_key(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    dtype = PRECISIONS[precision] if made else convert(np.zeros((), x.dtype), precision).dtype
+    return jax.ShapeDtypeStruct(np.shape(x), dtype)
+
+
+def _mapped(function: Callable, x: Any) -> Any:
+    """The function of a leaf, or of the values of an axis."""
+    return Axis(x.name, jax.tree.map(function, x.values), x.labels) if isinstance(x, Axis) else function(x)
+
+
+def _cast(x: Any, traced: Any, concrete: Any = None) -> Any:
+    return x.astype(traced) if isinstance(x, jax.core.Tracer) else np.asarray(x, concrete or traced)
+
+
+def _say_rounding(label: str, x: Any, precision: str) -> None:
+    """Warns of whole numbers that the precision does not hold."""
+    for values in jax.tree.leaves(x.values) if isinstance(x, Axis) else [x]:
+        if isinstance(values, jax.core.Tracer) or values.dtype.itemsize < 4:
+            continue
+        whole = np.ravel(values)
+        with np.errstate(invalid="ignore"):
+            rounded = whole.astype(PRECISIONS[precision])
+            lost = np.flatnonzero(rounded.astype(whole.dtype) != whole)
+        if lost.size:
+            remedy = "subtract what they share" + (', or pass precision="float64"' * (precision == "float32"))
+            warn(
+                f"{label} holds whole numbers that {precision} rounds, such as {whole[lost[0]]:,} to "
+                f"{int(rounded[lost[0]]):,}; {remedy}"
+            )

@@ -1,0 +1,139 @@
+"""The door: every verb's arguments come in here, and leave as a checked problem."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfit.datasets import as_key
+from jaxfit.losses import takes_data
+from jaxfit.losses.base import label
+from jaxfit.optimizers import as_optimizer
+from jaxfit.problems.axes import Axis, is_array, is_axis
+from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
+from jaxfit.problems.checks.params import as_params, check_free
+from jaxfit.problems.checks.training import (
+    check_batches,
+    check_gradient_known,
+    check_methods,
+    check_rate,
+    check_scale_known,
+    check_stop,
+)
+from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
+from jaxfit.problems.reading import seeds
+
+PyTree = Any
+
+
+def pose(
+    loss: Callable, params: PyTree, data: Any, *, optimizer: Any, steps: Any, stop: Stop, record: Record,
+    batches: Batches | None, key: Any, validation: Any, precision: str,
+) -> Problem:  # fmt: skip
+    """The arguments of a run as a checked problem, its numbers still as the user gave them; axes may stand anywhere."""
+    check_platform()
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
+    if not (callable(loss) or is_axis(loss)):
+        raise TypeError(
+            f"loss is {reprlib.repr(loss)}, but it must be a function loss(params, *data) -> scalar, such as "
+            f"jf.losses.mse(model)"
+        )
+    if not isinstance(record, Record):
+        raise TypeError(f"record is {record!r}, but it must be jf.Record(every=1, what=('loss',))")
+    if batches is not None and not isinstance(batches, Batches):
+        raise TypeError(f"batches is {batches!r}, but it must be a value such as jf.Batches(size=32)")
+    data = as_data(data)
+    example = loss.values[0] if is_axis(loss) else loss
+    own = getattr(example, "by_row", False)
+    if batches is not None and not takes_data(example):
+        raise ValueError(f"batches: {label(example)} takes no data of which rows could be drawn; leave batches out")
+    data = floating_of_loss(loss, params, data, key, precision)
+    check_data(data, example, precision=precision, rows=own or batches is not None)
+    if validation is not None:
+        validation = as_data(validation, "validation")
+        validation = floating_of_loss(loss, params, validation, key, precision, "validation")
+        check_data(validation, example, name="validation", precision=precision, rows=own)
+    elif "validation_loss" in record.what:
+        raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')
+    check_stop(stop, precision=precision, validation=validation)
+    check_swept_numbers(loss)
+    optimizer = _each(as_optimizer, optimizer)
+    _each(lambda one: check_rate(one, precision), optimizer)
+    _each(lambda one: check_gradient_known(one, stop, record), optimizer)
+    _each(lambda one: check_scale_known(one, record), optimizer)
+    problem = Problem(
+        loss=_each(as_loss, loss),
+        params=as_params(params, precision=precision),
+        data=data,
+        optimizer=optimizer,
+        stop=stop,
+        record=record,
+        steps=np.int32(whole("steps", steps)),
+        batches=batches,
+        key=_as_keys(key),
+        validation=validation,
+    )
+    check_batches(problem)
+    check_free(problem.params)
+    check_methods(problem)
+    return problem
+
+
+def check_platform() -> None:
+    """Refuses to run where JAX is told to use what is not there; it says so by an assertion, or at length.
+
+    Raises:
+      RuntimeError: With what was asked for, and what there is.
+    """
+    try:
+        jax.default_backend()
+    except (AssertionError, RuntimeError) as error:
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise RuntimeError(
+            f"JAX is told to use the platform {jax.config.jax_platforms!r}, which is not here{why}; set "
+            f"JAX_PLATFORMS=cpu, which is everywhere, or leave it out for the best there is; for an NVIDIA GPU install "
+            f'"jaxfit-toolkit[cuda]"'
+        ) from error
+
+
+def refuse_axes(verb: str, problem: Problem) -> None:
+    """Refuses the axes of a sweep, for a verb of one run."""
+    axes = [x for x in jax.tree.leaves(problem, is_leaf=is_axis) if is_axis(x)]
+    if axes:
+        raise ValueError(
+            f"{axes[0]!r} stands for many runs, but {verb} makes one: pass one of its values, or call sweep"
+        )
+
+
+def _each(f: Callable, x: Any) -> Any:
+    """f of x, or an axis of f of its values."""
+    return Axis(x.name, [f(v) for v in x.values], x.labels) if is_axis(x) else f(x)
+
+
+def as_loss(loss: Callable) -> Callable:
+    """The loss as a pytree: its own, if it is one, or a `Partial` whose function is part of the program."""
+    leaves = jax.tree.leaves(loss)
+    return jax.tree_util.Partial(loss) if len(leaves) == 1 and leaves[0] is loss else loss
+
+
+def check_swept_numbers(loss: Callable) -> None:
+    """Refuses an axis of numbers that a loss of jaxfit's would refuse one by one."""
+    for path, axis in jax.tree_util.tree_leaves_with_path(loss, is_leaf=is_axis):
+        name = getattr(path[-1], "name", None) if path else None
+        if is_axis(axis) and is_array(axis.values) and name in ("delta", "strength", "scale"):
+            values = np.asarray(axis.values)
+            bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)) | ((values == 0) & (name == "delta")))
+            if bad.size:
+                rule = "finite, and " + ("positive" if name == "delta" else "zero or more")
+                raise ValueError(
+                    f"{name} is {values[bad[0]]} (value {bad[0]} of axis {axis.name!r}); it must be {rule}"
+                )
+
+
+def _as_keys(key: Any) -> Any:
+    return seeds(key) if is_axis(key) else None if key is None else as_key(key)

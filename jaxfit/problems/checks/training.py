@@ -1,0 +1,200 @@
+"""Learning rates, and schedules of them, that a run could not use."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.losses import Sum, data_names, takes_key
+from jaxfit.losses.base import check_count
+from jaxfit.optimizers import Optimizer, check_hyperparameter, schedules_of
+from jaxfit.optimizers.preconditioners import has_preconditioner, unknown
+from jaxfit.problems.axes import Axis, is_array, is_axis
+from jaxfit.problems.enclosed import enclosed_in_precision
+from jaxfit.problems.marks import free
+from jaxfit.problems.messages import warn
+from jaxfit.problems.problems import PRECISIONS, Problem, Record, Stop, whole
+from jaxfit.problems.reading import Call
+
+
+def check_rate(optimizer: Optimizer, precision: str) -> None:
+    """Refuses a learning rate that the precision rounds to zero or infinity."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    numbers = rate.values if is_axis(rate) else rate
+    if isinstance(numbers, jax.core.Tracer) or not (is_array(numbers) or isinstance(numbers, float)):
+        return
+    limits = np.finfo(PRECISIONS[precision])
+    if isinstance(numbers, float) and limits.tiny <= numbers <= limits.max:
+        return
+    numbers = np.atleast_1d(np.asarray(numbers, np.float64))
+    bad = np.flatnonzero((numbers > limits.max) | (numbers < limits.tiny))
+    if bad.size:
+        raise ValueError(
+            f"learning_rate is {numbers[bad[0]]:g}, which {precision} cannot hold; it must lie between "
+            f"{limits.tiny:.1g} and {limits.max:.1g}: choose other units for the data"
+            + (', or precision="float64"' * (precision == "float32"))
+        )
+
+
+def check_schedule(optimizer: Optimizer, steps: int) -> None:
+    """Refuse a schedule that does not give one number which its hyperparameter can be, at the first step and the last.
+
+    A learning rate may be zero in some steps.
+    """
+    for name, schedule in schedules_of(optimizer).items():
+        for t in (0, steps - 1):
+            with enclosed_in_precision(schedule):
+                value: Any = schedule(jnp.int32(t))
+            if isinstance(value, jax.core.Tracer) and value.shape == ():
+                continue
+            if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
+                found = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
+                raise ValueError(
+                    f"{name}: the schedule returned {found} at step {t}, but it must return one number, a scalar"
+                )
+            if name == "learning_rate":
+                if not 0 <= float(value) < np.inf:
+                    raise ValueError(
+                        f"{name}: the schedule returned {float(value):.6g} at step {t}; it must be finite, zero or more"
+                    )
+            else:
+                check_hyperparameter(f"{optimizer.name}, at step {t}", name, float(value))
+    for part in optimizer.hyperparameters.values():
+        if isinstance(part, Optimizer):
+            check_schedule(part, steps)
+
+
+def check_gradient_known(optimizer: Optimizer, stop: Stop, record: Record) -> None:
+    """Refuses to watch or record the gradient of a method that finds none."""
+    if getattr(optimizer.call.function, "finds_gradient", True):
+        return
+    asked = [f"record: {name}" for name in ("gradient", "gradient_norm") if name in record.what]
+    asked += ["Stop: gradient_norm_below"] if stop.gradient_norm_below is not None else []
+    if asked:
+        raise ValueError(
+            f"{asked[0]} is asked for, but {optimizer.name} finds no gradient; watch or record the loss or the params"
+        )
+
+
+def check_scale_known(optimizer: Optimizer, record: Record) -> None:
+    """Refuses to record the preconditioner of an optimizer that has none."""
+    if "preconditioner" in record.what and not has_preconditioner(optimizer):
+        raise ValueError(f"record: preconditioner is asked for, but {unknown(optimizer)}; leave it out")
+
+
+def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
+    """Refuses a rule that cannot work, and warns of one that cannot be met in the precision."""
+    if not isinstance(stop, Stop):
+        raise TypeError(f"stop is {stop!r}, but it must be a value such as jf.Stop(gradient_norm_below=1e-4)")
+    eps, tiny = float(np.finfo(PRECISIONS[precision]).eps), float(np.finfo(PRECISIONS[precision]).tiny)
+    for name, value in vars(stop).items():
+        numbers = value.values if is_axis(value) else value
+        if value is None or isinstance(numbers, jax.core.Tracer):
+            continue
+        numbers = np.asarray(numbers)
+        if numbers.dtype.kind not in "iuf" or (numbers.ndim and not is_axis(value)) or np.isnan(numbers).any():
+            raise ValueError(
+                f"Stop: {name} is {reprlib.repr(value)}, but it must be a number, or None for no such rule"
+            )
+        least = eps / 100 if name in ("gradient_norm_below", "params_change_below") else tiny
+        if least != tiny and (numbers <= 0).any():
+            raise ValueError(f"Stop: {name} is {value!r}, but a norm is never below that; it must be positive")
+        if name != "patience" and ((0 < numbers) & (numbers < least)).any():
+            warn(
+                f"Stop: {name}={np.min(numbers):.3g} is below what {precision} can tell from zero here, {least:.1g}, "
+                f"so that it may never be met; raise it" + (', or use precision="float64"' * (precision == "float32"))
+            )
+        if name == "patience":
+            if (numbers < 1).any() or (numbers % 1 != 0).any():
+                raise ValueError(f"Stop: patience is {value!r}, but it counts records: a whole number, at least 1")
+            if validation is None:
+                raise ValueError(
+                    "Stop: patience watches the validation loss, but there is none; pass validation=(x, y)"
+                )
+
+
+def check_batches(problem: Problem) -> None:
+    """Refuses batches that the data cannot fill, and randomness without a key."""
+    batches = problem.batches
+    if batches is not None:
+        shapes = [
+            np.shape(x.values)[1:] if is_axis(x) else np.shape(x)
+            for x in jax.tree.leaves(problem.data, is_leaf=is_axis)
+        ]
+        rows = next((shape[0] for shape in shapes if shape), 0)
+        swept = is_axis(batches.size)
+        for position, size in enumerate(batches.size.values if swept else [batches.size]):
+            where = f" (value {position} of axis {batches.size.name!r})" if swept else ""
+            if whole(f"batches: size{where}", size) > rows:
+                raise ValueError(
+                    f"batches: size is {size}{where}, but the data have {rows} points; a batch takes from 1 to {rows}"
+                )
+        if problem.key is None:
+            raise ValueError(
+                "key is None, but batches are drawn at random; pass a seed, key=0, or a key of jax.random.key"
+            )
+    losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
+    if problem.key is None and any(map(takes_key, losses)):
+        raise ValueError("key is None, but the loss takes a key; pass a seed, key=0, or a key of jax.random.key")
+
+
+def check_methods(problem: Problem) -> None:
+    """Refuses what a method cannot work with: a loss without residuals, batches, randomness, too few data."""
+    losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
+    optimizers = problem.optimizer.values if is_axis(problem.optimizer) else [problem.optimizer]
+    for optimizer in optimizers:
+        if is_axis(optimizer):
+            check_methods(problem._replace(optimizer=optimizer))
+            continue
+        name, factory = optimizer.name, optimizer.call.function
+        if getattr(factory, "deterministic", False):
+            if problem.batches is not None:
+                raise ValueError(
+                    f"batches: {name} compares the losses of different steps, so every step needs all the data; "
+                    f"leave batches out, or use an optimizer such as jf.optimizers.adam(1e-2)"
+                )
+            if any(map(takes_key, losses)):
+                raise ValueError(
+                    f"loss: {name} compares the losses of different steps, which a random one changes; use a loss "
+                    f"without a key, or an optimizer such as jf.optimizers.adam(1e-2)"
+                )
+        if getattr(factory, "residuals", False):
+            for loss in losses:
+                _check_residuals(name, loss)
+                _check_rows(name, loss, problem)
+
+
+def _check_rows(name: str, loss: Any, problem: Problem) -> None:
+    """Refuses a mask that leaves fewer residuals than free params; `inspect_loss` counts where there is no mask."""
+    names, params = data_names(loss), jax.tree.leaves(free(problem.params), is_leaf=lambda x: isinstance(x, Call))
+    if getattr(loss, "masked", False):
+        check_count(loss, problem.data)
+    where = problem.data[names.index("where")] if getattr(loss, "masked", False) else None
+    if where is None or isinstance(loss, Sum) or not is_array(where) or isinstance(where, jax.core.Tracer):
+        return
+    y = problem.data[1]
+    have = int(np.asarray(where).sum()) * int(np.prod(np.shape(y.values)[2:] if is_axis(y) else np.shape(y)[1:]))
+    need = sum(int(np.size(x)) for x in params if not isinstance(x, (Axis, Call)))
+    if have < need:
+        raise ValueError(too_few(name, have, need))
+
+
+def too_few(name: str, have: int, need: int) -> str:
+    return (
+        f"the data make {have} residual{'s' * (have != 1)} for {need} free params; {name} needs at least as many "
+        f"residuals: fix some params with jf.Fixed, add a penalty such as jf.losses.l2(1e-3), or measure more"
+    )
+
+
+def _check_residuals(name: str, loss: Any) -> None:
+    if not getattr(loss, "knows_residuals", False):
+        shown = getattr(getattr(loss, "func", loss), "__name__", None) or repr(loss)
+        raise TypeError(
+            f"loss: {name} needs the residuals behind the loss, which {shown} does not tell; write a function "
+            f"residuals(params, *data) and pass jf.losses.least_squares(residuals), or use mse, rss, chi_squared or "
+            f"huber of jf.losses with any penalties of its own; any loss does for jf.optimizers.lbfgs()"
+        )

@@ -1,0 +1,364 @@
+"""Marks at the leaves of params: `Fixed`, `Bounded`, `Tied`. Methods move what is free; the loss gets the whole tree.
+
+Bounds are kept by projection: a step that leads beyond a bound ends on it. So params move in the user's own units,
+inside of the bounds as if there were none, and a bound is reached exactly, not as a limit where a change of variables
+flattens.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.datasets import refuse_unit
+from jaxfit.problems.axes import Axis, is_array
+from jaxfit.problems.messages import near_keywords, nothing_there
+
+PyTree = Any
+
+
+@near_keywords
+class Fixed:
+    """A leaf, or a whole subtree, of the params that stays as it is: `Fixed(2.0)`."""
+
+    def __init__(self, value: PyTree):
+        _refuse_marks("Fixed", value)
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Fixed({self.value!r})"
+
+
+@near_keywords
+class Bounded:
+    """A leaf of the params that stays between bounds: `Bounded(1.0, low=0.0)`.
+
+    Args:
+      value: The start, a number or an array, within the bounds or on them.
+      low, high: Numbers, or arrays like it; None or infinite for no bound on that side.
+
+    Raises:
+      ValueError: If low is not below high, the start is outside, or shapes do not fit.
+    """
+
+    def __init__(self, value: Any, low: Any = None, high: Any = None):
+        for name, x in (("value", value), ("low", low), ("high", high)):
+            _refuse_marks(f"Bounded: {name}", x)
+        self.value, self.low, self.high = value, low, high
+
+    def __repr__(self) -> str:
+        return f"Bounded({self.value!r}, low={self.low!r}, high={self.high!r})"
+
+
+@near_keywords
+class Tied:
+    """A leaf of the params that follows from others: `Tied(lambda p: 2 * p["a"])`, where p is the whole tree.
+
+    Equal to any other of the same code and the same enclosed values, so that one written in place never recompiles.
+
+    Raises:
+      TypeError: If `function` cannot be called.
+    """
+
+    def __init__(self, function: Callable):
+        if not callable(function):
+            raise TypeError(
+                f"Tied: function is {reprlib.repr(function)}, but it must be a function of the params: "
+                f'Tied(lambda p: 2 * p["a"])'
+            )
+        self.function = function
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tied) and _meaning(self.function) == _meaning(other.function)
+
+    def __hash__(self) -> int:
+        return hash(_meaning(self.function))
+
+    def __repr__(self) -> str:
+        return f"Tied({getattr(self.function, '__name__', repr(self.function))})"
+
+
+def _meaning(function: Any) -> Any:
+    """What tells two functions apart: the code, and what it encloses."""
+    if not hasattr(function, "__code__"):
+        return function
+    cells = tuple(_content(cell) for cell in function.__closure__ or ())
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items())
+    try:
+        meaning = function.__code__, cells, defaults, id(function.__globals__)
+        hash(meaning)
+    except TypeError:
+        return function
+    return meaning
+
+
+def _content(cell: Any) -> Any:
+    try:
+        value = cell.cell_contents
+    except ValueError:  # not yet bound
+        return id(cell)
+    return _meaning(value) if hasattr(value, "__code__") else (type(value), value)
+
+
+_VALUE = jax.tree_util.GetAttrKey("")  # the mark's own place in the tree
+
+
+def _made(cls: type, **fields: Any) -> Any:
+    mark = object.__new__(cls)
+    mark.__dict__.update(fields)
+    return mark
+
+
+jax.tree_util.register_pytree_with_keys(
+    Fixed, lambda m: (((_VALUE, m.value),), None), lambda _, children: _made(Fixed, value=children[0])
+)
+jax.tree_util.register_pytree_with_keys(
+    Bounded,
+    lambda m: (
+        ((_VALUE, m.value), (jax.tree_util.GetAttrKey("low"), m.low), (jax.tree_util.GetAttrKey("high"), m.high)),
+        None,
+    ),
+    lambda _, children: _made(Bounded, value=children[0], low=children[1], high=children[2]),
+)
+jax.tree_util.register_pytree_with_keys(Tied, lambda m: ((), m), lambda m, _: m)
+
+
+def is_mark(x: Any) -> bool:
+    return isinstance(x, (Fixed, Bounded, Tied))
+
+
+def is_marked(params: PyTree) -> bool:
+    """Whether there is any mark in the tree."""
+    return any(map(is_mark, jax.tree.leaves(params, is_leaf=is_mark)))
+
+
+def _refuse_marks(where: str, value: Any) -> None:
+    leaves = jax.tree.leaves(value, is_leaf=lambda x: is_mark(x) or isinstance(x, Axis))
+    inner = [v for x in leaves if isinstance(x, Axis) and not is_array(x.values) for v in x.values]
+    found = next((x for x in (*leaves, *inner) if is_mark(x)), None)
+    if found is not None:
+        raise TypeError(f"{where} is {found!r}, but marks do not nest; put one mark at each leaf")
+
+
+# The tree taken apart, and put together
+
+
+def free(marked: PyTree) -> PyTree:
+    """What moves: the tree with None where it is fixed or tied, and a bounded leaf's value."""
+
+    def leaf(x):
+        return None if isinstance(x, (Fixed, Tied)) else x.value if isinstance(x, Bounded) else x
+
+    return jax.tree.map(leaf, marked, is_leaf=is_mark)
+
+
+def complete(marked: PyTree, moved: PyTree) -> PyTree:
+    """The user's own tree: what moves from `moved`, which is like `free(marked)`, the fixed and the tied filled in.
+
+    Raises:
+      ValueError: If leaves are tied in a circle.
+    """
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    values = iter(jax.tree.leaves(moved))
+    filled = [Unknown() if isinstance(x, Tied) else x.value if isinstance(x, Fixed) else next(values) for x in leaves]
+    waiting = [i for i, x in enumerate(leaves) if isinstance(x, Tied)]
+    while waiting:
+        tree, later = jax.tree.unflatten(structure, filled), []
+        known = {}
+        for i in waiting:
+            try:
+                value = leaves[i].function(tree)
+            except _NotYetKnown:
+                later.append(i)
+                continue
+            except (KeyError, IndexError) as error:
+                names, paths = _paths(marked, simple=True), _paths(marked)
+                raise ValueError(f"params{paths[i]} is tied, but {nothing_there(error, names)}") from error
+            if any(isinstance(x, Unknown) for x in jax.tree.leaves(value)):
+                later.append(i)
+            else:
+                known[i] = _number(leaves[i], value)
+        if not known:
+            names = [name for name, x in zip(_paths(marked), leaves, strict=True) if isinstance(x, Tied)]
+            raise ValueError(
+                f"params{', params'.join(names)} are tied in a circle, each waiting for another; tie them to leaves "
+                f"that are free or fixed"
+            )
+        for i, value in known.items():
+            filled[i] = value
+        waiting = later
+    return jax.tree.unflatten(structure, filled)
+
+
+def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:
+    found = jax.tree_util.tree_leaves_with_path(marked, is_leaf=is_mark)
+    return [jax.tree_util.keystr(path, simple=simple, separator="." if simple else "") for path, _ in found]
+
+
+def plain(marked: PyTree) -> PyTree:
+    """The user's own tree of values, without its marks."""
+    return complete(marked, free(marked)) if is_marked(marked) else marked
+
+
+def _number(tied: Tied, value: Any) -> Any:
+    if not (isinstance(value, (int, float)) or is_array(value)) or value is True or value is False:
+        raise TypeError(f"{tied} returned a {type(value).__name__}; it must return one number or array")
+    return jnp.asarray(value, jnp.result_type(value, float))
+
+
+class _NotYetKnown(Exception):
+    pass
+
+
+class Unknown:
+    """Stands where a tied leaf is not computed yet: whatever asks for its value has to wait."""
+
+    def _wait(self, *_: Any, **__: Any) -> Any:
+        raise _NotYetKnown
+
+    __array__ = __jax_array__ = __float__ = __int__ = __bool__ = __iter__ = __len__ = __getitem__ = __call__ = _wait
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _wait
+    __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = __lt__ = __le__ = __gt__ = __ge__ = _wait
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = _wait
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name) if name.startswith("__") else _NotYetKnown
+
+
+def again(marked: PyTree, moved: PyTree) -> PyTree:
+    """The marks with what moves put in their place, for a next start."""
+    values = iter(jax.tree.leaves(moved))
+
+    def leaf(x):
+        if isinstance(x, (Fixed, Tied)):
+            return x
+        return _made(Bounded, value=next(values), low=x.low, high=x.high) if isinstance(x, Bounded) else next(values)
+
+    return jax.tree.map(leaf, marked, is_leaf=is_mark)
+
+
+def bounds(marked: PyTree) -> tuple[PyTree, PyTree] | None:
+    """The lowest and the highest values of what moves, like `free(marked)`; None if nothing is bounded."""
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    if not any(isinstance(x, Bounded) for x in leaves):
+        return None
+
+    def side(name, none):
+        def leaf(x):
+            if isinstance(x, (Fixed, Tied)):
+                return None
+            value = x.value if isinstance(x, Bounded) else x
+            limit = getattr(x, name) if isinstance(x, Bounded) else None
+            return jnp.broadcast_to(
+                jnp.asarray(none if limit is None else limit, jnp.result_type(value)), jnp.shape(value)
+            )
+
+        return jax.tree.unflatten(structure, map(leaf, leaves))
+
+    return side("low", -jnp.inf), side("high", jnp.inf)
+
+
+def check_bounds(name: str, value: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    """Bounds as numbers or arrays, None where there is none, checked against each other and against the start.
+
+    Raises:
+      TypeError: If they are not numbers.
+      ValueError: If they are NaN, of a wrong shape, not in order, or the start is not between them.
+    """
+    low, high = _bound(f"{name}: low", low, -np.inf), _bound(f"{name}: high", high, np.inf)
+    shape = np.shape(value.values)[1:] if isinstance(value, Axis) else np.shape(value)
+    for side, limit in (("low", low), ("high", high)):
+        own = np.shape(limit.values)[1:] if isinstance(limit, Axis) else np.shape(limit)
+        if limit is not None and own not in ((), shape):
+            raise ValueError(
+                f"{name}: {side} has shape {own} and the start {shape}; give one number, or one for each entry"
+            )
+    _compare(
+        high, low, lambda high, low: high > low,
+        lambda high, low: f"{name}: low is {low:g} and high is {high:g}, but low must be below high; swap them, or fix "
+        f"the value with jf.Fixed",
+    )  # fmt: skip
+    remedy = "start between the bounds or on one, or move them"
+    _compare(value, low, lambda x, low: x >= low, lambda x, low: f"{name} starts at {x:g}, below low={low:g}; {remedy}")
+    _compare(
+        value, high, lambda x, high: x <= high, lambda x, high: f"{name} starts at {x:g}, above high={high:g}; {remedy}"
+    )
+    return low, high
+
+
+def _bound(name: str, limit: Any, none: float) -> Any:
+    """A bound as floats; None for one that is never met."""
+    if limit is None or isinstance(limit, jax.core.Tracer):
+        return limit
+    if isinstance(limit, Axis):
+        return Axis(limit.name, _numbers(name, limit.values), limit.labels)
+    numbers = _numbers(name, limit)
+    return None if (numbers == none).all() else numbers
+
+
+def _numbers(name: str, given: Any) -> np.ndarray:
+    refuse_unit(name, given)
+    try:
+        numbers = np.asarray(given)
+    except ValueError:  # ragged
+        numbers = np.asarray(None)
+    if numbers.dtype.kind not in "iuf":
+        raise TypeError(f"{name} is {reprlib.repr(given)}, but a bound must be a number, or None for none")
+    if np.isnan(numbers).any():
+        raise ValueError(f"{name} is {reprlib.repr(given)}, but a bound must not be NaN; use None for none")
+    return numbers.astype(np.float64)
+
+
+def _compare(one: Any, other: Any, holds: Callable, message: Callable) -> None:
+    """Raises unless `holds` for all entries and lanes; what is traced or missing passes."""
+    swept = [isinstance(x, Axis) for x in (one, other)]
+    values = [x.values if isinstance(x, Axis) else x for x in (one, other)]
+    if any(x is None or isinstance(x, jax.core.Tracer) or not _is_numeric(x) for x in values):
+        return
+    a, b = (
+        np.asarray(x, np.float64)[None] if not yes else np.asarray(x, np.float64)
+        for x, yes in zip(values, swept, strict=True)
+    )
+    if all(swept) and one.name != other.name:
+        a, b = np.repeat(a, len(b), axis=0), np.concatenate([b] * len(a))
+    if b.ndim < a.ndim:
+        b = b.reshape(b.shape + (1,) * (a.ndim - b.ndim))
+    if a.ndim < b.ndim:
+        a = a.reshape(a.shape + (1,) * (b.ndim - a.ndim))
+    a, b = np.broadcast_arrays(a, b)
+    bad = np.argwhere(~holds(a, b))
+    if len(bad):
+        raise ValueError(message(a[tuple(bad[0])], b[tuple(bad[0])]))
+
+
+def _is_numeric(x: Any) -> bool:
+    try:
+        return np.asarray(x).dtype.kind in "iuf"
+    except ValueError:
+        return False
+
+
+def roles(marked: PyTree) -> PyTree:
+    """The user's tree with "free", "bounded", "fixed" or "tied" at each leaf; a fixed subtree is one leaf."""
+    names = {Fixed: "fixed", Bounded: "bounded", Tied: "tied"}
+    return jax.tree.map(lambda x: names.get(type(x), "free"), marked, is_leaf=is_mark)
+
+
+def at_bound(marked: PyTree, params: PyTree) -> PyTree:
+    """The user's tree with booleans: where a bounded leaf of `params` lies on a bound; False at all others."""
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+
+    def leaf(x, value):
+        if not isinstance(x, Bounded):
+            return False
+        value = np.asarray(value)
+        low, high = (np.asarray(none if limit is None else limit, value.dtype)
+                     for limit, none in ((x.low, -np.inf), (x.high, np.inf)))  # fmt: skip
+        return (value <= low) | (value >= high)
+
+    return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(params)))

@@ -1,0 +1,244 @@
+"""The words of errors: names that resemble an unknown one, the line of the user's code, paths of leaves."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import linecache
+import os
+import re
+import sys
+import sysconfig
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+
+from jaxfit.problems.meanings import ARGUMENTS, EXAMPLES, NAMES
+
+_Function = TypeVar("_Function", bound=Callable)
+ROOMS = (
+    "jaxfit.losses", "jaxfit.models", "jaxfit.optimizers", "jaxfit.schedules", "jaxfit.searches", "jaxfit.datasets",
+    "jaxfit.landscapes", "jaxfit.plots",
+)  # fmt: skip
+
+NEARLY = 0.85  # from here on one name is the other with a slip of the pen
+
+
+def did_you_mean(name: str, among: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: a question after those of the others that resemble it."""
+    near = [own for own in among if own.lower() == name.lower()]
+    near = near or difflib.get_close_matches(name, among, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(near)}?" if near else "."
+
+
+def near_names(
+    module: str, names: Sequence[str], beside: str = ""
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A module's `__getattr__` and `__dir__`.
+
+    The first answers an unknown name with what to write for it, if another library has it, else with what resembles
+    it; the second lists what the module offers, without what it is made of.
+
+    Args:
+      module: Its name.
+      names: What it offers.
+      beside: A sentence on what else there is.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        small = [own.lower() for own in names]
+        told = None if name.lower() in small else _meant(name, NAMES) or _elsewhere(name, module)
+        if told is None and not difflib.get_close_matches(name.lower(), small, cutoff=NEARLY):
+            told = _meant(name, NAMES, NEARLY)
+        answer = f"; write {told}." if told else did_you_mean(name, names)
+        if beside:
+            raise AttributeError(f"{module} has no {name!r}{answer} {beside}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{answer}")
+
+    def __dir__() -> list[str]:
+        return sorted(names)
+
+    return __getattr__, __dir__
+
+
+def near_attribute(owner: str, name: str, meanings: dict[str, str], names: Sequence[str]) -> str:
+    """The same for an object whose attribute does not exist."""
+    told = _meant(name, meanings, NEARLY)
+    return f"{owner} has no {name!r}{f'; write {told}.' if told else did_you_mean(name, names)}"
+
+
+def _meant(name: str, table: dict[str, Any], cutoff: float = 1.0) -> Any:
+    """The entry of a table by a name, whatever its capitals and underscores, or by one that resembles it as much."""
+    plain = name.lower().replace("_", "")
+    known = {key.lower().replace("_", ""): value for key, value in table.items()}
+    near = difflib.get_close_matches(plain, known, n=1, cutoff=cutoff if len(plain) > 5 else 1.0)
+    return known[near[0]] if near else None
+
+
+def _elsewhere(name: str, module: str) -> str | None:
+    """The same name, in small letters, in another room that has been imported."""
+    for room in ("jaxfit", *ROOMS):
+        there = sys.modules.get(room)
+        offered = getattr(there, "__all__", ())
+        found = next((own for own in (name, name.lower()) if own in offered), None)
+        if room != module and found:
+            return f"{room.replace('jaxfit', 'jf', 1)}.{found}"
+    return None
+
+
+def near_keywords(function: _Function) -> _Function:
+    """Lets a function, or a class, answer a call that does not fit its arguments with what it takes."""
+    signature = inspect.signature(function)
+
+    def check(args: tuple, kwargs: dict[str, Any]) -> None:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError:
+            raise TypeError(_wrong_call(function, signature, args, kwargs)) from None
+
+    if inspect.isclass(function):
+        made = function.__init__
+
+        @functools.wraps(made)
+        def init(self, *args, **kwargs):
+            check(args, kwargs)
+            made(self, *args, **kwargs)
+
+        function.__init__ = init
+        return function  # pyright: ignore[reportReturnType]
+
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        check(args, kwargs)
+        return function(*args, **kwargs)
+
+    return checked  # pyright: ignore[reportReturnType]
+
+
+def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> str:
+    """What is wrong with a call: an unknown name, too many arguments, one given twice, one that is missing."""
+    name, parameters = function.__name__, dict(signature.parameters)
+    if "self" in parameters:  # a method, whose caller does not write it
+        parameters.pop("self")
+        args = args[1:]
+    takes = [p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
+    ordered = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_name = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+    kinds = {p.kind for p in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for keyword in kwargs:
+            if keyword not in takes:
+                return f"{name} has no argument {keyword!r}{_told(keyword, takes)} It takes {', '.join(takes)}"
+    if len(args) > len(ordered) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        others = f"name the others: {', '.join(f'{other}=' for other in by_name)}" if by_name else "leave out the rest"
+        if "data" in ordered:
+            others = f"put all data into one tuple: (x, y), and {others}"
+        elif inspect.Parameter.VAR_KEYWORD in kinds:
+            others = "name the others, as in " + _form(function, parameters)
+        return (
+            f"{name} takes {len(ordered)} argument{'s' * (len(ordered) != 1)} by position ({', '.join(ordered)}), but "
+            f"got {len(args)}; {others}"
+        )
+    twice = [own for own in ordered[: len(args)] if own in kwargs]
+    if twice:
+        return f"{name} got {twice[0]!r} twice, by position and by name; give it once: {_form(function, parameters)}"
+    given = {*ordered[: len(args)], *kwargs}
+    *some, last = [p.name for p in parameters.values() if _required(p) and p.name not in given]
+    lacks = f"{', '.join(some)} and {last}" if some else last
+    return f"{name} lacks {lacks}; call it as {_form(function, parameters)}"
+
+
+def _required(p: inspect.Parameter) -> bool:
+    return p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+
+
+def _told(keyword: str, takes: Sequence[str]) -> str:
+    """What an unknown keyword is called here, or what to write for it, or which ones resemble it."""
+    for meaning in _meant(keyword, ARGUMENTS, NEARLY) or ():
+        given = re.match(r"`?(\w+)=", meaning)
+        if meaning in takes:
+            return f"; did you mean {meaning}?"
+        if not meaning.isidentifier() and (given is None or given[1] in takes):
+            return f"; write {meaning}."
+    return did_you_mean(keyword, takes)
+
+
+def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
+    """How a function is called, with what it cannot do without: jf.fit(loss, params, data, optimizer=...)."""
+    room = ".".join(function.__module__.split(".")[:2])
+    inside = f"{room.removeprefix('jaxfit.')}." if room in ROOMS and function.__name__ != "optimizer" else ""
+    words = []
+    for p in parameters.values():
+        if _required(p) or p.name == "data":
+            example = EXAMPLES.get(p.name, "...")
+            words.append(p.name if p.kind is not p.KEYWORD_ONLY else f"{p.name}={example}")
+        elif p.kind is p.VAR_KEYWORD:
+            words.append(EXAMPLES.get(p.name, f"{p.name}=..."))
+    name = "open" if function.__name__ == "open_dataset" else function.__name__
+    return f"jf.{inside}{name}({', '.join(words)})"
+
+
+def users_line(error: BaseException) -> str:
+    """Where an error was raised."""
+    return _last(error.__traceback__)
+
+
+def nothing_there(error: LookupError, names: Sequence[str]) -> str:
+    """What the user's own line asked the params for in vain."""
+    key = error.args[0] if isinstance(error, KeyError) else None
+    what = f"finds no {key!r}" if isinstance(error, KeyError) else f"fails: {error}"
+    near = did_you_mean(str(key), names) if isinstance(error, KeyError) else "."
+    return f"{users_line(error)} {what}; the params are {', '.join(names)}{near}"
+
+
+def no_one_number(error: TypeError, params: Any) -> str | None:
+    """What the user's own line took for one number though it is several params, and how to mark a param."""
+    kinds = [kind for kind in (tuple, list, dict) if f"'{kind.__name__}'" in str(error)]
+    nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is not params and type(x) in kinds)
+    path, node = next(((path, node) for path, node in nodes if type(node) in kinds), ((), params))
+    if type(node) not in kinds:
+        return None
+    name = f"params{jax.tree_util.keystr(path)}"
+    if isinstance(node, dict):
+        remedy = f"take one of its entries, {name}[{next(iter(node), 'name')!r}]"
+    else:
+        remedy = f"take one of its entries, {name}[0], or give one array, np.array([...])"
+    return (
+        f"{users_line(error)} computes with {name} as with a number, but it is a {type(node).__name__} of {len(node)}; "
+        f"{remedy}; a param within bounds is jf.Bounded(value, low, high), and one that does not move jf.Fixed(value)"
+    )
+
+
+def line_of(equation: Any) -> str:
+    """What an equation of a program was made by."""
+    made = getattr(equation.source_info, "traceback", None)
+    return "the loss" if made is None else _last(made.as_python_traceback())
+
+
+def _last(trace: Any) -> str:
+    theirs = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), sysconfig.get_path("stdlib"))
+    for frame in reversed(traceback.extract_tb(trace)):
+        if "site-packages" not in frame.filename and not frame.filename.startswith(theirs) and frame.lineno:
+            code = (frame.line or linecache.getline(frame.filename, frame.lineno)).strip()
+            place = f"{os.path.basename(frame.filename)}, line {frame.lineno},"
+            return f"{place} `{code}`" if code else f"{place} in {frame.name},"
+    return "the loss"
+
+
+def path_name(root: str, path: tuple) -> str:
+    return root + jax.tree_util.keystr(path)
+
+
+def warn(message: str) -> None:
+    """A warning that points at the caller's own line."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(here):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

@@ -1,0 +1,269 @@
+"""What is asked: a problem as one pytree, whose numbers are leaves and whose program is its structure."""
+
+from __future__ import annotations
+
+import enum
+import reprlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit.problems.axes import Axis, is_array, is_axis
+from jaxfit.problems.messages import near_keywords
+
+PyTree = Any
+
+
+class Status(enum.IntEnum):
+    """How a run ended."""
+
+    NOT_RUN = 0  # while it moves: still running
+    CONVERGED = 1  # by a stop rule, or the verdict of a method that judges itself; by nothing else
+    OUT_OF_STEPS = 2
+    DIVERGED = 3  # the loss became infinite, passed `loss_above`, or ended above its start
+    NOT_FINITE = 4  # the loss became NaN, or a gradient not finite
+    STOPPED_EARLY = 5  # the validation loss had no new lowest for as long as `patience` allows
+    NOT_DETERMINED = 7  # by a method that judges itself: the loss is at its least, but the data leave some params open
+
+
+# whose loss means something
+ENDED_WELL = Status.CONVERGED, Status.OUT_OF_STEPS, Status.STOPPED_EARLY, Status.NOT_DETERMINED
+STATUSES = max(Status) + 1  # the length of an array that counts lanes by status
+
+
+@near_keywords
+@dataclass(frozen=True)
+class Stop:
+    """When to stop before the steps run out. Which thresholds exist is part of the program; their values are data.
+
+    Attributes:
+      loss_below: CONVERGED where loss < loss_below.
+      gradient_norm_below: CONVERGED where the Euclidean norm of the gradient over all params is below it.
+      params_change_below: CONVERGED where the norm of the last update, over all params, is below it.
+      loss_above: DIVERGED where loss > loss_above.
+      patience: STOPPED_EARLY after this many records of the validation loss without a new lowest. A record is made
+        every `Record.every` steps, so that patience=5 with every=10 is 50 steps.
+
+    With mini-batches the rules see the loss and gradient of the step's batch.
+    """
+
+    loss_below: Any = None
+    gradient_norm_below: Any = None
+    params_change_below: Any = None
+    loss_above: Any = None
+    patience: Any = None
+
+    @property
+    def converges(self) -> bool:
+        """Whether there is a rule by which a run has converged."""
+        return any(x is not None for x in (self.loss_below, self.gradient_norm_below, self.params_change_below))
+
+    @property
+    def watches(self) -> bool:
+        """Whether any rule has to be looked at in every step."""
+        return any(value is not None for value in vars(self).values())
+
+
+jax.tree_util.register_dataclass(
+    Stop,
+    data_fields=["loss_below", "gradient_norm_below", "params_change_below", "loss_above", "patience"],
+    meta_fields=[],
+)
+
+
+@jax.tree_util.register_static
+@near_keywords
+@dataclass(frozen=True)
+class Record:
+    """What the history holds.
+
+    Attributes:
+      every: Steps between two records; step 0 is recorded.
+      what: Of "loss", "params", "gradient", "gradient_norm", "validation_loss", "preconditioner" (by what the update
+        made at this step divides every param's gradient, for optimizers that scale), and functions f(params, *data) ->
+        scalar, which are recorded under their names; no two of one name.
+    """
+
+    every: int = 1
+    what: Sequence[str | Callable] = ("loss",)
+
+    WHAT = ("loss", "params", "gradient", "gradient_norm", "validation_loss", "preconditioner")  # no field: unannotated
+
+    def __post_init__(self):
+        every = whole("Record: every", self.every)
+        object.__setattr__(self, "every", every)
+        if not (isinstance(self.what, (str, Sequence)) or callable(self.what)):
+            raise TypeError(
+                f"Record: what is {self.what!r}, but it must be a tuple of what to record, such as ('loss',)"
+            )
+        what = (self.what,) if isinstance(self.what, str) or callable(self.what) else tuple(self.what)
+        for item in what:
+            if not (callable(item) or item in Record.WHAT):
+                raise ValueError(
+                    f"Record: what has {item!r}, but takes {', '.join(map(repr, Record.WHAT))} "
+                    f"and functions f(params, *data) -> scalar"
+                )
+        object.__setattr__(self, "what", what)
+        names = self.names
+        for position, (name, item) in enumerate(zip(names, what, strict=True)):
+            if name in names[:position] or callable(item) and name in (*Record.WHAT, "step"):
+                raise ValueError(
+                    f"Record: what has {name!r} as item {position}, but that name is taken; the history holds one "
+                    f"thing of each name: give every function one of its own with def"
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(item if isinstance(item, str) else name_of(item) for item in self.what)
+
+
+@near_keywords
+@dataclass(frozen=True)
+class Batches:
+    """Random rows of the data for each step, drawn with fold_in(key, step).
+
+    Of a masked loss some rows do not count. A batch in which none would is made of the next rows that do, so that a
+    step always sees data.
+
+    Attributes:
+      size: Rows in a batch; 1 is single samples.
+      replace: False: every epoch is a fresh shuffle cut into batches, and the rows left over (fewer than `size`) sit
+        that epoch out. True: each row of each batch is drawn from all rows.
+    """
+
+    size: Any
+    replace: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.size, Axis):
+            object.__setattr__(self, "size", whole("Batches: size", self.size))
+        if not isinstance(self.replace, (bool, np.bool_)):
+            raise TypeError(f"Batches: replace is {self.replace!r}, but it must be True or False")
+
+
+def _flatten_batches(batches: Batches):
+    swept = isinstance(batches.size, Axis)
+    return ((batches.size,) if swept else ()), (None if swept else batches.size, batches.replace)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Batches,
+    lambda b: ([(jax.tree_util.GetAttrKey("size"), c) for c in _flatten_batches(b)[0]], _flatten_batches(b)[1]),
+    lambda aux, children: Batches(children[0] if children else aux[0], aux[1]),
+)
+
+
+class Problem(NamedTuple):
+    """All that a run needs. Everything but the leaves is part of the program."""
+
+    loss: Callable  # a pytree: jaxfit's own, or jax.tree_util.Partial around a plain function
+    params: PyTree  # the start
+    data: tuple
+    optimizer: Any
+    stop: Stop
+    record: Record
+    steps: Any  # () int32
+    batches: Batches | None = None
+    key: Any = None
+    validation: tuple | None = None
+
+
+def whole(name: str, value: Any, *, least: int = 1) -> int:
+    """A whole number from `least` to what int32 holds.
+
+    Raises:
+      ValueError: If it is anything else.
+    """
+    most, such_as = np.iinfo(np.int32).max, 100
+    concrete = isinstance(value, (int, float)) or is_array(value) and not isinstance(value, jax.core.Tracer)
+    number = np.asarray(value) if concrete else None
+    if number is not None and number.ndim == 0 and number.dtype.kind in "iuf":  # and so not boolean
+        if float(number).is_integer() and least <= number <= most:
+            return int(number)
+        if np.isfinite(number):
+            such_as = min(max(int(number), least), most)
+    raise ValueError(
+        f"{name} is {reprlib.repr(value)}, but it must be a whole number from {least} to {most:,}, such as {such_as:,}"
+    )
+
+
+def name_of(function: Callable) -> str:
+    """The name of a function, also of one wrapped by functools.partial or made by a class."""
+    return getattr(function, "__name__", None) or name_of(getattr(function, "func", type(function)))
+
+
+PRECISIONS = {"float32": np.float32, "float64": np.float64}
+WIDTHS = {"float32": (np.dtype("float32"), np.dtype("int32")), "float64": (np.dtype("float64"), np.dtype("int64"))}
+
+
+def chosen_precision(precision: str | None, *given: Any, optimizer: Any = None) -> str:
+    """The precision asked for; else what the optimizer (one on an axis of them) needs; else JAX's for what is given.
+
+    That is float64 where `jax_enable_x64` is on, unless arrays are given and none of them has 64 bits.
+    """
+    if precision is not None:
+        return precision
+    if isinstance(optimizer, Axis) and not is_array(optimizer.values):
+        return max(chosen_precision(None, *given, optimizer=one) for one in optimizer.values)
+    needed = getattr(getattr(getattr(optimizer, "call", None), "function", None), "precision", None)
+    wide = jax.config.jax_enable_x64 and switched_precision() is None and _may_be_wide(given)
+    return needed or ("float64" if wide else "float32")
+
+
+def _may_be_wide(given: PyTree) -> bool:
+    leaves = jax.tree.leaves(given, is_leaf=is_axis)
+    flat = [y for x in leaves for y in (jax.tree.leaves(x.values) if isinstance(x, Axis) else [x])]
+    sizes = [x.dtype.itemsize for x in flat if is_array(x) and jnp.issubdtype(x.dtype, jnp.number)]
+    return not sizes or max(sizes) == 8
+
+
+_here = threading.local()
+
+
+def precision_context(precision: str) -> AbstractContextManager:
+    """JAX with 64-bit types for float64 and without them for float32, in this thread only."""
+    return nullcontext() if jax.config.jax_enable_x64 == (precision == "float64") else _switched(precision)
+
+
+@contextmanager
+def _switched(precision: str) -> Iterator[None]:
+    before, _here.precision = switched_precision(), precision
+    try:
+        with jax.enable_x64(precision == "float64"):
+            yield
+    finally:
+        _here.precision = before
+
+
+def switched_precision() -> str | None:
+    """The precision of the run that is going on in this thread, if it is not that of the caller's JAX."""
+    return getattr(_here, "precision", None)
+
+
+def convert(x: Any, precision: str) -> Any:
+    """A number or array in the precision: a float takes it, integers, booleans and keys stay what they are.
+
+    A traced leaf stays traced, a JAX array of the right type stays where it is, all else becomes a NumPy array.
+    """
+    floating, whole_number = WIDTHS[precision]
+    if isinstance(x, jax.core.Tracer):
+        return x.astype(floating) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    if isinstance(x, jax.Array) and (jnp.issubdtype(x.dtype, jax.dtypes.extended) or x.dtype in (floating, bool)):
+        return x
+    host = np.asarray(x)
+    if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
+        return host.astype(whole_number)
+    if host.dtype.kind in "biu":
+        return host.astype(host.dtype.newbyteorder("="))
+    with np.errstate(over="ignore", under="ignore"):
+        return host.astype(floating)
+
+
+def convert_all(tree: PyTree, precision: str) -> PyTree:
+    return jax.tree.map(lambda x: convert(x, precision), tree)

@@ -1,0 +1,124 @@
+"""Confidence intervals of the params."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.problems.messages import did_you_mean, near_keywords, warn
+from jaxfit.statistics.covariances import Moments, factor, moments, spread
+from jaxfit.statistics.lanes import example, labels_of
+from jaxfit.statistics.profiles import profile_ends, said
+from jaxfit.statistics.resampling import check_draws, quantiles, resample
+from jaxfit.verbs.fits import Fit
+
+PyTree = Any
+DRAWN = ("bootstrap", "monte_carlo")
+METHODS = ("wald", "profile", *DRAWN)
+
+
+class Interval(NamedTuple):
+    """From `low` to `high`; an infinite end is open, NaN is not known."""
+
+    low: Any
+    high: Any
+
+
+def check_level(verb: str, level: Any) -> float:
+    """A level of confidence.
+
+    Raises:
+      TypeError, ValueError: If it is no number between 0 and 1.
+    """
+    if isinstance(level, (bool, str)) or not np.isscalar(level):
+        raise TypeError(f"{verb}: level is {level!r}, but it must be a number between 0 and 1, such as 0.95")
+    if not 0 < level < 1:  # pyright: ignore[reportOperatorIssue]
+        remedy = f"{level / 100:g}" if 1 < level < 100 else "0.95"  # pyright: ignore[reportOperatorIssue]
+        raise ValueError(f"{verb}: level is {level}, but it must lie between 0 and 1; pass {remedy}")
+    return float(level)  # pyright: ignore[reportArgumentType]
+
+
+@near_keywords
+def intervals(
+    result: Any,
+    method: str = "wald",
+    level: float = 0.95,
+    *,
+    key: Any = None,
+    samples: int = 10_000,
+    absolute_sigma: bool | None = None,
+) -> Any:
+    """Confidence intervals of the params.
+
+    Args:
+      result: A fit, or the grid of a sweep (by "wald" or "profile").
+      method: "wald": value -+ t * standard error, from the curvature at the minimum, symmetric.
+        "profile": where the sum of squares, minimized over all others, has risen by t**2 * s**2; right also where
+        predictions bend. Each side is followed outward from the minimum to the first place as high. An end that is
+        never reached is infinite, one beyond a bound is the bound. A warning tells of a profile with another minimum
+        on the way, or one below the fit. A tied param has its profile as any other.
+        "bootstrap": between quantiles of refits to resampled residuals, whatever the distribution of the noise; a bit
+        further out than those of the level, by what Student's t is wider than the normal.
+        "monte_carlo": the same for noise drawn from a normal distribution.
+      level: Of confidence, between 0 and 1.
+      key: A PRNG key or a seed for the last two, which need one.
+      samples: Refits of the last two.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      Of a fit a tree like its params with an `Interval(low, high)` at each leaf; of a grid an `xarray.Dataset` with
+      the dimension "end" ("low", "high"). NaN for what is fixed, held or not determined, and for all where residuals
+      say nothing of the noise, since there are no more of them than params.
+
+    Raises:
+      TypeError, ValueError, NotConverged: As `covariance`; for an unknown method, or a level that is none.
+    """
+    low, high, notes = ends("intervals", result, method, level, key, samples, absolute_sigma)
+    for note in notes:
+        warn(f"intervals: {note}")
+    return paired(result, low, high)
+
+
+def ends(
+    verb: str,
+    result: Any,
+    method: str,
+    level: float,
+    key: Any,
+    samples: int,
+    absolute_sigma: bool | None,
+    known: Moments | None = None,
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The (..., K) lower and upper ends of the intervals, and what to know of them; `known` if the moments are."""
+    level = check_asked(verb, method, level, key, samples)
+    known = known or moments(verb, result, absolute_sigma)
+    if method in DRAWN:
+        kind = "residuals" if method == "bootstrap" else "normal"
+        return *quantiles(resample(verb, result, known, kind, key, samples)[0], known, level), []
+    if method == "profile":
+        found = profile_ends(verb, result, known, level)
+        return found.low, found.high, said(found, labels_of(example(result)[1]))
+    half = factor(known, level)[..., None] * known.errors
+    return known.values - half, known.values + half, []
+
+
+def check_asked(verb: str, method: Any, level: Any, key: Any, samples: Any) -> float:
+    """The level, if there are such intervals."""
+    level = check_level(verb, level)
+    if method not in METHODS:
+        near = did_you_mean(str(method), METHODS)
+        raise ValueError(f"{verb}: method is {method!r}{near} It is one of {', '.join(map(repr, METHODS))}")
+    if method in DRAWN:
+        check_draws(verb, key, samples)
+    elif key is not None:
+        raise ValueError(f"{verb}: a key is given, but method {method!r} draws nothing; leave it out")
+    return level
+
+
+def paired(result: Any, low: np.ndarray, high: np.ndarray) -> Any:
+    """(..., K) ends as intervals of the params."""
+    if isinstance(result, Fit):
+        return jax.tree.map(Interval, spread(result, low), spread(result, high))
+    return spread(result, np.stack([low, high], axis=-1), {"end": ["low", "high"]})

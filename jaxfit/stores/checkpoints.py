@@ -1,0 +1,148 @@
+"""A long run on disk: its state and history now and then, so that the same call goes on from there to the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.engine.single import Programs
+from jaxfit.problems.axes import is_key
+from jaxfit.problems.messages import path_name
+from jaxfit.stores import StoreError, as_path, digest, holding, pack, read, unpack, write
+from jaxfit.stores.identity import PROGRAM, describe, differences, environment, program_digest, refuse, words_of
+
+PyTree = Any
+SECONDS = 2.0  # between two writings, and longer where a writing takes long
+SHARE = 0.05  # of the time for writing, at most
+VERSION = "jaxfit checkpoint 1"
+
+
+class Saved(NamedTuple):
+    """Where a run stood."""
+
+    state: PyTree
+    pieces: list[dict[str, PyTree]]  # the history until there, one after another
+    end: Any
+    t: int  # the step that comes next
+    ended: bool
+
+
+class Checkpoint:
+    """The file of a run, which may not be there yet; `holding_file` opens one."""
+
+    def __init__(self, path: Path, identity: Mapping[str, str], words: Mapping[str, str], shapes: tuple):
+        self.path, self.identity, self.words, self.shapes = path, dict(identity), dict(words), shapes
+        self.last, self.took = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last > max(SECONDS, self.took / SHARE)
+
+    def save(self, saved: Saved) -> None:
+        began = time.monotonic()
+        rows = jax.tree.map(lambda *x: np.concatenate(x), *saved.pieces)
+        leaves = jax.tree.leaves((saved.state, rows, saved.end))
+        tensors = {f"{i:05d}": np.frombuffer(_plain(x).tobytes(), np.uint8) for i, x in enumerate(leaves)}
+        kinds = [str(jax.random.key_impl(x)) if is_key(x) else None for x in leaves]
+        tensors["keys"] = np.frombuffer(json.dumps(kinds).encode(), np.uint8)
+        tensors["identity"] = np.frombuffer(json.dumps(self.identity, sort_keys=True).encode(), np.uint8)
+        tensors["words"] = np.frombuffer(json.dumps(self.words, sort_keys=True).encode(), np.uint8)
+        tensors["place"] = np.array([saved.t, saved.ended])
+        tensors["format"] = np.frombuffer(VERSION.encode(), np.uint8)
+        tensors["digest"] = np.frombuffer(digest(pack(tensors)).encode(), np.uint8)
+        write(self.path, pack(tensors))
+        self.last = time.monotonic()
+        self.took = self.last - began
+
+    def load(self) -> Saved | None:
+        """What the file holds; None if there is none.
+
+        Raises:
+          ValueError: If it is of another run: with the fields that differ.
+          StoreError: If it is damaged.
+        """
+        if not self.path.exists() and not self.path.is_symlink():
+            return None
+        tensors = unpack(read(self.path), self.path)
+        told = tensors.pop("digest", np.zeros(0, np.uint8)).tobytes()
+        if bytes(tensors.get("format", np.zeros(0, np.uint8))) != VERSION.encode():
+            raise StoreError(f"checkpoint: {self.path} is no checkpoint of this version of jaxfit; use another path")
+        if told != digest(pack(tensors)).encode():
+            raise StoreError(f"checkpoint: {self.path} is damaged: its digest is not that of its contents; remove it")
+        words = json.loads(tensors["words"].tobytes()) if "words" in tensors else {}
+        found = differences(json.loads(tensors["identity"].tobytes()), self.identity, words={"": (words, self.words)})
+        remedy = "Make the call as it was to go on, remove the file, or give this one another checkpoint="
+        refuse(f"checkpoint: {self.path} is of another run", found, remedy)
+        state, rows, end = self.shapes
+        numbered = iter(
+            zip(sorted(name for name in tensors if name.isdigit()), json.loads(tensors["keys"].tobytes()), strict=True)
+        )
+
+        def restored(spec, height=()):
+            (name, kind), raw = next(numbered), _raw(spec)
+            values = np.frombuffer(tensors[name].tobytes(), raw.dtype).reshape((*height, *raw.shape[len(height) :]))
+            return values.copy() if kind is None else jax.random.wrap_key_data(jax.numpy.asarray(values), impl=kind)
+
+        parts = (
+            jax.device_put(jax.tree.map(restored, state)),
+            [jax.tree.map(lambda spec: restored(spec, (-1,)), rows)],
+            jax.tree.map(restored, end),
+        )
+        t, ended = (int(x) for x in tensors["place"])
+        return Saved(*parts, t, bool(ended))
+
+
+def _raw(spec: Any) -> Any:
+    """The shape and kind of what is written: of a key its data."""
+    keys = jax.dtypes.issubdtype(spec.dtype, jax.dtypes.prng_key)
+    return jax.eval_shape(jax.random.key_data, spec) if keys else spec
+
+
+def _plain(x: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(x) if is_key(x) else x)
+
+
+@contextlib.contextmanager
+def holding_file(path: Any, programs: Programs, leaves: list, precision: str) -> Iterator[Checkpoint]:
+    """The checkpoint of a run, for this process alone.
+
+    Raises:
+      TypeError, ValueError: If `path` is no path.
+      StoreError: If another process holds it, or it is a folder.
+      OSError: If nothing can be written there.
+    """
+    file = as_path("checkpoint", path)
+    if file.is_dir():
+        raise StoreError(f"checkpoint: {file} is a folder, but a checkpoint is one file; write {file / 'fit'}")
+    lock = file.with_name(f"{file.name}.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(holding(lock))
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror or error}: no checkpoint can be written here, so nothing was computed; choose "
+                f"another folder",
+                str(file),
+            ) from error
+        stack.callback(lock.unlink, missing_ok=True)
+        yield Checkpoint(file, *_identity(programs, leaves, precision))
+
+
+def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[str, str], dict[str, str], tuple]:
+    """What fixes the bits of a run, what its program is made of, and the shapes of what is kept of it."""
+    state = jax.eval_shape(programs.begin, leaves)
+    span = jax.ShapeDtypeStruct((), np.int32)
+    lowered = programs.begin.lower(leaves), programs.watch.lower(leaves, state, span, span)
+    problem = programs.ask(leaves)
+    named = jax.tree_util.tree_leaves_with_path(problem)
+    numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in named}
+    identity = environment(precision) | {PROGRAM: program_digest(*lowered)}
+    return identity | numbers, words_of(problem), lowered[1].out_info

@@ -1,0 +1,194 @@
+"""What fixes the bits of a result, in words that two processes can compare."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+import optax
+
+from jaxfit.problems.axes import is_key
+from jaxfit.problems.problems import name_of
+from jaxfit.stores import digest
+
+PyTree = Any
+_ISA = ("fma", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")
+
+
+def environment(precision: str) -> dict[str, str]:
+    """The versions, the platform and the settings of JAX that a result depends on."""
+    import jaxfit
+
+    backend = jax.default_backend()
+    found = {
+        "jaxfit": jaxfit.__version__,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "optax": optax.__version__,
+        "platform": backend,
+        "device": jax.local_devices()[0].device_kind,
+        "precision": precision,
+        "PRNG": f"{jax.config.jax_default_prng_impl}, partitionable {jax.config.jax_threefry_partitionable}",
+        "matmul precision": str(jax.config.jax_default_matmul_precision),
+        "XLA_FLAGS": " ".join(sorted(f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(_APART))),
+    }
+    return found | ({"instructions": _instructions()} if backend == "cpu" else {})
+
+
+_APART = ("--xla_force_host_platform_device_count", "--xla_dump")  # flags that change no bit
+
+
+def _instructions() -> str:
+    """The instruction set that programs are compiled for, as far as the system tells."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
+    except OSError:
+        flags = []
+    return " ".join([platform.machine(), *(flag for flag in _ISA if flag in flags)])
+
+
+@functools.lru_cache(maxsize=64)
+def program_digest(*lowered: Any) -> str:
+    """Of programs that JAX has lowered: their text tells all but where in which file it was written."""
+    return digest(*(program.as_text().encode() for program in lowered))
+
+
+def describe(x: Any) -> str:
+    """A number itself, or the digest of an array."""
+    kind, values = _plain(x)
+    if values.ndim == 0:
+        return f"{kind} {values.item()!r}"
+    return f"{kind} {values.shape} {_digest(values)}"
+
+
+def values_digest(tree: PyTree, first: int) -> str:
+    """Of the first rows of every array."""
+    pairs = [_plain(x) for x in jax.tree.leaves(tree)]
+    return digest(*(f"{kind} {x.shape[1:]} {_digest(x[:first])}\n".encode() for kind, x in pairs))
+
+
+def _plain(x: Any) -> tuple[str, np.ndarray]:
+    if is_key(x):
+        return f"key ({jax.random.key_impl(x)})", np.asarray(jax.random.key_data(x))
+    values = np.asarray(x)
+    return values.dtype.name, values
+
+
+def _digest(values: np.ndarray) -> str:
+    return digest(values.tobytes())
+
+
+PROGRAM = "program (loss, model, optimizer, rules, record)"
+_ARRAY = re.compile(r"(.* \(.*\)) [0-9a-f]{32}")
+Words = Mapping[str, str]
+
+
+def words_of(problem: Any) -> dict[str, str]:
+    """What the program of a problem is made of, by names: no digest tells what became another."""
+    stop, record, batches = problem.stop, problem.record, problem.batches
+    rules = [name for name, value in vars(stop).items() if value is not None]
+    loss = getattr(problem.loss, "func", None)
+    told = {
+        "the loss": problem.loss if loss is None else name_of(loss),
+        "the optimizer": problem.optimizer,
+        "the stop rule": ", ".join(rules) or "none",
+        "the record": f"{', '.join(record.names)} every {record.every}" if record.what else "none",
+        "the batching": batches or "none",
+    }
+    return {name: re.sub(r" at 0x[0-9a-f]+", "", str(value))[:200] for name, value in told.items()}
+
+
+def differences(
+    old: Words, new: Words, ignored: Callable[[str], bool] = lambda _: False, *,
+    words: Mapping[str, tuple[Words, Words]], label: Callable[[str], str] = str,
+) -> list[str]:  # fmt: skip
+    """What differs between two records of what fixes bits, in words, the plainest first.
+
+    Args:
+      old, new: By name; names of a part of a sweep begin "part KEY: ".
+      ignored: Of names that only `new` has, which do not count.
+      words: By part ("" if there are none) `words_of` both programs, as far as they are known.
+      label: What to call a part.
+
+    Returns:
+      Settings and numbers with both values, then what the programs are made of, then arrays.
+    """
+    names = [*old, *(name for name in new if name not in old and not ignored(name))]
+    found: list[dict[str, list[str]]] = [{}, {}, {}]  # by rank: by text the parts
+    converted = old.get("precision") != new.get("precision")
+    for name in (name for name in names if old.get(name) != new.get(name)):
+        part, own = _part_and_name(name)
+        was, now = old.get(name, "absent"), new.get(name, "absent")
+        if own == PROGRAM:
+            rank, texts = 1, _program_differences(*words.get(part, ({}, {})))
+        else:
+            rank, texts = _value_difference(own, was, now)
+            if converted and was.partition(" ")[2:] == now.partition(" ")[2:] != ("",):
+                continue  # the same number in another precision
+        for text in texts:
+            found[rank].setdefault(text, []).append(part)
+    ranks = found[:1] if converted else [*found[:2], found[2]]
+    every = {_part_and_name(name)[0] for name in old if name.startswith("part ")} & {*words}
+    texts = [_in_parts(text, parts, every, label) for rank in ranks for text, parts in rank.items()]
+    told = [text for text in texts if _ANOTHER not in text]
+    shaped = any(was != now for was, now in (_kinds(old, new, name) for name in names))
+    return told if told and (shaped or converted) else told + [text for text in texts if _ANOTHER in text]
+
+
+_ANOTHER = "was another"
+
+
+def _program_differences(old: Words, new: Words) -> list[str]:
+    named = [f"{name} was {told}, is now {new[name]}" for name, told in old.items() if new.get(name, told) != told]
+    if named:
+        return [f"the program differs: {text}" for text in named]
+    if not old or not new:
+        return [f"the {PROGRAM} {_ANOTHER}"]
+    same = "; ".join(f"{name} is {told}" for name, told in old.items() if told != "none")
+    return [f"the program {_ANOTHER}, though by name {same}: the code of one of these, or of the model, was changed"]
+
+
+def _value_difference(name: str, was: str, now: str) -> tuple[int, list[str]]:
+    """The rank, and the text: of arrays only the kinds and shapes, whose digests say nothing to a person."""
+    kinds = [_ARRAY.sub(r"\1", told) for told in (was, now)]
+    rank = 2 if [was, now] != kinds else 0
+    other = " of other values" if kinds[0] == kinds[1] else ""
+    return rank, [f"{name} was {kinds[0]}{other}, is now {kinds[1]}"]
+
+
+def _kinds(old: Words, new: Words, name: str) -> tuple[str, str]:
+    """The kind of a value before and now; that of arrays is their shape too."""
+    was, now = (_ARRAY.sub(r"\1", told.get(name, "absent")) for told in (old, new))
+    return (was, now) if "(" in was + now else (was.split(" ")[0], now.split(" ")[0])
+
+
+def _part_and_name(name: str) -> tuple[str, str]:
+    part, found, own = name.partition(": ")
+    return (part, own) if found and name.startswith("part ") else ("", name)
+
+
+def _in_parts(text: str, parts: list[str], every: set[str], label: Callable[[str], str]) -> str:
+    """The text with where it holds, unless it does everywhere."""
+    if parts == [""] or set(parts) >= every and len(every) > 1:
+        return text
+    more = f", and {len(parts) - 1} more" * (len(parts) > 1)
+    return f"{text} ({label(parts[0])}{more})"
+
+
+def refuse(what: str, found: list[str], remedy: str) -> None:
+    """Raises unless there is no difference.
+
+    Raises:
+      ValueError: With the fields that differ.
+    """
+    if found:
+        more = f"; and {len(found) - 6} more" * (len(found) > 6)
+        raise ValueError(f"{what}: {'; '.join(found[:6])}{more}. {remedy}")

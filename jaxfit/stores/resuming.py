@@ -1,0 +1,365 @@
+"""A sweep on disk: what its store must hold, what is there already, and what is missing.
+
+The manifest of a store tells all that fixes the bits of its lanes. A call that would give other bits is refused; one
+whose axes only grew at their ends adds a segment of lanes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.engine.compiling import compiler_options
+from jaxfit.engine.dispatch import Run, Task, example, places, programs_of, shape_of_pool
+from jaxfit.engine.pools import Lanes, Shape
+from jaxfit.problems.messages import path_name, warn
+from jaxfit.problems.problems import Problem, convert, precision_context
+from jaxfit.problems.reading import Dimension, stacked
+from jaxfit.stores import (
+    Blocks,
+    Column,
+    Manifest,
+    StoreError,
+    as_path,
+    blocks_of,
+    has_manifest,
+    open_dataset,
+    part_key,
+    parts_of,
+    read_manifest,
+    segment_name,
+    write_manifest,
+)
+from jaxfit.stores import Part as BlockedPart
+from jaxfit.stores.identity import (
+    PROGRAM,
+    describe,
+    differences,
+    environment,
+    program_digest,
+    refuse,
+    values_digest,
+    words_of,
+)
+from jaxfit.verbs.coordinates import all_coordinates, position
+from jaxfit.verbs.grids import Grid, Part, lane_numbers, tensors_of, variables_of
+
+PyTree = Any
+
+
+WRITERS = 2  # threads that wait for the disk: as many blocks as are done but not yet kept
+SHARES = 16  # of a small sweep: for the workers that may come, however many there are now
+_REMEDY = "Make the call as it was to go on, or give this one another store="
+
+
+class Plan(NamedTuple):
+    """What a sweep will run."""
+
+    problem: Problem
+    dimensions: dict[str, Dimension]
+    runs: Sequence[Run]
+    precision: str
+    slots: int | None  # as asked
+
+
+class Stored(NamedTuple):
+    """A sweep and its store."""
+
+    folder: Path
+    plan: Plan
+    shapes: Sequence[Shape]
+    examples: Sequence[Lanes]
+    manifest: Manifest
+    blocks: Blocks
+
+
+def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write: bool) -> Stored:
+    """The store of a sweep, new or gone on with; the caller holds its lock.
+
+    Raises:
+      ValueError: If it holds another sweep: with the fields that differ.
+      StoreError, OSError: If it cannot be read or written.
+    """
+    if not write and not has_manifest(folder):
+        raise StoreError(f"{folder} is not to be seen from here, but every worker must see the store; use a shared one")
+    old = read_manifest(folder) if has_manifest(folder) else None
+    shapes = [_shape(run, plan.slots, old, folder) for run in plan.runs]
+    with precision_context(plan.precision):
+        examples = [example(run, shape) for run, shape in zip(plan.runs, shapes, strict=True)]
+        new = _manifest(plan, shapes, examples, attributes(shapes))
+    manifest = new if old is None else _grown(old, new, plan, folder)
+    for pattern in (".*.tmp", "blocks/.*.tmp", "shard-*.lock") if clean else ():  # of writers that were killed
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    if write and manifest is not old:
+        write_manifest(folder, manifest)
+    return Stored(folder, plan, shapes, examples, manifest, blocks_of(folder, manifest))
+
+
+def _shape(run: Run, slots: int | None, old: Manifest | None, folder: Path) -> Shape:
+    """That of the store, which may have been begun where another would be chosen; it fixes bits."""
+    told = old.parts.get(part_key(run.choice)) if old else None
+    if told is None:
+        return shape_of_pool(run, slots, SHARES)
+    if slots not in (None, told["slots"]):
+        refuse(f"store: {folder} holds another sweep", [f"slots was {told['slots']}, is now {slots}"], _REMEDY)
+    return Shape(told["slots"], told["block"], run.records)
+
+
+def _manifest(plan: Plan, shapes: Sequence[Shape], examples: Sequence[Lanes], attributes: dict) -> Manifest:
+    sizes = {name: d.size for name, d in plan.dimensions.items()}
+    identity, parts = environment(plan.precision) | _options(), {}
+    for run, shape, lanes in zip(plan.runs, shapes, examples, strict=True):
+        key = part_key(run.choice)
+        identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(run, shape).items()}
+        parts[key] = {
+            "choice": run.choice,
+            "dynamic": [d.name for d in run.dynamic],
+            "block": shape.lanes,
+            "slots": shape.slots,
+            "records": shape.records,
+            "words": words_of(run.problem),
+            "tensors": {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()},
+        }
+    axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
+    return Manifest(
+        identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.problem),
+        _coordinates(plan, shapes[0].records), attributes,
+    )  # fmt: skip
+
+
+def _prefix(key: str) -> str:
+    return "" if key == "all" else f"part {key}: "
+
+
+def _options() -> dict[str, str]:
+    options = compiler_options(jax.default_backend())
+    return {"compiler options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()))}
+
+
+def _identity(run: Run, shape: Shape) -> dict[str, str]:
+    """The program of one part, and the numbers that its lanes share."""
+    device = places()[0]
+    lowered = programs_of(run, shape, [device]).lowered[device]
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(run.structure, run.leaves))
+    numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
+    return {PROGRAM: program_digest(lowered), **numbers}
+
+
+def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
+    """By place, a digest of the first values along a dimension; those that are programs are told by their parts."""
+    found = {}
+    for mention in dimension.mentions:
+        values = stacked(mention)
+        if values is not None:
+            found[mention.path] = values_digest(jax.tree.map(lambda x: convert(x, precision), values), size)
+    return found
+
+
+def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    found = {}
+    for name, (dim, values) in all_coordinates(plan.dimensions, records, plan.problem).items():
+        values = np.asarray(values)
+        if values.dtype.kind not in "biufU":
+            raise ValueError(
+                f"store: the coordinate {name!r} holds {values.dtype} values such as {values[0]!r}, but a store keeps "
+                f"numbers and text; pass such labels= to the Axis"
+            )
+        found[name] = ((dim,), values)
+    return found
+
+
+def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
+    """The old manifest, with a segment more if the axes grew.
+
+    Raises:
+      ValueError: If anything else differs.
+    """
+    refuse(f"store: {folder} holds another sweep", _differences(old, new, plan), _REMEDY)
+    if new.sizes == old.sizes:
+        return old
+    return new._replace(segments=(*old.segments, new.sizes), names=(*old.names, *new.names))
+
+
+def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
+    """In words, what differs from the sweep that a store holds; of other axes that alone, as all else then does too."""
+    if list(old.sizes) != list(new.sizes):
+        return [f"the axes were {', '.join(old.sizes)}, are now {', '.join(new.sizes)}"]
+    parts = [", ".join(_static(manifest)) or "none" for manifest in (old, new)]
+    if parts[0] != parts[1]:
+        return [f"the axes whose values are programs of their own were {parts[0]}, are now {parts[1]}"]
+    fresh = tuple(_prefix(key) for key in new.parts if key not in old.parts)
+    words = {
+        _prefix(key).removesuffix(": "): (old.parts[key]["words"], part["words"])
+        for key, part in new.parts.items()
+        if key in old.parts
+    }
+    told = functools.partial(_told_part, new)
+    found = differences(old.identity, new.identity, lambda name: name.startswith(fresh), words=words, label=told)
+    if old.identity.get("precision") == new.identity["precision"]:  # or all values differ
+        for name, size in old.sizes.items():
+            found += _axis_differences(name, size, old, new, plan)
+    return found
+
+
+def _static(manifest: Manifest) -> list[str]:
+    """The axes whose values are programs of their own."""
+    return list(next(iter(manifest.parts.values()))["choice"])
+
+
+def _told_part(manifest: Manifest, prefix: str) -> str:
+    """A part of a sweep by its place on the axes."""
+    choice = manifest.parts[prefix.removeprefix("part ")]["choice"]
+    return "at " + ", ".join(f"{name}={manifest.coordinates[name][1][i]}" for name, i in choice.items())
+
+
+def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: Plan) -> list[str]:
+    if new.sizes[name] < size:
+        return [f"axis {name!r} had {size} values, has now {new.sizes[name]} (it may only grow at its end)"]
+    found = []
+    for coordinate, (dims, values) in old.coordinates.items():
+        if dims == (name,):
+            now = new.coordinates.get(coordinate, (dims, np.zeros(0)))[1][:size]
+            if not np.array_equal(values, now):
+                i = next((i for i, (a, b) in enumerate(zip(values, now, strict=False)) if a != b), len(now))
+                is_now = now[i] if i < len(now) else "absent"
+                found.append(f"value {i} of {coordinate!r} on axis {name!r} was {values[i]}, is now {is_now}")
+    with precision_context(plan.precision):
+        now = _values(plan.dimensions[name], size, plan.precision)
+    changed = [f"the values of axis {name!r} at {p} differ" for p, told in old.axes[name].items() if now.get(p) != told]
+    return found or changed
+
+
+def missing(stored: Stored) -> list[Task]:
+    """The blocks that have yet to run; one whose file is damaged runs again."""
+    tasks, damaged = [], []
+    for i, (_, part) in enumerate(runs_and_parts(stored)):
+        lanes: dict[int, np.ndarray] = {}
+        for segment, block in part.blocks():
+            try:
+                there = stored.blocks.read(part, segment, block) is not None
+            except StoreError as error:
+                if any(path.is_dir() for path in stored.blocks.files[part.key, segment, block]):
+                    raise
+                there = False
+                damaged.append(str(error).split(":")[0])
+            if not there:
+                if segment not in lanes:
+                    lanes[segment] = part.lanes(segment)
+                own = lanes[segment][block * part.block : (block + 1) * part.block]
+                tasks.append(Task(i, own, (part, segment, block)))
+    if damaged:
+        more = f" and {len(damaged) - 3} more" * (len(damaged) > 3)
+        warn(f"store: {'; '.join(damaged[:3])}{more}; what was in there is computed again")
+    return tasks
+
+
+def place_of(task: Task) -> tuple[str, int, int]:
+    part, segment, block = task.place
+    return part.key, segment, block
+
+
+def task_at(stored: Stored, key: str, segment: int, block: int) -> Task:
+    part = parts_of(stored.manifest)[key]
+    run = next(i for i, run in enumerate(stored.plan.runs) if part_key(run.choice) == key)
+    return Task(run, part.lanes(segment)[block * part.block :][: part.block], (part, segment, block))
+
+
+def runs_and_parts(stored: Stored) -> list[tuple[Run, BlockedPart]]:
+    """Each program's share with where its lanes are kept."""
+    parts = parts_of(stored.manifest)
+    return [(run, parts[part_key(run.choice)]) for run in stored.plan.runs]
+
+
+def keep(stored: Stored, task: Task, lanes: Lanes) -> None:
+    """Writes a block that is done."""
+    part, segment, block = task.place
+    stored.blocks.write(part, segment, block, tensors_of(lanes))
+
+
+@contextlib.contextmanager
+def keeping(stored: Stored) -> Iterator[Callable[[Task, Lanes], None]]:
+    """A `keep` that lets its caller go on while the disk works; at the end all is written, or the error is raised."""
+    waiting: deque[Future] = deque()
+    lock = threading.Lock()
+    with ThreadPoolExecutor(WRITERS) as pool:
+
+        def handed_over(task, lanes):
+            with lock:
+                while len(waiting) >= WRITERS:
+                    waiting.popleft().result()
+                waiting.append(pool.submit(keep, stored, task, lanes))
+
+        yield handed_over
+        while waiting:
+            waiting.popleft().result()
+
+
+def grid_of(stored: Stored) -> Grid:
+    """What the store holds now, as the result of the sweep; blocks are read when they are looked at."""
+    plan, layout = stored.plan, parts_of(stored.manifest)
+    blocks = blocks_of(stored.folder, stored.manifest)
+    parts = []
+    for run, shape, lanes in zip(plan.runs, stored.shapes, stored.examples, strict=True):
+        own = layout[part_key(run.choice)]
+        columns = [Column(blocks, own, name) for name in tensors_of(lanes)]
+        lanes = jax.tree.unflatten(jax.tree.structure(lanes), columns)
+        parts.append(Part(run.choice, run.sizes, lanes, run.problem, shape))
+    members = lane_numbers(plan.dimensions, parts)
+    return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)
+
+
+def chosen(plan: Plan, folder: Path, rerun: Any, other: Any) -> np.ndarray:
+    """Over the grid, whether a lane is to be run again.
+
+    Raises:
+      ValueError, TypeError: If `rerun` cannot be applied, or the other store is of other axes.
+    """
+    source = folder if other is None else as_path("rerun_of", other)
+    if rerun is None:
+        raise ValueError("rerun_of names a store to choose from, but rerun does not say what; pass rerun={'status': 4}")
+    results = open_dataset(source)
+    sizes = {name: d.size for name, d in plan.dimensions.items()}
+    if {name: results.sizes.get(name) for name in sizes} != sizes:
+        raise ValueError(f"rerun: {source} has the axes {dict(results.status.sizes)}, but this sweep has {sizes}")
+    if callable(rerun):
+        found = rerun(results)
+    elif isinstance(rerun, Mapping):
+        found = True
+        for name, values in rerun.items():
+            if name not in results.variables:
+                there = ", ".join(map(str, results.variables))
+                raise ValueError(f"rerun: the results have no {name!r}; they have {there}")
+            own = np.atleast_1d(np.asarray(values))
+            if name in results.dims:  # of an axis the values themselves, also where they were rounded
+                places = [position("rerun", name, results[name].values, value, "exact") for value in own.tolist()]
+                own = results[name].values[places]
+            found = found & results[name].isin(own)
+    else:
+        raise TypeError(f"rerun is {rerun!r}, but it takes a dict such as {{'status': 4}} or a function of the results")
+    if getattr(getattr(found, "dtype", None), "kind", "") != "b" or not set(getattr(found, "dims", [None])) <= set(
+        sizes
+    ):
+        raise TypeError(f"rerun gave {type(found).__name__}, but it must give a boolean DataArray over {list(sizes)}")
+    return found.broadcast_like(results.status).transpose(*sizes).values
+
+
+def wanted(stored: Stored, again: np.ndarray) -> list[Task]:
+    """The blocks with a lane that is to be run again."""
+    tasks, names = [], list(stored.manifest.sizes)
+    for i, (run, part) in enumerate(runs_and_parts(stored)):
+        own = again[tuple(run.choice.get(name, slice(None)) for name in names)].reshape(-1)
+        for segment, block in part.blocks():
+            lanes = part.lanes(segment)[block * part.block :][: part.block]
+            if own[lanes].any():
+                tasks.append(Task(i, lanes, (part, segment, block)))
+    return tasks

@@ -1,0 +1,259 @@
+"""A finished sweep looked at again: the same bits when lanes are run once more, the same numbers from single fits."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.engine.dispatch import Task, run_all
+from jaxfit.problems.axes import is_key
+from jaxfit.problems.enclosed import resolved
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import ENDED_WELL, Record, Status, precision_context, whole
+from jaxfit.stores import StoreError, as_path, blocks_of, parts_of, read_manifest
+from jaxfit.verbs.fits import Fit, fit
+from jaxfit.verbs.grids import Grid, Part, member, part_of, tensors_of
+from jaxfit.verbs.sweeps import run_of
+
+UNITS = (1, 2, 4, 8)  # in the last place: changes as rounding makes them
+RTOL = {"float32": 1e-2, "float64": 1e-6}
+
+
+class _Looked(NamedTuple):
+    blocks: int  # of a store: their bytes are those that were written
+    lanes: int  # run again: the same bits
+    fits: int  # run alone: the same loss, within rounding
+
+
+class Verification(_Looked):
+    """What was looked at, and found to be as it should.
+
+    Attributes:
+      blocks: Blocks of a store whose bytes are those that were written.
+      lanes: Lanes that had the same bits when they were run again by their program.
+      fits: Lanes whose loss a single fit confirmed within rounding.
+      sensitive: The coordinates of lanes that no single fit can confirm, as they amplify rounding too much: a change of
+        their last bits changes the loss about as much as another program does. Their bits were the same, run again.
+    """
+
+    sensitive: tuple[dict[str, Any], ...]
+
+    def __new__(cls, blocks: int, lanes: int, fits: int, sensitive: Sequence[dict[str, Any]] = ()):
+        self = super().__new__(cls, blocks, lanes, fits)
+        self.sensitive = tuple(sensitive)
+        return self
+
+    def __str__(self) -> str:
+        passed = {
+            f"bytes: {self._of(self.blocks, 'block')} of the store as written": self.blocks,
+            f"bits: {self._of(self.lanes, 'lane')} the same, run again by their program": self.lanes,
+            f"within rounding: {self._of(self.fits, 'lane')} confirmed by single fits": self.fits,
+        }
+        lines = [f"Verification(blocks={self.blocks}, lanes={self.lanes}, fits={self.fits})"]
+        lines += [f"  {line}" for line, count in passed.items() if count]
+        if self.sensitive:
+            named = "; ".join(", ".join(f"{k}={v}" for k, v in coords.items()) for coords in self.sensitive)
+            lines.append(
+                f"  too sensitive to compare with single fits: {self._of(len(self.sensitive), 'lane')} ({named}): a "
+                f"change of the last bits changes their loss as much; their bits were the same, run again"
+            )
+        return "\n".join(lines)
+
+    @staticmethod
+    def _of(count: int, what: str) -> str:
+        return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+class NotReproduced(RuntimeError):
+    """A result that another run does not confirm."""
+
+
+@near_keywords
+def verify(grid: Any, *, sample: int = 4, seed: int = 0, rtol: float | None = None) -> Verification:
+    """Looks at a sweep again: at the bytes of all its blocks, and at some lanes by running them once more.
+
+    Lanes run again side by side, by the program that ran them, must have the same bits. A single fit is another
+    program, which rounds otherwise, and its loss f is compared with the lane's by
+
+        |f - f_lane| <= rtol * (|f_lane| + 1e-4 * |f_start|).
+
+    This guards against a program that was compiled wrongly, whose losses are off by about as much as they are large; it
+    is no bound on rounding, which a long run may amplify. So rtol is a judgement: by default 1e-2 in float32, 1e-6 in
+    float64; lower it for short and smooth runs. A chaotic run (at the edge of stability, say) amplifies rounding up to
+    anything, and no other program can confirm it. It is told from a wrong one by four more fits, whose start and
+    learning rate are changed by a few units in the last place: where these move loss or params as far, the lane is said
+    to be too sensitive to compare, and its bits are looked at instead.
+
+    Args:
+      grid: From `sweep`; or the path of a store, which holds no program, so that only its bytes can be looked at.
+      sample: How many groups of neighboring lanes to run again, and how many lanes by single fits.
+      seed: Of their choice.
+      rtol: As said; None for that of the precision.
+
+    Returns:
+      How much was looked at, which `print` says in words. A difference that rounding does not explain is an error.
+
+    Raises:
+      NotReproduced: If a lane run again has other bits, or a single fit another loss: with the lane.
+      StoreError: If the bytes of a block are not those that were written: with all such files.
+      ValueError, TypeError: If `sample` is no count, `rtol` not positive, or `grid` neither a grid nor a path.
+    """
+    sample = whole("sample", sample)
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, but it must be a whole number, 0 or more")
+    number = isinstance(rtol, (int, float, np.number)) and not isinstance(rtol, bool)
+    if not (rtol is None or number and 0 < float(rtol) < np.inf):
+        raise ValueError(f"rtol is {rtol!r}, but it must be a positive, finite number, such as 1e-3, or None")
+    if not isinstance(grid, (Grid, str, os.PathLike)):
+        raise TypeError(
+            f"verify takes the grid of a sweep or the path of its store, but got a {type(grid).__name__}; pass what "
+            f"jf.sweep returned, or what was given to it as store="
+        )
+    folder = grid.store if isinstance(grid, Grid) else as_path("grid", grid)
+    blocks = 0 if folder is None else check_blocks(folder)
+    if not isinstance(grid, Grid):
+        return Verification(blocks, 0, 0)
+    random = np.random.default_rng(seed)
+    lanes = _run_again(grid, sample, random)
+    fits, sensitive = _fit_again(grid, sample, random, rtol)
+    return Verification(blocks, lanes + len(sensitive), fits, sensitive)
+
+
+def check_blocks(folder: Any) -> int:
+    """Reads every block of a store; how many there are.
+
+    Raises:
+      StoreError: With all those that are damaged.
+    """
+    manifest = read_manifest(folder)
+    stored, damaged, found = blocks_of(folder, manifest), [], 0
+    for part in parts_of(manifest).values():
+        for place in part.blocks():
+            try:
+                found += stored.read(part, *place) is not None
+            except StoreError as error:
+                damaged.append(str(error).split(": ")[0])
+    if damaged:
+        raise StoreError(f"{'; '.join(damaged)}. The same sweep with the same store= computes them again")
+    return found
+
+
+def _run_again(grid: Grid, sample: int, random: np.random.Generator) -> int:
+    looked = 0
+    for _ in range(sample):
+        part = grid.parts[random.integers(len(grid.parts))]
+        blocks = -(-len(part.lanes.status) // part.shape.lanes)
+        looked += _compare(grid, part, _block(part, int(random.integers(blocks))))
+    return looked
+
+
+def _block(part: Part, number: int) -> np.ndarray:
+    """The lanes of a block that ran."""
+    first, size = number * part.shape.lanes, len(part.lanes.status)
+    lanes = np.arange(first, min(first + part.shape.lanes, size))
+    return lanes[np.asarray(part.lanes.status[lanes]) != Status.NOT_RUN]
+
+
+def _compare(grid: Grid, part: Part, lanes: np.ndarray) -> int:
+    """Runs lanes once more; how many there are, if they have the same bits."""
+    if not len(lanes):
+        return 0
+    again: list[Any] = []
+    with precision_context(grid.precision):
+        run = run_of(part, grid.precision)
+    task = Task(0, lanes if part.numbers is None else part.numbers[lanes])
+    run_all([run], [part.shape], [task], grid.precision, lambda _: None, lambda _, found: again.append(found))
+    for name, values in tensors_of(part.lanes).items():
+        other = _bytes_of(values[lanes]) != _bytes_of(tensors_of(again[0])[name])
+        if other.any():
+            number = int(lanes[np.argmax(other.any(axis=1))])
+            raise NotReproduced(
+                f"lane {number} of the part {part.choice or 'of all lanes'} has other bits in {name.lstrip('.')} when "
+                f"it is run again; if the machine or the versions are the same, suspect its memory: sweep with rerun="
+            )
+    return len(lanes)
+
+
+def _bytes_of(values: Any) -> np.ndarray:
+    """(lanes, bytes) of an array with a lane axis in front."""
+    return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+
+
+def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float | None) -> tuple[int, list[dict]]:
+    """How many lanes single fits confirm, and the coordinates of those too sensitive to be compared."""
+    good = np.argwhere(np.isin(np.asarray(grid.results.status), ENDED_WELL))
+    chosen = good[random.choice(len(good), size=min(sample, len(good)), replace=False)]
+    allowed, sensitive = RTOL[grid.precision] if rtol is None else rtol, []
+    for place in chosen:
+        lane: Fit = member(grid, tuple(int(i) for i in place))
+        alone = _alone(lane, grid.precision)
+        if _apart(lane, alone) <= _near(lane, allowed):
+            continue
+        if not _is_sensitive(lane, alone, grid.precision, allowed):
+            raise NotReproduced(
+                f"the lane {lane.coords} has the loss {float(lane.loss):.6g}, but a fit of its own gives "
+                f"{float(alone.loss):.6g}, which is more apart than rtol={allowed:g} allows; neither loss nor params "
+                f"of that fit move so far when its last bits change, so that rounding does not explain it: if such "
+                f"runs are known to amplify it, raise rtol, else suspect the compiler"
+            )
+        part, own = part_of(grid, int(grid.members[tuple(place)]))
+        _compare(grid, part, np.array([own]))
+        sensitive.append(lane.coords)
+    return len(chosen) - len(sensitive), sensitive
+
+
+def _apart(one: Fit, other: Fit) -> float:
+    """The difference of two losses; 0 if both, and infinite if one, is not finite."""
+    finite = [bool(np.isfinite(fit.loss)) for fit in (one, other)]
+    return abs(float(one.loss) - float(other.loss)) if all(finite) else np.inf if any(finite) else 0.0
+
+
+def _near(one: Fit, rtol: float) -> float:
+    return rtol * (abs(float(one.loss)) + 1e-4 * abs(float(one.start_loss)))
+
+
+def _is_sensitive(lane: Fit, alone: Fit, precision: str, rtol: float) -> bool:
+    """Whether changes of the last bits move a lane's own fit as far: its loss or params by rtol, or a tenth of the way.
+
+    The params tell more than the loss, which of a chaotic run may be small most of the time, and large in bursts.
+    """
+    params = _flat(alone)
+    for units in UNITS:
+        moved = _alone(lane, precision, units)
+        far = _apart(alone, moved)
+        if far == np.inf or far > min(_near(alone, rtol), _apart(lane, alone) / 10):
+            return True
+        if np.linalg.norm(_flat(moved) - params) > rtol * np.linalg.norm(params):
+            return True
+    return False
+
+
+def _flat(one: Fit) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(one.params)])
+
+
+def _alone(lane: Fit, precision: str, units: int = 0) -> Fit:
+    """A fit of its own to a lane's problem, its start and rates made smaller by units in the last place."""
+    problem: Any = lane.problem
+    params, optimizer = problem.params, problem.optimizer
+    if units:
+        smaller = functools.partial(_smaller, precision=precision, units=units)
+        params, optimizer = jax.tree.map(smaller, (resolved(params, precision), optimizer))
+    return fit(
+        problem.loss, params, problem.data, optimizer=optimizer, steps=int(problem.steps), stop=problem.stop,
+        batches=problem.batches, key=problem.key, validation=problem.validation, precision=precision, progress=False,
+        record=Record(problem.record.every, ()),  # patience counts records
+    )  # fmt: skip
+
+
+def _smaller(x: Any, precision: str, units: int) -> Any:
+    """A floating number or array times 1 - units * eps of the precision; bounds stay in their order."""
+    if is_key(x) or np.asarray(x).dtype.kind != "f":
+        return x
+    wide = np.asarray(x, precision)
+    return (wide * wide.dtype.type(1 - units * np.finfo(wide.dtype).eps)).astype(wide.dtype)

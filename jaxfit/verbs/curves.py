@@ -1,0 +1,110 @@
+"""The short road to a fitted curve: chi-squared, Levenberg-Marquardt, float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfit.datasets import refuse_unit
+from jaxfit.losses import chi_squared
+from jaxfit.optimizers import levenberg_marquardt
+from jaxfit.problems.axes import is_axis
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import Record, Stop
+from jaxfit.verbs.fits import Fit, fit
+
+PyTree = Any
+
+
+@near_keywords
+def curve_fit(
+    predict: Callable,
+    start: PyTree,
+    data: tuple,
+    sigma: Any = None,
+    absolute_sigma: bool = False,
+    *,
+    optimizer: Any = None,
+    steps: int = 1000,
+    stop: Stop = Stop(),  # noqa: B008 (frozen)
+    record: Record | None = None,
+    progress: bool | None = None,
+    precision: str | None = None,
+) -> Fit:
+    """Minimizes sum(((predict(params, x) - y) / sigma)**2): `fit` with `chi_squared` and Levenberg-Marquardt.
+
+    Args:
+      predict: A function of (params, x) that returns the shape of y.
+      start: The params to start from: any pytree, with `Fixed`, `Bounded` and `Tied` where wanted. None for a curve of
+        `models`, which guesses them from the data.
+      data: (x, y).
+      sigma: The standard deviation of y: one number, one for each entry, or for y (n,) a covariance matrix (n, n).
+        None is the same as 1.
+      absolute_sigma: Whether sigma is in the units of y, so that it says how large the errors of the params are; else
+        only the ratios count, and the scatter of the residuals says it. The fit remembers it; no param depends on it.
+      optimizer, steps, stop, record, progress, precision: As for `fit`; by default Levenberg-Marquardt in float64.
+
+    Returns:
+      The fit; its loss is chi-squared.
+
+    Raises:
+      ValueError, TypeError: For bad input, before anything compiles.
+    """
+    _check_predict(predict)
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(
+            f"data is {reprlib.repr(data)}, but curve_fit takes the pair (x, y); sigma is given apart: "
+            f"jf.curve_fit(predict, start, (x, y), sigma=sigma)"
+        )
+    if any(is_axis(x) for x in jax.tree.leaves((start, data, sigma), is_leaf=is_axis)):
+        raise ValueError(
+            "curve_fit got an Axis, but runs one problem; call jf.sweep(jf.losses.chi_squared(predict), start, "
+            "(x, y, sigma), optimizer=jf.optimizers.levenberg_marquardt())"
+        )
+    if not isinstance(absolute_sigma, (bool, np.bool_)):
+        raise TypeError(f"absolute_sigma is {absolute_sigma!r}, but it must be True or False")
+    if absolute_sigma and sigma is None:
+        raise ValueError("absolute_sigma is True, but there is no sigma; pass sigma in the units of y")
+    refuse_unit("sigma", sigma)
+    if not (sigma is None or isinstance(sigma, jax.core.Tracer)) and np.asarray(sigma).dtype.kind not in "iuf":
+        raise TypeError(
+            f"sigma is {reprlib.repr(sigma)}, but it must be a number or an array of numbers, in units of y"
+        )
+    x, y = data
+    if start is None:
+        if not hasattr(predict, "guess"):
+            raise TypeError(
+                f"start is None, but {reprlib.repr(predict)} guesses nothing, as the curves of jf.models do; give the "
+                f"params to start from"
+            )
+        start = predict.guess(x, y)
+    if sigma is None or np.ndim(sigma) == 0:
+        sigma = np.full(np.shape(y), 1.0) if sigma is None else np.ones(np.shape(y)) * sigma
+    found = fit(
+        chi_squared(predict), start, (x, y, sigma), steps=steps, stop=stop, record=record, progress=progress,
+        optimizer=levenberg_marquardt() if optimizer is None else optimizer, precision=precision or "float64",
+    )  # fmt: skip
+    return dataclasses.replace(found, absolute_sigma=bool(absolute_sigma))
+
+
+def _check_predict(predict: Callable) -> None:
+    if not callable(predict):
+        raise TypeError(f"predict is {reprlib.repr(predict)}, but it must be a function of (params, x)")
+    try:
+        parameters = inspect.signature(predict).parameters.values()
+    except (TypeError, ValueError):
+        return
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    least = [p.name for p in positional if p.default is p.empty and p.name != "key"]
+    if len(least) > 2:
+        raise TypeError(
+            f"predict takes ({', '.join(least)}), but it is called as predict(params, x); wrap it: "
+            f"lambda params, x: predict(x, *params), with a dict of params predict(x, **params), or "
+            f"jf.models.from_function(predict)"
+        )

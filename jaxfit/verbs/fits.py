@@ -1,0 +1,460 @@
+"""One run from start to end: `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, segments, terminating_as_interrupted
+from jaxfit.engine.loops import Best, unrolled, users
+from jaxfit.engine.single import Programs, prepare
+from jaxfit.engine.tracing import check_alive, inspect_loss, is_traced
+from jaxfit.losses import model_of, takes_key
+from jaxfit.optimizers import Optimizer
+from jaxfit.problems.axes import is_array, is_axis
+from jaxfit.problems.checks.data import as_data, beyond_range
+from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.checks.posing import pose
+from jaxfit.problems.checks.training import check_schedule
+from jaxfit.problems.enclosed import in_precision, resolved
+from jaxfit.problems.marks import is_marked
+from jaxfit.problems.meanings import ATTRIBUTES
+from jaxfit.problems.messages import near_attribute, near_keywords
+from jaxfit.problems.problems import (
+    ENDED_WELL,
+    Batches,
+    Problem,
+    Record,
+    Status,
+    Stop,
+    chosen_precision,
+    convert_all,
+    name_of,
+    precision_context,
+)
+from jaxfit.problems.reading import holds_call, resolve
+from jaxfit.stores import as_path
+from jaxfit.stores.checkpoints import Checkpoint, Saved, holding_file
+from jaxfit.verbs import summaries
+from jaxfit.verbs.histories import History
+
+PyTree = Any
+LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a fit remembers beside its numbers.
+
+    All are equal to each other, so that functions of fits are not compiled anew for every problem. For the same reason
+    a compiled function must not hand on what it was first called with: where a leaf is traced nothing is remembered.
+    """
+
+    problem: Problem | None = None
+    precision: str | None = None
+    note: str | None = None
+    absolute_sigma: bool | None = None
+    labels: dict[str, str] | None = None  # those of the coordinates that are no numbers
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Known)
+
+    def __hash__(self) -> int:
+        return hash(Known)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A run that has ended.
+
+    Attributes:
+      params: Like the start.
+      loss: () at params, of all the data.
+      status: How it ended; with a bad status, params are those where that was first seen.
+      steps: Updates made until there.
+      history: `step` and what was recorded; step k is after k updates, step 0 the start. None for a lane of a sweep
+        that recorded nothing.
+      validation_loss: () at params, or None.
+      best_params, best_validation_loss, best_step: With patience, where the validation loss was lowest, among the
+        records and the end (NaN if it never was a number); else None.
+      coords: Where in its sweep a lane stands; None for a single fit.
+      problem: What was asked, with the user's own arrays; None for a fit that comes out of the caller's own jit or
+        vmap. Its params have the marks: `jaxfit.parameters.roles` and `at_bound` read them.
+      absolute_sigma: Whether sigma is in the units of y, as `curve_fit` was told; None if nobody was asked.
+    """
+
+    params: PyTree
+    loss: Any
+    status: Any
+    steps: Any
+    history: Any = None
+    validation_loss: Any = None
+    coords: dict[str, Any] | None = None
+    start_loss: Any = field(default=None, repr=False)
+    problem: Problem | None = field(default=None, repr=False)
+    precision: str | None = field(default=None, repr=False)
+    note: str | None = field(default=None, repr=False)
+    absolute_sigma: bool | None = field(default=None, repr=False)
+    best_params: PyTree = field(default=None, repr=False)
+    best_validation_loss: Any = field(default=None, repr=False)
+    best_step: Any = field(default=None, repr=False)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        return None if self.problem is None else self.problem.optimizer
+
+    def predict(self, x: Any) -> Any:
+        """What the model of the loss predicts at x with the params of the fit; of classes the logits.
+
+        Raises:
+          TypeError: If the loss has no model of its own, or one that takes a key.
+        """
+        model = None if self.problem is None else model_of(self.problem.loss)
+        if model is None or takes_key(model):
+            why = "forgot its problem" if self.problem is None else f"is of {name_of(self.problem.loss)}"
+            raise TypeError(
+                f"predict needs the fit of a loss of a model, such as jf.losses.mse(model), but this one {why}; call "
+                f"the model itself: model(fit.params, x)"
+            )
+        precision = self.precision or "float32"
+        with in_precision(precision, model):
+            found = model(self.params, convert_all(as_data((x,), "x")[0], precision))
+        return np.asarray(found) if precision == "float64" else found
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            own = [*(f.name for f in fields(self)), "optimizer", "predict"]
+            raise AttributeError(near_attribute("a fit", name, ATTRIBUTES, own))
+
+    def __repr__(self) -> str:
+        leaves = jax.tree.leaves((self.params, self.loss, self.status, self.steps))
+        if any_traced(leaves):
+            return "Fit(traced)"
+        if not all(isinstance(x, (int, float)) or is_array(x) for x in leaves) or not _is_status(self.status):
+            return f"Fit({', '.join(f'{name}={getattr(self, name)!r}' for name in _FIT_LEAVES[:4])})"
+        return summaries.summary_of_lanes(self) if np.ndim(self.status) else summaries.summary(_single(self))
+
+
+def any_traced(leaves: list) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in leaves)
+
+
+def _is_status(status: Any) -> bool:
+    return bool(np.isin(np.asarray(status), list(Status)).all())
+
+
+def _single(fit: Fit) -> Fit:
+    """A fit with plain scalars, wherever it comes from, and a history only if it is one."""
+    history = fit.history if fit.history is not None and np.ndim(fit.history["step"]) == 1 else None
+    loss = np.asarray(fit.loss)[()]
+    return replace(fit, loss=loss, status=Status(int(fit.status)), steps=int(fit.steps), history=history)
+
+
+def _flatten(fit: Fit) -> tuple:
+    coords = fit.coords or {}
+    labels = {name: value for name, value in coords.items() if isinstance(value, str)}
+    numbers = {name: getattr(fit, name) for name in _FIT_LEAVES}
+    numbers["coords"] = fit.coords and {name: value for name, value in coords.items() if name not in labels}
+    known = Known(fit.problem, fit.precision, fit.note, fit.absolute_sigma, labels)
+    traced = any_traced(jax.tree.leaves(numbers))
+    return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
+
+
+def _unflatten(known: Known, children: Any) -> Fit:
+    numbers = dict(zip(_FIT_LEAVES, children, strict=True))
+    if any_traced(jax.tree.leaves(children)) or getattr(numbers["loss"], "ndim", 0):
+        return Fit(**numbers)
+    for name, kind in (("status", Status), ("steps", int)):  # as a map to NumPy arrays leaves them
+        if isinstance(numbers[name], np.ndarray) and numbers[name].dtype.kind == "i":
+            numbers[name] = kind(int(numbers[name]))
+    kept = vars(known).copy()
+    if labels := kept.pop("labels"):
+        numbers["coords"] = labels | numbers["coords"]
+    return Fit(**numbers, **kept)
+
+
+_FIT_LEAVES = (
+    "params", "loss", "status", "steps", "history", "validation_loss", "coords", "start_loss", "best_params",
+    "best_validation_loss", "best_step",
+)  # fmt: skip
+jax.tree_util.register_pytree_with_keys(Fit, _flatten, _unflatten)
+
+
+class NotConverged(RuntimeError):
+    """A run, or a lane of a sweep, that did not converge."""
+
+
+@near_keywords
+def require_converged(result: Any) -> Any:
+    """The fit or grid itself, if every run in it converged.
+
+    Raises:
+      NotConverged: Otherwise, with the outcome and what to do next.
+      TypeError: If it is neither a fit nor a grid, or is traced.
+    """
+    if isinstance(result, Fit):
+        if isinstance(result.status, jax.core.Tracer):
+            raise TypeError(
+                "require_converged: the fit is traced, so that nobody knows yet how it ends; call it on what the jit, "
+                "vmap or grad returns"
+            )
+        if not np.all(np.asarray(result.status) == Status.CONVERGED):
+            raise NotConverged(str(result))
+        return result
+    if not hasattr(result, "results"):
+        raise TypeError(
+            f"require_converged takes a fit or a grid, but got a {type(result).__name__}; pass what jf.fit or jf.sweep "
+            f"returned"
+        )
+    status = np.asarray(result.results.status)
+    failed = status != Status.CONVERGED
+    if failed.any():
+        first = dict(zip(result.results.status.dims, np.argwhere(failed)[0].tolist(), strict=True))
+        counts = ", ".join(f"{int((status == s).sum()):,} {s.name}" for s in Status if (status == s).any())
+        raise NotConverged(
+            f"{int(failed.sum()):,} of {status.size:,} lanes did not converge ({counts}); the first is at {first}"
+        )
+    return result
+
+
+@near_keywords
+def fit(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    optimizer: Any,
+    steps: int = 1000,
+    stop: Stop = Stop(),  # noqa: B008 (frozen)
+    record: Record | None = None,
+    batches: Batches | None = None,
+    key: Any = None,
+    validation: tuple | None = None,
+    progress: bool | None = None,
+    precision: str | None = None,
+    checkpoint: Any = None,
+) -> Fit:
+    """Minimizes a loss by an optimizer's steps.
+
+    Args:
+      loss: Any pure function loss(params, *data) -> scalar, also with a `key` argument, which gets each step's key.
+      params: The start: any pytree. Whole scalars become floats; every float takes the precision of the run. `Fixed`,
+        `Bounded` and `Tied` may stand at its leaves; results are plain numbers in the same tree.
+      data: Handed to the loss after params.
+      optimizer: `jf.optimizers.adam(0.1)`, `jf.optimizer(factory, ...)`, or a transformation of Optax.
+      steps: The most updates to make.
+      stop: When to stop before.
+      record: What the history holds; the loss of every step unless told otherwise. With batches it is the batch's.
+      batches: Random rows for each step instead of all the data; needs a key.
+      key: A PRNG key or a seed. Step t draws with fold_in(key, t).
+      validation: Other data for the loss: watched, never trained on.
+      progress: A bar on stderr; by default only in a terminal.
+      precision: "float32" or "float64", whatever JAX's global setting. By default float64 for Levenberg-Marquardt; for
+        all others as JAX has it: float64 where `jax_enable_x64` is on and params or data have 64 bits, else float32.
+        float64 results are NumPy arrays.
+      checkpoint: A file to keep a long run in, every few seconds. The same call goes on where it stopped and ends with
+        the same bits; when it has ended, it returns the end at once. A call that would give other bits is refused.
+
+    Returns:
+      The end of the run; trouble on the way is its status. Under the caller's own jit, vmap or grad the run is one
+      masked scan, its fields are traced, and checks that need numbers are skipped.
+
+    Raises:
+      ValueError, TypeError: For bad input, before anything compiles.
+      Interrupted: On Ctrl-C, with the run so far as its `result`.
+      OutOfMemory: If a step takes more memory than the device has.
+    """
+    precision = chosen_precision(precision, params, data, optimizer=optimizer)
+    if record is None:
+        record = LOSS if validation is None else LOSSES
+    problem = pose(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
+        validation=validation, precision=precision,
+    )  # fmt: skip
+    count = int(problem.steps)
+    if checkpoint is not None:
+        as_path("checkpoint", checkpoint)
+    leaves = jax.tree.leaves(problem, is_leaf=is_axis)
+    swept = [x for x in leaves if is_axis(x)]
+    if swept:
+        raise ValueError(f"fit got {swept[0]}, but runs one problem; call sweep with the same arguments")
+    if is_traced(leaves):
+        check_alive(problem)
+        _check_untraced(checkpoint)
+        return _traced_fit(convert_all(problem, traced_precision(precision)), count)
+    with precision_context(precision):
+        if holds_call(problem.params):
+            problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
+        check_schedule(problem.optimizer, count)
+        programs, leaves = prepare(problem, precision)
+        if programs.captured:
+            _check_untraced(checkpoint)
+            return _traced_fit(programs.ask(leaves), count)
+        with out_of_memory_told(_SMALLER):
+            if checkpoint is None:
+                return _run(problem, programs, leaves, count, precision, progress)
+            with terminating_as_interrupted(), holding_file(checkpoint, programs, leaves, precision) as file:
+                return _run(problem, programs, leaves, count, precision, progress, file)
+
+
+_SMALLER = (
+    "make a step smaller, by batches=jf.Batches(size) or jax.checkpoint around a part of the loss "
+    "(jf.backward_memory counts the bytes)"
+)
+
+
+def _check_untraced(checkpoint: Any) -> None:
+    if checkpoint is not None:
+        raise TypeError(
+            f"checkpoint is {str(checkpoint)!r}, but inside of a jit, vmap or grad nothing is written; call fit outside"
+        )
+
+
+def traced_precision(precision: str) -> str:
+    if precision == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError(
+            'precision is "float64", but inside of a jit, vmap or grad of your own that needs 64-bit types there: '
+            'wrap the outermost call in `with jax.enable_x64(True):`, or pass precision="float32"'
+        )
+    return precision
+
+
+def _traced_fit(problem: Problem, steps: int) -> Fit:
+    problem = problem._replace(params=as_params(resolve(problem.params)))
+    inspect_loss(problem)
+    state, rows, end = unrolled(problem, steps)
+    every = problem.record.every
+    history = History({"step": np.arange(0, steps + 1, every), **rows})
+    return Fit(
+        users(problem, state.params),
+        end.loss,
+        state.status,
+        state.steps,
+        history,
+        end.validation_loss,
+        start_loss=state.start_loss,
+        **best_of(state.best, lambda params: users(problem, params)),
+    )
+
+
+def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[str, Any]:
+    """The fields of a fit that tell where its validation loss was lowest; `own` makes the user's tree of params."""
+    if best is None:
+        return {}
+    return {"best_params": own(best.params), "best_validation_loss": best.validation_loss, "best_step": best.step}
+
+
+def _run(
+    problem: Problem,
+    programs: Programs,
+    leaves: list,
+    total: int,
+    precision: str,
+    progress: bool | None,
+    checkpoint: Checkpoint | None = None,
+) -> Fit:
+    every = problem.record.every
+    pieces: list[dict[str, PyTree]] = []
+    status, made, end, t = Status.NOT_RUN, 0, None, 0
+    saved = None if checkpoint is None else checkpoint.load()
+    stood: Saved | None = None
+    if saved is None:
+        state = programs.begin(leaves)
+    else:
+        state, pieces, end, t, _ = saved
+        status, made = Status(int(state.status)), int(state.steps)
+    bar = progress_bar(total, progress, "steps")
+    bar.update(made)
+    try:
+        left = 0 if saved and saved.ended else total - t
+        for count in segments(left, programs.capacity * every, every, programs.pace):
+            state, rows, end = _segment(programs, leaves, every, state, t, count)
+            status, made = Status(int(state.status)), int(state.steps)
+            if made == 0:
+                _check_start(problem, precision, state.start_loss)
+            ended = status != Status.NOT_RUN
+            kept = (made - t) // every + 1 if ended else count // every
+            pieces.append(jax.tree.map(lambda x, k=kept: np.asarray(x)[:k], rows))
+            t += count
+            stood = Saved(state, list(pieces), end, t, ended or t >= total)
+            if checkpoint is not None and (stood.ended or checkpoint.due()):
+                checkpoint.save(stood)
+            bar.update(made - bar.n)
+            bar.set_postfix_str(f"loss {float(end.loss):.4g}", refresh=False)
+            if ended:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+        if checkpoint is not None and stood is not None:
+            checkpoint.save(stood)
+    else:
+        interrupted = False
+    finally:
+        bar.close()
+    result: Any = None if end is None else _finished(problem, state, status, made, end, pieces, precision)
+    if interrupted:
+        kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
+        raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
+    return result
+
+
+def _check_start(problem: Problem, precision: str, loss: Any) -> None:
+    """A start outside of where the loss is defined is an error; data too large for the precision are a status."""
+    if not np.isfinite(loss) and beyond_range(problem.data, precision) is None:
+        raise ValueError(
+            f"the loss at the start is {float(loss)}: params are outside of where the loss is defined; start from "
+            f"params at which it is finite"
+        )
+
+
+def _segment(programs: Programs, leaves: list, every: int, state: Any, t: int, count: int) -> tuple:
+    """One stretch of updates. Without a stop rule no step is judged, and a stretch that met trouble is run again."""
+    span = np.int32(t), np.int32(count)
+    if not programs.watched:
+        new, rows, end = programs.advance(leaves, state, *span)
+        losses = np.asarray(rows["loss"])[: -(-count // every)] if "loss" in rows else ()
+        if np.isfinite(end.loss) and np.isfinite(losses).all() and int(new.status) != Status.NOT_FINITE:
+            return new, rows, end
+    return programs.watch(leaves, state, *span)
+
+
+def _joined(*parts: np.ndarray) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _finished(
+    problem: Problem, state: Any, status: Status, made: int, end: Any, pieces: list[dict[str, PyTree]], precision: str
+) -> Fit:
+    rows = jax.tree.map(_joined, *pieces)
+    every = problem.record.every
+    records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
+    own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)
+    loss = np.asarray(end.loss)[()]
+    marked = is_marked(problem.params)
+    whole = problem._replace(params=convert_all(problem.params, precision)) if marked else problem
+
+    def users_own(params):
+        return jax.tree.map(own, users(whole, params) if marked else params)
+
+    best = state.best and Best(state.best.params, *(np.asarray(x)[()] for x in state.best[1:]))
+    fine = status in ENDED_WELL and loss > np.finfo(loss.dtype).tiny
+    return Fit(
+        params=users_own(state.params),
+        loss=loss,
+        status=status,
+        steps=made,
+        history=History({"step": np.arange(records) * every, **rows}),
+        validation_loss=None if end.validation_loss is None else np.asarray(end.validation_loss)[()],
+        start_loss=np.asarray(state.start_loss)[()],
+        problem=problem,
+        precision=precision,
+        note=None if fine else beyond_range((*problem.data, *(problem.validation or ())), precision),
+        **best_of(best, users_own),
+    )

@@ -1,0 +1,342 @@
+"""The result of a sweep: a labelled grid of lanes, and how to read it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.engine.pools import Lanes, Shape
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import ENDED_WELL, Problem, Status
+from jaxfit.problems.reading import Dimension, choose
+from jaxfit.stores import Variable
+from jaxfit.verbs.coordinates import all_coordinates, position
+from jaxfit.verbs.fits import Fit, best_of
+from jaxfit.verbs.histories import History
+
+PyTree = Any
+
+
+class Part(NamedTuple):
+    """The lanes of one program: those that share every static choice."""
+
+    choice: dict[str, int]  # index along each static dimension
+    dynamic: dict[str, int]  # the sizes of the other dimensions, in order
+    lanes: Lanes  # NumPy arrays with a leading lane axis, the last dimension fastest
+    problem: Problem
+    shape: Shape  # of the pool that ran them
+    numbers: np.ndarray | None = None  # (lanes,) which member each lane is, where not every member has one
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A sweep that has ended.
+
+    Attributes:
+      results: An `xarray.Dataset` whose dimensions are the axes: `loss`, `status`, `steps`, `params.<path>` and, if
+        asked for, `validation_loss` and `history.<name>` along `step`; with patience `best_validation_loss`,
+        `best_step` and `best_params.<path>`.
+      members: Like `results.status`: the number of the lane at each place.
+      store: The folder where it is kept, if it is.
+    """
+
+    results: Any
+    members: np.ndarray = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
+    precision: str = "float32"
+    store: Path | None = None
+
+    def __repr__(self) -> str:
+        status = np.asarray(self.results.status)
+        counts = ", ".join(f"{int((status == s).sum()):,} {s.name.lower()}" for s in Status if (status == s).any())
+        sizes = " x ".join(f"{name} {size}" for name, size in zip(self.results.status.dims, status.shape, strict=True))
+        return f"Grid({sizes}: {counts})\n{self.results}"
+
+
+# Results as a labelled Dataset
+
+
+def lane_numbers(dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
+    """At each place of the grid, the number of its lane: parts one after another."""
+    starts = np.cumsum([0, *(len(part.lanes.status) for part in parts)])
+    return _arrange([np.arange(a, b) for a, b in itertools.pairwise(starts)], dimensions, parts)
+
+
+def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
+    """One array over all dimensions from one column of lanes a part."""
+    names = list(dimensions)
+    sizes = [d.size for d in dimensions.values()]
+    if len(parts) == 1:
+        return columns[0].reshape((*sizes, *columns[0].shape[1:]))
+    out = np.empty((*sizes, *columns[0].shape[1:]), columns[0].dtype)
+    for column, part in zip(columns, parts, strict=True):
+        where = tuple(part.choice.get(name, slice(None)) for name in names)
+        out[where] = column.reshape((*part.dynamic.values(), *column.shape[1:]))
+    return out
+
+
+def dataset(
+    dimensions: dict[str, Dimension], parts: Sequence[Part], problem: Problem, attributes: dict[str, Any]
+) -> Any:
+    import xarray as xr
+
+    tensors = [tensors_of(part.lanes) for part in parts]
+    variables = {}
+    for name, told in variables_of([part.lanes for part in parts], problem).items():
+        columns = [own[told.tensor].astype(told.dtype, copy=False) for own in tensors]
+        variables[name] = (*dimensions, *told.extra), _arrange(columns, dimensions, parts), told.attributes
+    return xr.Dataset(variables, all_coordinates(dimensions, parts[0].shape.records, problem), attributes)
+
+
+def tensors_of(lanes: Lanes) -> dict[str, Any]:
+    """What is known of lanes, flat, by a name for each array."""
+    return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(lanes)}
+
+
+def variables_of(lanes: Sequence[Lanes], problem: Problem) -> dict[str, Variable]:
+    """The variables of the results of some parts: what all of them have, in one shape."""
+    found = {name: Variable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
+    found["status"] = Variable(".status", (), "int8", status_attributes())
+    if problem.validation is not None:
+        found["validation_loss"] = Variable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
+    shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
+    alike = len({jax.tree.structure(own.params) for own in lanes}) == 1 and _agree(shapes, ".params")
+    if alike:
+        found |= _variables_of_params("params", ".params", lanes[0].params)
+    best = lanes[0].best
+    if best is not None and all(own.best is not None for own in lanes):
+        found["best_validation_loss"] = Variable(".best.validation_loss", (), _kind(best.validation_loss), {})
+        found["best_step"] = Variable(".best.step", (), _kind(best.step), {})
+        found |= _variables_of_params("best_params", ".best.params", best.params) if alike else {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(lanes[0].rows):
+        name, tensor = _dotted("history", path), f".rows{jax.tree_util.keystr(path)}"
+        if _agree(shapes, tensor):
+            extra = ("step", *(f"{name}_dim_{k}" for k in range(leaf.ndim - 2)))
+            found[name] = Variable(tensor, extra, _kind(leaf), {})
+    return found
+
+
+def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, Variable]:
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        whole = _dotted(name, path)
+        extra = tuple(f"{whole}_dim_{k}" for k in range(leaf.ndim - 1))
+        found[whole] = Variable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
+    return found
+
+
+def status_attributes() -> dict[str, Any]:
+    """What the numbers of a status mean, for a reader, and as the conventions for climate and forecast data have it."""
+    return {
+        "meaning": ", ".join(f"{s.value} {s.name}" for s in Status),
+        "flag_values": [s.value for s in Status],
+        "flag_meanings": " ".join(s.name for s in Status),
+    }
+
+
+def _dotted(place: str, path: tuple) -> str:
+    return ".".join(part for part in (place, jax.tree_util.keystr(path, simple=True, separator=".")) if part)
+
+
+def _agree(shapes: Sequence[dict[str, tuple]], beginning: str) -> bool:
+    own = [{name: shape for name, shape in each.items() if name.startswith(beginning)} for each in shapes]
+    return all(each == own[0] for each in own)
+
+
+def _kind(x: Any) -> str:
+    return np.dtype(x.dtype).name
+
+
+# Reading a grid
+
+
+@near_keywords
+def lane(grid: Grid, /, *, method: Any = None, **coords: Any) -> Fit:
+    """The member of a grid at the given coordinates, as a `Fit` with `.coords`. Nothing is computed again.
+
+    Args:
+      grid: From `sweep`.
+      method: "nearest" for the member nearest to numbers that lie anywhere within their axes. (In a grid with a
+        dimension of this name, it is a coordinate as any other.)
+      **coords: One value for each dimension longer than one: a label, or a number within half a cell of one of the
+        axis: half the distance to its nearest neighbor there. On an axis that grows by factors the value nearest to
+        zero counts as having one more neighbor, by the same factor nearer to zero.
+
+    Raises:
+      ValueError: If a coordinate is missing, unknown, outside of its axis, or between its values: with the neighbors.
+      TypeError: If `grid` is none, or a coordinate is more than one value.
+    """
+    check_grid("lane", grid)
+    dims = grid.results.status.dims
+    if "method" in dims:
+        coords, method = coords | ({} if method is None else {"method": method}), None
+    unknown = [name for name in coords if name not in dims]
+    if unknown:
+        raise ValueError(f"lane: the grid has no dimension {unknown[0]!r}; it has {', '.join(dims)}")
+    for name in dims:
+        if name not in coords and grid.results.sizes[name] > 1:
+            first = grid.results[name].values.tolist()[0]
+            raise ValueError(
+                f"lane: {name} is missing; give a value for each of the dimensions, such as {name}={first!r}"
+            )
+    if method not in (None, "nearest"):
+        raise ValueError(f'lane: method is {method!r}, but it is "nearest", or left out')
+    axes, how = {name: grid.results[name].values for name in dims}, method or "cell"
+    return member(grid, tuple(position("lane", n, axes[n], coords[n], how) if n in coords else 0 for n in dims))
+
+
+def check_grid(verb: str, grid: Any) -> None:
+    """Refuses what is no grid."""
+    if not isinstance(grid, Grid):
+        what = "a fit, which is one run already" if isinstance(grid, Fit) else f"a {type(grid).__name__}"
+        raise TypeError(f"{verb} takes the grid of a sweep, but got {what}; pass what jf.sweep returned")
+
+
+def part_of(grid: Grid, number: int) -> tuple[Part, int]:
+    """The part that holds the lane of this number, and which of its lanes that is."""
+    for part in grid.parts[:-1]:
+        if number < len(part.lanes.status):
+            return part, number
+        number -= len(part.lanes.status)
+    return grid.parts[-1], number
+
+
+def member(grid: Grid, place: tuple[int, ...]) -> Fit:
+    part, number = part_of(grid, int(grid.members[place]))
+    own = jax.tree.map(lambda x: x[number], part.lanes)
+    if part.numbers is not None:
+        number = int(part.numbers[number])
+        place = place_of(part, number, grid.results.status.dims)
+    here = grid.results.isel(dict(zip(grid.results.status.dims, place, strict=True)))
+    coords = {str(name): value.item() for name, value in here.coords.items() if value.ndim == 0}
+    every, steps = part.problem.record.every, int(own.steps)
+    history = None
+    if own.rows:
+        kept = steps // every + 1 if own.status != Status.NOT_RUN else 0
+        history = History({"step": np.arange(kept) * every, **jax.tree.map(lambda x: x[:kept], own.rows)})
+    return Fit(
+        params=own.params,
+        loss=own.loss,
+        status=Status(int(own.status)),
+        steps=steps,
+        history=history,
+        validation_loss=own.validation_loss,
+        coords=coords,
+        start_loss=own.start_loss,
+        problem=_problem_of(part, number),
+        precision=grid.precision,
+        **best_of(own.best),
+    )
+
+
+def along(part: Part, number: Any) -> dict[str, Any]:
+    """Where along each dynamic dimension a member of a part is, or many are, also where its problem lacks the axis."""
+    index = np.unravel_index(number, list(part.dynamic.values())) if part.dynamic else ()
+    return dict(zip(part.dynamic, index, strict=True))
+
+
+def place_of(part: Part, number: Any, names: Iterable[Any]) -> tuple:
+    """Where along these dimensions of the grid the member of a part is, or many are."""
+    here = part.choice | along(part, number)
+    return tuple(here[name] for name in names)
+
+
+def _problem_of(part: Part, number: int) -> Problem:
+    """A lane's own problem, with values in place of its axes and the call of its params run when it is asked for."""
+    return choose(part.problem, {name: int(i) for name, i in along(part, number).items()})
+
+
+@near_keywords
+def best(
+    grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None, *, highest: bool = False
+) -> Any:  # fmt: skip
+    """The member with the lowest final loss; diverged, non-finite and unfinished ones do not count.
+
+    Args:
+      grid: From `sweep`.
+      by: What is to be lowest: "loss", "validation_loss", "steps" or another variable of the results, or what was
+        recorded, by the name it has in `Record.what`; of that a lane's last record counts.
+      over: Dimensions to choose along (of a refined grid, among what ran); the result is then a smaller grid over the
+        others, in which the coordinates of `over` tell the choice. None: along all of them, and the result is a `Fit`.
+      highest: Whether the highest is wanted instead, as of an accuracy.
+
+    Raises:
+      ValueError: If there is no such variable or dimension, or (without `over`) no member ended well; if a refined
+        grid ran none of the members to choose from.
+      TypeError: If `grid` is none, or `over` no names.
+    """
+    check_grid("best", grid)
+    if not (over is None or isinstance(over, str) or isinstance(over, Sequence)):
+        raise TypeError(
+            f"best: over is {over!r}, but it must be a dimension's name, such as {_first(grid)!r}, or several"
+        )
+    results = grid.results
+    dims = results.status.dims
+    measure = _measured(results, by)
+    if measure is None:
+        kinds = dims, (*dims, "step")
+        given = [str(name).removeprefix("history.") for name in results.data_vars if results[name].dims in kinds]
+        raise ValueError(
+            f"best: by={by!r} is not one number for each lane; there are {', '.join(dict.fromkeys(given))}"
+        )
+    across: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
+    if not across:
+        raise ValueError(f"best: over names no dimension; name some of {', '.join(dims)}, or leave it out for all")
+    for name in across:
+        if name not in dims:
+            raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
+    good = np.isin(results.status, ENDED_WELL) & ~np.isnan(measure)
+    ran = results.evaluated.values if grid.parts[0].numbers is not None else np.ones(good.shape, bool)
+    good &= ran  # what was filled in has the values of a neighbor, and would be told at the wrong place
+    values = np.where(good, -measure if highest else measure, np.inf)
+    if set(across) == set(dims):
+        if not good.any():
+            raise ValueError(
+                "best: no member of the grid ended well; see grid.results.status, and jf.explain of a lane"
+            )
+        return member(grid, tuple(int(i) for i in np.unravel_index(np.argmin(values), values.shape)))
+    import xarray as xr
+
+    kept = [name for name in dims if name not in across]
+    order = [dims.index(name) for name in (*kept, *across)]
+    _refuse_unrun(ran, results, across, kept)
+    flat = values.transpose(order).reshape(*[results.sizes[n] for n in kept], -1)
+    index = np.unravel_index(np.argmin(flat, axis=-1), [results.sizes[n] for n in across])
+    chosen = {name: xr.DataArray(i, dims=kept) for name, i in zip(across, index, strict=True)}
+    places = np.indices([results.sizes[n] for n in kept])
+    where = tuple(index[across.index(n)] if n in across else places[kept.index(n)] for n in dims)
+    return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)
+
+
+def _measured(results: Any, by: Any) -> np.ndarray | None:
+    """One float for each lane: a variable of the results, or the last record of its history; None if it is neither."""
+    dims = results.status.dims
+    if by in results and results[by].dims == dims:
+        return results[by].values.astype(np.float64)
+    name = by if str(by).startswith("history.") else f"history.{by}"
+    if name not in results or results[name].dims != (*dims, "step"):
+        return None
+    last = np.searchsorted(results.step.values, results.steps.values, side="right") - 1
+    return np.take_along_axis(results[name].values, last[..., None], axis=-1)[..., 0].astype(np.float64)
+
+
+def _refuse_unrun(ran: np.ndarray, results: Any, across: Sequence[str], kept: Sequence[str]) -> None:
+    """Refuses a refined grid if there is a place to choose at where none of the members ran."""
+    some = ran.any(axis=tuple(results.status.dims.index(name) for name in across))
+    if not some.all():
+        place = np.argwhere(~some)[0]
+        there = ", ".join(f"{n}={results[n].values[i]}" for n, i in zip(kept, place, strict=True))
+        raise ValueError(
+            f"best: at {there} none of the members along {', '.join(across)} ran, they were filled in, so that there "
+            f"is none to choose; refine with over={list(across)!r}, which runs some everywhere, or take a sweep"
+        )
+
+
+def _first(grid: Grid) -> str:
+    return str(grid.results.status.dims[0])

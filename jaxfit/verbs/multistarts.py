@@ -1,0 +1,298 @@
+"""Many starts for one problem: drawn between the bounds of its params, and what became of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.datasets import as_key
+from jaxfit.problems.axes import Axis, is_axis
+from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
+from jaxfit.problems.reading import Call
+from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.grids import Grid, check_grid, member
+
+PyTree = Any
+
+
+@near_keywords
+def starts(
+    params: PyTree, count: int = 100, *, key: Any, log: bool | str | Sequence[str] = False, name: str = "start"
+) -> PyTree:
+    """Starts spread evenly between bounds, for `sweep`: the params with an `Axis` in every bounded leaf.
+
+    A Latin hypercube: the range of each number is cut into `count` equal parts, and each part has one start in it, at a
+    random place; the parts of different numbers are paired at random.
+
+    Args:
+      params: Any pytree with `Bounded` at every leaf that moves, both bounds finite; `Fixed` and `Tied` stay. Of the
+        values of the bounded leaves only the shapes matter.
+      count: How many.
+      key: A PRNG key or a seed.
+      log: Whether the parts are of equal ratio rather than of equal length: True for all numbers, or the names of the
+        leaves for which they are, such as ["rate"]. Bounds must be positive there.
+      name: Of the axis.
+
+    Returns:
+      The same tree, to sweep: `jf.best(grid)` is then the best of all starts, `jf.optima(grid)` tells where they led.
+
+    Raises:
+      ValueError: If a leaf that moves has no finite bounds, nothing moves, or bounds are not positive where `log` is.
+      TypeError: If bounds are no numbers.
+
+    Source: McKay, Beckman and Conover (1979), doi:10.1080/00401706.1979.10489755.
+    """
+    count = whole("count", count)
+    key = as_key(key)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda x: is_mark(x) or _is_marker(x))
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    logs = _as_names(log, names)
+    drawn = []
+    for i, (label, (_, leaf)) in enumerate(zip(names, leaves, strict=True)):
+        if isinstance(leaf, (Fixed, Tied)):
+            drawn.append(leaf)
+            continue
+        low, high = _bounds(label, leaf)
+        if label in logs and not (low > 0).all():
+            raise ValueError(f"starts: params {label!r} has low={low.min():g}, but log needs positive bounds")
+        share = _stratified(jax.random.fold_in(key, i), count, np.shape(leaf.value))
+        if label in logs:
+            values = np.exp(np.log(low) + share * (np.log(high) - np.log(low)))
+        else:
+            values = low + share * (high - low)
+        drawn.append(Bounded(Axis(name, np.clip(values, low, high)), leaf.low, leaf.high))
+    if not any(isinstance(leaf, Bounded) for leaf in drawn):
+        raise ValueError("starts: all params are fixed or tied, so that there is nothing to draw")
+    return jax.tree_util.tree_unflatten(structure, drawn)
+
+
+def _is_marker(x: Any) -> bool:
+    return isinstance(x, (Axis, Call))
+
+
+def _as_names(log: Any, names: Sequence[str]) -> Sequence[str]:
+    if isinstance(log, (bool, np.bool_)):
+        return names if log else ()
+    given = [log] if isinstance(log, str) else list(log)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise ValueError(f"starts: log names {unknown[0]!r}, but the params are {', '.join(map(repr, names))}")
+    return given
+
+
+def _bounds(label: str, leaf: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both bounds of a leaf, in its shape."""
+    if not isinstance(leaf, Bounded):
+        what = repr(leaf) if _is_marker(leaf) else f"free ({leaf!r})"
+        raise ValueError(
+            f"starts: params {label!r} is {what}, but starts are drawn between bounds; give it some, such as "
+            f"jf.Bounded(1.0, low=0.0, high=10.0), or hold it with jf.Fixed"
+        )
+    if is_axis(leaf.value) or is_axis(leaf.low) or is_axis(leaf.high):
+        raise ValueError(f"starts: params {label!r} has an Axis already; leave it out, starts makes one of its own")
+    low, high = check_bounds(f"starts: params {label!r}", leaf.value, leaf.low, leaf.high)
+    for side, limit in (("low", low), ("high", high)):
+        if limit is None or not np.isfinite(limit).all():
+            raise ValueError(f"starts: params {label!r} has no {side}; starts are drawn between two finite bounds")
+    shape = np.shape(leaf.value)
+    return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+
+def _stratified(key: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """(count, *shape) numbers of 0 to 1; along the first axis each part of length 1 / count has one."""
+    order, place = jax.random.split(key)
+    parts = jax.random.permutation(order, np.broadcast_to(np.arange(count).reshape(-1, *[1] * len(shape)),
+                                                          (count, *shape)), independent=True)  # fmt: skip
+    return (np.asarray(parts) + np.asarray(jax.random.uniform(place, (count, *shape)), np.float64)) / count
+
+
+@dataclass(frozen=True, eq=False)
+class Optima:
+    """The different ends of a sweep over starts, the lowest loss first.
+
+    Attributes:
+      loss: (optima,)
+      count: (optima,) how many starts ended there.
+      params: The user's tree with a leading axis (optima,): where the lowest of each stands.
+      lanes: (optima,) the number of that one, as in `grid.members`; of a sweep over starts alone, its place among them:
+        `jf.lane(grid, start=table.lanes[1])` is the second best optimum as a fit.
+      failed: Starts that diverged, met NaN or never ran.
+      unfinished: Starts that ran out of steps; they count among the optima where they got to.
+    """
+
+    loss: np.ndarray
+    count: np.ndarray
+    params: PyTree = field(repr=False)
+    lanes: np.ndarray = field(repr=False)
+    failed: int
+    unfinished: int
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def __repr__(self) -> str:
+        total = int(self.count.sum()) + self.failed
+        troubles = [(self.failed, "failed"), (self.unfinished, "ran out of steps")]
+        notes = "".join(f", {n:,} {what}" for n, what in troubles if n)
+        head = f"{len(self)} optim{'um' if len(self) == 1 else 'a'} from {total:,} starts{notes}"
+        leaves = jax.tree_util.tree_leaves_with_path(self.params)
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") or "params" for path, _ in leaves]
+        rows = [["loss", "starts", *names]]
+        for i in range(min(len(self), 10)):
+            rows.append([f"{self.loss[i]:.6g}", f"{self.count[i]:,}", *(_short(leaf[i]) for _, leaf in leaves)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
+        more = [f"and {len(self) - 10:,} more"] if len(self) > 10 else []
+        return "\n".join([head, *(lines if len(self) else []), *more])
+
+
+def _short(value: Any) -> str:
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return f"{array:.5g}"
+    return np.array2string(array, precision=4, separator=", ", threshold=6, edgeitems=2).replace("\n", "")
+
+
+@near_keywords
+def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima:
+    """Which optima the members of a sweep found, and how many found each.
+
+    Two members found the same if their losses differ by less than `tolerance` of the loss (or tolerance**3 of what it
+    was at the starts) and, with by="params", each of their params by less than `tolerance` of its range over the sweep,
+    or of itself.
+
+    Args:
+      grid: From `sweep`, of one problem from many starts.
+      tolerance: As said; of the order to which the runs converged.
+      by: "params", or "loss" alone: then optima that differ by exchanging equal terms, as the peaks of a sum, are one.
+
+    Returns:
+      The table of optima, which prints.
+
+    Raises:
+      ValueError: If lanes had different data, so that their losses do not compare, or params of different shapes.
+    """
+    if by not in ("params", "loss"):
+        raise ValueError(f'optima: by is {by!r}, but it must be "params" or "loss"')
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+        raise ValueError(f"optima: tolerance is {tolerance!r}, but it must lie between 0 and 1, such as 1e-3")
+    check_grid("optima", grid)
+    if not _one_problem(grid):
+        raise ValueError(
+            "optima: lanes of this grid have different data, losses or fixed params, which do not compare; sweep one"
+        )
+    trees = [part.lanes.params for part in grid.parts]
+    layouts = {(jax.tree.structure(t), tuple(x.shape[1:] for x in jax.tree.leaves(t))) for t in trees}
+    if len(layouts) > 1:
+        raise ValueError("optima: lanes of this grid have params of different shapes; sweep one shape")
+    params = jax.tree.map(lambda *x: np.concatenate(x), *trees)
+    status, loss = (np.concatenate([getattr(part.lanes, name) for part in grid.parts]) for name in ("status", "loss"))
+    looked = np.unique(grid.members)
+    good = looked[np.isin(status[looked], ENDED_WELL) & np.isfinite(loss[looked])]
+    order = good[np.argsort(loss[good], kind="stable")]
+    flat = np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(params)], axis=1).astype(np.float64)
+    began = np.abs(np.concatenate([part.lanes.start_loss for part in grid.parts])[order])
+    floor = tolerance**3 * float(np.median(began)) if len(order) else 0.0  # a loss of zero is reached by rounding only
+    near = functools.partial(_near, tolerance=tolerance, floor=floor, compare=by == "params")
+    first, counts = _grouped(loss[order].astype(np.float64), flat[order], near)
+    kept = order[first]
+    return Optima(
+        loss=loss[kept],
+        count=counts,
+        params=jax.tree.map(lambda x: x[kept], params),
+        lanes=kept,
+        failed=len(looked) - len(good),
+        unfinished=int((status[good] == Status.OUT_OF_STEPS).sum()),
+    )
+
+
+def _one_problem(grid: Grid) -> bool:
+    """Whether all lanes have the same loss of the same data, the same bounds and the same fixed params."""
+    first, *others = [_asked(part.problem) for part in grid.parts]
+    leaves, structure = jax.tree.flatten(first, is_leaf=is_axis)
+    if any(map(is_axis, leaves)):
+        return False
+    return all(
+        jax.tree.structure(other) == structure
+        and all(x is y or np.array_equal(x, y) for x, y in zip(leaves, jax.tree.leaves(other), strict=True))
+        for other in others
+    )
+
+
+def _asked(problem: Problem) -> tuple:
+    """What makes the losses of two lanes comparable; starts do not matter."""
+    marks = [x for x in jax.tree.leaves(problem.params, is_leaf=is_mark) if is_mark(x)]
+    kept = [(x.low, x.high) if isinstance(x, Bounded) else x for x in marks]
+    return problem.loss, problem.data, kept
+
+
+class Met(NamedTuple):
+    """The lowest member of a sweep over starts, and how many others met it there."""
+
+    fit: Fit
+    lanes: str  # what they are: "starts", or "runs" if they differ in more
+    text: str  # how many found what
+    alone: bool  # whether no other lane met the lowest
+
+
+def met(verb: str, grid: Grid) -> Met:
+    """Looks for the lowest member, and for the others that found the same.
+
+    Raises:
+      ValueError: If the lanes are not of one problem, or none ended well.
+    """
+    if not _one_problem(grid):
+        raise ValueError(
+            f"{verb}: lanes of this grid have different data, losses or fixed params, and none of them stands for the "
+            f"others; take one, jf.{verb}(jf.lane(grid, ...)), or all errors at once: jf.standard_errors(grid)"
+        )
+    here, heights = optima(grid), optima(grid, by="loss")
+    if not len(here):
+        raise ValueError(f"{verb}: no member of the grid ended well; see grid.results.status, and jf.explain of a lane")
+    same, high, total = int(here.count[0]), int(heights.count[0]), len(np.unique(grid.members))
+    what, rank = "optimum", "only one"
+    if same < high:  # as where two terms of a sum may exchange their places
+        what, rank = f"loss, {same:,} of them with these params", "only loss"
+    table = here if same == high else heights
+    if len(table) > 1:
+        rank = f"lowest of {len(table):,}; the next has a loss of {table.loss[1]:.6g}"
+    text = f"{high:,} of {total:,} found this {what}, the {rank}"
+    troubles = [(here.failed, "failed"), (here.unfinished, "ran out of steps")]
+    text += "".join(f"; {n:,} {what}" for n, what in troubles if n)
+    rest = jax.tree.leaves(grid.parts[0].problem._replace(params=None), is_leaf=is_axis)
+    name = "runs" if len(grid.parts) > 1 or any(map(is_axis, rest)) else "starts"
+    fit = member(grid, tuple(np.argwhere(grid.members == here.lanes[0])[0]))
+    return Met(fit, name, text, high == 1 < total)
+
+
+def _grouped(loss: np.ndarray, params: np.ndarray, near: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """The first member of each group, and its size; members come by rising loss."""
+    first: list[int] = []
+    counts: list[int] = []
+    span = np.ptp(params, axis=0) if len(params) else np.zeros(params.shape[1:])
+    for i in range(len(loss)):
+        same = near((loss[first], params[first]), (loss[i], params[i]), span)
+        if same.any():
+            counts[int(np.argmax(same))] += 1
+        else:
+            first.append(i)
+            counts.append(1)
+    return np.asarray(first, int), np.asarray(counts, int)
+
+
+def _near(
+    found: tuple, member: tuple, span: np.ndarray, *, tolerance: float, floor: float, compare: bool
+) -> np.ndarray:
+    """Which of the optima found so far a member is one of."""
+    loss, params = member
+    same = np.abs(found[0] - loss) <= tolerance * np.abs(loss) + floor
+    if compare:
+        same &= (np.abs(found[1] - params[None]) <= tolerance * np.maximum(span, np.abs(params))[None]).all(axis=1)
+    return same

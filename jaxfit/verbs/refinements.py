@@ -1,0 +1,409 @@
+"""A sweep that runs only where its outcome changes: a map with a fine boundary at the price of a coarse one.
+
+Coarse to fine: a lattice of every 2^depth-th member runs first; then, at half the distance each time, every member that
+has a neighbor (also a diagonal one) of another outcome, until there is none left. What did not run takes the values of
+the nearest member that did, which has the same outcome as all that lie between them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit.engine.dispatch import Run, Task, places, power_of_two, run_all, shape_of_pool
+from jaxfit.engine.host import interruption, progress_bar
+from jaxfit.engine.pools import Lanes, Shape
+from jaxfit.problems.axes import is_array, is_key
+from jaxfit.problems.messages import did_you_mean, near_keywords
+from jaxfit.problems.problems import Batches, Record, Stop, whole
+from jaxfit.problems.reading import Dimension
+from jaxfit.verbs.coordinates import coordinates
+from jaxfit.verbs.grids import Grid, Part, dataset, place_of
+from jaxfit.verbs.sweeps import check_memory, identity, plan_sweep, tally
+
+PyTree = Any
+
+
+FILLS = ("nearest", "linear")
+OWN = ("lane", "evaluated")  # names that the results need for themselves
+_NOTHING = "interrupted before there was a map to show"
+
+
+@near_keywords
+def refine(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    optimizer: Any,
+    depth: int = 4,
+    by: str | Callable = "status",
+    measure: Mapping[str, Callable] | None = None,
+    over: str | Sequence[str] | None = None,
+    fill: str = "nearest",
+    steps: int = 1000,
+    stop: Stop = Stop(),  # noqa: B008 (frozen)
+    record: Record | None = None,
+    batches: Batches | None = None,
+    key: Any = None,
+    validation: tuple | None = None,
+    progress: bool | None = None,
+    precision: str | None = None,
+    slots: int | None = None,
+) -> Grid:
+    """`sweep`, with only those members run whose neighbors end otherwise, and a lattice of every 2^depth-th.
+
+    A member's outcome is wrong only if the whole region of that outcome around it, joined by neighbors and diagonal
+    neighbors, lies between the members that ran: an island smaller than the lattice. `depth=0` runs everything.
+
+    Args:
+      loss, params, data, optimizer, steps, stop, record, batches, key, validation, progress, precision, slots: As for
+        `sweep`.
+      depth: How often the distance of the lattice is halved.
+      by: What an outcome is: a variable of the results, the name of a measure, or a function of the results. To follow
+        the colors of a map as well: `lambda results: 10 * results.status + np.log2(results.steps).astype(int)`.
+      measure: {name: function}: further variables. A function gets the `xarray.Dataset` of some members, as `sweep`
+        makes it but along the one dimension "lane", and returns one value for each.
+      over: The axes to refine along; by default all of plain numbers that are not parts of the program. Every place on
+        the others has a map of its own.
+      fill: What members that did not run show: "nearest", all values of the nearest that did; "linear", for pictures,
+        floats and `steps` interpolated between those of the same outcome.
+
+    Returns:
+      The grid of all members. Its results have one number for each, and `evaluated` tells which of them ran; params
+      that are arrays, and histories, are reached through `lane`, which gives the nearest member that ran.
+      `results.attrs["evaluated"]` is the fraction that did.
+
+    Raises:
+      ValueError, TypeError: For bad input, before anything compiles; for a measure that returns anything else.
+      Interrupted: On Ctrl-C, with the map so far as its `result`, if there is one.
+    """
+    depth = whole("depth", depth, least=0)
+    if fill not in FILLS:
+        raise ValueError(f"fill is {fill!r}, but it must be {' or '.join(map(repr, FILLS))}")
+    measure = _measures(measure, by)
+    plan = plan_sweep(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
+        validation=validation, precision=precision, slots=slots, verb="refine",
+    )  # fmt: skip
+    dimensions, runs, precision = plan.dimensions, plan.runs, plan.precision
+    along = _directions(dimensions, over)
+    check_memory(runs, [-(-run.size // 4) for run in runs])
+    shapes = [_shape(run, plan.slots) for run in runs]
+    bar, drawn, interrupted = progress_bar(sum(run.size for run in runs), progress, "lanes"), [], False
+    try:
+        for run, shape in zip(runs, shapes, strict=True):
+            axes = [i for i, d in enumerate(run.dynamic) if d.name in along]
+            one, interrupted = _draw(run, shape, dimensions, axes, depth, _Asked(by, measure, precision, tally(bar)))
+            drawn.append(one)
+            if interrupted:
+                break
+    finally:
+        bar.close()
+    if interrupted and not (len(drawn) == len(runs) and all(one.complete for one in drawn)):
+        raise interruption(_NOTHING, None)
+    grid = _grid(drawn, dimensions, fill, depth, identity(runs, shapes, precision), precision)
+    if interrupted:
+        raise interruption(
+            f"interrupted after {len(grid.parts[-1].lanes.status):,} lanes; .result holds the map so far", grid
+        )
+    return grid
+
+
+# What is asked
+
+
+def _measures(measure: Any, by: Any) -> dict[str, Callable]:
+    measure = {} if measure is None else measure
+    if not isinstance(measure, Mapping) or not all(isinstance(k, str) and callable(f) for k, f in measure.items()):
+        raise TypeError(
+            f"measure is {measure!r}, but it must be a dictionary of functions of the results, such as "
+            f'{{"low": lambda results: results.loss < 0.1}}'
+        )
+    taken = [name for name in measure if name in (*OWN, "loss", "status", "steps", "validation_loss")]
+    if taken:
+        raise ValueError(f"measure: {taken[0]!r} is a variable of the results already; call the measure otherwise")
+    if not (isinstance(by, str) or callable(by)):
+        raise TypeError(
+            f"by is {by!r}, but it tells one outcome from another: the name of a variable, such as "
+            f'"status", or a function of the results, such as lambda results: results.loss < 0.1'
+        )
+    return dict(measure)
+
+
+def _directions(dimensions: dict[str, Dimension], over: Any) -> tuple[str, ...]:
+    """The axes to refine along, in their own order."""
+    for name in dimensions:
+        if name in OWN:
+            raise ValueError(
+                f"axis name {name!r} is also a part of the results of refine; call the axis something else"
+            )
+    fit = [name for name, d in dimensions.items() if not d.static]
+    if over is None:
+        found = tuple(name for name in fit if all(_is_ordered(m.axis.values) for m in dimensions[name].mentions))
+        if not found:
+            raise ValueError(
+                f"refine: none of the axes {', '.join(dimensions)} runs over plain numbers, so none has neighbors to "
+                f"look between; use sweep, or name those that have with over="
+            )
+        return found
+    if not isinstance(over, (str, Sequence)):
+        raise TypeError(f"refine: over is {over!r}, but it must be an axis's name, such as {fit[0]!r}, or several")
+    asked = (over,) if isinstance(over, str) else tuple(over)
+    for name in asked:
+        if name not in fit:
+            why = "is an axis over parts of the program" if name in dimensions else "is no axis"
+            raise ValueError(f"refine: over={name!r} {why}; it can be of {', '.join(fit) or 'none here'}")
+    return tuple(name for name in dimensions if name in asked)
+
+
+def _is_ordered(values: Any) -> bool:
+    return is_array(values) and not is_key(values) and np.ndim(values) == 1 and np.asarray(values).dtype.kind in "iuf"
+
+
+def _shape(run: Run, slots: int | None) -> Shape:
+    """Small blocks, since few lanes run at a time; of one shape for all of them, whatever the depth."""
+    shape = shape_of_pool(run, slots, len(places()))
+    return shape._replace(lanes=min(shape.lanes, max(1, power_of_two(run.size // 256) // shape.slots) * shape.slots))
+
+
+# One program's map
+
+
+class _Asked(NamedTuple):
+    by: str | Callable
+    measure: dict[str, Callable]
+    precision: str
+    report: Callable
+
+
+class _Drawn(NamedTuple):
+    """The members of one program that have run."""
+
+    part: Part
+    numbers: np.ndarray  # (lanes,) of the members, in the order in which they ran
+    measured: dict[str, np.ndarray]
+    outcome: np.ndarray  # (lanes,)
+    axes: list[int]  # along which it was refined
+    known: np.ndarray  # whether each member has run
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is one that has run at every place of the other axes."""
+        return bool(self.known.any(axis=tuple(self.axes)).all())
+
+
+def _draw(
+    run: Run, shape: Shape, dimensions: dict[str, Dimension], axes: list[int], depth: int, asked: _Asked
+) -> tuple[_Drawn, bool]:
+    """All that has to run of one program; and whether Ctrl-C ended it early."""
+    sizes = [d.size for d in run.dynamic]
+    batches: list[tuple[np.ndarray, Lanes, dict[str, np.ndarray], np.ndarray]] = []
+
+    def evaluate(numbers):
+        done: list[tuple[Task, Lanes]] = []
+        tasks = [Task(0, numbers[i : i + shape.lanes]) for i in range(0, len(numbers), shape.lanes)]
+        stopped = run_all([run], [shape], tasks, asked.precision, asked.report, lambda *block: done.append(block))
+        if not done:
+            raise KeyboardInterrupt
+        done.sort(key=lambda block: block[0].lanes[0])
+        numbers = np.concatenate([task.lanes for task, _ in done])
+        lanes = jax.tree.map(lambda *x: np.concatenate(x), *(lanes for _, lanes in done))
+        results = table(Part(run.choice, run.sizes, lanes, run.problem, shape, numbers), dimensions)
+        measured = {n: _column(f"measure {n!r}", f(results), len(numbers)) for n, f in asked.measure.items()}
+        outcome = _outcome(asked.by, results, measured)
+        batches.append((numbers, lanes, measured, outcome))
+        if stopped:
+            raise KeyboardInterrupt
+        return outcome
+
+    try:
+        trace_boundary(evaluate, sizes, axes, depth)
+        interrupted = False
+    except KeyboardInterrupt:
+        interrupted = True
+    if not batches:
+        raise interruption(_NOTHING, None)
+    numbers, lanes, measured, outcome = jax.tree.map(lambda *x: np.concatenate(x), *batches)
+    known = np.zeros(sizes, bool)
+    known.flat[numbers] = True
+    part = Part(run.choice, run.sizes, lanes, run.problem, shape, numbers)
+    return _Drawn(part, numbers, measured, outcome, axes, known), interrupted
+
+
+# Results
+
+
+def table(part: Part, dimensions: dict[str, Dimension]) -> Any:
+    """The lanes of a part as a Dataset along "lane", with the coordinates of each."""
+    count = len(part.lanes.status)
+    along = {"lane": Dimension("lane", count, ())}
+    found = dataset(along, [part._replace(choice={}, dynamic={"lane": count})], part.problem, {})
+    place = place_of(part, part.numbers, dimensions)
+    index = dict(zip(dimensions, place, strict=True))
+    own = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}
+    coords = {n: ("lane", np.broadcast_to(v[index[d]], count)) for n, (d, v) in own.items()}
+    return found.assign_coords(coords)
+
+
+def _column(what: str, values: Any, size: int) -> np.ndarray:
+    column = np.asarray(values)
+    if column.shape != (size,):
+        raise ValueError(
+            f"{what} returned an array of shape {column.shape} for {size} members; it must return one value for each"
+        )
+    return column
+
+
+def _outcome(by: Any, results: Any, measured: dict[str, np.ndarray]) -> np.ndarray:
+    """One label for each lane."""
+    size = results.sizes["lane"]
+    if isinstance(by, str) and by not in measured and not _is_scalar(results, by):
+        there = [*measured, *(str(n) for n in results.data_vars if _is_scalar(results, n))]
+        raise ValueError(
+            f"by={by!r} is not one value for each member{did_you_mean(by, there)} There are {', '.join(there)}"
+        )
+    given = by(results) if callable(by) else measured[by] if by in measured else results[by]
+    outcome = _column("by", given, size)
+    if outcome.dtype.kind not in "biuUS":
+        raise TypeError(
+            f"by gives {outcome.dtype} values, but an outcome is a label, which neighbors can share: compare or round "
+            f'them, such as lambda results: results.loss < 0.1, or np.log10(results.steps).astype("int")'
+        )
+    return outcome
+
+
+def _grid(
+    drawn: Sequence[_Drawn], dimensions: dict[str, Dimension], fill: str, depth: int, attributes: dict, precision: str
+) -> Grid:
+    import xarray as xr
+
+    names, parts = tuple(dimensions), tuple(one.part for one in drawn)
+    sizes = [d.size for d in dimensions.values()]
+    tables = [table(part, dimensions) for part in parts]
+    common = [str(name) for name in tables[0].data_vars if all(_is_scalar(one, name) for one in tables)]
+    found = {name: np.empty(sizes, tables[0][name].dtype) for name in common}
+    found |= {name: np.empty(sizes, values.dtype) for name, values in drawn[0].measured.items()}
+    members, evaluated, first = np.empty(sizes, np.int64), np.empty(sizes, bool), 0
+    for one, own in zip(drawn, tables, strict=True):
+        lane = np.zeros(one.known.shape, np.int64)
+        lane.flat[one.numbers] = np.arange(len(one.numbers))
+        cell = lane.ravel()[nearest(one.known, one.axes)]  # the lane that stands at each place
+        where = tuple(one.part.choice.get(name, slice(None)) for name in names)
+        members[where], evaluated[where] = first + cell, one.known
+        for name, whole_grid in found.items():
+            values = (one.measured[name] if name in one.measured else own[name].values)[cell]
+            if fill == "linear" and (values.dtype.kind == "f" or name == "steps"):
+                values = interpolate(values, one.known, one.outcome[cell], one.axes, depth)
+            whole_grid[where] = np.round(values) if name == "steps" else values
+        first += len(one.numbers)
+    variables: dict[str, Any] = {name: (names, values) for name, values in found.items()}
+    variables["status"] += (tables[0].status.attrs,)
+    variables["evaluated"] = (names, evaluated)
+    attributes = attributes | {"refined_from": 2**depth, "fill": fill, "evaluated": float(evaluated.mean())}
+    return Grid(xr.Dataset(variables, coordinates(dimensions), attributes), members, parts, precision)
+
+
+def _is_scalar(table: Any, name: Any) -> bool:
+    return name in table and table[name].dims == ("lane",)
+
+
+def trace_boundary(evaluate: Callable, sizes: Sequence[int], axes: Sequence[int], depth: int) -> np.ndarray:
+    """Labels of an array's cells, only those evaluated that have a neighbor of another label, and a lattice.
+
+    Args:
+      evaluate: Takes flat numbers of cells, returns a label for each.
+      sizes: Of the array.
+      axes: Those with neighbors; the others are so many arrays side by side.
+      depth: The lattice has every 2^depth-th cell.
+
+    Returns:
+      The array of labels. A region of one label that is joined by neighbors, diagonal ones too, is complete if any cell
+      of it was evaluated.
+    """
+    labels, known = None, np.zeros(sizes, bool)
+    for stride in (2**k for k in reversed(range(depth + 1))):
+        lattice = np.ix_(*(points(size, stride if i in axes else 1) for i, size in enumerate(sizes)))
+        while True:
+            wanted = np.zeros(sizes, bool)
+            wanted[lattice] = True if labels is None else mixed(labels[lattice], axes) & ~known[lattice]
+            numbers = np.flatnonzero(wanted)
+            if not len(numbers):
+                break
+            found = np.asarray(evaluate(numbers))
+            labels = np.zeros(sizes, found.dtype) if labels is None else labels.astype(np.result_type(labels, found))
+            labels.flat[numbers] = found
+            known.flat[numbers] = True
+            labels = labels.ravel()[nearest(known, axes)]
+    return labels  # pyright: ignore[reportReturnType] (the first lattice is never empty)
+
+
+def points(size: int, stride: int) -> np.ndarray:
+    """Every so many of an axis, and its last."""
+    return np.unique(np.append(np.arange(0, size, stride), size - 1))
+
+
+def nearest(known: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """The flat number of the known cell nearest to each along `axes`, at the same place of the others."""
+    from scipy.ndimage import distance_transform_edt
+
+    order = [*(i for i in range(known.ndim) if i not in axes), *axes]
+    inner = [known.shape[i] for i in axes]
+    turned = np.arange(known.size).reshape(known.shape).transpose(order)
+    found = []
+    for cells in turned.reshape(-1, *inner):
+        index: Any = distance_transform_edt(~known.ravel()[cells], return_distances=False, return_indices=True)
+        found.append(cells[tuple(index)])
+    return np.reshape(found, turned.shape).transpose(np.argsort(order))
+
+
+def interpolate(
+    values: np.ndarray, known: np.ndarray, labels: np.ndarray, axes: Sequence[int], depth: int
+) -> np.ndarray:
+    """Values linear between the cells of the same label on ever finer lattices, as `trace_boundary` went through them.
+
+    Args:
+      values: What every cell has now; those of known ones stay, as do those between which there is no finite number.
+      known: Which cells were evaluated.
+      labels: Of all cells.
+      axes, depth: As they were for `trace_boundary`.
+    """
+    found = values.astype(float)
+    for stride in (2**k for k in reversed(range(depth))):
+        lattice = [points(size, 2 * stride if i in axes else 1) for i, size in enumerate(found.shape)]
+        for axis in axes:
+            coarse = lattice[axis]
+            fine = points(found.shape[axis], stride)
+            new = np.setdiff1d(fine, coarse)
+            low, high = coarse[np.searchsorted(coarse, new) - 1], coarse[np.searchsorted(coarse, new)]
+            here, below, above = (np.ix_(*lattice[:axis], at, *lattice[axis + 1 :]) for at in (new, low, high))
+            part = ((new - low) / (high - low)).reshape([-1 if i == axis else 1 for i in range(found.ndim)])
+            with np.errstate(invalid="ignore", over="ignore"):
+                between = (1 - part) * found[below] + part * found[above]
+            same = (labels[below] == labels[here]) & (labels[above] == labels[here]) & ~known[here]
+            found[here] = np.where(same & np.isfinite(between), between, found[here])
+            lattice[axis] = fine
+    return found
+
+
+def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Where one of the neighbors along `axes`, diagonal ones too, has another label."""
+    out = np.zeros(labels.shape, bool)
+    for shift in _neighbors(len(axes)):
+        here, there = [slice(None)] * labels.ndim, [slice(None)] * labels.ndim
+        for axis, step in zip(axes, shift, strict=True):
+            here[axis] = slice(max(step, 0), labels.shape[axis] + min(step, 0))
+            there[axis] = slice(max(-step, 0), labels.shape[axis] + min(-step, 0))
+        differs = labels[tuple(here)] != labels[tuple(there)]
+        out[tuple(here)] |= differs
+        out[tuple(there)] |= differs
+    return out
+
+
+def _neighbors(count: int) -> Iterator[tuple[int, ...]]:
+    """One of each pair of opposite directions."""
+    return (shift for shift in itertools.product((-1, 0, 1), repeat=count) if shift > (0,) * count)

@@ -1,0 +1,255 @@
+"""What a finished run says to a person: the outcome, and the one thing to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfit.losses import ChiSquared, Residual
+from jaxfit.optimizers.laws import is_number, limit_from_growth
+from jaxfit.problems.marks import free
+from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Status
+from jaxfit.problems.reading import holds_call
+from jaxfit.verbs.judgments import Runaway, no_data, pace, runaways
+
+
+def growth_of(losses: np.ndarray) -> float | None:
+    """By how much the loss grew from step to step just before the end: the median of the last three ratios.
+
+    Args:
+      losses: (k,) at consecutive records; the infinite one at the end does not count.
+    """
+    losses = np.asarray(losses, np.float64)
+    losses = losses[np.isfinite(losses)][-4:]
+    if len(losses) < 2 or (losses <= 0).any():
+        return None
+    ratio = float(np.median(losses[1:] / losses[:-1]))
+    return ratio if ratio > 1 else None
+
+
+def round_down(x: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above x."""
+    power = 10.0 ** np.floor(np.log10(x))
+    return float(f"{next(m for m in (5, 2, 1) if m * power <= x * (1 + 1e-9)) * power:.0e}")
+
+
+def short(x: float) -> str:
+    """Two digits, as one writes a learning rate: 0.033, 3.4e-4, 1e-4."""
+    if 1e-3 <= x < 1e3:
+        return f"{x:.2g}"
+    digits, _, power = f"{x:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"
+
+
+def advice(fit: Any) -> str:
+    """One or two sentences: what happened, with numbers, and what to change."""
+    precision = fit.precision or "float32"
+    where = f"after {int(fit.steps):,} update{'s' * int(fit.steps != 1)}"
+    if fit.status in ENDED_WELL and (far := runaways(fit)):
+        how = "the steps ran out" if fit.status == Status.OUT_OF_STEPS else "it stopped"
+        return f"{how} {where}, but {ran_away(far)}."
+    if fit.status == Status.CONVERGED:
+        stopped = judges(fit) and not (fit.problem is not None and fit.problem.stop.converges)
+        return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
+    if fit.status == Status.STOPPED_EARLY:
+        return f"{_patience(fit)} {where}."
+    if fit.status == Status.NOT_DETERMINED:
+        return (
+            f"the loss is at its least {where}, but the data do not determine all of the params: fix one of them with "
+            f"jf.Fixed, or merge those that act alike (jf.report names them)."
+        )
+    if fit.status == Status.OUT_OF_STEPS:
+        return _out_of_steps(fit, where)
+    if fit.status == Status.NOT_RUN:
+        return "it has not finished; run it again to go on."
+    if fit.status == Status.NOT_FINITE:
+        return _not_finite(fit, where)
+    overflowed = not np.isfinite(fit.loss)
+    seen = f"the loss overflowed {precision}" if overflowed else f"the loss stood at {fit.loss:.4g}, above its start"
+    if fit.steps == 0:
+        return f"{seen} at the start{_overrun(fit) or '; scale the data, or start elsewhere'}."
+    if fit.note:
+        return f"{where} {seen}{_overrun(fit)}."
+    grown = growth(fit)
+    if grown is None:
+        return f"{where} {seen}. {_slower(fit)}"
+    grew = f"it grew {_fold(grown)} a step"
+    limit = limit_from_growth(fit.optimizer, grown) if fit.optimizer is not None else None
+    if limit is None:
+        return f"{where} {seen}; {grew}. {_slower(fit)}"
+    return (
+        f"{where} {seen}; {grew}, so the limit is near {short(limit)}. "
+        f"Lower the learning rate: try {short(round_down(limit / 2))}."
+    )
+
+
+def judges(fit: Any) -> bool:
+    """Whether the method tells by itself that it has converged."""
+    return fit.optimizer is not None and getattr(fit.optimizer.call.function, "judges", False)
+
+
+def ran_away(far: Sequence[Runaway]) -> str:
+    """Which params ran away, from where to where, and the remedy."""
+    names = [f"{one.name} ran away from {one.start:.4g} to {one.end:.4g}" for one in far[:4]]
+    more = f" and {len(far) - 4:,} more did too" * (len(far) > 4)
+    it = "it" if len(far) == 1 else "them"
+    return (
+        f"{', '.join(names)}{more}, where the loss no longer depends on {it}: bound {it} with jf.Bounded, or start "
+        f"with the other sign"
+    )
+
+
+def _out_of_steps(fit: Any, where: str) -> str:
+    """By what the loss did at the end, so that it fits to whatever a closer look finds."""
+    if fit.loss == 0:
+        return f"the steps ran out {where} at a loss of 0; a stop rule would end it there."
+    how = pace(fit)
+    if how == "stands":
+        return f"the steps ran out {where}, the loss standing still{_pace(fit)}."
+    if how == "swings":
+        return f"the steps ran out {where}, the loss going up and down{_pace(fit)}."
+    return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
+
+
+def _patience(fit: Any) -> str:
+    """How long the validation loss has had no new lowest, and where it was best."""
+    lasted = "for as long as the patience allows"
+    if fit.problem is not None:
+        patience, every = int(fit.problem.stop.patience), fit.problem.record.every
+        stride = f", one every {every:,} steps," if every > 1 else ""
+        lasted = f"in {patience:,} record{'s' * (patience != 1)}{stride}"
+    best = f"{float(fit.best_validation_loss):.6g} at step {int(fit.best_step):,}, whose params are best_params;"
+    return f"the validation loss has had no new lowest {lasted} since {best} it ended"
+
+
+def _not_finite(fit: Any, where: str) -> str:
+    if empty := no_data(fit):
+        return f"the loss is not a number: {empty}."
+    never = fit.best_step is not None and np.isnan(fit.best_validation_loss)
+    if never and np.isfinite(fit.loss):
+        return f"{where} the validation loss had never been a number; look at the validation data."
+    what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
+    return (
+        f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that "
+        f"is not positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too)"
+        f"{_overrun(fit)}"
+    )
+
+
+def growth(fit: Any) -> float | None:
+    history = fit.history
+    if history is not None and "loss" in history and len(history.step) > 1 and history.step[1] == 1:
+        return growth_of(history.loss)
+    start = getattr(fit, "start_loss", None)
+    if start is None or not 0 < start < np.inf or fit.steps < 1:
+        return None
+    final = fit.loss if np.isfinite(fit.loss) else float(np.finfo(PRECISIONS[fit.precision or "float32"]).max)
+    ratio = (float(final) / float(start)) ** (1 / (fit.steps - 0.5 * np.isinf(fit.loss)))
+    return ratio if ratio > 1 else None
+
+
+def _pace(fit: Any) -> str:
+    """The loss of all the data at the start and now, as far as they are known."""
+    first, last = fit.start_loss, fit.loss
+    if first is None or not np.isfinite([float(first), float(last)]).all():
+        return ""
+    return f" (loss {float(first):.6g} at the start, {float(last):.6g} now)"
+
+
+def _slower(fit: Any) -> str:
+    if judges(fit):  # it has no learning rate
+        return "Start elsewhere, or bound the params with jf.Bounded."
+    rate: Any = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
+    return f"Lower the learning rate tenfold{f': try {short(float(rate) / 10)}' if is_number(rate) else ''}."
+
+
+def _overrun(fit: Any) -> str:
+    return f"; {fit.note}" if fit.note else ""
+
+
+def _fold(ratio: float) -> str:
+    return f"{ratio:,.0f}-fold" if ratio >= 10 else f"{ratio:.3g}-fold" if ratio >= 1.01 else f"{ratio:.6f}-fold"
+
+
+def summary(fit: Any) -> str:
+    """The outcome, the advice, the loss and the params, as `print(fit)` shows them."""
+    name = Status(fit.status).name.lower().replace("_", " ")
+    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_beside(fit)}"]
+    pairs = jax.tree_util.tree_leaves_with_path(fit.params)
+    for i, (path, leaf) in enumerate(pairs[:12]):
+        label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+        lines.append(f"  {'params' if i == 0 else '      '}  {label} = {_numbers(leaf)}")
+    if len(pairs) > 12:
+        lines.append(f"          and {len(pairs) - 12} more leaves")
+    settings = [repr(fit.optimizer)] if fit.optimizer is not None else []
+    settings += [fit.precision] if fit.precision else []
+    settings += [f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in (fit.coords or {}).items()]
+    if settings:
+        lines.append(f"  with    {', '.join(settings)}")
+    notes = [fit.note] if fit.note and fit.status not in (Status.NOT_FINITE, Status.DIVERGED) else []
+    lines += [f"  note    {note}" for note in (*notes, *doubts(fit))]
+    if fit.problem is not None and fit.status not in (Status.CONVERGED, Status.NOT_RUN):
+        lines.append("  more    jf.explain(fit)")
+    return "\n".join(lines)
+
+
+def summary_of_lanes(fit: Any) -> str:
+    """The same for a fit whose fields hold many runs side by side, as a `jax.vmap` returns it."""
+    status, loss = np.asarray(fit.status), np.asarray(fit.loss)
+    counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
+    told = ", ".join(f"{count:,} {name}" for count, name in counts)
+    lines = [f"Fit of {'x'.join(map(str, status.shape))} lane{'s' * (status.size != 1)}: {told}"]
+    lines.append(f"  loss    {_numbers(loss)}")
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(fit.params)[:12]):
+        label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+        lines.append(f"  {'params' if i == 0 else '      '}  {label} = {_numbers(leaf)}")
+    return "\n".join(lines)
+
+
+def doubts(fit: Any) -> list[str]:
+    """Why the params may mean little, however the run ended: found in the data, when somebody asks."""
+    if fit.problem is None or not isinstance(fit.problem.loss, (ChiSquared, Residual)):
+        return []
+    x, y, *more = (np.asarray(item) for item in fit.problem.data)
+    if fit.problem.loss.masked:
+        x, y = x[more[-1]], y[more[-1]]
+        if not y.size:
+            return []  # which the outcome says
+    moved = fit.params if holds_call(fit.problem.params) else free(fit.problem.params)
+    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moved)), []
+    if params > y.size:
+        found.append(
+            f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, others fit as well"
+        )
+    if x.ndim and len(x) > 1 and (x == x[:1]).all():
+        found.append("data[0] (x) is the same at every point: only the prediction there is determined, not the params")
+    tiny = np.finfo(PRECISIONS[fit.precision or "float32"]).tiny
+    for i, item in enumerate((x, y)):
+        top = np.abs(item).max()
+        if 0 < top < tiny:
+            found.append(f"data[{i}] is at most {top:.3g}, which {fit.precision} rounds to zero: scale the data")
+    return found
+
+
+def _beside(fit: Any) -> str:
+    """What tells the loss from others: of what data it is, and those of the validation data."""
+    batches = fit.problem is not None and fit.problem.batches is not None
+    told = " of all the data, not of a batch" if batches else ""
+    if fit.validation_loss is not None:
+        told += f"   validation {fit.validation_loss:.8g}"
+    if fit.best_step is not None:
+        told += f"   best validation {float(fit.best_validation_loss):.8g} at step {int(fit.best_step):,}"
+    return told
+
+
+def _numbers(leaf: Any) -> str:
+    array = np.asarray(leaf)
+    if array.ndim == 0:
+        return f"{array:.6g}"
+    if array.size <= 6:
+        return np.array2string(array, precision=5, separator=", ")
+    shape = "x".join(map(str, array.shape))
+    return f"{shape} numbers from {array.min():.4g} to {array.max():.4g}, mean {array.mean():.4g}"

@@ -1,0 +1,364 @@
+"""Many runs at once: `sweep` is `fit` with axes at its leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+import optax
+
+from jaxfit.engine.compiling import compiler_options
+from jaxfit.engine.dispatch import Gathered, Run, Task, all_tasks, places, run_all, shape_of_pool
+from jaxfit.engine.evaluating import laid_out
+from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
+from jaxfit.engine.layouts import lane_problem, layout_of, spec_of, working_bytes
+from jaxfit.engine.pools import Shape, chunk_of, pool_like
+from jaxfit.engine.single import warn_of_recompiling
+from jaxfit.engine.tracing import inspect_loss, is_traced, trace
+from jaxfit.problems.checks.posing import pose
+from jaxfit.problems.checks.training import check_schedule
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import (
+    STATUSES,
+    Batches,
+    Problem,
+    Record,
+    Status,
+    Stop,
+    chosen_precision,
+    precision_context,
+    whole,
+)
+from jaxfit.problems.reading import Dimension, choose, read
+from jaxfit.stores import as_folder, claim
+from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
+from jaxfit.stores.resuming import (
+    Plan,
+    Stored,
+    begin,
+    chosen,
+    grid_of,
+    keep,
+    keeping,
+    missing,
+    place_of,
+    task_at,
+    wanted,
+)
+from jaxfit.verbs.grids import Grid, Part, dataset, lane_numbers
+
+PyTree = Any
+MOST_PROGRAMS = 64
+ALWAYS_FREE = 2**24  # bytes that need no asking for
+_NOT_INSIDE = (
+    "sweep drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor run a loss that "
+    "captured a value of one; call it outside, or use jax.vmap over jf.fit there"
+)
+
+
+@near_keywords
+def sweep(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    optimizer: Any,
+    steps: int = 1000,
+    stop: Stop = Stop(),  # noqa: B008 (frozen)
+    record: Record | None = None,
+    batches: Batches | None = None,
+    key: Any = None,
+    validation: tuple | None = None,
+    progress: bool | None = None,
+    precision: str | None = None,
+    slots: int | None = None,
+    store: Any = None,
+    executor: Any = None,
+    rerun: Any = None,
+    rerun_of: Any = None,
+) -> Grid:
+    """Runs `fit` once for every combination of the axes that stand at the leaves of its arguments.
+
+    Axes of different names multiply, axes of one name move together. Axes of numbers run inside one program; axes of
+    program parts (an optimizer's kind, a width, a batch size) become one program per value.
+
+    Args:
+      loss, params, data, optimizer, steps, stop, batches, key, validation, progress, precision: As for `fit`, with
+        `Axis` at any leaf and `Call` in place of params.
+      record: What the history holds; nothing unless asked.
+      slots: Lanes side by side in the compiled program; part of what fixes the last bits of a result.
+      store: A folder to keep the results in, block by block as they are done. The same call goes on where it stopped,
+        and computes nothing if it is done; values added at the end of an axis are computed alone. A call that would
+        give other bits is refused. `jf.open(store)` reads it at any moment.
+      executor: Any `concurrent.futures.Executor`, whose workers run the blocks and write them to the store, which all
+        must see: a `ProcessPoolExecutor` that spawns, or `client.get_executor()` of dask. The arguments travel with
+        every task, so that data larger than some megabytes are better made by a `Call` or read by the loss' module.
+      rerun: Which blocks to run again: those with lanes where a function of the results is true, as
+        `lambda results: results.status == jf.Status.NOT_FINITE`, or where all of a dict's names have such a value or
+        one of a list, as `{"status": 4, "rate": [1e-3, 1e-2]}`. No other block is run.
+      rerun_of: Another store, over the same axes, in which `rerun` chooses; for a second look in another precision.
+
+    Returns:
+      The grid. One lane's trouble is that lane's status, and changes no other.
+
+    Raises:
+      ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, if more than 64
+        programs would be compiled, or if the results would not fit in memory.
+      Interrupted, OutOfMemory: On Ctrl-C, and where a device runs out of memory, with the blocks that were finished
+        as its `result`.
+      StoreError: If the store is in use by another process, or something in it is damaged that cannot be made again.
+      OSError: If the store cannot be written; what was finished before is kept.
+    """
+    if store is None:
+        for name, value in (("executor", executor), ("rerun", rerun), ("rerun_of", rerun_of)):
+            if value is not None:
+                raise ValueError(f"{name} was given, but no store, where results are kept; pass store='runs/a'")
+    folder = None if store is None else as_folder(store)
+    if executor is not None:
+        check_executor(executor)
+    arguments = {
+        "loss": loss, "params": params, "data": data, "optimizer": optimizer, "steps": steps, "stop": stop,
+        "record": record, "batches": batches, "key": key, "validation": validation, "precision": precision,
+        "slots": slots,
+    }  # fmt: skip
+    plan = plan_sweep(**arguments)
+    if folder is None:
+        return _in_memory(plan, progress)
+    again = None if rerun is None and rerun_of is None else chosen(plan, folder, rerun, rerun_of)
+    call = None if executor is None else packed(arguments)
+    with terminating_as_interrupted(), claim(folder):
+        stored = begin_store(plan, folder, clean=True, of=rerun_of)
+        tasks = missing(stored) if again is None else wanted(stored, again)
+        if executor is None:
+            with keeping(stored) as keep_soon:
+                early = _ended_early(plan, tasks, progress, _here(plan, stored.shapes, tasks, keep_soon))
+        else:
+            todo = [(call, str(folder.absolute()), *place_of(task)) for task in tasks]
+            early = _ended_early(plan, tasks, progress, functools.partial(run_on, executor, run_elsewhere, todo))
+        return _given(grid_of(stored), early)
+
+
+def plan_sweep(
+    loss: Callable, params: PyTree, data: tuple = (), *, optimizer: Any, steps: int = 1000, stop: Stop = Stop(),  # noqa: B008
+    record: Record | None = None, batches: Batches | None = None, key: Any = None, validation: tuple | None = None,
+    precision: str | None = None, slots: int | None = None, verb: str = "sweep",
+) -> Plan:  # fmt: skip
+    """What a sweep with these arguments runs, all of them checked; nothing is compiled."""
+    precision = chosen_precision(precision, params, data, optimizer=optimizer)
+    problem = pose(
+        loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
+        record=record or Record(what=()), validation=validation,
+    )  # fmt: skip
+    asked = problem._asdict() | {"params": params}  # in the order written, which JAX sorts
+    dimensions = read(asked, static_places=("batches", "steps", "record"))
+    slots = None if slots is None else whole("slots", slots)
+    if is_traced(jax.tree.leaves(problem)):
+        raise TypeError(_NOT_INSIDE.replace("sweep", verb, 1))
+    if not dimensions:
+        raise ValueError(f"{verb} found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
+    choices = choices_of(dimensions)
+    with precision_context(precision):
+        runs = [_prepare(problem, dimensions, choice, precision) for choice in choices]
+    return Plan(problem, dimensions, runs, precision, slots)
+
+
+def _in_memory(plan: Plan, progress: bool | None) -> Grid:
+    runs, dimensions = plan.runs, plan.dimensions
+    check_memory(runs, [run.size for run in runs])
+    shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
+    gathered = Gathered(runs, shapes, plan.precision)
+    tasks = all_tasks(runs, shapes)
+    early = _ended_early(plan, tasks, progress, _here(plan, shapes, tasks, gathered.keep))
+    parts = tuple(
+        Part(run.choice, run.sizes, lanes, run.problem, shape)
+        for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
+    )
+    results = dataset(dimensions, parts, plan.problem, identity(runs, shapes, plan.precision))
+    grid = Grid(results, lane_numbers(dimensions, parts), parts, plan.precision)
+    return _given(grid, early)
+
+
+def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: Any = None) -> Stored:
+    """The store of a planned sweep; the caller holds its lock. `clean` is for a caller who holds it alone."""
+    noted = {} if of is None else {"rerun_of": str(of)}
+    attributes = functools.partial(identity, plan.runs, precision=plan.precision)
+    return begin(plan, folder, lambda shapes: attributes(shapes) | noted, clean=clean, write=write)
+
+
+def run_elsewhere(call: bytes, folder: str, *place: Any) -> list[int]:
+    """One block of a sweep, run and written by a worker of an executor; returns counts of lanes by status."""
+    stored = _session(call, folder)
+    counts = np.zeros(STATUSES, int)
+    run_all(
+        stored.plan.runs, stored.shapes, [task_at(stored, *place)], stored.plan.precision, counts.__iadd__,
+        functools.partial(keep, stored),
+    )  # fmt: skip
+    return counts.tolist()
+
+
+@functools.lru_cache(maxsize=2)
+def _session(call: bytes, folder: str) -> Stored:
+    """What a worker remembers between blocks; refused where the bits would not be those of the caller."""
+    return begin_store(plan_sweep(**unpacked(call)), Path(folder), write=False)
+
+
+def _here(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], keep: Callable) -> Callable:
+    """What runs the tasks in this process, once it has who to report to."""
+    return lambda report: run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
+
+
+def _ended_early(
+    plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable[[Callable], bool]
+) -> bool | OutOfMemory:
+    """Runs the tasks under a bar; whether Ctrl-C ended that early, or the error if a device ran out of memory."""
+    with told(plan, tasks, progress) as report:
+        try:
+            return run(report)
+        except OutOfMemory as error:
+            return error
+
+
+def _given(grid: Grid, early: bool | OutOfMemory) -> Grid:
+    """The grid, unless its run ended early: that is then raised, with the grid as its `result`."""
+    if early is False:
+        return grid
+    status = np.asarray(grid.results.status)
+    done = int((status != Status.NOT_RUN).sum())
+    how = f"after {done:,} of {status.size:,} lanes"
+    kept = "" if grid.store is None else f", kept in {grid.store}"
+    if isinstance(early, OutOfMemory):
+        other = "" if grid.store is None else " and another store"
+        raise OutOfMemory(f"{early}{other}. It stopped {how}{kept}; .result holds the grid so far", grid) from early
+    on = kept and f"{kept}: the same call goes on from there"
+    raise interruption(f"interrupted {how}{on}; .result holds the grid so far", grid)
+
+
+@contextlib.contextmanager
+def told(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[Callable]:
+    """A bar over all lanes, moved by reports of counts by status."""
+    total = sum(run.size for run in plan.runs)
+    bar = progress_bar(total, progress, "lanes")
+    done = total - sum(len(task.lanes) for task in tasks)
+    if done:
+        bar.update(done)
+    try:
+        yield tally(bar)
+    finally:
+        bar.close()
+
+
+def tally(bar: Any) -> Callable:
+    """What moves the bar: called with (STATUSES,) counts of lanes by status whenever there are more of them."""
+    outcomes = np.zeros(STATUSES, int)
+
+    def report(counts):
+        outcomes[:] += counts
+        named = [f"{n:,} {s.name.lower().replace('_', ' ')}" for s in Status if (n := outcomes[s])]
+        bar.set_postfix_str(", ".join(named), refresh=False)
+        bar.update(int(counts.sum()))
+
+    return report
+
+
+def identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
+    """All that fixes the bits of the results beside the problem: where it differs, last digits may."""
+    return {
+        "precision": precision,
+        "slots": sorted({shape.slots for shape in shapes}),
+        "block": sorted({shape.lanes for shape in shapes}),
+        "chunk": sorted({chunk_of(run.template) for run in runs}),
+        "platform": jax.default_backend(),
+        "device": jax.local_devices()[0].device_kind,
+        "compiler_options": ", ".join(f"{k}={v}" for k, v in compiler_options(jax.default_backend()).items()),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "optax": optax.__version__,
+    }
+
+
+def choices_of(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
+    static = [d for d in dimensions.values() if d.static]
+    count = math.prod(d.size for d in static)
+    if count > MOST_PROGRAMS:
+        sizes = " x ".join(f"{d.name} ({d.size} values)" for d in static)
+        raise ValueError(
+            f"the axes {sizes} stand at places that are parts of the program, so that {count} programs would be "
+            f"compiled; at most {MOST_PROGRAMS} are. Use numbers at traced places (floats instead of integers); for "
+            f"data sets of unequal length, pad them (jf.datasets.pad) and use a loss with masked=True"
+        )
+    indices = itertools.product(*(range(d.size) for d in static))
+    return [dict(zip([d.name for d in static], index, strict=True)) for index in indices]
+
+
+def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Run:
+    chosen = choose(problem, choice)
+    structure, leaves, columns = laid_out(chosen, precision)
+    dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
+    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(problem.steps))
+    records = int(problem.steps) // problem.record.every + 1 if problem.record.what else 0
+    lane_bytes, working_bytes = _inspect(
+        structure, tuple((x.shape, x.dtype) for x in leaves), spec_of(columns), records, jax.config.jax_enable_x64
+    )
+    return Run(choice, dynamic, chosen, structure, leaves, columns, records, lane_bytes, working_bytes)
+
+
+def run_of(part: Part, precision: str) -> Run:
+    """A part of a grid as what runs it."""
+    found = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
+    dimensions = {name: found.get(name, Dimension(name, size, ())) for name, size in part.dynamic.items()}
+    return _prepare(part.problem, dimensions, {}, precision)
+
+
+@functools.lru_cache(maxsize=256)
+def _inspect(structure: Any, leaves: tuple, columns: tuple, records: int, x64: bool) -> tuple[int, int]:
+    """Checks one lane's problem; returns how many bytes its results take, and how many its steps work on."""
+    template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in leaves])
+    values = {
+        key: jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in specs]) for key, (tree, specs) in columns
+    }
+    _, filled = trace(lane_problem, template, values)
+    if inspect_loss(filled):
+        raise TypeError(_NOT_INSIDE)
+    warn_of_recompiling(filled)
+    layout = layout_of(structure, leaves, columns, x64)
+    if layout is None:
+        raise TypeError(_NOT_INSIDE)
+    results = pool_like(template, layout, Shape(1, 1, records)).results
+    scalars = sum(x.size // x.shape[0] * x.dtype.itemsize for x in jax.tree.leaves(results._replace(rows={})))
+    rows = sum(x.size // (x.shape[0] * x.shape[1]) * records * x.dtype.itemsize for x in jax.tree.leaves(results.rows))
+    return scalars + rows, working_bytes(filled)
+
+
+def check_memory(runs: Sequence[Run], sizes: Sequence[int]) -> None:
+    """Refuses more lanes of each share than there is memory for their results."""
+    need = sum(size * run.lane_bytes for run, size in zip(runs, sizes, strict=True))
+    have = _free_memory() if need > ALWAYS_FREE else None
+    if have is not None and need > 0.8 * have:
+        every = runs[0].problem.record.every
+        history = f"record less often than every {every} steps or fewer things, " if runs[0].records else ""
+        raise ValueError(
+            f"the results of {sum(sizes):,} lanes take {need:,} bytes ({runs[0].lane_bytes:,} a lane), "
+            f"but {have:,} bytes of memory are free: {history}sweep fewer lanes, or sweep in parts"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that could be taken now, what the system holds as caches included; None where it does not tell."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,227 @@
+"""What `explain` says of runs whose trouble is known; and that its advice, followed, helps."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.explanations.diagnoses import AT_ONCE, IN_THREE, TESTED
+from jaxfit.explanations.findings import smaller
+from jaxfit.explanations.layers import layers_of, orthogonal
+from jaxfit.explanations.views import view
+from jaxfit.verbs.judgments import curve
+from tests.shared.failing_runs import failing, follow, of_quartic, of_well
+from tests.shared.problems import PROBLEMS
+
+LINE = PROBLEMS["line"]
+RAW = jf.datasets.thermometer()
+HELD_OUT = 4  # the rules were settled on runs of seeds 0 to 3
+
+
+def thermometer(rate, steps=100, **options):
+    return jf.fit(LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(rate), steps=steps, **options)
+
+
+def plain(attempt):
+    """Only gradient descent, so that few programs are compiled."""
+    return list(attempt.options["optimizer"].hyperparameters) == ["learning_rate"] and (
+        attempt.options["optimizer"].name == "sgd"
+    )
+
+
+def test_following_the_advice_makes_failing_runs_arrive():
+    rounds = [
+        follow(attempt, fit)
+        for make, count in ((of_quartic, 6), (of_well, 4))
+        for attempt, fit in failing(count, makers=(make,), only=plain)
+    ]
+    assert len(rounds) == 10 and None not in rounds and np.mean(np.array(rounds) == 1) >= 0.8
+
+
+@pytest.mark.soak
+def test_following_the_advice_makes_failing_runs_of_every_kind_arrive():
+    rounds = [follow(attempt, fit) for attempt, fit in failing(13, seed=HELD_OUT)]
+    assert len(rounds) == TESTED
+    in_three, at_once = np.mean([r is not None for r in rounds]), np.mean([r == 1 for r in rounds])
+    assert at_once >= 0.95
+    assert in_three == pytest.approx(IN_THREE, abs=0.02) and at_once == pytest.approx(AT_ONCE, abs=0.03)
+
+
+def test_a_rate_beyond_the_limit_is_told_with_how_far_and_lowered():
+    found = jf.explain(thermometer(0.05))
+    assert found.kind == "diverged" and "1.52 times the limit 0.033" in str(found) and ".retry() does it" in str(found)
+    assert f"such advice made {100 * AT_ONCE:.3g} % of {TESTED} failing runs arrive at once" in str(found)
+    assert f"{100 * IN_THREE:.3g} % within three rounds" in str(found)
+    np.testing.assert_allclose(found.numbers["limit"], 2 / found.numbers["sharpness"], rtol=1e-2)
+    assert (
+        set(found.remedy) == {"optimizer", "steps"}
+        and found.remedy["optimizer"].hyperparameters["learning_rate"] < 0.033
+    )
+    again = jf.explain(found.retry())
+    assert again.kind == "settled" and not again.remedy and again.retry() is again.fit
+    assert "failing runs" not in str(again)
+
+
+def test_a_run_cut_short_is_told_how_many_steps_it_lacks():
+    fit = thermometer(1e-2)
+    found = jf.explain(fit)
+    assert found.kind == "still descending"
+    x = np.column_stack([LINE.data[0], np.ones(11)])
+    least = np.mean((x @ np.linalg.lstsq(x, LINE.data[1], rcond=None)[0] - LINE.data[1]) ** 2)
+    np.testing.assert_allclose(found.numbers["excess"], fit.loss - least, rtol=1e-3)
+    assert float(found.retry().loss) - least < 2e-4 * (fit.loss - least)
+
+
+def test_a_rate_far_below_the_limit_is_raised():
+    found = jf.explain(thermometer(1e-5))
+    assert found.kind == "rate too small" and "3,298 times below the limit 0.033" in str(found)
+    np.testing.assert_allclose(found.retry().loss, 2.9276, rtol=1e-3)
+
+
+def test_bad_scales_name_the_data_and_ask_for_a_method_that_has_none():
+    fit = jf.fit(LINE.loss, LINE.start, RAW, optimizer=jf.optimizers.sgd(1e-4), steps=100)
+    found = jf.explain(fit)
+    assert found.kind == "badly scaled" and "data[0] lies around 51.8" in str(found)
+    np.testing.assert_allclose(found.numbers["condition"], 33599, rtol=1e-2)
+    assert found.remedy["optimizer"].name == "levenberg_marquardt"
+
+
+@pytest.mark.soak
+def test_a_lane_is_explained_like_a_fit():
+    rate = jf.Axis("rate", [1e-5, 0.05])
+    grid = jf.sweep(LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(rate), steps=100)
+    found = jf.explain(jf.lane(grid, rate=0.05))
+    assert found.kind == "diverged" and found.fit.coords == {"rate": 0.05}
+
+
+def test_a_saddle_is_told_by_its_negative_curvature():
+    def saddle(p):
+        return 0.5 * p["x"] ** 2 - 0.5 * p["y"] ** 2 + 0.25 * p["y"] ** 4
+
+    found = jf.explain(jf.fit(saddle, {"x": 1.0, "y": 0.0}, optimizer=jf.optimizers.sgd(0.1), steps=300))
+    assert found.kind == "saddle" and found.numbers["smallest"] == pytest.approx(-1)
+    np.testing.assert_allclose(found.retry().loss, -0.25, atol=1e-5)
+
+
+def test_a_start_is_shrunk_only_where_that_makes_the_slope_steeper():
+    def problem(start):
+        return jf.fit(lambda p: jnp.tanh(p["x"]) ** 2, start, optimizer=jf.optimizers.sgd(0.1), steps=1).problem
+
+    far, at_zero = problem({"x": 6.0}), problem({"x": 0.0})
+    found = smaller(far, view(far))
+    assert found is not None and 0.02 < found[1] < 0.5  # the slope is steepest at x = 0.66
+    assert smaller(at_zero, view(at_zero)) is None
+
+
+def chain(params):
+    """A product of matrices of one number each: the slope of the i-th is |2 (p - 1) p| / w_i^2, p their product."""
+    product = 1.0
+    for layer in params:
+        product = product * layer["w"][0, 0]
+    return (product - 1) ** 2
+
+
+def test_slopes_that_fall_from_layer_to_layer_are_told_in_order_with_their_numbers():
+    sizes = np.array([100.0, 30, 10, 3, 1, 0.3, 1e-4])
+    start = [{"w": w * np.ones((1, 1))} for w in sizes]
+    found = jf.explain(jf.fit(chain, start, optimizer=jf.optimizers.adam(1e-6), steps=20))
+    p = np.prod(sizes)
+    assert found.kind == "vanishing gradient"
+    np.testing.assert_allclose(list(found.numbers["slopes"].values()), 2 * abs(p - 1) * p / sizes**2, rtol=1e-4)
+    told = "layer 0: 9e-04, layer 1: 1e-02, layer 2: 9e-02, layer 3: 1e+00, layer 4: 9e+00, layer 5: 1e+02, layer 6: "
+    assert told in str(found) and "moved layer 0 by 0e+00 of its size, layer 6 by 2e-01" in str(found)
+    values = np.abs([layer["w"].item() for layer in found.remedy["params"]])
+    np.testing.assert_allclose(values, values[0])  # then all slopes are the same
+    rising = [{"w": w * np.ones((1, 1))} for w in sizes[::-1]]
+    falls = jf.explain(jf.fit(chain, rising, optimizer=jf.optimizers.adam(1e-9), steps=20))
+    assert falls.kind == "exploding gradient" and "times larger in the first layers than in the last" in str(falls)
+
+
+def test_layers_are_told_by_the_tree_or_by_their_numbers_and_in_the_order_of_those():
+    w, b = np.ones((2, 2)), np.ones(2)
+    flat = {"w2": w, "b2": b, "w10": w, "w1": w, "b1": b, "scale": b}
+    nested = {"encoder": {"w": w, "b": b}, "blocks": [{"w": w}, {"w": w}], "norm": {"scale": b}}
+
+    def layers(params):
+        loss = lambda p: sum(jnp.sum(x) for x in jax.tree.leaves(p))  # noqa: E731
+        return layers_of(jf.fit(loss, params, optimizer=jf.optimizers.sgd(0.1), steps=1).problem)
+
+    assert [layer.name for layer in layers(flat)] == ["1", "2", "10"]
+    places = [list(layer.where) for layer in layers(flat)]
+    assert places[1] == [2, 3, *range(14, 18)]  # of b2 and w2, in the order b1 b2 scale w1 w10 w2
+    assert [layer.name for layer in layers(nested)] == ["blocks.0", "blocks.1", "encoder"]
+    assert layers({"w1": w, "w2": w}) == []
+
+
+ROUNDING = 1e-12  # of sums of eight numbers of size one in float64, with room
+
+
+def test_matrices_of_an_even_start_keep_lengths_and_let_no_mean_through():
+    for shape in ((8, 8), (8, 3), (3, 8), (1, 8), (8, 1), (2, 2)):
+        matrix = orthogonal(np.random.default_rng(0), *shape)
+        sides = [n for n in shape if n > 2]
+        for axis in [i for i, n in enumerate(shape) if n > 2]:
+            np.testing.assert_allclose(matrix.sum(axis=axis), 0, atol=ROUNDING)
+        values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(max(1, shape[1] / shape[0]))
+        kept = min(n - (n > 2) for n in shape) if sides else min(shape)
+        np.testing.assert_allclose(values, np.arange(min(shape)) < kept, atol=ROUNDING)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("activation", "gain", "depth"), [("sigmoid", 0.5, 19), ("tanh", 0.2, 14), ("tanh", 6.0, 14)])
+def test_a_deep_net_whose_gradient_vanishes_or_explodes_learns_from_an_even_start(activation, gain, depth):
+    rng, widths = np.random.default_rng(1), (1, *[12] * depth, 1)
+    start = [{"w": gain * rng.normal(size=s) / np.sqrt(s[0]), "b": np.zeros(s[1])} for s in itertools.pairwise(widths)]
+    x = np.linspace(-1, 1, 32)
+    loss, data = jf.losses.mse(jf.models.dense(widths, activation)), (x, np.sin(3 * x))
+    found = jf.explain(jf.fit(loss, start, data, optimizer=jf.optimizers.sgd(0.003), steps=500))
+    assert found.kind == ("vanishing gradient" if gain < 1 else "exploding gradient")
+    assert list(found.numbers["slopes"]) == [str(i) for i in range(depth + 1)]
+    assert found.retry().loss < 0.1 * np.var(data[1])
+
+
+def test_a_deep_net_that_learns_is_not_told_that_its_gradient_vanishes():
+    sizes = np.array([3.0, 1, 0.3, 1])
+    start = [{"w": w * np.ones((1, 1))} for w in sizes]
+    assert jf.explain(jf.fit(chain, start, optimizer=jf.optimizers.sgd(0.01), steps=500)).kind == "settled"
+
+
+@pytest.mark.soak
+def test_other_troubles_have_their_names():
+    def relu(p):
+        return (jnp.maximum(p["w"] - 1, 0) * p["v"] - 1) ** 2 + (p["u"] - 1) ** 2
+
+    dead = jf.fit(relu, {"w": -1.0, "v": 1.0, "u": 0.5}, optimizer=jf.optimizers.sgd(0.1), steps=100)
+    assert jf.explain(dead).kind == "dead units" and jf.explain(dead).numbers["dead"] == 2
+    swings = jf.fit(lambda p: jnp.abs(p - 0.3), 1.0, optimizer=jf.optimizers.sgd(0.2), steps=100)
+    found = jf.explain(swings)
+    assert found.kind == "limit cycle" and float(found.retry().loss) < 1e-2
+    swings = jf.fit(lambda p: jnp.abs(p - 0.3), 1.03, optimizer=jf.optimizers.sgd(0.2), steps=100)
+    assert jf.explain(swings).kind == "limit cycle" and jf.explain(swings).numbers["period"] == 2
+    noisy = jf.fit(
+        LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(1e-2), steps=3000, batches=jf.Batches(2), key=0
+    )
+    assert jf.explain(noisy).kind == "noise floor"
+    nothing = jf.fit(lambda p: jnp.sqrt(p["x"] ** 2), {"x": 0.0}, optimizer=jf.optimizers.sgd(0.1))
+    assert jf.explain(nothing).kind == "not defined"
+
+
+def test_a_cycle_is_known_by_its_period():
+    steps = np.arange(400)
+    found = curve(2 + np.sin(2 * np.pi * steps / 7))
+    assert found is not None and found.period == 7 and found.rises == pytest.approx(0.5, abs=0.1)
+    falling = curve(np.exp(-0.1 * steps))
+    assert falling is not None and falling.rises == 0 and falling.period is None
+    assert curve(np.ones(5)) is None
+
+
+def test_what_cannot_be_explained_is_refused():
+    with pytest.raises(TypeError, match="explain takes a fit, but got a dict"):
+        jf.explain({})
+    bare = dataclasses.replace(thermometer(1e-2), problem=None)
+    with pytest.raises(ValueError, match="no longer knows its loss"):
+        jf.explain(bare)

@@ -1,0 +1,135 @@
+"""What `print`, `report` and `explain` say of a run is one judgment in three wordings."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.verbs.judgments import pace, runaways
+from tests.shared.failing_runs import failing, of_quartic, of_well
+
+BROKEN = {"diverged", "not finite"}
+ENDED = {
+    "settled", "still descending", "rate too small", "badly scaled", "noise floor", "limit cycle", "saddle", "plateau",
+    "runaway params",
+}  # fmt: skip
+
+
+def assert_in_agreement(fit):
+    """No sentence of one text denies one of another."""
+    found, text = jf.explain(fit), str(fit).splitlines()[0]
+    told = " ".join(found.story)
+    if fit.status == jf.Status.OUT_OF_STEPS:
+        assert found.kind not in BROKEN | {"converged", "stopped early"}
+        assert "stop rule was met" not in told and "arrived" not in told
+        assert ("still running" in text) == (pace(fit) in (None, "falls") and fit.loss != 0 and not runaways(fit))
+    else:
+        assert found.kind not in ENDED
+    for words, there in (
+        ("still falls", "still running"),
+        ("stands still", "standing still"),
+        ("up and down", "up and"),
+    ):
+        assert words not in told or there in text
+    assert found.kind != "still descending" or "still running" in text
+    assert (found.kind == "runaway params") == ("ran away" in text)
+    if hasattr(fit.problem.loss, "noise_model") or type(fit.problem.loss).__name__ in ("Residual", "ChiSquared"):
+        if np.isfinite(fit.loss) and fit.status != jf.Status.NOT_FINITE:
+            assert text.split(": ", 1)[1] in str(jf.report(fit))
+
+
+def plain(attempt):
+    return attempt.options["optimizer"].name == "sgd"
+
+
+def test_the_texts_agree_on_runs_that_fail():
+    for _, fit in failing(3, makers=(of_quartic, of_well), only=plain):
+        assert_in_agreement(fit)
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("default")
+def test_the_texts_agree_on_failing_runs_of_every_kind():
+    for seed in range(2):
+        for _, fit in failing(6, seed=seed):
+            assert_in_agreement(fit)
+
+
+X = np.linspace(0, 10, 40)
+DECAY = 3 * np.exp(-X / 2.5) + 0.05 * np.random.default_rng(0).normal(size=40)
+
+
+def decay(params, x):
+    return params["A"] * jnp.exp(-x / params["tau"])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_param_that_runs_away_is_told_in_all_texts_and_brought_back_by_the_remedy(sign):
+    fit = jf.curve_fit(decay, {"A": 1.0, "tau": -5.0}, (X, sign * DECAY))
+    found, report = jf.explain(fit), str(jf.report(fit))
+    assert found.kind == "runaway params" and found.numbers["runaways"]["tau"][0] == -5.0
+    for text in (str(fit), report, str(found)):
+        assert "tau ran away from -5 to" in text and "jf.Bounded" in text and "let it run on" not in text
+    again = found.retry()
+    assert again.status == jf.Status.CONVERGED and again.params["tau"] == pytest.approx(2.5, rel=0.1)
+    assert not runaways(again) and jf.explain(again).kind == "converged"
+
+
+def test_a_param_that_no_other_sign_helps_is_bounded():
+    fit = jf.fit(lambda p: 1 + 1 / (1 + jnp.square(p["a"])), {"a": 1.0}, optimizer=jf.optimizers.adam(1e6), steps=300)
+    found = jf.explain(fit)
+    assert found.kind == "runaway params" and repr(found.remedy["params"]["a"]).startswith("Bounded(1.0, low=")
+    again = found.retry()
+    assert 1 < again.params["a"] <= 100 and not runaways(again)
+
+
+def test_a_large_param_that_the_data_need_has_not_run_away():
+    fit = jf.curve_fit(lambda p, x: p["k"] * x, {"k": 1.0}, (X, 1e9 * X + np.sin(5 * X)))
+    assert fit.params["k"] == pytest.approx(1e9) and not runaways(fit) and "ran away" not in str(fit)
+
+
+def test_a_run_that_stands_far_above_its_least_loss_has_not_arrived():
+    """NIST's MGH10 from its first start: its least sum of squares is 87.9."""
+    x = np.arange(50, 130, 5.0)
+    y = np.array([34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 6005, 5147, 4427, 3820, 3307,
+                  2872.0])  # fmt: skip
+
+    def mgh10(params, x):
+        return params["b1"] * jnp.exp(params["b2"] / (x + params["b3"]))
+
+    fit = jf.curve_fit(mgh10, {"b1": 2.0, "b2": 4e5, "b3": 25000.0}, (x, y), steps=200)
+    assert_in_agreement(fit)
+    if fit.loss > 100:
+        found = jf.explain(fit)
+        assert found.kind not in ("converged", "settled") and found.remedy
+        assert "levenberg_marquardt" not in found.advice  # which it was
+
+
+def test_a_bowl_whose_loss_is_zero_is_not_told_to_run_on():
+    for steps in (1, 50):
+        fit = jf.fit(
+            lambda p: p["x"] ** 2 + p["y"] ** 2, {"x": 3.0, "y": 1.0}, optimizer=jf.optimizers.sgd(0.5), steps=steps
+        )
+        found = jf.explain(fit)
+        assert fit.loss == 0 and found.kind == "settled" and found.retry() is found.fit
+        assert "give it more steps" not in str(found.retry()) + str(found)
+        assert_in_agreement(fit)
+
+
+def test_with_batches_the_loss_that_is_printed_is_that_of_all_the_data_throughout():
+    rng = np.random.default_rng(0)
+    x, y = X, 2 * X + rng.normal(size=40)
+    loss = jf.losses.mse(lambda p, x: p["w"] * x)
+    fit = jf.fit(loss, {"w": 0.0}, (x, y), optimizer=jf.optimizers.sgd(1e-4), steps=100, batches=jf.Batches(3), key=0)
+    first, second, *_ = str(fit).splitlines()
+    assert f"(loss {float(loss({'w': 0.0}, x, y)):.6g} at the start, {float(fit.loss):.6g} now)" in first
+    assert second.startswith(f"  loss    {fit.loss:.8g} of all the data")
+    assert f"{float(fit.history.loss[-1]):.6g}" not in str(fit)
+
+
+def test_a_run_that_diverged_is_told_in_plain_words():
+    t_u, t_c = jf.datasets.thermometer()
+    loss = jf.losses.mse(jf.models.line)
+    fit = jf.fit(loss, {"w": 1.0, "b": 0.0}, (t_u, t_c), optimizer=jf.optimizers.sgd(1e-2), steps=100)
+    assert str(fit).splitlines()[0].endswith("so the limit is near 3.4e-4. Lower the learning rate: try 1e-4.")
+    assert_in_agreement(fit)

@@ -1,0 +1,142 @@
+"""Reports: numbers as one writes them, tables in every language, and everything said that there is to say."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.statistics import reports
+
+X = np.linspace(0.0, 4.0, 25)
+Y = 2.0 * np.exp(-1.3 * X) + 0.5 + 0.05 * np.random.default_rng(0).normal(size=25)
+
+
+def decay(params, x):
+    return params["a"] * params["g"] * jnp.exp(-params["b"] * x) + params["c"]
+
+
+@pytest.fixture(scope="module")
+def report():
+    start = {
+        "a": 1.0, "b": 1.0, "c": jf.Bounded(0.8, low=0.6), "d": jf.Fixed(3.0), "e": jf.Tied(lambda p: p["b"] * p["d"]),
+        "g": 1.0,
+    }  # fmt: skip
+    fit = jf.curve_fit(decay, start, (X, Y), 0.05, steps=60)
+    return jf.report(fit, units={"a": "mm", "b": "1/s"})
+
+
+@pytest.mark.parametrize("value", [5.3671, 87.67, -1.5, 1.234e-7, 0.00012, 0.0])
+@pytest.mark.parametrize("error", [0.0123, 0.0996, 1.52, 10.08, 1.2e-9])
+def test_errors_stand_in_brackets_as_uncertainties_writes_them(value, error):
+    ufloat = pytest.importorskip("uncertainties").ufloat
+    assert reports.written(value, error) == f"{ufloat(value, error):.2uS}"
+
+
+def test_large_errors_keep_the_places_of_their_number():
+    assert reports.written(12345.0, 678.0) == "12340(680)"
+    assert reports.written(5.367, np.nan) == "5.367" and reports.written(2.0, 0.0) == "2"
+
+
+def test_every_param_has_its_role(report):
+    roles = {row.name: row.role for row in report.rows}
+    assert roles == {
+        "a": "not determined", "b": "free", "c": "at bound", "d": "fixed", "e": "tied", "g": "not determined",
+    }  # fmt: skip
+    known = {row.name: np.isfinite([row.error, row.low, row.high]).all() for row in report.rows}
+    assert known == {"a": False, "b": True, "c": False, "d": False, "e": True, "g": False}
+
+
+def test_print_says_it_all(report):
+    text = str(report)
+    parts = ("mm", "1/s", "b, e: +1.000", "reduced chi-squared", "degrees of freedom", "AIC", "BIC", "R squared",
+                 "levenberg_marquardt", "float64", "the scatter of the residuals", "95 % interval",
+                 "2 of 4 free params", "a, g are not determined: moving a by 1, g by",
+                 "changes no prediction; fix one", "c lies on a bound")  # fmt: skip
+    assert not [part for part in parts if part not in text]
+    row = next(line for line in text.splitlines() if line.startswith("b "))
+    b = next(row for row in report.rows if row.name == "b")
+    assert reports.written(b.value, b.error) in row
+    assert max(map(len, text.splitlines()[6:])) < 120
+
+
+def test_json_is_json(report):
+    def refuse(name):
+        raise AssertionError(name)
+
+    found = json.loads(report.to_json(), parse_constant=refuse)
+    assert found["params"]["a"]["error"] is None and found["params"]["b"]["unit"] == "1/s"
+    assert found["params"]["d"] == {
+        "value": 3.0, "error": None, "interval": [None, None], "start": 3.0, "role": "fixed", "unit": None,
+    }  # fmt: skip
+
+
+def test_other_languages_are_well_formed(report):
+    lines = report.to_markdown().splitlines()
+    assert lines[1].count(":--") == 3 and len({line.count("|") for line in lines[:8]}) == 1
+    latex = report.to_latex()
+    assert latex.count(r"\\") == 7 and r"95 \% interval" in latex and latex.count("{tabular}") == 2
+    html = report._repr_html_()
+    assert html.count("<table>") == html.count("</table>") == 3 and html.count("<tr>") == html.count("</tr>")
+    assert reports.latex("k_1 & 5 %") == r"k\_1 \& 5 \%" and "&lt;" in reports.html_table(["<"], [], [True])
+
+
+@pytest.mark.soak
+def test_a_report_agrees_with_lmfit_on_all_its_numbers():
+    lmfit = pytest.importorskip("lmfit")
+    model = lmfit.Model(lambda x, a, b, c: a * np.exp(-b * x) + c)
+    theirs = model.fit(Y, x=X, a=1, b=1, c=0, fit_kws={"xtol": 1e-13, "ftol": 1e-13})
+    ours = jf.report(
+        jf.curve_fit(lambda p, x: p["a"] * jnp.exp(-p["b"] * x) + p["c"], dict.fromkeys("abc", 1.0), (X, Y))
+    )
+    for row in ours.rows:
+        expected = theirs.params[row.name]
+        np.testing.assert_allclose([row.value, row.error], [expected.value, expected.stderr], rtol=1e-4)
+    good = ours.goodness
+    np.testing.assert_allclose(
+        [good.chi_squared, good.reduced_chi_squared, good.aic, good.bic, good.r_squared],
+        [theirs.chisqr, theirs.redchi, theirs.aic, theirs.bic, theirs.rsquared], rtol=1e-6,
+    )  # fmt: skip
+
+
+def test_refused_with_a_remedy(report):
+    fit = jf.fit(
+        jf.losses.mse(jf.models.line), {"w": 1.0, "b": 0.0}, (X, Y), optimizer=jf.optimizers.sgd(0.01), steps=1
+    )
+    with pytest.raises(ValueError, match="units has 'v', which is no param"):
+        jf.report(fit, units={"v": "mm"})
+    with pytest.raises(TypeError, match="the unit of w is 3"):
+        jf.report(fit, units={"w": 3})
+    with pytest.raises(TypeError, match="report takes a fit"):
+        jf.report({"w": 1.0})
+    assert "standard errors from the minimum; let it run on" in str(jf.report(fit))
+
+
+def test_exact_data_are_said_to_be_without_noise():
+    """And raise no warning of a minimum not reached; numbers are printed to the digits that a float holds."""
+    x = np.arange(1.0, 9.0)
+    fit = jf.curve_fit(lambda p, x: p["a"] * x + p["b"] * x**2, {"a": 1.0, "b": 0.0}, (x, 1.5 * x + 0.1 * x**2))
+    for method in ("wald", "profile"):
+        text = str(jf.report(fit, method=method))
+        assert "no larger than the rounding of the numbers" in text and "1.500000000000000" not in text
+        ends = jf.intervals(fit, method)
+        np.testing.assert_allclose(ends["a"], 1.5, rtol=1e-13)
+    noisy = jf.curve_fit(lambda p, x: p["a"] * x, {"a": 1.0}, (x, 1.5 * x + 1e-9 * np.sin(x)))
+    assert "rounding" not in str(jf.report(noisy))
+
+
+def test_a_number_has_no_more_digits_than_a_float_holds():
+    assert reports.written(1.5, 7.4e-17) == "1.5" and reports.rounded(1.5, 7.4e-17) == "1.50000000000000"
+    assert reports.written(1 / 3, 1e-18) == "0.333333333333333"
+
+
+def test_a_report_counts_the_correlations_that_it_does_not_show():
+    x = np.linspace(-1.0, 1.0, 30)
+    y = np.sin(3 * x) + 0.1 * np.cos(50 * x)
+    fit = jf.curve_fit(lambda p, x: jnp.polyval(p, x), np.zeros(8), (x, y))
+    found = jf.report(fit)
+    pairs = found.pairs()
+    assert len(pairs) > 10 and f"the 10 strongest of {len(pairs)} correlations of 0.1 and more" in str(found)
+    few = jf.report(jf.curve_fit(lambda p, x: p[0] + p[1] * (x + 1), np.zeros(2), (x, y)))
+    assert "\ncorrelations of 0.1 and more" in str(few)

@@ -1,0 +1,217 @@
+"""What Levenberg-Marquardt says at a least value: that the data determine the params, that they do not, or neither."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.optimizers.gauss_newton import triangularize
+from tests.shared import mgh
+from tests.shared.soak import soaking
+
+LM, Status = jf.optimizers.levenberg_marquardt, jf.Status
+RSS = jf.losses.rss
+X = np.arange(1.0, 11)
+Y = 1 + 0.1 * np.sin(5 * X)
+
+
+def fit(predict, start, data=(X, Y), **options):
+    return jf.fit(RSS(predict), start, data, **{"optimizer": LM(), "steps": 1000} | options)
+
+
+def lowest_and_last(run):
+    return np.min(run.history.loss), run.loss
+
+
+def doubled(params, x):
+    return (params["a"] + 2 * params["b"]) * x
+
+
+def summed(params, x):
+    return params["a"] * x + params["b"] * x + params["c"]
+
+
+def unused(params, x):
+    return params["a"] * x + 0 * params["b"]
+
+
+def product(params, x):
+    return params["a"] * params["b"] * x
+
+
+# The least of each, by the line that it comes to.
+SLOPE = X @ Y / (X @ X)
+THROUGH_ZERO = np.sum((Y - SLOPE * X) ** 2)
+LINE = np.sum((Y - np.polyval(np.polyfit(X, Y, 1), X)) ** 2)
+REDUNDANT = {
+    "a sum": (doubled, {"a": 1.0, "b": 1.0}, THROUGH_ZERO),
+    "two slopes": (summed, {"a": 1.0, "b": 1.0, "c": 0.0}, LINE),
+    "two slopes far away": (summed, {"a": 1e8, "b": 1.0, "c": -1e3}, LINE),
+    "a param without influence": (unused, {"a": 1.0, "b": 3.0}, THROUGH_ZERO),
+    "a product": (product, {"a": 1.0, "b": 3.0}, THROUGH_ZERO),
+}
+
+
+@pytest.mark.parametrize("case", soaking(REDUNDANT, keep=("a sum", "two slopes", "a param without influence")))
+def test_redundant_params_end_at_the_least_loss_as_not_determined(case):
+    predict, start, least = REDUNDANT[case]
+    run = fit(predict, start)
+    lowest, last = lowest_and_last(run)
+    assert run.status == Status.NOT_DETERMINED and run.steps < 40
+    np.testing.assert_allclose(last, least, rtol=1e-12)
+    assert last <= lowest * (1 + 1e-13)
+    assert max(abs(float(p)) for p in run.params.values()) <= 2 * max(map(abs, start.values()))  # it stays near
+    with pytest.raises(jf.NotConverged, match="data do not determine all of the params.*jf.Fixed"):
+        jf.require_converged(run)
+
+
+def test_a_step_goes_no_farther_than_the_data_tell():
+    """The least squares solution nearest to the start, in units of the columns' norms, as NumPy's pseudoinverse has it.
+
+    One step, all but undamped; the columns' norms are the units.
+    """
+    matrix = np.random.default_rng(0).normal(size=(12, 5))
+    matrix[:, 4] = matrix[:, 0] - 2 * matrix[:, 2]
+    y, start = np.random.default_rng(1).normal(size=12), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    options = {"optimizer": LM(damping=1e-12), "steps": 50}
+    run = jf.fit(RSS(lambda w, x: x @ w), start, (matrix, y), **options)
+    units = np.linalg.norm(matrix, axis=0)
+    nearest = start - np.linalg.pinv(matrix / units, rcond=1e-10) @ (matrix @ start - y) / units
+    assert run.status == Status.NOT_DETERMINED
+    np.testing.assert_allclose(run.params, nearest, rtol=1e-7)
+
+
+def test_a_sweep_tells_lanes_whose_params_are_determined_from_those_where_they_are_not():
+    sets = np.stack([X, np.ones(10), X**2])  # of one x alone only a + b is determined
+
+    def line(params, x):
+        return params["a"] + params["b"] * x
+
+    grid = jf.sweep(RSS(line), {"a": 1.0, "b": 2.0}, (jf.Axis("set", sets), Y), optimizer=LM(), steps=50)
+    assert list(grid.results.status) == [Status.CONVERGED, Status.NOT_DETERMINED, Status.CONVERGED]
+    for i, x in enumerate(sets):
+        least = np.sum((Y - np.polyval(np.polyfit(x, Y, 1 if np.ptp(x) else 0), x)) ** 2)
+        np.testing.assert_allclose(grid.results.loss[i], least, rtol=1e-12)
+    alone = jf.sweep(RSS(line), {"a": 1.0, "b": 2.0}, (jf.Axis("set", sets[1:2]), Y), optimizer=LM(), steps=50)
+    assert jf.best(alone).status == Status.NOT_DETERMINED  # whose loss is as good as any
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("count", [2, 3, 5, 7, 9, 12])
+def test_random_redundant_models_end_at_the_least_loss(count, precision):
+    rng, eps = np.random.default_rng(count), np.finfo(precision).eps
+    rank = max(1, count - 1 - count // 4)
+    mix = rng.normal(size=(rank, count))
+    matrix, ys = rng.normal(size=(40, rank)), rng.normal(size=(6, 40))
+
+    def predict(w, x):
+        return x @ (mix.astype(x.dtype) @ w)
+
+    starts = jf.Axis("start", 10 * rng.normal(size=(6, count)))
+    data = (matrix, jf.Axis("start", ys))
+    grid = jf.sweep(RSS(predict), starts, data, optimizer=LM(), steps=300, precision=precision)
+    least = [np.sum((y - matrix @ np.linalg.lstsq(matrix, y)[0]) ** 2) for y in ys]
+    assert (grid.results.status == Status.NOT_DETERMINED).all(), grid.results.status.values
+    np.testing.assert_allclose(grid.results.loss, least, rtol=1e4 * eps)
+
+
+@pytest.mark.parametrize("count", soaking([2, 6, 7, 8, 12], keep=(7,)))
+def test_a_param_on_its_bound_lets_the_others_converge(count):
+    rng = np.random.default_rng(count)
+    matrix, truth = rng.normal(size=(40, count)), rng.normal(size=count)
+    truth[1] = -1.0
+
+    def predict(params, x):
+        return x @ jnp.concatenate([params["u"], params["v"]])
+
+    ys = matrix @ truth + 0.1 * rng.normal(size=(8, 40))
+    start = {"u": jf.Bounded(np.full(2, 0.5), low=np.array([-9.0, 0.0])), "v": np.zeros(count - 2)}
+    grid = jf.sweep(RSS(predict), start, (matrix, jf.Axis("set", ys)), optimizer=LM(), steps=100)
+    assert (grid.results.status == Status.CONVERGED).all() and (grid.results.steps < 10).all()
+    inside = np.delete(matrix, 1, axis=1)
+    for i, y in enumerate(ys):
+        exact = np.linalg.lstsq(inside, y)[0]
+        found = np.concatenate([grid.results["params.u"][i], grid.results["params.v"][i]])
+        np.testing.assert_allclose(found, np.insert(exact, 1, 0.0), rtol=1e-10, atol=1e-12)
+
+
+def test_a_triangle_has_rows_of_zeros_for_columns_that_depend_on_others():
+    rng = np.random.default_rng(2)
+    for k in (4, 9):
+        matrix, b = rng.normal(size=(30, k)), rng.normal(size=30)
+        matrix[:, 2] = matrix[:, 0] - 3 * matrix[:, 1]
+        with jax.enable_x64(True):
+            triangle, shadow = map(np.asarray, triangularize(jnp.asarray(matrix.T), jnp.asarray(b)))
+        assert not np.any(triangle[2]) and shadow[2] == 0
+        assert (np.abs(np.delete(np.diag(triangle), 2)) > 0.1).all()
+        np.testing.assert_allclose(triangle.T @ triangle, matrix.T @ matrix, atol=1e-12)
+        np.testing.assert_allclose(triangle.T @ shadow, matrix.T @ b, atol=1e-12)
+
+
+def test_a_bound_at_zero_of_a_param_that_enters_as_a_square_is_no_trap():
+    """Hyperbolas: from any start the loss comes down to where it comes without the bound, as the sign means nothing."""
+
+    def hyperbola(params, x):
+        return params["a"] + params["b"] * jnp.sqrt((x - params["m"]) ** 2 + params["c"] ** 2)
+
+    rng, x = np.random.default_rng(0), np.linspace(-3, 5, 30)
+    y = 0.3 + 1.5 * np.sqrt((x - 0.7) ** 2 + 0.2**2) + 0.05 * rng.normal(size=30)
+    starts = jf.Axis("start", rng.uniform(0.05, 3, 40))
+    params = {"a": 0.0, "b": 1.0, "m": jf.Axis("start", rng.uniform(-1, 3, 40))}
+    free, bounded = (
+        jf.sweep(RSS(hyperbola), params | {"c": c}, (x, y), optimizer=LM(), steps=200).results
+        for c in (starts, jf.Bounded(starts, low=0.0))
+    )
+    assert (free.status == Status.CONVERGED).all() and (bounded.status == Status.CONVERGED).all()
+    assert (bounded.loss <= free.loss * (1 + 1e-9)).all() and (bounded["params.c"] > 0.01).all()
+
+
+# What ended without a claim, though there: least values that are not zero of as many residuals as params, where J is
+# singular and only the second derivatives tell; a minimum where J is singular; one that is reached slowly.
+SETTLES = {
+    "Freudenstein-Roth": 48.9842, "Jennrich-Sampson": 124.362, "Powell singular": 0.0, "Brown-Dennis": 85822.2,
+    "Penalty II 4": 9.37629e-6, "Penalty II 10": 2.93660e-4, "Chebyquad 8": 3.51687e-3, "Chebyquad 10": 6.50395e-3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", soaking(SETTLES, keep=("Freudenstein-Roth", "Powell singular")))
+def test_a_minimum_is_known_where_the_jacobian_is_singular_or_steps_are_slow(name):
+    problem, least = mgh.PROBLEMS[name], SETTLES[name]
+    run = jf.fit(jf.losses.least_squares(problem.residuals), problem.start, optimizer=LM(), steps=600)
+    lowest, last = lowest_and_last(run)
+    assert run.status == Status.CONVERGED
+    np.testing.assert_allclose(last, least, rtol=1e-5, atol=1e-30)  # six digits are printed
+    assert last <= max(lowest * (1 + 1e-12), 1e-30)
+
+
+def test_a_run_far_from_its_minimum_claims_nothing_whatever_the_units_of_its_columns():
+    """Meyer's function from a hundred times its start: one column grows to 1e24 while the others still matter."""
+    problem = mgh.PROBLEMS["Meyer"]
+    options = {"optimizer": LM(), "steps": 400, "record": jf.Record(what=())}
+    run = jf.fit(jf.losses.least_squares(problem.residuals), 100 * problem.start, **options)
+    assert run.status == Status.OUT_OF_STEPS and run.loss > 1e4 * problem.least[0]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", mgh.PROBLEMS)
+def test_nothing_false_is_claimed_of_the_problems_of_more_garbow_and_hillstrom(name):
+    """Where a minimum is claimed the gradient is at rounding and no curvature of the loss is negative, by JAX."""
+    problem = mgh.PROBLEMS[name]
+    loss = jf.losses.least_squares(problem.residuals)
+    for start in mgh.starts(problem):
+        with jax.enable_x64(True):
+            if not np.isfinite(loss(jnp.asarray(start))):
+                continue
+        run = jf.fit(loss, start, optimizer=LM(), steps=400, record=jf.Record(what=()))
+        if run.status not in (Status.CONVERGED, Status.NOT_DETERMINED):
+            continue
+        if any(abs(run.loss - least) <= 1e-5 * least + 1e-20 for least in problem.least):
+            continue
+        with jax.enable_x64(True):
+            point = jnp.asarray(run.params)
+            gradient, hessian = map(np.asarray, (jax.grad(loss)(point), jax.hessian(loss)(point)))
+        sizes = np.sqrt(np.abs(np.diag(hessian)))
+        scaled, bends = gradient / sizes, np.linalg.eigvalsh(hessian / np.outer(sizes, sizes))
+        assert bends[0] > -1e-8 and scaled @ scaled < 1e-12 * run.loss, (start, run.loss, scaled, bends)

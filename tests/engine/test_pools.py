@@ -1,0 +1,145 @@
+"""Laws of the lane pool: a lane's result has the same bits however the work is cut."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.engine import dispatch, pools
+from jaxfit.verbs import sweeps
+from tests.shared import small_sweeps
+from tests.shared.soak import soaking
+
+X = np.linspace(-1, 1, 24).reshape(12, 2)
+Y = np.sin(2 * X[:, 0]) * X[:, 1]
+
+
+def net(params, x):
+    return jnp.tanh(x @ params["in"]) @ params["out"]
+
+
+def init(key):
+    a, b = jax.random.split(key)
+    return {"in": jax.random.normal(a, (2, 4)), "out": jax.random.normal(b, (4,))}
+
+
+def run(rates, seeds, stop=jf.Stop(), slots=4):  # noqa: B008
+    rate, seed = jf.Axis("rate", rates), jf.Axis("seed", seeds)
+    params = jf.Call(init, key=seed)
+    how = dict(steps=130, batches=jf.Batches(5), key=seed, stop=stop, slots=slots, record=jf.Record(every=10))
+    loss = jf.losses.mse(net)
+    grid = jf.sweep(loss, params, (X, Y), optimizer=jf.optimizers.adam(rate), **how)
+    return grid.results.transpose("rate", "seed", ...)
+
+
+RATES, SEEDS = [1e-3, 1e-2, 3e-2, 1e-1, 3e-1], [1, 2, 3]
+RULES = {"no rule": jf.Stop(), "a rule": jf.Stop(loss_below=0.05)}
+
+
+def same(a, b):
+    for name in a.data_vars:
+        np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=str(name))
+
+
+@pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
+def test_chunks_blocks_and_workers_change_no_bit(rule, monkeypatch):
+    whole = run(RATES, SEEDS, RULES[rule])
+    assert len(np.unique(whole.loss)) == 15
+    smaller = [(pools, "CHUNK", 60), (dispatch, "BLOCK", 4), (dispatch, "LOADS", 1)]  # another program
+    for cuts in ([(dispatch, "places", lambda: jax.local_devices() * 3), (dispatch, "SECONDS", 1e-9)], smaller):
+        with monkeypatch.context() as patch:
+            for cut in cuts:
+                patch.setattr(*cut)
+            same(whole, run(RATES, SEEDS, RULES[rule]))
+
+
+def test_a_block_is_no_larger_than_its_results_allow(monkeypatch):
+    def block(bytes_of_results):
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatch, "LOADS", 2)
+            patch.setattr(dispatch, "BLOCK_BYTES", bytes_of_results)
+            return dispatch.shape_of_pool(short, 4, 1).lanes
+
+    plan = sweeps.plan_sweep(
+        lambda p: p**2, jf.Axis("start", np.linspace(1, 2, 100)), optimizer=jf.optimizers.sgd(0.1), steps=5
+    )
+    (short,) = plan.runs
+    assert short.lane_bytes == 20  # params, loss, status, steps and the loss at the start
+    assert [block(n) for n in (2**26, 20 * 30, 20 * 5, 1)] == [128, 28, 8, 8]
+
+
+@pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
+def test_neighbours_and_places_change_no_bit(rule):
+    whole = run(RATES, SEEDS, RULES[rule])
+    turned = run(RATES[::-1], SEEDS[::-1], RULES[rule]).isel(rate=slice(None, None, -1), seed=slice(None, None, -1))
+    part = run(RATES[1:4], SEEDS[1:], RULES[rule])
+    same(whole, turned)
+    same(whole.isel(rate=slice(1, 4), seed=slice(1, None)), part)
+
+
+def test_a_rule_ends_lanes_at_different_steps_and_all_are_found():
+    results = run(RATES, SEEDS, RULES["a rule"])
+    converged = results.status == jf.Status.CONVERGED
+    assert 3 < int(converged.sum()) and len(np.unique(results.steps)) > 4
+    assert (results.steps.values[~converged.values] == 130).all()
+
+
+SCRIPT = """
+import hashlib, sys
+import jax
+sys.path.insert(0, {root!r})
+from tests.engine.test_pools import RATES, SEEDS, RULES, run, digest
+from tests.shared import small_sweeps
+print(len(jax.local_devices()), *(digest(run(RATES[:4], SEEDS[:2], RULES[rule])) for rule in {rules!r}))
+small_sweeps.run(sys.argv[1], rates=small_sweeps.RATES[:{rates}])
+"""
+
+
+def digest(results) -> str:
+    total = hashlib.sha256()
+    for name in sorted(map(str, results.data_vars)):
+        total.update(np.ascontiguousarray(results[name].values).tobytes())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize(("rules", "rates"), [((), 2), pytest.param(tuple(RULES), 7, marks=pytest.mark.soak)])
+def test_eight_devices_give_the_bits_of_one_and_the_same_files(rules, rates, tmp_path):
+    root = str(Path(__file__).parents[2])
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    script = [sys.executable, "-c", SCRIPT.format(root=root, rules=rules, rates=rates), str(tmp_path / "eight")]
+    out = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert out == ["8", *(digest(run(RATES[:4], SEEDS[:2], RULES[rule])) for rule in rules)]
+    small_sweeps.run(tmp_path / "one", rates=small_sweeps.RATES[:rates])
+    assert small_sweeps.contents(tmp_path / "eight") == small_sweeps.contents(tmp_path / "one")
+
+
+@pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.2)])
+@pytest.mark.parametrize("precision", soaking(["float32", "float64"], keep=("float64",)))
+def test_the_pool_is_the_loop_over_single_fits(stop, precision):
+    rates = np.geomspace(1e-3, 1.0, 23)
+    t_u, t_c = jf.datasets.thermometer()
+    loss, start, data = jf.losses.mse(jf.models.line), {"w": 1.0, "b": 0.0}, (0.1 * t_u, t_c)
+    how = dict(steps=3000, stop=stop, precision=precision)
+    grid = jf.sweep(loss, start, data, optimizer=jf.optimizers.sgd(jf.Axis("rate", rates)), slots=4, **how)
+    for i, rate in enumerate(rates):
+        fit = jf.fit(loss, start, data, optimizer=jf.optimizers.sgd(rate), **how)
+        own = grid.results.isel(rate=i)
+        assert own.status == fit.status and abs(int(own.steps) - fit.steps) <= (2 if precision == "float32" else 0)
+        if fit.status != jf.Status.DIVERGED:
+            np.testing.assert_allclose(own.loss, fit.loss, rtol=1e-4 if precision == "float32" else 1e-12)
+
+
+def test_a_failure_in_a_worker_is_raised_where_sweep_was_called(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(dispatch, "_run_block", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(RATES, SEEDS)

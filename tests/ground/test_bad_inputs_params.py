@@ -1,0 +1,372 @@
+"""Bad params, losses, optimizers and settings are refused in words that help; odd ones work, doubtful ones warn."""
+
+import functools
+import gc
+import re
+import warnings
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxfit as jf
+from jaxfit.engine import single
+from tests.shared import bad_inputs
+from tests.shared.bad_inputs import LOSS, SGD, START, Case, X, Y, check, fit, named, own, sweep, with_
+
+pytestmark = pytest.mark.usefixtures("nothing_was_compiled_before")
+KEY = jax.random.key(0)
+
+
+def leaf(value):
+    return {"layers": [{"w": value}], "b": 0.0}
+
+
+def noisy(params, x, *, key):
+    return params["w"] * x + jax.random.normal(key, x.shape)
+
+
+def log_of_b(params, x, y):
+    return jnp.log(params["b"] - 1.0) + params["w"]
+
+
+WRONG_PARAMS = {
+    "an array of integers": Case(lambda: fit(params=leaf(np.arange(3))), TypeError,
+        r"params\['layers'\]\[0\]\['w'\] is an array of integers \(dtype int64\)", r"\.astype\(float\)"),
+    "an array of integers under an axis": Case(
+        lambda: sweep(params={"w": jf.Axis("w0", np.ones((2, 3), int)), "b": 0.0}), TypeError,
+        r"params\['w'\] \(axis 'w0'\) is an array of integers", r"\.astype\(float\)"),
+    "NaN at the start": Case(lambda: fit(params=leaf(with_(np.ones((2, 2)), (1, 0), np.nan))), ValueError,
+        r"params\['layers'\]\[0\]\['w'\] is nan at index \(1, 0\)",
+        "must start from finite numbers; give another start"),
+    "infinity at the start": Case(lambda: fit(params={"w": -np.inf, "b": 0.0}), ValueError,
+        r"params\['w'\] is -inf", "finite"),
+    "NaN in a tuple under an axis": Case(
+        lambda: sweep(params=jf.Axis("start", [{"w": 1.0, "b": 0.0}, {"w": np.nan, "b": 0.0}])), ValueError,
+        r"params\[1\]\['w'\] is nan", "finite"),
+    "a start beyond the precision": Case(lambda: fit(params={"w": 1e300, "b": 0.0}), ValueError,
+        r"params\['w'\] is 1e\+300, too large for float32", 'other units, or precision="float64"'),
+    "text": Case(lambda: fit(params=leaf("tanh")), TypeError,
+        r"params\['layers'\]\[0\]\['w'\] is the text 'tanh'", "in the model"),
+    "a key": Case(lambda: fit(params=leaf(KEY)), TypeError, r"\['w'\] is a PRNG key", r"jf\.Call\(init, key=key\)"),
+    "complex": Case(lambda: fit(params=leaf(1j)), TypeError, r"\['w'\] is complex", "real and imaginary"),
+    "boolean": Case(lambda: fit(params=leaf(True)), TypeError, r"\['w'\] is boolean", "belongs in the model"),
+    "half precision": Case(lambda: fit(params=leaf(np.float16(1))), TypeError, r"\['w'\] is float16", "float32"),
+    "an object": Case(lambda: fit(params=leaf(object())), TypeError,
+        r"\['w'\] is <object.*\(object\)", "numbers or arrays"),
+    "nothing": Case(lambda: fit(params={}), ValueError, r"params is \{\}", "at least one number"),
+    "only None": Case(lambda: fit(params=[{"w": None}]), ValueError,
+        r"params is \[\{'w': None\}\]", "at least one number"),
+    "a call that returns integers": Case(lambda: fit(params=jf.Call(lambda: {"w": jnp.arange(3)})), TypeError,
+        r"params\['w'\] is an array of integers", r"\.astype\(float\)"),
+    "a call per lane that returns integers": Case(
+        lambda: sweep(params=jf.Call(lambda s: {"w": jnp.arange(3)}, jf.Axis("s", [1.0, 2.0]))), TypeError,
+        r"params\['w'\] is an array of integers", r"\.astype\(float\)"),
+    "a call per lane that returns text": Case(
+        lambda: sweep(params=jf.Call(lambda s: {"w": "1.0"}, jf.Axis("s", [1.0, 2.0]))), TypeError,
+        r"params\['w'\] is the text '1.0'", "numbers"),
+    "a call per lane that returns nothing": Case(
+        lambda: sweep(params=jf.Call(lambda s: {}, jf.Axis("s", [1.0, 2.0]))), ValueError, r"params is \{\}",
+        "at least one"),
+    "a call of what was called": Case(lambda: jf.Call(jf.models.line.init(0)), TypeError,
+        r"Call: function is \{.*cannot be called", r"Call\(init, key=0\)"),
+    "a call with a list": Case(lambda: jf.Call(lambda sizes: 0.0, [1, 2]), TypeError,
+        r"argument 0 is \[1, 2\]", "use a tuple"),
+}  # fmt: skip
+
+
+WRONG_LOSSES = {
+    "not a function": Case(lambda: fit(3.0), TypeError, "loss is 3.0", r"function loss\(params, \*data\) -> scalar"),
+    "not scalar": Case(lambda: fit(lambda p, x, y: p["w"] * x - y), TypeError,
+        r"the loss returned an array of shape \(8,\) and dtype float32", "must return a scalar; reduce it"),
+    "integer": Case(lambda: fit(lambda p, x, y: jnp.argmax(p["w"] * x)), TypeError,
+        "the loss returned a scalar of dtype int32", "must be a float"),
+    "boolean": Case(lambda: fit(lambda p, x, y: p["w"] > 0), TypeError, "scalar of dtype bool", "must be a float"),
+    "a tuple": Case(lambda: fit(lambda p, x, y: (own(p, x, y), y)), TypeError,
+        "the loss returned a tuple", "one scalar"),
+    "nothing": Case(lambda: fit(lambda p, x, y: None), TypeError, "the loss returned None", "one scalar"),
+    "a model": Case(lambda: fit(jf.models.line), TypeError,
+        r"takes \(params, x\), but data has 2 items", r"jf\.losses\.mse\(model\)"),
+    "NaN at the start": Case(lambda: fit(log_of_b), ValueError,
+        "loss at the start is nan: params", "start from params at which"),
+    "infinite at the start": Case(lambda: fit(lambda p, x, y: 1 / p["b"] + p["w"]), ValueError,
+        "loss at the start is inf: params", "start from params at which it is finite"),
+    "a swept number out of its range": Case(
+        lambda: sweep(jf.losses.huber(jf.models.line, delta=jf.Axis("delta", [1.0, -1.0]))), ValueError,
+        r"delta is -1.0 \(value 1 of axis 'delta'\)", "must be finite, and positive"),
+    "a key is missing": Case(lambda: fit(jf.losses.mse(noisy)), ValueError,
+        "key is None, but the loss takes a key", "key=0"),
+}  # fmt: skip
+
+
+def rate(value):
+    return lambda: jf.optimizers.adam(value)
+
+
+WRONG_OPTIMIZERS = {
+    **{
+        f"learning rate {value!r}": Case(
+            rate(value), ValueError, rf"adam: learning_rate is {re.escape(str(value))}", "positive, finite number")
+        for value in (-0.1, 0.0, 0, np.nan, np.inf)
+    },
+    **{
+        f"learning rate {value!r}": Case(
+            rate(value), TypeError,
+            r"adam: learning_rate is .* \((str|bool|NoneType|list|complex|ndarray)\)", "positive, finite number")
+        for value in ("0.1", True, None, [0.1, 0.2], 0.1j, np.array([0.1, 0.2]))
+    },
+    "learning rate under an axis": Case(rate(jf.Axis("rate", [0.1, 0.0])), ValueError,
+        r"learning_rate is 0.0 \(value 1 of axis 'rate'\)", "positive"),
+    "a schedule and a number": Case(lambda: jf.Axis("rate", [lambda t: 0.1, 0.1]), ValueError,
+        "Axis 'rate': value 1 is 0.1", "of one kind"),
+    "learning rate of zero in float32": Case(lambda: fit(optimizer=jf.optimizers.sgd(1e-50)), ValueError,
+        "learning_rate is 1e-50, which float32 cannot hold", 'precision="float64"'),
+    **{
+        f"momentum {value!r}": Case(
+            lambda v=value: jf.optimizer(optax.sgd, learning_rate=0.1, momentum=v), error,
+            rf"sgd: momentum is '?{value}", r"in \[0, 1\)")
+        for error, values in ((ValueError, (1.0, -0.1, np.nan)), (TypeError, (True, "0.9"))) for value in values
+    },
+    "beta of one": Case(lambda: jf.optimizers.momentum(0.1, 1.0), ValueError, "momentum: beta is 1.0", r"in \[0, 1\)"),
+    "b1 beyond one": Case(lambda: jf.optimizers.adam(0.1, b1=1.5), ValueError, "adam: b1 is 1.5", r"in \[0, 1\)"),
+    "NaN anywhere": Case(lambda: jf.optimizers.adam(0.1, eps=np.nan), ValueError,
+        "adam: eps is nan", "must be a number"),
+    "a hyperparameter it does not take": Case(lambda: jf.optimizer(optax.adam, learning_rat=0.1), TypeError,
+        "adam takes no hyperparameter 'learning_rat'", "did you mean learning_rate"),
+    "a keyword it does not take": Case(lambda: jf.optimizers.adam(0.1, beta1=0.9), TypeError,
+        "adam has no argument 'beta1'", "mean b1"),
+    "a hyperparameter is missing": Case(lambda: jf.optimizer(optax.adam), TypeError,
+        "adam needs the hyperparameter 'learning_rate'", "write learning_rate=0.1"),
+    "no such optimizer": Case(lambda: jf.optimizers.adma, AttributeError,
+        "has no 'adma'", "did you mean adam.*There are: sgd"),
+    "text": Case(lambda: fit(optimizer="Adam"), TypeError,
+        "optimizer is the text 'Adam'", r"jf\.optimizers.*did you mean adam"),
+    "not called": Case(lambda: fit(optimizer=jf.optimizers.adam), TypeError,
+        "optimizer is the function adam", r"call it: jf\.optimizers\.adam\("),
+    "a factory": Case(lambda: fit(optimizer=optax.lbfgs), TypeError,
+        "optimizer is the function lbfgs", r"call it: jf\.optimizers\.lbfgs\(\)"),
+    "a number": Case(lambda: fit(optimizer=0.1), TypeError, "optimizer is 0.1", r"must be jf\.optimizer"),
+    "a factory that is none": Case(lambda: jf.optimizer("adam", learning_rate=0.1), TypeError,
+        "factory is 'adam'", "such as optax.adam"),
+    "a factory that returns a number": Case(
+        lambda: fit(optimizer=jf.optimizer(lambda learning_rate: 3, learning_rate=0.1)), TypeError,
+        "optimizer: <lambda> returned 3", "must return an Optax transformation"),
+    "a schedule that returns NaN": Case(lambda: fit(optimizer=jf.optimizers.sgd(lambda t: jnp.nan)), ValueError,
+        "learning_rate: the schedule returned nan at step 0", "must be finite"),
+    "a schedule that turns infinite": Case(lambda: fit(optimizer=jf.optimizers.sgd(lambda t: 1 / (2 - t))), ValueError,
+        "learning_rate: the schedule returned inf at step 2", "must be finite"),
+    "a schedule that climbs": Case(lambda: fit(optimizer=jf.optimizers.sgd(lambda t: 0.1 - t)), ValueError,
+        "learning_rate: the schedule returned -1.9", "zero or more"),
+    "a schedule that returns a shape": Case(lambda: fit(optimizer=jf.optimizers.sgd(lambda t: jnp.ones(3))), ValueError,
+        r"learning_rate: the schedule returned shape \(3,\) at step 0", "one number, a scalar"),
+    "a schedule that returns nothing": Case(lambda: sweep(optimizer=jf.optimizers.sgd(lambda t: None)), ValueError,
+        "learning_rate: the schedule returned None", "one number"),
+}  # fmt: skip
+
+
+def step(opt_state):
+    return jf.step(LOSS, START, (X, Y), optimizer=jf.optimizers.momentum(0.1), opt_state=opt_state)
+
+
+def calls_jnp(params, x, y):
+    return params["w"] * x
+
+
+def calls_numpy_too(a, params, x, y):
+    return a * np.sin(params["w"])
+
+
+WRONG_SETTINGS = {
+    **{
+        f"steps {value!r}": Case(
+            lambda v=value: fit(steps=v), ValueError,
+            f"^steps is {re.escape(repr(value))}", rf"whole number from 1 to 2,147,483,647, such as {such}$")
+        for value, such in (
+            (0, "1"), (-3, "1"), (2.5, "2"), (2**31, "2,147,483,647"), ("10", "100"), (True, "100"), (None, "100"),
+            (np.inf, "100"))
+    },
+    "no such argument": Case(lambda: fit(step=10), TypeError, "fit has no argument 'step'", "did you mean steps"),
+    "no such argument of a sweep": Case(lambda: sweep(batch=10), TypeError,
+        "sweep has no argument 'batch'", "did you mean batches"),
+    "data as two arguments": Case(lambda: jf.fit(LOSS, START, X, Y, optimizer=SGD), TypeError,
+        r"fit takes 3 arguments by position \(loss, params, data\), but got 4", "one tuple"),
+    "no such precision": Case(lambda: fit(precision="float16"), ValueError,
+        "precision is 'float16'", 'must be "float32" or "float64"'),
+    "precision as a type": Case(lambda: fit(precision=np.float64), ValueError,
+        "precision is <class", 'must be "float32" or'),
+    "no such rule": Case(lambda: jf.Stop(loss_bellow=0.1), TypeError,
+        "Stop has no argument 'loss_bellow'", "did you mean loss_below"),
+    "a rule that is text": Case(lambda: fit(stop=jf.Stop(loss_below="low")), ValueError,
+        "Stop: loss_below is 'low'", "must be a number"),
+    "a rule that is NaN": Case(lambda: fit(stop=jf.Stop(loss_above=np.nan)), ValueError,
+        "Stop: loss_above is nan", "must be a number"),
+    "a rule that is never met": Case(lambda: fit(stop=jf.Stop(gradient_norm_below=0.0)), ValueError,
+        "Stop: gradient_norm_below is 0.0", "must be positive"),
+    "patience without validation": Case(lambda: fit(stop=jf.Stop(patience=3)), ValueError,
+        "Stop: patience", r"pass validation=\(x, y\)"),
+    "half a patience": Case(lambda: fit(stop=jf.Stop(patience=1.5), validation=(X, Y)), ValueError,
+        "patience is 1.5", "whole number"),
+    "a rule instead of rules": Case(lambda: fit(stop=1e-3), TypeError, "stop is 0.001", r"jf\.Stop\("),
+    "a record of something unknown": Case(lambda: jf.Record(what=("loss", "weights")), ValueError,
+        "what has 'weights'", "takes 'loss', 'params'"),
+    "a record twice": Case(lambda: jf.Record(what=(own, own)), ValueError,
+        "what has 'own' as item 1", "a name|one of its own"),
+    "a record of a vector": Case(lambda: fit(record=jf.Record(what=(calls_jnp,))), TypeError,
+        r"record: calls_jnp returned an array of shape \(8,\)", "must return a scalar; reduce it"),
+    "a record by NumPy": Case(lambda: fit(record=jf.Record(what=(functools.partial(calls_numpy_too, 2),))), TypeError,
+        r"test_bad_inputs_\w+\.py, line \d+, `return a \* np\.sin", "use jax.numpy"),
+    "a record every half step": Case(lambda: jf.Record(every=0.5), ValueError,
+        "Record: every is 0.5", "whole number from 1"),
+    "a record as a word": Case(lambda: fit(record="loss"), TypeError, "record is 'loss'", r"jf\.Record\("),
+    "a record of validation without any": Case(lambda: fit(record=jf.Record(what="validation_loss")), ValueError,
+        'record asks for "validation_loss"', r"pass validation=\(x, y\)"),
+    **{
+        f"batch size {value!r}": Case(
+            lambda v=value: jf.Batches(size=v), ValueError,
+            f"Batches: size is {re.escape(repr(value))}", "whole number from 1")
+        for value in (0, -4, 2.5, "8")
+    },
+    "a batch larger than the data": Case(lambda: fit(batches=jf.Batches(size=9), key=0), ValueError,
+        "batches: size is 9, but the data have 8 points", "from 1 to 8"),
+    "a batch size larger than the data under an axis": Case(
+        lambda: sweep(params=START, batches=jf.Batches(size=jf.Axis("size", [2, 9])), key=0), ValueError,
+        r"size is 9 \(value 1 of axis 'size'\)", "from 1 to 8"),
+    "batches as a number": Case(lambda: fit(batches=4, key=0), TypeError, "batches is 4", r"jf\.Batches\(size=32\)"),
+    "batches neither with nor without replacement": Case(lambda: jf.Batches(size=4, replace="no"), TypeError,
+        "Batches: replace is 'no'", "True or False"),
+    "batches without a key": Case(lambda: fit(batches=jf.Batches(size=4)), ValueError,
+        "key is None, but batches", "key=0"),
+    **{
+        f"seed {value!r}": Case(
+            lambda v=value: fit(key=v), error,
+            f"key is {re.escape(repr(value))}", r"integer seed of 0 to 2\*\*32 - 1, or a key made by jax.random.key")
+        for error, values in ((ValueError, (-1, 2**32, 1.5)), (TypeError, (True, "0"))) for value in values
+    },
+    "many keys": Case(lambda: fit(key=jax.random.split(KEY, 3)), ValueError,
+        r"key holds keys of shape \(3,\)", r"choose one, such as key\[0\]"),
+    "a state of another optimizer": Case(lambda: step(optax.adam(0.1).init(START)), ValueError,
+        r"opt_state has the leaves \[0\]\.count, .* need \[0\]\.trace\['b'\]", "opt_state of the step before"),
+    "a state of another shape": Case(
+        lambda: step(optax.sgd(0.1, momentum=0.9).init({"w": jnp.ones(2), "b": 0.0})), ValueError,
+        r"opt_state\[0\]\.trace\['w'\] has shape \(2,\), but these params need \(\)", "opt_state of the step before"),
+}  # fmt: skip
+
+# A start can only be judged by evaluating the loss there.
+EVALUATED = ("loss: NaN at the start", "loss: infinite at the start")
+CASES = named({"params": WRONG_PARAMS, "loss": WRONG_LOSSES, "optimizer": WRONG_OPTIMIZERS, "setting": WRONG_SETTINGS})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_params_losses_and_settings_are_refused_with_the_argument_and_the_remedy_before_anything_compiles(
+    name, compilations
+):
+    check(CASES[name], compilations, may_compile=name in EVALUATED)
+
+
+# Input that is odd, and works
+
+REFERENCE = fit()
+
+GOOD_PARAMS = {
+    "integer scalars": {"w": 1, "b": 0},
+    "NumPy's scalars": {"w": np.float64(1), "b": np.int8(0)},
+    "mixed precision": {"w": np.float64(1), "b": np.float32(0)},
+    "JAX's integers": {"w": jnp.int32(1), "b": jnp.float32(0)},
+    "None as an empty subtree": {"w": 1.0, "b": 0.0, "scale": None},
+    "big-endian": {"w": np.array(1.0, ">f8"), "b": np.array(0, ">i4")},
+    "a call": jf.Call(lambda: {"w": 1, "b": 0.0}),
+}
+
+
+@pytest.mark.parametrize("params", GOOD_PARAMS.values(), ids=GOOD_PARAMS)
+def test_params_of_any_make_become_floats_of_the_precision(params):
+    found = fit(params=params)
+    assert all(found.params[k] == REFERENCE.params[k] and found.params[k].dtype == np.float32 for k in "wb")
+    wide = fit(params=params, precision="float64")
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(wide.params))
+
+
+def test_integer_scalars_become_floats_inside_a_jit_and_in_the_lanes_of_a_call():
+    inside = jax.jit(lambda w: fit(params={"w": w, "b": 0}).params["w"])(1)
+    np.testing.assert_allclose(inside, REFERENCE.params["w"], rtol=1e-6)
+    lanes = sweep(params=jf.Call(lambda w: {"w": w, "b": 0}, jf.Axis("w0", [1.0, 2.0])))
+    np.testing.assert_allclose(lanes.results["params.w"][0], REFERENCE.params["w"], rtol=1e-6)
+
+
+GOOD_SETTINGS = {
+    "whole rates": {"optimizer": jf.optimizers.sgd(1), "steps": 1},
+    "NumPy's rate": {"optimizer": jf.optimizers.sgd(np.float32(0.1))},
+    "JAX's rate": {"optimizer": jf.optimizers.sgd(jnp.array(0.1))},
+    "a rate that ends at zero": {"optimizer": jf.optimizers.sgd(optax.linear_schedule(0.1, 0.0, 2))},
+    "NumPy's steps": {"steps": np.int64(3)},
+    "JAX's steps": {"steps": jnp.int32(3)},
+    "steps as a float": {"steps": 3.0},
+    "a seed": {"key": 2**32 - 1, "batches": jf.Batches(size=8)},
+    "NumPy's seed": {"key": np.uint32(7), "batches": jf.Batches(size=np.int64(2))},
+    "a key": {"key": KEY, "batches": jf.Batches(size=1, replace=True)},
+    "a key of the old form": {"key": jax.random.PRNGKey(0), "batches": jf.Batches(size=3)},
+    "NumPy's threshold": {"stop": jf.Stop(loss_below=np.float64(1e-3))},
+    "an order of its own": {"record": jf.Record(what=("params", "loss"))},
+}
+
+
+@pytest.mark.parametrize("keywords", GOOD_SETTINGS.values(), ids=GOOD_SETTINGS)
+def test_settings_of_any_make_work(keywords):
+    found = fit(**keywords)
+    assert np.isfinite(found.loss) and found.steps == keywords.get("steps", 3)
+
+
+# Warnings
+
+
+def many_lambdas():
+    for _ in range(6):
+        fit(lambda params, x, y: jnp.mean(jnp.square(params["w"] * x + params["b"] - y)))
+
+
+def three(change):
+    return lambda p, x, y: own({"w": change(p["w"]), "b": p["b"]}, x, y)
+
+
+WARNINGS = {
+    "a leaf that is not used": (lambda: fit(params=START | {"c": [1.0, 2.0]}),
+        r"params\['c'\]\[0\], params\['c'\]\[1\] .*they"),
+    "round": (lambda: fit(three(jnp.round)), r"depend on params\['w'\] .*identically zero, so it will not move"),
+    "argmax": (lambda: fit(three(lambda w: jnp.argmax(jnp.stack([w, 0.0])))), r"depend on params\['w'\]"),
+    "a comparison": (lambda: fit(three(lambda w: jnp.where(w > 0, 1.0, 2.0))), r"depend on params\['w'\]"),
+    "stop_gradient": (lambda: fit(three(jax.lax.stop_gradient)), r"depend on params\['w'\]"),
+    "a leaf that is not used in any lane": (lambda: sweep(three(jax.lax.stop_gradient)), r"depend on params\['w'\]"),
+    "a gradient norm below the precision": (lambda: fit(stop=jf.Stop(gradient_norm_below=1e-12)),
+        r'gradient_norm_below=1e-12 .*raise it, or use precision="float64"'),
+    "a change below the precision": (lambda: fit(stop=jf.Stop(params_change_below=1e-30), precision="float64"),
+        "params_change_below=1e-30 .*raise it$"),
+    "a loss below the precision": (lambda: fit(stop=jf.Stop(loss_below=1e-60)),
+        'loss_below=1e-60 .*precision="float64"'),
+    "the same lambda again and again": (many_lambdas,
+        "`many_lambdas.<locals>.<lambda>` has been compiled 5 times.*define it once"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "text"), WARNINGS.values(), ids=WARNINGS)
+def test_what_is_doubtful_warns_once_at_the_callers_line(call, text):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        call()
+    assert len(found) == 1 and re.search(text, str(found[0].message)), [str(w.message) for w in found]
+    assert found[0].filename == bad_inputs.__file__
+
+
+def test_a_new_lambda_in_every_call_does_not_fill_the_memory(monkeypatch):
+    kept = functools.lru_cache(maxsize=2)(single._programs.__wrapped__)
+    monkeypatch.setattr(single, "_programs", kept)
+    alive = []
+    for i in range(4):
+        loss = lambda p, x, y, i=i: own(p, x, y) + i  # noqa: E731
+        alive.append(weakref.ref(loss))
+        fit(loss)
+    del loss
+    gc.collect()
+    assert [ref() is not None for ref in alive] == [False, False, True, True]

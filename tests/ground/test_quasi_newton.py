@@ -1,0 +1,91 @@
+"""L-BFGS ends where no step can improve in the precision, and claims nothing elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from tests.shared import mgh
+from tests.shared.soak import soaking
+
+LBFGS = jf.optimizers.lbfgs()
+
+
+def squares(name):
+    residuals = mgh.PROBLEMS[name].residuals
+    return lambda x: jnp.sum(residuals(x) ** 2)
+
+
+@jax.custom_vjp
+def once(x):
+    """x, whose derivative is 1 and cannot be differentiated again by reverse mode."""
+    return x
+
+
+def _refuse(_, g):
+    raise NotImplementedError("no second derivative")
+
+
+once.defvjp(lambda x: (x, None), _refuse)
+
+
+@jax.custom_vjp
+def own_gradient(p):
+    return jnp.sum((p - 1) ** 2) + 0.5
+
+
+own_gradient.defvjp(lambda p: (own_gradient(p), p - 1), lambda kept, g: (once(2 * kept * g),))
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_least_value_of_zero_ends(precision):
+    fit = jf.fit(squares("Rosenbrock"), np.array([-1.2, 1.0]), optimizer=LBFGS, steps=2000, precision=precision)
+    eps = np.finfo(precision).eps
+    assert fit.status == jf.Status.CONVERGED and fit.steps < 100
+    assert fit.loss < 16 * 900 * eps**2  # 900 is p |H| p / 2 at (1, 1): what moving the params by their eps changes
+    np.testing.assert_allclose(fit.params, 1, rtol=1e4 * eps)
+
+
+@pytest.mark.parametrize("name", soaking(mgh.PROBLEMS, keep=("Freudenstein-Roth",)))
+def test_no_claim_is_false_on_problems_of_more_garbow_and_hillstrom(name):
+    problem, loss = mgh.PROBLEMS[name], squares(name)
+    for start in mgh.starts(problem):
+        fit = jf.fit(loss, start, optimizer=LBFGS, steps=3000, precision="float64", record=jf.Record(what=()))
+        if fit.status == jf.Status.CONVERGED:
+            assert any(abs(fit.loss - least) <= 1e-4 * least + 1e-9 for least in problem.least), (start, fit.loss)
+
+
+@pytest.mark.parametrize("name", soaking(["Powell badly scaled", "Meyer", "Osborne 1"], keep=()))
+def test_what_is_solved_is_said_to_be(name):
+    problem = mgh.PROBLEMS[name]
+    fit = jf.fit(squares(name), problem.start, optimizer=LBFGS, steps=3000, precision="float64")
+    assert fit.status == jf.Status.CONVERGED
+    np.testing.assert_allclose(fit.loss, problem.least[0], rtol=1e-5, atol=1e-25)
+
+
+def test_lanes_end_as_they_do_alone():
+    starts = np.array([[-1.2, 1.0], [3.0, -2.0], [0.5, 4.0]])
+    loss = squares("Rosenbrock")
+    grid = jf.sweep(loss, jf.Axis("start", starts), optimizer=LBFGS, steps=300, precision="float64")
+    assert (grid.results.status == jf.Status.CONVERGED).all() and (grid.results.loss < 1e-26).all()
+
+
+def test_a_bound_that_is_reached_does_not_keep_it_from_ending():
+    start = jf.Bounded(np.array([-1.2, 0.4]), -2.0, 0.5)
+    fit = jf.fit(squares("Rosenbrock"), start, optimizer=LBFGS, steps=500, precision="float64")
+    assert fit.status == jf.Status.CONVERGED  # at x = .5, y = x**2: the loss is .25
+    np.testing.assert_allclose(fit.params, [0.5, 0.25], rtol=1e-7)
+
+
+def test_a_runaway_param_is_no_minimum():
+    loss = jf.losses.mse(lambda p, x: jnp.exp(-p["k"] * x) + 1)
+    x = np.array([1.0, 2.0, 3.0])
+    fit = jf.fit(loss, {"k": 1.0}, (x, np.full(3, 0.5)), optimizer=LBFGS, steps=300, precision="float64")
+    assert fit.status != jf.Status.CONVERGED  # the loss falls as long as k grows
+
+
+def test_a_gradient_without_a_second_derivative_still_ends():
+    fit = jf.fit(own_gradient, np.array([3.0, -2.0]), optimizer=LBFGS, steps=300, precision="float64")
+    assert fit.status == jf.Status.CONVERGED
+    np.testing.assert_allclose(fit.params, [1.0, 1.0], rtol=1e-6)

@@ -1,0 +1,273 @@
+"""Every public function and class refuses what it cannot take, before anything compiles."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit import landscapes
+from tests.shared.bad_inputs import LOSS, SGD, START, Case, X, Y, check, fit, named, own, sweep
+
+DATA = (X, Y)
+SWEPT = {"w": jf.Axis("w0", [0.0, 1.0]), "b": 0.0}
+WITHIN = {"w": jf.Bounded(1.0, 0.0, 2.0), "b": jf.Fixed(0.0)}
+FIT, GRID, OF_OWN = fit(), sweep(), fit(own)
+SETS = sweep(params=START, data=(X, jf.Axis("set", np.stack([Y, 2 * Y]))))
+FORGOTTEN = dataclasses.replace(FIT, problem=None)
+A_FIT = "takes a fit or the grid of a sweep, but got"
+PASS = r"pass what jf\.fit, jf\.curve_fit or jf\.sweep returned"
+NOISE = r"write the residuals as a function and fit jf\.losses\.least_squares"
+
+
+def refine(**keywords):
+    return jf.refine(LOSS, SWEPT, DATA, **({"optimizer": SGD, "steps": 3} | keywords))
+
+
+MARKERS = {
+    "Axis, labels as text": Case(lambda: jf.Axis("a", [1.0, 2.0], "ab"), TypeError, "labels is 'ab'", "a list with"),
+    "Axis, labels as a number": Case(lambda: jf.Axis("a", [1.0], 3), TypeError, "Axis 'a': labels is 3", "a list with"),
+    "Bounded, another word": Case(lambda: jf.Bounded(1.0, lower=0.0), TypeError, "no argument 'lower'", "mean low"),
+    "Bounded, exchanged": Case(lambda: fit(params={"w": jf.Bounded(1.0, 2.0, 0.0), "b": 0.0}), ValueError,
+        r"params\['w'\]: low is 2 and high is 0", "swap them"),
+    "Bounded, a start outside": Case(lambda: fit(params={"w": jf.Bounded(1.0, 2.0, 3.0), "b": 0.0}), ValueError,
+        r"params\['w'\] starts at 1, below low=2", "start between the bounds"),
+    "Bounded, text": Case(lambda: fit(params={"w": jf.Bounded(1.0, "a"), "b": 0.0}), TypeError,
+        r"params\['w'\]: low is 'a'", "must be a number, or None"),
+    "Fixed, all": Case(lambda: fit(params=jf.Fixed(START)), ValueError, "params are all fixed", "leave one free"),
+    "Fixed, text": Case(lambda: fit(params={"w": jf.Fixed("a"), "b": 0.0}), TypeError, "is the text 'a'", "numbers"),
+    "Tied, a number": Case(lambda: jf.Tied(3.0), TypeError, "Tied: function is 3.0", "function of the params"),
+    "Tied, to nothing": Case(lambda: fit(params={"w": 1.0, "b": jf.Tied(lambda p: p["ww"])}), ValueError,
+        r"params\['b'\] is tied, but .* finds no 'ww'; the params are b, w", "did you mean w"),
+    "Tied, to no place": Case(lambda: fit(own, params=[1.0, jf.Tied(lambda p: p[2])]), ValueError,
+        r"params\[1\] is tied, but .* index out of range", "the params are 0, 1"),
+    "Call, a number": Case(lambda: jf.Call(3), TypeError, "Call: function is 3", "pass the function and its"),
+    "Batches, nothing": Case(lambda: jf.Batches(None), ValueError, "Batches: size is None", "whole number from 1"),
+    "Record, a number": Case(lambda: jf.Record(what=3), TypeError, "Record: what is 3", r"\('loss',\)"),
+    "Stop, another word": Case(lambda: jf.Stop(tolerance=1e-3), TypeError, "no argument 'tolerance'", "It takes loss_"),
+    "optimizer, a word": Case(lambda: jf.optimizer("adam"), TypeError, "factory is 'adam'", r"such as optax\.adam"),
+}  # fmt: skip
+
+RUNS = {
+    "fit, a fit as params": Case(lambda: fit(params=FIT), TypeError, "params is a fit", r"its params: fit\.params"),
+    "sweep, an unknown word": Case(lambda: sweep(folder="runs"), TypeError, "no argument 'folder'", "It takes.*store"),
+    "step, an axis": Case(lambda: jf.step(LOSS, SWEPT, DATA, optimizer=SGD), ValueError,
+        r"Axis\('w0', 2 values\) stands for many runs", "step makes one: pass one of its values"),
+    "step, an unknown word": Case(lambda: jf.step(LOSS, START, DATA, optimizer=SGD, state=()), TypeError,
+        "no argument 'state'", "did you mean opt_state"),
+    "curve_fit, no such param": Case(lambda: jf.curve_fit(lambda p, x: p["v"] * x, START, DATA), ValueError,
+        "finds no 'v'", "the params are b, w"),
+    "curve_fit, exchanged": Case(lambda: jf.curve_fit(START, jf.models.line, DATA), TypeError,
+        "predict is {", r"function of \(params, x\)"),
+    "curve_fit, sigma as text": Case(lambda: jf.curve_fit(jf.models.line, START, DATA, "a"), TypeError,
+        "sigma is 'a'", "a number or an array of numbers"),
+    "curve_fit, x and y apart": Case(lambda: jf.curve_fit(jf.models.line, X, Y), TypeError,
+        "data is array", r"the pair \(x, y\)"),
+    "refine, half a depth": Case(lambda: refine(depth=1.5), ValueError, "depth is 1.5", "whole number from 0"),
+    "refine, another filling": Case(lambda: refine(fill="cubic"), ValueError, "fill is 'cubic'", "'nearest' or"),
+    "refine, over nothing": Case(lambda: refine(over=3), TypeError, "refine: over is 3", "axis's name, such as 'w0'"),
+    "refine, over no axis": Case(lambda: refine(over="rate"), ValueError, "over='rate' is no axis", "can be of w0"),
+    "refine, a store": Case(lambda: refine(store="s"), TypeError, "refine has no argument 'store'", "It takes loss"),
+    "refine, a measure of no name": Case(lambda: refine(measure=len), TypeError, "measure is", "dictionary of functio"),
+    "starts, no bounds": Case(lambda: jf.starts(START, 9, key=0), ValueError, "params 'b' is free", r"jf\.Bounded\("),
+    "starts, no count": Case(lambda: jf.starts(WITHIN, 0, key=0), ValueError, "count is 0", "whole number from 1"),
+    "starts, no key": Case(lambda: jf.starts(WITHIN, 9, key="a"), TypeError, "key is 'a'", "integer seed"),
+    "starts, logarithms of 0": Case(lambda: jf.starts(WITHIN, 9, key=0, log=True), ValueError,
+        "params 'w' has low=0", "log needs positive bounds"),
+    "backprop, an axis": Case(lambda: jf.backprop(LOSS, SWEPT, DATA), TypeError, "many runs", "one of its values"),
+    "backprop, open": Case(lambda: jf.backprop(LOSS, START, DATA, open=3), TypeError, "open is 3", "name of a call"),
+    "forward_memory, an axis": Case(lambda: jf.forward_memory(LOSS, SWEPT, DATA), ValueError, "many runs", "one of"),
+    "forward_memory, an array": Case(lambda: jf.forward_memory(LOSS, START, X), TypeError, "data is one array", "x, y"),
+    "backward_memory, text": Case(lambda: jf.backward_memory(LOSS, {"w": "a"}, DATA), TypeError, "text 'a'", "numbers"),
+    "backward_memory, half": Case(lambda: jf.backward_memory(LOSS, START, DATA, precision="half"), ValueError,
+        "precision is 'half'", '"float32" or "float64"'),
+    "surface, no axis": Case(lambda: jf.surface(LOSS, START, DATA), ValueError, "no Axis", r"put jf\.Axis"),
+    "surface, an unknown word": Case(lambda: jf.surface(LOSS, SWEPT, DATA, steps=3), TypeError, "'steps'", "It takes"),
+}  # fmt: skip
+
+RESULTS = {
+    "best, a fit": Case(lambda: jf.best(FIT), TypeError, "best takes the grid of a sweep, but got a fit", "jf.sweep"),
+    "best, by nothing": Case(lambda: jf.best(GRID, by="los"), ValueError, "by='los'", "there are loss"),
+    "best, over nothing": Case(lambda: jf.best(GRID, over="rate"), ValueError, "over='rate'", "it has w0"),
+    "best, over a number": Case(lambda: jf.best(GRID, over=3), TypeError, "over is 3", "name, such as 'w0'"),
+    "best, an unknown word": Case(lambda: jf.best(GRID, key="loss"), TypeError, "no argument 'key'", "did you mean by"),
+    "lane, a fit": Case(lambda: jf.lane(FIT, w0=0.0), TypeError, "lane takes the grid.*got a fit", "jf.sweep returned"),
+    "lane, nowhere": Case(lambda: jf.lane(GRID), ValueError, "w0 is missing", "such as w0=0.0"),
+    "lane, another axis": Case(lambda: jf.lane(GRID, rate=1.0), ValueError, "no dimension 'rate'", "it has w0"),
+    "lane, outside": Case(lambda: jf.lane(GRID, w0=9.0), ValueError, "w0=9.0 lies outside", "from 0.0 to 1.0"),
+    "lane, many": Case(lambda: jf.lane(GRID, w0=[0.0, 1.0]), TypeError, r"w0 is \[0.0, 1.0\]", r"results\.sel\("),
+    "require_converged, params": Case(lambda: jf.require_converged(START), TypeError, "got a dict", "pass what"),
+    "explain, a grid": Case(lambda: jf.explain(GRID), TypeError, "explain takes a fit, but got a Grid", r"jf\.lane\("),
+    "explain, a fit that forgot": Case(lambda: jf.explain(FORGOTTEN), ValueError, "no longer knows its loss", "use it"),
+    "optima, a fit": Case(lambda: jf.optima(FIT), TypeError, "optima takes the grid.*got a fit", "jf.sweep returned"),
+    "optima, a tolerance": Case(lambda: jf.optima(GRID, tolerance=-1), ValueError, "tolerance is -1", "such as 1e-3"),
+    "optima, by something": Case(lambda: jf.optima(GRID, by="steps"), ValueError, "by is 'steps'", '"params" or "loss'),
+    "verify, a fit": Case(lambda: jf.verify(FIT), TypeError, "verify takes the grid.*got a Fit", "jf.sweep returned"),
+    "verify, a part of a lane": Case(lambda: jf.verify(GRID, sample=1.5), ValueError, "sample is 1.5", "whole number"),
+    "verify, a seed": Case(lambda: jf.verify(GRID, seed=-1), ValueError, "seed is -1", "whole number, 0 or more"),
+    "verify, a tolerance": Case(lambda: jf.verify(GRID, rtol=0), ValueError, "rtol is 0", "positive, finite number"),
+    "open, a grid": Case(lambda: jf.open(GRID), TypeError, "path is a grid", r"its results are grid\.results"),
+    "open, a number": Case(lambda: jf.open(3), TypeError, r"path is 3 \(int\)", "must be a path"),
+    "open, an unknown word": Case(lambda: jf.open("s", engine="zarr"), TypeError, "no argument 'engine'", "It takes"),
+    "preconditioner, none": Case(lambda: jf.preconditioner(SGD, ()), ValueError, "sgd keeps no scale", "adam.* do$"),
+    "preconditioner, no state": Case(lambda: jf.preconditioner(jf.optimizers.adam(0.1), None), ValueError,
+        "opt_state is a NoneType", r"pass the \.opt_state of jf\.step"),
+}  # fmt: skip
+
+CURVATURE = {
+    "sharpness, a loss alone": Case(lambda: jf.sharpness(LOSS), TypeError, "params are missing", "sharpness.loss, par"),
+    "sharpness, a fit and more": Case(lambda: jf.sharpness(FIT, START), TypeError, "beside a Fit", "loss itself"),
+    "sharpness, an end": Case(lambda: jf.sharpness(LOSS, START, DATA, end="left"), ValueError, "'left'", "'largest'"),
+    "sharpness, none": Case(lambda: jf.sharpness(LOSS, START, DATA, count=0), ValueError, "count is 0", "whole number"),
+    "sharpness, history": Case(lambda: jf.sharpness(FIT, history=True), ValueError, "not record its", "what=..loss"),
+    "hessian_spectrum, a fit": Case(lambda: jf.hessian_spectrum(LOSS, FIT, DATA), TypeError, "is a fit", "fit.params"),
+    "hessian_spectrum, no depth": Case(lambda: jf.hessian_spectrum(LOSS, START, DATA, depth=0), ValueError,
+        "depth is 0", "whole number from 2"),
+    "curvature_along, a single one": Case(lambda: jf.curvature_along(LOSS, START, DATA, directions=START), ValueError,
+        "directions has the shapes", r"d\[None\]"),
+    "stability_limit, exchanged": Case(lambda: jf.stability_limit(3.0, SGD), TypeError, "sharpness is sgd", "first$"),
+    "stability_limit, a fit": Case(lambda: jf.stability_limit(SGD, FIT), TypeError, r"\(Fit\)", r"jf\.sharpness\("),
+    "stability_limit, nothing": Case(lambda: jf.stability_limit(SGD, None), TypeError, "is None", "it is a number"),
+    "stability_limit, a word": Case(lambda: jf.stability_limit("sgd", 3.0), TypeError, "text 'sgd'", "mean sgd"),
+    "measured_limit, between": Case(lambda: jf.measured_limit(LOSS, START, DATA, optimizer=SGD, between=(1, 0.1)),
+        ValueError, r"between is \(1, 0.1\)", "the lower one first"),
+    "measured_limit, no rate": Case(
+        lambda: jf.measured_limit(LOSS, START, DATA, optimizer=jf.optimizers.lbfgs()), ValueError,
+        "no hyperparameter named learning_rate", r"jf\.optimizers\.adam"),
+    "learning_rate_range, from zero": Case(
+        lambda: jf.learning_rate_range(LOSS, START, DATA, optimizer=SGD, between=(0, 1)), ValueError,
+        r"between is \(0, 1\)", "two positive learning rates"),
+    "learning_rate_range, stop": Case(lambda: jf.learning_rate_range(LOSS, START, DATA, optimizer=SGD, stop=1),
+        TypeError, "no argument 'stop'", "It takes loss"),
+    "random_plane, a fit": Case(lambda: landscapes.random_plane(FIT, key=0), TypeError, "is a fit", "fit.params"),
+    "random_plane, three": Case(lambda: landscapes.random_plane(START, key=0, count=3), ValueError, "is 3", "1 or 2"),
+    "random_plane, a norm": Case(lambda: landscapes.random_plane(START, key=0, normalize="l2"), ValueError,
+        "normalize is 'l2'", "one of 'filter'"),
+    "hessian_plane, a fit": Case(lambda: landscapes.hessian_plane(LOSS, FIT, DATA), TypeError, "a fit", "fit.params"),
+    "between, one point": Case(lambda: landscapes.between(START, START), ValueError, "same params", "no line"),
+    "trajectory_plane, params": Case(lambda: landscapes.trajectory_plane(START), TypeError, "got a dict", "pass what"),
+}  # fmt: skip
+
+
+def of_result(name, **keywords):
+    verb = getattr(jf, name)
+    return {
+        f"{name}, params": Case(lambda: verb(START, **keywords), TypeError, f"{name} {A_FIT} {{", PASS),
+        f"{name}, a fit that forgot": Case(lambda: verb(FORGOTTEN, **keywords), ValueError,
+            f"{name}: the fit no longer knows its loss", r"use it as jf\.fit returned it"),
+        f"{name}, an unknown word": Case(lambda: verb(FIT, confidence=0.9, **keywords), TypeError,
+            f"{name} has no argument 'confidence'", "It takes "),
+    }  # fmt: skip
+
+
+def of_level(name, *arguments):
+    verb = getattr(jf, name)
+    return {
+        f"{name}, percent": Case(lambda: verb(FIT, *arguments, level=95), ValueError, "level is 95", r"pass 0\.95"),
+        f"{name}, a level as text": Case(lambda: verb(FIT, *arguments, level="0.95"), TypeError,
+            f"{name}: level is '0.95'", "a number between 0 and 1"),
+    }  # fmt: skip
+
+
+STATISTICS = {
+    **of_result("covariance"), **of_result("correlations"), **of_result("standard_errors"), **of_result("residuals"),
+    **of_result("goodness_of_fit"), **of_result("intervals"), **of_result("report"), **of_result("band", x=X),
+    **of_result("propagate", function=len), **of_result("bootstrap", key=0), **of_result("monte_carlo", key=0),
+    **of_level("intervals"), **of_level("report"), **of_level("band", X),
+    "covariance, no residuals": Case(lambda: jf.covariance(OF_OWN), TypeError, "the noise behind the loss", NOISE),
+    "covariance, sigma as text": Case(lambda: jf.covariance(FIT, absolute_sigma="yes"), TypeError,
+        "absolute_sigma is 'yes'", "True, False or None"),
+    "covariance, no sigma": Case(lambda: jf.covariance(FIT, absolute_sigma=True), ValueError, "no sigma", "leave it"),
+    "residuals, no residuals": Case(lambda: jf.residuals(OF_OWN), TypeError, "the noise behind the loss", NOISE),
+    "f_test, a number": Case(lambda: jf.f_test(3, FIT), TypeError, f"f_test: small {A_FIT} 3", PASS),
+    "intervals, a method": Case(lambda: jf.intervals(FIT, "bootstrp"), ValueError, "'bootstrp'", "did you mean bootst"),
+    "intervals, no key": Case(lambda: jf.intervals(FIT, "bootstrap"), ValueError, "needs a key", "pass key=0"),
+    "report, a grid of many data sets": Case(lambda: jf.report(SETS), ValueError,
+        "lanes of this grid have different data", r"jf\.report\(jf\.lane\(grid, \.\.\.\)\)"),
+    "report, units": Case(lambda: jf.report(FIT, {"w": 3}), TypeError, "unit of w is 3", 'a text such as "mm"'),
+    "report, units of nothing": Case(lambda: jf.report(FIT, {"v": "m"}), ValueError, "units has 'v'", "is no param"),
+    "band, a kind": Case(lambda: jf.band(FIT, X, kind="predict"), ValueError, "kind is 'predict'", '"prediction"'),
+    "band, x as text": Case(lambda: jf.band(FIT, "x"), TypeError, r"x\[0\] holds text", "must be numbers"),
+    "band, no model": Case(lambda: jf.band(OF_OWN, X), TypeError, "has no model that predicts", r"jf\.propagate\("),
+    "propagate, a number": Case(lambda: jf.propagate(FIT, 3.0), TypeError, "function is 3.0", "function of the params"),
+    "propagate, NumPy": Case(lambda: jf.propagate(FIT, lambda p: np.sin(p["w"])), TypeError,
+        "hands a traced value to NumPy", r"jnp\.sin instead"),
+    "propagate, no such param": Case(lambda: jf.propagate(FIT, lambda p: p["ww"]), ValueError,
+        "finds no 'ww'; the params are b, w", "did you mean w"),
+    "propagate, of two": Case(lambda: jf.propagate(FIT, lambda p, x: p["w"] * x), TypeError,
+        r"function takes \(p, x\)", r"lambda params: function\(params, x\)"),
+    "propagate, a text": Case(lambda: jf.propagate(FIT, lambda p: "w"), TypeError, "is no number or array", "'str'"),
+    "propagate, nothing": Case(lambda: jf.propagate(FIT, lambda p: None), TypeError, "returned None", "return one"),
+    "bootstrap, no key": Case(lambda: jf.bootstrap(FIT, None), ValueError, "needs a key", "pass key=0"),
+    "bootstrap, a kind": Case(lambda: jf.bootstrap(FIT, 0, kind="rows"), ValueError, "'rows'", '"residuals" or "pairs'),
+    "bootstrap, samples": Case(lambda: jf.bootstrap(FIT, 0, 2.5), ValueError, "samples is 2.5", "whole number from 1"),
+    "monte_carlo, a seed": Case(lambda: jf.monte_carlo(FIT, -1), ValueError, "key is -1", "integer seed"),
+    "profile, a grid": Case(lambda: jf.profile(GRID), TypeError, "one fit, but got a Grid", r"jf\.lane\(grid"),
+    "profile, points": Case(lambda: jf.profile(FIT, 1), ValueError, "points is 1", "whole number from 2"),
+    "profile, reach as text": Case(lambda: jf.profile(FIT, reach="3"), ValueError, "reach is '3'", "positive number"),
+}  # fmt: skip
+
+PARTS = {
+    "datasets, pad": Case(lambda: jf.datasets.pad(3), TypeError, "datasets is 3", r"\[\(x, y\), \(x, y\)\]"),
+    "datasets, batches": Case(lambda: next(iter(jf.datasets.batches(DATA, 0, key=0))), ValueError, "is 0", "1 to 8"),
+    "losses, a number": Case(lambda: jf.losses.mse(3), TypeError, "predict is 3", "pass a function"),
+    "losses, a sum": Case(lambda: LOSS + 3, TypeError, "3 cannot be added to a loss", "add a loss"),
+    "losses, delta": Case(lambda: jf.losses.huber(jf.models.line, delta=0), ValueError, "delta is 0", "positive"),
+    "models, a degree": Case(lambda: jf.models.polynomial(-1), ValueError, "degree is -1", "0 or more"),
+    "models, widths": Case(lambda: jf.models.dense([1, 0, 1]), ValueError, r"widths\[1\] is 0", "1 or more"),
+    "models, an activation": Case(lambda: jf.models.dense([1, 2, 1], activation="tan"), ValueError, "'tan'", "'tanh'"),
+    "schedules, no such": Case(lambda: jf.schedules.cosin, AttributeError, "no 'cosin'", "did you mean cosine"),
+    "schedules, a rate": Case(lambda: jf.schedules.cosine(-1.0, 9), ValueError, "rate is -1.0", "positive, finite"),
+    "searches, a scale": Case(lambda: jf.searches.random_search(-1.0), ValueError, "scale is -1.0", "positive, finite"),
+}  # fmt: skip
+
+CASES = named({
+    "marker": MARKERS, "run": RUNS, "result": RESULTS, "curvature": CURVATURE, "statistics": STATISTICS, "part": PARTS,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_verb_refuses_what_it_cannot_take_before_anything_compiles(name, compilations):
+    check(CASES[name], compilations)
+
+
+# What a run makes, and what is raised: nobody calls these.
+MADE = {
+    "Fit",
+    "Graph",
+    "Grid",
+    "Interrupted",
+    "NotConverged",
+    "NotReproduced",
+    "Optima",
+    "OutOfMemory",
+    "Status",
+    "StoreError",
+}
+
+
+def test_no_public_name_is_forgotten():
+    seen = {name.partition(": ")[2].partition(",")[0] for name in CASES}
+    assert {name for name in (*jf.__all__, "open") if name not in MADE} <= seen | {"optimizers"}
+
+
+@pytest.mark.parametrize("name", sorted(n for n in (*jf.__all__, "open") if inspect.isfunction(getattr(jf, n))))
+def test_an_unknown_keyword_is_answered_with_what_there_is(name):
+    if name in ("lane", "optimizer"):  # which take any
+        return
+    with pytest.raises(TypeError, match="nonsense|takes 1 positional|unexpected"):
+        getattr(jf, name)(nonsense=np.pi)
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "meant"),
+    [(jf, "standrd_errors", "standard_errors"), (jf.losses, "mae_", "mae"), (jf.models, "gausian", "gaussian"),
+     (jf.datasets, "blood_presure", "blood_pressure"), (jf.optimizers, "adm", "adam"),
+     (jf.searches, "random", "random_search"),
+     (jf.schedules, "cosin", "cosine"), (landscapes, "plane", "random_plane"), (jf.plots, "contours", "contour")],
+)  # fmt: skip
+def test_a_name_that_does_not_exist_is_answered_with_one_that_does(room, name, meant):
+    with pytest.raises(AttributeError, match=f"{name}'; did you mean {meant}"):
+        getattr(room, name)
+    assert hasattr(room, meant)
