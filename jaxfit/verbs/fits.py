@@ -16,7 +16,7 @@ from jaxfit.engine.tracing import check_alive, inspect_loss, is_traced
 from jaxfit.losses import model_of, takes_key
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems.axes import is_array, is_axis
-from jaxfit.problems.checks.data import as_data, beyond_range
+from jaxfit.problems.checks.data import as_data, beyond_range, floating
 from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.checks.posing import pose
 from jaxfit.problems.checks.training import check_schedule
@@ -121,8 +121,9 @@ class Fit:
                 f"the model itself: model(fit.params, x)"
             )
         precision = self.precision or "float32"
+        (x,) = floating(as_data((x,), "x"), lambda given: model(self.params, *given), precision, "x")
         with in_precision(precision, model):
-            found = model(self.params, convert_all(as_data((x,), "x")[0], precision))
+            found = model(self.params, convert_all(x, precision))
         return np.asarray(found) if precision == "float64" else found
 
     if not TYPE_CHECKING:

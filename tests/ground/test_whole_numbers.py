@@ -111,6 +111,19 @@ def test_a_band_at_bytes_is_that_at_floats():
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int64", "bool"])
+def test_a_prediction_at_whole_numbers_is_that_at_floats(kind, precision):
+    fit = jf.fit(LOSSES.mse(parabola), START, (FLOATS / 200, FLOATS), optimizer=NAMED.adam(0.1), steps=3,
+                 precision=precision)  # fmt: skip
+    at = np.array([0, 1, 15, 90, 100]).astype(kind)
+    np.testing.assert_array_equal(fit.predict(at), fit.predict(at.astype(float)))
+    of_labels = jf.fit(LOSSES.mse(INDEXED["params[x]"]), np.zeros(3), (LABELS, 2 * LABELS), optimizer=NAMED.sgd(0.5),
+                       steps=150, precision=precision)  # fmt: skip
+    if kind != "bool":
+        np.testing.assert_allclose(of_labels.predict(at[:2]), [0, 2], atol=1e-5)
+
+
 INDEXED = {
     "params[x]": lambda p, x: p[x],
     "take": lambda p, x: jnp.take(p, x),
