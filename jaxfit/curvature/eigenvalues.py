@@ -11,18 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from jaxfit import optimizers
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
 from jaxfit.curvature.points import Asked, at_one, moved, named, over_axes, over_grid, over_history
 from jaxfit.engine.tracing import is_traced
 from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import pose
+from jaxfit.problems.checks.posing import pose_question
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Record, Stop, chosen_precision, convert_all, whole
+from jaxfit.problems.problems import chosen_precision, convert_all, whole
 from jaxfit.problems.reading import holds_call, read, resolve
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid
 
 PyTree = Any
@@ -189,10 +188,7 @@ def posed(
     """A checked problem that nothing trains, and its dimensions."""
     if params is None:
         raise TypeError("sharpness: params are missing; pass sharpness(loss, params, data), or a fit or grid alone")
-    problem = pose(
-        loss, params, data, optimizer=optimizers.sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
-        key=key, validation=None, precision=precision,
-    )  # fmt: skip
+    problem = pose_question(loss, params, data, key, precision)
     if is_traced(jax.tree.leaves((problem, extra))):
         problem = convert_all(problem._replace(params=resolve(problem.params)), precision)
         check_scale(extra, free(problem.params))
@@ -244,17 +240,13 @@ def _refuse_more(verb: str, run: Any, params: Any, data: Any, key: Any, precisio
 
 
 def _of_fit(question: Extreme, tolerance: float, fit: Fit, preconditioner: Any, history: bool) -> Any:
-    if fit.problem is None:
-        raise ValueError(
-            "the fit no longer knows its loss and data, which a jit or another transformation of pytrees drops; use it "
-            "as jf.fit returned it"
-        )
+    problem = problem_of(fit)
     scale = _recorded(fit, "preconditioner") if isinstance(preconditioner, str) else preconditioner
     if not history:
         if isinstance(preconditioner, str):
             scale = jax.tree.map(lambda x: x[-1], scale)
-        marked = moved(fit.problem.params, fit.params) if not holds_call(fit.problem.params) else fit.params
-        asked = Asked(fit.problem._replace(params=marked), scale, tolerance)
+        marked = fit.params if holds_call(problem.params) else moved(problem.params, fit.params)
+        asked = Asked(problem._replace(params=marked), scale, tolerance)
         check_scale(scale, free(marked))
         return _answer(at_one(question, asked, fit.precision or "float32"), preconditioner is not None)
     _recorded(fit, "params")

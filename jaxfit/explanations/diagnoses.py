@@ -13,7 +13,7 @@ from jaxfit.explanations.findings import Finding
 from jaxfit.explanations.layers import of_layers
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Record, Status
-from jaxfit.verbs.fits import Fit, fit
+from jaxfit.verbs.fits import Fit, fit, problem_of
 from jaxfit.verbs.judgments import no_data, runaways
 
 PyTree = Any
@@ -115,11 +115,7 @@ def explain(run: Fit) -> Explanation:
         raise TypeError(
             f"explain takes a fit, but got a {type(run).__name__}; a grid's members are reached by jf.lane(grid, ...)"
         )
-    if run.problem is None:
-        raise ValueError(
-            "the fit no longer knows its loss and data, which a jit or another transformation of pytrees drops; use it "
-            "as jf.fit returned it"
-        )
+    problem = problem_of(run)
     if run.status == Status.NOT_RUN:
         raise ValueError("explain: the run has not ended; run it again to go on")
     if run.status == Status.NOT_FINITE and (empty := no_data(run)):
@@ -127,7 +123,7 @@ def explain(run: Fit) -> Explanation:
     history = run.history
     short = history is None or "loss" not in history or len(history.step) != run.steps + 1
     if short and run.status != Status.STOPPED_EARLY:
-        again = rerun(run, stop=replace(run.problem.stop, patience=None), record=Record(what=("loss",)))
+        again = rerun(run, stop=replace(problem.stop, patience=None), record=Record(what=("loss",)))
         run = Fit(**{**vars(run), "history": again.history, "start_loss": again.start_loss})
     kind, story, numbers, advice, remedy = diagnose(run)
     return Explanation(kind, tuple(story), numbers, advice, remedy, run)

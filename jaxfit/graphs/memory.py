@@ -10,11 +10,10 @@ import jax
 from jaxfit.engine.jaxprs import alive_bytes, returned_bytes
 from jaxfit.engine.loops import objective_of
 from jaxfit.engine.tracing import inspect_loss, trace
-from jaxfit.optimizers import sgd
-from jaxfit.problems.checks.posing import pose, refuse_axes
+from jaxfit.problems.checks.posing import pose_question, refuse_axes
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Problem, Record, Stop, chosen_precision, convert_all, precision_context
+from jaxfit.problems.problems import Problem, chosen_precision, convert_all, precision_context
 
 PyTree = Any
 
@@ -69,10 +68,7 @@ def forward_memory(
 
 
 def _problem(verb: str, loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:
-    problem = pose(
-        loss, params, data, optimizer=sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
-        key=key, validation=None, precision=precision,
-    )  # fmt: skip
+    problem = pose_question(loss, params, data, key, precision)
     refuse_axes(verb, problem)
     with precision_context(precision):
         problem = convert_all(problem, precision)

@@ -15,16 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxfit import optimizers
 from jaxfit.datasets import as_key
 from jaxfit.engine.loops import objective_of, step_key
 from jaxfit.engine.tracing import inspect_loss
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import pose
+from jaxfit.problems.checks.posing import pose_question
 from jaxfit.problems.marks import Bounded, complete, free, is_mark, is_marked, plain
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Record, Stop, convert_all, precision_context, whole
+from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.problems.reading import Call
 from jaxfit.verbs.fits import Fit
 
@@ -316,10 +315,7 @@ def hessian_plane(
     if which not in ("largest", "ends"):
         raise ValueError(f'which is {which!r}, but it must be "largest" or "ends"')
     center = as_center(params, "params")
-    problem = pose(
-        loss, center, data, optimizer=optimizers.sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
-        key=key, validation=None, precision="float64",
-    )  # fmt: skip
+    problem = pose_question(loss, center, data, key, "float64")
     size = len(vector(free(center)))
     if size < 2:
         raise ValueError("hessian_plane: there is one number to move, which makes no plane; draw its loss with surface")

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit import optimizers
 from jaxfit.engine.compiling import compiler_options
 from jaxfit.engine.dispatch import power_of_two
 from jaxfit.engine.evaluating import evaluate, laid_out, member_like
@@ -23,13 +22,13 @@ from jaxfit.engine.sums import fast_sums
 from jaxfit.engine.tracing import inspect_loss, is_traced, trace
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import pose
+from jaxfit.problems.checks.posing import pose_question
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Problem, Record, Stop, chosen_precision, precision_context, whole
+from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
 from jaxfit.problems.reading import choose, fill, read, resolve
 from jaxfit.verbs.coordinates import coordinates
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.sweeps import choices_of
 
 PyTree = Any
@@ -64,10 +63,7 @@ def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None
         would be compiled.
     """
     precision = chosen_precision(precision, params, data)
-    problem = pose(
-        loss, params, data, optimizer=optimizers.sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
-        key=key, validation=None, precision=precision,
-    )  # fmt: skip
+    problem = pose_question(loss, params, data, key, precision)
     dimensions = read(problem._asdict() | {"params": params})
     if is_traced(jax.tree.leaves(problem)):
         raise TypeError(_NOT_INSIDE)
@@ -160,11 +156,7 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
             "the fit did not record its params, so where it went is not known; run it with "
             "record=jf.Record(what=('loss', 'params'))"
         )
-    if fit.problem is None:
-        raise ValueError(
-            "the fit no longer knows its loss and data, which a jit or another transformation of pytrees drops; use it "
-            "as jf.fit returned it"
-        )
+    problem = problem_of(fit)
     between = whole("between", between, least=0)
     steps = np.asarray(fit.history.step, float)
     dense = np.interp(np.arange((len(steps) - 1) * (between + 1) + 1) / (between + 1), np.arange(len(steps)), steps)
@@ -175,7 +167,6 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
         return rows.reshape(len(dense), *np.shape(values)[1:])
 
     params = jax.tree.map(along, fit.history.params)
-    problem = fit.problem
     axes = jax.tree.map(lambda values: Axis("point", values), params)
     found = surface(problem.loss, axes, problem.data, key=problem.key, precision=fit.precision or "float32")
     return Trail(dense, params, found.values)

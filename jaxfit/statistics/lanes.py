@@ -17,7 +17,7 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked
 from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.problems.reading import resolve
-from jaxfit.verbs.fits import Fit, NotConverged
+from jaxfit.verbs.fits import Fit, NotConverged, problem_of
 from jaxfit.verbs.grids import Grid, along
 
 PyTree = Any
@@ -55,11 +55,7 @@ def check_result(verb: str, result: Any) -> None:
             f"{verb} takes a fit or the grid of a sweep, but got {reprlib.repr(result)}; pass what jf.fit, "
             f"jf.curve_fit or jf.sweep returned"
         )
-    if result.problem is None:
-        raise ValueError(
-            f"{verb}: the fit no longer knows its loss and data, which a jit or another transformation of pytrees "
-            f"drops; use it as jf.fit returned it"
-        )
+    problem_of(result, verb)
     if result.status in FAILED:
         raise NotConverged(f"{verb} needs params at a minimum, but the fit {str(result).splitlines()[0]}")
 

@@ -143,6 +143,20 @@ class Fit:
         return summaries.summary_of_lanes(self) if np.ndim(self.status) else summaries.summary(_single(self))
 
 
+def problem_of(fit: Fit, verb: str = "") -> Problem:
+    """Return the problem of a fit.
+
+    Raises:
+      ValueError: If the fit went through a transformation that dropped it; the message begins with the verb.
+    """
+    if fit.problem is None:
+        raise ValueError(
+            f"{verb}{': ' * bool(verb)}the fit no longer knows its loss and data, which a jit or another "
+            f"transformation of pytrees drops; use it as jf.fit returned it"
+        )
+    return fit.problem
+
+
 def any_traced(leaves: list) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in leaves)
 

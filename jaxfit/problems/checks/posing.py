@@ -12,7 +12,7 @@ import numpy as np
 from jaxfit.datasets import as_key
 from jaxfit.losses import takes_data
 from jaxfit.losses.base import label
-from jaxfit.optimizers import as_optimizer
+from jaxfit.optimizers import as_optimizer, sgd
 from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.checks.params import as_params, check_free
@@ -82,6 +82,17 @@ def pose(
     check_free(problem.params)
     check_methods(problem)
     return problem
+
+
+def pose_question(loss: Callable, params: PyTree, data: Any, key: Any, precision: str) -> Problem:
+    """Return the checked problem of a function that evaluates the loss and trains nothing; axes may stand anywhere.
+
+    Its optimizer and steps are placeholders, which nothing reads.
+    """
+    return pose(
+        loss, params, data, optimizer=sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
+        key=key, validation=None, precision=precision,
+    )  # fmt: skip
 
 
 def check_platform() -> None:
