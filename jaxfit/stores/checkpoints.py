@@ -14,9 +14,8 @@ import numpy as np
 
 from jaxfit.engine.single import Programs
 from jaxfit.problems.axes import is_key
-from jaxfit.problems.messages import path_name
 from jaxfit.stores import StoreError, as_path, digest, holding, pack, read, unpack, write
-from jaxfit.stores.identity import PROGRAM, describe, differences, environment, program_digest, refuse, words_of
+from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, refuse, words_of
 
 PyTree = Any
 SECONDS = 2.0  # between two writings, and longer where a writing takes long
@@ -142,7 +141,5 @@ def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[st
     span = jax.ShapeDtypeStruct((), np.int32)
     lowered = programs.begin.lower(leaves), programs.watch.lower(leaves, state, span, span)
     problem = programs.ask(leaves)
-    named = jax.tree_util.tree_leaves_with_path(problem)
-    numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in named}
-    identity = environment(precision) | {PROGRAM: program_digest(*lowered)}
-    return identity | numbers, words_of(problem), lowered[1].out_info
+    identity = environment(precision) | {PROGRAM: program_digest(*lowered)} | numbers_of(problem)
+    return identity, words_of(problem), lowered[1].out_info

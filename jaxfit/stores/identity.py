@@ -14,7 +14,9 @@ import jaxlib
 import numpy as np
 import optax
 
+from jaxfit.engine.compiling import compiler_options
 from jaxfit.problems.axes import is_key
+from jaxfit.problems.messages import path_name
 from jaxfit.problems.problems import name_of
 from jaxfit.stores import digest
 
@@ -22,24 +24,35 @@ PyTree = Any
 _ISA = ("fma", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries whose arithmetic a result depends on."""
+    return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "optax": optax.__version__}
+
+
+def hardware() -> dict[str, str]:
+    """Return the platform that programs run on, and the kind of its devices."""
+    return {"platform": jax.default_backend(), "device": jax.local_devices()[0].device_kind}
+
+
+def options_told() -> str:
+    """Return the options that programs of many lanes are compiled with, as text."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(compiler_options(jax.default_backend()).items()))
+
+
 def environment(precision: str) -> dict[str, str]:
-    """The versions, the platform and the settings of JAX that a result depends on."""
+    """Return the versions, the platform and the settings of JAX that a result depends on."""
     import jaxfit
 
-    backend = jax.default_backend()
     found = {
         "jaxfit": jaxfit.__version__,
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "optax": optax.__version__,
-        "platform": backend,
-        "device": jax.local_devices()[0].device_kind,
+        **versions(),
+        **hardware(),
         "precision": precision,
         "PRNG": f"{jax.config.jax_default_prng_impl}, partitionable {jax.config.jax_threefry_partitionable}",
         "matmul precision": str(jax.config.jax_default_matmul_precision),
         "XLA_FLAGS": " ".join(sorted(f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(_APART))),
     }
-    return found | ({"instructions": _instructions()} if backend == "cpu" else {})
+    return found | ({"instructions": _instructions()} if found["platform"] == "cpu" else {})
 
 
 _APART = ("--xla_force_host_platform_device_count", "--xla_dump")  # flags that change no bit
@@ -59,6 +72,12 @@ def _instructions() -> str:
 def program_digest(*lowered: Any) -> str:
     """Of programs that JAX has lowered: their text tells all but where in which file it was written."""
     return digest(*(program.as_text().encode() for program in lowered))
+
+
+def numbers_of(tree: PyTree) -> dict[str, str]:
+    """Return every leaf of a tree under its path, as `describe` tells it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
 
 
 def describe(x: Any) -> str:

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.compiling import compiler_options
 from jaxfit.engine.dispatch import Run, Task, example, places, programs_of, shape_of_pool
 from jaxfit.engine.pools import Lanes, Shape
-from jaxfit.problems.messages import path_name, warn
+from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import Problem, convert, precision_context
 from jaxfit.problems.reading import Dimension, stacked
 from jaxfit.stores import (
@@ -42,9 +41,10 @@ from jaxfit.stores import (
 from jaxfit.stores import Part as BlockedPart
 from jaxfit.stores.identity import (
     PROGRAM,
-    describe,
     differences,
     environment,
+    numbers_of,
+    options_told,
     program_digest,
     refuse,
     values_digest,
@@ -117,7 +117,7 @@ def _shape(run: Run, slots: int | None, old: Manifest | None, folder: Path) -> S
 
 def _manifest(plan: Plan, shapes: Sequence[Shape], examples: Sequence[Lanes], attributes: dict) -> Manifest:
     sizes = {name: d.size for name, d in plan.dimensions.items()}
-    identity, parts = environment(plan.precision) | _options(), {}
+    identity, parts = environment(plan.precision) | {"compiler options": options_told()}, {}
     for run, shape, lanes in zip(plan.runs, shapes, examples, strict=True):
         key = part_key(run.choice)
         identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(run, shape).items()}
@@ -141,18 +141,11 @@ def _prefix(key: str) -> str:
     return "" if key == "all" else f"part {key}: "
 
 
-def _options() -> dict[str, str]:
-    options = compiler_options(jax.default_backend())
-    return {"compiler options": ", ".join(f"{k}={v}" for k, v in sorted(options.items()))}
-
-
 def _identity(run: Run, shape: Shape) -> dict[str, str]:
     """The program of one part, and the numbers that its lanes share."""
     device = places()[0]
     lowered = programs_of(run, shape, [device]).lowered[device]
-    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(run.structure, run.leaves))
-    numbers = {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
-    return {PROGRAM: program_digest(lowered), **numbers}
+    return {PROGRAM: program_digest(lowered), **numbers_of(jax.tree.unflatten(run.structure, run.leaves))}
 
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:

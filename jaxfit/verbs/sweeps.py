@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
-import optax
 
-from jaxfit.engine.compiling import compiler_options
 from jaxfit.engine.dispatch import Gathered, Run, Task, all_tasks, places, run_all, shape_of_pool
 from jaxfit.engine.evaluating import laid_out
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
@@ -41,6 +38,7 @@ from jaxfit.problems.problems import (
 from jaxfit.problems.reading import Dimension, choose, read
 from jaxfit.stores import as_folder, claim
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
+from jaxfit.stores.identity import hardware, options_told, versions
 from jaxfit.stores.resuming import (
     Plan,
     Stored,
@@ -276,12 +274,9 @@ def identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> di
         "slots": sorted({shape.slots for shape in shapes}),
         "block": sorted({shape.lanes for shape in shapes}),
         "chunk": sorted({chunk_of(run.template) for run in runs}),
-        "platform": jax.default_backend(),
-        "device": jax.local_devices()[0].device_kind,
-        "compiler_options": ", ".join(f"{k}={v}" for k, v in compiler_options(jax.default_backend()).items()),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "optax": optax.__version__,
+        **hardware(),
+        "compiler_options": options_told(),
+        **versions(),
     }
 
 
