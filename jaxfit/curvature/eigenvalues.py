@@ -128,35 +128,41 @@ def sharpness(
     key: Any = None,
     precision: str | None = None,
 ) -> Any:
-    """The largest eigenvalue of the Hessian of the loss, by its products with vectors (Lanczos); never the Hessian.
+    """Return the largest eigenvalue of the Hessian of the loss, computed from Hessian-vector products (Lanczos).
 
-    `sharpness(loss, params, data)` is that at params, `sharpness(fit)` that at the end of a run, `sharpness(fit,
-    history=True)` at every record of it, `sharpness(grid)` at the end of every lane. With `Axis` at the leaves of
-    params or data, as in `sweep`, it is that at all their combinations.
+    `sharpness(loss, params, data)` is the sharpness at params, `sharpness(fit)` at the end of a run,
+    `sharpness(fit, history=True)` at every record of it, and `sharpness(grid)` at the end of every lane. With `Axis` at
+    the leaves of params or data, as in `sweep`, it is the sharpness at all their combinations.
 
     Args:
-      loss: A function loss(params, *data) -> scalar; or a `Fit` or `Grid`, which need nothing more.
-      params: Where; what is fixed or tied stays out of the Hessian. At a bound it is that of the loss itself.
-      data: Handed to the loss after params.
-      count: How many eigenvalues, from the end inwards; at most as many as there are free params.
+      loss: A function loss(params, *data) -> scalar; or a `Fit` or `Grid`, which need no further arguments.
+      params: Where to evaluate. Fixed and tied params are not part of the Hessian. At a bound it is the Hessian of the
+        loss itself.
+      data: Passed to the loss after params.
+      count: Number of eigenvalues, from the end inwards; at most the number of free params.
       end: "largest" or "smallest" (most negative).
-      preconditioner: Positive numbers D like the free params, for the eigenvalues of D^-1/2 H D^-1/2, which adaptive
-        optimizers live by: `jf.preconditioner(optimizer, opt_state)`. "recorded" takes those a run kept with
-        `record=jf.Record(what=("params", "preconditioner"))`.
-      tolerance: Stop where the norm of H v - value v is below this, relative to the eigenvalue; its own error is then
+      preconditioner: Positive numbers D like the free params, for the eigenvalues of D^-1/2 H D^-1/2, which decide the
+        stability of adaptive optimizers: `jf.preconditioner(optimizer, opt_state)`. "recorded" takes those that a run
+        kept with `record=jf.Record(what=("params", "preconditioner"))`.
+      tolerance: Stop where the norm of H v - value v is below this, relative to the eigenvalue, whose own error is then
         about the square of that. Up to 48 params the result is exact to rounding.
-      history: Of a fit or grid: at every record; the params must have been recorded.
-      key: For a loss that takes one: a key or a seed; it gets what step 0 of a fit would.
+      history: For a fit or grid: at every record; the params must have been recorded.
+      key: For a loss that takes one: a key or a seed; the loss gets the key of step 0 of a fit.
       precision: "float32" or "float64"; by default as JAX has it, see `fit`. A fit or grid has its own.
 
     Returns:
-      A `Sharpness`, which in arithmetic stands for the eigenvalue; for a history, a grid or axes an
-      `xarray.DataArray` of eigenvalues, with a last dimension "eigenvalue" if `count` is above one.
+      A `Sharpness`, which acts as the eigenvalue in arithmetic; for a history, a grid or axes an `xarray.DataArray` of
+      eigenvalues, with a last dimension "eigenvalue" if `count` is above one.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles.
 
     Source: Lanczos (1950); Pearlmutter (1994), doi:10.1162/neco.1994.6.1.147, for the products.
+
+    Example:
+      >>> loss = lambda p: p["a"] ** 2 + 3 * p["b"] ** 2
+      >>> round(float(jf.sharpness(loss, {"a": 1.0, "b": 1.0})), 3)
+      6.0
     """
     question, tolerance = _question(count, end, tolerance)
     if isinstance(loss, (Fit, Grid)):

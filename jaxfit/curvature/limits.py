@@ -65,25 +65,31 @@ def measured_limit(
     key: Any = None,
     precision: str | None = None,
 ) -> MeasuredLimit:
-    """The learning rate from which on runs diverge: the least, among those tried, that ends above its start.
+    """Return the learning rate above which runs diverge, found by sweeps over learning rates.
 
-    A sweep over `rates` learning rates, then another between the last that ended well and the first that did not, until
-    the two are close.
+    A sweep over `rates` learning rates is followed by another one between the last rate that ended well and the first
+    that did not, and so on until the two are close. A run did not end well if its loss ends above its start.
 
     Args:
       loss, params, data, batches, key, precision: As for `fit`; float64 tells apart what float32 rounds.
       optimizer: As for `fit`; its learning rate is replaced.
-      steps: Updates of each run. A run just above the limit needs many to grow; twice as many, half the bias.
-      between: Where to look.
+      steps: Updates of each run. A run just above the limit needs many steps to grow; twice as many halve the bias.
+      between: The smallest and the largest learning rate to try.
       rates: Learning rates in a sweep, spaced evenly in their logarithm.
-      tolerance: Relative, between the two.
+      tolerance: Relative distance of the two rates at which to stop.
 
     Returns:
-      The last rate that ended well and the first that did not, which may be above that: where the boundary is not one
-      point, the lowest crossing counts.
+      The last rate that ended well and the first that did not. Where the boundary is not one point, the lowest crossing
+      counts.
 
     Raises:
       ValueError, TypeError: For bad input, as `sweep`; also for an optimizer that takes no learning rate.
+
+    Example:
+      >>> options = {"steps": 500, "between": (0.5, 2.0), "rates": 8, "tolerance": 0.02}
+      >>> limit = jf.measured_limit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), **options)
+      >>> round(float(limit.learning_rate), 1)
+      1.0
     """
     optimizer = as_optimizer(optimizer)
     low, high = pair_of_rates("measured_limit", between)
@@ -167,27 +173,32 @@ def learning_rate_range(
     key: Any = None,
     precision: str | None = None,
 ) -> RangeTest:
-    """A run whose learning rate grows by the same factor in every step; where the loss turns up, it is too large.
+    """Run a learning-rate range test: the rate grows by a constant factor per step, and the turn of the loss is found.
 
-    On a quadratic the distance along an eigenvector is multiplied by 1 - rate(t) l. The loss along the steepest one, of
-    eigenvalue L, is least where the rate crosses 2 / L, and back at its start where it reaches 12.6 / L (the zero of
-    the dilogarithm's real part), however slowly the rate grows: the whole loss turns up in between, and a tenth of that
-    is a stable rate.
+    On a quadratic the distance along an eigenvector is multiplied by 1 - rate(t) l in each step. The loss along the
+    steepest eigenvector, of eigenvalue L, is lowest where the rate crosses 2 / L, and is back at its start where the
+    rate reaches 12.6 / L (the zero of the dilogarithm's real part), however slowly the rate grows. The whole loss turns
+    up in between, and a tenth of that rate is stable.
 
     Args:
       loss, params, data, batches, key, precision: As for `fit`.
       optimizer: As for `fit`; its learning rate is replaced.
       between: The rates of the first step and of the last.
-      steps: Updates.
+      steps: Number of updates.
 
     Returns:
-      The loss against the rate, where it turns, and a tenth of that as a rate to start with. With batches the loss is
-      smoothed over a twentieth of the steps to find the turn.
+      The loss against the rate, the rate where it turns up, and a tenth of that as a rate to start with. With batches
+      the loss is smoothed over a twentieth of the steps to find the turn.
 
     Raises:
       ValueError, TypeError: For bad input, as `fit`; also for an optimizer that takes no learning rate.
 
     Source: Smith (2017), arXiv:1506.01186, section 3.3, with a rate that grows by a factor instead of a constant.
+
+    Example:
+      >>> found = jf.learning_rate_range(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=100)
+      >>> 0.5 < found.turn < 6.3
+      True
     """
     optimizer = as_optimizer(optimizer)
     low, high = pair_of_rates("learning_rate_range", between)

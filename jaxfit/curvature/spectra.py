@@ -107,20 +107,26 @@ def hessian_spectrum(
     key: Any = None,
     precision: str | None = None,
 ) -> Spectrum:
-    """The eigenvalues of the Hessian by the free params: all of them up to 1,500 params, their distribution beyond.
+    """Return the eigenvalues of the Hessian by the free params: all up to 1,500 params, their distribution beyond.
 
-    Beyond, stochastic Lanczos quadrature: `probes` random directions, `depth` products each. The ends of the spectrum
-    come out precisely, the bulk as a density.
+    Beyond 1,500 params it uses stochastic Lanczos quadrature: `probes` random directions with `depth` products each.
+    The ends of the spectrum are then precise, and the bulk is a density.
 
     Args:
       loss, params, data, key, precision: As for `sharpness`.
-      probes: Random directions; None for all eigenvalues up to 1,500 params, and 8 directions beyond.
-      depth: Products from each.
+      probes: Number of random directions; None for all eigenvalues up to 1,500 params, and 8 directions beyond.
+      depth: Number of products for each.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles.
 
     Source: Golub and Welsch (1969); Ghorbani, Krishnan and Xiao (2019), arXiv:1901.10159.
+
+    Example:
+      >>> loss = lambda p: p["a"] ** 2 + 3 * p["b"] ** 2
+      >>> found = jf.hessian_spectrum(loss, {"a": 0.0, "b": 0.0})
+      >>> sorted(round(float(value), 3) for value in found[0])
+      [2.0, 6.0]
     """
     depth = whole("hessian_spectrum: depth", depth, least=2)
     precision = chosen_precision(precision, params, data)
@@ -169,7 +175,7 @@ def curvature_along(
     key: Any = None,
     precision: str | None = None,
 ) -> Along:
-    """d'Hd / d'd along each direction d, beside the largest eigenvalue of H.
+    """Return the curvature d'Hd / d'd along each direction d, and the largest eigenvalue of the Hessian H.
 
     Args:
       loss, params, data, key, precision: As for `sharpness`.
@@ -177,6 +183,13 @@ def curvature_along(
 
     Raises:
       ValueError: If directions are not like the free params, or one is zero.
+
+    Example:
+      >>> loss = lambda p: p["a"] ** 2 + 3 * p["b"] ** 2
+      >>> axes = {"a": np.array([1.0, 0.0]), "b": np.array([0.0, 1.0])}
+      >>> found = jf.curvature_along(loss, {"a": 0.0, "b": 0.0}, directions=axes)
+      >>> [round(float(value), 3) for value in found[0]]
+      [2.0, 6.0]
     """
     precision = chosen_precision(precision, params, data)
     asked, dimensions = posed(loss, params, data, key, precision)

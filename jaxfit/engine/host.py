@@ -15,7 +15,15 @@ import jax
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of a run; `result` holds what was finished."""
+    """A run that was ended by Ctrl-C; `result` holds what was finished.
+
+    Example:
+      >>> try:
+      ...     raise jf.Interrupted("interrupted after 3 steps", result=None)
+      ... except KeyboardInterrupt as stopped:
+      ...     print(stopped, stopped.result)
+      interrupted after 3 steps None
+    """
 
     def __init__(self, message: str, result: Any):
         super().__init__(message)
@@ -29,7 +37,15 @@ def interruption(message: str, result: Any) -> Interrupted:
 
 
 class OutOfMemory(MemoryError):
-    """A device that ran out of memory in the middle of a run; `result` holds what was finished, or None."""
+    """A run that a device had too little memory for; `result` holds what was finished, or None.
+
+    Example:
+      >>> try:
+      ...     raise jf.OutOfMemory("the device has too little memory")
+      ... except jf.OutOfMemory as failure:
+      ...     print(failure.result)
+      None
+    """
 
     def __init__(self, message: str, result: Any = None):
         super().__init__(message)

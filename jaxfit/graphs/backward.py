@@ -42,7 +42,7 @@ def backprop(
     open: str | Iterable[str] | bool = (),
     precision: str | None = None,
 ) -> Graph:
-    """The computation graph of a loss: for every edge its value, the local derivative, and the gradient of the loss.
+    """Return the computation graph of a loss, with the value, local derivative and gradient of every edge.
 
         gradient of an edge = local derivative of the operation it enters × gradient of what that operation computes
 
@@ -77,6 +77,11 @@ def backprop(
       TypeError: If the loss does not return one float, is not pure, prints, or has no derivative; what else is wrong
         with the loss, params or data as for `jf.fit`.
       ValueError: If a name in `open` is no call's or scope's, or what it names cannot be opened.
+
+    Example:
+      >>> graph = jf.backprop(lambda p: (2 * p) ** 2, 3.0)
+      >>> float(graph.loss), float(graph.gradients)
+      (36.0, 24.0)
     """
     precision = chosen_precision(precision, params, data)
     if not isinstance(precision, str) or precision not in PRECISIONS:

@@ -22,20 +22,26 @@ PyTree = Any
 def backward_memory(
     loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
 ) -> int:
-    """Bytes of intermediate results that the backward pass keeps of the forward pass.
+    """Return the bytes of intermediate results that the backward pass keeps of the forward pass.
 
     For layers h = tanh(h @ w + b) it grows with rows x width x depth. `jax.checkpoint` around a part of the loss keeps
-    only what enters that part, and computes the rest again.
+    only the inputs of that part, and computes the rest again.
 
-    Counted is every array, once, that the function returned by `jax.vjp` closes over. Not counted are params, data and
-    constants, which are there anyway, and what the backward pass needs for itself. A compiler may store less (it fuses,
-    and computes cheap things again), so this is what the program asks for, not what a device reports.
+    Every array that the function returned by `jax.vjp` closes over counts once. Params, data and constants do not
+    count, because they exist anyway, nor does what the backward pass needs for itself. A compiler may store less,
+    because it fuses operations and repeats cheap ones: this number is what the program asks for, not what a device
+    reports.
 
     Args:
       loss, params, data, key, precision: As for `fit`.
 
     Raises:
-      ValueError, TypeError: As `fit` does for the same arguments.
+      ValueError, TypeError: As `fit` for the same arguments.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> jf.backward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) >= 400
+      True
     """
     precision = chosen_precision(precision, params, data)
     problem = _problem("backward_memory", loss, params, data, key, precision)
@@ -48,17 +54,22 @@ def backward_memory(
 def forward_memory(
     loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
 ) -> int:
-    """Bytes of intermediate results that are alive at once, at most, where only the value of the loss is wanted.
+    """Return the largest number of bytes of intermediate results that exist at once when only the loss is computed.
 
     Operations run in the order written, and an array is dropped after its last use: for a chain of layers of one width
-    that does not depend on their number. Not counted are params, data and constants, nor what is alive inside of one
-    operation only (an inner `jit`, a loop).
+    the result does not depend on their number. Params, data and constants do not count, nor do arrays that exist only
+    inside of one operation (an inner `jit`, a loop).
 
     Args:
       loss, params, data, key, precision: As for `fit`.
 
     Raises:
-      ValueError, TypeError: As `fit` does for the same arguments.
+      ValueError, TypeError: As `fit` for the same arguments.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> jf.forward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) <= 804
+      True
     """
     precision = chosen_precision(precision, params, data)
     problem = _problem("forward_memory", loss, params, data, key, precision)

@@ -51,16 +51,21 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Graph:
-    """A computation graph with what backpropagation leaves on it; `backprop` makes it.
+    """A computation graph with the values, local derivatives and gradients of backpropagation; made by `backprop`.
 
     Attributes:
       nodes: `Node` records in the order of computation: inputs first, the loss last.
-      edges: `Edge` records, those into one node together, in the order of its arguments.
+      edges: `Edge` records, grouped by the node they enter, in the order of its arguments.
       gradients: d loss / d params, like params.
-      params: As the loss saw them.
+      params: As the loss received them.
       loss: () its value.
       precision: "float32" or "float64".
-      replay: The loss with {position of an edge: what is added to the value on it}; None if folded later.
+      replay: The loss as a function of {position of an edge: what is added to the value on it}; None after folding.
+
+    Example:
+      >>> graph = jf.backprop(lambda p: (2 * p) ** 2, 3.0)
+      >>> float(graph.loss), float(graph.gradients)
+      (36.0, 24.0)
     """
 
     nodes: tuple[Node, ...]

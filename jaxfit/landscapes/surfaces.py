@@ -40,27 +40,34 @@ _NOT_INSIDE = (
 
 @near_keywords
 def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None) -> Any:
-    """The loss at every combination of the axes that stand at the leaves of its arguments; nothing is trained.
+    """Return the loss at every combination of the axes at the leaves of its arguments, without any training.
 
-    Axes of different names multiply, axes of one name move together: along `{"a": Axis("t", a), "b": Axis("t", b)}` the
-    loss is that of a path. Memory holds the grid and some blocks of points, never points times data.
+    Axes of different names are combined as an outer product; axes of one name vary together: along
+    `{"a": Axis("t", a), "b": Axis("t", b)}` the loss is that of a path. Memory holds the grid and some blocks of
+    points, never points times data.
 
     Args:
       loss: Any pure function loss(params, *data) -> scalar; it need not have a gradient.
       params: With `Axis` at any leaf, or a `Call`, or a plane of `jaxfit.landscapes`.
-      data: Handed to the loss after params; `Axis` may stand there too.
-      key: For a loss that takes one: a key or a seed. Every point gets what step 0 of a fit would, unless keys are an
+      data: Passed to the loss after params; may contain `Axis` too.
+      key: For a loss that takes one: a key or a seed. Every point gets the key of step 0 of a fit, unless keys are an
         axis.
       precision: "float32" or "float64"; by default as JAX has it, see `fit`.
 
     Returns:
       An `xarray.DataArray` named "loss" with a dimension for each axis, in order of first mention, and coordinates as
-      in the results of `sweep`. Where the loss is not defined it is NaN or infinite. The attributes tell the precision,
-      and of a plane what it holds.
+      in the results of `sweep`. Where the loss is not defined it is NaN or infinite. The attributes hold the precision
+      and, for a plane, how it was made.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, or more than 64 programs
         would be compiled.
+
+    Example:
+      >>> loss = lambda p: p["a"] ** 2 + 3 * p["b"] ** 2
+      >>> found = jf.surface(loss, {"a": jf.Axis("a", [0.0, 1.0]), "b": jf.Axis("b", [0.0, 1.0, 2.0])})
+      >>> found.dims, found.values.tolist()
+      (('a', 'b'), [[0.0, 3.0, 12.0], [1.0, 4.0, 13.0]])
     """
     precision = chosen_precision(precision, params, data)
     problem = pose_question(loss, params, data, key, precision)

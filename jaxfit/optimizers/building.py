@@ -74,22 +74,29 @@ jax.tree_util.register_pytree_with_keys(
 
 @near_keywords
 def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
-    """An Optax factory with its hyperparameters: `optimizer(optax.adam, learning_rate=0.1)`.
+    """Make an optimizer of any Optax factory and its hyperparameters: `optimizer(optax.adam, learning_rate=0.1)`.
 
     Args:
-      factory: Any function that returns an `optax.GradientTransformation`; it runs inside the traced function, so a
-        function of your own may build a schedule from its arguments.
+      factory: Any function that returns an `optax.GradientTransformation`. It is called inside the traced function, so
+        a function of your own may build a schedule from its arguments.
       **hyperparameters: By keyword. A float is a leaf: it may be an `Axis`, and a new value never recompiles. A
         schedule is one of `jf.schedules` or `optimizer(optax.cosine_decay_schedule, init_value=...)`, whose floats are
         leaves too, or a function of the step (static).
 
     Any hyperparameter that is a number may be a schedule: the update at step t is then that of the optimizer with the
-    numbers of step t, its state kept. Where Optax takes schedules itself, as for a learning rate, it gets them.
+    numbers of step t and its state unchanged. Where Optax itself takes a schedule, as for a learning rate, it is passed
+    on.
 
     Raises:
-      TypeError: If the factory does not take a hyperparameter, lacks one, or a learning rate is not a number, or None
-        where that would climb.
+      TypeError: If the factory does not take a hyperparameter or lacks one, or if a learning rate is not a number, or
+        is None where the updates would then go uphill.
       ValueError: If a learning rate is not positive and finite, or a momentum is outside [0, 1).
+
+    Example:
+      >>> import optax
+      >>> adam = jf.optimizer(optax.adam, learning_rate=0.1)
+      >>> adam.name, adam.hyperparameters
+      ('adam', {'learning_rate': 0.1})
     """
     if not callable(factory):
         raise TypeError(

@@ -54,25 +54,29 @@ class Limit:
 
 @near_keywords
 def stability_limit(optimizer: Any, sharpness: Any) -> Limit:
-    """The largest learning rate with which an optimizer stays at a minimum whose Hessian has this largest eigenvalue.
+    """Return the largest learning rate at which an optimizer is stable at a minimum with the given sharpness.
 
-    Gradient descent 2 / L; heavy ball 2 (1 + b) / L; Nesterov 2 (1 + b) / (L (1 + 2 b)). With L the largest eigenvalue
-    of D^-1/2 H D^-1/2 and D held fixed: RMSprop and Adagrad 2 / L, Adam 2 (1 + b1) / ((1 - b1) L). The learning rate
-    that the optimizer has itself does not matter.
+    Gradient descent: 2 / L; heavy ball: 2 (1 + b) / L; Nesterov: 2 (1 + b) / (L (1 + 2 b)). With L the largest
+    eigenvalue of D^-1/2 H D^-1/2 and D held fixed: RMSprop and Adagrad 2 / L, Adam 2 (1 + b1) / ((1 - b1) L). The
+    learning rate of the optimizer itself does not matter.
 
     Args:
-      optimizer: What `fit` takes.
-      sharpness: L, as `jf.sharpness` gives it; a number or an array.
+      optimizer: As for `fit`.
+      sharpness: L, the largest eigenvalue of the Hessian, from `jf.sharpness`; a number or an array.
 
     Returns:
       The limit, which prints with its law; for other optimizers it says that no law is known.
 
     Raises:
-      ValueError: If the sharpness is that of another Hessian than the law wants.
-      TypeError: If it is no number.
+      ValueError: If the sharpness is that of another Hessian than the law needs.
+      TypeError: If it is not a number.
 
     Source: Polyak (1964); Goh (2017), doi:10.23915/distill.00006; Cohen et al. (2021), arXiv:2103.00065, and (2022),
     arXiv:2207.14484.
+
+    Example:
+      >>> jf.stability_limit(jf.optimizers.momentum(0.1, beta=0.5), 2.0)
+      learning rate < 1.5 (heavy ball, b = 0.5: 2 (1 + b) / sharpness)
     """
     largest = None if isinstance(sharpness, (Optimizer, str)) else np.asarray(sharpness)
     if largest is None or largest.dtype.kind not in "iuf" and not hasattr(sharpness, "preconditioned"):

@@ -27,9 +27,10 @@ def has_preconditioner(optimizer: Any) -> bool:
 
 @near_keywords
 def preconditioner(optimizer: Any, opt_state: PyTree) -> PyTree:
-    """D of the update that led to this state, which was params - learning_rate * m / D with m a mean of gradients.
+    """Return the preconditioner D of an adaptive optimizer's last update, params - learning_rate * m / D.
 
-    Adam: sqrt(v / (1 - b2**t)) + eps; RMSprop: sqrt(v + eps); Adagrad: sqrt(sum of squares + eps).
+    m is a running mean of gradients. Adam: D = sqrt(v / (1 - b2**t)) + eps; RMSprop: sqrt(v + eps); Adagrad:
+    sqrt(sum of squares + eps).
 
     Args:
       optimizer: `adam`, `adamw`, `rmsprop` or `adagrad` of jf.optimizers.
@@ -41,6 +42,12 @@ def preconditioner(optimizer: Any, opt_state: PyTree) -> PyTree:
 
     Raises:
       ValueError: If the optimizer scales all params alike, or in a way that is not known here.
+
+    Example:
+      >>> adam = jf.optimizers.adam(0.1)
+      >>> after = jf.step(lambda p: p**2, 3.0, optimizer=adam)
+      >>> round(float(jf.preconditioner(adam, after.opt_state)), 3)
+      6.0
     """
     optimizer = as_optimizer(optimizer)
     if not has_preconditioner(optimizer):

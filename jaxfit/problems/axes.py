@@ -72,17 +72,24 @@ def mixed_kinds(name: str, values: Sequence) -> str:
 @near_keywords
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One dimension of a sweep, standing where a single value would stand.
+    """A dimension of a sweep: a name and the values to run, used in place of a single value.
 
     Args:
       name: The dimension's name in the results.
       values: The values along it: numbers, an array whose first axis runs along the dimension, PRNG keys, or any
-        objects (optimizers, losses, whole params). Values may hold further axes.
-      labels: Names for the values in the results; the values themselves if they are plain numbers or strings.
+        objects (optimizers, losses, whole params). Values may have further axes.
+      labels: Names for the values in the results; by default the values themselves if they are plain numbers or
+        strings.
 
     Raises:
-      ValueError: If it is empty, a number in it is NaN, kinds are mixed, or labels are repeated or of another length.
-      TypeError: If the name is not a string, or the values or labels are no sequence.
+      ValueError: If there are no values, a number is NaN, kinds are mixed, or labels are repeated or of another length.
+      TypeError: If the name is not a string, or the values or labels are not a sequence.
+
+    Example:
+      >>> rates = jf.Axis("rate", [0.1, 0.5, 1.5])
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=20)
+      >>> grid.results.rate.values.tolist()
+      [0.1, 0.5, 1.5]
     """
 
     name: str

@@ -24,7 +24,14 @@ PyTree = Any
 
 @near_keywords
 class Fixed:
-    """A leaf, or a whole subtree, of the params that stays as it is: `Fixed(2.0)`."""
+    """A leaf, or a whole subtree, of the params that does not change.
+
+    Example:
+      >>> loss = lambda p: (p["a"] * p["b"] - 6) ** 2
+      >>> run = jf.fit(loss, {"a": jf.Fixed(2.0), "b": 1.0}, optimizer=jf.optimizers.sgd(0.1), steps=100)
+      >>> float(run.params["a"]), round(float(run.params["b"]), 3)
+      (2.0, 3.0)
+    """
 
     def __init__(self, value: PyTree):
         _refuse_marks("Fixed", value)
@@ -36,14 +43,20 @@ class Fixed:
 
 @near_keywords
 class Bounded:
-    """A leaf of the params that stays between bounds: `Bounded(1.0, low=0.0)`.
+    """A leaf of the params that stays between bounds.
 
     Args:
       value: The start, a number or an array, within the bounds or on them.
-      low, high: Numbers, or arrays like it; None or infinite for no bound on that side.
+      low, high: Numbers, or arrays of the shape of the value; None or infinite for no bound on that side.
 
     Raises:
       ValueError: If low is not below high, the start is outside, or shapes do not fit.
+
+    Example:
+      >>> loss = lambda p: (p["a"] - 3) ** 2
+      >>> run = jf.fit(loss, {"a": jf.Bounded(1.0, high=2.0)}, optimizer=jf.optimizers.sgd(0.1), steps=50)
+      >>> float(run.params["a"])
+      2.0
     """
 
     def __init__(self, value: Any, low: Any = None, high: Any = None):
@@ -57,12 +70,20 @@ class Bounded:
 
 @near_keywords
 class Tied:
-    """A leaf of the params that follows from others: `Tied(lambda p: 2 * p["a"])`, where p is the whole tree.
+    """A leaf of the params that is a function of the whole tree, such as `Tied(lambda p: 2 * p["a"])`.
 
-    Equal to any other of the same code and the same enclosed values, so that one written in place never recompiles.
+    Two of them are equal if they have the same code and the same enclosed values, so one written in place does not
+    recompile.
 
     Raises:
       TypeError: If `function` cannot be called.
+
+    Example:
+      >>> loss = lambda p: (p["a"] + p["b"] - 6) ** 2
+      >>> start = {"a": 1.0, "b": jf.Tied(lambda p: 2 * p["a"])}
+      >>> run = jf.fit(loss, start, optimizer=jf.optimizers.sgd(0.02), steps=100)
+      >>> round(float(run.params["a"]), 3), round(float(run.params["b"]), 3)
+      (2.0, 4.0)
     """
 
     def __init__(self, function: Callable):

@@ -21,7 +21,13 @@ PyTree = Any
 
 
 class Status(enum.IntEnum):
-    """How a run ended."""
+    """The outcome of a run, as an integer with a name.
+
+    Example:
+      >>> [f"{status.value} {status.name}" for status in jf.Status]
+      ['0 NOT_RUN', '1 CONVERGED', '2 OUT_OF_STEPS', '3 DIVERGED', '4 NOT_FINITE', '5 STOPPED_EARLY', '7
+      NOT_DETERMINED']
+    """
 
     NOT_RUN = 0  # while it moves: still running
     CONVERGED = 1  # by a stop rule, or the verdict of a method that judges itself; by nothing else
@@ -40,17 +46,25 @@ STATUSES = max(Status) + 1  # the length of an array that counts lanes by status
 @near_keywords
 @dataclass(frozen=True)
 class Stop:
-    """When to stop before the steps run out. Which thresholds exist is part of the program; their values are data.
+    """A set of conditions that end a run before its last step.
+
+    Which thresholds are set is part of the program; their values are data, so a new value does not recompile.
 
     Attributes:
       loss_below: CONVERGED where loss < loss_below.
       gradient_norm_below: CONVERGED where the Euclidean norm of the gradient over all params is below it.
       params_change_below: CONVERGED where the norm of the last update, over all params, is below it.
       loss_above: DIVERGED where loss > loss_above.
-      patience: STOPPED_EARLY after this many records of the validation loss without a new lowest. A record is made
-        every `Record.every` steps, so that patience=5 with every=10 is 50 steps.
+      patience: STOPPED_EARLY after this many records of the validation loss without a new minimum. A record is made
+        every `Record.every` steps, so patience=5 with every=10 means 50 steps.
 
-    With mini-batches the rules see the loss and gradient of the step's batch.
+    With mini-batches the conditions apply to the loss and gradient of the step's batch.
+
+    Example:
+      >>> sgd = jf.optimizers.sgd(0.25)
+      >>> run = jf.fit(lambda p: p**2, 4.0, optimizer=sgd, stop=jf.Stop(loss_below=0.1))
+      >>> run.status.name, run.steps, float(run.params)
+      ('CONVERGED', 4, 0.25)
     """
 
     loss_below: Any = None
@@ -81,13 +95,19 @@ jax.tree_util.register_dataclass(
 @near_keywords
 @dataclass(frozen=True)
 class Record:
-    """What the history holds.
+    """A rule for the history: what is recorded during a run, and how often.
 
     Attributes:
       every: Steps between two records; step 0 is recorded.
-      what: Of "loss", "params", "gradient", "gradient_norm", "validation_loss", "preconditioner" (by what the update
-        made at this step divides every param's gradient, for optimizers that scale), and functions f(params, *data) ->
-        scalar, which are recorded under their names; no two of one name.
+      what: Any of "loss", "params", "gradient", "gradient_norm", "validation_loss", "preconditioner" (the numbers by
+        which an adaptive optimizer divides the gradient of each param at this step), and functions
+        f(params, *data) -> scalar, which are recorded under their names. No name may occur twice.
+
+    Example:
+      >>> record = jf.Record(every=5, what=("loss", "params"))
+      >>> run = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.5), steps=10, record=record)
+      >>> run.history["step"].tolist(), run.history["params"].tolist()
+      ([0, 5, 10], [3.0, 0.0, 0.0])
     """
 
     every: int = 1
@@ -126,15 +146,23 @@ class Record:
 @near_keywords
 @dataclass(frozen=True)
 class Batches:
-    """Random rows of the data for each step, drawn with fold_in(key, step).
+    """A rule for mini-batches: random rows of the data for each step, drawn with fold_in(key, step).
 
-    Of a masked loss some rows do not count. A batch in which none would is made of the next rows that do, so that a
-    step always sees data.
+    If a loss is masked, some rows do not count. A batch with no row that counts is filled with the next rows that do,
+    so that every step has data.
 
     Attributes:
-      size: Rows in a batch; 1 is single samples.
-      replace: False: every epoch is a fresh shuffle cut into batches, and the rows left over (fewer than `size`) sit
-        that epoch out. True: each row of each batch is drawn from all rows.
+      size: Rows in a batch; 1 means single samples.
+      replace: If False, every epoch is a new shuffle cut into batches, and the remaining rows (fewer than `size`) are
+        left out of that epoch. If True, each row of each batch is drawn from all rows.
+
+    Example:
+      >>> x, y = jf.datasets.thermometer()
+      >>> start, sgd = {"w": 0.0, "b": 0.0}, jf.optimizers.sgd(1e-5)
+      >>> loss = jf.losses.mse(jf.models.line)
+      >>> run = jf.fit(loss, start, (x, y), optimizer=sgd, steps=10, batches=jf.Batches(4), key=0)
+      >>> run.steps
+      10
     """
 
     size: Any

@@ -18,13 +18,20 @@ PyTree = Any
 
 @near_keywords
 class Call:
-    """A function run once per lane, in place of its result: `Call(init, key=seeds, width=widths)`.
+    """A function call that each lane makes for itself, used in place of the value that it returns.
 
-    Floats, arrays, keys and axes of them among the arguments are traced; integers, booleans, strings, None, functions
+    Among the arguments, floats, arrays, keys and axes of them are traced; integers, booleans, strings, None, functions
     and tuples of such are static: parts of the program. An integer for an argument named `key` is a seed.
 
     Raises:
       TypeError: If `function` is not callable, or a static argument cannot be hashed.
+
+    Example:
+      >>> import jax
+      >>> start = jf.Call(jax.random.normal, key=jf.Axis("seed", [0, 1, 2]))
+      >>> grid = jf.sweep(lambda p: p**2, start, optimizer=jf.optimizers.sgd(0.5), steps=5)
+      >>> grid.results.params.values.tolist()
+      [0.0, 0.0, 0.0]
     """
 
     def __init__(self, function: Callable, /, *args, **kwargs):

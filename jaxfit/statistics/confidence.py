@@ -50,30 +50,36 @@ def intervals(
     samples: int = 10_000,
     absolute_sigma: bool | None = None,
 ) -> Any:
-    """Confidence intervals of the params.
+    """Return confidence intervals of the params.
 
     Args:
       result: A fit, or the grid of a sweep (by "wald" or "profile").
-      method: "wald": value -+ t * standard error, from the curvature at the minimum, symmetric.
-        "profile": where the sum of squares, minimized over all others, has risen by t**2 * s**2; right also where
-        predictions bend. Each side is followed outward from the minimum to the first place as high. An end that is
-        never reached is infinite, one beyond a bound is the bound. A warning tells of a profile with another minimum
-        on the way, or one below the fit. A tied param has its profile as any other.
-        "bootstrap": between quantiles of refits to resampled residuals, whatever the distribution of the noise; a bit
-        further out than those of the level, by what Student's t is wider than the normal.
+      method: "wald": value -+ t * standard error, from the curvature at the minimum; symmetric.
+        "profile": where the sum of squares, minimized over all other params, has risen by t**2 * s**2; also correct for
+        models that are nonlinear in the params. Each side is followed outward from the minimum to the first point with
+        this rise. An end that is never reached is infinite, one beyond a bound is the bound. A warning is given if a
+        profile has another minimum on the way, or one below the fit. A tied param has a profile like any other.
+        "bootstrap": between quantiles of refits to resampled residuals, whatever the distribution of the noise; the
+        interval is widened by the ratio of Student's t to the normal quantile.
         "monte_carlo": the same for noise drawn from a normal distribution.
-      level: Of confidence, between 0 and 1.
-      key: A PRNG key or a seed for the last two, which need one.
-      samples: Refits of the last two.
+      level: Confidence level, between 0 and 1.
+      key: A PRNG key or a seed, required by the last two methods.
+      samples: Number of refits of the last two methods.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      Of a fit a tree like its params with an `Interval(low, high)` at each leaf; of a grid an `xarray.Dataset` with
-      the dimension "end" ("low", "high"). NaN for what is fixed, held or not determined, and for all where residuals
-      say nothing of the noise, since there are no more of them than params.
+      For a fit a tree like its params with an `Interval(low, high)` at each leaf; for a grid an `xarray.Dataset` with
+      the dimension "end" ("low", "high"). NaN for params that are fixed, on a bound or not determined by the data, and
+      for all params where there are not more residuals than params, so that they do not tell the noise.
 
     Raises:
-      TypeError, ValueError, NotConverged: As `covariance`; for an unknown method, or a level that is none.
+      TypeError, ValueError, NotConverged: As `covariance`; also for an unknown method or a level outside (0, 1).
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> slope = jf.intervals(run)["w"]
+      >>> round(float(slope.low), 3), round(float(slope.high), 3)
+      (0.456, 0.617)
     """
     low, high, notes = ends("intervals", result, method, level, key, samples, absolute_sigma)
     for note in notes:

@@ -138,31 +138,53 @@ def factor(known: Moments, level: float) -> np.ndarray:
 
 @near_keywords
 def covariance(result: Any, *, absolute_sigma: bool | None = None) -> Any:
-    """The covariance of the params: s**2 (J^T J)^-1 with the exact Jacobian J of the residuals at the minimum.
+    """Return the covariance of the params, s**2 (J^T J)^-1 with the exact Jacobian J of the residuals at the minimum.
 
-    s**2 is one if the residuals are in units of their standard deviation, else their sum of squares over (n - k). For a
-    Huber loss it is Huber's formula, for a cross-entropy the covariance is the inverse of the second derivative of the
-    negative log-likelihood. Params that are fixed, on a bound, or not determined by the data have no covariance: NaN.
-    Tied params have that of what they are tied to.
+    s**2 is 1 if the residuals are in units of their standard deviation, otherwise their sum of squares over (n - k).
+    For a Huber loss it is Huber's formula; for a cross-entropy the covariance is the inverse of the second derivative
+    of the negative log-likelihood. Params that are fixed, on a bound, or not determined by the data have the covariance
+    NaN. The covariance of tied params follows from the params they are tied to.
 
     Args:
       result: A fit, or the grid of a sweep.
-      absolute_sigma: Whether sigma is in the units of y, so that it says how large the noise is; else the scatter of
-        the residuals does. None: as `curve_fit` was told, and otherwise True exactly for `losses.chi_squared`.
+      absolute_sigma: Whether sigma is in the units of y and gives the size of the noise; if False, the scatter of the
+        residuals gives it. None: as given to `curve_fit`, and otherwise True exactly for `losses.chi_squared`.
 
     Returns:
-      Of a fit a tree of trees, `covariance(fit)["a"]["b"]`; for params that are one array of k numbers that is one
-      array (k, k). Of a grid an `xarray.DataArray` over its axes, "param" and "other".
+      For a fit a tree of trees, `covariance(fit)["a"]["b"]`; for params that are one array of k numbers one array (k,
+      k). For a grid an `xarray.DataArray` over its axes, "param" and "other".
 
     Raises:
-      TypeError, ValueError: If the loss does not tell its noise; NotConverged if the fit failed.
+      TypeError, ValueError: If the loss does not define its noise.
+      NotConverged: If the fit failed.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> table = jf.covariance(run)
+      >>> round(float(table["w"]["w"]), 5), round(float(table["w"]["b"]), 4)
+      (0.00126, -0.0654)
     """
     return _matrix("covariance", result, moments("covariance", result, absolute_sigma).covariance)
 
 
 @near_keywords
 def correlations(result: Any, *, absolute_sigma: bool | None = None) -> Any:
-    """Covariances over the product of standard errors, one on the diagonal; arguments and result as `covariance`."""
+    """Return the correlation matrix of the params: covariances divided by the products of standard errors.
+
+    Args:
+      result, absolute_sigma: As for `covariance`.
+
+    Returns:
+      As `covariance`, with 1 on the diagonal.
+
+    Raises:
+      TypeError, ValueError, NotConverged: As `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> round(float(jf.correlations(run)["w"]["b"]), 3)
+      -0.955
+    """
     return _matrix(
         "correlations", result, correlation_matrix(moments("correlations", result, absolute_sigma).covariance)
     )
@@ -193,18 +215,24 @@ def _matrix(name: str, result: Any, matrix: np.ndarray) -> Any:
 
 @near_keywords
 def standard_errors(result: Any, *, absolute_sigma: bool | None = None) -> Any:
-    """The standard deviations of the params: the square roots of the diagonal of `covariance`, NaN where that is.
+    """Return the standard errors of the params: the square roots of the diagonal of `covariance`.
 
     Args:
       result: A fit, or the grid of a sweep.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      Of a fit a tree like its params. Of a grid an `xarray.Dataset` over its axes with the names of its results:
-      `params.<path>`.
+      For a fit a tree like its params, NaN where the covariance is NaN. For a grid an `xarray.Dataset` over its axes
+      with
+      the names of its results: `params.<path>`.
 
     Raises:
       TypeError, ValueError, NotConverged: As `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> {name: round(float(error), 3) for name, error in jf.standard_errors(run).items()}
+      {'b': 1.927, 'w': 0.036}
     """
     errors = moments("standard_errors", result, absolute_sigma).errors
     return spread(result, errors)

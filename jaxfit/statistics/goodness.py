@@ -44,18 +44,24 @@ class Goodness(NamedTuple):
 
 @near_keywords
 def residuals(result: Any, *, absolute_sigma: bool | None = None) -> Residuals:
-    """Data minus prediction, and the same in units of their own standard deviation.
+    """Return the residuals, data minus prediction, and the same in units of their own standard deviation.
 
     Args:
       result: A fit by a loss of squares, or the grid of a sweep.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      (raw, standardized, leverage) like y, NaN where masked; of a grid `xarray.DataArray`s. Of `least_squares` the raw
-      ones are minus what its function returned; with a covariance they are decorrelated.
+      (raw, standardized, leverage) like y, NaN where masked; for a grid `xarray.DataArray`s. For `least_squares` the
+      raw ones are minus the result of its function; with a covariance matrix of the data they are decorrelated.
 
     Raises:
-      TypeError: If the loss is not one of squares; else as `covariance`.
+      TypeError: If the loss is not a sum of squares; otherwise as `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> found = jf.residuals(run)
+      >>> round(float(found.raw[0]), 2), round(float(found.leverage.sum()), 3)
+      (-1.36, 2.0)
     """
     known = moments("residuals", result, absolute_sigma)
     if known.kind != SQUARES:
@@ -91,21 +97,28 @@ def _leverages(problem: Problem, params: PyTree) -> tuple:
 
 @near_keywords
 def goodness_of_fit(result: Any, *, absolute_sigma: bool | None = None) -> Goodness:
-    """Chi-squared, its reduced form, R squared, and the criteria of Akaike and Schwarz (AIC, BIC).
+    """Return chi-squared, reduced chi-squared, R squared, AIC and BIC of a fit.
 
-    With n residuals and k params: AIC = n log(chi_squared / n) + 2 k where the noise is read from the residuals, and
-    chi_squared + 2 k where sigma is absolute or the loss a likelihood; BIC with k log(n) for 2 k. Only differences
-    between models of the same data mean anything. A likelihood has no R squared; a Huber loss has neither that nor AIC.
+    With n residuals and k params, AIC = n log(chi_squared / n) + 2 k where the noise is estimated from the residuals,
+    and chi_squared + 2 k where sigma is absolute or the loss is a likelihood; BIC has k log(n) in place of 2 k. Only
+    differences between models of the same data are meaningful. A likelihood has no R squared; a Huber loss has neither
+    R squared nor AIC and BIC.
 
     Args:
       result: A fit, or the grid of a sweep.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      One number each; of a grid an `xarray.Dataset` with these variables.
+      One number each; for a grid an `xarray.Dataset` with these variables.
 
     Raises:
       TypeError, ValueError, NotConverged: As `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> quality = jf.goodness_of_fit(run)
+      >>> round(float(quality.chi_squared), 2), round(float(quality.r_squared), 3)
+      (32.2, 0.962)
     """
     found = goodness(result, moments("goodness_of_fit", result, absolute_sigma))
     if isinstance(result, Fit):
@@ -156,7 +169,7 @@ class FTest(NamedTuple):
 
 @near_keywords
 def f_test(small: Any, large: Any) -> FTest:
-    """Whether a larger model describes the data better than the smaller one inside it, beyond what noise would do.
+    """Test whether a larger model describes the data better than a smaller one inside it, beyond the effect of noise.
 
     F = ((S_small - S_large) / (k_large - k_small)) / (S_large / (n - k_large)), S being sums of squared residuals.
 
@@ -165,11 +178,19 @@ def f_test(small: Any, large: Any) -> FTest:
       large: A fit of the same data, or a grid over the same axes.
 
     Returns:
-      (f, p_value, numerator, denominator); of grids `xarray.DataArray`s over their axes.
+      (f, p_value, numerator, denominator); for grids `xarray.DataArray`s over their axes.
 
     Raises:
-      TypeError: If the losses are not of squares.
-      ValueError: If they are not fits of the same data, or the larger one has no more params.
+      TypeError: If the losses are not sums of squares.
+      ValueError: If they are not fits of the same data, or the larger one does not have more params.
+
+    Example:
+      >>> data = jf.datasets.thermometer()
+      >>> small = jf.curve_fit(jf.models.line, {"w": jf.Fixed(0.5), "b": 0.0}, data)
+      >>> large = jf.curve_fit(jf.models.line, None, data)
+      >>> test = jf.f_test(small, large)
+      >>> round(float(test.f), 2), round(float(test.p_value), 2)
+      (1.07, 0.33)
     """
     import scipy.stats
 

@@ -196,23 +196,29 @@ class Profile(NamedTuple):
 
 @near_keywords
 def profile(fit: Any, points: int = 21, reach: float = 3.0, *, absolute_sigma: bool | None = None) -> Any:
-    """The signed root of the rise of the sum of squares, with each param held in turn and the others fitted anew.
+    """Return the profile of each param: how the sum of squares rises when it is held and the others are fitted again.
 
-    tau(v) = sign(v - value) * sqrt((S(v) - S) / s**2), which is (v - value) / error where the linear theory is right.
+    tau(v) = sign(v - value) * sqrt((S(v) - S) / s**2), where S(v) is the sum of squares with the param held at v. It is
+    (v - value) / error where the linear theory holds.
 
     Args:
       fit: A fit by a loss of squares.
-      points: Values of each param, the fitted one among them if odd.
-      reach: How far they reach to both sides, in standard errors; within its bounds.
+      points: Number of values of each param; an odd number includes the fitted value.
+      reach: How far the values extend to both sides, in standard errors; limited by the bounds of the param.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      A tree like the params with a `Profile(values, tau)` at each leaf, whose points come last; NaN for what has none,
-      infinite where there is no fit.
+      A tree like the params with a `Profile(values, tau)` at each leaf, whose points come last; NaN for params without
+      a profile, infinite where the refit fails.
 
     Raises:
-      TypeError: If it is no fit, or its loss is not of squares.
-      ValueError: For points or a reach that are none; else as `covariance`.
+      TypeError: If it is not a fit, or its loss is not a sum of squares.
+      ValueError: For bad `points` or `reach`; otherwise as `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> [round(float(tau), 2) for tau in jf.profile(run, points=5, reach=2.0)["w"].tau]
+      [-2.0, -1.0, 0.0, 1.0, 2.0]
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"profile takes one fit, but got a {type(fit).__name__}; take a lane: jf.lane(grid, ...)")

@@ -44,22 +44,29 @@ class Band(NamedTuple):
 
 @near_keywords
 def propagate(result: Any, function: Callable, *, absolute_sigma: bool | None = None) -> Derived:
-    """f(params) and its standard error: sqrt(g^T C g) with the gradient g of f and the covariance C of the params.
+    """Return f(params) and its standard error sqrt(g^T C g), with the gradient g of f and the covariance C of params.
 
-    Right as far as f is straight over the errors of the params. What is fixed, or held on a bound, counts as exact.
+    This is correct as far as f is linear over the errors of the params. Params that are fixed or on a bound count as
+    exact.
 
     Args:
       result: A fit, or the grid of a sweep.
-      function: A function of the params, with their tree and in their units, to numbers or a tree of arrays. A new
-        lambda in every call compiles anew.
+      function: A function of the params, with their tree and in their units, that returns numbers or a tree of arrays.
+        A new lambda in every call compiles anew.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      (value, error), each like what f returns; of a grid `xarray.DataArray`s over its axes at its leaves. The error is
-      NaN where f depends on what the data do not determine, and zero where it depends on nothing that varies.
+      (value, error), each like the result of f; for a grid `xarray.DataArray`s over its axes at its leaves. The error
+      is NaN where f depends on params that the data do not determine, and zero where it depends on nothing that varies.
 
     Raises:
-      TypeError: If `function` is not one, or returns no floats; else as `covariance`.
+      TypeError: If `function` cannot be called, or returns no floats; otherwise as `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> freezing = jf.propagate(run, lambda p: -p["b"] / p["w"])
+      >>> round(float(freezing.value), 2), round(float(freezing.error), 2)
+      (32.24, 1.68)
     """
     if not callable(function):
         raise TypeError(
@@ -123,25 +130,30 @@ def band(
     sigma: Any = None,
     absolute_sigma: bool | None = None,
 ) -> Band:
-    """The fitted curve at x and how far it may be off, point by point.
+    """Return the fitted curve at x with its standard error and confidence limits, point by point.
 
     Args:
       result: A fit of a model, or the grid of a sweep.
-      x: Where; like the x of the data, of any length.
-      level: Of confidence, between 0 and 1.
-      kind: "confidence": where the curve is. "prediction": where a new observation would fall, whose own noise is
-        added.
-      sigma: For predictions from `chi_squared`: the standard deviation of an observation at x, in the unit of the
-        data's sigma, one or one for each; None if all the data have the same.
+      x: Where to evaluate the curve; like the x of the data, of any length.
+      level: Confidence level, between 0 and 1.
+      kind: "confidence": limits of the curve. "prediction": limits of a new observation, whose own noise is added.
+      sigma: For predictions with `chi_squared`: the standard deviation of an observation at x, in the unit of the
+        data's sigma; one number, or one for each x. None if all data have the same.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      (value, error, low, high), each like the predictions at x; of a grid `xarray.DataArray`s over its axes. A param
-      on a bound is held there.
+      (value, error, low, high), each like the predictions at x; for a grid `xarray.DataArray`s over its axes. A param
+      on a bound is treated as fixed there.
 
     Raises:
-      TypeError: If the loss has no model, as `least_squares` of residuals of one's own.
-      ValueError: For another kind; if the noise at x is not known; else as `covariance`.
+      TypeError: If the loss has no model, such as `least_squares` of your own residuals.
+      ValueError: For another kind; if the noise at x is not known; otherwise as `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> curve = jf.band(run, [50.0])
+      >>> round(float(curve.value[0]), 2), round(float(curve.error[0]), 2)
+      (9.53, 0.57)
     """
     level = check_level("band", level)
     refuse_unit("band: x", x)

@@ -294,21 +294,27 @@ def report(
     samples: int = 10_000,
     absolute_sigma: bool | None = None,
 ) -> Report:
-    """What a fit found, for a person: every param with its error, interval, start and role, and how good the fit is.
+    """Return a readable report: every param with its error, interval, start and role, and the quality of the fit.
 
     Args:
-      fit: A fit, a lane of a grid, or the grid of a sweep over starts: then the report is of its best member, and says
-        how many of the starts found the same optimum.
-      units: Names of units by param, {"a": "mm"}: all of them, or some; for an array one for all its numbers.
-      level, method, key, samples: Of the intervals; as for `intervals`.
+      fit: A fit, a lane of a grid, or the grid of a sweep over starts: then the report is of its best run, and says how
+        many of the starts found the same optimum.
+      units: Names of units by param, {"a": "mm"}: for all of them or some; for an array one for all its numbers.
+      level, method, key, samples: For the intervals; as for `intervals`.
       absolute_sigma: As for `covariance`.
 
     Returns:
-      The report: `print` it, or take `.to_markdown()`, `.to_latex()`, `.to_json()`, `.to_dict()`, `.rows`.
+      A `Report`: `print` it, or use `.to_markdown()`, `.to_latex()`, `.to_json()`, `.to_dict()`, `.rows`.
 
     Raises:
       TypeError, ValueError, NotConverged: As `intervals`; for units of params that do not exist, or a grid whose lanes
         have different data.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> found = jf.report(run, units={"b": "°C"})
+      >>> [row.name for row in found.rows]
+      ['b', 'w']
     """
     level = check_asked("report", method, level, key, samples)
     others = met("report", fit) if isinstance(fit, Grid) else None

@@ -174,16 +174,16 @@ class Resamples(NamedTuple):
 
 @near_keywords
 def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "residuals") -> Resamples:
-    """Refits to data made of the fitted curve and noise drawn from the residuals, all in one sweep.
+    """Return the params of refits to the fitted curve plus noise drawn from the residuals.
 
-    Residuals are taken in units of sigma, divided by sqrt(1 - leverage), and (but those of a robust loss) centered, so
-    that each is worth a noise.
+    All refits are one sweep. Residuals are taken in units of sigma, divided by sqrt(1 - leverage), and (except those of
+    a robust loss) centered, so that each has the variance of the noise.
 
     Args:
       result: A fit, or the grid of a sweep (every lane has its own samples).
       key: A PRNG key or a seed.
-      samples: How many refits.
-      kind: "residuals", for noise of one distribution in units of sigma; "pairs" draws the data themselves (each
+      samples: Number of refits.
+      kind: "residuals", for noise of one distribution in units of sigma; "pairs" draws the data points themselves (each
         counts as often as it is drawn), for noise that differs from point to point.
 
     Returns:
@@ -191,7 +191,13 @@ def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "resi
 
     Raises:
       TypeError: If the loss has no residuals.
-      ValueError: For another kind, or if the samples would not fit in memory; else as `covariance`.
+      ValueError: For another kind, or if the samples would not fit in memory; otherwise as `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> refits = jf.bootstrap(run, key=0, samples=50)
+      >>> refits.params["w"].shape, bool(refits.converged.all())
+      ((50,), True)
     """
     if kind not in ("residuals", "pairs"):
         raise ValueError(f'bootstrap: kind is {kind!r}, but it must be "residuals" or "pairs"')
@@ -203,17 +209,23 @@ def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "resi
 
 @near_keywords
 def monte_carlo(result: Any, key: Any, samples: int = 10_000, *, absolute_sigma: bool | None = None) -> Resamples:
-    """Refits to data made of the fitted curve and normal noise, all in one sweep.
+    """Return the params of refits to the fitted curve plus normally distributed noise.
 
     Args:
       result, key, samples: As for `bootstrap`.
-      absolute_sigma: As for `covariance`: whether the noise has the data's sigma, or is scaled to the scatter.
+      absolute_sigma: As for `covariance`: whether the noise has the data's sigma, or is scaled to the residuals.
 
     Returns:
       As `bootstrap`.
 
     Raises:
       TypeError, ValueError: As `bootstrap`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> refits = jf.monte_carlo(run, key=0, samples=50)
+      >>> refits.params["w"].shape, bool(refits.converged.all())
+      ((50,), True)
     """
     check_draws("monte_carlo", key, samples)
     known = moments("monte_carlo", result, absolute_sigma)

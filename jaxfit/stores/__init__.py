@@ -30,20 +30,27 @@ __getattr__, __dir__ = near_names(__name__, __all__)
 
 @near_keywords
 def open_dataset(path: Any, *, damaged: str = "error") -> Any:
-    """The results of a sweep that has a store, as an `xarray.Dataset`, at any moment: also while it runs.
+    """Return the results of a sweep with a store as an `xarray.Dataset`, also while the sweep still runs.
 
-    Blocks are read, and checked, when their values are asked for; lanes that have not run have status 0 (NOT_RUN) and
-    NaN. What ran after the store was opened is seen when it is opened again. `.load()` takes all into memory, and
-    `.to_zarr(...)`, with the extra `export`, or `.to_netcdf(..., engine="scipy")` write it in another format.
+    Blocks are read and checked when their values are used; lanes that have not run have status 0 (NOT_RUN) and NaN.
+    Lanes that run after the store was opened are seen when it is opened again. `.load()` reads everything into memory;
+    `.to_zarr(...)` (with the extra `export`) and `.to_netcdf(..., engine="scipy")` write it in another format.
 
     Args:
       path: The folder that was given to `jf.sweep(..., store=)`.
-      damaged: What to do with a block whose bytes are not those that were written: "error", or "skip" to let its lanes
-        count as not run.
+      damaged: What to do with a block whose bytes are not those that were written: "error", or "skip" to treat its
+        lanes as not run.
 
     Raises:
-      StoreError: If the folder is no store, or a file that is needed is damaged: it is named.
-      TypeError, ValueError: If `path` is no path, or `damaged` is another word.
+      StoreError: If the folder is not a store, or a file that is needed is damaged; the message names the file.
+      TypeError, ValueError: If `path` is not a path, or `damaged` is another word.
+
+    Example:
+      >>> rates = jf.Axis("rate", [0.1, 0.5, 1.5])
+      >>> sgd = jf.optimizers.sgd(rates)
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=sgd, steps=20, store="rates")
+      >>> jf.open("rates").status.values.tolist() == grid.results.status.values.tolist()
+      True
     """
     from jaxfit.stores.datasets import open_store
 

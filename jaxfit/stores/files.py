@@ -18,7 +18,15 @@ import numpy as np
 
 
 class StoreError(RuntimeError):
-    """A file or folder that cannot be used as it is: damaged, in use by another process, or not of this kind."""
+    """A file or folder that cannot be used: damaged, in use by another process, or not a store.
+
+    Example:
+      >>> try:
+      ...     jf.open(".")
+      ... except jf.StoreError:
+      ...     print("not a store")
+      not a store
+    """
 
 
 def as_path(name: str, value: Any) -> Path:

@@ -70,38 +70,51 @@ class Verification(_Looked):
 
 
 class NotReproduced(RuntimeError):
-    """A result that another run does not confirm."""
+    """A result that a second run does not confirm; raised by `verify`.
+
+    Example:
+      >>> issubclass(jf.NotReproduced, Exception)
+      True
+    """
 
 
 @near_keywords
 def verify(grid: Any, *, sample: int = 4, seed: int = 0, rtol: float | None = None) -> Verification:
-    """Looks at a sweep again: at the bytes of all its blocks, and at some lanes by running them once more.
+    """Check a sweep: the bytes of all its stored blocks, and some lanes by running them again.
 
-    Lanes run again side by side, by the program that ran them, must have the same bits. A single fit is another
-    program, which rounds otherwise, and its loss f is compared with the lane's by
+    Lanes are run again side by side, by the program that ran them, and must have the same bits. They are also run as
+    single fits. A single fit is another program, with other rounding, so its loss f is compared with the loss of the
+    lane by
 
         |f - f_lane| <= rtol * (|f_lane| + 1e-4 * |f_start|).
 
-    This guards against a program that was compiled wrongly, whose losses are off by about as much as they are large; it
-    is no bound on rounding, which a long run may amplify. So rtol is a judgement: by default 1e-2 in float32, 1e-6 in
-    float64; lower it for short and smooth runs. A chaotic run (at the edge of stability, say) amplifies rounding up to
-    anything, and no other program can confirm it. It is told from a wrong one by four more fits, whose start and
-    learning rate are changed by a few units in the last place: where these move loss or params as far, the lane is said
-    to be too sensitive to compare, and its bits are looked at instead.
+    This detects a program that was compiled wrongly, whose losses are off by about their own size. It is not a bound on
+    rounding errors, which a long run may amplify. So rtol is a judgment: by default 1e-2 in float32 and 1e-6 in
+    float64; lower it for short and smooth runs. A chaotic run (for example at the edge of stability) amplifies rounding
+    without limit, and no other program can confirm it. Four more fits, whose start and learning rate are changed by a
+    few units in the last place, tell it from a wrong run: if these change loss or params as much, the lane is reported
+    as too sensitive to compare, and only its bits are checked.
 
     Args:
-      grid: From `sweep`; or the path of a store, which holds no program, so that only its bytes can be looked at.
-      sample: How many groups of neighboring lanes to run again, and how many lanes by single fits.
-      seed: Of their choice.
-      rtol: As said; None for that of the precision.
+      grid: From `sweep`; or the path of a store, which holds no program, so that only its bytes can be checked.
+      sample: Number of groups of neighboring lanes to run again, and of lanes to run as single fits.
+      seed: Seed of their choice.
+      rtol: As above; None for the default of the precision.
 
     Returns:
-      How much was looked at, which `print` says in words. A difference that rounding does not explain is an error.
+      How much was checked; `print` shows it in words. A difference that rounding does not explain is an error.
 
     Raises:
-      NotReproduced: If a lane run again has other bits, or a single fit another loss: with the lane.
-      StoreError: If the bytes of a block are not those that were written: with all such files.
-      ValueError, TypeError: If `sample` is no count, `rtol` not positive, or `grid` neither a grid nor a path.
+      NotReproduced: If a lane that was run again has other bits, or a single fit has another loss; the message names
+        it.
+      StoreError: If the bytes of a block are not those that were written; the message names all such files.
+      ValueError, TypeError: If `sample` is not a count, `rtol` is not positive, or `grid` is neither a grid nor a path.
+
+    Example:
+      >>> rates = jf.Axis("rate", [0.1, 0.5])
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=20)
+      >>> type(jf.verify(grid, sample=1)).__name__
+      'Verification'
     """
     sample = whole("sample", sample)
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:

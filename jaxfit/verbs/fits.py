@@ -69,22 +69,30 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A run that has ended.
+    """A run that has ended, with its final params, loss and status; a pytree.
 
     Attributes:
       params: Like the start.
-      loss: () at params, of all the data.
-      status: How it ended; with a bad status, params are those where that was first seen.
-      steps: Updates made until there.
-      history: `step` and what was recorded; step k is after k updates, step 0 the start. None for a lane of a sweep
-        that recorded nothing.
+      loss: () the loss of all data at params.
+      status: A `Status`: how the run ended. If the run failed, params are those where the failure was first seen.
+      steps: The number of updates up to params.
+      history: `step` and everything that was recorded; the record of step k is after k updates, and step 0 is the
+        start. None for a lane of a sweep that recorded nothing.
       validation_loss: () at params, or None.
-      best_params, best_validation_loss, best_step: With patience, where the validation loss was lowest, among the
-        records and the end (NaN if it never was a number); else None.
-      coords: Where in its sweep a lane stands; None for a single fit.
-      problem: What was asked, with the user's own arrays; None for a fit that comes out of the caller's own jit or
-        vmap. Its params have the marks: `jaxfit.parameters.roles` and `at_bound` read them.
-      absolute_sigma: Whether sigma is in the units of y, as `curve_fit` was told; None if nobody was asked.
+      best_params, best_validation_loss, best_step: With patience, where the validation loss was lowest among the
+        records and the end (NaN if it never was a number); otherwise None.
+      coords: The coordinates of a lane in its sweep; None for a single fit.
+      problem: The arguments of the run, with the user's own arrays; None for a fit that comes out of the caller's own
+        `jax.jit` or `jax.vmap`. Its params keep the marks `Fixed`, `Bounded` and `Tied`.
+      absolute_sigma: Whether sigma is in the units of y, as given to `curve_fit`; None for other fits.
+
+    Example:
+      >>> x, y = jf.datasets.thermometer()
+      >>> run = jf.curve_fit(jf.models.line, None, (x, y))
+      >>> type(run).__name__, run.status.name, round(float(run.loss), 3)
+      ('Fit', 'CONVERGED', 32.204)
+      >>> [round(float(v), 2) for v in run.predict([32.0, 212.0])]
+      [-0.13, 96.49]
     """
 
     params: PyTree
@@ -108,7 +116,10 @@ class Fit:
         return None if self.problem is None else self.problem.optimizer
 
     def predict(self, x: Any) -> Any:
-        """What the model of the loss predicts at x with the params of the fit; of classes the logits.
+        """Return the prediction of the loss's model at x, with the params of the fit; for a classifier, the logits.
+
+        Args:
+          x: Inputs, as in the data.
 
         Raises:
           TypeError: If the loss has no model of its own, or one that takes a key.
@@ -203,16 +214,34 @@ jax.tree_util.register_pytree_with_keys(Fit, _flatten, _unflatten)
 
 
 class NotConverged(RuntimeError):
-    """A run, or a lane of a sweep, that did not converge."""
+    """A run, or at least one lane of a sweep, did not converge; raised by `require_converged`.
+
+    Example:
+      >>> short = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=2)
+      >>> try:
+      ...     jf.require_converged(short)
+      ... except jf.NotConverged:
+      ...     print("more steps are needed")
+      more steps are needed
+    """
 
 
 @near_keywords
 def require_converged(result: Any) -> Any:
-    """The fit or grid itself, if every run in it converged.
+    """Return a fit or a grid unchanged if every run in it converged.
+
+    Args:
+      result: A `Fit` or a `Grid`.
 
     Raises:
-      NotConverged: Otherwise, with the outcome and what to do next.
-      TypeError: If it is neither a fit nor a grid, or is traced.
+      NotConverged: If a run did not converge; the message says how it ended and what to do next.
+      TypeError: If `result` is neither a fit nor a grid, or is traced.
+
+    Example:
+      >>> x, y = jf.datasets.thermometer()
+      >>> run = jf.require_converged(jf.curve_fit(jf.models.line, None, (x, y)))
+      >>> round(float(run.params["w"]), 3)
+      0.537
     """
     if isinstance(result, Fit):
         if isinstance(result.status, jax.core.Tracer):
@@ -256,35 +285,43 @@ def fit(
     precision: str | None = None,
     checkpoint: Any = None,
 ) -> Fit:
-    """Minimizes a loss by an optimizer's steps.
+    """Minimize a loss by the steps of an optimizer.
 
     Args:
-      loss: Any pure function loss(params, *data) -> scalar, also with a `key` argument, which gets each step's key.
-      params: The start: any pytree. Whole scalars become floats; every float takes the precision of the run. `Fixed`,
-        `Bounded` and `Tied` may stand at its leaves; results are plain numbers in the same tree.
-      data: Handed to the loss after params.
+      loss: Any pure function loss(params, *data) -> scalar. If it has an argument `key`, it gets the key of each step.
+      params: The start: any pytree. Whole numbers become floats; every float takes the precision of the run. `Fixed`,
+        `Bounded` and `Tied` may be leaves; results are plain numbers in the same tree.
+      data: Passed to the loss after params.
       optimizer: `jf.optimizers.adam(0.1)`, `jf.optimizer(factory, ...)`, or a transformation of Optax.
-      steps: The most updates to make.
-      stop: When to stop before.
-      record: What the history holds; the loss of every step unless told otherwise. With batches it is the batch's.
-      batches: Random rows for each step instead of all the data; needs a key.
+      steps: The largest number of updates.
+      stop: Conditions that end the run earlier.
+      record: What the history holds; by default the loss of every step. With batches it is the loss of the batch.
+      batches: Use random rows in each step instead of all data; needs a key.
       key: A PRNG key or a seed. Step t draws with fold_in(key, t).
-      validation: Other data for the loss: watched, never trained on.
-      progress: A bar on stderr; by default only in a terminal.
+      validation: Other data for the loss, which is evaluated on them but not trained on them.
+      progress: Whether to show a progress bar on stderr; by default only in a terminal.
       precision: "float32" or "float64", whatever JAX's global setting. By default float64 for Levenberg-Marquardt; for
         all others as JAX has it: float64 where `jax_enable_x64` is on and params or data have 64 bits, else float32.
         float64 results are NumPy arrays.
-      checkpoint: A file to keep a long run in, every few seconds. The same call goes on where it stopped and ends with
-        the same bits; when it has ended, it returns the end at once. A call that would give other bits is refused.
+      checkpoint: A file in which to save a long run every few seconds. The same call resumes where the run stopped and
+        ends with the same bits; after the end it returns the saved result at once. A call that would give other bits is
+        refused.
 
     Returns:
-      The end of the run; trouble on the way is its status. Under the caller's own jit, vmap or grad the run is one
-      masked scan, its fields are traced, and checks that need numbers are skipped.
+      A `Fit`. A run that fails is not an error: its `status` says so. Inside of `jax.jit`, `jax.vmap` or `jax.grad` the
+      run is one masked scan, its fields are traced, and checks that need numbers are skipped.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles.
-      Interrupted: On Ctrl-C, with the run so far as its `result`.
+      Interrupted: On Ctrl-C; its `result` is the run so far.
       OutOfMemory: If a step takes more memory than the device has.
+
+    Example:
+      >>> x, y = jf.datasets.thermometer()
+      >>> loss, start = jf.losses.rss(jf.models.line), {"w": 0.0, "b": 0.0}
+      >>> run = jf.fit(loss, start, (x, y), optimizer=jf.optimizers.levenberg_marquardt())
+      >>> run.status.name, round(float(run.params["w"]), 3), round(float(run.params["b"]), 2)
+      ('CONVERGED', 0.537, -17.3)
     """
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
     if record is None:

@@ -36,14 +36,20 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A sweep that has ended.
+    """A sweep that has ended: one table of results over its axes.
 
     Attributes:
       results: An `xarray.Dataset` whose dimensions are the axes: `loss`, `status`, `steps`, `params.<path>` and, if
         asked for, `validation_loss` and `history.<name>` along `step`; with patience `best_validation_loss`,
         `best_step` and `best_params.<path>`.
-      members: Like `results.status`: the number of the lane at each place.
-      store: The folder where it is kept, if it is.
+      members: Integers in the shape of `results.status`: the number of the lane at each point of the grid.
+      store: The folder in which the results are kept, or None.
+
+    Example:
+      >>> rates = jf.Axis("rate", [0.1, 0.5, 1.5])
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=20)
+      >>> grid.results.loss.dims, dict(grid.results.sizes)
+      (('rate',), {'rate': 3})
     """
 
     results: Any
@@ -158,19 +164,27 @@ def _kind(x: Any) -> str:
 
 @near_keywords
 def lane(grid: Grid, /, *, method: Any = None, **coords: Any) -> Fit:
-    """The member of a grid at the given coordinates, as a `Fit` with `.coords`. Nothing is computed again.
+    """Return the run of a grid at the given coordinates as a `Fit` with `.coords`; nothing is computed again.
 
     Args:
       grid: From `sweep`.
-      method: "nearest" for the member nearest to numbers that lie anywhere within their axes. (In a grid with a
-        dimension of this name, it is a coordinate as any other.)
-      **coords: One value for each dimension longer than one: a label, or a number within half a cell of one of the
-        axis: half the distance to its nearest neighbor there. On an axis that grows by factors the value nearest to
-        zero counts as having one more neighbor, by the same factor nearer to zero.
+      method: "nearest" to accept any number within an axis and take the run nearest to it. (In a grid with a dimension
+        called "method", it is a coordinate like any other.)
+      **coords: One value for each dimension longer than one: a label, or a number. A number must lie within half a cell
+        of a value of the axis, that is within half the distance to the nearest neighbor of that value. On an axis that
+        grows by factors, the value nearest to zero counts as if it had one more neighbor, closer to zero by that
+        factor.
 
     Raises:
-      ValueError: If a coordinate is missing, unknown, outside of its axis, or between its values: with the neighbors.
-      TypeError: If `grid` is none, or a coordinate is more than one value.
+      ValueError: If a coordinate is missing, unknown, outside of its axis, or between its values; the message names the
+        neighbors.
+      TypeError: If `grid` is not a grid, or a coordinate is more than one value.
+
+    Example:
+      >>> rates = jf.Axis("rate", [0.1, 0.5, 1.5])
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=20)
+      >>> jf.lane(grid, rate=0.1).steps, float(jf.lane(grid, rate=0.5).params)
+      (20, 0.0)
     """
     check_grid("lane", grid)
     dims = grid.results.status.dims
@@ -256,20 +270,32 @@ def _problem_of(part: Part, number: int) -> Problem:
 def best(
     grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None, *, highest: bool = False
 ) -> Any:  # fmt: skip
-    """The member with the lowest final loss; diverged, non-finite and unfinished ones do not count.
+    """Return the run of a grid with the lowest final loss.
+
+    Runs that diverged, became non-finite or did not finish are left out.
 
     Args:
       grid: From `sweep`.
-      by: What is to be lowest: "loss", "validation_loss", "steps" or another variable of the results, or what was
-        recorded, by the name it has in `Record.what`; of that a lane's last record counts.
-      over: Dimensions to choose along (of a refined grid, among what ran); the result is then a smaller grid over the
-        others, in which the coordinates of `over` tell the choice. None: along all of them, and the result is a `Fit`.
-      highest: Whether the highest is wanted instead, as of an accuracy.
+      by: What is to be lowest: "loss", "validation_loss", "steps" or another variable of the results, or something that
+        was recorded, by its name in `Record.what`; of a record the last value of each lane counts.
+      over: Dimensions to minimize over. The result is then a smaller grid over the other dimensions, and its
+        coordinates `over` say which value was chosen. None: over all dimensions, and the result is a `Fit`. Of a
+        refined grid only the runs that were computed are compared.
+      highest: Whether to take the highest value instead, for example of an accuracy.
+
+    Returns:
+      A `Fit`, or with `over` a `Grid`.
 
     Raises:
-      ValueError: If there is no such variable or dimension, or (without `over`) no member ended well; if a refined
-        grid ran none of the members to choose from.
-      TypeError: If `grid` is none, or `over` no names.
+      ValueError: If there is no such variable or dimension, or (without `over`) no run ended well; if none of the
+        runs to choose from was computed in a refined grid.
+      TypeError: If `grid` is not a grid, or `over` is not a name or a sequence of names.
+
+    Example:
+      >>> rates = jf.Axis("rate", [0.1, 0.5, 1.5])
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=20)
+      >>> jf.best(grid).coords
+      {'rate': 0.5}
     """
     check_grid("best", grid)
     if not (over is None or isinstance(over, str) or isinstance(over, Sequence)):

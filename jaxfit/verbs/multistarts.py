@@ -26,28 +26,35 @@ PyTree = Any
 def starts(
     params: PyTree, count: int = 100, *, key: Any, log: bool | str | Sequence[str] = False, name: str = "start"
 ) -> PyTree:
-    """Starts spread evenly between bounds, for `sweep`: the params with an `Axis` in every bounded leaf.
+    """Return starts spread evenly between bounds: the params with an `Axis` in every bounded leaf, for `sweep`.
 
-    A Latin hypercube: the range of each number is cut into `count` equal parts, and each part has one start in it, at a
-    random place; the parts of different numbers are paired at random.
+    The starts are a Latin hypercube: the range of each number is cut into `count` equal parts, each part has one start
+    at a random point in it, and the parts of different numbers are combined at random.
 
     Args:
       params: Any pytree with `Bounded` at every leaf that moves, both bounds finite; `Fixed` and `Tied` stay. Of the
         values of the bounded leaves only the shapes matter.
-      count: How many.
+      count: Number of starts.
       key: A PRNG key or a seed.
-      log: Whether the parts are of equal ratio rather than of equal length: True for all numbers, or the names of the
-        leaves for which they are, such as ["rate"]. Bounds must be positive there.
-      name: Of the axis.
+      log: Whether the parts have equal ratios rather than equal lengths: True for all numbers, or the names of the
+        leaves, such as ["rate"]. Bounds must be positive there.
+      name: Name of the axis.
 
     Returns:
-      The same tree, to sweep: `jf.best(grid)` is then the best of all starts, `jf.optima(grid)` tells where they led.
+      The same tree, to pass to `sweep`. `jf.best(grid)` is then the best of all runs, and `jf.optima(grid)` lists the
+      optima that they reached.
 
     Raises:
-      ValueError: If a leaf that moves has no finite bounds, nothing moves, or bounds are not positive where `log` is.
-      TypeError: If bounds are no numbers.
+      ValueError: If a leaf that moves has no finite bounds, if nothing moves, or if bounds are not positive where `log`
+        is set.
+      TypeError: If bounds are not numbers.
 
     Source: McKay, Beckman and Conover (1979), doi:10.1080/00401706.1979.10489755.
+
+    Example:
+      >>> tree = jf.starts({"x": jf.Bounded(0.0, low=-2.0, high=2.0)}, count=4, key=0)
+      >>> sorted(int(np.floor(value)) for value in tree["x"].value.values)
+      [-2, -1, 0, 1]
     """
     count = whole("count", count)
     key = as_key(key)
@@ -115,16 +122,23 @@ def _stratified(key: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Optima:
-    """The different ends of a sweep over starts, the lowest loss first.
+    """The different optima of a sweep over starts, the lowest loss first.
 
     Attributes:
       loss: (optima,)
-      count: (optima,) how many starts ended there.
-      params: The user's tree with a leading axis (optima,): where the lowest of each stands.
-      lanes: (optima,) the number of that one, as in `grid.members`; of a sweep over starts alone, its place among them:
-        `jf.lane(grid, start=table.lanes[1])` is the second best optimum as a fit.
-      failed: Starts that diverged, met NaN or never ran.
-      unfinished: Starts that ran out of steps; they count among the optima where they got to.
+      count: (optima,) number of starts that reached each.
+      params: The user's tree with a leading axis (optima,): for each optimum the params of its best run.
+      lanes: (optima,) the number of that run, as in `grid.members`. If starts are the only axis it is the position
+        along it: `jf.lane(grid, start=table.lanes[1])` is the second best optimum as a fit.
+      failed: Number of starts that diverged, became NaN or never ran.
+      unfinished: Number of starts that ran out of steps; they are counted at the params they had reached.
+
+    Example:
+      >>> start = jf.starts({"x": jf.Bounded(0.0, low=-2.0, high=2.0)}, count=8, key=0)
+      >>> two_minima = lambda p: (p["x"] ** 2 - 1) ** 2
+      >>> found = jf.optima(jf.sweep(two_minima, start, optimizer=jf.optimizers.sgd(0.05), steps=200))
+      >>> type(found).__name__, len(found.loss), found.failed
+      ('Optima', 2, 0)
     """
 
     loss: np.ndarray
@@ -162,22 +176,30 @@ def _short(value: Any) -> str:
 
 @near_keywords
 def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima:
-    """Which optima the members of a sweep found, and how many found each.
+    """Return the optima that the runs of a sweep reached, and how many runs reached each.
 
-    Two members found the same if their losses differ by less than `tolerance` of the loss (or tolerance**3 of what it
-    was at the starts) and, with by="params", each of their params by less than `tolerance` of its range over the sweep,
-    or of itself.
+    Two runs count as the same optimum if their losses differ by less than `tolerance` of the loss (or by less than
+    tolerance**3 of the loss at the starts) and, with by="params", each of their params differs by less than `tolerance`
+    of its range over the sweep, or of its own size.
 
     Args:
       grid: From `sweep`, of one problem from many starts.
-      tolerance: As said; of the order to which the runs converged.
-      by: "params", or "loss" alone: then optima that differ by exchanging equal terms, as the peaks of a sum, are one.
+      tolerance: Relative; of the order to which the runs converged.
+      by: "params", or "loss" alone. With "loss", optima that differ only by an exchange of equal terms, such as the
+        peaks of a sum, are one optimum.
 
     Returns:
-      The table of optima, which prints.
+      An `Optima`, which prints as a table.
 
     Raises:
-      ValueError: If lanes had different data, so that their losses do not compare, or params of different shapes.
+      ValueError: If lanes had different data, so that their losses cannot be compared, or params of different shapes.
+
+    Example:
+      >>> start = jf.starts({"x": jf.Bounded(0.0, low=-2.0, high=2.0)}, count=8, key=0)
+      >>> two_minima = lambda p: (p["x"] ** 2 - 1) ** 2
+      >>> found = jf.optima(jf.sweep(two_minima, start, optimizer=jf.optimizers.sgd(0.05), steps=200))
+      >>> sorted(round(float(x), 3) for x in found.params["x"]), int(found.count.sum())
+      ([-1.0, 1.0], 8)
     """
     if by not in ("params", "loss"):
         raise ValueError(f'optima: by is {by!r}, but it must be "params" or "loss"')

@@ -55,32 +55,41 @@ def refine(
     precision: str | None = None,
     slots: int | None = None,
 ) -> Grid:
-    """`sweep`, with only those members run whose neighbors end otherwise, and a lattice of every 2^depth-th.
+    """Run a sweep only where the outcome changes between neighbors, and fill in the rest.
 
-    A member's outcome is wrong only if the whole region of that outcome around it, joined by neighbors and diagonal
-    neighbors, lies between the members that ran: an island smaller than the lattice. `depth=0` runs everything.
+    First every 2^depth-th point of the grid is run; then the distance is halved `depth` times, and each time only
+    points with a neighbor of another outcome are run. A point is filled in wrongly only if the whole region of its
+    outcome, joined by neighbors and diagonal neighbors, contains no point that ran: an island smaller than the first
+    lattice. `depth=0` runs everything.
 
     Args:
       loss, params, data, optimizer, steps, stop, record, batches, key, validation, progress, precision, slots: As for
         `sweep`.
-      depth: How often the distance of the lattice is halved.
-      by: What an outcome is: a variable of the results, the name of a measure, or a function of the results. To follow
-        the colors of a map as well: `lambda results: 10 * results.status + np.log2(results.steps).astype(int)`.
-      measure: {name: function}: further variables. A function gets the `xarray.Dataset` of some members, as `sweep`
-        makes it but along the one dimension "lane", and returns one value for each.
-      over: The axes to refine along; by default all of plain numbers that are not parts of the program. Every place on
-        the others has a map of its own.
-      fill: What members that did not run show: "nearest", all values of the nearest that did; "linear", for pictures,
-        floats and `steps` interpolated between those of the same outcome.
+      depth: How many times the distance of the lattice is halved.
+      by: What the outcome of a run is: a variable of the results, the name of a measure, or a function of the results.
+        To refine where the colors of a map change as well:
+        `lambda results: 10 * results.status + np.log2(results.steps).astype(int)`.
+      measure: {name: function}: further variables. A function gets the `xarray.Dataset` of some runs, as `sweep` makes
+        it but along the one dimension "lane", and returns one value for each.
+      over: The axes to refine along; by default all axes of plain numbers that are not parts of the program. Every
+        point of the other axes has a map of its own.
+      fill: What points that did not run show: "nearest", all values of the nearest run; "linear", for pictures: floats
+        and `steps` interpolated between runs of the same outcome.
 
     Returns:
-      The grid of all members. Its results have one number for each, and `evaluated` tells which of them ran; params
-      that are arrays, and histories, are reached through `lane`, which gives the nearest member that ran.
-      `results.attrs["evaluated"]` is the fraction that did.
+      A `Grid` of all points. Its results have one number for each, and `evaluated` says which of them ran; params that
+      are arrays, and histories, are read with `lane`, which gives the nearest run. `results.attrs["evaluated"]` is the
+      fraction that ran.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles; for a measure that returns anything else.
-      Interrupted: On Ctrl-C, with the map so far as its `result`, if there is one.
+      Interrupted: On Ctrl-C; its `result` is the map so far, if there is one.
+
+    Example:
+      >>> rates = jf.Axis("rate", np.linspace(0.1, 1.5, 33))
+      >>> grid = jf.refine(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=50, depth=3)
+      >>> int(grid.results.evaluated.sum()), grid.results.sizes["rate"]
+      (8, 33)
     """
     depth = whole("depth", depth, least=0)
     if fill not in FILLS:

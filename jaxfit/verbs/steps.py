@@ -51,18 +51,25 @@ def step(
     key: Any = None,
     precision: str | None = None,
 ) -> Step:
-    """One update, with everything in sight: for teaching, for tests, and for loops of one's own.
+    """Make one update and return the new params, the loss and the gradient.
+
+    Use it for teaching, in tests, and in training loops of your own.
 
     Args:
       loss, params, data, optimizer, key, precision: As for `fit`.
-      opt_state: The optimizer's state from the step before (`step(...).opt_state`); None starts afresh.
+      opt_state: The optimizer's state from the step before (`step(...).opt_state`); None makes a new one.
 
     Returns:
-      (params after the update, the loss before it, its gradient before it), with `.opt_state`. Marks among the params
-      stay, ready for the next step; the gradient is that of what is free.
+      (params after the update, loss before it, gradient before it), with the attribute `.opt_state`. Marks such as
+      `Fixed` stay in the params, ready for the next step; the gradient is by the free params.
 
     Raises:
       ValueError, TypeError: As `fit`; also for an `opt_state` of another tree or shape.
+
+    Example:
+      >>> params, value, grads = jf.step(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.25))
+      >>> float(params), float(value), float(grads)
+      (1.5, 9.0, 6.0)
     """
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
     problem = pose(

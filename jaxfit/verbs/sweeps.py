@@ -84,37 +84,45 @@ def sweep(
     rerun: Any = None,
     rerun_of: Any = None,
 ) -> Grid:
-    """Runs `fit` once for every combination of the axes that stand at the leaves of its arguments.
+    """Run `fit` once for every combination of the axes at the leaves of its arguments.
 
-    Axes of different names multiply, axes of one name move together. Axes of numbers run inside one program; axes of
-    program parts (an optimizer's kind, a width, a batch size) become one program per value.
+    Axes of different names are combined as an outer product; axes of one name vary together. Axes of numbers run inside
+    one compiled program; axes of program parts (the kind of optimizer, a width, a batch size) need one program per
+    value.
 
     Args:
       loss, params, data, optimizer, steps, stop, batches, key, validation, progress, precision: As for `fit`, with
         `Axis` at any leaf and `Call` in place of params.
-      record: What the history holds; nothing unless asked.
-      slots: Lanes side by side in the compiled program; part of what fixes the last bits of a result.
-      store: A folder to keep the results in, block by block as they are done. The same call goes on where it stopped,
-        and computes nothing if it is done; values added at the end of an axis are computed alone. A call that would
-        give other bits is refused. `jf.open(store)` reads it at any moment.
-      executor: Any `concurrent.futures.Executor`, whose workers run the blocks and write them to the store, which all
-        must see: a `ProcessPoolExecutor` that spawns, or `client.get_executor()` of dask. The arguments travel with
-        every task, so that data larger than some megabytes are better made by a `Call` or read by the loss' module.
-      rerun: Which blocks to run again: those with lanes where a function of the results is true, as
-        `lambda results: results.status == jf.Status.NOT_FINITE`, or where all of a dict's names have such a value or
-        one of a list, as `{"status": 4, "rate": [1e-3, 1e-2]}`. No other block is run.
-      rerun_of: Another store, over the same axes, in which `rerun` chooses; for a second look in another precision.
+      record: What the history holds; by default nothing.
+      slots: Number of lanes that run side by side in the compiled program. The last bits of a result depend on it.
+      store: A folder in which to keep the results, block by block as they finish. The same call resumes where it
+        stopped, and computes nothing if all is done; values added at the end of an axis are computed alone. A call that
+        would give other bits is refused. `jf.open(store)` reads the results at any time.
+      executor: Any `concurrent.futures.Executor` whose workers run the blocks and write them to the store, which all
+        workers must see: a `ProcessPoolExecutor` with the start method "spawn", or `client.get_executor()` of dask. The
+        arguments are sent with every task, so make data larger than some megabytes by a `Call`, or read them in the
+        loss's module.
+      rerun: Which blocks to run again: those with lanes where a function of the results is true, such as
+        `lambda results: results.status == jf.Status.NOT_FINITE`, or a dictionary of names with a value or a list of
+        values for each, such as `{"status": 4, "rate": [1e-3, 1e-2]}`, all of which must hold. No other block is run.
+      rerun_of: Another store, over the same axes, from whose results `rerun` chooses; for a second run in another
+        precision.
 
     Returns:
-      The grid. One lane's trouble is that lane's status, and changes no other.
+      A `Grid`. A lane that fails says so in its own status and changes no other lane.
 
     Raises:
       ValueError, TypeError: For bad input, before anything compiles; also if there is no axis, if more than 64
         programs would be compiled, or if the results would not fit in memory.
-      Interrupted, OutOfMemory: On Ctrl-C, and where a device runs out of memory, with the blocks that were finished
-        as its `result`.
-      StoreError: If the store is in use by another process, or something in it is damaged that cannot be made again.
-      OSError: If the store cannot be written; what was finished before is kept.
+      Interrupted, OutOfMemory: On Ctrl-C, and if a device runs out of memory; `result` holds the finished blocks.
+      StoreError: If the store is in use by another process, or if something in it is damaged and cannot be restored.
+      OSError: If the store cannot be written; blocks that were finished before are kept.
+
+    Example:
+      >>> rates = jf.Axis("rate", [0.1, 0.5, 1.5])
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=20)
+      >>> [f"{float(loss):.3g}" for loss in grid.results.loss]
+      ['0.0012', '0', '9.9e+12']
     """
     if store is None:
         for name, value in (("executor", executor), ("rerun", rerun), ("rerun_of", rerun_of)):
