@@ -183,11 +183,15 @@ def as_key(key: Any) -> Array:
 
 
 def refuse_unit(name: str, value: Any) -> None:
-    """Refuses a quantity with a unit (astropy's, pint's and the like, also in a list), which would be dropped.
+    """Refuses a quantity with a unit (astropy's, pint's and the like), which would be dropped; also inside of a list,
+    an array of objects, or an array of xarray.
 
     Raises:
       TypeError: With the unit, and how to take it off.
     """
+    value = getattr(value, "data", value) if hasattr(value, "dims") else value
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = list(value.flat)
     items = {type(x): x for x in value}.values() if isinstance(value, (list, tuple)) else (value,)
     for item in items:
         unit = next((u for u in (getattr(item, key, None) for key in ("unit", "units")) if u is not None), None)

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxfit.datasets import as_numbers
+from jaxfit.datasets import as_numbers, refuse_unit
 
 _Class = TypeVar("_Class")
 
@@ -469,6 +469,7 @@ def checked(predict: Callable, masked: bool) -> tuple[Callable, bool]:
 
 def number(name: str, value: Any, rule: str) -> Any:
     """A plain number, checked, as a float; anything that may become one in a trace or a sweep, as it is."""
+    refuse_unit(name, value)
     if isinstance(value, (str, bytes, bool, np.bool_, list, tuple, dict, complex, type(None))):
         raise TypeError(f"{name} is {reprlib.repr(value)}; it must be a number, {rule}")
     if not isinstance(value, numbers.Real) and not (isinstance(value, np.ndarray) and value.ndim == 0):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array, is_key
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.problems.reading import Call
@@ -83,6 +84,7 @@ def check_hyperparameter(name: str, key: str, value: Any) -> None:
       TypeError: If a learning rate or momentum is not one number, or any hyperparameter is complex.
       ValueError: If it is out of its range, or any hyperparameter is NaN.
     """
+    refuse_unit(f"{name}: {key}", value)
     swept = isinstance(value, Axis)
     numbers = value.values if swept else value
     if swept and not is_array(numbers):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.datasets import as_key
+from jaxfit.datasets import as_key, refuse_unit
 from jaxfit.problems.axes import Axis, Place, is_array, is_axis, is_integer, is_number, plain, repetition, stack
 from jaxfit.problems.messages import near_keywords
 
@@ -44,6 +44,7 @@ class Call:
         self.args = tuple(plain(a) for a in args)
         self.kwargs = {name: seeds(value) if name == "key" else plain(value) for name, value in kwargs.items()}
         for name, value in self.given.items():
+            refuse_unit(f"Call: argument {name!r}", value)
             if is_static(value):
                 _check_hashable(function, name, value)
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.problems.problems import Problem
@@ -79,6 +80,7 @@ def position(verb: str, name: str, axis: Any, wanted: Any, method: str = "cell")
       ValueError: If it is not there, with its neighbors.
       TypeError: If `wanted` is more than one value.
     """
+    refuse_unit(f"{verb}: {name}", wanted)
     values = np.asarray(axis)
     there = [i for i, value in enumerate(values.tolist()) if _equal(value, wanted)]
     if there:

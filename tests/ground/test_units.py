@@ -1,7 +1,9 @@
 """Quantities with units, of astropy, pint and the like, are refused wherever numbers are given."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 import jaxfit as jf
 
@@ -33,6 +35,12 @@ class OfPint:
     def __array__(self, dtype=None, copy=None):
         return self.magnitude
 
+    def __array_function__(self, *_):
+        return NotImplemented
+
+    def __array_ufunc__(self, *_):
+        return NotImplemented
+
     def __len__(self):
         return len(self.magnitude)
 
@@ -55,6 +63,7 @@ Y = 2 * X + 1 + 0.01 * np.sin(9 * X)
 START = {"w": 1.0, "b": 0.0}
 SGD, LOSS = jf.optimizers.sgd(0.1), jf.losses.mse(jf.models.line)
 FIT = jf.curve_fit(jf.models.line, START, (X, Y))
+GRID = jf.sweep(LOSS, START | {"w": jf.Axis("w0", [1.0, 2.0])}, (X, Y), optimizer=SGD, steps=1)
 WITH_SIGMA = jf.curve_fit(jf.models.line, START, (X, Y), sigma=np.linspace(1.0, 2.0, 8))
 
 PLACES = {
@@ -72,6 +81,16 @@ PLACES = {
     r"params\['w'\]: high": (9.0, lambda q: jf.curve_fit(jf.models.line, START | {"w": jf.Bounded(1, 0, q)}, (X, Y))),
     "Axis 'w0': values": (X, lambda q: jf.Axis("w0", q)),
     "Axis 'w1': values": (X, lambda q: jf.Axis("w1", [q[0], q[1]])),
+    r"data\[0\]  ": (X, lambda q: jf.curve_fit(jf.models.line, START, (xr.DataArray(q), Y))),
+    r"data\[0\]   ": (X, lambda q: jf.curve_fit(jf.models.line, START, (pd.Series([*q], dtype=object), Y))),
+    r"x\[0\]": (X, lambda q: FIT.predict(q)),
+    "sgd: learning_rate": (0.1, lambda q: jf.optimizers.sgd(q)),
+    "Stop: loss_below": (0.1, lambda q: jf.fit(
+        LOSS, START, (X, Y), optimizer=SGD, steps=1, stop=jf.Stop(loss_below=q))),
+    "delta": (1.0, lambda q: jf.losses.huber(jf.models.line, delta=q)),
+    "strength": (1.0, lambda q: jf.losses.l2(q)),
+    "Call: argument 's'": (1.0, lambda q: jf.Call(lambda s: s, s=q)),
+    "lane: w0": (1.0, lambda q: jf.lane(GRID, w0=q)),
     "band: x": (X, lambda q: jf.band(FIT, q)),
     "band: sigma": (1.0, lambda q: jf.band(WITH_SIGMA, X, kind="prediction", sigma=q)),
     "y": (Y, lambda q: LOSS(START, X, q)),

@@ -79,6 +79,8 @@ def _as_item(item: Any, name: str) -> Any:
 
 
 def _numeric(array: Any, name: str) -> Any:
+    if array.dtype.kind == "O":
+        refuse_unit(name, array)
     if array.dtype.kind in "OSUMmV" and not jnp.issubdtype(array.dtype, jnp.floating):
         what = {"U": "text", "S": "bytes", "O": "objects", "M": "dates", "m": "time spans"}.get(
             array.dtype.kind, "records"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.datasets import refuse_unit
 from jaxfit.losses import Sum, data_names, takes_key
 from jaxfit.losses.base import check_count
 from jaxfit.optimizers import Optimizer, check_hyperparameter, schedules_of
@@ -92,6 +93,7 @@ def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
         raise TypeError(f"stop is {stop!r}, but it must be a value such as jf.Stop(gradient_norm_below=1e-4)")
     eps, tiny = float(np.finfo(PRECISIONS[precision]).eps), float(np.finfo(PRECISIONS[precision]).tiny)
     for name, value in vars(stop).items():
+        refuse_unit(f"Stop: {name}", value)
         numbers = value.values if is_axis(value) else value
         if value is None or isinstance(numbers, jax.core.Tracer):
             continue
