@@ -80,24 +80,34 @@ _TEST_SECONDS = (
 
 @near_keywords
 def thermometer() -> tuple[Floats, Floats]:
-    """Readings of a wall thermometer in an unknown unit, beside degrees Celsius.
+    """Return readings of a wall thermometer in an unknown unit, and the same temperatures in degrees Celsius.
 
     Returns:
       t_u: (11,) in the unknown unit, which turns out to be degrees Fahrenheit: t_c = 5/9 (t_u - 32).
       t_c: (11,) in degrees Celsius.
 
     Source: Stevens, Antiga and Viehmann, Deep Learning with PyTorch (2020), section 5.2.2.
+
+    Example:
+      >>> t_u, t_c = jf.datasets.thermometer()
+      >>> float(t_u[0]), float(t_c[0])
+      (35.7, 0.5)
     """
     return np.array(_THERMOMETER_UNKNOWN), np.array(_THERMOMETER_CELSIUS)
 
 
 @near_keywords
 def thermometer_split() -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """The thermometer's 9 training and 2 validation readings, (t_u, t_c) each, in the printed order.
+    """Return the thermometer's 9 training and 2 validation readings, (t_u, t_c) each, in the printed order.
 
-    The shuffle behind it was not seeded, so the indices are copied from the print.
+    The shuffle in the book was not seeded, so the indices are copied from its output.
 
     Source: Stevens, Antiga and Viehmann, Deep Learning with PyTorch (2020), section 5.5.3.
+
+    Example:
+      >>> train, validation = jf.datasets.thermometer_split()
+      >>> train[0].shape, validation[1].tolist()
+      ((9,), [15.0, 21.0])
     """
     t_u, t_c = thermometer()
     train, validation = [9, 6, 5, 8, 4, 7, 0, 1, 3], [2, 10]
@@ -106,7 +116,7 @@ def thermometer_split() -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
 
 @near_keywords
 def blood_pressure() -> tuple[Floats, Floats]:
-    """Age and systolic blood pressure of 33 healthy American women.
+    """Return age and systolic blood pressure of 33 healthy American women.
 
     Returns:
       age: (33,) in years.
@@ -114,25 +124,35 @@ def blood_pressure() -> tuple[Floats, Floats]:
 
     Source: Dürr, Sick and Murina, Probabilistic Deep Learning (2020), chapter 3; the values stand in its companion
     repository github.com/tensorchiefs/dl_book.
+
+    Example:
+      >>> age, pressure = jf.datasets.blood_pressure()
+      >>> age.shape, float(pressure[0])
+      ((33,), 131.0)
     """
     return np.array(_AGE, float), np.array(_PRESSURE, float)
 
 
 @near_keywords
 def bowl() -> tuple[Floats, Floats]:
-    """50 simulated points, dimensionless: x ~ N(0, 1), y = x + 1 + N(0, 1), (50,) each.
+    """Return 50 simulated points, dimensionless: x ~ N(0, 1), y = x + 1 + N(0, 1), (50,) each.
 
     The numbers are those of NumPy's legacy generator with seed 42 (x drawn first), kept as literals because newer
     generators draw others.
 
     Source: Dürr, Sick and Murina, Probabilistic Deep Learning (2020), section 3.2.2; github.com/tensorchiefs/dl_book.
+
+    Example:
+      >>> x, y = jf.datasets.bowl()
+      >>> x.shape, round(float(x[0]), 3)
+      ((50,), 0.497)
     """
     return np.array(_BOWL_X), np.array(_BOWL_Y)
 
 
 @near_keywords
 def download_time(part: str = "train") -> tuple[Floats, Floats]:
-    """Size and download time of 20 files to train on, or of 20 others to test on.
+    """Return size and download time of 20 files for training, or of 20 others for testing.
 
     Args:
       part: "train" or "test".
@@ -145,6 +165,11 @@ def download_time(part: str = "train") -> tuple[Floats, Floats]:
       ValueError: If `part` is neither.
 
     Source: Cai, Bileschi, Nielsen and Chollet, Deep Learning with JavaScript (2020), listing 2.1.
+
+    Example:
+      >>> size_mb, time_s = jf.datasets.download_time("test")
+      >>> size_mb.shape, float(time_s[0])
+      ((20,), 0.425)
     """
     if part not in ("train", "test"):
         raise ValueError(f'part is {part!r}; this data set has two parts, "train" and "test"')
@@ -238,12 +263,12 @@ def as_floats(name: str, value: Any) -> Any:
 def split(
     data: tuple[ArrayLike, ...], held_out: float | Sequence[int] | np.ndarray, key: int | Array | None = None
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """The rows in two groups, to train on and to validate with.
+    """Split the rows into two groups, one for training and one for validation.
 
     Args:
       data: Arrays of equal length n, such as (x, y).
       held_out: The fraction of rows to validate with, in (0, 1), rounded to whole rows, or the indices of those rows.
-      key: An integer seed or a key for the shuffle; of no use with indices.
+      key: An integer seed or a key for the shuffle; not used with indices.
 
     Returns:
       train, validation: One tuple of arrays each. Rows drawn by fraction are in shuffled order; with indices the
@@ -253,6 +278,11 @@ def split(
       ValueError: If lengths differ, a side would be empty, an index is repeated or outside the data, or a fraction
         comes without a key.
       TypeError: If `data` is not a tuple of numeric arrays, or `held_out` neither a fraction nor indices.
+
+    Example:
+      >>> train, validation = jf.datasets.split(jf.datasets.thermometer(), 0.2, key=0)
+      >>> train[0].shape, validation[0].shape
+      ((9,), (2,))
     """
     arrays = _rows("data", data)
     n = len(arrays[0])
@@ -337,7 +367,7 @@ class Scaler(NamedTuple):
 
 @near_keywords
 def standardize(x: ArrayLike) -> tuple[Floats, Scaler]:
-    """z = (x - mean) / scale with mean 0 and standard deviation 1 (divisor n) in every column.
+    """Return z = (x - mean) / scale, with mean 0 and standard deviation 1 (divisor n) in every column, and its scaler.
 
     Args:
       x: (n,) or (n, columns), in any unit.
@@ -348,6 +378,11 @@ def standardize(x: ArrayLike) -> tuple[Floats, Scaler]:
 
     Raises:
       ValueError: If a column is constant or holds NaN or infinity, or the shape is another one.
+
+    Example:
+      >>> z, scaler = jf.datasets.standardize(np.array([1.0, 3.0]))
+      >>> z.tolist(), scaler.undo(z).tolist()
+      ([-1.0, 1.0], [1.0, 3.0])
     """
     x = np.asarray(as_numbers("x", x), float)
     if x.ndim not in (1, 2) or not x.size:
@@ -370,7 +405,7 @@ def standardize(x: ArrayLike) -> tuple[Floats, Scaler]:
 
 @near_keywords
 def pad(datasets: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Data sets of different length as one, for losses with masked=True.
+    """Pad data sets of different length to one length, for losses with masked=True.
 
     Args:
       datasets: (x, y) pairs, x (n, ...) and y (n, ...) with an n of their own.
@@ -382,6 +417,12 @@ def pad(datasets: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[np.ndarray, np
     Raises:
       ValueError: If there is no data set, or shapes differ in more than n.
       TypeError: If an entry is not a pair of numeric arrays.
+
+    Example:
+      >>> short, long = (np.ones(2), np.ones(2)), (np.ones(3), np.ones(3))
+      >>> x, y, where = jf.datasets.pad([short, long])
+      >>> where.tolist()
+      [[True, True, False], [True, True, True]]
     """
     if not isinstance(datasets, (list, tuple)):
         raise TypeError(f"datasets is {reprlib.repr(datasets)}, but it must be a list of pairs: [(x, y), (x, y)]")
@@ -410,7 +451,7 @@ def _stack(arrays: Sequence[np.ndarray], n: int) -> np.ndarray:
 
 @near_keywords
 def batches(data: tuple[ArrayLike, ...], size: int, key: int | Array) -> Iterator[tuple[np.ndarray, ...]]:
-    """One epoch in mini-batches: all rows shuffled, then cut into batches of `size`.
+    """Shuffle all rows and return an iterator over mini-batches of `size` rows: one epoch.
 
     Rows that do not fill a last batch (n modulo size of them) are left out; another key leaves out others.
 
@@ -422,6 +463,10 @@ def batches(data: tuple[ArrayLike, ...], size: int, key: int | Array) -> Iterato
     Raises:
       ValueError: If `size` is not in 1 .. n.
       TypeError: If `size` is not a whole number.
+
+    Example:
+      >>> [x.shape for x, y in jf.datasets.batches(jf.datasets.thermometer(), size=5, key=0)]
+      [(5,), (5,)]
     """
     arrays = _rows("data", data)
     n = len(arrays[0])

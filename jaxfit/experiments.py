@@ -49,10 +49,16 @@ PARTS = ("Config", "compute", "checks", "draw")
 
 
 class Check(NamedTuple):
-    """One number that has to come out: |measured - expected| <= tolerance, elementwise.
+    """A check of one number: |measured - expected| <= tolerance, elementwise.
 
-    NaN never passes; infinities, booleans and strings pass only if equal; one expected number may stand for a whole
-    array of measured ones, but two arrays need equal shapes.
+    NaN never passes; infinities, booleans and strings pass only if they are equal; one expected number may be compared
+    with a whole array of measured ones, but two arrays need equal shapes.
+
+    Example:
+      >>> from jaxfit.experiments import Check
+      >>> check = Check("the slope in degrees Celsius per unit", expected=0.556, measured=0.537, tolerance=0.05)
+      >>> abs(check.measured - check.expected) <= check.tolerance
+      True
     """
 
     what: str
@@ -100,7 +106,15 @@ def _worst(expected: Any, measured: Any, tolerance: Any) -> tuple[float, float, 
 
 
 def show(value: Any, tolerance: Any = 0.0) -> str:
-    """A value as text: a number with few digits whole, any other to one digit beyond what the tolerance can tell."""
+    """Return a value as text, rounded to one digit more than the tolerance resolves.
+
+    A number with few digits is written in full.
+
+    Example:
+      >>> from jaxfit.experiments import show
+      >>> show(2 / 3, tolerance=0.01)
+      '0.667'
+    """
     if np.size(value) > 6:
         return f"an array of shape {np.shape(value)}"
     if np.ndim(value):

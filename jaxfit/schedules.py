@@ -20,13 +20,18 @@ Schedule = Callable[[Any], Any]  # of the step, counted from 0
 
 @near_keywords
 def constant(rate: Any) -> Call:
-    """rate(t) = rate."""
+    """Return the schedule rate(t) = rate.
+
+    Example:
+      >>> float(jf.schedules.constant(0.5)()(10))
+      0.5
+    """
     return Call(_constant, rate=as_number("constant: rate", rate))
 
 
 @near_keywords
 def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
-    """rate(t) = rate * factor**(t / every).
+    """Return the schedule rate(t) = rate * factor**(t / every).
 
     Args:
       rate: At step 0.
@@ -35,6 +40,11 @@ def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
 
     Raises:
       TypeError, ValueError: As any schedule, for what is not one positive and finite number, or an axis of them.
+
+    Example:
+      >>> rate = jf.schedules.exponential(0.5, 0.5, every=10)()
+      >>> [round(float(rate(t)), 3) for t in (0, 10, 20)]
+      [0.5, 0.25, 0.125]
     """
     return Call(
         _exponential,
@@ -46,7 +56,13 @@ def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
 
 @near_keywords
 def stepwise(rate: Any, factor: Any, every: Any) -> Call:
-    """rate(t) = rate * factor**floor(t / every): a stair, `every` steps long."""
+    """Return the schedule rate(t) = rate * factor**floor(t / every): a staircase with steps of length `every`.
+
+    Example:
+      >>> rate = jf.schedules.stepwise(0.5, 0.5, every=10)()
+      >>> [round(float(rate(t)), 3) for t in (0, 9, 10)]
+      [0.5, 0.5, 0.25]
+    """
     return Call(
         _stepwise,
         rate=as_number("stepwise: rate", rate),
@@ -57,10 +73,15 @@ def stepwise(rate: Any, factor: Any, every: Any) -> Call:
 
 @near_keywords
 def inverse_time(rate: Any, half: Any) -> Call:
-    """rate(t) = rate / (1 + t / half): half the rate after `half` steps, in the long run rate * half / t.
+    """Return the schedule rate(t) = rate / (1 + t / half), which is half the rate after `half` steps.
 
-    The sum of the rates grows without end and that of their squares does not, which is what lets gradient descent with
+    The sum of the rates diverges and the sum of their squares converges, which lets gradient descent with
     noise converge: Robbins and Monro (1951), doi:10.1214/aoms/1177729586.
+
+    Example:
+      >>> rate = jf.schedules.inverse_time(0.5, 10)()
+      >>> [round(float(rate(t)), 3) for t in (0, 10)]
+      [0.5, 0.25]
     """
     return Call(
         _inverse_time,
@@ -71,7 +92,7 @@ def inverse_time(rate: Any, half: Any) -> Call:
 
 @near_keywords
 def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> Call:
-    """rate(t) = final + (rate - final) * (1 - t / steps)**power, and `final` after `steps`; power 1 is a straight line.
+    """Return the schedule rate(t) = final + (rate - final) * (1 - t / steps)**power, and `final` after `steps`.
 
     Args:
       rate: At step 0.
@@ -81,6 +102,11 @@ def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> 
 
     Raises:
       TypeError, ValueError: As any schedule, for what is not such a number, or an axis of them.
+
+    Example:
+      >>> rate = jf.schedules.polynomial(0.5, 100)()
+      >>> [round(float(rate(t)), 3) for t in (0, 50, 100)]
+      [0.5, 0.25, 0.0]
     """
     return Call(
         _polynomial,
@@ -93,9 +119,14 @@ def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> 
 
 @near_keywords
 def cosine(rate: Any, steps: Any, *, final: Any = 0.0) -> Call:
-    """rate(t) = final + (rate - final) * (1 + cos(pi * t / steps)) / 2, and `final` after `steps`.
+    """Return the schedule rate(t) = final + (rate - final) * (1 + cos(pi * t / steps)) / 2, and `final` after `steps`.
 
     Source: Loshchilov and Hutter, SGDR (2017), arXiv:1608.03983, without restarts.
+
+    Example:
+      >>> rate = jf.schedules.cosine(0.5, 100)()
+      >>> [round(float(rate(t)), 3) for t in (0, 50, 100)]
+      [0.5, 0.25, 0.0]
     """
     return Call(
         _cosine,
@@ -107,10 +138,15 @@ def cosine(rate: Any, steps: Any, *, final: Any = 0.0) -> Call:
 
 @near_keywords
 def warmup_cosine(rate: Any, warmup: Any, steps: Any, *, final: Any = 0.0) -> Call:
-    """rate(t) = rate * t / warmup at first, then a cosine from `rate` at step `warmup` to `final` at step `steps`.
+    """Return a schedule that rises linearly to `rate` at step `warmup`, then falls as a cosine to `final` at `steps`.
 
     Raises:
       TypeError, ValueError: As any schedule; also if the warm-up is as long as the whole.
+
+    Example:
+      >>> rate = jf.schedules.warmup_cosine(0.5, 10, 110)()
+      >>> [round(float(rate(t)), 3) for t in (0, 5, 10, 60)]
+      [0.0, 0.25, 0.5, 0.25]
     """
     warmup = as_number("warmup_cosine: warmup", warmup)
     steps = as_number("warmup_cosine: steps", steps)

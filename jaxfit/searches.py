@@ -30,35 +30,45 @@ PyTree = Any
 
 @near_keywords
 def random_search(scale: Any, key: Any = 0) -> Optimizer:
-    """Guess and test: params + scale * N(0, 1) in every param at once, kept only if the loss there is lower.
+    """Return a random search, which tries params + scale * N(0, 1) and keeps them only if the loss is lower.
 
-    A step evaluates the loss 2 times: where it stands (with mini-batches that is another loss in every step) and where
-    it might go.
+    A step evaluates the loss twice: at the params (with mini-batches the loss differs in every step) and at the trial.
 
     Args:
-      scale: Standard deviation of the guesses, in the units of the params; a number or an `Axis` of them.
-      key: A PRNG key or a seed for the guesses, or an `Axis` of them.
+      scale: Standard deviation of the trials, in the units of the params; a number or an `Axis` of them.
+      key: A PRNG key or a seed for the trials, or an `Axis` of them.
 
     Raises:
-      TypeError, ValueError: If `scale` is not one positive, finite number, or `key` is no key.
+      TypeError, ValueError: If `scale` is not one positive, finite number, or `key` is not a key.
+
+    Example:
+      >>> run = jf.fit(lambda p: p**2, 3.0, optimizer=jf.searches.random_search(0.5), steps=100)
+      >>> bool(run.loss < 0.1)
+      True
     """
     return optimizer(RandomSearch, scale=as_number("random_search: scale", scale), key=key)
 
 
 @near_keywords
 def coordinate_probing(width: Any, *, finer: Any = 0.5, finest: Any = 0.0) -> Optimizer:
-    """One param after another is tried at +width and -width, and stays at the best of the three values.
+    """Return a search that tries each param in turn at +width and -width, and keeps the best of the three values.
 
-    When no param of all can be moved for the better, width is multiplied by `finer`. A step tries every param once,
-    in the order of the tree's leaves, and evaluates the loss 2 n + 1 times for n params.
+    If no param improves the loss, width is multiplied by `finer`. One step tries every param once, in the order of the
+    tree's leaves, and evaluates the loss 2 n + 1 times for n params.
 
     Args:
       width: The first probe, in the units of the params.
-      finer: What a round without success multiplies the width by, between 0 and 1.
-      finest: CONVERGED where the width is below; 0 never is.
+      finer: Factor of the width after a step without improvement, between 0 and 1.
+      finest: CONVERGED where the width is below; 0 means never.
 
     Raises:
       TypeError, ValueError: If one of them is not such a number, or an `Axis` of them.
+
+    Example:
+      >>> search = jf.searches.coordinate_probing(1.0, finest=1e-3)
+      >>> run = jf.fit(lambda p: (p - 2.5) ** 2, 0.0, optimizer=search)
+      >>> run.status.name, float(run.params)
+      ('CONVERGED', 2.5)
     """
     return optimizer(
         CoordinateProbing,
@@ -70,21 +80,30 @@ def coordinate_probing(width: Any, *, finer: Any = 0.5, finest: Any = 0.0) -> Op
 
 @near_keywords
 def finite_differences(learning_rate: Any, delta: Any, *, central: bool = True, in_turn: bool = False) -> Optimizer:
-    """params - learning_rate * d, where d_i = (loss(params + delta e_i) - loss(params - delta e_i)) / (2 delta).
+    """Return gradient descent with a gradient from finite differences.
 
-    Central differences are exact for a quadratic loss; otherwise they err by third derivative * delta**2 / 6, and by
-    rounding of the loss / delta. A step evaluates the loss 2 n + 1 times for n params; with forward differences, which
-    err by second derivative * delta / 2, n + 1 times, if all params are moved at once.
+    The update is params - learning_rate * d with d_i = (loss(params + delta e_i) - loss(params - delta e_i)) / (2
+    delta).
+
+    Central differences are exact for a quadratic loss; otherwise their error is the third derivative * delta**2 / 6,
+    plus the rounding error of the loss / delta. A step evaluates the loss 2 n + 1 times for n params. With forward
+    differences, whose error is the second derivative * delta / 2, it evaluates the loss n + 1 times, if all params
+    change at once.
 
     Args:
       learning_rate: A number.
-      delta: How far to look, in the units of the params. Where a param is so large that adding delta does not change
-        it, d is not finite, and the run ends as NOT_FINITE.
+      delta: The distance of the evaluations, in the units of the params. Where a param is so large that adding delta
+        does not change it, d is not finite, and the run ends as NOT_FINITE.
       central: False for (loss(params + delta e_i) - loss(params)) / delta.
-      in_turn: True moves every param before the next is probed, in the order of the tree's leaves.
+      in_turn: True updates every param before the next is probed, in the order of the tree's leaves.
 
     Raises:
       TypeError, ValueError: If one of them is not such a number, or an `Axis` of them.
+
+    Example:
+      >>> search = jf.searches.finite_differences(0.25, delta=0.5)
+      >>> float(jf.fit(lambda p: p**2, 4.0, optimizer=search, steps=2).params)
+      1.0
     """
     for name, value in (("central", central), ("in_turn", in_turn)):
         if not isinstance(value, (bool, np.bool_)):
@@ -114,10 +133,14 @@ def differences(
 
 @near_keywords
 def evaluations(optimizer: Optimizer, params: PyTree) -> int:
-    """How often a step of one of these methods evaluates the loss, for params of this size.
+    """Return how often one step of a search evaluates the loss, for params of this size.
 
     Raises:
       TypeError: If the optimizer is another one, which takes gradients.
+
+    Example:
+      >>> jf.searches.evaluations(jf.searches.coordinate_probing(1.0), {"a": 0.0, "b": 0.0})
+      5
     """
     method = optimizer.call.function if isinstance(optimizer, Optimizer) else None
     if method not in (RandomSearch, CoordinateProbing, FiniteDifferences):

@@ -51,15 +51,15 @@ def smallest(params: dict[str, Any], x: Any, y: Any, root: Any) -> Any:
 
 
 class Regressor(RegressorMixin, BaseEstimator):
-    """`jf.fit` behind scikit-learn's interface, for its pipelines, searches and scores.
+    """A scikit-learn regressor that runs `jf.fit`, for pipelines, searches and scores.
 
-    Minimizes sum(weight * (predict(params, x) - y)**2), unless another loss is given.
+    It minimizes sum(weight * (predict(params, x) - y)**2), unless another loss is given.
 
     Args:
       model: A function (params, x) -> (n,). x is (n,) if there is one feature, and (n, features) if there are
         several. None: the linear model b + x @ w, with the smallest w if several fit equally.
       start: The params to start from: any pytree, also with `jf.Fixed`, `jf.Bounded` and `jf.Tied`, or a function of
-        (x, y) that makes them. None: what the model itself guesses or initializes.
+        (x, y) that makes them. None: the guess or the initialization of the model itself.
       loss: A function that makes a loss of the model, such as `jf.losses.mae`; None for weighted least squares.
       optimizer: None for Levenberg-Marquardt.
       steps, stop, precision: As for `jf.fit`.
@@ -68,8 +68,15 @@ class Regressor(RegressorMixin, BaseEstimator):
       params_: The fitted params, as NumPy arrays.
       loss_: () at the params.
       status_: A `jf.Status`.
-      n_iter_: Steps made.
+      n_iter_: Number of steps.
       n_features_in_, feature_names_in_: As for any estimator.
+
+    Example:
+      >>> from jaxfit.sklearn import Regressor
+      >>> t_u, t_c = jf.datasets.thermometer()
+      >>> found = Regressor(jf.models.line).fit(t_u[:, None], t_c)
+      >>> round(float(found.params_["w"]), 3)
+      0.537
     """
 
     def __init__(

@@ -52,11 +52,11 @@ class Slice:
     """A line or a plane through params.
 
     Attributes:
-      center: The params at coordinates zero, with their marks: what is fixed stays, what is tied follows.
-      directions: One or two trees like what is free of them.
-      names: Of the dimensions.
-      spans: The coordinates between which `at` goes unless asked.
-      about: What kind of slice it is, and how much it holds; the attributes of its surface.
+      center: The params at coordinates zero, with their marks: `Fixed` leaves stay, `Tied` leaves follow.
+      directions: One or two trees like the free params.
+      names: Names of the dimensions.
+      spans: The default range of the coordinates of `at`.
+      about: The kind of slice and how it was made; the attributes of its surface.
     """
 
     center: PyTree = field(repr=False)
@@ -117,12 +117,17 @@ def _axis(name: str, given: Any) -> Axis:
 
 @near_keywords
 def between(first: PyTree, second: PyTree) -> Slice:
-    """The line through two params: (1 - t) first + t second; two minima with a wall between them lie apart.
+    """Return the line through two params, (1 - t) first + t second; it shows whether a barrier separates two minima.
 
     Source: Goodfellow, Vinyals and Saxe (2015), arXiv:1412.6544.
 
     Raises:
       ValueError: If the two are unlike, or the same.
+
+    Example:
+      >>> line = jf.landscapes.between({"a": 0.0}, {"a": 2.0})
+      >>> jf.surface(lambda p: p["a"] ** 2, line.at(np.array([0.0, 0.5, 1.0]))).values.tolist()
+      [0.0, 1.0, 4.0]
     """
     first, second = as_center(first, "first"), plain(as_center(second, "second"))
     away = _points(first, second, "second")[0] - vector(free(first))
@@ -135,14 +140,14 @@ def between(first: PyTree, second: PyTree) -> Slice:
 
 @near_keywords
 def random_plane(params: PyTree, *, key: Any, count: int = 2, normalize: str = "filter") -> Slice:
-    """A plane through params along random directions, as long as the params are where they are as large.
+    """Return a plane (or a line) through params along random directions, scaled like the params.
 
-    Each filter of a direction (the weights into one unit, or of one channel: all of an array but along its last axis)
-    has the norm of that filter of the params, and what is no array of weights (biases, single numbers) stays. A network
-    whose weights are twice as large is then shown at twice the distance, and looks the same if it is the same.
+    Each filter of a direction (the weights into one unit or of one channel: all of an array except its last axis) has
+    the norm of that filter of the params, and what is not an array of weights (biases, single numbers) stays. A network
+    whose weights are twice as large is then shown at twice the distance, so equal networks look equal.
 
-    What it does not show: along a random direction the curvature is near the mean of all eigenvalues, with none of the
-    sharpest nor of the negative ones; see `hessian_plane`.
+    Such a plane does not show extreme curvature: along a random direction the curvature is near the mean of all
+    eigenvalues, without the largest and the negative ones; see `hessian_plane`.
 
     Args:
       params: The center.
@@ -154,6 +159,11 @@ def random_plane(params: PyTree, *, key: Any, count: int = 2, normalize: str = "
       ValueError: If no direction is left, or for another `normalize`.
 
     Source: Li et al. (2018), arXiv:1712.09913.
+
+    Example:
+      >>> plane = jf.landscapes.random_plane({"w": np.ones((3, 2))}, key=0)
+      >>> len(plane.directions), plane.directions[0]["w"].shape
+      (2, (3, 2))
     """
     params, key = as_center(params, "params"), as_key(key)
     count = whole("random_plane: count", count)
@@ -189,18 +199,24 @@ def _by_leaf(draw: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 @near_keywords
 def trajectory_plane(fit: Fit) -> Slice:
-    """The plane that holds most of a descent: through its end, along the two largest principal components of its path.
+    """Return the plane through the end of a descent along the two largest principal components of its path.
 
-    `about["captured"]` is their part of the variance of the recorded params. A path of many params that wanders at
-    random has it too, about 0.8, so a large part alone means little.
+    `about["captured"]` is their part of the variance of the recorded params. For a random walk of many params it is
+    about 0.8, so a large part alone means little.
 
     Args:
       fit: With its params recorded: `record=jf.Record(what=("loss", "params"))`.
 
     Raises:
-      ValueError: If they were not recorded, or it has fewer than three different points or two params.
+      ValueError: If they were not recorded, or there are fewer than three different points or two params.
 
-    Source: Li et al. (2018), arXiv:1712.09913; on paths that wander Antognini and Sohl-Dickstein, arXiv:1806.08805.
+    Source: Li et al. (2018), arXiv:1712.09913; on random walks Antognini and Sohl-Dickstein, arXiv:1806.08805.
+
+    Example:
+      >>> loss, record = lambda p: p["a"] ** 2 + 3 * p["b"] ** 2, jf.Record(what=("loss", "params"))
+      >>> run = jf.fit(loss, {"a": 1.0, "b": 1.0}, optimizer=jf.optimizers.sgd(0.1), steps=20, record=record)
+      >>> round(jf.landscapes.trajectory_plane(run).about["captured"], 3)
+      1.0
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"trajectory_plane takes a fit, but got a {type(fit).__name__}; pass what jf.fit returned")
@@ -299,7 +315,7 @@ PROBES = 30  # random vectors that estimate its size beyond
 def hessian_plane(
     loss: Callable, params: PyTree, data: tuple = (), *, which: str = "largest", key: Any = None
 ) -> Slice:
-    """The plane through params along two eigenvectors of the Hessian of the loss there; found in float64.
+    """Return the plane through params along two eigenvectors of the Hessian of the loss, which are found in float64.
 
     `about` has the two eigenvalues, and as `captured` their squares' part of the sum of all squared eigenvalues. Beyond
     512 params the eigenvectors come from products of the Hessian with vectors, and that sum from 30 random ones.
@@ -311,6 +327,11 @@ def hessian_plane(
 
     Raises:
       ValueError: If there are fewer than two params, `which` is another, or a derivative is not finite.
+
+    Example:
+      >>> plane = jf.landscapes.hessian_plane(lambda p: p["a"] ** 2 + 3 * p["b"] ** 2, {"a": 0.0, "b": 0.0})
+      >>> round(float(plane.about["captured"]), 3)
+      1.0
     """
     if which not in ("largest", "ends"):
         raise ValueError(f'which is {which!r}, but it must be "largest" or "ends"')

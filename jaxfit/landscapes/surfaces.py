@@ -135,7 +135,7 @@ def _fast_loss(problem: Problem) -> jax.Array:
 
 
 class Trail(NamedTuple):
-    """Where a descent went, over the surface of the loss of all its data."""
+    """The recorded path of a descent: its params, and the loss of all data there."""
 
     step: np.ndarray  # (k,); whole numbers are the records
     params: PyTree  # (k, ...)
@@ -144,7 +144,7 @@ class Trail(NamedTuple):
 
 @near_keywords
 def trail(fit: Fit, *, between: int = 0) -> Trail:
-    """The recorded params of a fit, and the loss there: of all the data, also where it was trained in batches.
+    """Return the recorded params of a fit with the loss there, of all data even if the fit used mini-batches.
 
     Args:
       fit: With its params recorded: `record=jf.Record(what=("loss", "params"))`.
@@ -153,6 +153,12 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
     Raises:
       TypeError: If it is no fit.
       ValueError: If its params were not recorded, or it no longer knows its problem.
+
+    Example:
+      >>> record = jf.Record(what=("loss", "params"))
+      >>> run = jf.fit(lambda p: p**2, 4.0, optimizer=jf.optimizers.sgd(0.25), steps=2, record=record)
+      >>> jf.landscapes.trail(run).loss.tolist()
+      [16.0, 4.0, 1.0]
     """
     if not isinstance(fit, Fit):
         raise TypeError(

@@ -26,7 +26,7 @@ _Class = TypeVar("_Class")
 
 
 class Block(NamedTuple):
-    """A part of a loss made of residuals: weight * sum(rho(residuals)), with the square for rho if it is None."""
+    """A part of a loss made of residuals: weight * sum(rho(residuals)), where rho is the square if it is None."""
 
     residuals: Array  # of any shape
     weight: Any  # ()
@@ -34,7 +34,7 @@ class Block(NamedTuple):
 
 
 class Loss:
-    """What all losses share: they compare by value, and add to each other and to plain functions."""
+    """The base class of losses, which compare by value and add to each other and to plain functions."""
 
     @property
     def data_names(self) -> tuple[str, ...]:
@@ -122,9 +122,13 @@ def leaves_of(*leaves: str) -> Callable[[type[_Class]], type[_Class]]:
 
 
 def data_names(loss: Callable) -> tuple[str, ...]:
-    """The names of a loss' data: ("x", "y"), with masked=True ("x", "y", "where"), for a penalty ().
+    """Return the names of a loss's data: ("x", "y"), with masked=True ("x", "y", "where"), for a penalty ().
 
-    A plain function's are its arguments after the params, without `key`, *args and those given by keyword only.
+    For a plain function they are its arguments after the params, without `key`, *args and keyword-only arguments.
+
+    Example:
+      >>> jf.losses.data_names(jf.losses.chi_squared(jf.models.line))
+      ('x', 'y', 'sigma')
     """
     loss = _unwrapped(loss)
     if isinstance(loss, Loss):
@@ -134,7 +138,12 @@ def data_names(loss: Callable) -> tuple[str, ...]:
 
 
 def takes_data(loss: Callable) -> bool:
-    """Whether the loss may be called with data after the params; not so a penalty, or a function of params alone."""
+    """Return whether the loss takes data after the params; penalties and functions of params alone do not.
+
+    Example:
+      >>> jf.losses.takes_data(jf.losses.mse(jf.models.line)), jf.losses.takes_data(jf.losses.l2(0.1))
+      (True, False)
+    """
     loss = _unwrapped(loss)
     if isinstance(loss, Loss):
         return loss.takes_data
@@ -142,7 +151,12 @@ def takes_data(loss: Callable) -> bool:
 
 
 def model_of(loss: Callable) -> Callable | None:
-    """The model whose predictions a loss compares with data, of a sum the first; None if it has none."""
+    """Return the model whose predictions a loss compares with data; for a sum the first one, and None if there is none.
+
+    Example:
+      >>> jf.losses.model_of(jf.losses.mse(jf.models.line)) == jf.models.line
+      True
+    """
     loss = _unwrapped(loss)
     if isinstance(loss, Sum):
         return next((model for term in loss.terms if (model := model_of(term)) is not None), None)
@@ -153,7 +167,13 @@ def model_of(loss: Callable) -> Callable | None:
 
 
 def takes_key(loss: Callable) -> bool:
-    """Whether the loss, or any function inside it, may be given `key=`."""
+    """Return whether the loss, or any function inside it, takes an argument `key`.
+
+    Example:
+      >>> plain = jf.losses.mse(jf.models.line)
+      >>> jf.losses.takes_key(plain), jf.losses.takes_key(jf.losses.input_noise(plain, scale=0.1))
+      (False, True)
+    """
     loss = _unwrapped(loss)
     if isinstance(loss, Loss):
         return any(takes_key(function) for function in loss.functions)
@@ -196,7 +216,7 @@ def key_for(loss: Loss | Callable, key: Any) -> dict[str, Any]:
 @leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
 class Plain(Loss):
-    """Anybody's function loss(params, *data) as a term of a sum."""
+    """A user's function loss(params, *data) as a term of a sum."""
 
     function: Callable
 
@@ -248,7 +268,7 @@ class Plain(Loss):
 @leaves_of("terms")
 @dataclass(frozen=True, eq=False, repr=False)
 class Sum(Loss):
-    """loss + penalty + ...: every term gets the data and the key, if it takes them."""
+    """A sum of losses and penalties; every term gets the data and the key if it takes them."""
 
     terms: tuple[Loss, ...]
 

@@ -54,7 +54,7 @@ class SumOfSquares(Loss):
 @leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
 class ChiSquared(OfPredictions, SumOfSquares):
-    """Made by `chi_squared`."""
+    """The loss made by `chi_squared`."""
 
     DATA = ("x", "y", "sigma")
 
@@ -84,7 +84,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
 
 @near_keywords
 def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
-    """sum(r**2) with r = (predict(params, x) - y) / sigma: the residuals in units of their standard deviation.
+    """Return the loss chi-squared, sum(r**2) with r = (predict(params, x) - y) / sigma.
 
     The data are (x, y, sigma) with sigma like y, or with y (n,) a covariance matrix (n, n) in its place: then
     r = L^-1 (predict(params, x) - y), where L L^T is the covariance.
@@ -95,6 +95,12 @@ def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
 
     Raises:
       TypeError, ValueError: As for `rss`; also for a sigma of another shape.
+
+    Example:
+      >>> loss = jf.losses.chi_squared(jf.models.line)
+      >>> x, y, sigma = np.array([0.0, 1.0]), np.array([1.0, 2.0]), np.array([0.5, 0.5])
+      >>> float(loss({"w": 2.0, "b": 0.0}, x, y, sigma))
+      4.0
     """
     return ChiSquared(*checked(predict, masked))
 
@@ -102,7 +108,7 @@ def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
 @leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
 class LeastSquares(SumOfSquares):
-    """Made by `least_squares`."""
+    """The loss made by `least_squares`."""
 
     function: Callable
 
@@ -138,13 +144,18 @@ class LeastSquares(SumOfSquares):
 
 @near_keywords
 def least_squares(residuals: Callable) -> LeastSquares:
-    """sum(residuals(params, *data)**2): least squares of anything.
+    """Return the loss sum(residuals(params, *data)**2) of a residual function.
 
     Args:
-      residuals: A hashable function of (params, *data), and of `key` if it likes, which returns one array.
+      residuals: A hashable function of (params, *data), optionally with an argument `key`, that returns one array.
 
     Raises:
       TypeError: If it cannot be called or hashed; when called, if it returns anything but one array.
+
+    Example:
+      >>> loss = jf.losses.least_squares(lambda p, y: p["a"] - y)
+      >>> float(loss({"a": 1.0}, np.array([1.0, 3.0])))
+      4.0
     """
     return LeastSquares(hashable("residuals", residuals))
 
@@ -152,7 +163,7 @@ def least_squares(residuals: Callable) -> LeastSquares:
 @leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
 class CrossEntropy(OfPredictions):
-    """Made by `softmax_cross_entropy`."""
+    """The loss made by `softmax_cross_entropy`."""
 
     def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
         x, y, where = read(self, data)
@@ -188,13 +199,22 @@ class CrossEntropy(OfPredictions):
 
 @near_keywords
 def softmax_cross_entropy(predict: Callable, *, masked: bool = False) -> CrossEntropy:
-    """mean over rows of -sum over classes of p * log(softmax(predict(params, x))), in nats.
+    """Return the cross-entropy in nats: mean over rows of -sum over classes of p * log(softmax(predict(params, x))).
+
+    The target y holds integer labels (n,), counted from 0, or probabilities p (n, classes). A label outside of the
+    classes is a ValueError, or if y is traced a loss of NaN.
 
     Args:
       predict: As for `rss`, but it returns logits (n, classes).
       masked: As for `rss`.
 
-    The target y holds integer labels (n,), counted from 0, or probabilities p (n, classes). A label that is no class
-    is a ValueError, or where y is traced a loss of NaN. Other errors as for `rss`.
+    Raises:
+      TypeError, ValueError: As for `rss`; also for labels outside of the classes.
+
+    Example:
+      >>> loss = jf.losses.softmax_cross_entropy(lambda params, x: x * params)
+      >>> logits, labels = np.zeros((2, 3)), np.array([0, 2])
+      >>> round(float(loss(1.0, logits, labels)), 4)
+      1.0986
     """
     return CrossEntropy(*checked(predict, masked))

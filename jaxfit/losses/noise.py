@@ -17,7 +17,7 @@ from jaxfit.problems.messages import near_keywords
 @leaves_of("loss", "scale")
 @dataclass(frozen=True, eq=False, repr=False)
 class InputNoise(Loss):
-    """Made by `input_noise`."""
+    """The loss made by `input_noise`."""
 
     loss: Loss
     scale: Any
@@ -59,11 +59,12 @@ def _noise(scale: Any, x: Any, key: Array) -> Array:
 
 @near_keywords
 def input_noise(loss: Callable, *, scale: float) -> InputNoise:
-    """loss(params, x + scale * z, ...) with z from N(0, 1), drawn anew in every step: a cure of over-fitting.
+    """Return a loss with noise on its inputs: loss(params, x + scale * z, ...) with new z from N(0, 1) in every step.
 
-    On average over the noise a small one adds the penalty scale**2 * mean(slope**2) to a mean squared error that is
-    nearly met, the slope being that of the predictions by x. As the loss takes a key, fits and sweeps of it do; their
-    final loss and validation loss see noise as well: record a function for the loss without it.
+    Noise on the inputs reduces overfitting. Averaged over the noise, a small scale adds the penalty
+    scale**2 * mean(slope**2) to a mean squared error near its minimum, where the slope is that of the predictions by x.
+    The loss takes a key, so fits and sweeps of it need one. Their final loss and validation loss contain the noise too:
+    to see the loss without noise, record it as a function.
 
     Args:
       loss: A loss, or a function of (params, x, ...), whose first data are an array of numbers.
@@ -75,6 +76,10 @@ def input_noise(loss: Callable, *, scale: float) -> InputNoise:
       ValueError: If `scale` is a number and negative, NaN or infinite.
 
     Source: Bishop (1995), doi:10.1162/neco.1995.7.1.108.
+
+    Example:
+      >>> jf.losses.input_noise(jf.losses.mse(jf.models.line), scale=0.1)
+      input_noise(mse(line), scale=0.1)
     """
     if not callable(loss):
         raise TypeError(f"loss is {reprlib.repr(loss)}, which cannot be called; pass a loss such as mse(line)")

@@ -33,7 +33,7 @@ from jaxfit.problems.messages import near_keywords
 @leaves_of("strength")
 @dataclass(frozen=True, eq=False, repr=False)
 class L2(Penalty):
-    """Made by `l2`."""
+    """The penalty made by `l2`."""
 
     strength: Any
     of: Callable | None
@@ -60,15 +60,20 @@ class L2(Penalty):
 
 @near_keywords
 def l2(strength: float, of: Callable | None = None) -> L2:
-    """strength * (sum of the squares of all params): a penalty, to be added to a loss. It ignores the data.
+    """Return the penalty strength * (sum of the squares of all params), which ignores the data; add it to a loss.
 
     Args:
-      strength: Zero or more, in the loss' unit over the params' squared. A leaf.
-      of: A hashable function of the params that chooses the penalized ones, such as the weights without the biases.
+      strength: Zero or more, in the loss's unit over the params' squared. A leaf.
+      of: A hashable function of the params that selects the penalized ones, such as the weights without the biases.
 
     Raises:
       ValueError: If `strength` is a number and negative, NaN or infinite.
       TypeError: If `strength` cannot be a number, or `of` cannot be called or hashed.
+
+    Example:
+      >>> loss = jf.losses.mse(jf.models.line) + jf.losses.l2(0.5)
+      >>> float(loss({"w": 2.0, "b": 0.0}, np.array([0.0, 1.0]), np.array([0.0, 2.0])))
+      2.0
     """
     return L2(number("strength", strength, "zero or more"), of if of is None else hashable("of", of))
 
@@ -76,7 +81,7 @@ def l2(strength: float, of: Callable | None = None) -> L2:
 @leaves_of("strength", "x")
 @dataclass(frozen=True, eq=False, repr=False)
 class Smoothness(Penalty):
-    """Made by `smoothness`."""
+    """The penalty made by `smoothness`."""
 
     predict: Callable
     strength: Any
@@ -115,19 +120,25 @@ class Smoothness(Penalty):
 
 @near_keywords
 def smoothness(predict: Callable, *, strength: float, x: Any) -> Smoothness:
-    """strength * mean(bend**2), the bend being the second difference of the predictions over the spacing squared.
+    """Return the penalty strength * mean(bend**2), the bend being the second derivative of the predictions on a grid.
 
-    On an uneven grid it is the second divided difference times two, so that a straight line is free on any grid, and a
-    finer grid does not weaken the penalty. A penalty, to be added to a loss; it ignores the data.
+    The bend is the second difference over the spacing squared; on an uneven grid it is the second divided difference
+    times two. So a straight line has no penalty on any grid, and a finer grid does not weaken the penalty. It ignores
+    the data; add it to a loss.
 
     Args:
       predict: As for `rss`; it returns (m,) or (m, outputs) for the grid.
-      strength: Zero or more, in the loss' unit over the bend's squared. A leaf.
+      strength: Zero or more, in the loss's unit over the bend's squared. A leaf.
       x: (m,) points, strictly increasing, three or more. A leaf.
 
     Raises:
       ValueError: If `strength` is a number and negative, NaN or infinite, or `x` is not such a grid.
       TypeError: If `predict` cannot be called or hashed, or the others cannot be numbers.
+
+    Example:
+      >>> penalty = jf.losses.smoothness(jf.models.polynomial(2), strength=1.0, x=np.linspace(0.0, 1.0, 5))
+      >>> round(float(penalty({"coefficients": np.array([0.0, 1.0, 0.5])})), 3)
+      1.0
     """
     predict, _ = checked(predict, False)
     return Smoothness(predict, number("strength", strength, "zero or more"), _grid(x))

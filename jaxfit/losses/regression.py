@@ -30,7 +30,7 @@ from jaxfit.problems.messages import near_keywords
 @leaves_of("delta")
 @dataclass(frozen=True, eq=False, repr=False)
 class Residual(OfPredictions):
-    """A function of the residuals, prediction minus target; made by `rss`, `mse`, `mae`, `huber`."""
+    """The losses `rss`, `mse`, `mae` and `huber`: functions of the residuals, prediction minus target."""
 
     kind: str
     delta: Any = None  # a positive number for huber, else None
@@ -78,48 +78,82 @@ _OF_RESIDUALS: dict[str, Callable[[Array, Any], Array]] = {
 
 @near_keywords
 def rss(predict: Callable, *, masked: bool = False) -> Residual:
-    """sum(r**2) with r = predict(params, x) - y: the residual sum of squares, in the target's unit squared.
-
-    Args:
-      predict: A hashable function of (params, x), and of `key` if it likes, which returns the shape of y.
-      masked: Whether the data are (x, y, where) with a boolean where (n,). Rows where it is False count for nothing,
-        NaN in them included; predict sees the first row that counts in their place. Where no row counts the loss is
-        NaN.
+    """Return the residual sum of squares, sum(r**2) with r = predict(params, x) - y, in the target's unit squared.
 
     The data are x (n, ...) and y (n, ...), of integers or floats.
 
+    Args:
+      predict: A hashable function of (params, x), optionally with an argument `key`, that returns the shape of y.
+      masked: Whether the data are (x, y, where) with a boolean where (n,). Rows where it is False are ignored, even if
+        they contain NaN; predict gets the first row that counts in their place. If no row counts the loss is NaN.
+
     Raises:
-      TypeError: If `predict` cannot be called or hashed; when called, if the data are not as many as `data_names`, or
-        not real numbers.
+      TypeError: If `predict` cannot be called or hashed; when called, if the number of data is not that of
+        `data_names`, or they are not real numbers.
       ValueError: When called, if x and y differ in length or are empty, or predictions and targets differ in shape.
+
+    Example:
+      >>> loss = jf.losses.rss(jf.models.line)
+      >>> float(loss({"w": 0.0, "b": 0.0}, np.array([0.0, 1.0]), np.array([1.0, 3.0])))
+      10.0
     """
     return Residual(*checked(predict, masked), "rss")
 
 
 @near_keywords
 def mse(predict: Callable, *, masked: bool = False) -> Residual:
-    """mean(r**2) with r = predict(params, x) - y, in the target's unit squared; arguments and errors as for `rss`."""
+    """Return the mean squared error, mean(r**2) with r = predict(params, x) - y, in the target's unit squared.
+
+    Args:
+      predict, masked: As for `rss`.
+
+    Raises:
+      TypeError, ValueError: As for `rss`.
+
+    Example:
+      >>> loss = jf.losses.mse(jf.models.line)
+      >>> float(loss({"w": 0.0, "b": 0.0}, np.array([0.0, 1.0]), np.array([1.0, 3.0])))
+      5.0
+    """
     return Residual(*checked(predict, masked), "mse")
 
 
 @near_keywords
 def mae(predict: Callable, *, masked: bool = False) -> Residual:
-    """mean(|r|) with r = predict(params, x) - y, in the target's unit; arguments and errors as for `rss`.
+    """Return the mean absolute error, mean(|r|) with r = predict(params, x) - y, in the target's unit.
 
-    The derivative where a residual is zero is taken to be zero.
+    Where a residual is zero its derivative is taken to be zero.
+
+    Args:
+      predict, masked: As for `rss`.
+
+    Raises:
+      TypeError, ValueError: As for `rss`.
+
+    Example:
+      >>> loss = jf.losses.mae(jf.models.line)
+      >>> float(loss({"w": 0.0, "b": 0.0}, np.array([0.0, 1.0]), np.array([1.0, 3.0])))
+      2.0
     """
     return Residual(*checked(predict, masked), "mae")
 
 
 @near_keywords
 def huber(predict: Callable, *, delta: float = 1.0, masked: bool = False) -> Residual:
-    """mean(h(r)) with h(r) = r**2 / 2 where |r| <= delta, else delta * (|r| - delta / 2).
+    """Return the Huber loss, mean(h(r)) with h(r) = r**2 / 2 where |r| <= delta, else delta * (|r| - delta / 2).
 
     Args:
+      predict, masked: As for `rss`.
       delta: Where the square becomes linear, in the target's unit; positive. A leaf.
 
-    `predict`, `masked` and the errors are as for `rss`; a `delta` that is a number and not positive is a ValueError.
+    Raises:
+      TypeError, ValueError: As for `rss`; also for a `delta` that is a number and not positive.
 
     Source: Huber (1964), doi:10.1214/aoms/1177703732.
+
+    Example:
+      >>> loss = jf.losses.huber(jf.models.line, delta=1.0)
+      >>> float(loss({"w": 0.0, "b": 0.0}, np.array([0.0, 1.0]), np.array([1.0, 3.0])))
+      1.5
     """
     return Residual(*checked(predict, masked), "huber", number("delta", delta, "positive"))

@@ -20,12 +20,16 @@ def rates(span: Span, count: int = 48) -> Array:
 
 @dataclass(frozen=True, repr=False)
 class ExponentialDecay(Term):
-    """A decay, amplitude * exp(-rate * x).
+    """A decay to zero, amplitude * exp(-rate * x).
 
     Params: `amplitude`, in the unit of y, at x = 0; `rate`, in the inverse unit of x: the lifetime is 1 / rate, the
     half-life ln 2 / rate. A decay to a level other than zero is `exponential_decay + constant`.
 
     Source: NIST StRD, nonlinear regression, MGH17.
+
+    Example:
+      >>> jf.models.exponential_decay({"amplitude": 2.0, "rate": 0.0}, np.array([0.0, 1.0])).tolist()
+      [2.0, 2.0]
     """
 
     def value(self, x: Any, amplitude: Any, rate: Any) -> Any:
@@ -46,10 +50,14 @@ exponential_decay = ExponentialDecay()
 
 @dataclass(frozen=True, repr=False)
 class ExponentialGrowth(Term):
-    """Growth without limit, amplitude * exp(rate * x).
+    """An exponential growth, amplitude * exp(rate * x).
 
     Params: `amplitude`, in the unit of y, at x = 0; `rate`, in the inverse unit of x: the doubling time is ln 2 /
     rate.
+
+    Example:
+      >>> jf.models.exponential_growth({"amplitude": 2.0, "rate": 0.0}, np.array([0.0, 1.0])).tolist()
+      [2.0, 2.0]
     """
 
     def value(self, x: Any, amplitude: Any, rate: Any) -> Any:
@@ -70,11 +78,15 @@ exponential_growth = ExponentialGrowth()
 
 @dataclass(frozen=True, repr=False)
 class ExponentialRise(Term):
-    """The rise from zero to a limit, height * (1 - exp(-rate * x)).
+    """A rise from zero to a limit, height * (1 - exp(-rate * x)).
 
     Params: `height`, in the unit of y: the limit; `rate`, in the inverse unit of x.
 
     Source: NIST StRD, nonlinear regression, Misra1a and BoxBOD.
+
+    Example:
+      >>> [round(float(y), 3) for y in jf.models.exponential_rise({"height": 2.0, "rate": 1.0}, np.array([0.0, 1.0]))]
+      [0.0, 1.264]
     """
 
     def value(self, x: Any, height: Any, rate: Any) -> Any:
@@ -90,15 +102,20 @@ exponential_rise = ExponentialRise()
 
 @near_keywords
 def exponentials(count: int) -> Several:
-    """The sum of `count` decays, with the params {"amplitude", "rate"} of shape (count,) each.
+    """Return the sum of `count` decays, with params {"amplitude", "rate"} of shape (count,) each.
 
-    Rates closer than a factor of two or so are hardly told apart by data, however good.
+    Data can hardly distinguish rates closer than a factor of about two, however good they are.
 
     Raises:
       TypeError: If `count` is not a whole number.
       ValueError: If it is below 1.
 
     Source: NIST StRD, nonlinear regression, Lanczos1-3; Lanczos, Applied Analysis (1956), pages 272-280.
+
+    Example:
+      >>> params = {"amplitude": np.array([1.0, 2.0]), "rate": np.array([0.5, 3.0])}
+      >>> jf.models.exponentials(2)(params, np.array([0.0])).tolist()
+      [3.0]
     """
     return several(exponential_decay, count, "exponentials")
 
@@ -112,6 +129,11 @@ class DampedOscillation(Term):
     (-frequency, -phase): the guess has a positive amplitude and frequency, and a phase within (-pi, pi].
 
     Source: Feynman, Leighton and Sands, The Feynman Lectures on Physics I (1963), chapter 24.
+
+    Example:
+      >>> params = {"amplitude": 1.0, "rate": 0.0, "frequency": 1.0, "phase": 0.0}
+      >>> [round(float(y), 3) for y in jf.models.damped_oscillation(params, np.array([0.0, 0.5]))]
+      [1.0, -1.0]
     """
 
     def value(self, x: Any, amplitude: Any, rate: Any, frequency: Any, phase: Any) -> Any:

@@ -32,7 +32,7 @@ def array(x: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class FromFunction:
-    """A function f(x, a, b) as a model with params {"a", "b"}; make one with `from_function`."""
+    """A function f(x, a, b) as a model with params {"a", "b"}; made by `from_function`."""
 
     function: Callable
 
@@ -59,7 +59,7 @@ class FromFunction:
 
 @near_keywords
 def from_function(f: Callable) -> FromFunction:
-    """A model of a function that takes x and then its parameters one by one, as `scipy.optimize.curve_fit` does.
+    """Make a model of a function that takes x and then its parameters, as `scipy.optimize.curve_fit` does.
 
     `f(x, a, b=2.0)` has the params {"a", "b"}, and `init` starts b at 2. Keyword-only arguments with a default stay
     constants; so do arguments bound by keyword with `functools.partial`.
@@ -67,6 +67,11 @@ def from_function(f: Callable) -> FromFunction:
     Raises:
       TypeError: If `f` is not callable or not hashable, or a parameter's default is not a number.
       ValueError: If `f` has no parameters after x, takes *args, or has no signature to read them from.
+
+    Example:
+      >>> model = jf.models.from_function(lambda x, a, b=2.0: a * x + b)
+      >>> float(model({"a": 3.0, "b": 2.0}, 1.0))
+      5.0
     """
     if not callable(f):
         raise TypeError(f"f is {f!r}; it must be a function f(x, a, b)")

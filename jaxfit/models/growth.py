@@ -26,7 +26,7 @@ def _places(span: Span) -> Array:
 
 @dataclass(frozen=True, repr=False)
 class Logistic(Term):
-    """Logistic growth, capacity / (1 + exp(-rate * (x - midpoint))).
+    """A logistic curve of growth, capacity / (1 + exp(-rate * (x - midpoint))).
 
     Params: `capacity`, in the unit of y: the limit; `rate`, in the inverse unit of x, negative for a fall;
     `midpoint`, in the unit of x, where half of the capacity is reached and the slope is steepest, rate * capacity /
@@ -34,6 +34,11 @@ class Logistic(Term):
     midpoint, offset + capacity): the guess has a positive capacity, so that the offset is the lower of the two levels.
 
     Source: Verhulst (1838); NIST StRD, nonlinear regression, Rat42.
+
+    Example:
+      >>> params = {"capacity": 2.0, "rate": 1.0, "midpoint": 3.0}
+      >>> [round(float(y), 3) for y in jf.models.logistic(params, np.array([3.0]))]
+      [1.0]
     """
 
     def value(self, x: Any, capacity: Any, rate: Any, midpoint: Any) -> Any:
@@ -56,12 +61,17 @@ logistic = Logistic()
 
 @dataclass(frozen=True, repr=False)
 class Gompertz(Term):
-    """Gompertz growth, capacity * exp(-exp(-rate * (x - inflection))).
+    """A Gompertz curve of growth, capacity * exp(-exp(-rate * (x - inflection))).
 
     Params: `capacity`, in the unit of y: the limit; `rate`, in the inverse unit of x; `inflection`, in the unit of x,
     where capacity / e is reached and the slope is steepest, rate * capacity / e.
 
     Source: Gompertz (1825), doi:10.1098/rstl.1825.0026; Winsor (1932), doi:10.1073/pnas.18.1.1.
+
+    Example:
+      >>> params = {"capacity": 2.0, "rate": 1.0, "inflection": 3.0}
+      >>> [round(float(y), 3) for y in jf.models.gompertz(params, np.array([3.0]))]
+      [0.736]
     """
 
     def value(self, x: Any, capacity: Any, rate: Any, inflection: Any) -> Any:
@@ -98,6 +108,10 @@ class PowerLaw(Term):
     Params: `scale`, in the unit of y, at x = 1; `exponent`, without unit.
 
     Source: NIST StRD, nonlinear regression, DanWood.
+
+    Example:
+      >>> [round(float(y), 3) for y in jf.models.power_law({"scale": 2.0, "exponent": 2.0}, np.array([0.0, 3.0]))]
+      [0.0, 18.0]
     """
 
     def value(self, x: Any, scale: Any, exponent: Any) -> Any:
@@ -126,12 +140,16 @@ power_law = PowerLaw()
 
 @dataclass(frozen=True, repr=False)
 class MichaelisMenten(Term):
-    """Michaelis-Menten kinetics, vmax * x / (km + x).
+    """A Michaelis-Menten curve, vmax * x / (km + x).
 
     Params: `vmax`, in the unit of y: the limit; `km`, in that of x, where half of it is reached.
 
     Source: Michaelis and Menten (1913), Biochemische Zeitschrift 49, 333-369; NIST StRD, nonlinear regression,
     Misra1d.
+
+    Example:
+      >>> jf.models.michaelis_menten({"vmax": 2.0, "km": 3.0}, np.array([0.0, 3.0])).tolist()
+      [0.0, 1.0]
     """
 
     def value(self, x: Any, vmax: Any, km: Any) -> Any:
@@ -147,7 +165,7 @@ michaelis_menten = MichaelisMenten()
 
 @dataclass(frozen=True, repr=False)
 class Hill(Term):
-    """The Hill curve of dose and response, top / (1 + (half / x)**steepness) for x >= 0.
+    """A Hill curve of dose and response, top / (1 + (half / x)**steepness) for x >= 0.
 
     Params: `top`, in the unit of y: the limit; `half`, positive, in that of x, where half of it is reached;
     `steepness`, without unit, negative for a response that falls. From a level other than zero it is `hill +
@@ -155,6 +173,11 @@ class Hill(Term):
     the offset is the lower of the two levels.
 
     Source: Hill (1910), The Journal of Physiology 40, iv-vii.
+
+    Example:
+      >>> params = {"top": 2.0, "half": 3.0, "steepness": 4.0}
+      >>> [round(float(y), 3) for y in jf.models.hill(params, np.array([0.0, 3.0]))]
+      [0.0, 1.0]
     """
 
     def value(self, x: Any, top: Any, half: Any, steepness: Any) -> Any:

@@ -18,7 +18,12 @@ from jaxfit.models.terms import Curve, Term
 
 @dataclass(frozen=True, repr=False)
 class Line(Curve):
-    """w * x + b for x of any shape, with params {"w": (), "b": ()}; `line` is the one there is."""
+    """A straight line, w * x + b for x of any shape, with params {"w": (), "b": ()}.
+
+    Example:
+      >>> jf.models.line({"w": 2.0, "b": 1.0}, np.array([0.0, 3.0])).tolist()
+      [1.0, 7.0]
+    """
 
     def __call__(self, params: dict[str, Any], x: Any) -> Any:
         return params["w"] * array(x) + params["b"]
@@ -79,7 +84,12 @@ line = Line()
 
 @dataclass(frozen=True, repr=False)
 class Constant(Term):
-    """The same value everywhere, {"offset": ()} in the unit of y: a background for `gaussian + constant`."""
+    """A constant, with params {"offset": ()} in the unit of y: a background, as in `gaussian + constant`.
+
+    Example:
+      >>> jf.models.constant({"offset": 2.0}, np.array([0.0, 1.0])).tolist()
+      [2.0, 2.0]
+    """
 
     def value(self, x: Any, offset: Any) -> Any:
         points = jnp.shape(x)

@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, Callable] = {
 
 @dataclass(frozen=True, repr=False)
 class Dense:
-    """Layers activation(h @ w + b), the last one without activation; make one with `dense`."""
+    """A fully connected network; made by `dense`."""
 
     widths: tuple[int, ...]
     activation: str
@@ -75,7 +75,7 @@ class Dense:
 
 @near_keywords
 def dense(widths: Sequence[int], activation: str = "tanh") -> Dense:
-    """A fully connected network: h = activation(h @ w + b) for every layer but the last, which is linear.
+    """Make a fully connected network: h = activation(h @ w + b) for every layer except the last, which is linear.
 
     The params are a list with {"w": (in, out), "b": (out,)} for each layer.
 
@@ -90,6 +90,11 @@ def dense(widths: Sequence[int], activation: str = "tanh") -> Dense:
     Raises:
       TypeError: If a width is not a whole number.
       ValueError: If there are fewer than two widths, one is below 1, or the activation is unknown.
+
+    Example:
+      >>> net = jf.models.dense((1, 8, 1))
+      >>> [{name: leaf.shape for name, leaf in layer.items()} for layer in net.init(0)]
+      [{'w': (1, 8), 'b': (8,)}, {'w': (8, 1), 'b': (1,)}]
     """
     if isinstance(widths, (str, bytes)) or not hasattr(widths, "__iter__"):
         raise TypeError(f"widths is {widths!r}; it must be a sequence of whole numbers, such as (1, 16, 1)")

@@ -56,6 +56,10 @@ class Gaussian(Term):
     matter.
 
     Source: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.6.1.
+
+    Example:
+      >>> jf.models.gaussian({"height": 2.0, "center": 1.0, "sigma": 0.5}, np.array([1.0])).tolist()
+      [2.0]
     """
 
     def value(self, x: Any, height: Any, center: Any, sigma: Any) -> Any:
@@ -77,6 +81,10 @@ class Lorentzian(Term):
     half maximum, in that of x. The sign of gamma does not matter.
 
     Source: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.6.3.
+
+    Example:
+      >>> jf.models.lorentzian({"height": 2.0, "center": 1.0, "gamma": 0.5}, np.array([1.0, 1.5])).tolist()
+      [2.0, 1.0]
     """
 
     def value(self, x: Any, height: Any, center: Any, gamma: Any) -> Any:
@@ -92,15 +100,19 @@ lorentzian = Lorentzian()
 
 @dataclass(frozen=True, repr=False)
 class Voigt(Term):
-    """A Voigt peak of the given area: a Gaussian of standard deviation sigma, convolved with a Lorentzian of half-width
-    gamma.
+    """A Voigt peak of the given area: a Gaussian of standard deviation sigma convolved with a Lorentzian.
 
     area * Re w(z) / (sigma sqrt(2 pi)) with z = (x - center + i gamma) / (sigma sqrt(2)) and the Faddeeva function w.
 
-    Params: `area`, in the unit of y times that of x; `center`, `sigma` and `gamma` in that of x. The signs of sigma
-    and gamma do not matter; sigma must not be zero.
+    Params: `area`, in the unit of y times that of x; `center`, `sigma` and `gamma`, the half-width of the Lorentzian,
+    in that of x. The signs of sigma and gamma do not matter; sigma must not be zero.
 
     Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.19.
+
+    Example:
+      >>> params = {"area": 1.0, "center": 0.0, "sigma": 1.0, "gamma": 0.0}
+      >>> [round(float(y), 3) for y in jf.models.voigt(params, np.array([0.0]))]
+      [0.399]
     """
 
     def value(self, x: Any, area: Any, center: Any, sigma: Any, gamma: Any) -> Any:
@@ -124,6 +136,11 @@ class Gaussian2D(Term):
 
     Params: `height`, in the unit of y; `center` (2,) and `sigma`, the standard deviations along the two axes (2,) or
     one number for a round one, in that of x.
+
+    Example:
+      >>> params = {"height": 2.0, "center": np.array([1.0, 0.0]), "sigma": 0.5}
+      >>> jf.models.gaussian_2d(params, np.array([[1.0, 0.0]])).tolist()
+      [2.0]
     """
 
     dimensions = 2
@@ -152,30 +169,45 @@ gaussian_2d = Gaussian2D()
 
 @near_keywords
 def gaussians(count: int) -> Several:
-    """The sum of `count` Gaussian peaks, with the params {"height", "center", "sigma"} of shape (count,) each.
+    """Return the sum of `count` Gaussian peaks, with params {"height", "center", "sigma"} of shape (count,) each.
 
     Raises:
       TypeError: If `count` is not a whole number.
       ValueError: If it is below 1.
+
+    Example:
+      >>> params = {"height": np.array([1.0, 2.0]), "center": np.array([0.0, 0.0]), "sigma": np.array([1.0, 3.0])}
+      >>> jf.models.gaussians(2)(params, np.array([0.0])).tolist()
+      [3.0]
     """
     return several(gaussian, count, "gaussians")
 
 
 @near_keywords
 def lorentzians(count: int) -> Several:
-    """The sum of `count` Lorentzian peaks, with the params {"height", "center", "gamma"} of shape (count,) each.
+    """Return the sum of `count` Lorentzian peaks, with params {"height", "center", "gamma"} of shape (count,) each.
 
     Raises:
       TypeError, ValueError: As `gaussians`.
+
+    Example:
+      >>> params = {"height": np.array([1.0, 2.0]), "center": np.array([0.0, 0.0]), "gamma": np.array([1.0, 3.0])}
+      >>> jf.models.lorentzians(2)(params, np.array([0.0])).tolist()
+      [3.0]
     """
     return several(lorentzian, count, "lorentzians")
 
 
 @near_keywords
 def voigts(count: int) -> Several:
-    """The sum of `count` Voigt peaks, with the params {"area", "center", "sigma", "gamma"} of shape (count,) each.
+    """Return the sum of `count` Voigt peaks, with params {"area", "center", "sigma", "gamma"} of shape (count,) each.
 
     Raises:
       TypeError, ValueError: As `gaussians`.
+
+    Example:
+      >>> params = {name: np.array([1.0, 1.0]) for name in ("area", "center", "sigma", "gamma")}
+      >>> jf.models.voigts(2)(params, np.array([0.0])).shape
+      (1,)
     """
     return several(voigt, count, "voigts")

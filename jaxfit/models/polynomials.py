@@ -19,7 +19,7 @@ from jaxfit.problems.messages import near_keywords
 
 @dataclass(frozen=True, repr=False)
 class Polynomial(Curve):
-    """c[0] + c[1] x + ... + c[degree] x**degree; make one with `polynomial`."""
+    """A polynomial c[0] + c[1] x + ... + c[degree] x**degree; made by `polynomial`."""
 
     degree: int
 
@@ -68,20 +68,24 @@ class Polynomial(Curve):
 
 @near_keywords
 def polynomial(degree: int) -> Polynomial:
-    """c[0] + c[1] x + ... + c[degree] x**degree for x of any shape, by Horner's rule.
+    """Return the model c[0] + c[1] x + ... + c[degree] x**degree for x of any shape, computed by Horner's rule.
 
     The params are {"coefficients": (degree + 1,)}, the constant first.
 
     Raises:
       TypeError: If `degree` is not a whole number.
       ValueError: If it is negative.
+
+    Example:
+      >>> jf.models.polynomial(2)({"coefficients": np.array([1.0, 0.0, 2.0])}, np.array([0.0, 3.0])).tolist()
+      [1.0, 19.0]
     """
     return Polynomial(whole("degree", degree, at_least=0))
 
 
 @dataclass(frozen=True, repr=False)
 class OrthogonalPolynomial:
-    """c[0] p_0(x) + ... + c[degree] p_degree(x); make one with `orthogonal_polynomial`."""
+    """A polynomial c[0] p_0(x) + ... + c[degree] p_degree(x); made by `orthogonal_polynomial`."""
 
     shifts: tuple[float, ...]
     scales: tuple[float, ...]
@@ -114,12 +118,12 @@ class OrthogonalPolynomial:
 
 @near_keywords
 def orthogonal_polynomial(degree: int, x: Any) -> OrthogonalPolynomial:
-    """c[0] p_0(x) + ... + c[degree] p_degree(x), the p_k being orthonormal on the points given here.
+    """Return the model c[0] p_0(x) + ... + c[degree] p_degree(x), with p_k orthonormal on the given points.
 
     p_k is of degree k, and the mean over the points of p_j p_k is 1 if j = k, else 0. So these are the functions of
     `polynomial(degree)`, but the Hessian of their mean squared error on those points is 2 in every direction: gradient
-    descent with a learning rate of 0.5 is there after one update, where with powers of x it would take longer than
-    anybody can wait. The params are {"coefficients": (degree + 1,)}, the constant first.
+    descent with a learning rate of 0.5 needs one update, while with powers of x it would take far too many. The params
+    are {"coefficients": (degree + 1,)}, the constant first.
 
     Args:
       degree: Zero or more, and less than the number of distinct points.
@@ -130,6 +134,12 @@ def orthogonal_polynomial(degree: int, x: Any) -> OrthogonalPolynomial:
       ValueError: If `degree` is negative or too high for the points, or these are not (n,) finite numbers.
 
     Source: Forsythe (1957), doi:10.1137/0105007.
+
+    Example:
+      >>> x = np.array([-1.0, 0.0, 1.0])
+      >>> line = jf.models.orthogonal_polynomial(1, x)
+      >>> [round(float(y), 3) for y in line({"coefficients": np.array([0.0, 1.0])}, x)]
+      [-1.225, 0.0, 1.225]
     """
     degree = whole("degree", degree, at_least=0)
     points = np.asarray(as_numbers("x", x), float)

@@ -21,7 +21,7 @@ Params = dict[str, Any]
 
 
 class Curve:
-    """A model that adds to others with `+`, and starts from the data."""
+    """The base class of curves, which add with `+` and guess their params from data."""
 
     dimensions: ClassVar[int] = 1  # of a point: x is (n,), or (n, dimensions)
 
@@ -179,7 +179,7 @@ def taken(curve: Curve, params: Any) -> list[Any]:
 
 @dataclass(frozen=True, repr=False)
 class Several(Curve):
-    """The sum of `count` curves of one kind, with an array (count,) for each param."""
+    """A sum of `count` curves of one kind, with an array (count,) for each param."""
 
     term: Term
     count: int
@@ -213,7 +213,7 @@ def several(term: Term, count: Any, plural: str) -> Several:
 
 @dataclass(frozen=True, repr=False)
 class Sum(Curve):
-    """The sum of several curves; made with `+` or `sum`."""
+    """A sum of several curves; made with `+` or `sum`."""
 
     parts: tuple[tuple[str | None, Curve], ...]  # under its name, or with its params beside those of the others
 
@@ -271,15 +271,21 @@ def _parts(curve: Any) -> tuple[Curve, ...]:
 
 @near_keywords
 def sum(*parts: Curve, **named: Curve) -> Sum:
-    """The sum of curves, under names if they have any: `sum(peak=gaussian, background=line)`.
+    """Return the sum of curves, optionally with a name for each: `sum(peak=gaussian, background=line)`.
 
-    The params are a dict with those of each part under its name. Parts without a name, whose params have different
-    names, have theirs side by side: `sum(gaussian, line)`, or `gaussian + line`, has {"height", "center", "sigma", "w",
-    "b"}.
+    With names, the params are a dict with the params of each part under its name. Without names the params of the
+    parts, which must have different names, are side by side: `sum(gaussian, line)`, or `gaussian + line`, has
+    {"height", "center", "sigma", "w", "b"}.
 
     Raises:
       TypeError: If a part is not one of the curves of `models`.
-      ValueError: If there is none, or two share the name of a param.
+      ValueError: If there is none, or two have a param of the same name.
+
+    Example:
+      >>> model = jf.models.sum(peak=jf.models.gaussian, background=jf.models.constant)
+      >>> params = {"peak": {"height": 2.0, "center": 1.0, "sigma": 0.5}, "background": {"offset": 3.0}}
+      >>> model(params, np.array([1.0])).tolist()
+      [5.0]
     """
     if not parts and not named:
         raise ValueError("sum got no parts; give some, such as sum(peak=models.gaussian, background=models.line)")

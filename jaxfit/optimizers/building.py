@@ -28,7 +28,7 @@ TRAITS = "judges", "residuals", "deterministic", "differentiates"  # of factorie
 
 @dataclass(frozen=True, eq=False)
 class Optimizer:
-    """An optimizer not yet built; make one with `optimizer` or a named function of this module.
+    """An optimizer that is not yet built; made by `optimizer` or a named function of `jf.optimizers`.
 
     Attributes:
       call: The factory and its hyperparameters. Floats and arrays are leaves, which may be traced or hold an `Axis`;
@@ -119,10 +119,15 @@ def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
 
 
 def as_optimizer(value: Any) -> Optimizer:
-    """The value itself, or a ready transformation as an `Optimizer`.
+    """Return the value itself if it is an `Optimizer`, or an `Optimizer` of a ready transformation.
 
     Raises:
       TypeError: If it is neither.
+
+    Example:
+      >>> import optax
+      >>> jf.optimizers.as_optimizer(optax.sgd(0.1)).name
+      'optax'
     """
     if isinstance(value, Optimizer):
         return value

@@ -14,11 +14,17 @@ from jaxfit.problems.reading import Call
 
 
 def each(**optimizers: Any) -> Optimizer:
-    """An optimizer of its own for every entry of params that are a dictionary: `each(w=sgd(1e-4), b=sgd(1e-2))`.
+    """Return an optimizer with one optimizer for each entry of params that are a dictionary.
 
     Raises:
-      ValueError: If none is given; when it meets the params, if these have other entries.
+      ValueError: If no optimizer is given; when it gets the params, if these have other entries.
       TypeError: If one is not an optimizer.
+
+    Example:
+      >>> sgd = jf.optimizers.each(w=jf.optimizers.sgd(0.5), b=jf.optimizers.sgd(0.25))
+      >>> after = jf.step(lambda p: p["w"] ** 2 + p["b"] ** 2, {"w": 2.0, "b": 2.0}, optimizer=sgd)
+      >>> float(after.params["w"]), float(after.params["b"])
+      (0.0, 1.0)
     """
     if not optimizers:
         raise ValueError("each: no optimizer is given; name one for every entry of params, such as each(w=sgd(0.1))")
@@ -45,18 +51,23 @@ _MISSING = "sgd(0.1), or optax.set_to_zero() to hold them,"
 
 
 def accumulated(optimizer: Any, every: int) -> Optimizer:
-    """One update of the optimizer for the mean of the gradients of `every` steps; the params stay in between.
+    """Return an optimizer that makes one update for the mean of the gradients of `every` steps.
 
-    With `every` mini-batches of one size it is the update by all of their rows at once. `optax.MultiSteps` does the
-    same, in float32 unless told otherwise, and can be passed as it is.
+    In between the params do not change. With `every` mini-batches of one size, the update is that of all their rows at
+    once. `optax.MultiSteps` does the same, in float32 unless told otherwise, and can be passed to `fit` as it is.
 
     Args:
-      optimizer: What `fit` takes.
-      every: Gradients to a mean, two or more.
+      optimizer: As for `fit`.
+      every: Number of gradients to average, two or more.
 
     Raises:
-      TypeError: If `optimizer` is none.
-      ValueError: If `every` is not a whole number from 2.
+      TypeError: If `optimizer` is not an optimizer.
+      ValueError: If `every` is not a whole number of at least 2.
+
+    Example:
+      >>> sgd = jf.optimizers.accumulated(jf.optimizers.sgd(0.25), every=2)
+      >>> float(jf.fit(lambda p: p**2, 4.0, optimizer=sgd, steps=4).params)
+      1.0
     """
     if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 2:
         raise ValueError(

@@ -78,11 +78,16 @@ _ANY = "it must be a number", lambda x: ~np.isnan(x)
 
 
 def check_hyperparameter(name: str, key: str, value: Any) -> None:
-    """Refuse numbers that no optimizer can work with. Tracers pass, and schedules are checked at the door of a run.
+    """Check a hyperparameter, and refuse numbers with which no optimizer can work.
+
+    Traced values pass, and schedules are checked when a run begins.
 
     Raises:
       TypeError: If a learning rate or momentum is not one number, or any hyperparameter is complex.
       ValueError: If it is out of its range, or any hyperparameter is NaN.
+
+    Example:
+      >>> jf.optimizers.check_hyperparameter("sgd", "learning_rate", 0.1)
     """
     refuse_unit(f"{name}: {key}", value)
     swept = isinstance(value, Axis)

@@ -56,21 +56,46 @@ def sgd(
     nesterov: bool = False,
     accumulator_dtype: Any = None,
 ):
-    """Gradient descent: params - learning_rate * g. With `momentum` it is `momentum`, or `nesterov`, by that name."""
+    """Return gradient descent: params - learning_rate * g.
+
+    With `momentum` it is the same as `momentum`, or with `nesterov=True` as `nesterov`.
+
+    Example:
+      >>> after = jf.step(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.25))
+      >>> float(after.params)
+      1.5
+    """
 
 
 @near_keywords
 def momentum(learning_rate: float | Varied, beta: float | Varied = 0.9, *, accumulator_dtype: Any = None) -> Optimizer:
-    """Heavy ball: velocity = beta * velocity + g; params - learning_rate * velocity. Polyak (1964)."""
+    """Return gradient descent with momentum (heavy ball). Polyak (1964).
+
+    velocity = beta * velocity + g; params - learning_rate * velocity.
+
+    Example:
+      >>> run = jf.fit(lambda p: p**2, 4.0, optimizer=jf.optimizers.momentum(0.25, beta=0.5), steps=2)
+      >>> float(run.params)
+      0.0
+    """
     check_hyperparameter("momentum", "beta", beta)
     return sgd(learning_rate, momentum=beta, **_given(accumulator_dtype))
 
 
 @near_keywords
 def nesterov(learning_rate: float | Varied, beta: float | Varied = 0.9, *, accumulator_dtype: Any = None) -> Optimizer:
-    """Momentum that looks ahead: params - learning_rate * (g + beta * velocity), the velocity with g. Nesterov (1983).
+    """Return gradient descent with Nesterov momentum. Nesterov (1983).
+
+    velocity = beta * velocity + g; params - learning_rate * (g + beta * velocity).
+
+    velocity = beta * velocity + g; params - learning_rate * (g + beta * velocity).
 
     The params are those at which the gradient is taken, as in Sutskever et al. (2013), section 2.
+
+    Example:
+      >>> run = jf.fit(lambda p: p**2, 4.0, optimizer=jf.optimizers.nesterov(0.25, beta=0.5), steps=2)
+      >>> float(run.params)
+      -0.25
     """
     check_hyperparameter("nesterov", "beta", beta)
     return sgd(learning_rate, momentum=beta, nesterov=True, **_given(accumulator_dtype))
@@ -87,9 +112,17 @@ def adagrad(
     initial_accumulator_value: float | Varied = 0.1,
     eps: float | Varied = 1e-7,
 ):
-    """Each gradient over the root of the sum of its squares so far. Duchi, Hazan and Singer (2011).
+    """Return Adagrad: each gradient divided by the root of the sum of its squares so far.
+
+    Duchi, Hazan and Singer (2011).
+
+    Duchi, Hazan and Singer (2011).
 
     s = s + g**2, from `initial_accumulator_value` (0 in the paper); params - learning_rate * g / sqrt(s + eps).
+
+    Example:
+      >>> jf.optimizers.adagrad(0.1)
+      adagrad(learning_rate=0.1)
     """
 
 
@@ -102,10 +135,18 @@ def adadelta(
     weight_decay: float | Varied = 0.0,
     weight_decay_mask: Any = None,
 ):
-    """Each gradient scaled by the ratio of running sizes of past steps and gradients. Zeiler (2012), Algorithm 1.
+    """Return Adadelta: each gradient scaled by the ratio of running sizes of past steps and gradients.
+
+    Zeiler (2012), Algorithm 1.
+
+    Zeiler (2012), Algorithm 1.
 
     a = rho * a + (1 - rho) * g**2; step = g * sqrt(b + eps) / sqrt(a + eps); b = rho * b + (1 - rho) * step**2;
     params - learning_rate * step. `weight_decay` * params is first added to g.
+
+    Example:
+      >>> jf.optimizers.adadelta(1.0, rho=0.95)
+      adadelta(learning_rate=1.0, rho=0.95)
     """
 
 
@@ -122,10 +163,14 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ):
-    """Each gradient over the root of a running mean of its squares. Hinton (2012), lecture 6e.
+    """Return RMSprop: each gradient divided by the root of a running mean of its squares. Hinton (2012), lecture 6e.
 
-    v = decay * v + (1 - decay) * g**2; params - learning_rate * g / sqrt(v + eps). `centered` takes the square of a
-    running mean of g off v: Graves (2013), arXiv:1308.0850. `momentum` works on the steps so made.
+    v = decay * v + (1 - decay) * g**2; params - learning_rate * g / sqrt(v + eps). `centered` subtracts from v the
+    square of a running mean of g: Graves (2013), arXiv:1308.0850. `momentum` is applied to the steps.
+
+    Example:
+      >>> jf.optimizers.rmsprop(0.1)
+      rmsprop(learning_rate=0.1)
     """
 
 
@@ -140,10 +185,19 @@ def adam(
     mu_dtype: Any = None,
     nesterov: bool = False,
 ):
-    """A running mean of gradients over the root of one of squares, both corrected for their start. Kingma, Ba (2015).
+    """Return Adam: a running mean of gradients divided by the root of a running mean of their squares.
+
+    Both means are corrected for their start at zero. Kingma and Ba (2015).
+
+    Both means are corrected for their start at zero. Kingma and Ba (2015).
 
     m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g**2;
     params - learning_rate * m / (1 - b1**t) / (sqrt(v / (1 - b2**t) + eps_root) + eps).
+
+    Example:
+      >>> after = jf.step(lambda p: p**2, 3.0, optimizer=jf.optimizers.adam(0.1))
+      >>> round(float(after.params), 3)
+      2.9
     """
 
 
@@ -160,9 +214,17 @@ def adamw(
     mask: Any = None,
     nesterov: bool = False,
 ):
-    """Adam with params shrunk apart from the gradient. Loshchilov and Hutter (2019), Algorithm 2.
+    """Return AdamW: Adam with weight decay that is separate from the gradient.
 
-    `adam`'s step, and learning_rate * weight_decay * params off the params where `mask` is True.
+    Loshchilov and Hutter (2019), Algorithm 2.
+
+    Loshchilov and Hutter (2019), Algorithm 2.
+
+    The update of `adam`, minus learning_rate * weight_decay * params where `mask` is True.
+
+    Example:
+      >>> jf.optimizers.adamw(0.1, weight_decay=0.01)
+      adamw(learning_rate=0.1, weight_decay=0.01)
     """
 
 
@@ -177,9 +239,17 @@ def nadam(
     mu_dtype: Any = None,
     nesterov: bool = True,
 ):
-    """Adam with Nesterov's look ahead. Dozat (2016), Algorithm 2, its v / (1 - b2**t) without one more b2.
+    """Return NAdam: Adam with Nesterov momentum.
+
+    Dozat (2016), Algorithm 2, with v / (1 - b2**t) in place of b2 * v / (1 - b2**t).
+
+    Dozat (2016), Algorithm 2, with v / (1 - b2**t) in place of b2 * v / (1 - b2**t).
 
     `adam` with b1 * m / (1 - b1**(t + 1)) + (1 - b1) * g / (1 - b1**t) in place of m / (1 - b1**t).
+
+    Example:
+      >>> jf.optimizers.nadam(0.1).hyperparameters
+      {'learning_rate': 0.1}
     """
 
 
@@ -191,9 +261,13 @@ def adamax(
     b2: float | Varied = 0.999,
     eps: float | Varied = 1e-8,
 ):
-    """Adam with the largest recent gradient as its scale. Kingma and Ba (2015), section 7.1.
+    """Return AdaMax: Adam scaled by the largest recent gradient. Kingma and Ba (2015), section 7.1.
 
     u = max(b2 * u, |g| + eps); params - learning_rate * m / (1 - b1**t) / u.
+
+    Example:
+      >>> jf.optimizers.adamax(0.1)
+      adamax(learning_rate=0.1)
     """
 
 
@@ -209,9 +283,17 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ):
-    """Adam whose scale never shrinks: the largest v / (1 - b2**t) so far. Reddi, Kale and Kumar (2018), Algorithm 2.
+    """Return AMSGrad: Adam whose scale never shrinks, because it is the largest v / (1 - b2**t) so far.
 
-    The paper corrects no mean for its start: that is bias_correction_mu=False, bias_correction_nu=False.
+    Reddi, Kale and Kumar (2018), Algorithm 2.
+
+    Reddi, Kale and Kumar (2018), Algorithm 2.
+
+    The paper does not correct the means for their start: bias_correction_mu=False, bias_correction_nu=False.
+
+    Example:
+      >>> jf.optimizers.amsgrad(0.1)
+      amsgrad(learning_rate=0.1)
     """
 
 
@@ -225,10 +307,18 @@ def adabelief(
     eps_root: float | Varied = 1e-16,
     nesterov: bool = False,
 ):
-    """Adam scaled by the surprise in the gradient instead of its size. Zhuang et al. (2020), Algorithm 2.
+    """Return AdaBelief: Adam scaled by the variance of the gradient around its running mean.
+
+    Zhuang et al. (2020), Algorithm 2.
+
+    Zhuang et al. (2020), Algorithm 2.
 
     s = b2 * s + (1 - b2) * (g - m)**2 + eps_root; params - learning_rate * m / (1 - b1**t) / (sqrt(s / (1 - b2**t)) +
     eps), m as in `adam`.
+
+    Example:
+      >>> jf.optimizers.adabelief(0.1)
+      adabelief(learning_rate=0.1)
     """
 
 
@@ -243,11 +333,19 @@ def radam(
     threshold: float | Varied = 5.0,
     nesterov: bool = False,
 ):
-    """Adam that waits with its scale until the scale is known well enough. Liu et al. (2020), Algorithm 2.
+    """Return RAdam: Adam that uses its scale only once the scale is known well enough.
+
+    Liu et al. (2020), Algorithm 2.
+
+    Liu et al. (2020), Algorithm 2.
 
     rho_inf = 2 / (1 - b2) - 1; rho = rho_inf - 2 * t * b2**t / (1 - b2**t). From rho = `threshold` on (5 as in the
     authors' code; the paper says 4) `adam`'s step times sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2)
     rho)); before that params - learning_rate * m / (1 - b1**t).
+
+    Example:
+      >>> jf.optimizers.radam(0.1)
+      radam(learning_rate=0.1)
     """
 
 
@@ -261,10 +359,14 @@ def yogi(
     initial_accumulator_value: float | Varied = 1e-6,
     bias_correction: bool = True,
 ):
-    """Adam whose scale moves by steps of bounded size. Zaheer et al. (2018), Algorithm 2.
+    """Return Yogi: Adam whose scale changes by bounded amounts. Zaheer et al. (2018), Algorithm 2.
 
     v = v - (1 - b2) * sign(v - g**2) * g**2, from `initial_accumulator_value`, in place of `adam`'s v. The paper
-    corrects no mean for its start: that is bias_correction=False.
+    does not correct the means for their start: bias_correction=False.
+
+    Example:
+      >>> jf.optimizers.yogi(0.1)
+      yogi(learning_rate=0.1)
     """
 
 
@@ -278,10 +380,14 @@ def lion(
     weight_decay: float | Varied = 1e-3,
     mask: Any = None,
 ):
-    """The sign of a running mean of gradients. Chen et al. (2023), Algorithm 2.
+    """Return Lion: the sign of a running mean of gradients. Chen et al. (2023), Algorithm 2.
 
     params - learning_rate * (sign(b1 * m + (1 - b1) * g) + weight_decay * params), the last where `mask` is True;
     then m = b2 * m + (1 - b2) * g.
+
+    Example:
+      >>> jf.optimizers.lion(0.1)
+      lion(learning_rate=0.1)
     """
 
 
@@ -294,32 +400,46 @@ def rprop(
     min_step_size: float | Varied = 1e-6,
     max_step_size: float | Varied = 50.0,
 ):
-    """The sign of each gradient, with a step that grows while the sign stays. Riedmiller and Braun (1993).
+    """Return Rprop: the sign of each gradient, with a step that grows while the sign stays the same.
 
-    Each param's step, `learning_rate` at first, is multiplied by `eta_plus` where the gradient has the sign of the one
-    before, and by `eta_minus` where it has turned, between the smallest and the largest; params - step * sign(g). Where
-    it has turned the param stays, and the next gradient counts as the first.
+    The step of each param is `learning_rate` at first. It is multiplied by `eta_plus` where the gradient has the same
+    sign as before, and by `eta_minus` where the sign has changed, within `min_step_size` and `max_step_size`. The
+    update is params - step * sign(g). Where the sign has changed, the param stays, and the next gradient counts as the
+    first.
+
+    Source: Riedmiller and Braun (1993).
+
+    Example:
+      >>> jf.optimizers.rprop(0.1)
+      rprop(learning_rate=0.1)
     """
 
 
 @near_keywords
 def levenberg_marquardt(*, damping: Any = 1e-3, tolerance: Any = None) -> Optimizer:
-    """Gauss-Newton steps, damped until they go down: for losses that know their residuals, in float64 by default.
+    """Return Levenberg-Marquardt: damped Gauss-Newton steps for losses made of residuals, in float64 by default.
 
-    Judges convergence itself: CONVERGED where no step would change anything that the precision can tell, and the params
-    are determined by the data; NOT_DETERMINED where the loss is at its least as well, but some params, or combinations
-    of them, have no influence on it, and so stay where they were. `steps` counts refused steps too. No step depends on
-    the units of params.
+    The run judges its own convergence. It is CONVERGED where no step would change the loss by more than the precision
+    can resolve and the data determine all params. It is NOT_DETERMINED where the loss is at its minimum too, but some
+    params, or combinations of them, do not change it; these stay at their start. `steps` includes rejected steps. The
+    steps do not depend on the units of params.
 
     Args:
-      damping: At the start, against the squared norms of the Jacobian's columns. A leaf.
-      tolerance: CONVERGED already where an undamped step would take no more than this part off the sum of squares; the
-        params are then about sqrt(tolerance * (n - k)) of their standard errors from the minimum. A leaf.
+      damping: At the start, relative to the squared norms of the Jacobian's columns. A leaf.
+      tolerance: If given, CONVERGED already where an undamped step would lower the sum of squares by no more than this
+        fraction; the params are then about sqrt(tolerance * (n - k)) of their standard errors from the minimum. A leaf.
 
     Raises:
       ValueError: If `tolerance` is not between 0 and 1.
 
-    Source: Levenberg (1944), Marquardt (1963), scaled as by More (1978), the damping moved as by Nielsen (1999).
+    Source: Levenberg (1944), Marquardt (1963), scaled as by More (1978), the damping updated as by Nielsen (1999).
+
+    Example:
+      >>> loss = jf.losses.rss(jf.models.line)
+      >>> method = jf.optimizers.levenberg_marquardt()
+      >>> run = jf.fit(loss, {"w": 0.0, "b": 0.0}, jf.datasets.thermometer(), optimizer=method)
+      >>> run.status.name, round(float(run.params["w"]), 3)
+      ('CONVERGED', 0.537)
     """
     if tolerance is None:
         return optimizer(gauss_newton.levenberg_marquardt, damping=damping)
@@ -333,15 +453,25 @@ def levenberg_marquardt(*, damping: Any = 1e-3, tolerance: Any = None) -> Optimi
 
 @near_keywords
 def lbfgs(*, memory: int = 10) -> Optimizer:
-    """Gradients that learn the curvature from `memory` past ones, with a line search. Liu and Nocedal (1989).
+    """Return L-BFGS: a quasi-Newton method with a line search, which learns the curvature from past gradients.
 
-    Judges convergence itself: CONVERGED where no param, moved by its own size, would change the loss by more than
-    eps**0.6 of itself; or, for up to 64 params, where a step did not lower the loss and Newton's step would not either:
-    what it promises is lost in the rounding of the loss. Params are measured in units of their start; no learning rate
-    is needed.
+    The run judges its own convergence. It is CONVERGED where no param, changed by its own size, would change the loss
+    by more than eps**0.6 of the loss, to first order; or, for up to 64 params, where a step did not lower the loss and
+    the decrease that Newton's step promises is below the rounding error of the loss. Params are measured in units of
+    their start; there is no learning rate.
+
+    Args:
+      memory: Number of past gradients to learn from.
 
     Raises:
-      ValueError: If `memory` is not a whole number, at least 1.
+      ValueError: If `memory` is not a whole number of at least 1.
+
+    Source: Liu and Nocedal (1989).
+
+    Example:
+      >>> run = jf.fit(lambda p: (p - 2) ** 2, 0.0, optimizer=jf.optimizers.lbfgs())
+      >>> run.status.name, round(float(run.params), 3)
+      ('CONVERGED', 2.0)
     """
     if not isinstance(memory, int) or isinstance(memory, bool) or memory < 1:
         raise ValueError(f"lbfgs: memory is {memory!r}, but it counts past steps: a whole number, at least 1")

@@ -59,7 +59,15 @@ def takes_schedule(factory: Callable, name: str) -> bool:
 
 
 def schedules_of(optimizer: Any) -> dict[str, Callable]:
-    """The hyperparameters of an optimizer that are functions of the step: those it knows as numbers, and the rate."""
+    """Return the hyperparameters of an optimizer that are functions of the step.
+
+    These are a learning rate that is a schedule, and schedules for hyperparameters that the factory takes as numbers.
+
+    Example:
+      >>> sgd = jf.optimizers.sgd(jf.schedules.cosine(0.1, 100))
+      >>> list(jf.optimizers.schedules_of(sgd))
+      ['learning_rate']
+    """
     found = {}
     for name, value in optimizer.hyperparameters.items():
         built = value() if isinstance(value, Call) else value.build() if hasattr(value, "build") else value
