@@ -30,13 +30,14 @@ from jaxfit.explanations.findings import (
     start_at,
     started_at,
     told,
+    without_influence,
 )
 from jaxfit.explanations.views import View, count, marks_of, place, scales, slopes, times, view
 from jaxfit.losses import ChiSquared, Residual
 from jaxfit.problems.problems import Problem, Status
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
-from jaxfit.verbs.summaries import judges, short
+from jaxfit.verbs.summaries import advice, judges, short
 
 SETTLED = 1e-4  # a share of all the loss could still fall: less is next to nothing
 ROUNDING = 1e-9  # of the loss: a method that judges itself and has more than that to gain has not arrived
@@ -53,18 +54,19 @@ def of_end(run: Fit) -> Finding:
         "loss": here.loss, "gradient_norm": here.norm, "excess": here.excess, "sharpness": here.largest,
         "smallest": here.smallest, "condition": here.condition,
     }  # fmt: skip
-    low = 0 <= here.loss < 1e-6 * yardstick
+    exact = here.loss == 0 and here.norm == 0
+    low = exact or 0 <= here.loss < 1e-6 * yardstick
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
         where = place(problem, ~np.isfinite(here.gradient))
         return told("not defined", [f"where it ended, {where} is not finite."], numbers, beside(there, here))
     if here.idle.mean() > 0.1 and not low:
-        return dead(problem, view(problem), here, numbers)
+        return without_influence(there, here, numbers) or dead(problem, view(problem), here, numbers)
     if noisy(problem):
         return _noise(run, there, here, seen, numbers)
     stands = pace(run) in (None, "stands")
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
-    if not here.bends_down and (share < SETTLED or low) and here.largest > 0 and not unsure:
+    if not here.bends_down and (share < SETTLED or low) and (here.largest > 0 or exact) and not unsure:
         return told(arrived, _arrived(run, here), numbers, None)
     found = downhill(there, here) if here.smallest < -1e-3 * here.largest else None
     rate, slack = rate_of(problem.optimizer), 1 - momentum_of(problem.optimizer)
@@ -93,7 +95,7 @@ def height_of_data(run: Fit) -> float:
 
 def _arrived(run: Fit, here: View) -> list[str]:
     if run.status == Status.CONVERGED:
-        story = [f"a stop rule was met after {run.steps:,} updates; the gradient's norm is {here.norm:.3g}."]
+        story = [f"{advice(run).removesuffix('.')}; the gradient's norm is {here.norm:.3g}."]
     elif run.status == Status.NOT_DETERMINED:
         story = [
             f"the data do not determine all of the params (jf.report names them), but the loss is at its least after "

@@ -14,7 +14,7 @@ from jaxfit.explanations.views import View, losses_at, place, users_tree, view
 from jaxfit.losses import takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.laws import is_number, stability_limit
-from jaxfit.problems.marks import again, free, plain
+from jaxfit.problems.marks import Bounded, Fixed, Tied, again, free, is_mark, plain
 from jaxfit.problems.problems import Problem
 from jaxfit.verbs.summaries import round_down, short
 
@@ -134,6 +134,38 @@ def told(kind: str, story: list[str], numbers: dict[str, Any], remedy: Remedy | 
     """A finding, without the sentences that say nothing."""
     advice, changes = remedy if remedy is not None else ("", {})
     return kind, [s for s in story if s], numbers, advice, changes
+
+
+def without_influence(there: Problem, here: View, numbers: dict[str, Any]) -> Finding | None:
+    """Params of which the loss has no slope anywhere: what nothing moves here, nothing moves at random places."""
+    ways = np.random.default_rng(0).normal(size=(3, here.point.size))
+    places = [ways[0], 0.1 * ways[1], here.point + (1 + np.abs(here.point)) * ways[2]]
+    seen = [view(there._replace(params=start_at(there, at))) for at in places]
+    if not all(one.finite and one.idle[here.idle].all() for one in seen):
+        return None
+    names = place(there, here.idle)
+    story = [f"the data do not determine {names}: there the gradient is zero, here and elsewhere."]
+    held = _held_fixed(there.params, here.idle)
+    remedy = None if held is None else Remedy(f"jf.Fixed for {names}", {"params": held})
+    return told("not determined", story, numbers | {"without_influence": int(here.idle.sum())}, remedy)
+
+
+def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
+    """The start with the idle params fixed; None if a leaf is idle in part, or everything is."""
+    at, parted = 0, False
+
+    def leaf(x):
+        nonlocal at, parted
+        if isinstance(x, (Fixed, Tied)):
+            return x
+        value = x.value if isinstance(x, Bounded) else x
+        which = idle[at : at + np.size(value)]
+        at += np.size(value)
+        parted = parted or which.any() != which.all()
+        return Fixed(value) if which.all() else x
+
+    held = jax.tree.map(leaf, params, is_leaf=is_mark)
+    return None if parted or idle.all() else held
 
 
 def dead(problem: Problem, start: View, here: View, numbers: dict[str, Any]) -> Finding:

@@ -57,7 +57,7 @@ def check_result(verb: str, result: Any) -> None:
         )
     problem_of(result, verb)
     if result.status in FAILED:
-        raise NotConverged(f"{verb} needs params at a minimum, but the fit {str(result).splitlines()[0]}")
+        raise NotConverged(f"{verb} needs params at a minimum, but the fit ended {str(result).splitlines()[0]}")
 
 
 def groups_of(result: Any) -> list[Group]:

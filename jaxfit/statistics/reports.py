@@ -81,7 +81,7 @@ def percent(share: float) -> str:
     """A share as 2.3 %, or nothing where there is none."""
     if not math.isfinite(share):
         return ""
-    return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %" if share < 1 or share >= 1e4 else f"{100 * share:.0f} %"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> list[str]:
@@ -164,7 +164,7 @@ class Row(NamedTuple):
     low: float
     high: float
     start: float
-    role: str  # free, at bound, fixed, tied, not determined
+    role: str  # free, bounded, at bound, fixed, tied, not determined, ran away
     unit: str
 
 
@@ -325,9 +325,15 @@ def report(
     low, high, said = ends("report", fit, method, level, key, samples, absolute_sigma, known)
     labels = labels_of(fit.params)
     roles, start = _roles(fit, known), _start(fit)
+    correlations = correlation_matrix(known.covariance)
+    errors, (low, high) = known.errors.copy(), (np.array(side, float) for side in (low, high))
+    for one in runaways(fit):  # an error there tells of nothing
+        at = labels.index(one.name)
+        errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
+        roles[at] = "ran away"
     rows = tuple(
         Row(*row)  # pyright: ignore[reportArgumentType]
-        for row in zip(labels, *(x.tolist() for x in (known.values, known.errors, low, high, start)), roles, named,
+        for row in zip(labels, *(x.tolist() for x in (known.values, errors, low, high, start)), roles, named,
                        strict=True)
     )  # fmt: skip
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
@@ -337,7 +343,7 @@ def report(
         if others.alone:
             notes.append("no other run found this optimum, so that there may be lower ones; draw more starts")
     found = Goodness(*(x[()] for x in goodness(fit, known)))
-    return Report(rows, correlation_matrix(known.covariance), found, level, method, facts, tuple(notes))
+    return Report(rows, correlations, found, level, method, facts, tuple(notes))
 
 
 def _of_ends(rows: Sequence[Row], level: float) -> list[str]:

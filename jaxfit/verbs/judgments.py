@@ -16,7 +16,7 @@ from jaxfit.problems.reading import holds_call
 
 PyTree = Any
 STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still
-FAR = 1e6  # times its start: a param that went farther may have run away
+FAR = 1e4  # times its start: a param that went farther may have run away
 FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer depends on it
 
 
@@ -112,7 +112,7 @@ class Runaway(NamedTuple):
 
 
 def runaways(fit: Any) -> list[Runaway]:
-    """The params that have gone a million times as far as their start, to where the loss no longer depends on them.
+    """The params that have gone ten thousand times as far as their start, to where the loss no longer depends on them.
 
     So does tau in exp(-x / tau) if it starts with the wrong sign: the least loss is at infinity. That the loss does not
     depend on a param is seen by its value at a tenth of it.

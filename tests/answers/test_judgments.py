@@ -133,3 +133,43 @@ def test_a_run_that_diverged_is_told_in_plain_words():
     fit = jf.fit(loss, {"w": 1.0, "b": 0.0}, (t_u, t_c), optimizer=jf.optimizers.sgd(1e-2), steps=100)
     assert str(fit).splitlines()[0].endswith("so the limit is near 3.4e-4. Lower the learning rate: try 1e-4.")
     assert_in_agreement(fit)
+
+
+@pytest.mark.parametrize("optimizer", [jf.optimizers.levenberg_marquardt(), jf.optimizers.lbfgs()])
+def test_a_param_that_ran_away_has_no_error_in_the_report(optimizer):
+    fit = jf.fit(jf.losses.rss(decay), {"A": 1.0, "tau": -5.0}, (X, DECAY), optimizer=optimizer, steps=500)
+    report = jf.report(fit)
+    amplitude, tau = report.rows
+    assert tau.role == "ran away" and np.isnan([tau.error, tau.low, tau.high]).all()
+    assert np.isfinite([amplitude.error, amplitude.low]).all()
+    assert not report.pairs()
+    assert max(map(len, str(report).splitlines()[6:])) < 90
+
+
+SILENT = {  # models that have no slope in c, wherever it is, and optimizers
+    "unused": (lambda p, x: p["a"] * x, jf.optimizers.levenberg_marquardt()),
+    "rounded": (lambda p, x: p["a"] * x + jnp.round(p["c"]), jf.optimizers.sgd(0.01)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the loss does not depend")
+@pytest.mark.parametrize("model, optimizer", SILENT.values(), ids=SILENT)
+def test_a_param_that_changes_nothing_anywhere_is_not_determined_and_fixed_by_the_remedy(model, optimizer):
+    fit = jf.fit(jf.losses.mse(model), {"a": 1.0, "c": 2.0}, (X, 3 * X + np.sin(X)), optimizer=optimizer, steps=200)
+    found = jf.explain(fit)
+    assert found.kind == "not determined" and isinstance(found.remedy["params"]["c"], jf.Fixed)
+    assert found.retry(stop=jf.Stop(gradient_norm_below=1e-3)).status == jf.Status.CONVERGED
+
+
+def test_a_param_that_moves_the_loss_elsewhere_gets_another_start():
+    fit = jf.fit(
+        jf.losses.rss(lambda p, x: p["a"] / (1 + jnp.exp(p["k"] * (x - p["m"])))), {"a": 1.0, "k": 30.0, "m": 50.0},
+        (X, DECAY), optimizer=jf.optimizers.levenberg_marquardt(), steps=100,
+    )  # fmt: skip
+    assert jf.explain(fit).kind == "dead units"
+
+
+def test_a_loss_of_zero_is_the_end_also_where_a_param_lost_its_influence_there():
+    fit = jf.curve_fit(decay, {"A": 1.0, "tau": 2.0}, (X, 0 * X))
+    assert fit.loss == 0
+    assert jf.explain(fit).kind in ("settled", "converged", "not determined")
