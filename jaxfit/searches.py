@@ -17,7 +17,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.optimizers import Optimizer, optimizer
-from jaxfit.optimizers.methods import Objective, Proposal
+from jaxfit.optimizers.methods import Objective, Proposal, Traits
 from jaxfit.problems.axes import as_number
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.checks.params import as_params
@@ -193,7 +193,7 @@ class RandomSearch(NamedTuple):
     scale: Array
     key: Array
 
-    differentiates, finds_gradient = False, False
+    traits = Traits(differentiates=False, finds_gradient=False)
 
     def init(self, objective: Objective, params: PyTree) -> Array:
         return jnp.int32(0)
@@ -214,7 +214,7 @@ class CoordinateProbing(NamedTuple):
     finer: Array
     finest: Array
 
-    differentiates, finds_gradient, judges = False, False, True
+    traits = Traits(judges=True, differentiates=False, finds_gradient=False)
 
     def init(self, objective: Objective, params: PyTree) -> Array:
         return jnp.asarray(self.width, ravel_pytree(params)[0].dtype)
@@ -245,7 +245,7 @@ class FiniteDifferences(NamedTuple):
     central: bool
     in_turn: bool
 
-    differentiates = False
+    traits = Traits(differentiates=False)
 
     def init(self, objective: Objective, params: PyTree) -> tuple:
         return ()

@@ -120,7 +120,7 @@ class Regressor(RegressorMixin, BaseEstimator):
             found = fit(self.loss(model), start, (x, y), optimizer=optimizer, record=NOTHING, **given)
         self.params_ = _as_numpy(found.params)
         self.loss_, self.status_, self.n_iter_ = float(found.loss), found.status, int(found.steps)
-        judged = found.optimizer is not None and getattr(found.optimizer.call.function, "judges", False)
+        judged = found.optimizer is not None and found.optimizer.traits.judges
         if found.status in (Status.DIVERGED, Status.NOT_FINITE) or (judged and found.status != Status.CONVERGED):
             warnings.warn(str(found).splitlines()[0], ConvergenceWarning, stacklevel=2)
         return self

@@ -44,7 +44,7 @@ def method_of(optimizer: Any) -> Method:
 
 def watched(problem: Problem) -> bool:
     """Whether the verdict is wanted in every step: there is a stop rule, or the method judges for itself."""
-    return problem.stop.watches or getattr(problem.optimizer.call.function, "judges", False)
+    return problem.stop.watches or problem.optimizer.traits.judges
 
 
 class Best(NamedTuple):

@@ -69,7 +69,7 @@ class Pool(NamedTuple):
 def chunk_of(template: Problem) -> int:
     """Steps between two looks: a multiple of the stride of records."""
     every = template.record.every
-    return every * max(1, getattr(template.optimizer.call.function, "chunk", CHUNK) // every)
+    return every * max(1, (template.optimizer.traits.chunk or CHUNK) // every)
 
 
 def pool_like(template: Problem, layout: Layout, shape: Shape) -> Pool:

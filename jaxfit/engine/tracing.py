@@ -51,8 +51,9 @@ def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
         users = lambda params: complete(jax.tree.unflatten(marks, [_blank(x) for x in fixed]), params)  # noqa: E731
     call, arguments, _, captured = inspect_value(loss, params, data, key, users=users)
     if not captured and trained:
-        if getattr(problem.optimizer.call.function, "differentiates", True):
-            _warn_unmoved(call, arguments, getattr(problem.optimizer.call.function, "residuals", False))
+        traits = problem.optimizer.traits
+        if traits.differentiates:
+            _warn_unmoved(call, arguments, traits.residuals)
         _check_count(problem, users)
     numbers = arguments[-1]
     if problem.validation is not None:
@@ -109,7 +110,7 @@ def _blank(x: Any) -> Any:
 
 def _check_count(problem: Problem, users: Callable) -> None:
     """Refuses fewer residuals than free params, for methods that need them."""
-    if not getattr(problem.optimizer.call.function, "residuals", False):
+    if not problem.optimizer.traits.residuals:
         return
     params = free(problem.params)
     _, blocks = trace(

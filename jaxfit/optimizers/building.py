@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxfit.optimizers.hyperparameters import as_static, check_hyperparameter, check_names, show
-from jaxfit.optimizers.scheduled import NO_RATES, scheduled, takes_schedule
+from jaxfit.optimizers.methods import Traits, traits_of
+from jaxfit.optimizers.scheduled import scheduled, takes_schedule
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.reading import Call, resolve
 
@@ -23,7 +24,6 @@ NAMES = (
     "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "nadam", "adamax", "amsgrad",
     "adabelief", "radam", "yogi", "lion", "rprop", *JUDGES,
 )  # fmt: skip
-TRAITS = "judges", "residuals", "deterministic", "differentiates"  # of factories of methods; Optax's have none
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,10 @@ class Optimizer:
         if self.call.function is _ready:
             return "optax"
         return getattr(self.call.function, "__name__", type(self.call.function).__name__).removeprefix("_")
+
+    @property
+    def traits(self) -> Traits:
+        return traits_of(self.call.function)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def as_part(value: Any, whole: str) -> Optimizer:
       TypeError: If it is none, or a method that moves the params in its own way.
     """
     part = as_optimizer(value)
-    if any(hasattr(part.call.function, trait) for trait in TRAITS):
+    if not part.traits.takes_gradients:
         raise TypeError(
             f"{whole}: {part.name} moves the params in its own way, by the whole loss, but {whole} passes gradients "
             f"on; use one that takes gradients, such as jf.optimizers.adam(0.1)"
@@ -210,8 +214,8 @@ def _check_schedulable(factory: Callable, name: str, signature: inspect.Signatur
     if not is_schedule or parameter is None:
         return
     whole = parameter.annotation in (int, "int") or type(parameter.default) is int
-    fixed = key == "learning_rate" and getattr(factory, "fixed_rate", factory in NO_RATES)
-    own = any(hasattr(factory, trait) for trait in TRAITS) and factory.__module__.startswith("jaxfit.")
+    fixed = key == "learning_rate" and traits_of(factory).fixed_rate
+    own = not traits_of(factory).takes_gradients and factory.__module__.startswith("jaxfit.")
     if whole or fixed or own:
         what = "the first step, which the signs of the gradients then change" if fixed else "the same in every step"
         raise TypeError(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.losses import Block
-from jaxfit.optimizers.methods import Objective, Proposal
+from jaxfit.optimizers.methods import Objective, Proposal, Traits
 
 PyTree = Any
 UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
@@ -120,10 +120,7 @@ def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> Levenberg
     return LevenbergMarquardt(damping, tolerance)
 
 
-levenberg_marquardt.judges = True
-levenberg_marquardt.residuals = levenberg_marquardt.deterministic = True
-levenberg_marquardt.precision = "float64"
-levenberg_marquardt.chunk = 8
+levenberg_marquardt.traits = Traits(judges=True, residuals=True, deterministic=True, precision="float64", chunk=8)
 
 
 def judge(

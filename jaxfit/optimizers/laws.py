@@ -137,7 +137,7 @@ def _with_momentum(b: float, nesterov: bool) -> tuple[str, float]:
 def _why_not(optimizer: Optimizer) -> str:
     if optimizer.name == "optax":
         return "an Optax transformation built elsewhere does not tell its hyperparameters"
-    if getattr(optimizer.call.function, "judges", False):
+    if optimizer.traits.judges:
         return f"{optimizer.name} takes no learning rate"
     return (
         f"{optimizer!r} has none in terms of the sharpness; jf.measured_limit(loss, params, optimizer=...) measures it"

@@ -61,15 +61,49 @@ class Proposal(NamedTuple):
     # None: where the params stay though the gradient is not zero
 
 
-class Method(Protocol):
-    """How to move the free params. The factory that builds one may have these attributes:
+@dataclass(frozen=True)
+class Traits:
+    """What jaxfit must know about a method before it builds it; the defaults are those of a gradient method of Optax.
 
-    judges: True if its own verdict counts, so that every step is looked at.
-    residuals: True if it asks for `objective.blocks`.
-    deterministic: True if it compares losses of different steps, and so takes neither batches nor a random loss.
-    precision: What it runs in if the caller names none.
-    chunk: Steps after which a sweep looks for lanes that have ended; few, if it needs few.
+    A factory (a function, or the class of the method) carries its traits as the attribute `traits`.
+
+    Attributes:
+      judges: Whether `Proposal.converged` of the method ends the run, so that it is checked after every step.
+      residuals: Whether it calls `objective.blocks`, and so needs a loss with residuals.
+      deterministic: Whether it compares losses of different steps, and so takes neither batches nor a random loss.
+      differentiates: Whether it differentiates the loss, so that a loss without a derivative deserves a warning.
+      finds_gradient: Whether `Proposal.grads` is a gradient, which may be watched and recorded.
+      fixed_rate: Whether its learning rate sets the first step only, and so takes no schedule.
+      precision: What it runs in if the caller names none; None for the default.
+      chunk: Steps after which a sweep checks which lanes have ended, small for a method that needs few steps; None for
+        the default.
     """
+
+    judges: bool = False
+    residuals: bool = False
+    deterministic: bool = False
+    differentiates: bool = True
+    finds_gradient: bool = True
+    fixed_rate: bool = False
+    precision: str | None = None
+    chunk: int | None = None
+
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether the method only transforms gradients, so that it can be a part of another optimizer."""
+        return self.differentiates and not (self.judges or self.residuals or self.deterministic)
+
+
+def traits_of(factory: Callable) -> Traits:
+    """Return the traits that the factory of a method carries, or those of a gradient method."""
+    if factory is optax.rprop:
+        return Traits(fixed_rate=True)
+    found = getattr(factory, "traits", None)
+    return found if isinstance(found, Traits) else Traits()
+
+
+class Method(Protocol):
+    """How to move the free params; `Traits` tells what else its factory may say about it."""
 
     def init(self, objective: Objective, params: PyTree) -> PyTree: ...
 

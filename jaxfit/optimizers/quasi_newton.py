@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxfit.optimizers.methods import Objective, Proposal, between, inward
+from jaxfit.optimizers.methods import Objective, Proposal, Traits, between, inward
 
 PyTree = Any
 PROBED = 64
@@ -231,5 +231,4 @@ def lbfgs(memory: int = 10) -> LBFGS:
     )
 
 
-lbfgs.judges = lbfgs.deterministic = True
-lbfgs.chunk = 32
+lbfgs.traits = Traits(judges=True, deterministic=True, chunk=32)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxfit.optimizers.methods import Traits
+
 PyTree = Any
 
 
@@ -45,7 +47,7 @@ def rprop(
     return optax.GradientTransformation(init, update)
 
 
-rprop.fixed_rate = True  # the learning rate is that of the first step
+rprop.traits = Traits(fixed_rate=True)
 
 
 class RadamState(NamedTuple):

@@ -13,7 +13,6 @@ from jax import Array
 from jaxfit.problems.reading import Call
 
 PyTree = Any
-NO_RATES = (optax.rprop,)  # their learning rate is where the first step starts, and is not looked at again
 
 
 class ScheduledState(NamedTuple):

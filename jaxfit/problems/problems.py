@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.optimizers.building import Optimizer
 from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.messages import near_keywords
 
@@ -239,7 +240,7 @@ def chosen_precision(precision: str | None, *given: Any, optimizer: Any = None) 
         return precision
     if isinstance(optimizer, Axis) and not is_array(optimizer.values):
         return max(chosen_precision(None, *given, optimizer=one) for one in optimizer.values)
-    needed = getattr(getattr(getattr(optimizer, "call", None), "function", None), "precision", None)
+    needed = optimizer.traits.precision if isinstance(optimizer, Optimizer) else None
     wide = jax.config.jax_enable_x64 and switched_precision() is None and _may_be_wide(given)
     return needed or ("float64" if wide else "float32")
 

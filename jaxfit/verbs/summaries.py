@@ -88,7 +88,7 @@ def advice(fit: Any) -> str:
 
 def judges(fit: Any) -> bool:
     """Whether the method tells by itself that it has converged."""
-    return fit.optimizer is not None and getattr(fit.optimizer.call.function, "judges", False)
+    return fit.optimizer is not None and fit.optimizer.traits.judges
 
 
 def ran_away(far: Sequence[Runaway]) -> str:

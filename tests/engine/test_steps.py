@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.optimizers.methods import Proposal
+from jaxfit.optimizers.methods import Proposal, Traits
 
 
 class Newton(NamedTuple):
@@ -33,7 +33,7 @@ def newton(damping):
     return Newton(damping)
 
 
-newton.judges = True
+newton.traits = Traits(judges=True)
 
 
 @pytest.fixture

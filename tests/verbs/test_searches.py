@@ -241,5 +241,5 @@ def test_a_gradient_that_nobody_finds_cannot_be_watched_or_recorded(name, option
 
 def test_the_methods_are_tuples_whose_numbers_are_leaves():
     for method in (RandomSearch, CoordinateProbing, FiniteDifferences):
-        assert issubclass(method, tuple) and not method.differentiates
+        assert issubclass(method, tuple) and not method.traits.differentiates
     assert jax.tree.leaves(jf.searches.finite_differences(0.1, 0.2)) == [0.1, 0.2]

@@ -71,7 +71,7 @@ def check_schedule(optimizer: Optimizer, steps: int) -> None:
 
 def check_gradient_known(optimizer: Optimizer, stop: Stop, record: Record) -> None:
     """Refuses to watch or record the gradient of a method that finds none."""
-    if getattr(optimizer.call.function, "finds_gradient", True):
+    if optimizer.traits.finds_gradient:
         return
     asked = [f"record: {name}" for name in ("gradient", "gradient_norm") if name in record.what]
     asked += ["Stop: gradient_norm_below"] if stop.gradient_norm_below is not None else []
@@ -152,8 +152,8 @@ def check_methods(problem: Problem) -> None:
         if is_axis(optimizer):
             check_methods(problem._replace(optimizer=optimizer))
             continue
-        name, factory = optimizer.name, optimizer.call.function
-        if getattr(factory, "deterministic", False):
+        name, traits = optimizer.name, optimizer.traits
+        if traits.deterministic:
             if problem.batches is not None:
                 raise ValueError(
                     f"batches: {name} compares the losses of different steps, so every step needs all the data; "
@@ -164,7 +164,7 @@ def check_methods(problem: Problem) -> None:
                     f"loss: {name} compares the losses of different steps, which a random one changes; use a loss "
                     f"without a key, or an optimizer such as jf.optimizers.adam(1e-2)"
                 )
-        if getattr(factory, "residuals", False):
+        if traits.residuals:
             for loss in losses:
                 _check_residuals(name, loss)
                 _check_rows(name, loss, problem)
