@@ -20,6 +20,7 @@ from jax import Array
 from jaxfit.engine.shuffles import shuffled
 from jaxfit.engine.sums import fast_sums
 from jaxfit.losses import takes_key
+from jaxfit.losses.base import is_masked
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.preconditioners import preconditioner
 from jaxfit.problems.marks import complete, free, is_marked
@@ -98,7 +99,7 @@ def draw(problem: Problem, t: Array) -> tuple:
     else:
         place = t % (n // batches.size)
         picked = shuffled(place * batches.size + jnp.arange(batches.size), _batch_key(problem, t - place), n)
-    if getattr(problem.loss, "masked", False):
+    if is_masked(problem.loss):
         picked = _with_data(picked, problem.data[-1])
     return jax.tree.map(lambda x: x[picked] if np.ndim(x) else x, problem.data)
 

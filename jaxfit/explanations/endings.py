@@ -33,7 +33,7 @@ from jaxfit.explanations.findings import (
     without_influence,
 )
 from jaxfit.explanations.views import View, count, marks_of, place, scales, slopes, times, view
-from jaxfit.losses import ChiSquared, Residual
+from jaxfit.losses.base import noise_model_of
 from jaxfit.problems.problems import Problem, Status
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
@@ -86,7 +86,7 @@ def of_end(run: Fit) -> Finding:
 def height_of_data(run: Fit) -> float:
     """The loss of predictions of zero, where the loss is of residuals; else infinite."""
     problem: Any = run.problem
-    if not isinstance(problem.loss, (ChiSquared, Residual)):
+    if not noise_model_of(problem.loss).predicts:
         return np.inf
     y = problem.data[1]
     nothing = replace(problem.loss, predict=lambda params, x: jnp.zeros(np.shape(y)))

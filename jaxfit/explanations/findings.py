@@ -11,7 +11,7 @@ import optax
 from jaxfit import schedules
 from jaxfit.curvature.limits import with_rate
 from jaxfit.explanations.views import View, losses_at, place, users_tree, view
-from jaxfit.losses import takes_key
+from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.laws import is_number, stability_limit
 from jaxfit.problems.marks import Bounded, Fixed, Tied, again, free, is_mark, plain
@@ -49,7 +49,12 @@ def second_order(problem: Problem, start: PyTree | None = None) -> Remedy | None
         return None
     changes: dict[str, Any] = {"precision": "float64"} | ({} if start is None else {"params": start})
     count = sum(int(np.size(x)) for x in jax.tree.leaves(free(problem.params)))
-    if getattr(problem.loss, "knows_residuals", False) and count <= 200 and _residuals(problem) >= count:
+    if (
+        isinstance(problem.loss, Loss)
+        and problem.loss.knows_residuals
+        and count <= 200
+        and _residuals(problem) >= count
+    ):
         changes |= {"optimizer": levenberg_marquardt(), "steps": 500}
         words = "levenberg_marquardt(), which no scale of params or data slows down"
     else:

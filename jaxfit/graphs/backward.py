@@ -18,7 +18,7 @@ from jaxfit.graphs.formats import shape, written
 from jaxfit.graphs.program import Program, is_float, read
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.graphs.walk import Passage, walk
-from jaxfit.losses import data_names, takes_key
+from jaxfit.losses import Loss, data_names, takes_key
 from jaxfit.problems.axes import is_axis, is_key
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.checks.params import as_params
@@ -99,7 +99,7 @@ def backprop(
     with precision_context(precision):
         params = jax.tree.map(np.asarray, convert_all(resolved(params, precision), precision))
         for name, given in zip(names, sets, strict=True):
-            rows = getattr(loss, "by_row", False)
+            rows = isinstance(loss, Loss) and loss.by_row
             check_data(given, loss, name=name, precision=precision, rows=rows, finite=False)
             graphs.append(_graph(as_loss(loss), params, convert_all(given, precision), key, opening, name, precision))
     opening.check()

@@ -21,6 +21,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxfit.datasets import as_numbers, refuse_unit
+from jaxfit.losses.noise_models import SQUARES, NoiseModel
 
 _Class = TypeVar("_Class")
 
@@ -60,6 +61,15 @@ class Loss:
     def knows_residuals(self) -> bool:
         """Whether it is a sum over residuals that bend, as least-squares methods need it: whether it has `blocks`."""
         return False
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether each of the data must be one array."""
+        return False
+
+    def noise_model(self) -> NoiseModel:
+        """Return what the loss says about the noise of the data, for statistics and reports; by default nothing."""
+        return NoiseModel()
 
     def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
         raise NotImplementedError
@@ -164,6 +174,16 @@ def model_of(loss: Callable) -> Callable | None:
         return None
     inner = getattr(loss, "loss", None)
     return getattr(loss, "predict", None) if inner is None else model_of(inner)
+
+
+def is_masked(loss: Callable) -> bool:
+    """Whether the loss takes a mask of the rows that count, as its last data."""
+    return getattr(_unwrapped(loss), "masked", False)
+
+
+def noise_model_of(loss: Callable) -> NoiseModel:
+    """Return what a loss says about the noise of the data; of a plain function nothing is known."""
+    return loss.noise_model() if isinstance(loss, Loss) else NoiseModel()
 
 
 def takes_key(loss: Callable) -> bool:
@@ -286,7 +306,21 @@ class Sum(Loss):
 
     @property
     def masked(self) -> bool:
-        return any(getattr(term, "masked", False) for term in self.terms)
+        return any(map(is_masked, self.terms))
+
+    @property
+    def takes_arrays(self) -> bool:
+        return any(term.takes_arrays for term in self.terms)
+
+    def noise_model(self) -> NoiseModel:
+        models = [term.noise_model() for term in self.terms]
+        if all(model.kind == SQUARES and model.additive for model in models):
+            return NoiseModel(SQUARES, sigma=True if all(model.sigma for model in models) else None, additive=True)
+        return NoiseModel(
+            why_unknown=f"{self} adds a penalty, or means of different data, to a loss; a penalty pulls params away "
+            f"from what the data say, and a standard error would not tell by how much. Fit without it, or make it a "
+            f"measurement: a residual (param - expected) / sigma in jf.losses.least_squares"
+        )
 
     @property
     def functions(self) -> tuple[Callable, ...]:
@@ -347,6 +381,10 @@ class OfPredictions(Loss):
     @property
     def data_names(self) -> tuple[str, ...]:
         return (*self.DATA, "where") if self.masked else self.DATA
+
+    @property
+    def takes_arrays(self) -> bool:
+        return True
 
     @property
     def functions(self) -> tuple[Callable, ...]:

@@ -31,6 +31,7 @@ from jaxfit.losses.base import (
     read,
     takes_data,
 )
+from jaxfit.losses.noise_models import LIKELIHOOD, SQUARES, NoiseModel
 from jaxfit.problems.messages import near_keywords
 
 
@@ -77,6 +78,9 @@ class ChiSquared(OfPredictions, SumOfSquares):
         if where is None:
             return apart / sigma
         return counted(apart / jnp.where(beside(where, y), sigma, 1), where)
+
+    def noise_model(self) -> NoiseModel:
+        return NoiseModel(SQUARES, sigma=True, additive=True, predicts=True)
 
     def __repr__(self) -> str:
         return f"chi_squared({label(self.predict)}{', masked=True' * self.masked})"
@@ -128,6 +132,9 @@ class LeastSquares(SumOfSquares):
     def functions(self) -> tuple[Callable, ...]:
         return (self.function,)
 
+    def noise_model(self) -> NoiseModel:
+        return NoiseModel(SQUARES, additive=True)
+
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
         """What the function returns, as one array."""
         found = self.function(params, *data, **key_for(self, key))
@@ -172,6 +179,9 @@ class CrossEntropy(OfPredictions):
         # A share of zero counts for nothing even where the logit is -inf.
         values = -jnp.sum(jnp.where(shares == 0, 0, shares * jax.nn.log_softmax(logits)), axis=-1)
         return mean_of_rows(counted(values, where), where)
+
+    def noise_model(self) -> NoiseModel:
+        return NoiseModel(LIKELIHOOD)
 
     def _shares(self, y: Array, logits: Array) -> Array:
         """The target's share of each class: (n, classes), NaN for a label that is no class."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxfit.losses.base import Loss, Sum, as_array, as_float, leaves_of, number, takes_key, terms_of
+from jaxfit.losses.base import Loss, Sum, as_array, as_float, is_masked, leaves_of, number, takes_key, terms_of
 from jaxfit.problems.messages import near_keywords
 
 
@@ -32,7 +32,11 @@ class InputNoise(Loss):
 
     @property
     def masked(self) -> bool:
-        return getattr(self.loss, "masked", False)
+        return is_masked(self.loss)
+
+    @property
+    def takes_arrays(self) -> bool:
+        return self.loss.takes_arrays
 
     @property
     def functions(self) -> tuple[Callable, ...]:

@@ -24,6 +24,7 @@ from jaxfit.losses.base import (
     predicted,
     read,
 )
+from jaxfit.losses.noise_models import ROBUST, SQUARES, NoiseModel
 from jaxfit.problems.messages import near_keywords
 
 
@@ -48,6 +49,16 @@ class Residual(OfPredictions):
         residuals, where = self._residuals(params, data, key)
         rho = functools.partial(_huber, delta=self.delta) if self.kind == "huber" else None
         return (Block(residuals, 1.0 if self.kind == "rss" else 1 / count(residuals, where), rho),)
+
+    def noise_model(self) -> NoiseModel:
+        if self.kind == "mae":
+            why = (
+                f"the second derivative of {self} is zero wherever it exists, so that it has no curvature to read "
+                f"errors from; fit jf.losses.huber with a small delta, or use jf.bootstrap on a fit of that"
+            )
+            return NoiseModel(sigma=False, predicts=True, why_unknown=why)
+        kind = ROBUST if self.kind == "huber" else SQUARES
+        return NoiseModel(kind, sigma=False, additive=self.kind == "rss", predicts=True)
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
         """Prediction minus target in the target's shape and unit, zero where masked."""

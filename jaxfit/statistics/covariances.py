@@ -11,7 +11,7 @@ import numpy as np
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import PRECISIONS
-from jaxfit.statistics.estimates import Estimate, estimate, is_absolute, kind_of
+from jaxfit.statistics.estimates import Estimate, estimate, is_absolute, noise_model_for
 from jaxfit.statistics.lanes import (
     PRECISION,
     check_result,
@@ -84,7 +84,7 @@ def moments(
     """
     check_result(verb, result)
     problem, params = example(result)
-    kind = kind_of(verb, problem.loss)
+    kind = noise_model_for(verb, problem.loss).kind
     absolute = is_absolute(verb, result, problem.loss, absolute_sigma)
     count = sum(np.size(x) for x in jax.tree.leaves(params))
     if count > MOST:

@@ -1,9 +1,8 @@
-"""What a loss says about the noise of the data: where the size of the errors of the params comes from.
+"""How the params, and numbers computed from them, vary with the noise of the data: the linear theory of one lane.
 
-Squares: the loss is a sum (or mean) of squares of residuals. Either these are in units of their standard deviation
-(sigma is absolute), or their scatter around the fit tells it: s**2 = sum(r**2) / (n - k).
-Robust: residuals in a Huber loss; the scatter of their slopes tells it.
-Likelihood: the loss is a mean of negative log-likelihoods; its second derivative tells it.
+The noise model of the loss says how large the noise is. Squares: either the residuals are in units of their standard
+deviation (sigma is absolute), or their scatter around the fit is the noise: s**2 = sum(r**2) / (n - k). Robust: the
+scatter of the slopes rho'(residuals). Likelihood: the second derivative of the loss.
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.losses import ChiSquared, CrossEntropy, InputNoise, LeastSquares, Loss, Residual, Sum, takes_key
+from jaxfit.losses import Loss, takes_key
+from jaxfit.losses.base import is_masked, noise_model_of
+from jaxfit.losses.noise_models import LIKELIHOOD, ROBUST, SQUARES, NoiseModel
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.marks import Fixed, Tied, bounds, is_mark, is_marked
@@ -28,48 +29,26 @@ from jaxfit.verbs.fits import Fit
 PyTree = Any
 
 
-SQUARES, ROBUST, LIKELIHOOD = "squares", "robust", "likelihood"
-_OWN = "write the residuals as a function and fit jf.losses.least_squares(residuals)"
-
-
-def kind_of(verb: str, loss: Any) -> str:
-    """Of the three kinds above, which a loss is.
+def noise_model_for(verb: str, loss: Any) -> NoiseModel:
+    """Return the noise model of the loss, whose kind is known.
 
     Raises:
-      TypeError: If it is none, with what to use instead.
+      TypeError: If it is not, with what to use instead.
     """
     if is_axis(loss):
         raise TypeError(f"{verb}: the loss is an axis; take one lane: jf.lane(grid, ...)")
-    if isinstance(loss, InputNoise) or (isinstance(loss, Loss) and takes_key(loss)):
+    if isinstance(loss, Loss) and takes_key(loss):
         raise TypeError(f"{verb}: {loss} is random, so that its minimum is not a point; fit the loss without noise")
-    terms = loss.terms if isinstance(loss, Sum) else (loss,)
-    if all(isinstance(term, (ChiSquared, LeastSquares)) or _is(term, "rss") for term in terms):
-        return SQUARES
-    if len(terms) == 1 and isinstance(loss, Residual):
-        if loss.kind == "mse":
-            return SQUARES
-        if loss.kind == "huber":
-            return ROBUST
+    model = noise_model_of(loss)
+    if model.why_unknown:
+        raise TypeError(f"{verb}: {model.why_unknown}")
+    if model.kind is None:
         raise TypeError(
-            f"{verb}: the second derivative of {loss} is zero wherever it exists, so that it has no curvature to read "
-            f"errors from; fit jf.losses.huber with a small delta, or use jf.bootstrap on a fit of that"
+            f"{verb} needs to know the noise behind the loss, which {getattr(loss, '__name__', loss)} does not tell; "
+            f"write the residuals as a function and fit jf.losses.least_squares(residuals), or use jf.losses.rss, mse, "
+            f"huber, chi_squared or softmax_cross_entropy"
         )
-    if isinstance(loss, CrossEntropy):
-        return LIKELIHOOD
-    if isinstance(loss, Sum):
-        raise TypeError(
-            f"{verb}: {loss} adds a penalty, or means of different data, to a loss; a penalty pulls params away from "
-            f"what the data say, and a standard error would not tell by how much. Fit without it, or make it a "
-            f"measurement: a residual (param - expected) / sigma in jf.losses.least_squares"
-        )
-    raise TypeError(
-        f"{verb} needs to know the noise behind the loss, which {getattr(loss, '__name__', loss)} does not tell; "
-        f"{_OWN}, or use jf.losses.rss, mse, huber, chi_squared or softmax_cross_entropy"
-    )
-
-
-def _is(term: Any, kind: str) -> bool:
-    return isinstance(term, Residual) and term.kind == kind
+    return model
 
 
 def is_absolute(verb: str, result: Any, loss: Any, asked: bool | None) -> bool:
@@ -81,30 +60,29 @@ def is_absolute(verb: str, result: Any, loss: Any, asked: bool | None) -> bool:
       TypeError: If what was asked is not a boolean.
       ValueError: If it is asked for a loss whose residuals have no such unit.
     """
-    kind = kind_of(verb, loss)
+    model = noise_model_for(verb, loss)
     if asked is not None:
         if not isinstance(asked, (bool, np.bool_)):
             raise TypeError(f"{verb}: absolute_sigma is {asked!r}, but it must be True, False or None")
-        if asked and kind != SQUARES:
+        if asked and model.kind != SQUARES:
             raise ValueError(
                 f"{verb}: absolute_sigma is True, but {loss} has no sigma; leave it out, or fit jf.losses.chi_squared"
             )
-        if asked and isinstance(loss, Residual):
+        if asked and model.sigma is False:
             raise ValueError(
                 f"{verb}: absolute_sigma is True, but there is no sigma in {loss}; fit jf.losses.chi_squared with "
                 f"(x, y, sigma), or leave it out"
             )
-        return bool(asked) or kind == LIKELIHOOD
+        return bool(asked) or model.kind == LIKELIHOOD
     told = result.absolute_sigma if isinstance(result, Fit) else None
     if told is not None:
         return told
-    terms = loss.terms if isinstance(loss, Sum) else (loss,)
-    return kind == LIKELIHOOD or all(isinstance(term, ChiSquared) for term in terms)
+    return model.kind == LIKELIHOOD or bool(model.sigma)
 
 
 def counted(loss: Any, data: tuple, residuals: Any) -> Any:
     """How many of the residuals (or of the rows, for a likelihood) count."""
-    if getattr(loss, "masked", False):
+    if is_masked(loss):
         where = data[loss.data_names.index("where")]
         return jnp.sum(where) * (residuals.size // where.size)
     return residuals.size
@@ -112,7 +90,7 @@ def counted(loss: Any, data: tuple, residuals: Any) -> Any:
 
 def points(loss: Any, data: tuple) -> Any:
     """Which residuals count, in y's shape; None if all do."""
-    if not getattr(loss, "masked", False):
+    if not is_masked(loss):
         return None
     where, y = (data[loss.data_names.index(name)] for name in ("where", "y"))
     return jnp.broadcast_to(jnp.expand_dims(where, tuple(range(1, y.ndim))), y.shape)
@@ -206,7 +184,7 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
 def squares_of_data(problem: Problem) -> Array | float:
     """The sum of squares of y in the units of its residuals; 0 for a loss without y."""
     loss: Any = problem.loss
-    if not isinstance(loss, (ChiSquared, Residual)):
+    if not noise_model_of(loss).predicts:
         return 0.0
     y = problem.data[loss.data_names.index("y")]
     return jnp.sum(of_predictions(loss).residuals(jnp.zeros(y.shape, float), *problem.data) ** 2)

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses import ChiSquared, Residual
+from jaxfit.losses.base import noise_model_of
+from jaxfit.losses.noise_models import LIKELIHOOD, SQUARES
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem
 from jaxfit.statistics.covariances import Moments, moments
-from jaxfit.statistics.estimates import LIKELIHOOD, SQUARES, basis_of, jacobian, objective_at, of_predictions, points
+from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, of_predictions, points
 from jaxfit.statistics.lanes import example, labelled, over_lanes
 from jaxfit.verbs.fits import Fit
 
@@ -135,7 +136,7 @@ def goodness(result: Any, known: Moments) -> Goodness:
     chi, n, k = (np.asarray(x, float) for x in (known.estimate.size, known.estimate.count, known.estimate.rank))
     freedom, nothing = n - k, np.full(chi.shape, np.nan)
     squares = known.kind == SQUARES
-    total = over_lanes(result, _total) if squares and isinstance(problem.loss, (ChiSquared, Residual)) else nothing
+    total = over_lanes(result, _total) if squares and noise_model_of(problem.loss).predicts else nothing
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.where(total > 0, 1 - chi / total, np.nan)
         reduced = np.where(freedom > 0, chi / freedom, np.nan) if squares else nothing

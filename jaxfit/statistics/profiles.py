@@ -14,13 +14,14 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.losses.noise_models import SQUARES
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.marks import bounds, is_marked
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
-from jaxfit.statistics.estimates import SQUARES, free_of, objective_at
+from jaxfit.statistics.estimates import free_of, objective_at
 from jaxfit.statistics.lanes import free_places, like, over_lanes
 from jaxfit.statistics.paths import Nodes, Walk, Way, begin, follow, undercut
 from jaxfit.statistics.resampling import NAME, Held, Refits

@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxfit.datasets import refuse_unit
 from jaxfit.engine.tracing import trace, traced
-from jaxfit.losses import ChiSquared, Residual
+from jaxfit.losses.base import noise_model_of
+from jaxfit.losses.noise_models import ROBUST
 from jaxfit.problems.checks.data import as_data, floating
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import convert, precision_context
@@ -163,7 +164,7 @@ def band(
     check_result("band", result)
     problem, params = example(result)
     loss: Any = problem.loss
-    if not isinstance(loss, (Residual, ChiSquared)):
+    if not noise_model_of(loss).predicts:
         raise TypeError(
             f"band: {loss} has no model that predicts at x; use "
             f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
@@ -188,8 +189,9 @@ def band(
 
 def _noise(result: Any, loss: Any, known: Any, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The variance of a new observation, (..., 1) or (..., m)."""
-    if isinstance(loss, Residual):
-        if loss.kind == "huber":
+    model = noise_model_of(loss)
+    if not model.sigma:
+        if model.kind == ROBUST:
             raise ValueError(
                 "band: a Huber loss says how the bulk of the observations scatters, not how far a new one may fall; "
                 'use kind="confidence"'

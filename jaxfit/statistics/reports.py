@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.losses import Loss
+from jaxfit.losses.base import noise_model_of
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, is_marked, plain
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
 from jaxfit.statistics import reports
 from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
-from jaxfit.statistics.estimates import LIKELIHOOD, ROBUST
 from jaxfit.statistics.goodness import Goodness, goodness
 from jaxfit.statistics.lanes import PRECISION, check_result, labels_of, marked_of
 from jaxfit.verbs import summaries
@@ -416,21 +417,15 @@ def _facts(fit: Fit, known: Moments) -> dict[str, str]:
     problem: Any = fit.problem
     status = Status(fit.status).name.lower().replace("_", " ")
     n, k, moving = int(known.estimate.count), int(known.estimate.rank), known.estimate.held.size
-    unit = "rows" if known.kind == LIKELIHOOD else "residuals"
     loss = problem.loss
-    named = repr(loss) if hasattr(loss, "data_names") else name_of(loss)
-    noise = (
-        "the curvature of the likelihood" if known.kind == LIKELIHOOD
-        else "Huber's formula, from the scatter of the residuals" if known.kind == ROBUST
-        else "sigma, as given" if known.absolute
-        else "the scatter of the residuals"
-    )  # fmt: skip
+    model = noise_model_of(loss)
+    named = repr(loss) if isinstance(loss, Loss) else name_of(loss)
     facts = {
         "fit": f"{status}: {summaries.advice(fit)}",
         "loss": f"{named} = {float(fit.loss):.8g}",
-        "data": f"{n:,} {unit}, {k:,} of {moving:,} free param{'s' * (moving != 1)} determined by them",
+        "data": f"{n:,} {model.counted}, {k:,} of {moving:,} free param{'s' * (moving != 1)} determined by them",
         "by": f"{fit.optimizer!r}, {fit.precision or 'float32'}",
-        "errors": f"from {noise}",
+        "errors": f"from {model.source(known.absolute)}",
     }
     if fit.coords:
         facts["lane"] = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in fit.coords.items())

@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxfit.datasets import as_key
 from jaxfit.losses import Block, Loss
+from jaxfit.losses.noise_models import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied, again, is_mark
@@ -21,7 +22,7 @@ from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.problems.reading import Call, Mention, stacked
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
-from jaxfit.statistics.estimates import LIKELIHOOD, SQUARES, basis_of, jacobian, objective_at, points
+from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
 from jaxfit.statistics.lanes import PRECISION, Group, groups_of, labelled, like, over_lanes
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.sweeps import sweep

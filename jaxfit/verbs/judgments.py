@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.losses import takes_key
+from jaxfit.losses.base import is_masked
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import again, free, plain
 from jaxfit.problems.problems import ENDED_WELL, convert_all, precision_context
@@ -95,7 +96,7 @@ def pace(fit: Any) -> str | None:
 
 def no_data(fit: Any) -> str:
     """What is wrong with a mask that lets no row count; "" if some do."""
-    if fit.problem is None or not getattr(fit.problem.loss, "masked", False):
+    if fit.problem is None or not is_masked(fit.problem.loss):
         return ""
     if isinstance(fit.problem.data[-1], jax.core.Tracer) or np.asarray(fit.problem.data[-1]).any():
         return ""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit.losses import ChiSquared, Residual
+from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.optimizers.laws import is_number, limit_from_growth
 from jaxfit.problems.marks import free
 from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Status
@@ -211,10 +211,10 @@ def summary_of_lanes(fit: Any) -> str:
 
 def doubts(fit: Any) -> list[str]:
     """Why the params may mean little, however the run ended: found in the data, when somebody asks."""
-    if fit.problem is None or not isinstance(fit.problem.loss, (ChiSquared, Residual)):
+    if fit.problem is None or not noise_model_of(fit.problem.loss).predicts:
         return []
     x, y, *more = (np.asarray(item) for item in fit.problem.data)
-    if fit.problem.loss.masked:
+    if is_masked(fit.problem.loss):
         x, y = x[more[-1]], y[more[-1]]
         if not y.size:
             return []  # which the outcome says

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.datasets import refuse_unit
-from jaxfit.losses import ChiSquared, CrossEntropy, InputNoise, Residual, Sum, data_names, takes_key
+from jaxfit.losses import Loss, Sum, data_names, takes_key
+from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.problems.axes import Axis, is_array, is_axis, is_key
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import plain
@@ -118,11 +119,7 @@ def check_data(
       ValueError: If there are none, lengths differ, a number is not finite, or an integer does not fit.
     """
     names = data_names(loss)
-    place = (
-        names.index("where")
-        if getattr(loss, "masked", False) and "where" in names and len(data) == len(names)
-        else None
-    )
+    place = names.index("where") if is_masked(loss) and "where" in names and len(data) == len(names) else None
     where = None if place is None else data[place]
     if is_axis(where):
         where = where.values
@@ -132,7 +129,7 @@ def check_data(
         )
     lengths = {}
     for i, item in enumerate(data):
-        if _takes_arrays(loss) and not (is_array(item) or is_axis(item)):
+        if isinstance(loss, Loss) and loss.takes_arrays and not (is_array(item) or is_axis(item)):
             raise TypeError(
                 f"{name}[{i}]{f' ({names[i]})' if i < len(names) else ''} is a {type(item).__name__} of arrays, but "
                 f"{loss} takes one array there; join them with np.stack, or write a loss(params, *data) of your own"
@@ -158,18 +155,13 @@ def check_data(
         )
     if rows and not lengths:
         raise ValueError(f"{name} holds no array, so there are no points; pass {name}=(x, y)")
-    if "sigma" in names and len(data) == len(names) and _of_measurements(loss):
+    if "sigma" in names and len(data) == len(names) and _has_sigma(loss):
         check_sigma(data, names, loss, name)
 
 
-def _takes_arrays(loss: Callable) -> bool:
-    inner = loss.loss if isinstance(loss, InputNoise) else loss
-    terms = inner.terms if isinstance(inner, Sum) else (inner,)
-    return any(isinstance(term, (ChiSquared, CrossEntropy, InputNoise, Residual)) for term in terms)
-
-
-def _of_measurements(loss: Callable) -> bool:
-    return any(isinstance(term, ChiSquared) for term in (loss.terms if isinstance(loss, Sum) else (loss,)))
+def _has_sigma(loss: Callable) -> bool:
+    """Whether the loss, or a term of it, takes the standard deviations of the data."""
+    return any(noise_model_of(term).sigma for term in (loss.terms if isinstance(loss, Sum) else (loss,)))
 
 
 def _axis_array(axis: Axis, label: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxfit.datasets import as_key
-from jaxfit.losses import takes_data
+from jaxfit.losses import Loss, takes_data
 from jaxfit.losses.base import label
 from jaxfit.optimizers import as_optimizer, sgd
 from jaxfit.problems.axes import Axis, is_array, is_axis
@@ -49,7 +49,7 @@ def pose(
         raise TypeError(f"batches is {batches!r}, but it must be a value such as jf.Batches(size=32)")
     data = as_data(data)
     example = loss.values[0] if is_axis(loss) else loss
-    own = getattr(example, "by_row", False)
+    own = isinstance(example, Loss) and example.by_row
     if batches is not None and not takes_data(example):
         raise ValueError(f"batches: {label(example)} takes no data of which rows could be drawn; leave batches out")
     data = floating_of_loss(loss, params, data, key, precision)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.datasets import refuse_unit
-from jaxfit.losses import Sum, data_names, takes_key
-from jaxfit.losses.base import check_count
+from jaxfit.losses import Loss, data_names, takes_key
+from jaxfit.losses.base import check_count, is_masked, noise_model_of
 from jaxfit.optimizers import Optimizer, check_hyperparameter, schedules_of
 from jaxfit.optimizers.preconditioners import has_preconditioner, unknown
 from jaxfit.problems.axes import Axis, is_array, is_axis
@@ -173,10 +173,11 @@ def check_methods(problem: Problem) -> None:
 def _check_rows(name: str, loss: Any, problem: Problem) -> None:
     """Refuses a mask that leaves fewer residuals than free params; `inspect_loss` counts where there is no mask."""
     names, params = data_names(loss), jax.tree.leaves(free(problem.params), is_leaf=lambda x: isinstance(x, Call))
-    if getattr(loss, "masked", False):
-        check_count(loss, problem.data)
-    where = problem.data[names.index("where")] if getattr(loss, "masked", False) else None
-    if where is None or isinstance(loss, Sum) or not is_array(where) or isinstance(where, jax.core.Tracer):
+    if not is_masked(loss):
+        return
+    check_count(loss, problem.data)
+    where = problem.data[names.index("where")]
+    if not noise_model_of(loss).predicts or not is_array(where) or isinstance(where, jax.core.Tracer):
         return
     y = problem.data[1]
     have = int(np.asarray(where).sum()) * int(np.prod(np.shape(y.values)[2:] if is_axis(y) else np.shape(y)[1:]))
@@ -193,7 +194,7 @@ def too_few(name: str, have: int, need: int) -> str:
 
 
 def _check_residuals(name: str, loss: Any) -> None:
-    if not getattr(loss, "knows_residuals", False):
+    if not (isinstance(loss, Loss) and loss.knows_residuals):
         shown = getattr(getattr(loss, "func", loss), "__name__", None) or repr(loss)
         raise TypeError(
             f"loss: {name} needs the residuals behind the loss, which {shown} does not tell; write a function "
