@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from jaxfit.explanations.findings import (
     beside,
     coming_down,
     dead,
+    finding,
     law_limit,
     momentum_of,
     noisy,
     rate_of,
     second_order,
     slower,
-    told,
 )
 from jaxfit.explanations.views import View, count, place, scales, times, view
 from jaxfit.optimizers.laws import limit_from_growth
@@ -40,16 +41,16 @@ def of_trouble(run: Fit) -> Finding:
     grown = growth(run)
     seen = _seen(run, grown)
     if run.note:
-        return told("out of range", [seen, f"{run.note}."], numbers, second_order(problem))
+        return finding("out of range", [seen, f"{run.note}."], numbers, second_order(problem))
     if not start.finite:
         where = place(problem, ~np.isfinite(start.gradient)) if np.isfinite(start.loss) else "the loss itself"
         story = [seen, f"At the start {where} is not finite, so that no step can be made from there."]
-        return told("not defined", story, numbers, beside(problem, start))
+        return finding("not defined", story, numbers, beside(problem, start))
     if start.idle.mean() > 0.5:
-        kind, story, numbers, advice, remedy = dead(problem, start, start, numbers)
-        return kind, [seen, *story], numbers, advice, remedy
+        found = dead(problem, start, start, numbers)
+        return replace(found, story=(seen, *found.story))
     if rate is None:
-        return told(kind, [seen], numbers, second_order(problem))
+        return finding(kind, [seen], numbers, second_order(problem))
     known = [law_limit(optimizer, start.largest)] + [limit_from_growth(optimizer, grown) if grown else None]
     limits = [x for x in known if x is not None and np.isfinite(x) and x > 0]
     if limits:
@@ -58,7 +59,7 @@ def of_trouble(run: Fit) -> Finding:
     longer = max(steps, 5000)
     lower = min(rate / 10, max(10 * longest / longer, 1e-6 * rate))
     story = [seen, f"A Newton step from the start moves a param by at most {longest:.3g}; the rate is {short(rate)}."]
-    return told(kind, story, numbers, coming_down(optimizer, lower, longer))
+    return finding(kind, story, numbers, coming_down(optimizer, lower, longer))
 
 
 def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any], limits: list[float]) -> Finding:
@@ -73,7 +74,7 @@ def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any]
             f"At the start the law would allow {short(limit)}, more than the learning rate {short(rate)}: the loss "
             f"is steeper elsewhere."
         )
-        return told(kind, story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
+        return finding(kind, story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
     story.append(
         f"The learning rate {short(rate)} is {times(rate / limit)} the limit {short(limit)}, above which every "
         f"step overshoots by more than the one before."
@@ -83,28 +84,28 @@ def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any]
         story.append("The loss is not defined everywhere: near the edge steps must be smaller than the law says.")
         lower /= 5
     if noisy(problem):
-        return told(kind, story, numbers, coming_down(optimizer, lower / 2, max(10 * steps, 4000)))
+        return finding(kind, story, numbers, coming_down(optimizer, lower / 2, max(10 * steps, 4000)))
     if not grows:
         story.append("It does not grow from step to step, so that it is steeper elsewhere than at the start.")
-        return told(kind, story, numbers, coming_down(optimizer, lower, max(10 * steps, 4000)))
+        return finding(kind, story, numbers, coming_down(optimizer, lower, max(10 * steps, 4000)))
     if limit < max(limits) / FAR:
         story.append(
             f"That is by its growth at the end; at the start the law would allow {short(max(limits))}: the loss is no "
             f"quadratic, and grew the faster the higher it was."
         )
-        return told(kind, story, numbers, coming_down(optimizer, min(max(limits), rate) / FAR, AFFORDABLE))
+        return finding(kind, story, numbers, coming_down(optimizer, min(max(limits), rate) / FAR, AFFORDABLE))
     need = 1.5 * start.steps_to(GOAL, lower, momentum_of(optimizer))
     numbers |= {"condition": start.condition, "steps_needed": need}
     if start.bends_down:
         need = max(5.0 * steps, 5000)
     if need <= AFFORDABLE:
         longer = int(np.ceil(max(steps, min(10 * need, AFFORDABLE))))  # away from the start it may be flatter
-        return told(kind, story, numbers, slower(optimizer, lower, longer))
+        return finding(kind, story, numbers, slower(optimizer, lower, longer))
     story.append(
         f"Below it gradient descent would need about {count(need)} steps, since the condition number is "
         f"{start.condition:.3g}{scales(problem)}."
     )
-    return told(kind, story, numbers, second_order(problem) or slower(optimizer, lower, AFFORDABLE))
+    return finding(kind, story, numbers, second_order(problem) or slower(optimizer, lower, AFFORDABLE))
 
 
 def _seen(run: Fit, grown: float | None) -> str:

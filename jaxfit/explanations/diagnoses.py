@@ -20,7 +20,7 @@ PyTree = Any
 
 
 def diagnose(run: Fit) -> Finding:
-    """What happened to a run that recorded the loss of every step."""
+    """Return what happened to a run that recorded the loss of every step."""
     if far := runaways(run):
         return of_runaways(run, far)
     if run.status == Status.STOPPED_EARLY:
@@ -36,7 +36,7 @@ TESTED, AT_ONCE, IN_THREE = 221, 0.968, 0.995  # failing runs; the shares that a
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Finding):
     """What happened to a run.
 
     Attributes:
@@ -51,11 +51,6 @@ class Explanation:
       fit: The run.
     """
 
-    kind: str
-    story: tuple[str, ...]
-    numbers: dict[str, Any]
-    advice: str
-    remedy: dict[str, Any]
     fit: Fit = field(repr=False)
 
     def retry(self, **changes: Any) -> Fit:
@@ -130,5 +125,4 @@ def explain(run: Fit) -> Explanation:
     if short and run.status != Status.STOPPED_EARLY:
         again = rerun(run, stop=replace(problem.stop, patience=None), record=Record(what=("loss",)))
         run = Fit(**{**vars(run), "history": again.history, "start_loss": again.start_loss})
-    kind, story, numbers, advice, remedy = diagnose(run)
-    return Explanation(kind, tuple(story), numbers, advice, remedy, run)
+    return Explanation(**vars(diagnose(run)), fit=run)

@@ -19,6 +19,7 @@ from jaxfit.explanations.findings import (
     coming_down,
     dead,
     downhill,
+    finding,
     law_limit,
     momentum_of,
     noisy,
@@ -29,7 +30,6 @@ from jaxfit.explanations.findings import (
     smaller,
     start_at,
     started_at,
-    told,
     without_influence,
 )
 from jaxfit.explanations.views import View, count, marks_of, place, scales, slopes, times, view
@@ -59,7 +59,7 @@ def of_end(run: Fit) -> Finding:
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
         where = place(problem, ~np.isfinite(here.gradient))
-        return told("not defined", [f"where it ended, {where} is not finite."], numbers, beside(there, here))
+        return finding("not defined", [f"where it ended, {where} is not finite."], numbers, beside(there, here))
     if here.idle.mean() > 0.1 and not low:
         return without_influence(there, here, numbers) or dead(problem, view(problem), here, numbers)
     if noisy(problem):
@@ -67,7 +67,7 @@ def of_end(run: Fit) -> Finding:
     stands = pace(run) in (None, "stands")
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
     if not here.bends_down and (share < SETTLED or low) and (here.largest > 0 or exact) and not unsure:
-        return told(arrived, _arrived(run, here), numbers, None)
+        return finding(arrived, _arrived(run, here), numbers, None)
     found = downhill(there, here) if here.smallest < -1e-3 * here.largest else None
     rate, slack = rate_of(problem.optimizer), 1 - momentum_of(problem.optimizer)
     if found is not None and _held(here, found[0], here.loss - found[1], rate, slack, run.steps):
@@ -75,7 +75,7 @@ def of_end(run: Fit) -> Finding:
     if seen is not None and (swings(seen) or _jumps(run, here, seen)):
         return _cycle(run, there, here, seen, numbers)
     if run.status in (Status.CONVERGED, Status.NOT_DETERMINED):
-        return told(arrived, _arrived(run, here), numbers, None)
+        return finding(arrived, _arrived(run, here), numbers, None)
     if found is not None and stands and _level(here, here.loss - found[1]):
         return _saddle(run, there, here, found, numbers)
     if stands and (here.bends_down or share > 0.5):
@@ -135,10 +135,12 @@ def _noise(run: Fit, there: Problem, here: View, seen: Curve | None, numbers: di
     ]
     start = min([x for x in (rate, limit and limit / 4) if x] or [0.01])
     if rate is None:
-        return told("noise floor", story, numbers, Remedy("four times the steps", {"steps": 4 * steps}))
+        return finding("noise floor", story, numbers, Remedy("four times the steps", {"steps": 4 * steps}))
     need = 3 * here.steps_to(1e-2, start, momentum_of(optimizer)) if limit else 0
     longer = int(min(max(4 * steps, 4000, need if np.isfinite(need) else 0), 10 * AFFORDABLE))
-    return told("noise floor" if stands else "still descending", story, numbers, coming_down(optimizer, start, longer))
+    return finding(
+        "noise floor" if stands else "still descending", story, numbers, coming_down(optimizer, start, longer)
+    )
 
 
 def _jumps(run: Fit, here: View, seen: Curve) -> bool:
@@ -166,15 +168,15 @@ def _cycle(run: Fit, there: Problem, here: View, seen: Curve, numbers: dict[str,
         else "it crosses a valley to and fro: each step gains less than a tenth of what the slope promises."
     ]
     if rate is None:
-        return told("limit cycle", story, numbers, second_order(there))
+        return finding("limit cycle", story, numbers, second_order(there))
     if limit is not None and np.isfinite(limit) and rate > 0.5 * limit and not here.bends_down:
         story.append(
             f"The learning rate {short(rate)} is {times(rate / limit)} the limit {short(limit)} where it ended."
         )
         need = 3 * here.steps_to(GOAL, 0.5 * limit, momentum_of(optimizer))
         longer = int(max(2 * steps, 4000, min(need, AFFORDABLE)))
-        return told("limit cycle", story, numbers, coming_down(optimizer, limit / 2, longer))
-    return told("limit cycle", story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
+        return finding("limit cycle", story, numbers, coming_down(optimizer, limit / 2, longer))
+    return finding("limit cycle", story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
 
 
 def _saddle(run: Fit, there: Problem, here: View, found: tuple[np.ndarray, float], numbers: dict[str, Any]) -> Finding:
@@ -185,7 +187,7 @@ def _saddle(run: Fit, there: Problem, here: View, found: tuple[np.ndarray, float
         f"{here.smallest:.3g} against {here.largest:.3g} upwards.",
         f"That way it falls from {here.loss:.6g} to {loss:.6g}.",
     ]
-    return told("saddle", story, numbers, started_at(there, point, "a start on that way", here.largest, least=100))
+    return finding("saddle", story, numbers, started_at(there, point, "a start on that way", here.largest, least=100))
 
 
 def _level(here: View, fall: float) -> bool:
@@ -219,10 +221,10 @@ def _plateau(run: Fit, there: Problem, here: View, numbers: dict[str, Any]) -> F
     start = view(problem)
     found = smaller(problem, start)
     if found is None:
-        return told("plateau", story, numbers, second_order(there))
+        return finding("plateau", story, numbers, second_order(there))
     point, factor = found
     story.append(f"From a start {1 / factor:.3g} times smaller the slope is steeper.")
-    return told("plateau", story, numbers, started_at(problem, point, f"the start times {factor:.2g}"))
+    return finding("plateau", story, numbers, started_at(problem, point, f"the start times {factor:.2g}"))
 
 
 def _descending(run: Fit, there: Problem, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
@@ -247,23 +249,23 @@ def _descending(run: Fit, there: Problem, here: View, seen: Curve | None, number
                 "optimizer": with_rate(optimizer, limit / 4),
                 "steps": more,
             }
-            return told(
+            return finding(
                 "rate too small", story, numbers, Remedy(f"learning_rate={short(limit / 4)}, from here", changed)
             )
-        return told(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+        return finding(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
     if now <= AFFORDABLE and now < 10 * fast:
         more = max(int(np.ceil(now)), 1000)  # beyond what the curvature tells, since it changes on the way
-        return told(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+        return finding(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
     if fast <= AFFORDABLE:
         story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
         more = max(int(np.ceil(2 * fast)), 1000)
         changed = {"params": start_at(there, here.point), "optimizer": with_rate(optimizer, limit / 2), "steps": more}
         advice = f"learning_rate={short(limit / 2)} and {more:,} steps, from here"
-        return told("rate too small", story, numbers, Remedy(advice, changed))
+        return finding("rate too small", story, numbers, Remedy(advice, changed))
     story.append(
         f"No rate below the limit {short(limit)} is fast: the condition number is {here.condition:.3g}{uneven}."
     )
-    return told("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
+    return finding("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
 
 
 def _descending_freely(
@@ -274,12 +276,12 @@ def _descending_freely(
     story = [f"{_moving(run)}, and by the curvature there are {here.left:.3g} left to gain."]
     if rate is not None and left > reach(there.optimizer, rate, steps) / 10 and not here.bends_down:
         story.append(f"The way that is left is {left:.3g} for one param, and a step moves it by {short(rate)} or so.")
-        return told("rate too small", story, numbers, second_order(there, start_at(there, here.point)))
+        return finding("rate too small", story, numbers, second_order(there, start_at(there, here.point)))
     if here.bends_down:
         return _wandering(run, there, here, numbers, rate, story)
     if here.condition > 2:
         story.append(f"The condition number is {here.condition:.3g}{uneven}.")
-    return told("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
+    return finding("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
 
 
 def _wandering(
@@ -292,10 +294,10 @@ def _wandering(
         story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, could not go far.")
         advice, changes = coming_down(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
         changes |= {"params": start_at(there, here.point)}
-        return told("rate too small", story, numbers, Remedy(f"{advice}, from here", changes))
+        return finding("rate too small", story, numbers, Remedy(f"{advice}, from here", changes))
     if rate is not None and rate > max(size, 1e-300) / 10:
         story = [f"a step moves every param by {short(rate)} or so, and they are of size {size:.2g}: it cannot settle."]
         advice, changes = coming_down(optimizer, min(rate / 3, size / 10), more)
         changes |= {"params": start_at(there, here.point)}
-        return told("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))
-    return told(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+        return finding("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))
+    return finding(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxfit.curvature.limits import with_rate
-from jaxfit.explanations.findings import Finding, Remedy, rate_of, told
+from jaxfit.explanations.findings import Finding, Remedy, finding, rate_of
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems.problems import Problem
 from jaxfit.verbs.fits import Fit
@@ -28,7 +28,7 @@ def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
         f"The loss is {float(run.loss):.6g} there, and the same at a tenth of that.",
     ]
     numbers = {"loss": float(run.loss), "runaways": {one.name: (one.start, one.end) for one in far}}
-    return told("runaway params", story, numbers, _turned(run, problem, far) or _bounded(problem, far))
+    return finding("runaway params", story, numbers, _turned(run, problem, far) or _bounded(problem, far))
 
 
 def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None:
@@ -83,11 +83,11 @@ def of_patience(run: Fit) -> Finding:
     }  # fmt: skip
     story = [advice(run)]
     if run.best_step > 0:
-        return told("stopped early", story, numbers, None)
+        return finding("stopped early", story, numbers, None)
     story.append("It never got better than at its start: either the steps are too large, or the patience too short.")
     changes: dict[str, Any] = {"stop": replace(problem.stop, patience=10 * int(problem.stop.patience))}
     words, rate = f"patience={10 * int(problem.stop.patience)}", rate_of(problem.optimizer)
     if rate is not None:
         changes["optimizer"] = with_rate(problem.optimizer, rate / 10)
         words += f" and learning_rate={short(rate / 10)}"
-    return told("stopped early", story, numbers, Remedy(words, changes))
+    return finding("stopped early", story, numbers, Remedy(words, changes))

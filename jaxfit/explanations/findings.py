@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -132,13 +133,21 @@ def smaller(problem: Problem, start: View) -> tuple[np.ndarray, float] | None:
     return (factors[best] * start.point, float(factors[best])) if slopes[best] > 1.1 * slopes[-1] else None
 
 
-Finding = tuple[str, list[str], dict[str, Any], str, dict[str, Any]]  # kind, story, numbers, advice, changes
+@dataclass(frozen=True)
+class Finding:
+    """What happened to a run, and what to change; the fields are those of `jf.Explanation`."""
+
+    kind: str
+    story: tuple[str, ...]
+    numbers: dict[str, Any]
+    advice: str
+    remedy: dict[str, Any]
 
 
-def told(kind: str, story: list[str], numbers: dict[str, Any], remedy: Remedy | None) -> Finding:
-    """A finding, without the sentences that say nothing."""
+def finding(kind: str, story: list[str], numbers: dict[str, Any], remedy: Remedy | None) -> Finding:
+    """Return a finding with the sentences that are not empty."""
     advice, changes = remedy if remedy is not None else ("", {})
-    return kind, [s for s in story if s], numbers, advice, changes
+    return Finding(kind, tuple(s for s in story if s), numbers, advice, changes)
 
 
 def without_influence(there: Problem, here: View, numbers: dict[str, Any]) -> Finding | None:
@@ -152,7 +161,7 @@ def without_influence(there: Problem, here: View, numbers: dict[str, Any]) -> Fi
     story = [f"the data do not determine {names}: there the gradient is zero, here and elsewhere."]
     held = _held_fixed(there.params, here.idle)
     remedy = None if held is None else Remedy(f"jf.Fixed for {names}", {"params": held})
-    return told("not determined", story, numbers | {"without_influence": int(here.idle.sum())}, remedy)
+    return finding("not determined", story, numbers | {"without_influence": int(here.idle.sum())}, remedy)
 
 
 def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
@@ -181,7 +190,9 @@ def dead(problem: Problem, start: View, here: View, numbers: dict[str, Any]) -> 
         f"nothing they could do would change the loss, as behind a relu that is never on or a tanh that always is."
     ]
     point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
-    return told("dead units", story, numbers | {"dead": count}, started_at(problem, point, "another start for those"))
+    return finding(
+        "dead units", story, numbers | {"dead": count}, started_at(problem, point, "another start for those")
+    )
 
 
 def beside(problem: Problem, start: View) -> Remedy:

@@ -21,12 +21,12 @@ from jaxfit.explanations.findings import (
     Finding,
     Remedy,
     coming_down,
+    finding,
     law_limit,
     noisy,
     rate_of,
     second_order,
     start_at,
-    told,
 )
 from jaxfit.explanations.views import gradients_at, marks_of, times
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
@@ -74,11 +74,11 @@ def of_layers(run: Fit) -> Finding | None:
     failed = run.status in (Status.DIVERGED, Status.NOT_FINITE) or run.loss > 0.5 * first
     falls = late.max() > FALL * early.min() and trend > 0.8
     if falls and (profile.moved[0] < STAYED or failed) or profile.flat and failed:
-        return _told(problem, profile, "vanishing gradient")
+        return _finding_of(problem, profile, "vanishing gradient")
     seen = curve(run.history.loss)
     jumps = seen is not None and (seen.rises > 0.15 or abs(seen.recent_fall) < STANDS)
     if early.max() > RISE * late.min() and trend < -0.8 and (failed or jumps):
-        return _told(problem, profile, "exploding gradient")
+        return _finding_of(problem, profile, "exploding gradient")
     return None
 
 
@@ -130,7 +130,7 @@ def _trend(slopes: np.ndarray) -> float:
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
 
 
-def _told(problem: Problem, profile: Profile, kind: str) -> Finding:
+def _finding_of(problem: Problem, profile: Profile, kind: str) -> Finding:
     layers, slopes, far = profile.layers, profile.slopes, profile.moved
     listed = ", ".join(f"layer {layer.name}: {slope:.0e}" for layer, slope in zip(layers, slopes, strict=True))
     ratio = slopes.max() / slopes.min()
@@ -151,13 +151,13 @@ def _told(problem: Problem, profile: Profile, kind: str) -> Finding:
         story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
     found = evened(problem, profile)
     if found is None:
-        return told(kind, story, numbers, second_order(problem))
+        return finding(kind, story, numbers, second_order(problem))
     point, gain, left = found
     story.append(
         f"With orthogonal matrices whose rows and columns sum to zero, times {gain:.2g}, the slopes are within "
         f"{times(left)} of each other."
     )
-    return told(kind, story, numbers, _begun(problem, point, f"a start of such matrices, times {gain:.2g}"))
+    return finding(kind, story, numbers, _begun(problem, point, f"a start of such matrices, times {gain:.2g}"))
 
 
 def _begun(problem: Problem, point: np.ndarray, words: str) -> Remedy:

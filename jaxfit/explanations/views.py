@@ -101,10 +101,10 @@ class View(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
-    """The question behind a view."""
+class Inspection:
+    """Computes the `View` at the params of a problem, its numbers still arrays."""
 
-    def __call__(self, asked: Asked) -> tuple:
+    def __call__(self, asked: Asked) -> View:
         problem = asked.problem
         loss, start, back = flat_loss(problem)
         value = loss(start)
@@ -133,8 +133,11 @@ class Look:
             )
             downward = vectors @ jnp.where(values[0] < 0, mixed.at[0].set(1.0), 0)
             downward = downward / jnp.maximum(jnp.linalg.norm(downward), 1e-300)
-            scaled = scaled_excess(matrix, gradient)
-            return value, start, gradient, idle, values, parts**2, values[-1], values[0], downward, scaled, newton
+            return View(
+                loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=parts**2,
+                largest=values[-1], smallest=values[0], downward=downward, scaled=scaled_excess(matrix, gradient),
+                newton=newton,
+            )  # fmt: skip
         options = {"most": min(size, 200), "tolerance": 1e-2, "dtype": start.dtype}
         top = largest(operator, size, 1, **options)
         bottom = largest(lambda v: -operator(v), size, 1, **options)
@@ -143,10 +146,10 @@ class Look:
         beside = krylov.beside[:-1]
         values, vectors = jnp.linalg.eigh(jnp.diag(krylov.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
         shares = jnp.sum(gradient**2) * vectors[0] ** 2
-        bottom_value = -bottom.values[0]
-        return (
-            value, start, gradient, idle, values, shares, top.values[0], bottom_value, bottom.vectors[0],
-            jnp.zeros_like(value), jnp.zeros_like(start),
+        return View(
+            loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=shares,
+            largest=top.values[0], smallest=-bottom.values[0], downward=bottom.vectors[0],
+            scaled=jnp.zeros_like(value), newton=jnp.zeros_like(start),
         )  # fmt: skip
 
 
@@ -161,9 +164,9 @@ def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def view(problem: Problem) -> View:
-    """At the params of the problem, in float64."""
+    """Return the view of the loss at the params of the problem, in float64."""
     problem = problem._replace(params=resolved(problem.params, "float64"))
-    found: Any = at_one(Look(), Asked(problem), "float64")
+    found: View = at_one(Inspection(), Asked(problem), "float64")
     return View(*(x.item() if np.ndim(x) == 0 else x for x in found))
 
 
