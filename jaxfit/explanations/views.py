@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Inspection:
-    """Computes the `View` at the params of a problem, its numbers still arrays."""
+    """The question whose answer is the `View` at the params of a problem."""
 
     def __call__(self, asked: Asked) -> View:
         problem = asked.problem
@@ -119,6 +120,7 @@ class Inspection:
         def operator(vector):
             return moves * product(moves * vector)
 
+        record: Callable[..., View] = View  # its numbers are still arrays
         size = start.size
         probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
         idle = (gradient == 0) & (probe == 0) & (moves > 0)
@@ -133,7 +135,7 @@ class Inspection:
             )
             downward = vectors @ jnp.where(values[0] < 0, mixed.at[0].set(1.0), 0)
             downward = downward / jnp.maximum(jnp.linalg.norm(downward), 1e-300)
-            return View(
+            return record(
                 loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=parts**2,
                 largest=values[-1], smallest=values[0], downward=downward, scaled=scaled_excess(matrix, gradient),
                 newton=newton,
@@ -146,7 +148,7 @@ class Inspection:
         beside = krylov.beside[:-1]
         values, vectors = jnp.linalg.eigh(jnp.diag(krylov.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
         shares = jnp.sum(gradient**2) * vectors[0] ** 2
-        return View(
+        return record(
             loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=shares,
             largest=top.values[0], smallest=-bottom.values[0], downward=bottom.vectors[0],
             scaled=jnp.zeros_like(value), newton=jnp.zeros_like(start),
@@ -166,7 +168,7 @@ def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
 def view(problem: Problem) -> View:
     """Return the view of the loss at the params of the problem, in float64."""
     problem = problem._replace(params=resolved(problem.params, "float64"))
-    found: View = at_one(Inspection(), Asked(problem), "float64")
+    found: Any = at_one(Inspection(), Asked(problem), "float64")
     return View(*(x.item() if np.ndim(x) == 0 else x for x in found))
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.losses.noise_models import Kind
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import PRECISIONS
@@ -37,7 +38,7 @@ class Moments(NamedTuple):
     estimate: Estimate  # of NumPy arrays
     noise: np.ndarray  # () multiplies the covariance of unit noise
     freedom: np.ndarray  # () of the noise; infinite if it is known
-    kind: str
+    kind: Kind | None
     absolute: bool
     eps: float  # of the numbers that were fitted, relative to them
 
