@@ -208,7 +208,7 @@ def test_what_makes_no_slice_is_refused(descent):
     refuses(ValueError, "no leaf of the params is an array of weights.*leaf", random_plane, {"w": 1.0, "b": 0.0}, key=0)
     refuses(ValueError, "normalize is 'layer'", random_plane, POINT, key=0, normalize="layer")
     refuses(ValueError, "count is 3", random_plane, POINT, key=0, count=3)
-    refuses(TypeError, "needs|missing", random_plane, POINT)
+    refuses(TypeError, "lacks key", random_plane, POINT)
     refuses(TypeError, "params is a fit", random_plane, descent, key=0)
     refuses(TypeError, "goes through one point", random_plane, {"a": jf.Axis("a", GRID)}, key=0)
     refuses(ValueError, "must start from finite", random_plane, {"a": np.full((2, 2), np.nan)}, key=0)
