@@ -2,8 +2,9 @@
 
 A refit with a param held can end in another basin than its neighbor did. On one branch the rise of the sum is the
 integral of its slope, whatever the step; so a step counts only if the trapezoid rule holds over it, and is tried again
-at a quarter where it does not. Each refit starts where the line through the last two optima leads. The first step that
-passes the goal brackets it, and the cubic through values and slopes finds it.
+at a quarter where it does not. Each refit starts where the line through the last two optima leads, or at the last one
+where that line leads out of what is finite. The first step that passes the goal brackets it, and the cubic through
+values and slopes finds it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ RISE = 1.0  # of tau that a step aims at, at most
 SLACK, SHARE = 0.02, 0.1  # of the rise by which the trapezoid rule may be off: in itself, and of the step's own
 CLOSE = 1e-8  # of tau
 TINY = 1e-6  # of the way, or of a standard error: a step as small, and the branch has ended
+SHORT = 1e-3  # the same where a refit is not finite; and how narrow a bracket is good enough when the rounds are over
 FAR = 30.0  # times as far as the linear theory has it: from there an end may be open
 LEVEL = 3.0  # the same where there are no refits further out
 EVER = np.log(1e6)  # e-folds of the way over which a rise would have to go on
@@ -51,11 +53,12 @@ class Walk(NamedTuple):
     before: Nodes  # the one before that
     outer: Nodes  # the first above it; NaN while there is none
     step: Any  # (n,) the longest that may be tried
+    astray: Any  # (n,) bool: there was no fit where the line through the last two optima leads
     end: Any  # (n,) NaN while it is not found
     peak: Any  # (n,) the largest rise so far
     lowest: Any  # (n,) and the least
     several: Any  # (n,) bool: it fell again, or went on on another branch
-    lost: Any  # (n,) bool: there are no refits beyond its end
+    lost: Any  # (n,) bool: there are no refits beyond its end, or they lead no further
 
 
 def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
@@ -65,11 +68,11 @@ def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
     nothing, zero = np.full(len(back), np.nan), np.zeros(len(back))
     outer = Nodes(nothing, nothing, nothing, nothing, np.full(nodes.params.shape, np.nan))
     no = np.zeros(len(back), bool)
-    return Walk(nodes, before, outer, FIRST * way.scale, nothing, zero, zero, no, no)
+    return Walk(nodes, before, outer, FIRST * way.scale, no, nothing, zero, zero, no, no)
 
 
 def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
-    """All profiles to their ends: the goal, the edge, or infinity; NaN where none was found."""
+    """All profiles to their ends: the goal, the edge, infinity, or as far as there are refits."""
     for count in range(ROUNDS):
         under_way = np.isnan(walk.end)
         if not under_way.any():
@@ -78,7 +81,31 @@ def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
         inner = walk.inner
         found = refit(np.where(under_way, target, inner.target), np.where(under_way[:, None], params, inner.params))
         walk = _moved(walk, found, way, under_way)
-    return walk
+    left = np.isnan(walk.end)
+    near = np.abs(walk.outer.value - walk.inner.value) <= SHORT * np.abs(walk.inner.value - way.start)
+    return walk._replace(end=np.where(left, walk.inner.value, walk.end), lost=walk.lost | left & ~near)
+
+
+def across(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any) -> Walk:
+    """The walk with lost profiles taken up beyond, where a refit from the minimum is below the goal there.
+
+    A logistic curve's rate goes to infinity as its midpoint comes to a point of the data, and is finite beyond.
+    """
+    inner, stride = walk.inner, FIRST * way.scale
+    ahead = inner.value + way.side * stride
+    ahead = np.where(way.side < 0, np.maximum(ahead, way.edge), np.minimum(ahead, way.edge))
+    found = refit(np.where(walk.lost, ahead, inner.target), np.where(walk.lost[:, None], origin, inner.params))
+    there = np.abs(found.value - ahead) <= SLACK * stride
+    on = walk.lost & there & np.isfinite(found.rise) & (found.rise < way.goal)
+    return walk._replace(
+        inner=_taken(on, found, inner),
+        before=_taken(on, found, walk.before),
+        outer=_taken(on, begin(found, np.zeros(found.params.shape), way).outer, walk.outer),
+        step=np.where(on, stride, walk.step),
+        end=np.where(on, np.nan, walk.end),
+        several=walk.several | on,
+        lost=walk.lost & ~on,
+    )
 
 
 def undercut(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any, slopes: Any) -> np.ndarray:
@@ -105,7 +132,8 @@ def _next(walk: Walk, way: Way, *, halves: bool) -> tuple[np.ndarray, np.ndarray
     far, near = (np.where(bracketed, a, b) for a, b in ((outer.value, inner.value), (inner.value, before.value)))
     tip = np.where(bracketed[:, None], outer.params - inner.params, inner.params - before.params)
     width = np.where(far == near, 1, far - near)
-    return target, inner.params + tip / width[:, None] * (target - inner.value)[:, None]
+    ahead = inner.params + tip / width[:, None] * (target - inner.value)[:, None]
+    return target, np.where(walk.astray[:, None], inner.params, ahead)
 
 
 def _crossing(inner: Nodes, outer: Nodes, goal: Any) -> np.ndarray:
@@ -139,7 +167,8 @@ def _judged(inner: Nodes, found: Nodes, way: Way, under_way: np.ndarray) -> Verd
         smooth = np.abs(change - rule) <= SLACK + SHARE * np.abs(change)
     on_branch = under_way & smooth & np.isfinite(found.rise)
     size = np.maximum(way.scale, np.abs(inner.value - way.start))
-    small = np.abs(found.target - inner.target) <= TINY * size + 4e-16 * np.abs(inner.value)
+    least = np.where(np.isfinite(found.rise), TINY, SHORT) * size
+    small = np.abs(found.target - inner.target) <= least + 4e-16 * np.abs(inner.value)
     jumps = under_way & small & ~on_branch & (found.rise < way.goal)
     inside = on_branch & (found.rise < way.goal) | jumps
     outside = on_branch & ~inside
@@ -193,6 +222,7 @@ def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
         before=_taken(inside, walk.inner, walk.before),
         outer=_taken(verdict.outside, found, walk.outer),
         step=np.where(verdict.jumps, FIRST * way.scale, step),
+        astray=verdict.refused & ~np.isfinite(found.rise),
         end=end,
         peak=peak,
         lowest=np.where(inside, np.fmin(walk.lowest, found.rise), walk.lowest),

@@ -23,7 +23,7 @@ from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import free_of, objective_at
 from jaxfit.statistics.lanes import free_places, like, over_lanes
-from jaxfit.statistics.paths import Nodes, Walk, Way, begin, follow, undercut
+from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, follow, undercut
 from jaxfit.statistics.resampling import NAME, Held, Refits
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.sweeps import sweep
@@ -123,9 +123,10 @@ class Sides:
         found = [np.asarray(x).reshape(len(targets), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
         numbers = np.concatenate(found, axis=1)
         values = numbers[np.arange(len(targets)), self.which]
-        losses = np.asarray(grid.results.loss) - stiffness * (targets - values) ** 2
-        rise = np.where(fine, (losses - self.least) / self.per_rise, np.inf)
-        slope = 2 * STIFFNESS * (targets - values) / self.error**2
+        with np.errstate(over="ignore", invalid="ignore"):
+            losses = np.asarray(grid.results.loss) - stiffness * (targets - values) ** 2
+            rise = np.where(fine, (losses - self.least) / self.per_rise, np.inf)
+            slope = 2 * STIFFNESS * (targets - values) / self.error**2
         return Nodes(targets, values, rise, slope, numbers[:, self.free])
 
     def spread(self, values: np.ndarray) -> np.ndarray:
@@ -142,13 +143,13 @@ class Sides:
 
 
 class Ends(NamedTuple):
-    """Where profiles are as high as a level has it; NaN where there is none, or the end was not found."""
+    """Where profiles are as high as a level has it; NaN where there is none."""
 
     low: Any  # (..., K)
     high: Any  # (..., K)
     several: Any  # (..., K) bool: between them, or just there, it has more than one minimum
     lower: Any  # (..., K) bool: it goes below the minimum
-    lost: Any  # (..., K) bool: no refit is finite beyond
+    lost: Any  # (..., K) bool: no refit leads beyond
 
 
 def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
@@ -161,6 +162,8 @@ def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
     if len(sides.lane):
         way = sides.way(sides.by_lane(reach)[sides.lane] ** 2)
         walk = follow(sides.refit, sides.begin(way), way)
+        if walk.lost.any():
+            walk = follow(sides.refit, across(sides.refit, walk, way, sides.flat), way)
         several = walk.several | undercut(sides.refit, walk, way, sides.flat, sides.slopes)
         flags = several, walk.lowest < -LOWER, walk.lost
         ends, several, lower, lost = map(sides.spread, (walk.end, *flags))
@@ -177,7 +180,8 @@ def said(ends: Ends, names: list[str]) -> list[str]:
          "the least one; fit again from other starts"),
         (ends.several, "the profile of {} has more than one minimum within its interval or next to it; other values "
          "may do as well: draw it with jf.plots.profile(fit, name=...), or fit from other starts"),
-        (ends.lost, "the interval of {} ends where the model or its slope ceases to be finite"),
+        (ends.lost, "the interval of {} ends where no refit leads further: the model or its slope ceases to be finite, "
+         "or the other params run away"),
     ):  # fmt: skip
         named = [
             name + (f" ({int(lanes.sum()):,} of {lanes.size:,} lanes)" if lanes.ndim else "")

@@ -7,7 +7,9 @@ import scipy.optimize
 import scipy.stats
 
 import jaxfit as jf
-from jaxfit.statistics.paths import Nodes, Way, begin, follow
+from jaxfit.statistics.covariances import moments
+from jaxfit.statistics.paths import SHORT, Nodes, Way, across, begin, follow
+from jaxfit.statistics.profiles import profile_ends
 
 LM = jf.optimizers.levenberg_marquardt()
 X = np.arange(10.0)
@@ -77,7 +79,39 @@ def test_a_path_ends_at_its_edge_or_where_the_rise_jumps():
     jump, several = ends_of(lambda v: np.where(np.abs(v) < 1.25, v**2, 50 + v**2), lambda v: 2 * v)
     np.testing.assert_allclose(jump, [-1.25, 1.25], rtol=1e-5)
     nowhere, _ = ends_of(lambda v: np.where(v < 1.25, v**2, np.nan), lambda v: 2 * v)
-    np.testing.assert_allclose(nowhere, [-2, 1.25], rtol=1e-5)
+    np.testing.assert_allclose(nowhere, [-2, 1.25], rtol=SHORT)
+
+
+def test_a_path_whose_line_leads_out_of_what_is_finite_starts_at_the_last_optimum():
+    """The linear theory has the other param at 1e30 for a step that does not move it."""
+    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
+    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
+
+    def refit(targets, params):
+        fine = np.abs(params[:, 0]) < 1
+        return Nodes(targets, targets, np.where(fine, targets**2, np.inf), 2 * targets, np.zeros((2, 1)))
+
+    walk = follow(refit, begin(Nodes(zero, zero, zero, zero, np.zeros((2, 1))), np.full((2, 1), 1e30), way), way)
+    np.testing.assert_allclose(walk.end, [-2, 2], rtol=1e-7)
+    assert not walk.lost.any()
+
+
+def test_a_path_is_taken_up_beyond_a_gap_of_refits_if_it_is_below_the_goal_there():
+    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
+    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
+
+    def refit(targets, params):
+        height = np.where(targets > 0, targets**2 + 0.5 * (targets > 1.3), 50 * (targets < -1.3) + targets**2)
+        gap = (np.abs(targets) > 1.25) & (np.abs(targets) < 1.3)
+        return Nodes(targets, targets, np.where(gap, np.inf, height), 2 * targets, params)
+
+    start = begin(Nodes(zero, zero, zero, zero, np.zeros((2, 1))), np.zeros((2, 1)), way)
+    walk = follow(refit, start, way)
+    np.testing.assert_allclose(walk.end, [-1.25, 1.25], rtol=SHORT)
+    assert walk.lost.all() and not walk.several.any()
+    walk = follow(refit, across(refit, walk, way, np.zeros((2, 1))), way)
+    np.testing.assert_allclose(walk.end, [-1.25, np.sqrt(3.5)], rtol=SHORT)
+    assert list(walk.lost) == [True, False] and list(walk.several) == [False, True]
 
 
 def test_a_path_over_a_hill_below_the_goal_goes_on_to_the_first_place_at_it():
@@ -118,6 +152,7 @@ def test_the_interval_of_a_rate_is_where_refits_have_it(steep):
     assert abs(found["rate"].low - 0.298) < 5e-4 and not any(np.isnan(end) for pair in found.values() for end in pair)
 
 
+@pytest.mark.soak
 def test_wider_levels_contain_narrower_ones_and_compile_nothing(steep, compilations):
     jf.intervals(steep, "profile", 0.5)
     before = compilations.count
@@ -138,8 +173,9 @@ def test_a_param_tied_to_one_other_has_its_interval(steep):
     found = jf.intervals(steep, "profile")
     np.testing.assert_allclose(found["growth"], np.exp(np.array(found["rate"]) / 5), rtol=1e-6)
     assert found["rate"].high == np.inf
-    found = jf.intervals(steep, "profile", 0.8)
-    np.testing.assert_allclose(found["growth"], np.exp(np.array(found["rate"]) / 5), rtol=1e-6)
+    narrow = jf.intervals(steep, "profile", 0.8)
+    np.testing.assert_allclose(narrow["growth"], np.exp(np.array(narrow["rate"]) / 5), rtol=1e-6)
+    assert all(found[n].low < narrow[n].low < narrow[n].high <= found[n].high for n in narrow)
 
 
 @pytest.mark.soak
@@ -232,6 +268,7 @@ TRUTHS = np.array([[10, 0.9, 6], [10, 0.4, 5], [3, 0.6, 1], [10, 2, 3]], float)
 NOISES = np.array([1.0, 0.6, 0.25, 0.6])
 
 
+@pytest.mark.soak
 def test_ends_of_random_data_on_four_curves_are_where_refits_are_at_the_reach():
     """Every end that is not open to 1 % of the half width, refits by SciPy step by step."""
     sets, x = 8, np.arange(1.0, 11.0)
@@ -299,29 +336,55 @@ EIGHT = {
 
 
 def held_along(loss, data, name, params, values):
-    """(steps, n) the least sums of squares of n data sets with a param held, from the optimum of the step before."""
-    found = []
-    for row in values:
-        start = {n: jf.Axis("set", v) for n, v in params.items()} | {name: jf.Fixed(jf.Axis("set", row))}
-        grid = jf.sweep(loss, start, data, optimizer=LM, steps=500, progress=False)
-        losses = np.asarray(grid.results.loss)
-        fine = np.isfinite(losses)
-        params = {n: np.where(fine, np.asarray(grid.results[f"params.{n}"]), v) for n, v in params.items()}
-        found.append(np.where(fine, losses, np.nan))
+    """(steps, n) the least sums of squares of n data sets with a param held, from where the steps before lead.
+
+    There are three starts: the last optimum; the line through the last two; the same line in logarithms, as an
+    amplitude far from the data grows. From the last optimum alone a refit can stay in a worse minimum: of a logistic
+    curve whose midpoint goes to infinity, or whose rate does while the midpoint lies on the wrong side of a point.
+    """
+    found, before, width = [], params, np.ones_like(values[0])
+    for i, row in enumerate(values):
+        share = (row - values[i - 1]) / width if i > 1 else np.zeros_like(row)
+        sums, ends = [], []
+        for start in onward(params, before, np.nan_to_num(share)):
+            marked = {n: jf.Axis("set", v) for n, v in start.items()} | {name: jf.Fixed(jf.Axis("set", row))}
+            grid = jf.sweep(loss, marked, data, optimizer=LM, steps=500, progress=False)
+            sums.append(np.where(np.isfinite(grid.results.loss), grid.results.loss, np.inf))
+            ends.append({n: np.asarray(grid.results[f"params.{n}"]) for n in params})
+        least = np.min(sums, axis=0)
+        best = {n: np.choose(np.argmin(sums, axis=0), [e[n] for e in ends]) for n in params}
+        before, params = params, {n: np.where(np.isfinite(least), best[n], v) for n, v in params.items()}
+        width = np.where(row == values[i - 1], 1, row - values[i - 1]) if i else np.ones_like(row)
+        found.append(np.where(np.isfinite(least), least, np.nan))
     return np.stack(found)
+
+
+def onward(params, before, share):
+    """The starts of `held_along`, with what a step is of the last one."""
+    lines, curves = {}, {}
+    for n, v in params.items():
+        with np.errstate(all="ignore"):
+            line, curve = v + share * (v - before[n]), v * np.abs(v / before[n]) ** share
+        lines[n], curves[n] = (np.where(np.isfinite(x), x, v) for x in (line, curve))
+    return params, lines, curves
 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:intervals")
 @pytest.mark.parametrize("name", EIGHT)
 def test_ends_of_2000_data_sets_are_at_the_reach_to_1_percent_of_the_half_width(name):
-    """No end is missing, none is too near or too far, and where one is open the sum stays below the reach."""
+    """No end is missing, none is too near or too far, and where one is open the sum stays below the reach.
+
+    One that is said to end where no refit leads further may be too near: slopes overflow as a rate goes to infinity.
+    """
     predict, truth, x, noise = EIGHT[name]
     draw = np.random.default_rng([7, *map(ord, name)])
     y = predict(np, truth, x) + noise * draw.normal(size=(SETS, x.size))
     loss, data = jf.losses.rss(lambda p, x: predict(jnp, p, x)), (x, jf.Axis("set", y))
     grid = jf.sweep(loss, truth, data, optimizer=LM, steps=1000, progress=False)
     ends, errors = jf.intervals(grid, "profile"), jf.standard_errors(grid)
+    lost = profile_ends("intervals", grid, moments("intervals", grid, None), 0.95).lost
+    assert lost.mean() < 0.05
     params = {n: np.asarray(grid.results[f"params.{n}"]) for n in truth}
     least, freedom = np.asarray(grid.results.loss), x.size - len(truth)
     reach = scipy.stats.t.ppf(0.975, freedom)
@@ -341,6 +404,7 @@ def test_ends_of_2000_data_sets_are_at_the_reach_to_1_percent_of_the_half_width(
                 sums = held_along(loss, data, param, params, params[param] + side * np.multiply.outer(shares, half))
                 tau = np.sqrt(np.maximum(sums[:, chosen] - least[chosen], 0) / (least[chosen] / freedom))
                 if closed:
-                    assert (tau[-2] < reach).all() and ((tau[-1] > reach) | np.isnan(tau[-1])).all()
+                    told = lost[chosen, sorted(truth).index(param)]
+                    assert (tau[-2] < reach).all() and ((tau[-1] > reach) | np.isnan(tau[-1]) | told).all()
                 else:
                     assert (np.nanmax(tau, axis=0) < reach * (1 + 1e-6)).all()
