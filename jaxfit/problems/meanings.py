@@ -173,6 +173,70 @@ NAMES = {
     "momentum_sgd": "jf.optimizers.momentum(0.01, 0.9)",
 }
 
+_EXP, _QUADRATIC = "jf.models.exponential_decay", "jf.models.polynomial(2)"
+_TWO_CLASSES = "`jf.losses.softmax_cross_entropy(predict)` with two outputs"
+_LIKELIHOOD = "a function `loss(params, *data)` of your own: the mean of the negative log-likelihoods"
+_ROBUST = "jf.losses.huber(predict, delta=1.0)"
+_DESCENT = "jf.optimizers.sgd(0.01)"
+_SMOOTH = "jf.optimizers.lbfgs()"
+_ANNEALED = "jf.schedules.warmup_cosine(0.01, 100, 1000)"
+
+IN_ROOM = {  # what a name means in one room, where it means something else elsewhere or nothing
+    "jaxfit": {
+        "stderr": _ERRORS, "std_err": _ERRORS, "error": _ERRORS, "uncertainty": _ERRORS, "ci": "jf.intervals(fit)",
+        "covariance_matrix": "jf.covariance(fit)", "corr": "jf.correlations(fit)", "Param": _BOUNDED,
+        "params": _BOUNDED, "constraint": "jf.Bounded(value, low, high)", "penalty": "jf.losses.l2(1e-3)",
+        "loss": "jf.losses.mse(predict)", "value_and_grad": "jf.backprop(loss, params, data)",
+        "likelihood": "jf.losses.chi_squared(predict)", "mcmc": "jf.bootstrap(fit, key=0)",
+        "resample": "jf.bootstrap(fit, key=0)", "sample": "jf.starts(params, 100, key=0)",
+        "seed": _KEY, "random": _KEY,
+        "score": _GOODNESS + ".r_squared", "r_squared": _GOODNESS + ".r_squared",
+        "hessian_eigenvalues": "jf.hessian_spectrum(loss, params, data)", "learning_rate_finder": _LR,
+        "loss_landscape": "jf.surface(loss, {'a': jf.Axis('a', values)}, data)",
+        "cross_validate": "jf.datasets.split((x, y), 0.2, key=0)", "KFold": "jf.datasets.split((x, y), 0.2, key=0)",
+        "cross_val_score": "jf.datasets.split((x, y), 0.2, key=0)",
+    },
+    "jaxfit.models": {
+        "linear": "jf.models.line", "exp": _EXP, "exponential": _EXP, "quadratic": _QUADRATIC, "parabola": _QUADRATIC,
+        "cubic": "jf.models.polynomial(3)", "sigmoid": "jf.models.logistic", "poly": _QUADRATIC,
+        "sine": "jf.models.damped_oscillation", "sin": "jf.models.damped_oscillation",
+        "cos": "jf.models.damped_oscillation", "cosine": "jf.models.damped_oscillation",
+        "power": "jf.models.power_law", "const": "jf.models.constant", "nn": _DENSE, "network": _DENSE,
+        "biexponential": "jf.models.exponentials(2)", "double_exponential": "jf.models.exponentials(2)",
+        "function": "jf.models.from_function(f)",
+    },
+    "jaxfit.losses": {
+        "l1": "`jf.losses.mae(predict)`; a penalty of that kind is a function loss(params) of your own",
+        "lasso": "`jf.losses.mae(predict)`; a penalty of that kind is a function loss(params) of your own",
+        "cross_entropy": "jf.losses.softmax_cross_entropy(predict)", "logistic": _TWO_CLASSES, "bce": _TWO_CLASSES,
+        "softmax": "jf.losses.softmax_cross_entropy(predict)", "binary_cross_entropy": _TWO_CLASSES,
+        "nll": "jf.losses.chi_squared(predict)", "poisson": _LIKELIHOOD, "log_likelihood": _LIKELIHOOD,
+        "smooth_l1": _ROBUST, "cauchy": _ROBUST, "soft_l1": _ROBUST, "sse": "jf.losses.rss(predict)",
+        "rmse": "jf.losses.mse(predict)", "weighted_mse": "jf.losses.chi_squared(predict)",
+    },
+    "jaxfit.optimizers": {
+        "gd": _DESCENT, "gradient_descent": _DESCENT, "newton": _SMOOTH, "cg": _SMOOTH, "conjugate_gradient": _SMOOTH,
+        "nelder_mead": _SMOOTH, "powell": _SMOOTH, "trust_region": _SMOOTH, "nag": "jf.optimizers.nesterov(0.01, 0.9)",
+        "sgd_momentum": "jf.optimizers.momentum(0.01, 0.9)",
+    },
+    "jaxfit.schedules": {
+        "linear": "jf.schedules.polynomial(0.01, 1000)", "step": "jf.schedules.stepwise(0.01, 0.1, 500)",
+        "piecewise": "jf.schedules.stepwise(0.01, 0.1, 500)", "cosine_decay": "jf.schedules.cosine(0.01, 1000)",
+        "exponential_decay": "jf.schedules.exponential(0.01, 0.99)", "warmup": _ANNEALED, "one_cycle": _ANNEALED,
+        "warmup_cosine_decay": _ANNEALED,
+        "sgdr": "any function of the step, such as `lambda i: 0.01 * 0.5 ** (i // 1000)`",
+        "reduce_on_plateau": "jf.schedules.cosine(0.01, 1000)",
+    },
+    "jaxfit.plots": {
+        "loss": "jf.plots.loss_history({'fit': fit})", "history": "jf.plots.loss_history({'fit': fit})",
+        "loss_curve": "jf.plots.loss_history({'fit': fit})", "learning_curve": "jf.plots.loss_history({'fit': fit})",
+        "residuals": "jf.plots.fit(fit)", "band": "jf.plots.fit(fit)", "confidence": "jf.plots.corner(fit)",
+        "heatmap": "jf.plots.landscape", "animation": "jf.plots.descent_animation", "scatter": "jf.plots.fit(fit)",
+        "trajectory": "jf.plots.contour", "path": "jf.plots.contour", "surface": "jf.plots.surface_3d",
+        "error": "jf.plots.fit(fit)",
+    },
+}  # fmt: skip
+
 EXAMPLES = {
     "optimizer": "jf.optimizers.adam(0.01)",
     "key": "0",

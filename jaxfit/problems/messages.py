@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from jaxfit.problems.meanings import ARGUMENTS, EXAMPLES, NAMES
+from jaxfit.problems.meanings import ARGUMENTS, EXAMPLES, IN_ROOM, NAMES
 
 _Function = TypeVar("_Function", bound=Callable)
 ROOMS = (
@@ -53,7 +53,9 @@ def near_names(
         if name.startswith("__"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         small = [own.lower() for own in names]
-        told = None if name.lower() in small else _meant(name, NAMES) or _elsewhere(name, module)
+        told = (
+            None if name.lower() in small else _meant(name, NAMES | IN_ROOM.get(module, {})) or _elsewhere(name, module)
+        )
         if told is None and not difflib.get_close_matches(name.lower(), small, cutoff=NEARLY):
             told = _meant(name, NAMES, NEARLY)
         answer = f"; write {told}." if told else did_you_mean(name, names)

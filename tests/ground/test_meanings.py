@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import importlib
 import inspect
 import re
 
@@ -11,7 +12,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.problems.meanings import ARGUMENTS, ATTRIBUTES, EXAMPLES, NAMES
+from jaxfit.problems.meanings import ARGUMENTS, ATTRIBUTES, EXAMPLES, IN_ROOM, NAMES
 from jaxfit.problems.messages import near_attribute
 
 ROOMS = (jf, jf.losses, jf.models, jf.optimizers, jf.schedules, jf.searches, jf.datasets, jf.landscapes, jf.plots)
@@ -45,7 +46,12 @@ def found(node: ast.expr):
 CODES = sorted(
     {
         code
-        for text in (*NAMES.values(), *ATTRIBUTES.values(), *(m for many in ARGUMENTS.values() for m in many))
+        for text in (
+            *NAMES.values(),
+            *ATTRIBUTES.values(),
+            *(m for many in ARGUMENTS.values() for m in many),
+            *(meaning for room in IN_ROOM.values() for meaning in room.values()),
+        )  # fmt: skip
         if not text.isidentifier()
         for code in written(text)
     }
@@ -150,3 +156,23 @@ def test_what_is_to_be_written_runs(code, tmp_path, monkeypatch):
     if "jf.losses.least_squares" in code:
         assert callable(scope["residuals"])
     assert eval(compile(ast.Expression(parsed(code)), "<entry>", "eval"), scope) is not None
+
+
+@pytest.mark.parametrize("room", IN_ROOM)
+def test_a_room_answers_with_what_a_name_means_there(room):
+    module = importlib.import_module(room)
+    for name, meaning in IN_ROOM[room].items():
+        with pytest.raises(AttributeError) as seen:
+            getattr(module, name)
+        assert f"write {meaning}." in str(seen.value), name
+
+
+def test_a_line_of_measurements_is_no_layer_and_a_linear_schedule_no_model():
+    for room, name, told in (
+        (jf.models, "Linear", "jf.models.line"), (jf.models, "exponential", "jf.models.exponential_decay"),
+        (jf.schedules, "linear", "jf.schedules.polynomial"), (jf.schedules, "step", "jf.schedules.stepwise"),
+        (jf.losses, "cross_entropy", "jf.losses.softmax_cross_entropy"), (jf.plots, "history", "loss_history"),
+        (jf, "stderr", "jf.standard_errors(fit)"), (jf.optimizers, "gradient_descent", "jf.optimizers.sgd"),
+    ):  # fmt: skip
+        with pytest.raises(AttributeError, match=re.escape(told)):
+            getattr(room, name)
