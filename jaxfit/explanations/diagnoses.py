@@ -123,6 +123,10 @@ def explain(run: Fit) -> Explanation:
     history = run.history
     short = history is None or "loss" not in history or len(history.step) != run.steps + 1
     if short and run.status != Status.STOPPED_EARLY:
-        again = rerun(run, stop=replace(problem.stop, patience=None), record=Record(what=("loss",)))
+        try:
+            again = rerun(run, stop=replace(problem.stop, patience=None), record=Record(what=("loss",)))
+        except ValueError as refused:  # a lane may be what no run alone is
+            kind = "not finite" if run.status in (Status.NOT_FINITE, Status.DIVERGED) else "not determined"
+            return Explanation(kind, (f"{refused}.",), {}, "", {}, run)
         run = Fit(**{**vars(run), "history": again.history, "start_loss": again.start_loss})
     return Explanation(**vars(diagnose(run)), fit=run)

@@ -329,7 +329,7 @@ def report(
     correlations = correlation_matrix(known.covariance)
     errors, (low, high) = known.errors.copy(), (np.array(side, float) for side in (low, high))
     for one in runaways(fit):  # an error there tells of nothing
-        at = labels.index(one.name)
+        at = labels.index(one.name if one.name in labels else one.name.removeprefix("params"))
         errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
         roles[at] = "ran away"
     rows = tuple(
@@ -460,5 +460,7 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
     if float(known.freedom) <= 0:
         notes.append("there are no more residuals than params, so that their scatter says nothing: no errors")
     if (far := distance(known)) > FAR and not runaways(fit):  # which the outcome says
-        notes.append(f"the fit stands {far:.2g} standard errors from the minimum; let it run on")
+        early = fit.status == Status.STOPPED_EARLY
+        what = "as its patience wants it; errors are those of a minimum" if early else "let it run on"
+        notes.append(f"the fit stands {far:.2g} standard errors from the minimum; {what}")
     return notes

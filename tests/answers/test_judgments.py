@@ -173,3 +173,41 @@ def test_a_loss_of_zero_is_the_end_also_where_a_param_lost_its_influence_there()
     fit = jf.curve_fit(decay, {"A": 1.0, "tau": 2.0}, (X, 0 * X))
     assert fit.loss == 0
     assert jf.explain(fit).kind in ("settled", "converged", "not determined")
+
+
+def line(p, x):
+    return p["w"] * x + p["b"]
+
+
+def test_lanes_that_no_run_alone_would_take_are_explained():
+    masks = np.ones((2, 40), bool)
+    masks[1, 1:] = False
+    few = jf.sweep(
+        jf.losses.mse(line, masked=True), {"w": 1.0, "b": 0.0}, (X, DECAY, jf.Axis("set", masks)),
+        optimizer=jf.optimizers.levenberg_marquardt(),
+    )  # fmt: skip
+    found = jf.explain(jf.lane(few, set=1))
+    assert found.kind == "not determined" and "1 residual for 2 free params" in found.story[0]
+    outside = jf.sweep(lambda p: jnp.log(p) ** 2, jf.Axis("p", [-1.0, 2.0]), optimizer=jf.optimizers.sgd(0.1), steps=20)
+    found = jf.explain(jf.lane(outside, p=-1.0))
+    assert found.kind == "not finite" and "outside of where the loss is defined" in found.story[0]
+
+
+def test_a_run_that_patience_ended_is_not_told_to_run_on():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(40, 3)), draw.normal(size=40)
+    fit = jf.fit(
+        jf.losses.mse(lambda p, x: x @ p), jnp.zeros(3), (x[:20], y[:20]), optimizer=jf.optimizers.adam(0.01),
+        stop=jf.Stop(patience=3), validation=(x[20:], y[20:]),
+    )  # fmt: skip
+    assert fit.status == jf.Status.STOPPED_EARLY
+    assert "run on" not in str(jf.report(fit)) and "standard errors from the minimum" in str(jf.report(fit))
+
+
+def test_a_number_of_an_array_that_ran_away_is_found_in_the_report():
+    model = lambda p, x: p[0] * jnp.exp(-x / p[1])  # noqa: E731
+    fit = jf.fit(
+        jf.losses.rss(model), jnp.array([1.0, -5.0]), (X, DECAY), optimizer=jf.optimizers.levenberg_marquardt(),
+        steps=300,
+    )  # fmt: skip
+    assert [row.role for row in jf.report(fit).rows] == ["free", "ran away"]
