@@ -270,7 +270,9 @@ def draw_tries(result: Result, ax) -> None:
 def draw_loss(result: Result):
     space = {"wspace": 0.24, "top": 0.8, "left": 0.07, "right": 0.98, "bottom": 0.12}
     figure, axes = plots.panels([["tangents", "women"]], size=(11, 4.7), gridspec_kw=space)
-    figure.suptitle("The loss of a line: its slope says where to go, and how far it still is", x=0.07, ha="left")
+    figure.suptitle(
+        "The loss of a line: its slope gives the direction of the minimum, and the distance to it", x=0.07, ha="left"
+    )
     ax = axes["tangents"]
     slopes, losses, _ = result.curve
     ax.set(xlim=(-1, 3), ylim=(0, 12_000), xlabel="slope a", ylabel="loss, mmHg²")

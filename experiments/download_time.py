@@ -1,4 +1,4 @@
-"""A file's size tells its download time: a descent on a loss of absolute errors, and the four ways a rate spoils it.
+"""A file's size tells its download time: a descent on a loss of absolute errors, and and four learning rates that fail.
 
 The line kernel * size + bias, fitted to 20 files by the mean absolute error, from kernel = bias = 0 with a rate of
 0.0005 as the book's figures are (its text speaks of random starts and TensorFlow.js' own rate, 0.01). The first 50
@@ -327,7 +327,9 @@ def surfaces(result: Result):
 def rates(result: Result):
     space = {"hspace": 0.42, "wspace": 0.22, "top": 0.88, "left": 0.07, "right": 0.97, "bottom": 0.07}
     figure, axes = plots.panels([["starts", "rates"], ["over", "squares"]], size=(11, 8.4), gridspec_kw=space)
-    figure.suptitle("A rate too small does not arrive, one too large leaves", x=0.07, ha="left")
+    figure.suptitle(
+        "A learning rate too small does not reach the minimum, one too large moves away from it", x=0.07, ha="left"
+    )
     figure.text(0.07, 0.925, "Mean absolute error of the training files, unless it says otherwise.", color="#555555")
 
     ax = axes["starts"]
@@ -364,7 +366,7 @@ def rates(result: Result):
         room.near(line, label, color=color, prefer=(0.5, 0.6))
     ax.axvline(0.01, color=plots.GREY, lw=0.8, zorder=0)
     ax.text(0.0108, 7, "the library's own", color=plots.GREY, fontsize=9)
-    ax.set_title("Too small: not there yet. Too large: to and fro")
+    ax.set_title("Too small: not converged yet. Too large: oscillates")
 
     ax = axes["over"]
     before, after = result.overshoot.history.loss[:2]
@@ -375,7 +377,7 @@ def rates(result: Result):
     arrow = {"arrowstyle": "-|>", "color": plots.RED, "lw": 1.4, "shrinkA": 5, "shrinkB": 5, "mutation_scale": 14}
     ax.annotate("", end, start, arrowprops=arrow, zorder=5)
     plots.few_ticks(ax.xaxis, (-0.05, 0, 0.05, 0.1, 0.15))
-    ax.set(title="One update of 0.05 leads up the other side", xlabel="kernel, s/MB", ylabel="bias, s")
+    ax.set(title="One update with rate 0.05 ends on the other side", xlabel="kernel, s/MB", ylabel="bias, s")
 
     ax = axes["squares"]
     both = {"squared errors": result.blow_up, "absolute errors": result.cycle}
@@ -385,5 +387,5 @@ def rates(result: Result):
     )
     ax.set(xlabel="epochs", ylabel="loss")
     plots.few_ticks(ax.xaxis, range(0, 21, 5))
-    ax.set_title("Rate 0.5: infinite with squares, never without")
+    ax.set_title("Rate 0.5: squared errors diverge, absolute ones do not")
     return figure

@@ -1,4 +1,4 @@
-"""80,000 steps down a canyon: only every 7,812th halves the way that is left, and the intercept is still 0.04 off.
+"""80,000 steps down a canyon: only every 7,812th halves the remaining distance, and the intercept is still 0.04 off.
 
 The line through 33 blood pressures, from slope 0 and intercept 139, by gradient descent with the rate 0.0004: the 16
 rows that the book's notebook prints and its final line are met, whether the line is a function, a layer with two
@@ -259,7 +259,7 @@ def ratio(result: Result) -> float:
 def draw(result: Result):
     space = {"hspace": 0.42, "wspace": 0.22, "top": 0.87, "left": 0.08, "right": 0.98, "bottom": 0.07}
     figure, axes = plots.panels([["loss", "params"], ["patient", "ways"]], size=(11, 8.6), gridspec_kw=space)
-    figure.suptitle("80,000 steps down a canyon, and still not at its end", x=0.08, ha="left")
+    figure.suptitle("80,000 steps in a canyon, and the minimum is not reached yet", x=0.08, ha="left")
     words = "Blood pressure against age, rate 0.0004. Lines: these runs. Circles: what the notebook prints."
     figure.text(0.08, 0.925, words, color="#555555")
     draw_excess(result, axes["loss"])
@@ -280,7 +280,7 @@ def draw_excess(result: Result, ax) -> None:
     ax.plot(k, excess[k], color=plots.BLUE)
     losses = [published(f"PDL-L3.4.i{i}").printed[2] - result.least for i in PRINTED]
     ax.plot(PRINTED, losses, "o", mfc="white", mec=plots.DARK, ms=4.5, mew=0.9, zorder=3)
-    ax.set_title(f"Every {halving(result):,.0f} steps halve the way that is left")
+    ax.set_title(f"Every {halving(result):,.0f} steps halve the remaining distance")
     flat, steep = result.curvatures
     ax.text(
         0.97, 0.93, f"law: the way shrinks by 1 − rate × curvature.\n"
@@ -336,21 +336,21 @@ def draw_patient(result: Result, ax) -> None:
 
 def draw_ways(result: Result, ax) -> None:
     """The ends of the runs, as printed and as computed."""
-    ax.set(xlim=(0, 1), ylim=(0, 10), title="However it is written: slope and intercept at the end")
+    ax.set(xlim=(0, 1), ylim=(0, 10), title="Written in three ways: slope and intercept at the end")
     ax.axis("off")
     layer = result.layer.params[0]
     found = [
-        ("a function, float32", "PDL-L3.4.final", row(result.function, STEPS - 1)[:2], 5),
-        ("a layer, batches", "PDL-L3.6.final", [float(layer["w"][0, 0]), float(layer["b"][0])], 5),
-        ("float64", "PDL-nb07.final", row(result.double, STEPS - 1)[:2], 7),
-    ]
+        ("a function, float32", "PDL-L3.4.final", row(result.function, STEPS - 1)[:2], (5, 3)),
+        ("a layer, batches", "PDL-L3.6.final", [float(layer["w"][0, 0]), float(layer["b"][0])], (5, 3)),
+        ("float64", "PDL-nb07.final", row(result.double, STEPS - 1)[:2], (7, 7)),
+    ]  # the digits of the slope as printed, and as found: in float32 those that rounding leaves
     for place, word in ((0.7, "slope"), (1.0, "intercept")):
         ax.text(place, 9.2, word, ha="right", color="#555555")
-    for i, (words, name, ends, digits) in enumerate(found):
+    for i, (words, name, ends, (printed, certain)) in enumerate(found):
         y = 8 - 2.1 * i
         ax.text(0, y - 0.45, words, color=plots.DARK, weight="bold")
-        for shift, who, values, ink in (
-            (0, "printed", published(name).printed, "#555555"), (-0.85, "here", ends, plots.BLUE),
+        for shift, who, values, digits, ink in (
+            (0, "printed", published(name).printed, printed, "#555555"), (-0.85, "here", ends, certain, plots.BLUE),
         ):  # fmt: skip
             ax.text(0.44, y + shift, who, ha="right", color=ink)
             ax.text(0.7, y + shift, f"{values[0]:.{digits}f}", ha="right", color=ink)

@@ -1,4 +1,4 @@
-"""Four learning rates on one loss: too small creeps, moderate arrives, large bounces and lags behind, too large leaves.
+"""Four learning rates on one loss: too small is slow, moderate is fast, large oscillates, too large diverges.
 
 On x^2 + 2 y^2 from (-3, -3) an update multiplies x by 1 - 2 rate and y by 1 - 4 rate, so that the limit is 0.5. A rate
 of 0.48 is ahead of 0.05 for two updates, since x is there almost at once, and behind it ever after; 0.51 dips below its

@@ -1,4 +1,4 @@
-"""A wanderer who knows only the slope ends in the lake of the valley where she starts, which need not be the deepest.
+"""Gradient descent ends in the lake of the valley in which it starts, which need not be the deepest one.
 
 Gradient descent from 65,536 starts on a landscape with five lakes of different depth, in one sweep. The map falls into
 five basins, and only one of them leads to the deepest lake. Their borders are the watersheds: the lines that climb
@@ -33,7 +33,7 @@ HILLS = np.array(  # x, y, height (below zero: a hollow), width
     ]
 )  # fmt: skip
 SIZE = 3.0
-WANDERERS = np.array(
+SHOWN = np.array(
     [
         (-0.15, 1.0), (-0.55, 1.0), (-0.35, 0.62), (0.62, -1.45), (0.95, -1.75), (0.25, -1.8), (-2.8, -0.35),
         (2.7, 0.75), (2.75, 0.35), (0.15, 2.75), (-0.6, 2.8), (0.75, 0.35),
@@ -98,7 +98,7 @@ class Result(NamedTuple):
     steps: np.ndarray  # (cells, cells)
     status: np.ndarray  # (cells, cells)
     watersheds: list[np.ndarray]  # (k, 2) each, from a pass up
-    wanderers: list[np.ndarray]  # (k, 2) each, from a start down
+    shown: list[np.ndarray]  # (k, 2) each, from a start down
     water: np.ndarray  # like height: where the lakes stand
     angles: np.ndarray  # (spring,) degrees, of the starts around the summit
     streams: np.ndarray  # (spring + 1, records, 2); the last one starts exactly between two ways
@@ -132,7 +132,7 @@ def compute(config: Config) -> Result:
         steps=found.steps.values.T,
         status=found.status.values.T,
         watersheds=watersheds(points.passes),
-        wanderers=paths(downhill(together("wanderer", WANDERERS), config.rate, record=jf.Record(what="params"))),
+        shown=paths(downhill(together("start", SHOWN), config.rate, record=jf.Record(what="params"))),
         water=lakes_filled(height, np.kron(lake, np.ones((2, 2), int)), depth),
         angles=angles,
         streams=np.array(paths(streams)),
@@ -280,13 +280,13 @@ def draw(result: Result):
 def draw_lakes(result: Result):
     space = {"wspace": 0.05, "top": 0.86, "left": 0.02, "right": 0.98, "bottom": 0.07}
     figure, axes = plots.panels([["land", "basins"]], size=(11.2, 6.6), gridspec_kw=space)
-    figure.suptitle("Descent finds the lake of the valley it starts in, not the deepest", x=0.02, ha="left")
+    figure.suptitle("Descent ends in the lake of the valley where it starts, not in the deepest one", x=0.02, ha="left")
     share = np.mean(result.lake == 0)
-    words = f"Of {result.lake.size:,} wanderers, each knowing only the slope where she stands, {share:.0%} reach the "
+    words = f"Of {result.lake.size:,} descents, each from another start, {share:.0%} reach the "
     figure.text(0.02, 0.925, words + "deepest of the five lakes.", color="#555555")
     ax = plots.relief(result.fine, result.fine, result.height, water=result.water, contours=16, ax=axes["land"])
-    ax.set_title("Twelve of them on their way")
-    for path in result.wanderers:
+    ax.set_title("The paths of twelve descents")
+    for path in result.shown:
         ax.plot(*path.T, color="white", lw=2.8)
         ax.plot(*path.T, color="#a31621", lw=1.5)
         ax.plot(*path[0], "o", color="#a31621", ms=6, mec="white", mew=1.1)

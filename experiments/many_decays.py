@@ -1,4 +1,4 @@
-"""Thousands of decays fitted at once: the estimates scatter as Fisher's information says they must.
+"""Thousands of decays fitted at once: the scatter of the estimates is the one that Fisher's information gives.
 
 Each data set is the same decay to a level, with noise of its own. A guess from each data set starts its fit, all
 in one sweep. Where the noise is small, the least-squares estimates are normal around the truth, with the covariance

@@ -117,7 +117,7 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     space = {"wspace": 0.24, "top": 0.8, "left": 0.08, "right": 0.97, "bottom": 0.12}
     figure, axes = plots.panels([["depth", "batch"]], size=(11, 5.2), gridspec_kw=space)
-    figure.suptitle("Training keeps what it has computed: memory grows with depth times batch", x=0.08, ha="left")
+    figure.suptitle("Training stores what it has computed: memory grows with depth times batch", x=0.08, ha="left")
     words = f"tanh layers of width {WIDTH}, float32. Dots: bytes counted in the programs. Lines: the law."
     figure.text(0.08, 0.885, words, color="#555555")
     colors: dict[str, str] = dict(zip(KINDS, (plots.RED, plots.BLUE, plots.GREEN, plots.DARK), strict=True))

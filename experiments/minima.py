@@ -169,7 +169,9 @@ def draw(result: Result):
 def draw_waves(result: Result):
     space = {"hspace": 0.07, "top": 0.86, "left": 0.09, "right": 0.97, "bottom": 0.08}
     figure, axes = plots.panels([["curve"], ["map"]], size=(9.5, 8.6), height_ratios=[1, 2], gridspec_kw=space)
-    figure.suptitle("Which minimum is found: the start decides, until the rate is too large for it", x=0.09, ha="left")
+    figure.suptitle(
+        "The start decides which minimum is found, as long as the learning rate is small enough", x=0.09, ha="left"
+    )
     figure.text(0.09, 0.9, "Below the curve x cos(πx): where gradient descent ends, from 256 starts with 256 "
                 "learning rates each.\nThe darker, the more steps it takes.", color="#555555")  # fmt: skip
     minima = result.level[result.bend > 0]
@@ -210,7 +212,7 @@ def draw_waves(result: Result):
 def draw_convex(result: Result):
     space = {"wspace": 0.25, "top": 0.82, "left": 0.08, "right": 0.97, "bottom": 0.12}
     figure, axes = plots.panels([["0", "1"]], size=(10.5, 5.2), gridspec_kw=space)
-    figure.suptitle("A convex loss has one minimum, and every start finds it", x=0.08, ha="left")
+    figure.suptitle("A convex loss has one minimum, and descent reaches it from every start", x=0.08, ha="left")
     count = result.cases[0].ends[..., 0].size
     figure.text(
         0.08, 0.9, f"Gray: {count:,} starts. Circle: where each of them ends. Lines: equal loss.", color="#555555"

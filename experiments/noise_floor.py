@@ -196,7 +196,7 @@ def draw(result: Result):
     figure.text(0.07, 0.925, words, color="#555555")
     draw_floor(result, axes["floor"])
     draw_work(result, axes["work"])
-    titles = ("stays where it started", "finds the deeper valley", "anywhere")
+    titles = ("stays in its valley", "reaches the deeper valley", "jumps between valleys")
     for name, rate, places, title in zip(("slow", "right", "fast"), RATES, result.places, titles, strict=True):
         draw_valleys(places, axes[name])
         axes[name].set_title(f"Rate {rate}: {title}")
@@ -205,7 +205,7 @@ def draw(result: Result):
 
 def draw_floor(result: Result, ax) -> None:
     ax.set(yscale="log", xlim=(0, STEPS), ylim=(0.5, 500), xlabel="steps, one woman each")
-    ax.set(ylabel="mean loss above the least", title="A constant rate stalls, a decaying one does not")
+    ax.set(ylabel="mean loss above the least", title="The loss stops falling at a constant rate, not at a decaying one")
     plots.few_ticks(ax.xaxis, range(0, STEPS + 1, 500))
     plots.few_ticks(ax.yaxis, [1, 10, 100])
     for name, losses in result.losses.items():
@@ -218,7 +218,7 @@ def draw_floor(result: Result, ax) -> None:
 
 def draw_work(result: Result, ax) -> None:
     ax.set(xscale="log", yscale="log", xlim=(0.28, 62), ylim=(0.5, 500), xlabel="women seen / 33")
-    ax.set(ylabel="mean loss above the least", title="For the same work: ahead at first, behind in the end")
+    ax.set(ylabel="mean loss above the least", title="For the same work: lower at first, higher at the end")
     plots.few_ticks(ax.xaxis, [0.3, 1, 3, 10, 30])
     plots.few_ticks(ax.yaxis, [1, 10, 100])
     for name, losses in result.losses.items():

@@ -3,11 +3,11 @@
 In the text an optimizer keeps the params, backward() fills a gradient beside them, and step() changes them in place.
 Here nothing is kept: params, gradient and state go into a function and new ones come out, as in the diagram, which
 has the numbers of Adam's first turn. So no gradient has to be set to zero before the next. What forgetting it does is
-exactly a momentum of 1: the new gradients join all the old ones, and the params swing around the optimum for ever, on
-the curve cos((k + 1/2) theta), cos theta = 1 - rate lambda / 2, along each eigenvector of the Hessian. Where a sum of
-gradients is wanted, it is asked for: the mean over two halves of the data is the gradient of all. The text's list of
-optimizers is there by name, and for each the learning rates that arrive; where there is a law for the largest,
-it is met.
+exactly a momentum of 1: the new gradients join all the old ones, and the params oscillate around the optimum for ever,
+on the curve cos((k + 1/2) theta), cos theta = 1 - rate lambda / 2, along each eigenvector of the Hessian. Where a sum
+of gradients is wanted, it is asked for: the mean over two halves of the data is the gradient of all. The text's list of
+optimizers is there by name, and for each the learning rates that converge; where there is a law for the largest, it is
+met.
 
 Source: Stevens, Antiga and Viehmann, Deep Learning with PyTorch (2020), sections 5.5.1, 5.5.2 and 5.8, figure 5.11. Of
 the classes it lists, ASGD, LBFGS and SparseAdam have no name here; Optimizer is the base class. Cost: half a minute.
@@ -312,7 +312,7 @@ def draw_accumulation(result: Result):
     space = {"wspace": 0.2, "top": 0.79, "left": 0.06, "right": 0.985, "bottom": 0.13}
     figure, axes = plots.panels([["path", "losses"]], size=(11, 5), gridspec_kw=space)
     figure.suptitle(
-        "Gradients that nobody sets to zero are a momentum of 1: the params swing for ever", x=0.06, ha="left"
+        "Gradients that are never set to zero act as a momentum of 1: the params oscillate for ever", x=0.06, ha="left"
     )
     text = "Readings / 10, rate 0.01. Circles: the law cos((k + 1/2) θ), cos θ = 1 − rate λ / 2, for every update k."
     figure.text(0.06, 0.885, text, color="#555555")
@@ -349,7 +349,7 @@ def draw_names(result: Result):
         "A", size=(10.5, 1.6 + 0.34 * count), gridspec_kw={"top": 0.84, "left": 0.12, "right": 0.98, "bottom": 0.09}
     )
     ax = axes["A"]
-    figure.suptitle("Optimizers by name: the learning rates that arrive", x=0.12, ha="left")
+    figure.suptitle("Optimizers by name: the learning rates that converge", x=0.12, ha="left")
     text = "A line, readings / 10: within 1 % of the least loss in at most 20,000 updates. Dots: with the fewest."
     figure.text(0.12, 0.9, text, color="#555555")
     low, high = result.rates[0], result.rates[-1]

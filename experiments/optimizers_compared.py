@@ -238,12 +238,12 @@ def above(fit: Any, least: float) -> tuple[np.ndarray, np.ndarray]:
 def escape(result: Result):
     space = {"wspace": 0.1, "top": 0.8, "left": 0.07, "right": 0.98, "bottom": 0.12}
     figure, axes = plots.panels([["stuck", "through"]], size=(11.5, 4.8), gridspec_kw=space)
-    figure.suptitle("Momentum rolls through the small minimum in which descent stays", x=0.07, ha="left")
+    figure.suptitle("Momentum passes the local minimum in which plain descent stays", x=0.07, ha="left")
     words = "0.1 t² − 0.25 cos 3t from t = 3, rate 0.1. Numbers: updates."
     figure.text(0.07, 0.875, words, color="#555555")
     titles = {
         "stuck": f"Descent stays in the first minimum, t = {float(result.stuck.params):.2f}",
-        "through": f"Momentum {result.momentum} rolls on to the least, t = 0",
+        "through": f"Momentum {result.momentum} goes on to the least, t = 0",
     }
     for (name, title), color in zip(titles.items(), (plots.DARK, plots.BLUE), strict=True):
         fit, ax = getattr(result, name), axes[name]

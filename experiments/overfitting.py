@@ -304,8 +304,8 @@ def draw(result: Result):
 
 WORDS = {
     "A": ("neither falls", "a line, 200 points: too simple"),
-    "B": ("one falls, the other rises", "the net, 9 points: learnt by heart"),
-    "C": ("both fall together", "the net, 200 points: as it should be"),
+    "B": ("one falls, the other rises", "the net, 9 points: memorized"),
+    "C": ("both fall together", "the net, 200 points: good"),
     "D": ("both fall, with a gap", "the net, 30 points: acceptable"),
 }
 
@@ -313,7 +313,7 @@ WORDS = {
 def draw_panels(result: Result):
     space = {"hspace": 0.32, "wspace": 0.1, "top": 0.84, "left": 0.06, "right": 0.985, "bottom": 0.07}
     figure, axes = plots.panels([list("ABCD"), list("abcd")], size=(13.2, 7), gridspec_kw=space)
-    figure.suptitle("Four ways a training can go, told by its two losses", x=0.06, ha="left")
+    figure.suptitle("Four outcomes of a training, as its two losses show them", x=0.06, ha="left")
     words = f"Solid: training loss. Dashed: the loss of {HELD_OUT} points that it never sees. Dotted: the noise. "
     figure.text(0.06, 0.915, words + "Thin: other initial weights.", color="#555555")
     for name, run in result.panels.items():
@@ -418,7 +418,9 @@ def draw_rules(result: Result):
 def draw_split(result: Result):
     space = {"wspace": 0.22, "top": 0.86, "left": 0.065, "right": 0.98, "bottom": 0.12}
     figure, axes = plots.panels([["split", "through"]], size=(12, 5.2), gridspec_kw=space)
-    figure.suptitle("One process, two samples: to be good on the first is no proof", x=0.065, ha="left")
+    figure.suptitle(
+        "One process, two samples: a good fit to the first proves nothing about the second", x=0.065, ha="left"
+    )
     t_u, t_c = jf.datasets.thermometer()
     train, validation = jf.datasets.thermometer_split()
     ends = np.array([18.0, 86.0])
@@ -443,7 +445,7 @@ def draw_split(result: Result):
     ax.plot(ends, line, color=plots.GREEN, lw=1.4)
     ax.plot(t_u, t_c, "o", color=plots.DARK, ms=7, mec="white", zorder=3)
     low, high = result.excursion.min(), result.excursion.max()
-    ax.set_title("Degree 10 through all 11: no error, and no sense")
+    ax.set_title("Degree 10 through all 11: no error there, large ones between")
     words = f"between the readings\nfrom {low:,.0f} °C\nto {high:,.0f} °C".replace("-", "−")
     ax.text(38, -48, words, color=plots.PINK, weight="bold")
     return figure

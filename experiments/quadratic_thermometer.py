@@ -161,7 +161,9 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     space = {"wspace": 0.2, "top": 0.78, "left": 0.06, "right": 0.985, "bottom": 0.13}
     figure, axes = plots.panels([["curves", "losses"]], size=(11.5, 5.2), gridspec_kw=space)
-    figure.suptitle("A quadratic thermometer: the lower loss is the worse thermometer", x=0.06, ha="left", y=0.985)
+    figure.suptitle(
+        "A quadratic thermometer: its loss is lower, and it is the worse thermometer", x=0.06, ha="left", y=0.985
+    )
     text = (
         f"Lowest loss: line {result.least['line']:.4f}, quadratic {result.least['quadratic']:.4f}. "
         f"Error against 5/9 (t − 32): within the readings {result.errors['line'][0]:.2f} and "

@@ -140,7 +140,8 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     space = {"wspace": 0.28, "hspace": 0.3, "top": 0.88, "left": 0.09, "right": 0.9, "bottom": 0.07}
     figure, axes = plots.panels([[0, 1], [2, 3]], size=(13, 10), gridspec_kw=space)  # pyright: ignore[reportArgumentType]
-    figure.suptitle("What an optimizer does to the learning rate you did not tune", x=0.09, ha="left")
+    title = f"How the final loss of {len(result.settings.names)} optimizers depends on the learning rate"
+    figure.suptitle(title, x=0.09, ha="left")
     words = (
         f"Loss after {result.settings.steps} steps from one start. Bright is the best of all; brown ended above "
         "the start.\nBehind each row its area above the best, from 0 to 1, by which the rows are sorted."

@@ -230,4 +230,4 @@ def draw_leaving(result: Result, ax) -> None:
         laws[words] = room.block(steps[1:], law[1:], width=14), color
     for words, (path, color) in laws.items():
         room.near(path, words, prefer=(0.75, 0.4 if "no " in words else 0.9), color=color, weight="bold")
-    ax.set_title("A millionth of noise in the slope grows until it leaves")
+    ax.set_title("Noise of a millionth in the slope grows until it leaves")

@@ -183,7 +183,7 @@ def draw(result: Result):
     ax.set_prop_cycle(color=[plots.ORANGE, plots.BLUE, plots.GREEN])
     runs = {"0.0001, raw: stalls": result.stalled, "0.01, readings / 10": result.rescaled, "Adam 0.1, raw": result.adam}
     ax = plots.loss_history(runs, ax=ax)
-    ax.set_title("With readings / 10, or with Adam, it arrives")
+    ax.set_title("With readings / 10, or with Adam, it converges")
     mark(ax, "Out18", (1, 2, 3, 10, 11, 99, 100), "{}.loss")
     mark(ax, "Out10.sgd", range(500, 5001, 500))
     mark(ax, "Out11.adam", range(500, 2001, 500))

@@ -424,7 +424,7 @@ def draw_batches(result: Result, ax) -> None:
 def draw_guesses(result: Result):
     space = {"wspace": 0.18, "top": 0.8, "left": 0.06, "right": 0.98, "bottom": 0.12}
     figure, axes = plots.panels([["guesses", "models"]], size=(11, 4.9), gridspec_kw=space)
-    figure.suptitle("The loop does not care where it starts, nor what it trains", x=0.06, ha="left")
+    figure.suptitle("The same loop works from any start, and for any model", x=0.06, ha="left")
     count = len(result.guesses["SGD"])
     text = (
         f"Left: one pair (x, y) and a network of 13 weights from {count} random guesses. "
@@ -432,7 +432,7 @@ def draw_guesses(result: Result):
     )
     figure.text(0.06, 0.895, text, color="#555555")
     ax = axes["guesses"]
-    ax.set(xlabel="turns", ylabel="|a − y|", title=f"{count} guesses, every one arrives at 0.01")
+    ax.set(xlabel="turns", ylabel="|a − y|", title=f"{count} guesses, all of them reach 0.01")
     for (name, fits), color, height in zip(
         result.guesses.items(), (plots.BLUE, plots.ORANGE), (0.9, 0.82), strict=True
     ):
@@ -458,5 +458,5 @@ def draw_models(result: Result, ax) -> None:
     paths = {name: room.block(result.grid, curve) for name, (_, curve) in result.models.items()}
     for name, (fit, _) in result.models.items():
         loss = float(fit.loss) * float(np.var(t_c))
-        words = {"line": "line", "network": "network of 49 weights"}[name]
-        room.near(paths[name], f"{words}: loss {loss:.2f}", color=colors[name], prefer=(1, 0.3))
+        words, where = {"line": ("line", (0.1, 0.6)), "network": ("network of 49 weights", (1, 0.3))}[name]
+        room.near(paths[name], f"{words}: loss {loss:.2f}", color=colors[name], prefer=where)

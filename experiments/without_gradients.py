@@ -1,4 +1,4 @@
-"""Guessing and turning knobs beat the gradient at two params; but their cost grows with the params, and its does not.
+"""Guessing and turning knobs need less work than gradients for two params, more for many: theirs does not grow.
 
 A line through the mystery thermometer's readings has two params. There random guesses that are kept if the loss drops,
 and trying both sides of one param after another with finer and finer moves, are within 1 % of the least loss sooner
@@ -283,7 +283,7 @@ def draw(result: Result):
 def draw_costs(result: Result):
     space = {"hspace": 0.42, "wspace": 0.2, "top": 0.87, "left": 0.07, "right": 0.98, "bottom": 0.07}
     figure, axes = plots.panels([["knobs", "guesses"], ["runs", "growth"]], size=(11, 8.6), gridspec_kw=space)
-    figure.suptitle("Without a gradient: fine for two params, dear for many", x=0.07, ha="left")
+    figure.suptitle("Without a gradient: cheap for two params, expensive for many", x=0.07, ha="left")
     words = "Above and lower left: the thermometer's line, two params. Lower right: a bowl of n params."
     figure.text(0.07, 0.925, words, color="#555555")
     for name, title in (("knobs", "Turning one knob, then the other"), ("guesses", "Guess and test")):
@@ -320,7 +320,7 @@ def draw_runs(result: Result, ax) -> None:
     ax.set(
         xlabel="evaluations of the loss",
         ylabel="loss above the least",
-        title="Two params: knobs and guesses arrive first",
+        title="Two params: knobs and guesses are the first",
     )
     plots.few_ticks(ax.xaxis, [2, 10, 100, 1000])
     plots.few_ticks(ax.yaxis, [0.01, 0.1, 1, 10, 100])
@@ -340,7 +340,7 @@ def draw_runs(result: Result, ax) -> None:
 def draw_growth(result: Result, ax) -> None:
     sizes = result.sizes
     ax.set(xscale="log", yscale="log", xlim=(0.9, 36), ylim=(8, 2000), xlabel="params")
-    ax.set(ylabel="evaluations until a hundredth", title="Many params: all but the gradient pay for each")
+    ax.set(ylabel="evaluations until a hundredth", title="Many params: the cost grows, except for the gradient")
     plots.few_ticks(ax.xaxis, [1, 2, 4, 8, 16, 32])
     plots.few_ticks(ax.yaxis, [10, 30, 100, 300, 1000])
     words = {
@@ -361,7 +361,7 @@ def draw_growth(result: Result, ax) -> None:
 def draw_curve(result: Result):
     space = {"wspace": 0.2, "top": 0.8, "left": 0.07, "right": 0.98, "bottom": 0.12}
     figure, axes = plots.panels([["curve", "error"]], size=(11, 4.9), gridspec_kw=space)
-    figure.suptitle("The tangent tells the truth; differences tell it if they are narrow enough", x=0.07, ha="left")
+    figure.suptitle("The tangent's slope is exact; narrow differences come close to it", x=0.07, ha="left")
     found, moved, at_once = result.listing
     words = (
         f"The thermometer by differences of width 0.1: rate of w {found[0]:,.1f}, so w goes to {moved[0]:.1f}; there "
@@ -371,7 +371,7 @@ def draw_curve(result: Result):
     x, heights, _ = result.curve
     ax = axes["curve"]
     ax.set(xlim=(-2.6, 3.1), ylim=(-0.75, 2.1), xlabel="x")
-    ax.set_title("Differences of width 1 climb where the curve falls")
+    ax.set_title("Differences of width 1 rise where the curve falls")
     fine = np.linspace(-2.6, 3.1, 400)
     ax.plot(fine, 0.15 * fine**2 + 0.5 * np.sin(4 * fine), color=plots.DARK)
     height, slope = result.tangent
