@@ -1,4 +1,4 @@
-"""Adam has its own edge of stability: the sharpness in its scaled params rises to 38 / learning rate and stays there.
+"""Adam trains at an edge of its own: the sharpness seen through its scales rises to 38 / learning rate and stays there.
 
 Adam divides every param's gradient by a scale D of its own. What must not exceed a limit is then the largest eigenvalue
 of D^-1/2 H D^-1/2, and the limit, from the law with D held fixed and b1 = 0.9, is 2 (1 + b1) / (1 - b1) = 38 over the

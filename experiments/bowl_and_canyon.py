@@ -193,7 +193,7 @@ def at_steps(case: Case, steps) -> dict[str, tuple]:
 def canyon(result: Result):
     case, surface = result.canyon, result.surfaces["canyon"]
     words = f"Mean squared error of a line, 33 women. It is {condition(case):,.0f} times as curved across as along."
-    figure = spaces("The loss of the blood pressures is a canyon, and descent creeps along its floor", words)
+    figure = spaces("The loss of the blood pressures is a canyon, and descent is slow along its floor", words)
     points = at_steps(case, (0, 10_000, case.fit.steps))
     levels = (400, 1000, 2500, 5000, 9000, 14000, 20000)
     history = case.fit.history

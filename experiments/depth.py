@@ -235,7 +235,7 @@ def draw(result: Result):
 def draw_layers(result: Result):
     space = {"wspace": 0.12, "top": 0.82, "left": 0.07, "right": 0.9, "bottom": 0.11}
     figure, axes = plots.panels([["signal", "relu", "tanh"]], size=(12.5, 5.2), gridspec_kw=space)
-    figure.suptitle("Every layer multiplies: the size of a deep net's outputs, and of its gradients", x=0.07, ha="left")
+    figure.suptitle("Every layer multiplies: what comes out of a deep net, and what comes back", x=0.07, ha="left")
     figure.text(
         0.07,
         0.905,
@@ -272,9 +272,7 @@ def draw_layers(result: Result):
 def draw_training(result: Result):
     space = {"wspace": 0.2, "top": 0.82, "left": 0.07, "right": 0.88, "bottom": 0.11}
     figure, axes = plots.panels([["chain", "net"]], size=(12, 5.8), gridspec_kw=space)
-    figure.suptitle(
-        "A deep net converges only in a bounded region of initial weights and learning rates", x=0.07, ha="left"
-    )
+    figure.suptitle("In a deep net only an island of initial weights and learning rates converges", x=0.07, ha="left")
     figure.text(
         0.07,
         0.905,

@@ -1,4 +1,4 @@
-"""The sharpness of a net in training rises to the largest that is stable at the learning rate, and stays there.
+"""The sharpness of a net in training rises until it is all that the learning rate can bear, and stays there.
 
 A 1-100-1 tanh net learns a Chebyshev polynomial of degree 4 or 5 from 20 points, all of them in every step. Its
 sharpness L, the largest eigenvalue of the Hessian, grows to 2 / learning rate, with heavy ball momentum b to

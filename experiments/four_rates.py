@@ -172,8 +172,8 @@ def tens(result: Result):
     limit = room.block([result.limit, result.limit], [10, 1e6])
     spots = [room.block([r, r], [v, v] if v < 1e6 else [2e5, 1e6], width=16) for r, v in dots]
     room.near(spots[3], f"0.0001 stalls at {dots[3][1]:.1f}", color=plots.BLUE, prefer=(0.55, 0.2))
-    room.near(spots[5], "0.001 and more run off", color=plots.RED)
+    room.near(spots[5], "0.001 and more diverge", color=plots.RED, prefer=(0.8, 0.75))
     room.near(limit, "law: 2 / λ = 0.00034", color=plots.DARK, prefer=(1, 0.4))
     room.near(level, "the loss at the start", color=plots.GREY, prefer=(0.1, 1))
-    room.near(curve, "too small to get anywhere", color=plots.BLUE, prefer=(0.1, 0.5))
+    room.near(curve, "too small: hardly any change", color=plots.BLUE, prefer=(0.1, 0.5))
     return figure

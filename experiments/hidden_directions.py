@@ -216,7 +216,7 @@ def trained(result: Result):
     space = {"wspace": 0.24, "hspace": 0.36, "top": 0.88, "left": 0.07, "right": 0.97, "bottom": 0.07}
     layout = [["random", "descent"], ["hessian", "lines"]]
     figure, axes = plots.panels(layout, size=(11.5, 9.6), gridspec_kw=space)
-    figure.suptitle("The end of one training run, seen in four ways", x=0.07, ha="left")
+    figure.suptitle("One end of a training, four ways to look at it", x=0.07, ha="left")
     words = (
         "61 params of a network fitted to the Chebyshev polynomial T₄ by Adam; its path is projected onto each plane."
     )

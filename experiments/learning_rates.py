@@ -117,7 +117,7 @@ def draw(result: Result):
     figure.text(
         0.07, 0.915, "Blood pressure against age, intercept held at 87.6: five steps from a = 0.5.", color="#555555"
     )
-    words = ("moves slowly down one side", "crosses over, and converges", "crosses over, and diverges")
+    words = ("stays on one side", "crosses and converges", "crosses and diverges")
     for name, rate, path, losses, color, what in zip(
         names, RATES, result.paths, result.losses, colors, words, strict=True
     ):

@@ -148,7 +148,7 @@ def draw(result: Result):
     spans = [(near[0], near[-1]) for near, _ in result.looks]
     told = [f"{crossings(yes)} edges" for _, yes in result.looks]
     strips(ax, [(np.linspace(0, 1, len(yes)), yes) for _, yes in result.looks], names, told)
-    ax.set(title="Each row ten times closer: as many edges again", xlim=(0, 1), xticks=[])
+    ax.set(title="Ten times closer from row to row, as many edges again", xlim=(0, 1), xticks=[])
     for k, (low, high) in enumerate(spans[1:]):
         ends = (np.array([low, high]) - spans[k][0]) / (spans[k][1] - spans[k][0])
         for end, foot in zip(ends, (0, 1), strict=True):

@@ -1,4 +1,4 @@
-"""The mystery thermometer reads Fahrenheit: a line through 11 readings says so, if the learning rate lets it.
+"""The mystery thermometer reads Fahrenheit: a line through 11 readings shows it, at a suitable learning rate.
 
 With a learning rate of 0.01 the line runs off to infinity in ten updates; with 0.0001 it stalls; with 0.01 on readings
 divided by ten, or with Adam, it arrives. Every number that the book prints of these runs is met.
@@ -158,7 +158,7 @@ def draw(result: Result):
     space = {"hspace": 0.4, "wspace": 0.2, "top": 0.87, "left": 0.07, "right": 0.97, "bottom": 0.07}
     figure, axes = plots.panels([["data", "run-off"], ["arrive", "held out"]], size=(11, 8.2), gridspec_kw=space)
     figure.suptitle(
-        "The mystery thermometer reads Fahrenheit, if the learning rate lets the line find out", x=0.07, ha="left"
+        "The mystery thermometer reads Fahrenheit: the fit shows it, at a suitable learning rate", x=0.07, ha="left"
     )
     figure.text(0.07, 0.925, "Lines: these runs. Circles: the numbers the book prints of them.", color="#555555")
 

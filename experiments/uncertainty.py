@@ -11,7 +11,7 @@ standard error's lies too low and the seldomer too high; the profile's, which do
 written, stays at one in forty.
 
 Source: Bates and Watts, Nonlinear Regression Analysis and Its Applications (1988), appendix 1, table A1.4, for the
-oxygen; Dürr, Sick and Murina, Probabilistic Deep Learning (2020), section 3.1, for the women. Cost: some seconds on a
+oxygen; Dürr, Sick and Murina, Probabilistic Deep Learning (2020), section 3.1, for the women. Cost: half a minute on a
 CPU.
 """
 
@@ -37,6 +37,7 @@ class Config:
 
 
 SHARES = np.array([1 / 8, 1 / 4, 1 / 2, 1])  # of the scatter of the oxygen, in the simulated data
+SECONDS = 40
 QUICK = {"sets": 1000}
 BREAK = {"slope": 1.01}  # ages a hundredth longer, and the slope is not that of the book
 ROWS = {}
