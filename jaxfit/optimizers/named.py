@@ -88,8 +88,6 @@ def nesterov(learning_rate: float | Varied, beta: float | Varied = 0.9, *, accum
 
     velocity = beta * velocity + g; params - learning_rate * (g + beta * velocity).
 
-    velocity = beta * velocity + g; params - learning_rate * (g + beta * velocity).
-
     The params are those at which the gradient is taken, as in Sutskever et al. (2013), section 2.
 
     Example:
@@ -116,8 +114,6 @@ def adagrad(
 
     Duchi, Hazan and Singer (2011).
 
-    Duchi, Hazan and Singer (2011).
-
     s = s + g**2, from `initial_accumulator_value` (0 in the paper); params - learning_rate * g / sqrt(s + eps).
 
     Example:
@@ -136,8 +132,6 @@ def adadelta(
     weight_decay_mask: Any = None,
 ):
     """Return Adadelta: each gradient scaled by the ratio of running sizes of past steps and gradients.
-
-    Zeiler (2012), Algorithm 1.
 
     Zeiler (2012), Algorithm 1.
 
@@ -189,8 +183,6 @@ def adam(
 
     Both means are corrected for their start at zero. Kingma and Ba (2015).
 
-    Both means are corrected for their start at zero. Kingma and Ba (2015).
-
     m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g**2;
     params - learning_rate * m / (1 - b1**t) / (sqrt(v / (1 - b2**t) + eps_root) + eps).
 
@@ -218,8 +210,6 @@ def adamw(
 
     Loshchilov and Hutter (2019), Algorithm 2.
 
-    Loshchilov and Hutter (2019), Algorithm 2.
-
     The update of `adam`, minus learning_rate * weight_decay * params where `mask` is True.
 
     Example:
@@ -240,8 +230,6 @@ def nadam(
     nesterov: bool = True,
 ):
     """Return NAdam: Adam with Nesterov momentum.
-
-    Dozat (2016), Algorithm 2, with v / (1 - b2**t) in place of b2 * v / (1 - b2**t).
 
     Dozat (2016), Algorithm 2, with v / (1 - b2**t) in place of b2 * v / (1 - b2**t).
 
@@ -287,8 +275,6 @@ def amsgrad(
 
     Reddi, Kale and Kumar (2018), Algorithm 2.
 
-    Reddi, Kale and Kumar (2018), Algorithm 2.
-
     The paper does not correct the means for their start: bias_correction_mu=False, bias_correction_nu=False.
 
     Example:
@@ -308,8 +294,6 @@ def adabelief(
     nesterov: bool = False,
 ):
     """Return AdaBelief: Adam scaled by the variance of the gradient around its running mean.
-
-    Zhuang et al. (2020), Algorithm 2.
 
     Zhuang et al. (2020), Algorithm 2.
 
@@ -334,8 +318,6 @@ def radam(
     nesterov: bool = False,
 ):
     """Return RAdam: Adam that uses its scale only once the scale is known well enough.
-
-    Liu et al. (2020), Algorithm 2.
 
     Liu et al. (2020), Algorithm 2.
 

@@ -1,6 +1,7 @@
-"""One function a picture: numbers in, the axes out, in the house style and with the labels on the things themselves.
+"""Plots: each function draws one picture from numbers and returns the axes.
 
-Every picture takes `ax=None` and makes an axes of its own if none is given. The caller's rcParams stay as they are.
+Every function takes `ax=None` and makes new axes if none are given. Pictures have the house style, with labels on the
+curves instead of legends; the caller's rcParams do not change.
 """
 
 from jaxfit.plots.animations import descent_animation

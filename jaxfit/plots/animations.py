@@ -38,16 +38,17 @@ def descent_animation(
     milliseconds: int = 150,
     labels: tuple[str, str] = ("x", "y"),
 ) -> bytes:
-    """A fit of two params as an animation: a point on the loss surface beside the line that it means in the data.
+    """Return an animated GIF of a fit of two params: a point on the loss surface, and its prediction in the data.
 
-    Frames follow the updates closely at first, then in growing strides, and end with a pause. Beside the surface stand
-    the data with the prediction, if the loss is one of a model of one input, else the loss of every update.
+    Frames follow the updates closely at first, then in growing strides, and end with a pause. The panel beside the
+    surface shows the data with the prediction if the loss has a model of one input, and otherwise the loss of every
+    update.
 
     Args:
       fit: With its params recorded: `record=jf.Record(what=("loss", "params"))`.
-      surface: From `jf.surface` over the two params, named as they are; if None, of a window around the path.
+      surface: From `jf.surface` over the two params, with their names; if None, of a window around the path.
       levels: Of the contours, as in `contour`.
-      frames: At most so many.
+      frames: The largest number of frames.
       milliseconds: Between two frames.
       labels: Of the axes of the data.
 
@@ -55,8 +56,15 @@ def descent_animation(
       The bytes of a GIF: the same for the same fit, at most 200 KB.
 
     Raises:
-      ValueError: If the fit has not two scalar params, did not record them, no longer knows its problem, or the GIF
-        would be too large.
+      ValueError: If the fit does not have two scalar params, did not record them or no longer has its problem, or if
+        the GIF would be too large.
+
+    Example:
+      >>> x, y, record = np.array([0.0, 1.0]), np.array([1.0, 2.0]), jf.Record(what=("loss", "params"))
+      >>> loss, sgd = jf.losses.mse(jf.models.line), jf.optimizers.sgd(0.1)
+      >>> run = jf.fit(loss, {"w": 0.0, "b": 0.0}, (x, y), optimizer=sgd, steps=3, record=record)
+      >>> jf.plots.descent_animation(run, frames=2)[:4]
+      b'GIF8'
     """
     way = trail(fit)
     named = {

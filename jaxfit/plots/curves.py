@@ -11,11 +11,16 @@ from jaxfit.plots.house import BLUE, DARK, RED, Room, few_ticks, house, round_ti
 
 @house
 def loss_history(curves: Any, *, ax: Axes) -> Axes:
-    """Loss against updates, both logarithmic, a label on every curve; one that becomes infinite leaves by the top.
+    """Draw the loss against updates, both logarithmic, with a label on every curve.
+
+    A loss that becomes infinite leaves the axes at the top.
 
     Args:
       curves: {label: losses}, {label: (steps, losses)} or {label: fit}; or one fit.
       ax: The axes to draw on; new ones if None.
+
+    Example:
+      >>> ax = jf.plots.loss_history({"slow": [4.0, 3.0, 2.5], "fast": [4.0, 1.0, 0.2]})
     """
     curves = curves if isinstance(curves, Mapping) else {"": curves}
     runs = {label: _steps_and_losses(curve) for label, curve in curves.items()}
@@ -77,7 +82,12 @@ def _leave(ax: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
 
 @house
 def line_fit(x: Any, y: Any, lines: Mapping[str, tuple[float, float]], *, ax: Axes) -> Axes:
-    """Measurements, and straight lines {label: (slope, intercept)} through them, a label on every line."""
+    """Draw measurements and straight lines {label: (slope, intercept)} through them, with a label on every line.
+
+    Example:
+      >>> x, y = jf.datasets.thermometer()
+      >>> ax = jf.plots.line_fit(x, y, {"fit": (0.537, -17.3)})
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
     ax.plot(x, y, "o", color=DARK, ms=5, zorder=3)
     ends = np.array(ax.set_xlim(x.min() - 0.06 * np.ptp(x), x.max() + 0.06 * np.ptp(x)))
@@ -94,13 +104,17 @@ def line_fit(x: Any, y: Any, lines: Mapping[str, tuple[float, float]], *, ax: Ax
 
 @house
 def descent_1d(path: Any, losses: Any, curve: tuple[Any, Any], *, color: str = BLUE, ax: Axes) -> Axes:
-    """The points of a descent on the curve of a loss of one parameter, joined in their order and numbered from 0.
+    """Draw the points of a descent on the curve of a loss of one parameter, joined in order and numbered from 0.
 
     Args:
       path: (k,) parameters; losses: (k,) losses at them.
-      curve: The parameters and losses that draw the curve; set the limits of the axes first, if they are to be others.
+      curve: The parameters and losses of the curve. To use other limits of the axes, set them before.
       color: Of the descent.
       ax: The axes to draw on; new ones if None.
+
+    Example:
+      >>> w = np.linspace(-2.0, 2.0, 41)
+      >>> ax = jf.plots.descent_1d([2.0, 1.0, 0.5], [4.0, 1.0, 0.25], (w, w**2))
     """
     path, losses = np.asarray(path, float), np.asarray(losses, float)
     ax.plot(*curve, color="#b5b5b5", lw=1.4, zorder=1)
@@ -124,14 +138,18 @@ def _clusters(points: np.ndarray, apart: float) -> list[tuple[int, int]]:
 def learning_rate_range(
     test: Any, *, law: float | None = None, law_label: str = "law", color: str = BLUE, ax: Axes
 ) -> Axes:
-    """The loss after each step of a range test against the rate of the step, where it turns up, and what to use.
+    """Draw the loss of a range test against the learning rate, with the rate where it turns up and the suggested rate.
 
     Args:
-      test: Of `jf.learning_rate_range`.
+      test: From `jf.learning_rate_range`.
       law: A learning rate to draw as a line, such as that of `jf.stability_limit`.
-      law_label: What it says.
+      law_label: The label of that line.
       color: Of the curve.
       ax: The axes to draw on; new ones if None.
+
+    Example:
+      >>> test = jf.learning_rate_range(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=100)
+      >>> ax = jf.plots.learning_rate_range(test)
     """
     rates, losses = np.asarray(test.curve.learning_rate), np.asarray(test.curve, float)
     shown = np.isfinite(losses) & (losses > 0)

@@ -22,7 +22,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """An arrow from one box to another, with a label beside it."""
+    """An arrow of a diagram from one box to another, with a label beside it."""
 
     start: str
     end: str
@@ -33,16 +33,21 @@ class Arrow(NamedTuple):
 
 @house
 def flow(boxes: Mapping[str, Box], arrows: Sequence[Arrow] = (), *, ax: Axes) -> Axes:
-    """Boxes on a grid, each as large as its text, and straight arrows between them; the gaps share what room is left.
+    """Draw boxes on a grid, each as large as its text, with straight arrows between them.
 
     Args:
-      boxes: By name. A column is as wide as its widest box, a row as high as its highest.
-      arrows: Between boxes by name; two between the same boxes, there and back, lie side by side.
+      boxes: By name. A column is as wide as its widest box, a row as high as its highest; the gaps share the remaining
+        space.
+      arrows: Between boxes by name; two arrows between the same boxes, in opposite directions, are drawn side by side.
       ax: The axes to draw on, without ticks or frame; new ones if None. Its size has to be final.
 
     Raises:
-      ValueError: If two boxes have one place, the boxes or a label do not fit into the axes, an arrow's end is no box,
-        or an arrow passes through a box.
+      ValueError: If two boxes have the same place, the boxes or a label do not fit into the axes, the end of an arrow
+        is not a box, or an arrow passes through a box.
+
+    Example:
+      >>> boxes = {"a": jf.plots.Box("data", at=(0, 0)), "b": jf.plots.Box("loss", at=(0, 1))}
+      >>> ax = jf.plots.flow(boxes, [jf.plots.Arrow("a", "b")])
     """
     _check(boxes, arrows)
     ax.set_axis_off()

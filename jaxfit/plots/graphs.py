@@ -34,23 +34,27 @@ def backprop_graph(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """A computation graph: forward values in blue, gradients in red, local derivatives in green, on every edge.
+    """Draw a computation graph, with values in blue, gradients in red and local derivatives in green on every edge.
 
-    Parameters have a blue border, data are gray. Edges on which a gradient goes back to a parameter are dark, the
-    others gray, and dashed where there is no gradient: whole numbers, or a loss without a backward pass. Numbers that
-    go into one operation stand in its box.
+    Parameters have a blue border, data are gray. Edges on which a gradient flows back to a parameter are dark, the
+    others gray, and dashed where there is no gradient: for whole numbers, or a loss without a backward pass. Numbers
+    that go into one operation only are written in its box.
 
     Args:
       graph: Made by `jf.backprop`.
-      optimizer: Writes at each parameter where one step of it would lead.
+      optimizer: If given, each parameter also shows its value after one step of it.
       direction: Of the forward pass: "right", "up" or "down".
-      boxes: A larger graph is folded to so many nodes; if None, one of more than 56 nodes is folded to 20.
-      backward: Whether to draw what the backward pass found, or the values alone.
-      legend: Whether to say below what the colors mean.
-      ax: The axes to draw on, in which the graph is made to fit; a figure of the right size if None.
+      boxes: A larger graph is folded to this number of nodes; if None, one of more than 56 nodes is folded to 20.
+      backward: Whether to draw the results of the backward pass, or the values alone.
+      legend: Whether to explain the colors below.
+      ax: The axes to draw on, into which the graph is fitted; a figure of the right size if None.
 
     Raises:
       ValueError: If the direction is none of the three.
+
+    Example:
+      >>> graph = jf.backprop(lambda p: p**2, 3.0)
+      >>> ax = jf.plots.backprop_graph(graph)
     """
     if direction not in ("right", "up", "down"):
         raise ValueError(f'direction is {direction!r}, but it must be "right", "up" or "down"')
@@ -65,18 +69,25 @@ def backprop_graph(
 
 @near_keywords
 def backprop_animation(graph: Graph, *, optimizer: Any = None, seconds: float = 0.8) -> bytes:
-    """One sweep forward and one backward as an animated GIF: the values appear edge by edge, then the gradients.
+    """Return an animated GIF of one forward and one backward pass through a graph.
+
+    The values appear edge by edge, then the gradients.
 
     Args:
       graph: Made by `jf.backprop`; a small one.
-      optimizer: Ends with one step of it.
+      optimizer: If given, the animation ends with one step of it.
       seconds: For each picture; the last one stays longer.
 
     Returns:
-      The file; the same bytes for the same graph.
+      The bytes of the file; the same for the same graph.
 
     Raises:
       ValueError: If it is larger than 200 KB.
+
+    Example:
+      >>> graph = jf.backprop(lambda p: p**2, 3.0)
+      >>> jf.plots.backprop_animation(graph)[:4]
+      b'GIF8'
     """
     with style():
         drawing = measured(graph, optimizer, "right", True)

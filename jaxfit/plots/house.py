@@ -37,13 +37,26 @@ INKS = np.round(  # with their edges on white, and white
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The house style inside, the caller's own outside; no setting of the caller gets in."""
+    """Use the house style inside of a `with` block, whatever the caller's rcParams; they do not change.
+
+    Example:
+      >>> with jf.plots.style():
+      ...     figure, axes = jf.plots.panels("a", size=(2.0, 2.0))
+    """
     with plt.style.context(["default", Path(__file__).with_name("house.mplstyle")]):
         yield
 
 
 def house(draw: Callable[..., Axes]) -> Callable[..., Axes]:
-    """Draw in the house style, on an axes of its own if none is given."""
+    """Make a drawing function use the house style, and new axes if `ax` is not given.
+
+    Example:
+      >>> @jf.plots.house
+      ... def draw(x, *, ax):
+      ...     return ax
+      >>> draw(1.0).get_title()
+      ''
+    """
 
     @functools.wraps(draw)
     def drawn(*args: Any, ax: Axes | None = None, **options: Any) -> Axes:
@@ -58,17 +71,30 @@ def house(draw: Callable[..., Axes]) -> Callable[..., Axes]:
 
 @near_keywords
 def panels(mosaic: Any, *, size: tuple[float, float], **options: Any) -> tuple[Figure, dict[str, Axes]]:
-    """A figure of several axes, named as in `matplotlib.pyplot.subplot_mosaic`; the size in inches."""
+    """Make a figure with several named axes, as `matplotlib.pyplot.subplot_mosaic` does; the size is in inches.
+
+    Example:
+      >>> figure, axes = jf.plots.panels("ab", size=(6.0, 3.0))
+      >>> sorted(axes)
+      ['a', 'b']
+    """
     with style():
         return plt.subplot_mosaic(mosaic, figsize=size, **options)
 
 
 @near_keywords
 def png(figure: Figure) -> bytes:
-    """The picture as a file: the same bytes for the same figure, at most `LARGEST` of them. Closes the figure.
+    """Return a figure as the bytes of a PNG file, at most `LARGEST` of them, and close it.
+
+    The bytes are the same for the same figure.
 
     Raises:
       ValueError: If it is larger even with 256 colors.
+
+    Example:
+      >>> figure, axes = jf.plots.panels("a", size=(2.0, 2.0))
+      >>> jf.plots.png(figure)[1:4]
+      b'PNG'
     """
     buffer = io.BytesIO()
     with style():
@@ -98,10 +124,14 @@ def few_colors(image: Image.Image, like: Image.Image | None = None, *, most: int
 
 @near_keywords
 def gif(animation: bytes) -> bytes:
-    """The bytes of a GIF, at most `LARGEST` of them.
+    """Check that these are the bytes of a GIF of at most `LARGEST` bytes, and return them.
 
     Raises:
-      ValueError: If they are those of another file, or more.
+      ValueError: If they are not a GIF, or more bytes.
+
+    Example:
+      >>> jf.plots.gif(b"GIF89a")
+      b'GIF89a'
     """
     if animation[:4] != b"GIF8":
         raise ValueError(f"an animation must be the bytes of a GIF; these begin with {animation[:4]!r}")
@@ -115,12 +145,16 @@ def _small(image: bytes) -> bytes:
 
 
 def without_display() -> None:
-    """Draw into files only, on machines with and without a screen."""
+    """Set matplotlib to draw into files only, on machines with and without a screen.
+
+    Example:
+      >>> jf.plots.without_display()
+    """
     matplotlib.use("Agg")
 
 
 class Room:
-    """Where on an axes there is room for a label, found on a raster of its pixels. Set limits and scales before."""
+    """A finder of free space for labels on axes, on a raster of pixels. Set limits and scales before."""
 
     def __init__(self, ax: Axes, *, raster: float = 3.0):
         ax.figure.canvas.figure.draw_without_rendering()
@@ -265,14 +299,27 @@ def _gap(spots: np.ndarray, half: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @near_keywords
 def outlined(text: Text, *, color: str = "white", edge: str = "#333333") -> Text:
-    """A text with an edge around its letters, to be read on any color."""
+    """Draw an edge around the letters of a text, so that it can be read on any color, and return the text.
+
+    Example:
+      >>> ax = jf.plots.line_fit([1.0, 2.0], [1.0, 2.0], {})
+      >>> jf.plots.outlined(ax.text(1.5, 1.5, "here")).get_text()
+      'here'
+    """
     text.set(color=color, weight="bold", path_effects=[withStroke(linewidth=2.4, foreground=edge)])
     return text
 
 
 @near_keywords
 def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
-    """Only these ticks on an axis, all of them in one notation: decimals where they are short, else powers of ten."""
+    """Set the ticks of an axis to these, all in one notation: decimals if they are short, otherwise powers of ten.
+
+    Example:
+      >>> ax = jf.plots.line_fit([1.0, 2.0], [1.0, 2.0], {})
+      >>> jf.plots.few_ticks(ax.xaxis, [1.0, 1.5, 2.0])
+      >>> [label.get_text() for label in ax.get_xticklabels()]
+      ['1', '1.5', '2']
+    """
     written = [number(tick) for tick in ticks]
     if any("$" in text for text in written):
         short = all(tick == 0 or 1e-5 <= abs(tick) < 1e6 for tick in ticks)
@@ -284,7 +331,12 @@ def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
 
 @near_keywords
 def number(value: float) -> str:
-    """A number as a reader writes it: 20,000 or 0.005 or 3 x 10^-5."""
+    """Write a number as readers expect it: 20,000 or 0.005 or 3 x 10^-5.
+
+    Example:
+      >>> jf.plots.number(20000.0), jf.plots.number(0.005)
+      ('20,000', '0.005')
+    """
     return _decimal(value) if value == 0 or 1e-4 <= abs(value) < 1e6 else _power(value)
 
 
@@ -306,7 +358,12 @@ def _power(value: float) -> str:
 
 @near_keywords
 def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """1, 2 and 5 times the powers of ten between the limits, or only 1 and 3, or only every so many powers."""
+    """Return round ticks between limits: 1, 2 and 5 times powers of ten, or only 1 and 3, or only some powers.
+
+    Example:
+      >>> [float(tick) for tick in jf.plots.round_ticks(1.0, 20.0)]
+      [1.0, 2.0, 5.0, 10.0, 20.0]
+    """
     powers = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for leading in ((1, 2, 5), (1, 3), (1,)):
         ticks = [n * 10.0**d for d in powers for n in leading if low * 0.999 <= n * 10.0**d <= high * 1.001]

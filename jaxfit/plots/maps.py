@@ -51,20 +51,26 @@ def convergence_map(
     colorbar: bool = True,
     ax: Axes,
 ) -> Axes:
-    """Which members of a sweep converge, how fast, and which diverge.
+    """Draw which runs of a sweep converge, how fast, and which diverge.
 
     Args:
       results: The sweep's Dataset: `status` and `steps` over the dimensions x and y, both with numbers as coordinates.
       x: The dimension drawn to the right; a geometric one gets a logarithmic axis.
       y: The dimension drawn upwards.
-      law: The limit on x that theory gives, one number or one for every y; drawn over the map.
-      law_label: What is written beside it; if empty its value.
+      law: The limit on x from theory, one number or one for every y; drawn over the map.
+      law_label: Its label; if empty its value.
       steps_range: The numbers of steps at the ends of the colors; those of the results if None.
       colorbar: Whether to add the scale of the colors.
       ax: The axes to draw on; new ones if None.
 
     Raises:
       ValueError: If the results have other dimensions than x and y.
+
+    Example:
+      >>> rate, start = jf.Axis("rate", [0.1, 0.3, 1.1]), jf.Axis("start", [1.0, 2.0, 3.0])
+      >>> sgd, stop = jf.optimizers.sgd(rate), jf.Stop(loss_below=1e-6)
+      >>> grid = jf.sweep(lambda p: p**2, start, optimizer=sgd, steps=200, stop=stop)
+      >>> ax = jf.plots.convergence_map(grid.results, x="rate", y="start", law=1.0)
     """
     if set(results.status.dims) != {x, y}:
         raise ValueError(
@@ -97,7 +103,12 @@ def convergence_map(
 
 @near_keywords
 def steps_bar(axes: Any, fewest: float, most: float, *, label: str = "steps to converge", **options: Any) -> None:
-    """The scale of a map's colors, beside one axes or several."""
+    """Draw the color scale of a map beside its axes, one or several.
+
+    Example:
+      >>> figure, axes = jf.plots.panels("a", size=(4.0, 3.0))
+      >>> jf.plots.steps_bar(axes["a"], 1.0, 100.0)
+    """
     figure = np.ravel(axes)[0].figure
     with style():
         bar = figure.colorbar(
@@ -154,14 +165,18 @@ def _draw_law(room: Room, law: np.ndarray, y: np.ndarray, label: str, paint: np.
 
 @house
 def power_map(x: Any, y: Any, powers: Any, *, law: Any = None, span: float = 12.0, ax: Axes) -> Axes:
-    """Powers of ten over two coordinates: blue where small, red where large, white at one; the law as dashed lines.
+    """Draw powers of ten over two coordinates: blue for small, red for large, white for one.
 
     Args:
       x: (columns,) drawn to the right, logarithmic if geometric; y: (rows,) upwards.
       powers: (rows, columns) logarithms to the base of ten.
-      law: The same by theory; its lines at whole multiples of a quarter of the span are drawn, and named.
+      law: The same from theory; dashed, labeled lines at whole multiples of a quarter of the span.
       span: The power at which the colors end, and below zero its negative.
       ax: The axes to draw on; new ones if None.
+
+    Example:
+      >>> rate = np.array([0.1, 1.0, 10.0])
+      >>> ax = jf.plots.power_map(rate, rate, np.array([[-1.0, 0.0, 1.0]] * 3))
     """
     edges = [_cells(ax, name, np.asarray(values, float)) for name, values in (("x", x), ("y", y))]
     colors = plt.get_cmap("RdBu_r", 49)
@@ -181,7 +196,7 @@ TINTS, LIGHTS, SPEEDS = 10, 14, 16  # few of each keep the files small, and band
 
 @house
 def relief(x: Any, y: Any, height: Any, *, water: Any = None, contours: Any = 12, ax: Axes) -> Axes:
-    """A landscape seen from above: lit from the upper left, with lines of equal height, and lakes.
+    """Draw a landscape from above: lit from the upper left, with lines of equal height, and lakes.
 
     Args:
       x: (columns,) and y: (rows,) coordinates, evenly spaced.
@@ -189,6 +204,10 @@ def relief(x: Any, y: Any, height: Any, *, water: Any = None, contours: Any = 12
       water: (rows, columns), True where a lake stands; None for dry land.
       contours: How many lines of equal height, or their heights.
       ax: The axes to draw on; new ones if None.
+
+    Example:
+      >>> x = np.linspace(-1.0, 1.0, 9)
+      >>> ax = jf.plots.relief(x, x, x[:, None] ** 2 + x**2)
     """
     x, y, height = (np.asarray(v, float) for v in (x, y, height))
     wet = np.zeros(height.shape, bool) if water is None else np.asarray(water, bool)
@@ -208,14 +227,18 @@ def relief(x: Any, y: Any, height: Any, *, water: Any = None, contours: Any = 12
 
 @house
 def basin_map(x: Any, y: Any, basin: Any, steps: Any = None, *, colors: Sequence[str] = BASINS, ax: Axes) -> Axes:
-    """Where each start ends, by color; the darker, the more steps it took.
+    """Draw where each start ends, by color; a darker color means more steps.
 
     Args:
       x: (columns,) and y: (rows,) the starts, evenly spaced.
       basin: (rows, columns) the number of the minimum that was reached; negative for none.
-      steps: (rows, columns) until it was reached; None for flat colors.
+      steps: (rows, columns) steps until it was reached; None for flat colors.
       colors: One for each minimum; they repeat if there are more.
       ax: The axes to draw on; new ones if None.
+
+    Example:
+      >>> start = np.linspace(-2.0, 2.0, 4)
+      >>> ax = jf.plots.basin_map(start, start, np.tile([0, 0, 1, 1], (4, 1)))
     """
     basin = np.asarray(basin)
     palette = np.array([to_rgb(color) for color in colors])

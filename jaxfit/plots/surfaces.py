@@ -34,19 +34,27 @@ def contour(
     colors: Sequence[str] = COLORS,
     ax: Axes,
 ) -> Axes:
-    """A loss surface from above: few contours with their loss on them, descents over it as dots.
+    """Draw a loss surface from above, with labeled contours and the paths of descents as dots.
 
     Args:
       surface: From `jf.surface`, of two dimensions; the first is drawn to the right.
-      paths: {label: fit with its params recorded}, or {label: (x, y)}; a fit's params are called like the dimensions.
+      paths: {label: fit with its params recorded}, or {label: (x, y)}; the params of a fit must have the names of the
+        dimensions.
       points: {label: (x, y)} of single points to name.
-      levels: Of the contours; or how many, spaced as a parabola's at equal distances.
+      levels: Of the contours; or their number, spaced like those of a parabola at equal distances.
       filled: Whether to color the heights.
       colors: Of the paths.
       ax: The axes to draw on; new ones if None.
 
     Raises:
-      ValueError: If the surface has not two dimensions, or a path's params other names.
+      ValueError: If the surface does not have two dimensions, or the params of a path have other names.
+
+    Example:
+      >>> a, b = (jf.Axis(name, np.linspace(-1.0, 1.0, 9)) for name in "ab")
+      >>> found = jf.surface(lambda p: p["a"] ** 2 + 3 * p["b"] ** 2, {"a": a, "b": b})
+      >>> ax = jf.plots.contour(found)
+      >>> ax.get_xlabel(), ax.get_ylabel()
+      ('a', 'b')
     """
     return from_above(surface, named(paths), points or {}, levels=levels, filled=filled, colors=colors, ax=ax)
 
@@ -102,20 +110,25 @@ def surface_3d(
     view: tuple[float, float] = (38, -60),
     ax: Any = None,
 ) -> Any:
-    """A loss surface in perspective, its contours on the floor, descents on it.
+    """Draw a loss surface in perspective, with its contours on the floor and the paths of descents on it.
 
-    The heights of a fit's path are its loss there and on the way from each record to the next, not the surface's.
+    The heights of the path of a fit are its losses at the records and between them, not the heights of the surface.
 
     Args:
       surface: From `jf.surface`, of two dimensions.
       paths: {label: fit with its params recorded}, or {label: (x, y, loss)}.
       points: {label: (x, y, loss)} of single points to name.
       levels: As in `contour`, on the floor.
-      view: Elevation and azimuth of the eye, in degrees.
+      view: Elevation and azimuth of the camera, in degrees.
       ax: Axes made with projection="3d"; new ones if None.
 
     Raises:
       ValueError: As in `contour`; also if the axes are not three-dimensional, or a path has no losses.
+
+    Example:
+      >>> a, b = (jf.Axis(name, np.linspace(-1.0, 1.0, 9)) for name in "ab")
+      >>> found = jf.surface(lambda p: p["a"] ** 2 + 3 * p["b"] ** 2, {"a": a, "b": b})
+      >>> ax = jf.plots.surface_3d(found)
     """
     with style():
         if ax is None:  # over the whole frame: the surface has room of its own around it
@@ -155,7 +168,15 @@ def surface_3d(
 
 @near_keywords
 def arrow_3d(start: Any, end: Any, *, color: str = DARK, ax: Any) -> Any:
-    """An arrow from one point (x, y, z) to another, in front of all else; draw it when the view and limits are set."""
+    """Draw an arrow from one point (x, y, z) to another, in front of everything else.
+
+    Draw it after the view and the limits are set.
+
+    Example:
+      >>> import matplotlib.pyplot as plt
+      >>> ax = plt.figure().add_subplot(projection="3d")
+      >>> arrow = jf.plots.arrow_3d((0, 0, 0), (1, 1, 1), ax=ax)
+    """
     x, y = _projected(ax, np.transpose([start, end]))
     look = {"arrowstyle": "-|>", "color": color, "lw": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
     ax.annotate("", (x[1], y[1]), (x[0], y[0]), arrowprops=look, zorder=15)
@@ -275,7 +296,7 @@ def _projected(ax: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @house
 def landscape(surface: Any, plane: Slice, paths: Mapping[str, Any] | None = None, *, levels: Any = 8, ax: Axes) -> Axes:
-    """The loss over a slice, descents projected onto it, and in the title how much it holds of what it is to show.
+    """Draw the loss over a slice, with descents projected onto it; the title says how much of them the slice shows.
 
     Args:
       surface: `jf.surface(loss, plane.at(), data)`.
@@ -286,6 +307,10 @@ def landscape(surface: Any, plane: Slice, paths: Mapping[str, Any] | None = None
 
     Raises:
       ValueError: If the surface is of another slice, or a path does not fit it.
+
+    Example:
+      >>> line, t = jf.landscapes.between({"a": 0.0}, {"a": 2.0}), np.linspace(0.0, 1.0, 5)
+      >>> ax = jf.plots.landscape(jf.surface(lambda p: p["a"] ** 2, line.at(t)), line)
     """
     if getattr(surface, "dims", None) != plane.names:
         raise ValueError(

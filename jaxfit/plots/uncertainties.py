@@ -25,21 +25,26 @@ GRID = 300
 def fit(
     fit: Any, *, level: float = 0.95, prediction: bool = False, ax: Axes | None = None, residuals: Axes | None = None
 ) -> dict[str, Axes]:
-    """The data, the fitted curve and its band; below it the standardized residuals.
+    """Draw the data, the fitted curve and its confidence band, and below them the standardized residuals.
 
     Args:
       fit: Of a model of one x.
-      level: Of the band, within which the curve lies with that confidence, point by point.
-      prediction: Whether to draw also where new observations would fall.
-      ax: For the curve; new axes for both if None. On axes whose scale is set already the curve has its points where
-        that scale spaces them; on others it is as smooth if the scale becomes logarithmic afterwards.
+      level: Confidence level of the band, point by point.
+      prediction: Whether to draw the limits of new observations too.
+      ax: For the curve; new axes for both if None. If the scale of the axes is already set, the points of the curve are
+        spaced evenly on it; on other axes the curve stays smooth if the scale becomes logarithmic later.
       residuals: For the residuals; none are drawn if only `ax` is given.
 
     Returns:
       The axes by name: "curve", "residuals".
 
     Raises:
-      ValueError: If x or y is not one number for each point; else as `jf.band`.
+      ValueError: If x or y is not one number for each point; otherwise as `jf.band`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> sorted(jf.plots.fit(run))
+      ['curve', 'residuals']
     """
     x, y = (np.asarray(item, float) for item in fit.problem.data[:2])
     if x.ndim != 1 or y.ndim != 1:
@@ -143,18 +148,22 @@ def _residuals(fit: Any, x: np.ndarray, ax: Axes) -> None:
 
 @house
 def profile(found: Any, error: float | None = None, *, name: str = "", reach: float = 1.96, ax: Axes) -> Axes:
-    """How much the sum of squares rises as a param is held elsewhere, against the parabola of its standard error.
+    """Draw how the sum of squares rises when a param is held at other values, and the parabola of its standard error.
 
     Args:
-      found: A fit; or of one param what `jf.profile` found, with its error.
-      error: Its standard error; a fit knows it.
-      name: Of the param, such as "rate", or "w[0]" in an array; it is also written on the axis.
-      reach: Standard errors that the interval reaches; where both curves are as high as its square, they end.
+      found: A fit; or for one param the result of `jf.profile`, with its error.
+      error: Its standard error; not needed with a fit.
+      name: Of the param, such as "rate", or "w[0]" in an array; it is also the label of the axis.
+      reach: Standard errors that the interval reaches; the curves end where they are as high as its square.
       ax: The axes to draw on; new ones if None.
 
     Raises:
       TypeError: If `found` is neither, or a profile comes without its error.
-      ValueError: If the fit has no such param, or that has no error.
+      ValueError: If the fit has no such param, or the param has no error.
+
+    Example:
+      >>> found = jf.statistics.Profile(np.array([0.0, 1.0, 2.0]), np.array([-1.0, 0.0, 1.0]))
+      >>> ax = jf.plots.profile(found, 1.0, name="rate")
     """
     if isinstance(found, Fit):
         found, error, name = _of_param(found, name)
@@ -220,10 +229,11 @@ def _crossings(x: np.ndarray, y: np.ndarray, level: float) -> np.ndarray:
 
 @near_keywords
 def corner(fit: Any, samples: Any = None, *, names: Sequence[str] | None = None, level: float = 0.95) -> dict:
-    """All params with their intervals, and all pairs of them: the ellipse of the covariance over refits.
+    """Draw all params with their intervals, and all pairs of params with their covariance ellipse over the refits.
 
-    On the diagonal the refits' histogram, with the interval of the standard error, of the profile and of the refits
-    as bars under it; below it the refits with the ellipse that holds `level` of them in the linear theory.
+    The diagonal shows the histogram of the refits, and as bars below it the intervals by the standard error, the
+    profile and the refits. Below the diagonal are the refits with the ellipse that contains the fraction `level` of
+    them in the linear theory.
 
     Args:
       fit: With two to six params that have an error.
@@ -236,6 +246,11 @@ def corner(fit: Any, samples: Any = None, *, names: Sequence[str] | None = None,
 
     Raises:
       ValueError: If there are no params with an error, or more than six.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> sorted(jf.plots.corner(run))[0]
+      ('b', 'b')
     """
     labels = labels_of(fit.params)
     values, errors = (_flat(tree) for tree in (fit.params, statistics.standard_errors(fit)))

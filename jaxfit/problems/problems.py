@@ -25,9 +25,8 @@ class Status(enum.IntEnum):
     """The outcome of a run, as an integer with a name.
 
     Example:
-      >>> [f"{status.value} {status.name}" for status in jf.Status]
-      ['0 NOT_RUN', '1 CONVERGED', '2 OUT_OF_STEPS', '3 DIVERGED', '4 NOT_FINITE', '5 STOPPED_EARLY', '7
-      NOT_DETERMINED']
+      >>> jf.Status.CONVERGED.name, int(jf.Status.CONVERGED), int(jf.Status.NOT_RUN)
+      ('CONVERGED', 1, 0)
     """
 
     NOT_RUN = 0  # while it moves: still running
