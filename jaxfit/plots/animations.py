@@ -1,4 +1,4 @@
-"""Descents that move: a point on its loss surface, and what it means for the data."""
+"""Animated descents: a point on the loss surface, and its prediction in the data."""
 
 import io
 import itertools
@@ -98,7 +98,7 @@ def descent_animation(
 
 
 def window(fit: Fit, named: dict[str, np.ndarray]) -> Any:
-    """The loss surface of a fit's two params, a quarter of the path's extent beyond it on every side."""
+    """Return the loss surface over a fit's two params, with a margin of a quarter of the path on every side."""
     axes = {}
     for name, values in named.items():
         values = values[np.isfinite(values)]
@@ -111,7 +111,7 @@ def window(fit: Fit, named: dict[str, np.ndarray]) -> Any:
 
 
 def _beside(fit: Fit, way: Any, chosen: np.ndarray, ax: Axes, labels: tuple[str, str]) -> tuple[Artist, Callable]:
-    """Draws what stands beside the surface; returns what of it moves, and what moves it to a frame."""
+    """Draw the panel beside the surface; return its moving artists, and the function that updates them."""
     problem: Any = fit.problem
     predict = getattr(problem.loss, "predict", None)
     if predict is None or len(problem.data) < 2 or any(np.ndim(item) != 1 for item in problem.data[:2]):
@@ -134,7 +134,7 @@ def _beside(fit: Fit, way: Any, chosen: np.ndarray, ax: Axes, labels: tuple[str,
 
 
 def _camera(figure: Figure, moving: Sequence[Artist]) -> Callable[[], Image.Image]:
-    """Takes pictures of a figure of which only some artists move: the others are drawn once."""
+    """Render frames of a figure in which only some artists move; the others are drawn once."""
     canvas = FigureCanvasAgg(figure)
     for artist in moving:
         artist.set_animated(True)
@@ -151,7 +151,7 @@ def _camera(figure: Figure, moving: Sequence[Artist]) -> Callable[[], Image.Imag
 
 
 def _encoded(images: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
-    """A GIF with one palette for all; of every frame but the first only the pixels that change are written."""
+    """Return a GIF with one palette, which stores only the changed pixels of every frame after the first."""
     width, height = images[0].size
     both = Image.new("RGB", (width, 2 * height))
     both.paste(images[0], (0, 0))

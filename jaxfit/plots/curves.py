@@ -1,4 +1,4 @@
-"""Curves and points: histories, lines through data, descents of one parameter."""
+"""Curves and points: loss histories, lines through data, and descents of one parameter."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def loss_history(curves: Any, *, ax: Axes) -> Axes:
 
 
 def _loss_axes(ax: Axes, losses: Sequence[np.ndarray], longest: int) -> None:
-    """Both logarithmic, with step 0 on the axis; the losses linear if there are negative ones."""
+    """Set both scales to logarithmic, with step 0 on the axis; that of negative losses is linear."""
     shown = np.concatenate(losses)
     shown = shown[np.isfinite(shown)]
     if np.any(shown < 0):
@@ -58,7 +58,7 @@ def _visible(ax: Axes, losses: np.ndarray) -> np.ndarray:
 
 
 def _with_exit(ax: Axes, losses: np.ndarray) -> np.ndarray:
-    """What is visible, and the top where a curve leaves by it."""
+    """Return the visible part of a curve, cut at the top of the axes."""
     visible, bad = _visible(ax, losses), int(np.argmin(np.isfinite(losses)))
     if bad and not np.isfinite(losses[bad]):
         visible[bad] = ax.get_ylim()[1]
@@ -73,7 +73,7 @@ def _steps_and_losses(curve: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _leave(ax: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
-    """An arrow out of the top from the last finite loss to where the loss is infinite or NaN."""
+    """Draw an arrow through the top of the axes, from the last finite loss to where it is infinite or NaN."""
     bad = int(np.argmin(np.isfinite(losses)))
     if bad and np.isfinite(losses[bad - 1]) and not np.isfinite(losses[bad]):
         arrow = {"arrowstyle": "-|>", "color": ax.lines[-1].get_color(), "lw": 1.7, "shrinkA": 0, "shrinkB": 0}
@@ -129,7 +129,7 @@ def descent_1d(path: Any, losses: Any, curve: tuple[Any, Any], *, color: str = B
 
 
 def _clusters(points: np.ndarray, apart: float) -> list[tuple[int, int]]:
-    """First and last of every run of successive points that lie closer together than `apart`."""
+    """Return the first and last point of every run of successive points closer together than `apart`."""
     starts = [0, *(1 + np.flatnonzero(np.linalg.norm(np.diff(points, axis=0), axis=1) >= apart)), len(points)]
     return [(int(first), int(after) - 1) for first, after in zip(starts, starts[1:], strict=False)]
 

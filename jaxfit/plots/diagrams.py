@@ -70,7 +70,7 @@ def flow(boxes: Mapping[str, Box], arrows: Sequence[Arrow] = (), *, ax: Axes) ->
 
 
 def _middle(ax: Axes, path: np.ndarray) -> tuple[float, float]:
-    """The middle of a line of pixels, as a point of the axes."""
+    """Return the middle of a line of pixels, as a point of the axes."""
     x, y = ax.transAxes.inverted().transform(path[len(path) // 2])
     return float(x), float(y)
 
@@ -86,7 +86,7 @@ def _check(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> None:
 
 
 def _layout(ax: Axes, boxes: Mapping[str, Box], points: float) -> tuple[dict, dict]:
-    """The middles and sizes of all boxes, in points."""
+    """Return the middles and sizes of all boxes, in points."""
     sizes = {name: _size(ax, box, points) for name, box in boxes.items()}
     room = np.array([ax.get_xlim()[1], ax.get_ylim()[1]])
     middles = {name: np.zeros(2) for name in boxes}
@@ -132,7 +132,7 @@ def _draw_box(ax: Axes, box: Box, middle: np.ndarray, size: np.ndarray) -> None:
 
 
 def _draw_arrow(ax: Axes, arrow: Arrow, arrows: Sequence[Arrow], middles: dict, sizes: dict) -> tuple:
-    """Draws an arrow from border to border; returns its x and y."""
+    """Draw an arrow from border to border; return its x and y."""
     a, b = middles[arrow.start], middles[arrow.end]
     ends = np.array([_border(a, sizes[arrow.start], b - a), _border(b, sizes[arrow.end], a - b)])
     if any((other.start, other.end) == (arrow.end, arrow.start) for other in arrows):
@@ -149,6 +149,6 @@ def _draw_arrow(ax: Axes, arrow: Arrow, arrows: Sequence[Arrow], middles: dict, 
 
 
 def _border(middle: np.ndarray, size: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Where the ray from the middle of a box leaves it."""
+    """Return the point where the ray from the middle of a box leaves it."""
     with np.errstate(divide="ignore"):
         return middle + direction * np.min(size / 2 / abs(direction))

@@ -1,4 +1,4 @@
-"""What the picture of a graph says where: boxes, the numbers on its edges, captions, all measured and arranged."""
+"""The layout of the picture of a graph: its boxes, the numbers on its edges and captions, measured and placed."""
 
 from __future__ import annotations
 

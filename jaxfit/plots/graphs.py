@@ -1,4 +1,4 @@
-"""Computation graphs: values above their edges, local derivatives and gradients below, one color each."""
+"""Computation graphs: values above their edges, local derivatives and gradients below, each in its own color."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def png(figure: Figure) -> bytes:
 
 
 def few_colors(image: Image.Image, like: Image.Image | None = None, *, most: int = 256) -> Image.Image:
-    """The image in a palette of its own (or of `like`) in which thin lines keep the house's inks, however few pixels.
+    """Return the image in a palette (its own, or that of `like`) in which thin lines keep their colors.
 
     Of the palette the last entry stays unused if `most` is less than 256.
     """

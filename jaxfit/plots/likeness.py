@@ -1,4 +1,4 @@
-"""Whether two picture files show the same: last digits of a number move no line by what an eye can see."""
+"""Compare two picture files by what is visible: the last digits of numbers must not make them different."""
 
 import io
 

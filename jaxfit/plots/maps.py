@@ -1,4 +1,4 @@
-"""Maps of a sweep: which of its members converge, and how fast."""
+"""Maps of a sweep: which runs converge, and how fast."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -133,7 +133,7 @@ def _painted(status: np.ndarray, steps: np.ndarray, colors: LogNorm) -> np.ndarr
 
 
 def _cells(ax: Axes, name: str, coordinate: Any) -> np.ndarray:
-    """Scale, limit and label the axis called `name` for a coordinate; returns the edges of its cells."""
+    """Set scale, limits and label of the axis `name` for a coordinate; return the edges of its cells."""
     values = np.asarray(coordinate, float)
     geometric = len(values) > 2 and values[0] > 0 and np.ptp(np.diff(np.log(values))) < 1e-3 * np.ptp(np.log(values))
     places = np.log(values) if geometric else values
@@ -149,7 +149,7 @@ def _cells(ax: Axes, name: str, coordinate: Any) -> np.ndarray:
 
 
 def _draw_law(room: Room, law: np.ndarray, y: np.ndarray, label: str, paint: np.ndarray) -> None:
-    """The law as a dashed line through the whole height, its label beside it, upright only if there is no room."""
+    """Draw the law as a dashed line with a label beside it, which is vertical only if there is no room."""
     low, high = room.ax.get_ylim()
     law, y = np.concatenate([law[:1], law, law[-1:]]), np.concatenate([[low], y, [high]])
     room.ax.plot(law, y, color="white", lw=2.4, solid_capstyle="butt")
@@ -253,12 +253,12 @@ def basin_map(x: Any, y: Any, basin: Any, steps: Any = None, *, colors: Sequence
 
 
 def _bands(values: np.ndarray, count: int) -> np.ndarray:
-    """From 0 to 1 in so many steps."""
+    """Round numbers from 0 to 1 to one of `count` levels."""
     return np.minimum(np.floor(values * count), count - 1) / (count - 1)
 
 
 def _map(ax: Axes, x: np.ndarray, y: np.ndarray, paint: np.ndarray) -> Axes:
-    """An image on the coordinates of the cells' centers."""
+    """Draw an image on the coordinates of the centers of its cells."""
     right, up = np.diff(x[:2])[0] / 2, np.diff(y[:2])[0] / 2
     extent = (x[0] - right, x[-1] + right, y[0] - up, y[-1] + up)
     ax.imshow(paint, origin="lower", extent=extent, interpolation="nearest", aspect="auto")

@@ -70,7 +70,7 @@ def from_above(
     clear: Sequence[tuple[Any, Any]] = (),
     ax: Axes,
 ) -> Axes:
-    """As `contour`, with labels kept off the further lines `clear`."""
+    """Draw as `contour`, with labels that do not cover the further lines `clear`."""
     x, y, heights = _grid(surface)
     levels = _levels(heights, levels)
     if filled:
@@ -96,7 +96,7 @@ def from_above(
 
 
 def named(paths: Any) -> Mapping[str, Any]:
-    """Paths by their labels; one fit alone has none."""
+    """Return paths by label; a single fit has the empty label."""
     return {"": paths} if isinstance(paths, Fit) else paths or {}
 
 
@@ -196,7 +196,7 @@ def _grid(surface: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _levels(heights: np.ndarray, levels: int | Sequence[float]) -> list[float]:
-    """The levels given, or so many rounded ones whose contours of a parabola lie at equal distances."""
+    """Return the given levels, or as many rounded ones as asked, at equal distances for a parabola."""
     if not isinstance(levels, int):
         return list(levels)
     low, high = np.nanmin(heights), np.nanmax(heights)
@@ -207,7 +207,7 @@ def _levels(heights: np.ndarray, levels: int | Sequence[float]) -> list[float]:
 
 
 def _edges(heights: np.ndarray, levels: Any) -> np.ndarray:
-    """The levels of the colors: three bands from contour to contour, so that slopes show."""
+    """Return the levels of the colors: three bands between two contours, so that slopes are visible."""
     edges = np.unique(
         np.clip([np.nanmin(heights), *levels, np.nanmax(heights)], np.nanmin(heights), np.nanmax(heights))
     )
@@ -216,7 +216,7 @@ def _edges(heights: np.ndarray, levels: Any) -> np.ndarray:
 
 
 def _path(label: str, path: Any, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
-    """The coordinates of a path's points along the dimensions, and its losses if it has any."""
+    """Return the coordinates of a path along the dimensions, and its losses if it has any."""
     if isinstance(path, Fit):
         if path.history is None or "params" not in path.history:
             raise ValueError(
@@ -235,7 +235,7 @@ def _path(label: str, path: Any, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
 
 
 def _path_3d(label: str, path: Any, dims: Sequence[str]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """A path's line on the surface, and the dots on it."""
+    """Return the line of a path on the surface, and the dots on it."""
     if isinstance(path, Fit):
         _path(label, path, dims)
         between = 0 if len(path.history.step) > DOTS else 11
@@ -255,7 +255,7 @@ def _line(ax: Axes, x: np.ndarray, y: np.ndarray, *, color: str) -> tuple[np.nda
 
 
 def _name_points(room: Room, points: Mapping[str, tuple]) -> None:
-    """A white dot and a name for each; points are (where to draw, where that is in the plane of the picture)."""
+    """Draw a white dot and a name for each point, given as (position, position in the plane of the picture)."""
     spots = {}
     for label, (place, flat) in points.items():
         room.ax.plot(*([value] for value in place), "o", mfc="white", mec=DARK, ms=5.5, mew=1.1, zorder=12)
@@ -265,7 +265,7 @@ def _name_points(room: Room, points: Mapping[str, tuple]) -> None:
 
 
 def _name_levels(room: Room, lines: ContourSet) -> None:
-    """The loss on each contour, where there is room, one label near the next."""
+    """Label each contour with its loss, where there is room, with the labels close to each other."""
     near = room.ax.transAxes.transform((0.5, 0.02))
     look = {"fontsize": 8, "color": "#555555", "path_effects": HALO}
     for level, pieces in sorted(zip(lines.levels, lines.allsegs, strict=True), key=lambda pair: -pair[0]):
@@ -276,7 +276,7 @@ def _name_levels(room: Room, lines: ContourSet) -> None:
 
 
 def _quiet(ax: Any, least: float) -> None:
-    """No walls and few ticks; none of the loss below the surface."""
+    """Style the axes: no walls, few ticks, and no ticks of the loss below the surface."""
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((1, 1, 1, 0))
         axis.line.set_color("#999999")
@@ -288,7 +288,7 @@ def _quiet(ax: Any, least: float) -> None:
 
 
 def _projected(ax: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Where points in space are in the plane of the picture."""
+    """Return the positions of points in space in the plane of the picture."""
     x, y, z = (np.asarray(numbers, float) for numbers in points)
     right, up, _ = proj3d.proj_transform(x, y, z, ax.get_proj())
     return np.asarray(right), np.asarray(up)
@@ -334,13 +334,13 @@ def landscape(surface: Any, plane: Slice, paths: Mapping[str, Any] | None = None
 
 
 def title(about: Mapping[str, Any]) -> str:
-    """What a slice is, and how much it holds."""
+    """Return the title of a slice: its kind, and how much it captures."""
     what = str(about["slice"])
     held = f": {_percent(about['captured'])} of the {about['captures']}" if "captured" in about else ""
     return what[0].upper() + what[1:] + held
 
 
 def _percent(part: float) -> str:
-    """Of almost all so many digits that it is not rounded to all."""
+    """Return a percentage with enough digits that a number below 100 is not rounded to 100."""
     digits = 0 if part < 0.985 else int(np.clip(np.floor(-np.log10(max(1 - part, 1e-9))) - 1, 1, 4))
     return f"{100 * part:.{digits}f} %"

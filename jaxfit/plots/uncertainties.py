@@ -1,4 +1,4 @@
-"""A fit and how sure it is: the curve in its bands, profiles of params, and all pairs of them."""
+"""A fit with its uncertainty: the curve with its bands, profiles of params, and all pairs of params."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _curve(fit: Any, x: np.ndarray, y: np.ndarray, level: float, prediction: boo
 
 
 def _spaced(x: np.ndarray, ax: Axes) -> np.ndarray:
-    """Where a curve through data at x is evaluated: evenly on the axis' scale, a little beyond the data.
+    """Return the points at which a curve through data is drawn: evenly spaced on the scale of the axis, a bit beyond x.
 
     Data of one sign stay on their side of zero, and get points at equal ratios too, for an axis that becomes
     logarithmic later.
@@ -117,7 +117,7 @@ def _spaced(x: np.ndarray, ax: Axes) -> np.ndarray:
 
 
 def _height(values: np.ndarray, ax: Axes) -> tuple[float, float]:
-    """The limits of an axis that shows these values, those that its scale can show."""
+    """Return the limits of an axis for these values, without those that its scale cannot show."""
     scale = ax.yaxis.get_transform()
     values = values[np.isfinite(values) & ((values > 0) | (ax.get_yscale() != "log"))]
     low, high = scale.transform(np.array([values.min(), values.max()]))
@@ -127,7 +127,7 @@ def _height(values: np.ndarray, ax: Axes) -> tuple[float, float]:
 
 
 def _sigma(fit: Any, y: np.ndarray) -> np.ndarray | None:
-    """Standard deviations to draw, if the loss has them in the unit of y."""
+    """Return the standard deviations to draw, if the loss has them in the unit of y."""
     names = fit.problem.loss.data_names
     if "sigma" not in names or fit.absolute_sigma is False:
         return None
@@ -197,7 +197,7 @@ def profile(found: Any, error: float | None = None, *, name: str = "", reach: fl
 
 
 def _of_param(fit: Fit, name: str) -> tuple[Any, float, str]:
-    """The profile of one param of a fit, its error and its name."""
+    """Return the profile of one param of a fit, its error and its name."""
     labels, errors = labels_of(fit.params), _flat(statistics.standard_errors(fit))
     known = [label for label, error in zip(labels, errors, strict=True) if np.isfinite(error)]
     name = known[0] if name == "" and len(known) == 1 else name
@@ -212,7 +212,7 @@ def _of_param(fit: Fit, name: str) -> tuple[Any, float, str]:
 
 
 def _smooth(at: np.ndarray, values: np.ndarray, tau: np.ndarray) -> np.ndarray:
-    """tau between its points; smooth, since it is nearly straight."""
+    """Return tau between its points by a smooth interpolation, since it is nearly linear."""
     from scipy.interpolate import PchipInterpolator
 
     known = np.isfinite(tau)

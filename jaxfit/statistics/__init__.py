@@ -1,7 +1,7 @@
-"""What a finished fit is worth: errors of its params, of the curve and of all that follows from them.
+"""Statistics of a finished fit: errors of its params, of the curve and of any function of them.
 
-Everything is computed in float64 with exact derivatives, for one fit or for every lane of a grid at once. What the data
-do not determine gets no number.
+Everything is computed in float64 with exact derivatives, for one fit or for every lane of a grid at once. Params that
+the data do not determine get NaN.
 """
 
 from jaxfit.problems.messages import near_names

@@ -20,7 +20,7 @@ METHODS = ("wald", "profile", *DRAWN)
 
 
 class Interval(NamedTuple):
-    """From `low` to `high`; an infinite end is open, NaN is not known."""
+    """A confidence interval from `low` to `high`; an infinite end is unbounded, and NaN is unknown."""
 
     low: Any
     high: Any

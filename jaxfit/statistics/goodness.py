@@ -1,4 +1,4 @@
-"""How well a fit describes its data: residuals in their own units, and the numbers that sum them up."""
+"""Goodness of fit: standardized residuals, and the numbers that summarize them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PyTree = Any
 
 
 class Residuals(NamedTuple):
-    """What is left of the data, in their shape."""
+    """The residuals of a fit, in the shape of the data."""
 
     raw: Any  # data minus prediction, in units of sigma if the loss has one
     standardized: Any  # over s * sqrt(1 - leverage): of variance one, if the model is right
@@ -29,7 +29,7 @@ class Residuals(NamedTuple):
 
 
 class Goodness(NamedTuple):
-    """How well the data are described; NaN where a number has no meaning for the loss."""
+    """The goodness of a fit; NaN where a number is not defined for the loss."""
 
     chi_squared: Any  # sum of the squared residuals, or twice the negative log-likelihood
     reduced_chi_squared: Any  # over the degrees of freedom
@@ -160,7 +160,7 @@ def _total(problem: Problem, params: PyTree) -> Any:
 
 
 class FTest(NamedTuple):
-    """Of two nested models."""
+    """The result of an F-test of two nested models."""
 
     f: Any  # how much more a param of the larger one takes off than noise would
     p_value: Any  # of an F as large, if the smaller one is right

@@ -1,4 +1,4 @@
-"""A pure function of a problem and the params where it ended, computed for a fit or for every lane of a grid."""
+"""Evaluate a pure function of a problem and its final params for a fit, or for every lane of a grid."""
 
 from __future__ import annotations
 

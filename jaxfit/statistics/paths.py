@@ -1,4 +1,4 @@
-"""Follow the least sum of squares outward from a minimum, by steps that double while it stays on one branch.
+"""Follow the smallest sum of squares outward from a minimum, by steps that double while it stays on one branch.
 
 A refit with a param held can end in another basin than its neighbor did. On one branch the rise of the sum is the
 integral of its slope, whatever the step; so a step counts only if the trapezoid rule holds over it, and is tried again

@@ -1,8 +1,8 @@
-"""Profiles: the least sum of squares with one param held at a value, and where it has risen too far.
+"""Profiles: the smallest sum of squares with one param held at a value, and where it has risen to a given level.
 
-With S(v) the least sum with the param at v, tau(v) = sqrt((S(v) - S) / s**2) is how many standard errors the data say
-v is away. The linear theory has it straight; the profile interval ends where it is Student's t, however it bends. All
-params, both sides and all lanes take each step together, as one sweep.
+With S(v) the smallest sum with the param at v, tau(v) = sqrt((S(v) - S) / s**2) is the distance of v from the fit in
+standard errors. In the linear theory tau is linear; the profile interval ends where tau is Student's t, whatever its
+shape. All params, both sides and all lanes take each step together, as one sweep.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def said(ends: Ends, names: list[str]) -> list[str]:
 
 
 class Profile(NamedTuple):
-    """What the data say of one param, whatever the others are."""
+    """The profile of one param."""
 
     values: Any  # (points,) of it
     tau: Any  # (points,) how many standard errors away from the fit; negative to the left

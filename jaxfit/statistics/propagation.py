@@ -1,4 +1,4 @@
-"""Errors of what follows from the params: any function of them, and the curve itself."""
+"""Propagation of errors to functions of the params and to the fitted curve."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PyTree = Any
 
 
 class Derived(NamedTuple):
-    """What follows from the params."""
+    """The value of a function of the params, with its standard error."""
 
     value: PyTree
     error: PyTree  # standard errors, in the same tree
 
 
 class Band(NamedTuple):
-    """A curve with what is known of it, each like the predictions."""
+    """A fitted curve with its error and its limits, each like the predictions."""
 
     value: Any
     error: Any  # standard error of the curve, or of a new observation

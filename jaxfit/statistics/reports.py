@@ -1,4 +1,4 @@
-"""Numbers with their errors as one writes them, and tables of them in the languages people paste into."""
+"""Reports: numbers with their errors, and tables of them as text, Markdown, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """Made by `report`; `print` shows it, a notebook too."""
+    """A report of a fit, made by `report`; `print` and notebooks show it."""
 
     rows: tuple[Row, ...]
     correlations: np.ndarray  # (K, K)

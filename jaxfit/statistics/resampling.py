@@ -1,4 +1,4 @@
-"""Many refits of a finished problem as one sweep: of other residuals, or with one of its params held."""
+"""Many refits of a finished problem as one sweep: to resampled data, or with one of its params held."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ FEW = 0.05  # share of refits that may fail without a warning
 
 
 class Resamples(NamedTuple):
-    """Params of refits."""
+    """The params of refits."""
 
     params: PyTree  # (samples, ...) at each leaf; of a grid an xarray.Dataset with the dimension "sample"
     converged: Any  # (samples,) bool; params of the others are NaN

@@ -1,1 +1,1 @@
-"""What people call."""
+"""Verbs: the functions that users call to run something, and their results."""

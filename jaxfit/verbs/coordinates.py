@@ -1,4 +1,4 @@
-"""The coordinates of a grid: how its dimensions are labelled, and where along one a value is found."""
+"""Coordinates of a grid: labels of its dimensions, and finding the index of a value."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _plain_values(axis: Axis) -> np.ndarray | None:
 
 
 def position(verb: str, name: str, axis: Any, wanted: Any, method: str = "cell") -> int:
-    """Where along an axis a value is: that very value, within rounding, or of numbers the nearest one.
+    """Return the index of a value along an axis: the equal value, up to rounding, or for numbers the nearest one.
 
     Half a cell of a value is half the distance to its nearest neighbor. On an axis that grows by factors, as rates do,
     the value nearest to zero counts as having one more neighbor, by the same factor nearer to zero.
@@ -116,7 +116,7 @@ def position(verb: str, name: str, axis: Any, wanted: Any, method: str = "cell")
 
 
 def _equal(value: Any, wanted: Any) -> bool:
-    """Whether a label is the one that is wanted; a flag is no number."""
+    """Return whether a label is the requested one; a boolean is not equal to a number."""
     if isinstance(value, bool) is not isinstance(wanted, (bool, np.bool_)):
         return False
     try:
@@ -132,7 +132,7 @@ def _extent(values: np.ndarray) -> str:
 
 
 def _half_cell(known: np.ndarray, i: int) -> float:
-    """Half the distance from a value to its nearest neighbor; `known` are sorted, and differ."""
+    """Return half the distance from a value to its nearest neighbor; `known` are sorted and distinct."""
     if len(known) == 1:
         return 0.0
     gaps = np.abs(np.delete(known, i) - known[i])
@@ -143,7 +143,7 @@ def _half_cell(known: np.ndarray, i: int) -> float:
 
 
 def by_factors(known: np.ndarray) -> bool:
-    """Whether sorted values are spaced by factors rather than by differences; two are if one is thrice the other."""
+    """Return whether sorted values grow by factors, not differences; two do if one is three times the other."""
     if known[0] <= 0 <= known[-1]:
         return False
     steps, factors = np.diff(known), np.abs(np.diff(np.log(np.abs(known))))

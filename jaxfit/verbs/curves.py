@@ -1,4 +1,4 @@
-"""The short road to a fitted curve: chi-squared, Levenberg-Marquardt, float64."""
+"""Curve fitting with defaults: chi-squared, Levenberg-Marquardt and float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run from start to end: `fit`."""
+"""A single run from start to end: `fit`, and its result `Fit`."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What a fit remembers beside its numbers.
+    """The fields of a fit that are not arrays.
 
-    All are equal to each other, so that functions of fits are not compiled anew for every problem. For the same reason
-    a compiled function must not hand on what it was first called with: where a leaf is traced nothing is remembered.
+    All of these compare equal, so that functions of fits are not compiled again for every problem. For the same reason
+    a compiled function must not keep the values of its first call: if a leaf is traced, they are dropped.
     """
 
     problem: Problem | None = None
@@ -177,7 +177,7 @@ def _is_status(status: Any) -> bool:
 
 
 def _single(fit: Fit) -> Fit:
-    """A fit with plain scalars, wherever it comes from, and a history only if it is one."""
+    """Return the fit with plain scalars instead of arrays, and its history only if it is that of a single run."""
     history = fit.history if fit.history is not None and np.ndim(fit.history["step"]) == 1 else None
     loss = np.asarray(fit.loss)[()]
     return replace(fit, loss=loss, status=Status(int(fit.status)), steps=int(fit.steps), history=history)

@@ -1,4 +1,4 @@
-"""The result of a sweep: a labelled grid of lanes, and how to read it."""
+"""The result of a sweep: a labeled grid of lanes, and how to read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PyTree = Any
 
 
 class Part(NamedTuple):
-    """The lanes of one program: those that share every static choice."""
+    """The lanes of one program: all lanes with the same static choices."""
 
     choice: dict[str, int]  # index along each static dimension
     dynamic: dict[str, int]  # the sizes of the other dimensions, in order
@@ -69,13 +69,13 @@ class Grid:
 
 
 def lane_numbers(dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
-    """At each place of the grid, the number of its lane: parts one after another."""
+    """Return the number of the lane at each point of the grid, part by part."""
     starts = np.cumsum([0, *(len(part.lanes.status) for part in parts)])
     return _arrange([np.arange(a, b) for a, b in itertools.pairwise(starts)], dimensions, parts)
 
 
 def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
-    """One array over all dimensions from one column of lanes a part."""
+    """Return one array over all dimensions, made of one column of lanes for each part."""
     names = list(dimensions)
     sizes = [d.size for d in dimensions.values()]
     if len(parts) == 1:
@@ -101,12 +101,12 @@ def dataset(
 
 
 def tensors_of(lanes: Lanes) -> dict[str, Any]:
-    """What is known of lanes, flat, by a name for each array."""
+    """Return the arrays of lanes by name, one for each leaf."""
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(lanes)}
 
 
 def variables_of(lanes: Sequence[Lanes], problem: Problem) -> dict[str, Variable]:
-    """The variables of the results of some parts: what all of them have, in one shape."""
+    """Return the variables of the results that all parts have, with the same shape."""
     found = {name: Variable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
     found["status"] = Variable(".status", (), "int8", status_attributes())
     if problem.validation is not None:
@@ -138,7 +138,7 @@ def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, Va
 
 
 def status_attributes() -> dict[str, Any]:
-    """What the numbers of a status mean, for a reader, and as the conventions for climate and forecast data have it."""
+    """Return the attributes of a status variable: the meaning of its numbers, as text and as CF flags."""
     return {
         "meaning": ", ".join(f"{s.value} {s.name}" for s in Status),
         "flag_values": [s.value for s in Status],
@@ -206,14 +206,14 @@ def lane(grid: Grid, /, *, method: Any = None, **coords: Any) -> Fit:
 
 
 def check_grid(verb: str, grid: Any) -> None:
-    """Refuses what is no grid."""
+    """Raise a TypeError if it is not a grid."""
     if not isinstance(grid, Grid):
         what = "a fit, which is one run already" if isinstance(grid, Fit) else f"a {type(grid).__name__}"
         raise TypeError(f"{verb} takes the grid of a sweep, but got {what}; pass what jf.sweep returned")
 
 
 def part_of(grid: Grid, number: int) -> tuple[Part, int]:
-    """The part that holds the lane of this number, and which of its lanes that is."""
+    """Return the part with the lane of this number, and the index of the lane in it."""
     for part in grid.parts[:-1]:
         if number < len(part.lanes.status):
             return part, number
@@ -262,7 +262,7 @@ def place_of(part: Part, number: Any, names: Iterable[Any]) -> tuple:
 
 
 def _problem_of(part: Part, number: int) -> Problem:
-    """A lane's own problem, with values in place of its axes and the call of its params run when it is asked for."""
+    """Return the problem of one lane, with values in place of axes; a `Call` in its params runs when it is needed."""
     return choose(part.problem, {name: int(i) for name, i in along(part, number).items()})
 
 
@@ -341,7 +341,7 @@ def best(
 
 
 def _measured(results: Any, by: Any) -> np.ndarray | None:
-    """One float for each lane: a variable of the results, or the last record of its history; None if it is neither."""
+    """Return one float for each lane: a variable of the results or the last record of its history, or None."""
     dims = results.status.dims
     if by in results and results[by].dims == dims:
         return results[by].values.astype(np.float64)
@@ -353,7 +353,7 @@ def _measured(results: Any, by: Any) -> np.ndarray | None:
 
 
 def _refuse_unrun(ran: np.ndarray, results: Any, across: Sequence[str], kept: Sequence[str]) -> None:
-    """Refuses a refined grid if there is a place to choose at where none of the members ran."""
+    """Raise a ValueError if at some point of a refined grid no run to choose from was computed."""
     some = ran.any(axis=tuple(results.status.dims.index(name) for name in across))
     if not some.all():
         place = np.argwhere(~some)[0]

@@ -1,4 +1,4 @@
-"""What a run recorded, by name."""
+"""The history of a run: its records by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many starts for one problem: drawn between the bounds of its params, and what became of them."""
+"""Multiple starts for one problem: starts between the bounds of its params, and the optima they reach."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _as_names(log: Any, names: Sequence[str]) -> Sequence[str]:
 
 
 def _bounds(label: str, leaf: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both bounds of a leaf, in its shape."""
+    """Return both bounds of a leaf, in its shape."""
     if not isinstance(leaf, Bounded):
         what = repr(leaf) if _is_marker(leaf) else f"free ({leaf!r})"
         raise ValueError(
@@ -113,7 +113,7 @@ def _bounds(label: str, leaf: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stratified(key: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """(count, *shape) numbers of 0 to 1; along the first axis each part of length 1 / count has one."""
+    """Return (count, *shape) numbers from 0 to 1, with one in each part of length 1 / count along the first axis."""
     order, place = jax.random.split(key)
     parts = jax.random.permutation(order, np.broadcast_to(np.arange(count).reshape(-1, *[1] * len(shape)),
                                                           (count, *shape)), independent=True)  # fmt: skip
@@ -236,7 +236,7 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
 
 
 def _one_problem(grid: Grid) -> bool:
-    """Whether all lanes have the same loss of the same data, the same bounds and the same fixed params."""
+    """Return whether all lanes have the same loss, data, bounds and fixed params."""
     first, *others = [_asked(part.problem) for part in grid.parts]
     leaves, structure = jax.tree.flatten(first, is_leaf=is_axis)
     if any(map(is_axis, leaves)):
@@ -249,14 +249,14 @@ def _one_problem(grid: Grid) -> bool:
 
 
 def _asked(problem: Problem) -> tuple:
-    """What makes the losses of two lanes comparable; starts do not matter."""
+    """Return what must be equal for the losses of two lanes to be comparable: everything but the starts."""
     marks = [x for x in jax.tree.leaves(problem.params, is_leaf=is_mark) if is_mark(x)]
     kept = [(x.low, x.high) if isinstance(x, Bounded) else x for x in marks]
     return problem.loss, problem.data, kept
 
 
 class Met(NamedTuple):
-    """The lowest member of a sweep over starts, and how many others met it there."""
+    """The best run of a sweep over starts, and how many others reached the same optimum."""
 
     fit: Fit
     lanes: str  # what they are: "starts", or "runs" if they differ in more
@@ -265,7 +265,7 @@ class Met(NamedTuple):
 
 
 def met(verb: str, grid: Grid) -> Met:
-    """Looks for the lowest member, and for the others that found the same.
+    """Find the best run, and the other runs that reached the same optimum.
 
     Raises:
       ValueError: If the lanes are not of one problem, or none ended well.
@@ -295,7 +295,7 @@ def met(verb: str, grid: Grid) -> Met:
 
 
 def _grouped(loss: np.ndarray, params: np.ndarray, near: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """The first member of each group, and its size; members come by rising loss."""
+    """Return the first run of each group and the size of the group; runs are sorted by loss."""
     first: list[int] = []
     counts: list[int] = []
     span = np.ptp(params, axis=0) if len(params) else np.zeros(params.shape[1:])
@@ -312,7 +312,7 @@ def _grouped(loss: np.ndarray, params: np.ndarray, near: Callable) -> tuple[np.n
 def _near(
     found: tuple, member: tuple, span: np.ndarray, *, tolerance: float, floor: float, compare: bool
 ) -> np.ndarray:
-    """Which of the optima found so far a member is one of."""
+    """Return the index of the known optimum that a run reached."""
     loss, params = member
     same = np.abs(found[0] - loss) <= tolerance * np.abs(loss) + floor
     if compare:

@@ -145,7 +145,7 @@ def _measures(measure: Any, by: Any) -> dict[str, Callable]:
 
 
 def _directions(dimensions: dict[str, Dimension], over: Any) -> tuple[str, ...]:
-    """The axes to refine along, in their own order."""
+    """Return the axes to refine along, in the order of the dimensions."""
     for name in dimensions:
         if name in OWN:
             raise ValueError(
@@ -175,7 +175,7 @@ def _is_ordered(values: Any) -> bool:
 
 
 def _shape(run: Run, slots: int | None) -> Shape:
-    """Small blocks, since few lanes run at a time; of one shape for all of them, whatever the depth."""
+    """Return the shape of blocks: small, because few lanes run at a time, and the same for every depth."""
     shape = shape_of_pool(run, slots, len(places()))
     return shape._replace(lanes=min(shape.lanes, max(1, power_of_two(run.size // 256) // shape.slots) * shape.slots))
 
@@ -191,7 +191,7 @@ class _Asked(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """The members of one program that have run."""
+    """The runs of one program that are computed."""
 
     part: Part
     numbers: np.ndarray  # (lanes,) of the members, in the order in which they ran
@@ -202,14 +202,14 @@ class _Drawn(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether there is one that has run at every place of the other axes."""
+        """Whether at every index of the other axes at least one run is computed."""
         return bool(self.known.any(axis=tuple(self.axes)).all())
 
 
 def _draw(
     run: Run, shape: Shape, dimensions: dict[str, Dimension], axes: list[int], depth: int, asked: _Asked
 ) -> tuple[_Drawn, bool]:
-    """All that has to run of one program; and whether Ctrl-C ended it early."""
+    """Run the necessary lanes of one program; also return whether Ctrl-C ended it early."""
     sizes = [d.size for d in run.dynamic]
     batches: list[tuple[np.ndarray, Lanes, dict[str, np.ndarray], np.ndarray]] = []
 
@@ -248,7 +248,7 @@ def _draw(
 
 
 def table(part: Part, dimensions: dict[str, Dimension]) -> Any:
-    """The lanes of a part as a Dataset along "lane", with the coordinates of each."""
+    """Return the lanes of a part as a Dataset along "lane", with the coordinates of each."""
     count = len(part.lanes.status)
     along = {"lane": Dimension("lane", count, ())}
     found = dataset(along, [part._replace(choice={}, dynamic={"lane": count})], part.problem, {})
@@ -269,7 +269,7 @@ def _column(what: str, values: Any, size: int) -> np.ndarray:
 
 
 def _outcome(by: Any, results: Any, measured: dict[str, np.ndarray]) -> np.ndarray:
-    """One label for each lane."""
+    """Return one label for each lane."""
     size = results.sizes["lane"]
     if isinstance(by, str) and by not in measured and not _is_scalar(results, by):
         there = [*measured, *(str(n) for n in results.data_vars if _is_scalar(results, n))]
@@ -322,12 +322,12 @@ def _is_scalar(table: Any, name: Any) -> bool:
 
 
 def trace_boundary(evaluate: Callable, sizes: Sequence[int], axes: Sequence[int], depth: int) -> np.ndarray:
-    """Labels of an array's cells, only those evaluated that have a neighbor of another label, and a lattice.
+    """Label the cells of an array, evaluating only a lattice and the cells that have a neighbor with another label.
 
     Args:
-      evaluate: Takes flat numbers of cells, returns a label for each.
-      sizes: Of the array.
-      axes: Those with neighbors; the others are so many arrays side by side.
+      evaluate: A function of flat indices of cells that returns a label for each.
+      sizes: The shape of the array.
+      axes: The axes along which cells are neighbors; the others index independent arrays.
       depth: The lattice has every 2^depth-th cell.
 
     Returns:
@@ -352,12 +352,12 @@ def trace_boundary(evaluate: Callable, sizes: Sequence[int], axes: Sequence[int]
 
 
 def points(size: int, stride: int) -> np.ndarray:
-    """Every so many of an axis, and its last."""
+    """Return every `stride`-th index of an axis, and its last one."""
     return np.unique(np.append(np.arange(0, size, stride), size - 1))
 
 
 def nearest(known: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """The flat number of the known cell nearest to each along `axes`, at the same place of the others."""
+    """Return for each cell the flat index of the nearest known cell along `axes`."""
     from scipy.ndimage import distance_transform_edt
 
     order = [*(i for i in range(known.ndim) if i not in axes), *axes]
@@ -373,10 +373,10 @@ def nearest(known: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 def interpolate(
     values: np.ndarray, known: np.ndarray, labels: np.ndarray, axes: Sequence[int], depth: int
 ) -> np.ndarray:
-    """Values linear between the cells of the same label on ever finer lattices, as `trace_boundary` went through them.
+    """Interpolate linearly between cells of the same label, on the successive lattices of `trace_boundary`.
 
     Args:
-      values: What every cell has now; those of known ones stay, as do those between which there is no finite number.
+      values: Of all cells; those of known cells stay, and those for which the interpolation is not finite.
       known: Which cells were evaluated.
       labels: Of all cells.
       axes, depth: As they were for `trace_boundary`.
@@ -400,7 +400,7 @@ def interpolate(
 
 
 def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Where one of the neighbors along `axes`, diagonal ones too, has another label."""
+    """Return where a neighbor along `axes`, diagonal ones included, has another label."""
     out = np.zeros(labels.shape, bool)
     for shift in _neighbors(len(axes)):
         here, there = [slice(None)] * labels.ndim, [slice(None)] * labels.ndim
@@ -414,5 +414,5 @@ def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 def _neighbors(count: int) -> Iterator[tuple[int, ...]]:
-    """One of each pair of opposite directions."""
+    """Return one offset of each pair of opposite neighbors."""
     return (shift for shift in itertools.product((-1, 0, 1), repeat=count) if shift > (0,) * count)

@@ -26,7 +26,7 @@ PyTree = Any
 
 
 class Step(tuple):
-    """The result of one update: `params, value, grads = step(...)`; `opt_state` goes into the next call."""
+    """The result of one update: `params, value, grads = step(...)`; `opt_state` is passed to the next call."""
 
     opt_state: PyTree
 

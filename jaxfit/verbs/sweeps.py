@@ -158,7 +158,7 @@ def plan_sweep(
     record: Record | None = None, batches: Batches | None = None, key: Any = None, validation: tuple | None = None,
     precision: str | None = None, slots: int | None = None, verb: str = "sweep",
 ) -> Plan:  # fmt: skip
-    """What a sweep with these arguments runs, all of them checked; nothing is compiled."""
+    """Check the arguments of a sweep and return its plan; nothing is compiled."""
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
     problem = pose(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
@@ -194,14 +194,14 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
 
 
 def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: Any = None) -> Stored:
-    """The store of a planned sweep; the caller holds its lock. `clean` is for a caller who holds it alone."""
+    """Return the store of a planned sweep. The caller holds its lock; `clean` requires an exclusive lock."""
     noted = {} if of is None else {"rerun_of": str(of)}
     attributes = functools.partial(identity, plan.runs, precision=plan.precision)
     return begin(plan, folder, lambda shapes: attributes(shapes) | noted, clean=clean, write=write)
 
 
 def run_elsewhere(call: bytes, folder: str, *place: Any) -> list[int]:
-    """One block of a sweep, run and written by a worker of an executor; returns counts of lanes by status."""
+    """Run and write one block of a sweep in a worker of an executor; return counts of lanes by status."""
     stored = _session(call, folder)
     counts = np.zeros(STATUSES, int)
     run_all(
@@ -213,19 +213,19 @@ def run_elsewhere(call: bytes, folder: str, *place: Any) -> list[int]:
 
 @functools.lru_cache(maxsize=2)
 def _session(call: bytes, folder: str) -> Stored:
-    """What a worker remembers between blocks; refused where the bits would not be those of the caller."""
+    """Return what a worker keeps between blocks; raise if its bits would differ from those of the caller."""
     return begin_store(plan_sweep(**unpacked(call)), Path(folder), write=False)
 
 
 def _here(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], keep: Callable) -> Callable:
-    """What runs the tasks in this process, once it has who to report to."""
+    """Return a function that runs the tasks in this process and reports to its argument."""
     return lambda report: run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
 
 
 def _ended_early(
     plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable[[Callable], bool]
 ) -> bool | OutOfMemory:
-    """Runs the tasks under a bar; whether Ctrl-C ended that early, or the error if a device ran out of memory."""
+    """Run the tasks with a progress bar; return whether Ctrl-C ended them early, or an `OutOfMemory`."""
     with told(plan, tasks, progress) as report:
         try:
             return run(report)
@@ -234,7 +234,7 @@ def _ended_early(
 
 
 def _given(grid: Grid, early: bool | OutOfMemory) -> Grid:
-    """The grid, unless its run ended early: that is then raised, with the grid as its `result`."""
+    """Return the grid; if the sweep ended early, raise its error with the grid as `result`."""
     if early is False:
         return grid
     status = np.asarray(grid.results.status)
@@ -250,7 +250,7 @@ def _given(grid: Grid, early: bool | OutOfMemory) -> Grid:
 
 @contextlib.contextmanager
 def told(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[Callable]:
-    """A bar over all lanes, moved by reports of counts by status."""
+    """Return a progress bar over all lanes, updated by counts of lanes by status."""
     total = sum(run.size for run in plan.runs)
     bar = progress_bar(total, progress, "lanes")
     done = total - sum(len(task.lanes) for task in tasks)
@@ -263,7 +263,7 @@ def told(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[C
 
 
 def tally(bar: Any) -> Callable:
-    """What moves the bar: called with (STATUSES,) counts of lanes by status whenever there are more of them."""
+    """Return the function that updates the bar, which takes (STATUSES,) new counts of lanes by status."""
     outcomes = np.zeros(STATUSES, int)
 
     def report(counts):
@@ -276,7 +276,7 @@ def tally(bar: Any) -> Callable:
 
 
 def identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
-    """All that fixes the bits of the results beside the problem: where it differs, last digits may."""
+    """Return everything except the problem that determines the bits of the results."""
     return {
         "precision": precision,
         "slots": sorted({shape.slots for shape in shapes}),
@@ -315,7 +315,7 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
 
 
 def run_of(part: Part, precision: str) -> Run:
-    """A part of a grid as what runs it."""
+    """Return the run of a part of a grid."""
     found = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
     dimensions = {name: found.get(name, Dimension(name, size, ())) for name, size in part.dynamic.items()}
     return _prepare(part.problem, dimensions, {}, precision)
@@ -323,7 +323,7 @@ def run_of(part: Part, precision: str) -> Run:
 
 @functools.lru_cache(maxsize=256)
 def _inspect(structure: Any, leaves: tuple, columns: tuple, records: int, x64: bool) -> tuple[int, int]:
-    """Checks one lane's problem; returns how many bytes its results take, and how many its steps work on."""
+    """Check the problem of one lane; return the bytes of its results, and of the arrays of its steps."""
     template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in leaves])
     values = {
         key: jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in specs]) for key, (tree, specs) in columns
@@ -342,7 +342,7 @@ def _inspect(structure: Any, leaves: tuple, columns: tuple, records: int, x64: b
 
 
 def check_memory(runs: Sequence[Run], sizes: Sequence[int]) -> None:
-    """Refuses more lanes of each share than there is memory for their results."""
+    """Raise a ValueError if the results of all lanes do not fit in memory."""
     need = sum(size * run.lane_bytes for run, size in zip(runs, sizes, strict=True))
     have = _free_memory() if need > ALWAYS_FREE else None
     if have is not None and need > 0.8 * have:
@@ -355,7 +355,7 @@ def check_memory(runs: Sequence[Run], sizes: Sequence[int]) -> None:
 
 
 def _free_memory() -> int | None:
-    """Bytes that could be taken now, what the system holds as caches included; None where it does not tell."""
+    """Return the bytes of available memory, including the system's caches; None where the system does not tell."""
     try:
         with open("/proc/meminfo") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
