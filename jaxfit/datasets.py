@@ -1,4 +1,4 @@
-"""Reference data with their units and sources; splitting, standardizing, padding and batching of anybody's data.
+"""Reference data with their units and sources; functions that split, standardize, pad and batch data.
 
 Data are a tuple of arrays whose first axes run along the same n rows: `(x, y)`.
 """
@@ -179,7 +179,7 @@ def download_time(part: str = "train") -> tuple[Floats, Floats]:
 
 
 def as_key(key: Any) -> Array:
-    """One PRNG key, from an integer seed or a key of either of JAX's two forms; tracers need no value.
+    """Return one PRNG key, from an integer seed or a key of either of JAX's two forms, also if it is traced.
 
     Raises:
       TypeError: If it is neither, or a boolean.
@@ -254,7 +254,7 @@ def as_numbers(name: str, value: Any) -> Any:
 
 
 def as_floats(name: str, value: Any) -> Any:
-    """`as_numbers`, with whole and boolean numbers made floating, so that no arithmetic on them can overflow."""
+    """Return `as_numbers` with integers and booleans converted to floats, so that arithmetic cannot overflow."""
     array = as_numbers(name, value)
     return array if jnp.issubdtype(array.dtype, np.floating) else array.astype(float)
 
@@ -340,13 +340,13 @@ def _rows(name: str, data: Any) -> tuple[np.ndarray, ...]:
 
 
 class Scaler(NamedTuple):
-    """z = (x - mean) / scale by column, and its inverse."""
+    """A transformation z = (x - mean) / scale by column, and its inverse."""
 
     mean: np.ndarray  # (columns,), or () for data of one axis; the unit of x
     scale: np.ndarray  # the same shape and unit; positive
 
     def apply(self, x: ArrayLike) -> Any:
-        """x in units of the scale; x is (..., columns), or of any shape for a scaler of one column."""
+        """Return z; x is (..., columns), or of any shape for a scaler of one column."""
         x = as_floats("x", x)
         return (x - self._like(x, self.mean, "x")) / self._like(x, self.scale, "x")
 

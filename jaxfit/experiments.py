@@ -82,7 +82,7 @@ class Check(NamedTuple):
 
 
 def agree(expected: Any, measured: Any, tolerance: Any) -> Any:
-    """Where the measured value is within a finite tolerance of the expected one; exact for all but finite numbers."""
+    """Return where the measured value is within a finite tolerance of the expected one; other values must be equal."""
     if not (_numeric(expected) and _numeric(measured)):
         return np.asarray(expected).dtype.kind == np.asarray(measured).dtype.kind and np.array_equal(expected, measured)
     if not np.size(measured) or np.shape(expected) not in ((), np.shape(measured)):
@@ -139,7 +139,7 @@ def _rounded(tolerance: Any) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Cells of the checks as aligned lines of text."""
+    """Return the cells of the checks as aligned lines of text."""
     head = ("what", "expected", "measured", "tolerance", "verdict")
     body = [(what, expected, measured, tolerance, verdict) for what, expected, measured, tolerance, _, verdict in rows]
     widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
@@ -268,7 +268,7 @@ def run(folder: Path, name: str) -> tuple[Outcome, dict[str, bytes]]:
 
 
 def verdict(rows: Sequence[Check]) -> str:
-    """Why these checks do not earn a picture; "" if they do."""
+    """Return why these checks fail, or "" if they pass."""
     failed = sum(not row.passed for row in rows)
     if not rows:
         return "it checks nothing"

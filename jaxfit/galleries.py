@@ -27,7 +27,7 @@ class UsageError(Exception):
 
 
 class Outcome(NamedTuple):
-    """What the index tells of an experiment."""
+    """The entry of an experiment in the index."""
 
     claim: str
     notes: str
@@ -52,7 +52,7 @@ def keep(figures: Path, name: str, fresh: Outcome, images: Mapping[str, bytes]) 
 
 
 def stands(figures: Path, kept: Outcome, fresh: Outcome, images: Mapping[str, bytes]) -> bool:
-    """Whether the record of an experiment says what a run of it has found."""
+    """Return whether the record of an experiment agrees with the result of a run."""
     if fresh.why or kept.why or kept.figures != fresh.figures or kept.file != fresh.file:
         return False
     if len(kept.checks) != len(fresh.checks) or not all(map(same_row, kept.checks, fresh.checks)):
@@ -106,7 +106,7 @@ def _numbers(cell: str) -> list[float] | None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; not if it is that already."""
+    """Write a file completely or not at all; skip it if its contents are the same."""
     if path.exists() and path.read_bytes() == content:
         return
     part = path.with_name(f".{path.name}.part")
@@ -115,7 +115,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def prepare(figures: Path) -> None:
-    """Make the folder of figures and see that it can be written, before anything is computed."""
+    """Make the folder of figures and check that it can be written, before anything is computed."""
     try:
         figures.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=figures).close()

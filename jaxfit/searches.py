@@ -1,4 +1,4 @@
-"""Methods that only evaluate the loss: guessing, turning one knob after another, and differences for a gradient.
+"""Methods without gradients: random search, coordinate search, and finite differences.
 
 They are values for `optimizer=`, in `fit` and `sweep` alike, and need no loss that can be differentiated. What they
 cost beside a gradient is a matter of counting: `evaluations` of the loss in a step, which for all but guessing grows

@@ -25,13 +25,13 @@ NOTHING = Record(what=())
 
 
 def linear(params: dict[str, Any], x: Any) -> Any:
-    """b + x @ w for x (n, features), or (n,) for one: the model of a `Regressor` that was given none."""
+    """Return b + x @ w for x (n, features), or (n,) for one feature: the default model of a `Regressor`."""
     return params["b"] + jnp.reshape(x, (len(x), -1)) @ params["w"]
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """Residuals times the square root of the sample's weight."""
+    """A residual function multiplied by the square root of the sample weights."""
 
     predict: Callable
 

@@ -1,4 +1,4 @@
-"""What a loss is: it compares by value, adds up, and knows what data it takes."""
+"""The base class of losses: they compare by value, add up, and declare the data they take."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Loss:
 
     @property
     def data_names(self) -> tuple[str, ...]:
-        """What the loss is called with after the params; empty for a penalty."""
+        """Names of the data that the loss takes after the params; empty for a penalty."""
         return ()
 
     @property
@@ -59,7 +59,7 @@ class Loss:
 
     @property
     def knows_residuals(self) -> bool:
-        """Whether it is a sum over residuals that bend, as least-squares methods need it: whether it has `blocks`."""
+        """Whether it is a sum over residuals, as least-squares methods need it, so that it has `blocks`."""
         return False
 
     @property
@@ -268,7 +268,7 @@ class Plain(Loss):
         return jnp.asarray(found)
 
     def _check(self, params: Any, data: tuple, key: dict[str, Any]) -> None:
-        """Refuses data that the function cannot be called with."""
+        """Raise an error for data that the function cannot be called with."""
         try:
             signature = inspect.signature(self.function)
         except (TypeError, ValueError):  # a built-in function that does not tell
@@ -414,7 +414,7 @@ def read(loss: Any, data: tuple) -> tuple[Any, ...]:
 
 
 def check_count(loss: Any, data: tuple) -> None:
-    """Refuses data that are not as many as the loss takes."""
+    """Raise an error if the number of data is not what the loss takes."""
     names = loss.data_names
     if len(data) != len(names):
         raise TypeError(
@@ -434,13 +434,13 @@ def mask(loss: Loss, where: Array, y: Array) -> Array:
 
 
 def fill(values: Array, where: Array) -> Array:
-    """Masked rows become the first one that counts, or ones if there is none."""
+    """Replace masked rows by the first row that counts, or by ones if there is none."""
     row = jnp.where(jnp.any(where), values[jnp.argmax(where)], jnp.ones_like(values[0]))
     return jnp.where(beside(where, values), values, jnp.expand_dims(row, 0))
 
 
 def beside(column: Array, like: Array) -> Array:
-    """(n,) as (n, 1, ...) with as many axes as `like`."""
+    """Return (n,) as (n, 1, ...) with as many axes as `like`."""
     return jnp.expand_dims(column, tuple(range(1, like.ndim)))
 
 
@@ -462,7 +462,7 @@ def mean_of_rows(values: Array, where: Array | None) -> Array:
 
 
 def count(values: Array, where: Array | None) -> Any:
-    """How many of the values count; one if none does."""
+    """Return how many of the values count, or 1 if none does."""
     return values.size if where is None else jnp.maximum(jnp.sum(where) * (values.size // where.size), 1)
 
 
@@ -487,7 +487,7 @@ def _tried(predict: Callable, x: Array) -> Any:
 
 
 def difference(loss: Loss, prediction: Array, y: Array) -> Array:
-    """Prediction minus target, which must be of one shape."""
+    """Return prediction minus target, which must have the same shape."""
     if prediction.shape != y.shape:
         raise ValueError(
             f"{loss}: the prediction has shape {prediction.shape}, the target y {y.shape}; a loss never broadcasts "

@@ -1,4 +1,4 @@
-"""Losses of measurements: residuals in units of their uncertainty, and residuals of one's own."""
+"""Losses of measurements: residuals in units of their uncertainty, and residual functions of the user."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from jaxfit.problems.messages import near_keywords
 
 
 class SumOfSquares(Loss):
-    """sum(residuals**2); what the residuals are, its children know."""
+    """The loss sum(residuals**2); subclasses define the residuals."""
 
     @property
     def knows_residuals(self) -> bool:
@@ -60,7 +60,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
     DATA = ("x", "y", "sigma")
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
-        """(prediction - y) / sigma in y's shape, or L^-1 (prediction - y) with L L^T = covariance; zero if masked."""
+        """Return (prediction - y) / sigma like y, or L^-1 (prediction - y) with L L^T = covariance; zero if masked."""
         x, y, sigma, where = read(self, data)
         apart, sigma = difference(self, predicted(self, params, x, key), y), as_float(sigma)
         if y.ndim == 1 and sigma.shape == y.shape * 2:
@@ -136,7 +136,7 @@ class LeastSquares(SumOfSquares):
         return NoiseModel(SQUARES, additive=True)
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
-        """What the function returns, as one array."""
+        """Return the result of the function as one array."""
         found = self.function(params, *data, **key_for(self, key))
         if not hasattr(found, "shape"):
             raise TypeError(

@@ -1,4 +1,4 @@
-"""Noise on the inputs, drawn anew in every step."""
+"""Noise on the inputs, drawn in every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Penalties: losses of the params alone, to be added to one of the data."""
+"""Penalties: losses of the params alone, to add to a loss of the data."""
 
 from __future__ import annotations
 

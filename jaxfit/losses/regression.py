@@ -61,7 +61,7 @@ class Residual(OfPredictions):
         return NoiseModel(kind, sigma=False, additive=self.kind == "rss", predicts=True)
 
     def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
-        """Prediction minus target in the target's shape and unit, zero where masked."""
+        """Return prediction minus target in the target's shape and unit, zero where masked."""
         return self._residuals(params, data, key)[0]
 
     def _residuals(self, params: Any, data: tuple, key: Any) -> tuple[Array, Array | None]:

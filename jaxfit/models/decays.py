@@ -14,7 +14,7 @@ from jaxfit.problems.messages import near_keywords
 
 
 def rates(span: Span, count: int = 48) -> Array:
-    """Candidates for a rate: from one that the data hardly show, to one over at the second point."""
+    """Return candidates for a rate: from one hardly visible in the data to one that has decayed at the second point."""
     return spaced(0.05 / span.width, 4 / span.step, count)
 
 
@@ -140,7 +140,7 @@ class DampedOscillation(Term):
         return amplitude * jnp.exp(-rate * x) * jnp.cos(2 * jnp.pi * frequency * x + phase)
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        """Four frequencies for each that the length of the data tells apart, up to two points a period."""
+        """Return frequencies up to two points per period, four for each that the length of the data resolves."""
         count = 2 * span.size
         return grid(
             rate=jnp.array([0.0, 1.0, 3.0, 10.0]) / span.width,

@@ -26,7 +26,7 @@ def whole(name: str, value: Any, *, at_least: int) -> int:
 
 
 def array(x: Any) -> Any:
-    """Lists as arrays, whole numbers as floats; NumPy's stay NumPy's, so that float64 params keep their precision."""
+    """Return lists as arrays and whole numbers as floats; NumPy arrays stay, so that they keep their precision."""
     return x if isinstance(x, numbers.Number) and not isinstance(x, (np.integer, np.bool_)) else as_floats("x", x)
 
 

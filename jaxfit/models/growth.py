@@ -14,13 +14,13 @@ from jaxfit.models.terms import Params, Term
 
 
 def _steepness(span: Span) -> Array:
-    """Candidates for a rate, of both signs."""
+    """Return candidates for a rate, of both signs."""
     up = spaced(1.0, 2.0 * max(span.size, 8), 10) / span.width
     return jnp.concatenate([up, -up])
 
 
 def _places(span: Span) -> Array:
-    """Candidates for the x of steepest ascent, also beyond the data."""
+    """Return candidates for the x of steepest ascent, also beyond the data."""
     return span.low + span.width * jnp.linspace(-0.5, 1.5, 65)
 
 

@@ -25,7 +25,7 @@ DEPENDENT = 1e-5  # of a column's square that must stand out of the others
 
 
 class Span(NamedTuple):
-    """Where the points lie."""
+    """The range and spacing of the points x."""
 
     x: Array  # (m,), or (m, 2)
     low: Array  # (), or (2,): the lowest x
@@ -34,7 +34,7 @@ class Span(NamedTuple):
 
     @property
     def width(self) -> Array:
-        """high - low, or 1 where that is zero."""
+        """Return high - low, or 1 if that is zero."""
         return jnp.where(self.high > self.low, self.high - self.low, 1)
 
     @property
@@ -42,7 +42,7 @@ class Span(NamedTuple):
         return self.x.shape[0]
 
     def even(self, count: int) -> Array:
-        """(count,) numbers among the x, as dense as these."""
+        """Return (count,) numbers with the same density as the points x."""
         order = jnp.sort(self.x)
         return jnp.interp(jnp.linspace(0, self.size - 1, count), jnp.arange(self.size, dtype=order.dtype), order)
 
@@ -64,13 +64,13 @@ class Term(Protocol):
 
 
 def grid(**candidates: Array) -> dict[str, Array]:
-    """All combinations of candidates, (a,) of this and (b,) of that, as (a * b,) of each."""
+    """Return all combinations of (a,) candidates with (b,) others, as (a * b,) of each."""
     mesh = jnp.meshgrid(*candidates.values(), indexing="ij")
     return {name: jnp.ravel(values) for name, values in zip(candidates, mesh, strict=True)}
 
 
 def spaced(low: Any, high: Any, count: int) -> Array:
-    """(count,) numbers from low to high in equal ratios."""
+    """Return (count,) numbers from low to high with equal ratios."""
     return low * (high / low) ** jnp.linspace(0, 1, count)
 
 

@@ -29,7 +29,7 @@ class Line(Curve):
         return params["w"] * array(x) + params["b"]
 
     def init(self, key: int | Array) -> dict[str, Array]:
-        """w from N(0, 1), b zero."""
+        """Return w from N(0, 1) and b zero."""
         return {"w": jax.random.normal(as_key(key)), "b": jnp.zeros(())}
 
     @property

@@ -56,7 +56,7 @@ class Dense:
             raise ValueError(f"{self}: params have (w, b) of shapes {got}, but these widths need {rule}; see init(key)")
 
     def init(self, key: int | Array) -> list[dict[str, Array]]:
-        """w from a normal distribution of variance 2 / fan_in (relu) or 2 / (fan_in + fan_out), b zero.
+        """Return w from a normal distribution of variance 2 / fan_in (relu) or 2 / (fan_in + fan_out), and b zero.
 
         Source: He et al. (2015), arXiv:1502.01852; Glorot and Bengio (2010), PMLR 9:249-256.
         """

@@ -43,7 +43,7 @@ def faddeeva(z: Array) -> Array:
 
 
 def places_and_widths(span: Span, count: int = 12) -> tuple[Array, Array]:
-    """Candidates for where a peak stands, and for its half-width."""
+    """Return candidates for the center and the half-width of a peak."""
     return span.even(min(max(2 * span.size, 32), 256)), spaced(0.4 / span.size, 0.6, count) * span.width
 
 

@@ -1,4 +1,4 @@
-"""What curves share: params by name, a start from the data, and sums of several."""
+"""The base classes of curves: params by name, a guess from the data, and sums of curves."""
 
 from __future__ import annotations
 
@@ -150,11 +150,11 @@ class Term(Curve):
         raise NotImplementedError
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        """Candidates for the shape, (g,) of each param."""
+        """Return candidates for the shape, (g,) of each param."""
         raise NotImplementedError
 
     def columns(self, shape: Shape, span: Span) -> Array:
-        """(1, m): the curve of height 1."""
+        """Return the curve of height 1, as (1, m)."""
         return self.value(span.x, 1.0, *(shape[name] for name in self.names[1:]))[None]
 
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:

@@ -1,4 +1,4 @@
-"""`Optimizer`: a factory and its hyperparameters, not yet built; made here of a factory, or of what Optax has built."""
+"""`Optimizer`: a factory with its hyperparameters, not yet built; made from a factory or an Optax transformation."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _ready(transformation):
 
 
 def as_transformation(built: Any) -> Any:
-    """An Optax transformation of what only has its two functions, such as `optax.MultiSteps`; all else as it is."""
+    """Return an object with `init` and `update`, such as `optax.MultiSteps`, as an Optax transformation."""
     if isinstance(built, optax.GradientTransformation) or not (hasattr(built, "init") and hasattr(built, "update")):
         return built
     more = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(built.update).parameters.values())
@@ -183,7 +183,7 @@ def as_part(value: Any, whole: str) -> Optimizer:
 
 
 def _check_rate_given(factory: Callable, name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
-    """Refuse a learning rate of None, given or by default, where the updates would then climb."""
+    """Raise a TypeError for a learning rate of None, given or by default, with which the updates would go uphill."""
     parameter = signature.parameters.get("learning_rate")
     if parameter is None or given.get("learning_rate", parameter.default) is not None:
         return
@@ -196,7 +196,7 @@ def _check_rate_given(factory: Callable, name: str, signature: inspect.Signature
 
 
 def _climbs(build: Callable) -> bool:
-    """Whether the first update goes up the slope of p**2 / 2 at 1; what cannot be built here is left to its run."""
+    """Return whether the first update for p**2 / 2 at 1 goes uphill; False if it cannot be built here."""
     try:
         made = optax.with_extra_args_support(as_transformation(build()))
         one = jnp.ones(())
@@ -208,7 +208,7 @@ def _climbs(build: Callable) -> bool:
 
 
 def _check_schedulable(factory: Callable, name: str, signature: inspect.Signature | None, key: str, value: Any) -> None:
-    """Refuse a schedule for what is one number during the whole run."""
+    """Raise a TypeError for a schedule where one number is needed for the whole run."""
     is_schedule = isinstance(value, (Call, Optimizer)) or callable(value) and not isinstance(value, type)
     parameter = signature.parameters.get(key) if signature is not None else None
     if not is_schedule or parameter is None:

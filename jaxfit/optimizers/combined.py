@@ -1,4 +1,4 @@
-"""Optimizers made of others: one for each entry of the params, and one for the mean of several gradients."""
+"""Optimizers made of others: one for each entry of the params, and gradient accumulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands for a hyperparameter: numbers that work, trees of booleans; and how each is shown."""
+"""Checks of hyperparameters, and how they are printed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def as_static(value: Any) -> Any:
 
 
 def check_names(name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
-    """Refuse hyperparameters that the factory does not take, or that it lacks.
+    """Raise a TypeError for hyperparameters that the factory does not take, or that are missing.
 
     Raises:
       TypeError: Which names it takes, or what to write for the missing one.

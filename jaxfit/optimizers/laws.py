@@ -1,4 +1,4 @@
-"""How large a learning rate may be: the laws, and the limit that a run which blew up gives away.
+"""Limits of the learning rate: by theory, and estimated from the growth of a diverged run.
 
 Along an eigenvector of the Hessian with eigenvalue l an optimizer is a linear recurrence in a = learning_rate * l. It
 is stable while all roots of its characteristic polynomial lie inside of the unit circle; with growing a the first one
@@ -164,5 +164,5 @@ def limit_from_growth(optimizer: Any, growth: float) -> float | None:
 
 
 def is_number(x: Any) -> bool:
-    """Whether x is one number whose value is known."""
+    """Return whether x is one number that is not traced."""
     return isinstance(x, (int, float)) or (is_array(x) and np.ndim(x) == 0 and not isinstance(x, jax.core.Tracer))

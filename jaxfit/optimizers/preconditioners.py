@@ -16,7 +16,7 @@ PyTree = Any
 
 
 def has_preconditioner(optimizer: Any) -> bool:
-    """Whether `preconditioner` knows the D of this optimizer: not where its terms change with the step."""
+    """Return whether `preconditioner` knows the D of this optimizer; not if its hyperparameters are schedules."""
     return (
         isinstance(optimizer, Optimizer)
         and optimizer.call.function in _SCALES

@@ -1,4 +1,4 @@
-"""L-BFGS: gradients that learn the curvature, for any smooth loss, with a line search of Optax."""
+"""L-BFGS, for any smooth loss, with a line search of Optax."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Newton(NamedTuple):
 
     @property
     def promised(self) -> Array:
-        """What Newton's step would take off the loss."""
+        """The decrease of the loss that Newton's step promises."""
         return jnp.sum(self.solved**2) / 2
 
 

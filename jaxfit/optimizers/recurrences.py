@@ -1,4 +1,4 @@
-"""Optimizers as their papers have them, where those of Optax do something else or lose digits."""
+"""Optimizers as defined in their papers, where those of Optax differ or lose digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PyTree = Any
 
 
 class RpropState(NamedTuple):
-    """What Rprop carries from step to step."""
+    """The state of Rprop."""
 
     sizes: PyTree  # like params: of the next step
     signs: PyTree  # of the gradient before; 0 where it had turned
@@ -51,7 +51,7 @@ rprop.traits = Traits(fixed_rate=True)
 
 
 class RadamState(NamedTuple):
-    """What RAdam carries; its mean of squares is squares / weight, a sum over the weights b2**age by their sum."""
+    """The state of RAdam; its mean of squares is squares / weight, with weights b2**age."""
 
     count: Array  # () int32
     mu: PyTree
@@ -106,7 +106,7 @@ def radam(
 
 
 class YogiState(NamedTuple):
-    """What Yogi carries from step to step."""
+    """The state of Yogi."""
 
     count: Array  # () int32
     mu: PyTree

@@ -1,4 +1,4 @@
-"""Hyperparameters that change with the step, also those for which the factory itself takes one number only."""
+"""Hyperparameters that change with the step, including those for which the factory takes only a number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PyTree = Any
 
 
 class ScheduledState(NamedTuple):
-    """What a scheduled optimizer carries from step to step."""
+    """The state of a scheduled optimizer."""
 
     count: Array  # () int32 updates made
     inner: PyTree  # the optimizer's own
@@ -41,7 +41,7 @@ def scheduled(build: Callable[..., Any], schedules: dict[str, Callable]) -> opta
 
 
 def takes_schedule(factory: Callable, name: str) -> bool:
-    """Whether the factory itself takes a function of the step for this hyperparameter.
+    """Return whether the factory itself takes a function of the step for this hyperparameter.
 
     So says its annotation; without one a default that is a number says no, and a function is passed on as it is.
     """
