@@ -34,7 +34,7 @@ class Curve(NamedTuple):
 
 
 def curve(losses: np.ndarray) -> Curve | None:
-    """The symptoms, from at least ten finite losses."""
+    """Return the properties of a loss curve, from at least ten finite losses."""
     losses = np.asarray(losses, float)
     losses = losses[np.isfinite(losses)]
     if len(losses) < 10:
@@ -56,7 +56,7 @@ def curve(losses: np.ndarray) -> Curve | None:
 
 
 def _period(tail: np.ndarray) -> int | None:
-    """The lag of the largest autocorrelation after its first dip, if it is above 0.5."""
+    """Return the lag of the largest autocorrelation after its first negative value, if it is above 0.5."""
     centered = tail - tail.mean()
     power = float(centered @ centered)
     if len(tail) < 8 or power <= (1e-12 * max(abs(tail.mean()), 1e-300)) ** 2:
@@ -72,12 +72,12 @@ def _period(tail: np.ndarray) -> int | None:
 
 
 def swings(seen: Curve) -> bool:
-    """Whether the loss goes up and down instead of settling."""
+    """Return whether the loss oscillates instead of settling."""
     return seen.rises > 0.15 and seen.swing > 1e-2
 
 
 def pace(fit: Any) -> str | None:
-    """Whether the loss "falls", "stands" or "swings" at the end of a run; None if that cannot be told.
+    """Return whether the loss "falls", "stands" or "swings" at the end of a run, or None if it is not clear.
 
     It cannot of less than ten records, or where every step sees other data.
     """
@@ -95,7 +95,7 @@ def pace(fit: Any) -> str | None:
 
 
 def no_data(fit: Any) -> str:
-    """What is wrong with a mask that lets no row count; "" if some do."""
+    """Return an error text if the mask excludes all rows, otherwise ""."""
     if fit.problem is None or not is_masked(fit.problem.loss):
         return ""
     if isinstance(fit.problem.data[-1], jax.core.Tracer) or np.asarray(fit.problem.data[-1]).any():
@@ -153,7 +153,7 @@ def _names(path: tuple, leaf: Any) -> list[str]:
 
 
 def put(problem: Any, point: np.ndarray) -> PyTree:
-    """The problem's marked start with the free numbers replaced, in the order of their leaves."""
+    """Return the marked start of the problem with its free numbers replaced, in the order of their leaves."""
     leaves, structure = jax.tree.flatten(free(problem.params))
     ends = np.cumsum([int(np.size(x)) for x in leaves])
     parts = np.split(np.asarray(point, np.float64), ends[:-1])
@@ -162,7 +162,7 @@ def put(problem: Any, point: np.ndarray) -> PyTree:
 
 
 def loss_at(problem: Any, precision: str | None, marked: PyTree) -> float:
-    """The loss of all the data at the values of a marked tree, in the precision of the run."""
+    """Return the loss of all data at the values of a marked tree, in the precision of the run."""
     precision = precision or "float32"
     with precision_context(precision), enclosed_in_precision(problem.loss), np.errstate(all="ignore"):
         params, data = (jax.tree.map(jnp.asarray, convert_all(x, precision)) for x in (plain(marked), problem.data))

@@ -17,7 +17,7 @@ from jaxfit.verbs.judgments import Runaway, no_data, pace, runaways
 
 
 def growth_of(losses: np.ndarray) -> float | None:
-    """By how much the loss grew from step to step just before the end: the median of the last three ratios.
+    """Return the growth factor of the loss per step just before the end: the median of the last three ratios.
 
     Args:
       losses: (k,) at consecutive records; the infinite one at the end does not count.
@@ -31,13 +31,13 @@ def growth_of(losses: np.ndarray) -> float | None:
 
 
 def round_down(x: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above x."""
+    """Return the largest of 1, 2, 5 times a power of ten that is not above x."""
     power = 10.0 ** np.floor(np.log10(x))
     return float(f"{next(m for m in (5, 2, 1) if m * power <= x * (1 + 1e-9)) * power:.0e}")
 
 
 def short(x: float) -> str:
-    """Two digits, as one writes a learning rate: 0.033, 3.4e-4, 1e-4."""
+    """Return a learning rate with two digits as text: 0.033, 3.4e-4, 1e-4."""
     if 1e-3 <= x < 1e3:
         return f"{x:.2g}"
     digits, _, power = f"{x:.1e}".partition("e")
@@ -45,7 +45,7 @@ def short(x: float) -> str:
 
 
 def advice(fit: Any) -> str:
-    """One or two sentences: what happened, with numbers, and what to change."""
+    """Return one or two sentences: what happened, with numbers, and what to change."""
     precision = fit.precision or "float32"
     where = f"after {int(fit.steps):,} update{'s' * int(fit.steps != 1)}"
     if fit.status in ENDED_WELL and (far := runaways(fit)):
@@ -87,12 +87,12 @@ def advice(fit: Any) -> str:
 
 
 def judges(fit: Any) -> bool:
-    """Whether the method tells by itself that it has converged."""
+    """Return whether the method judges its own convergence."""
     return fit.optimizer is not None and fit.optimizer.traits.judges
 
 
 def ran_away(far: Sequence[Runaway]) -> str:
-    """Which params ran away, from where to where, and the remedy."""
+    """Return a sentence about params that ran away: from where to where, and the remedy."""
     names = [f"{one.name} ran away from {one.start:.4g} to {one.end:.4g}" for one in far[:4]]
     more = f" and {len(far) - 4:,} more did too" * (len(far) > 4)
     it = "it" if len(far) == 1 else "them"
@@ -103,7 +103,7 @@ def ran_away(far: Sequence[Runaway]) -> str:
 
 
 def _out_of_steps(fit: Any, where: str) -> str:
-    """By what the loss did at the end, so that it fits to whatever a closer look finds."""
+    """Return advice by the behavior of the loss at the end; it must agree with that of `explain`."""
     if fit.loss == 0:
         return f"the steps ran out {where} at a loss of 0; a stop rule would end it there."
     how = pace(fit)
@@ -115,7 +115,7 @@ def _out_of_steps(fit: Any, where: str) -> str:
 
 
 def _patience(fit: Any) -> str:
-    """How long the validation loss has had no new lowest, and where it was best."""
+    """Return a sentence: for how long the validation loss had no new minimum, and where its minimum was."""
     lasted = "for as long as the patience allows"
     if fit.problem is not None:
         patience, every = int(fit.problem.stop.patience), fit.problem.record.every
@@ -152,7 +152,7 @@ def growth(fit: Any) -> float | None:
 
 
 def _pace(fit: Any) -> str:
-    """The loss of all the data at the start and now, as far as they are known."""
+    """Return the loss of all data at the start and at the end, where they are known."""
     first, last = fit.start_loss, fit.loss
     if first is None or not np.isfinite([float(first), float(last)]).all():
         return ""
@@ -175,7 +175,7 @@ def _fold(ratio: float) -> str:
 
 
 def summary(fit: Any) -> str:
-    """The outcome, the advice, the loss and the params, as `print(fit)` shows them."""
+    """Return the text of `print(fit)`: the outcome, the advice, the loss and the params."""
     name = Status(fit.status).name.lower().replace("_", " ")
     lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_beside(fit)}"]
     pairs = jax.tree_util.tree_leaves_with_path(fit.params)
@@ -197,7 +197,7 @@ def summary(fit: Any) -> str:
 
 
 def summary_of_lanes(fit: Any) -> str:
-    """The same for a fit whose fields hold many runs side by side, as a `jax.vmap` returns it."""
+    """Return the text for a fit whose fields hold many runs, as `jax.vmap` returns it."""
     status, loss = np.asarray(fit.status), np.asarray(fit.loss)
     counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
     told = ", ".join(f"{count:,} {name}" for count, name in counts)
@@ -210,7 +210,7 @@ def summary_of_lanes(fit: Any) -> str:
 
 
 def doubts(fit: Any) -> list[str]:
-    """Why the params may mean little, however the run ended: found in the data, when somebody asks."""
+    """Return warnings about the params that follow from the data; computed only when needed."""
     if fit.problem is None or not noise_model_of(fit.problem.loss).predicts:
         return []
     x, y, *more = (np.asarray(item) for item in fit.problem.data)
@@ -235,7 +235,7 @@ def doubts(fit: Any) -> list[str]:
 
 
 def _beside(fit: Any) -> str:
-    """What tells the loss from others: of what data it is, and those of the validation data."""
+    """Return the label of the loss that says of which data it is, and that of the validation loss."""
     batches = fit.problem is not None and fit.problem.batches is not None
     told = " of all the data, not of a batch" if batches else ""
     if fit.validation_loss is not None:
