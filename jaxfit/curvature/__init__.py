@@ -1,4 +1,4 @@
-"""How the loss bends: the Hessian's eigenvalues, never the Hessian, and what learning rates they allow."""
+"""Curvature: eigenvalues of the Hessian from Hessian-vector products, and the learning rates that they allow."""
 
 from jaxfit.curvature.eigenvalues import Sharpness, sharpness
 from jaxfit.curvature.limits import MeasuredLimit, RangeTest, learning_rate_range, measured_limit

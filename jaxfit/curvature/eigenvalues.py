@@ -31,7 +31,7 @@ BASIS_BYTES = 2**28
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sharpness(NDArrayOperatorsMixin):
-    """Eigenvalues at one end of the Hessian's spectrum. In arithmetic it stands for the first: `2 / sharpness`.
+    """Eigenvalues at one end of the Hessian's spectrum. In arithmetic it acts as the first one: `2 / sharpness`.
 
     Attributes:
       value: () the largest eigenvalue, or the smallest if those were asked for.
@@ -208,7 +208,7 @@ def posed(
 
 
 def check_scale(preconditioner: PyTree, params: PyTree) -> None:
-    """Refuses a preconditioner that is not positive numbers like the free params."""
+    """Raise a ValueError for a preconditioner that is not positive numbers like the free params."""
     if preconditioner is None:
         return
     shapes, wanted = ([np.shape(x) for x in jax.tree.leaves(tree)] for tree in (preconditioner, params))

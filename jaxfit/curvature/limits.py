@@ -21,7 +21,7 @@ PyTree = Any
 
 
 class MeasuredLimit(NamedTuple):
-    """Between the last learning rate that ended well and the first that did not.
+    """A measured limit: the last learning rate that ended well and the first that did not.
 
     `float(limit)` is the geometric middle.
     """
@@ -143,7 +143,7 @@ SAFETY = 10.0  # the suggested rate is this much below the turn
 
 
 class RangeTest(NamedTuple):
-    """What a range test found."""
+    """The result of a learning-rate range test."""
 
     curve: Any  # xarray.DataArray "loss" along "learning_rate": right after the update with that rate; of the batch
     turn: float  # the rate with the least (smoothed) loss; infinite if the loss fell to the end

@@ -1,4 +1,4 @@
-"""One function of a problem at many members: those of axes, of a grid, or of a run's history."""
+"""Evaluate one function of a problem at many points: along axes, in a grid, or in the history of a run."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ EXACT = 1500  # params up to which the whole Hessian is made
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues with the share of all that each stands for.
+    """Eigenvalues, with the fraction of the spectrum that each represents.
 
     The integral of f over the spectrum, sum over its `size` eigenvalues of f(l), is size * sum(weights * f(values)).
     """
@@ -144,14 +144,14 @@ def hessian_spectrum(
 
 
 class Along(NamedTuple):
-    """How the loss bends along directions, beside the most it bends along any."""
+    """The curvature of the loss along directions, and the largest curvature along any direction."""
 
     curvatures: np.ndarray  # (k,) d'Hd / d'd
     sharpness: float  # the largest eigenvalue
 
     @property
     def captured(self) -> np.ndarray:
-        """(k,) curvatures as shares of the sharpness: what a picture along these directions shows of it."""
+        """(k,) curvatures divided by the sharpness: how much of it a picture along these directions shows."""
         return self.curvatures / self.sharpness
 
 

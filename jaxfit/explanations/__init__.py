@@ -1,4 +1,4 @@
-"""Why a run ended as it did, in words with numbers, and the one change that is most likely to help."""
+"""Explanations: why a run ended as it did, with numbers, and the one change that is most likely to help."""
 
 from jaxfit.explanations.diagnoses import Explanation, explain
 from jaxfit.problems.messages import near_names

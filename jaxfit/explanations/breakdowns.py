@@ -1,4 +1,4 @@
-"""Of a run that broke: it diverged, or became not finite, or never could be started."""
+"""Explanations of failed runs: diverged, non-finite, or without a valid start."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def of_trouble(run: Fit) -> Finding:
 
 
 def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any], limits: list[float]) -> Finding:
-    """Of an optimizer whose limit is known."""
+    """Explain a divergence of an optimizer whose limit is known."""
     problem: Any = run.problem
     optimizer, steps, rate = problem.optimizer, int(problem.steps), numbers["rate"]
     limit, story = min(limits), [seen]

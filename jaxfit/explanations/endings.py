@@ -1,4 +1,4 @@
-"""Of a run that went on to its end: it arrived, still descends, swings, or stands."""
+"""Explanations of runs that ended regularly: at a minimum, still descending, oscillating, or stalled."""
 
 from __future__ import annotations
 

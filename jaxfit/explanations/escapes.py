@@ -1,4 +1,4 @@
-"""Of a run whose params ran away, and of one that its patience ended."""
+"""Explanations of runs whose params ran away, and of runs that stopped early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes to a call of `fit`, each with the words that advise it."""
+"""Changes to a call of `fit`, each with its advice in words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOAL = 1e-4  # of the excess of the loss that shall be left
 
 
 class Remedy(NamedTuple):
-    """What to change."""
+    """A change to a call of `fit`."""
 
     advice: str
     changes: dict[str, Any]
@@ -40,7 +40,7 @@ def rate_of(optimizer: Optimizer) -> float | None:
 
 
 def noisy(problem: Problem) -> bool:
-    """Whether a step sees another loss than the next one."""
+    """Return whether the loss differs from step to step."""
     return problem.batches is not None or takes_key(problem.loss)
 
 
@@ -93,7 +93,7 @@ def coming_down(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
 
 
 def onward(problem: Problem, here: View, steps: int, words: str) -> Remedy:
-    """More steps, from where it stands."""
+    """Return the advice to take more steps from the end of the run."""
     return Remedy(words, {"params": start_at(problem, here.point), "steps": steps})
 
 

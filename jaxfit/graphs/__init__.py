@@ -1,4 +1,4 @@
-"""Backpropagation one can see: the computation graph of a loss, with what goes forward and back along every edge.
+"""Backpropagation made visible: the computation graph of a loss, with the value and gradient of every edge.
 
 `backprop` makes a `Graph`; `print(graph)` is the table of a textbook, `jaxfit.plots.backprop_graph(graph)` its picture.
 """

@@ -1,4 +1,4 @@
-"""Big graphs made small: neighboring nodes become one, and everything between them vanishes.
+"""Folding of large graphs: neighboring nodes are merged into one.
 
 Nodes are folded only where that makes no cycle: what nothing outside leads into, and runs of operations in the order of
 computation.

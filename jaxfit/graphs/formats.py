@@ -1,4 +1,4 @@
-"""Numbers as a reader writes them, and the table of a graph."""
+"""Formats of a graph: its table, Graphviz, Mermaid, and the numbers in them."""
 
 from __future__ import annotations
 

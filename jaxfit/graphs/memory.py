@@ -1,4 +1,4 @@
-"""How many bytes a loss works on, forward and backward, read off its program; nothing is run."""
+"""Memory of the forward and backward pass of a loss, read from its program without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a computation graph is: nodes, edges, and the numbers on them."""
+"""The records of a computation graph: nodes and edges, with their numbers."""
 
 from __future__ import annotations
 

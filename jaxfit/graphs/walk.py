@@ -1,4 +1,4 @@
-"""Forward through a program, and backward: one vector-Jacobian product a step."""
+"""The forward and backward pass through a program, with one vector-Jacobian product per step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL = 64  # entries of a Jacobian that is written out
 
 
 class Passage(NamedTuple):
-    """What one walk leaves behind."""
+    """The results of one forward and backward pass."""
 
     values: dict[int, Any]  # at every place
     gradients: list[list[Any]]  # for each step and each of its inputs; None for what is not a float

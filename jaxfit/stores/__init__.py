@@ -1,4 +1,4 @@
-"""Results on disk: arrays in checked block files, what they mean beside them, and all of it as one Dataset."""
+"""Stores: results on disk in block files with checksums, described by a manifest, and read as one Dataset."""
 
 from __future__ import annotations
 

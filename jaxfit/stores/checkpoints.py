@@ -24,7 +24,7 @@ VERSION = "jaxfit checkpoint 1"
 
 
 class Saved(NamedTuple):
-    """Where a run stood."""
+    """The saved state of a run."""
 
     state: PyTree
     pieces: list[dict[str, PyTree]]  # the history until there, one after another

@@ -1,4 +1,4 @@
-"""Blocks on the workers of any `concurrent.futures.Executor`: what travels is the call once a task, and counts back."""
+"""Run blocks on the workers of any `concurrent.futures.Executor`: each task sends the call and returns counts."""
 
 from __future__ import annotations
 

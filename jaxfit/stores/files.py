@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under another name, flushed, renamed, and checked by their name when read."""
+"""Atomic files: written under another name, flushed, renamed, and checked by their name when read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def as_path(name: str, value: Any) -> Path:
 
 
 def digest(*parts: bytes) -> str:
-    """32 hexadecimal digits that tell contents apart."""
+    """Return a digest of contents, 32 hexadecimal digits."""
     total = hashlib.sha256()
     for part in parts:
         total.update(part)
@@ -54,7 +54,7 @@ def digest(*parts: bytes) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file so that at any moment it is there whole, or as it was before.
+    """Write a file atomically: at any moment it is complete, or as it was before.
 
     Raises:
       OSError: With the path, and what to do.
@@ -130,7 +130,7 @@ def read(path: Path, most: int = 2**40) -> bytes:
 
 
 def pack(tensors: dict[str, np.ndarray]) -> bytes:
-    """Arrays as the bytes of a safetensors file; the same arrays give the same bytes."""
+    """Return arrays as the bytes of a safetensors file; the same arrays give the same bytes."""
     from safetensors.numpy import save
 
     return save({name: np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x) for name, x in tensors.items()})
@@ -154,7 +154,7 @@ except ImportError:  # a system without such locks
 
 @contextlib.contextmanager
 def holding(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Holds the lock of a file; several may hold it who share it.
+    """Hold the lock of a file, which several may share.
 
     Raises:
       StoreError: If another holds it, with its name.

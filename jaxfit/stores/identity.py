@@ -1,4 +1,4 @@
-"""What fixes the bits of a result, in words that two processes can compare."""
+"""The identity of a run: everything that determines the bits of its results, as text that two processes can compare."""
 
 from __future__ import annotations
 

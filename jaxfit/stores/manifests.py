@@ -35,7 +35,7 @@ class Variable(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a store holds."""
+    """The contents of a store."""
 
     identity: dict[str, str]  # all that fixes the bits beside the axes
     axes: dict[str, dict[str, str]]  # by dimension, then by place: a digest of the values there
@@ -52,7 +52,7 @@ class Manifest(NamedTuple):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes a manifest in place of the one before, which stays until this one is whole."""
+    """Replace the manifest atomically."""
     arrays, coordinates = {}, []
     for name, (dims, values) in manifest.coordinates.items():
         entry: dict[str, Any] = {"name": name, "dims": list(dims)}
