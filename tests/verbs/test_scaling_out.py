@@ -15,7 +15,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import stores, worker
-from jaxfit.stores import executors, verification
+from jaxfit.stores import executors, resuming, verification
 from tests.shared.small_sweeps import LOSS, T_C, T_U, arguments, blocks, contents, run, same
 
 ROOT = Path(__file__).parents[2]
@@ -261,9 +261,9 @@ def test_a_worker_is_a_command(tmp_path, finished):
 
 def test_only_the_chosen_blocks_run_again(store, memory, monkeypatch):
     ran = []
-    keep = jf.resuming.keep
+    keep = resuming.keep
     monkeypatch.setattr(
-        jf.resuming, "keep", lambda stored, task, lanes: ran.append(task.place[2]) or keep(stored, task, lanes)
+        resuming, "keep", lambda stored, task, lanes: ran.append(task.place[2]) or keep(stored, task, lanes)
     )
     before = contents(store)
     for where in ({"rate": [1e-1], "w0": -2.0}, lambda r: (r.rate == 1e-1) & (r.w0 == -2.0)):
