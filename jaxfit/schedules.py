@@ -22,6 +22,12 @@ Schedule = Callable[[Any], Any]  # of the step, counted from 0
 def constant(rate: Any) -> Call:
     """Return the schedule rate(t) = rate.
 
+    Args:
+      rate: One positive number, or an `Axis` of them.
+
+    Raises:
+      TypeError, ValueError: If it is not such a number.
+
     Example:
       >>> float(jf.schedules.constant(0.5)()(10))
       0.5
@@ -35,11 +41,11 @@ def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
 
     Args:
       rate: At step 0.
-      factor: By which it is multiplied in `every` steps; above 1 it grows, as for a search for the largest rate.
-      every: Steps; a fraction will do.
+      factor: The factor of the rate in `every` steps; above 1 the rate grows, as in a learning-rate range test.
+      every: Number of steps; may be a fraction.
 
     Raises:
-      TypeError, ValueError: As any schedule, for what is not one positive and finite number, or an axis of them.
+      TypeError, ValueError: If one of them is not a positive finite number, or an `Axis` of them.
 
     Example:
       >>> rate = jf.schedules.exponential(0.5, 0.5, every=10)()
@@ -58,6 +64,14 @@ def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
 def stepwise(rate: Any, factor: Any, every: Any) -> Call:
     """Return the schedule rate(t) = rate * factor**floor(t / every): a staircase with steps of length `every`.
 
+    Args:
+      rate: At step 0.
+      factor: The factor of the rate from one stair to the next.
+      every: Number of steps of a stair.
+
+    Raises:
+      TypeError, ValueError: If one of them is not a positive finite number, or an `Axis` of them.
+
     Example:
       >>> rate = jf.schedules.stepwise(0.5, 0.5, every=10)()
       >>> [round(float(rate(t)), 3) for t in (0, 9, 10)]
@@ -75,8 +89,15 @@ def stepwise(rate: Any, factor: Any, every: Any) -> Call:
 def inverse_time(rate: Any, half: Any) -> Call:
     """Return the schedule rate(t) = rate / (1 + t / half), which is half the rate after `half` steps.
 
-    The sum of the rates diverges and the sum of their squares converges, which lets gradient descent with
-    noise converge: Robbins and Monro (1951), doi:10.1214/aoms/1177729586.
+    Later it is about rate * half / t. The sum of the rates diverges and the sum of their squares converges, which lets
+    gradient descent with noise converge: Robbins and Monro (1951), doi:10.1214/aoms/1177729586.
+
+    Args:
+      rate: At step 0.
+      half: Number of steps after which the rate is half of that.
+
+    Raises:
+      TypeError, ValueError: If one of them is not a positive finite number, or an `Axis` of them.
 
     Example:
       >>> rate = jf.schedules.inverse_time(0.5, 10)()
@@ -96,12 +117,12 @@ def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> 
 
     Args:
       rate: At step 0.
-      steps: Until it has come down.
-      power: Positive; the larger, the earlier it falls.
+      steps: Number of steps until `final` is reached.
+      power: Positive; 1 is a straight line, and a larger power lowers the rate earlier.
       final: Zero or more.
 
     Raises:
-      TypeError, ValueError: As any schedule, for what is not such a number, or an axis of them.
+      TypeError, ValueError: If one of them is not such a number, or an `Axis` of them.
 
     Example:
       >>> rate = jf.schedules.polynomial(0.5, 100)()
@@ -120,6 +141,14 @@ def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> 
 @near_keywords
 def cosine(rate: Any, steps: Any, *, final: Any = 0.0) -> Call:
     """Return the schedule rate(t) = final + (rate - final) * (1 + cos(pi * t / steps)) / 2, and `final` after `steps`.
+
+    Args:
+      rate: At step 0.
+      steps: Number of steps until `final` is reached.
+      final: Zero or more.
+
+    Raises:
+      TypeError, ValueError: If one of them is not such a number, or an `Axis` of them.
 
     Source: Loshchilov and Hutter, SGDR (2017), arXiv:1608.03983, without restarts.
 
@@ -140,8 +169,15 @@ def cosine(rate: Any, steps: Any, *, final: Any = 0.0) -> Call:
 def warmup_cosine(rate: Any, warmup: Any, steps: Any, *, final: Any = 0.0) -> Call:
     """Return a schedule that rises linearly to `rate` at step `warmup`, then falls as a cosine to `final` at `steps`.
 
+    Args:
+      rate: At step `warmup`.
+      warmup: Number of steps of the linear rise from zero.
+      steps: Number of steps of both parts together.
+      final: Zero or more.
+
     Raises:
-      TypeError, ValueError: As any schedule; also if the warm-up is as long as the whole.
+      TypeError, ValueError: If one of them is not such a number, or an `Axis` of them; if the warm-up is as long as the
+        whole.
 
     Example:
       >>> rate = jf.schedules.warmup_cosine(0.5, 10, 110)()

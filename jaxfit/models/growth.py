@@ -1,4 +1,4 @@
-"""Growth to a limit along an S: logistic and Gompertz."""
+"""Growth and saturation: exponential limits along an S, dose and response, kinetics, and power laws."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def _places(span: Span) -> Array:
 class Logistic(Term):
     """A logistic curve of growth, capacity / (1 + exp(-rate * (x - midpoint))).
 
-    Params: `capacity`, in the unit of y: the limit; `rate`, in the inverse unit of x, negative for a fall;
-    `midpoint`, in the unit of x, where half of the capacity is reached and the slope is steepest, rate * capacity /
-    4. From a level other than zero it is `logistic + constant`, whose curve is also that of (-capacity, -rate,
-    midpoint, offset + capacity): the guess has a positive capacity, so that the offset is the lower of the two levels.
+    Params: `capacity`, the limit, in the unit of y; `rate`, in the inverse unit of x, negative for a decrease;
+    `midpoint`, the x at which half of the capacity is reached and the slope is steepest, rate * capacity / 4. If growth
+    starts at a level other than zero, use `logistic + constant`. That curve has two equal descriptions, (capacity,
+    rate, midpoint, offset) and (-capacity, -rate, midpoint, offset + capacity); the guess is the one with a positive
+    capacity, so that the offset is the lower level.
 
     Source: Verhulst (1838); NIST StRD, nonlinear regression, Rat42.
 
@@ -167,10 +168,10 @@ michaelis_menten = MichaelisMenten()
 class Hill(Term):
     """A Hill curve of dose and response, top / (1 + (half / x)**steepness) for x >= 0.
 
-    Params: `top`, in the unit of y: the limit; `half`, positive, in that of x, where half of it is reached;
-    `steepness`, without unit, negative for a response that falls. From a level other than zero it is `hill +
-    constant`, whose curve is also that of (-top, half, -steepness, offset + top): the guess has a positive top, so that
-    the offset is the lower of the two levels.
+    Params: `top`, the limit, in the unit of y; `half`, positive, the x at which half of it is reached; `steepness`,
+    without unit, negative for a decreasing response. If the response starts at a level other than zero, use `hill +
+    constant`. That curve has two equal descriptions, (top, half, steepness, offset) and (-top, half, -steepness, offset
+    + top); the guess is the one with a positive top, so that the offset is the lower level.
 
     Source: Hill (1910), The Journal of Physiology 40, iv-vii.
 

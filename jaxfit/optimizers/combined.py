@@ -16,6 +16,9 @@ from jaxfit.problems.reading import Call
 def each(**optimizers: Any) -> Optimizer:
     """Return an optimizer with one optimizer for each entry of params that are a dictionary.
 
+    Args:
+      **optimizers: By the name of the entry: `each(w=sgd(1e-4), b=sgd(1e-2))`; each as for `fit`.
+
     Raises:
       ValueError: If no optimizer is given; when it gets the params, if these have other entries.
       TypeError: If one is not an optimizer.

@@ -82,7 +82,12 @@ def _leave(ax: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
 
 @house
 def line_fit(x: Any, y: Any, lines: Mapping[str, tuple[float, float]], *, ax: Axes) -> Axes:
-    """Draw measurements and straight lines {label: (slope, intercept)} through them, with a label on every line.
+    """Draw measurements and straight lines through them, with a label on every line.
+
+    Args:
+      x: (n,) and y: (n,) the measurements.
+      lines: {label: (slope, intercept)}.
+      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> x, y = jf.datasets.thermometer()
