@@ -24,6 +24,7 @@ from scipy.stats import beta
 import jaxfit as jf
 from jaxfit import plots
 from jaxfit.experiments import Check
+from jaxfit.problems.problems import precision_context
 
 SIZE, DOWN = 100, 2.05
 LI = "Li et al. 2018"
@@ -118,7 +119,7 @@ def network(rng: np.random.Generator) -> dict[str, Any]:
     directions = np.concatenate([np.asarray(steepest, float)[None], unit(rng.normal(size=(400, len(flat))))])
     lines = jf.Call(moved, direction=jf.Axis("direction", directions), distance=jf.Axis("distance", along))
     rises = jf.surface(loss, lines, data, precision="float64").values
-    with jf.problems.precision_context("float64"):
+    with precision_context("float64"):
         hessian = np.asarray(jax.hessian(lambda v: loss(unravel(v), *data))(flat))
     return {
         "fit": fit,

@@ -21,6 +21,7 @@ import numpy as np
 import jaxfit as jf
 from jaxfit import plots
 from jaxfit.experiments import Check
+from jaxfit.problems.problems import precision_context
 
 THETAS = np.array([0.0, 0.02, 0.045, 0.0507, 0.06, 0.1, 0.3, 1.0])
 CROSSINGS = (1, 1, 1, 1, 5, 130, 110, 21)  # about, from the sixth on
@@ -75,7 +76,7 @@ def compute(config: Config) -> Result:
         edge = middle_edge(near, yes)
         near = edge + 0.5 * 0.1 ** (k + 1) * np.linspace(-1, 1, 2001)
         yes = bounded(wavy, near, THETAS[place : place + 1])[0]
-    with jf.problems.precision_context("float64"):
+    with precision_context("float64"):
         x = np.linspace(0, LENGTH, 1001)
         bends = [np.min(jax.vmap(jax.grad(jax.grad(wavy)), (0, None))(x, theta)) for theta in THETAS]
     return Result(
