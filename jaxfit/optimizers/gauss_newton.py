@@ -4,8 +4,10 @@ At each point the residuals r and their exact Jacobian J are reduced to a triang
 else is kept: no step evaluates the model twice at the same params. ||c|| is how much of r an undamped step would take
 away, whatever the units of params and data, and so what convergence is judged by.
 
-A column that depends on those before it, as far as rounding tells, gets a row of zeros in R: no step goes along it, and
-where nothing else is left to take off, the data do not determine the params.
+A column that depends on those before it, as far as rounding tells, gets a row of zeros in R: no step goes along it.
+Where nothing else is left to take off, a short step is tried along each such direction: if the loss rises by what the
+residuals bend, the params are determined all the same (at a least value of as many residuals as params which is not
+zero, J is always singular); if it does not, the data do not determine them; if it falls, the run goes on from there.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class Memory(NamedTuple):
     before: Array  # () ||c||**2 / size at the point before
     left: Array  # () ||c||**2 at the point before
     ceiling: Array  # () the least loss seen, and its rounding
-    settled: Array  # () whether the last accepted step found the bottom of what R does not show
+    settled: Array  # () whether the last step found the bottom of what R does not show
+    probed: Array  # () how many directions that R does not show were tried here
+    bent: Array  # () whether the loss rises along all of them
 
 
 class LevenbergMarquardt(NamedTuple):
@@ -63,7 +67,7 @@ class LevenbergMarquardt(NamedTuple):
         one, sizes = jnp.ones_like(system.loss), jnp.abs(flat)
         scale = jnp.where(system.scale > 0, system.scale, elsewhere(objective, back, flat, system.scale == 0))
         far = jnp.inf * one
-        return Memory(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0)
+        return Memory(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0)
 
     def step(self, objective: Objective, params: PyTree, memory: Memory) -> Proposal:
         flat, back = jax.flatten_util.ravel_pytree(params)
@@ -76,11 +80,16 @@ class LevenbergMarquardt(NamedTuple):
             free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
             slope = jnp.where(free, slope, 0)
             triangle, shadow = reduced((triangle * free[None, :]).T, shadow, 8 * flat.size * float(eps))
-        ends, open_ended, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
+        ends, least, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
+        silent = jnp.diagonal(triangle) == 0 if free is None else (jnp.diagonal(triangle) == 0) & free
+        tried = memory.probed >= jnp.sum(silent)
+        ends, open_ended = ends | (least & tried & memory.bent), least & ~memory.bent
+        probing = least & memory.bent & ~tried
 
         units = jnp.where(memory.scale > 0, memory.scale, 1)
         damping = jnp.where(offset <= 16 * eps, 0, memory.damping)  # what is left is a straight line
         move = solve(*damped(triangle / units[None, :], shadow, damping)) / units
+        move = jnp.where(probing, unseen(flat, memory, triangle, silent), move)
         there = flat - move if limits is None else jnp.clip(flat - move, low, high)
         change = triangle @ (there - flat)
         gain = -jnp.sum(change * (2 * shadow + change)) * here.weight
@@ -92,17 +101,24 @@ class LevenbergMarquardt(NamedTuple):
         blur = 16 * eps * here.weight * jnp.sqrt(here.size) * (jnp.sqrt(here.size) + reach)
         unresolved = (gain <= blur) & (jnp.abs(actual) <= blur) & (system.loss <= memory.ceiling)
         means = -jnp.sum((slope + ahead) * step)  # by the slopes at both ends, which rounding spares for longer
-        blind = jnp.abs(means) <= 16 * eps * jnp.sqrt(here.size * jnp.sum((here.scale * step) ** 2))
+        hidden = 16 * eps * jnp.sqrt(here.size * jnp.sum((here.scale * step) ** 2))
+        blind = jnp.abs(means) <= hidden
         actual = jnp.where(unresolved, jnp.where(blind, gain, means * here.weight), actual)
         ratio = jnp.where(gain > 0, actual / jnp.where(gain > 0, gain, 1), 1.0 * unresolved)
         accepted = (ratio > 1e-3) & (gain >= 0) & is_finite(system)
+        accepted = jnp.where(probing, (system.loss < here.loss - blur) & is_finite(system), accepted)
         if limits is not None:
             accepted &= ~jnp.any(stranded(flat, there, low, high, memory, system))
         shrink = jnp.maximum(1 / 5, 1 - (2 * ratio - 1) ** 3)
         most = 1 / eps**2
-        settled = bottomed(memory, flat, step, slope, ahead, jnp.sum(change**2), system)
+        after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), system, here)
+        bend = jnp.sum(step * (ahead - slope))
+        straight = jnp.maximum(jnp.sum(change**2), jnp.sum((system.triangle @ step) ** 2))
+        bent = bend > jnp.maximum(2 * straight, hidden)
+        rest = jnp.sum(step * jnp.where(accepted, ahead, slope)) ** 2 / jnp.where(bend > 0, bend, 1)
+        settled = bent & ~probing & bottomed(memory, flat, step, rest, blur / here.weight, after)
         memory = Memory(
-            jax.tree.map(lambda new, old: jnp.where(accepted, new, old), system, here),
+            after,
             jnp.where(accepted, jnp.maximum(memory.scale, system.scale), memory.scale),
             memory.sizes,
             jnp.where(accepted, memory.damping * shrink, jnp.clip(memory.damping * memory.growth, eps, most)),
@@ -110,7 +126,9 @@ class LevenbergMarquardt(NamedTuple):
             offset,
             left,
             jnp.minimum(memory.ceiling, here.loss + blur),
-            jnp.where(accepted, settled, memory.settled),
+            jnp.where(accepted, settled, memory.settled | settled),
+            jnp.where(accepted, 0, memory.probed + probing),
+            accepted | jnp.where(probing, bent, memory.bent),
         )
         there = jnp.where(accepted, there, flat)
         return Proposal(here.loss, back(2 * here.weight * slope), back(there), memory, ends, open_ended)
@@ -126,7 +144,7 @@ levenberg_marquardt.traits = Traits(judges=True, residuals=True, deterministic=T
 def judge(
     flat: Array, memory: Memory, triangle: Array, shadow: Array, free: Array | None, tolerance: Any = None
 ) -> tuple[Array, Array, Array, Array]:
-    """Whether the point is a minimum that the data determine, or one that they do not, as far as the precision tells.
+    """Whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
 
     An undamped step would take ||c||**2 off the sum of squares. It is not worth it if
     - that is lost in the rounding of the sum, and the last step did not make it much smaller: the params are then
@@ -134,11 +152,12 @@ def judge(
     - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
     - it moves the params by less than eps**0.75 of their own size, and steps do not get there faster any more; or
     - it is no more than the tolerance of the sum, if there is one.
-    Where R has rows of zeros that is so along what the others see, and the data do not determine the rest; unless the
-    run has settled in the rest too. Nothing is believed where a param that mattered has ceased to, or none matters.
+    Where R has rows of zeros that is so along what the others see; unless the run has settled in the rest too. Nothing
+    is believed where a param that mattered has ceased to, or none matters.
 
     Returns:
-      The two verdicts, ||c||**2 / size, and ||c||**2.
+      Whether it is a minimum that is determined, whether it is one but for directions that R does not show,
+      ||c||**2 / size, and ||c||**2.
     """
     here, eps = memory.system, jnp.finfo(flat.dtype).eps
     left = jnp.sum(shadow**2)
@@ -159,28 +178,33 @@ def judge(
     return alive & (determined & least | tiny | memory.settled), alive & ~determined & least, offset, left
 
 
-def bottomed(
-    memory: Memory, flat: Array, step: Array, slope: Array, ahead: Array, straight: Array, system: System
-) -> Array:
-    """Whether a step found the bottom along a direction in which the residuals bend and R is all but singular.
+def bottomed(memory: Memory, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:
+    """Whether a run stands at the bottom along a direction in which the residuals bend and R is all but singular.
 
-    That is so at a least value which is not zero of as many residuals as params. The slopes at both ends of the step
-    give the curvature along it, J^T J nearly none of it. What is left is lost in rounding if
+    That is so at a least value which is not zero of as many residuals as params. The slopes at both ends of a step,
+    taken or refused, give the curvature along it, J^T J nearly none of it. What is left is lost in rounding if
     - the rest of this parabola and what an undamped step would take off along all but the weakest direction are; and
     - the step itself was less than sqrt(eps) of the params' own size.
 
     Args:
-      slope, ahead: (k,) R^T c at both ends.
-      straight: () ||R step||**2.
+      rest: () of the parabola along the step, from where the run stands.
+      blur: () the rounding of the sum of squares.
+      after: Where it stands.
     """
     eps = jnp.finfo(flat.dtype).eps
-    bend = jnp.sum(step * (ahead - slope))
-    rest = jnp.sum(step * ahead) ** 2 / jnp.where(bend > 0, bend, 1)
-    pivots = jnp.abs(jnp.diagonal(system.triangle)) / jnp.where(memory.scale > 0, memory.scale, 1)
-    others = jnp.where(jnp.arange(flat.size) == jnp.argmin(pivots), 0, system.shadow)
-    short = slight(memory, flat, step, eps**0.5)
-    at_rest = rest + jnp.sum(others**2) <= 16 * eps * system.size
-    return (bend > 2 * straight) & at_rest & short & (jnp.sum(pivots == 0) <= 1)
+    pivots = jnp.abs(jnp.diagonal(after.triangle)) / jnp.where(memory.scale > 0, memory.scale, 1)
+    others = jnp.where(jnp.arange(flat.size) == jnp.argmin(pivots), 0, after.shadow)
+    at_rest = rest + jnp.sum(others**2) <= blur
+    return at_rest & slight(memory, flat, step, eps**0.5) & (jnp.sum(pivots == 0) <= 1)
+
+
+def unseen(flat: Array, memory: Memory, triangle: Array, silent: Array) -> Array:
+    """A short step along which R is zero: the next of the params without a pivot, by a small part of its size."""
+    part = jnp.finfo(flat.dtype).eps ** 0.375  # so that slopes show a curvature, and rounding hides higher powers
+    own = jnp.maximum(memory.sizes, jnp.abs(flat))
+    chosen = silent & (jnp.cumsum(silent) == memory.probed + 1)
+    along = jnp.where(chosen, part * jnp.where(own > 0, own, 1), 0)
+    return along - solve(triangle, triangle @ along)
 
 
 def slight(memory: Memory, flat: Array, step: Array, part: float) -> Array:
