@@ -30,17 +30,17 @@ DEPTH = 48  # products that the gradient's own part of the spectrum takes beyond
 class View(NamedTuple):
     """Of a loss at a point; all in float64, the vectors over the free params in the order of their leaves."""
 
-    loss: float
-    point: np.ndarray  # (n,)
-    gradient: np.ndarray  # (n,) without what pushes against a bound
-    idle: np.ndarray  # (n,) whether neither the gradient nor the Hessian has anything there
-    curvatures: np.ndarray  # (k,) eigenvalues, or nodes of the quadrature for the gradient's part of the spectrum
-    shares: np.ndarray  # (k,) squared components of the gradient along them
-    largest: float
-    smallest: float
-    downward: np.ndarray  # (n,) a direction of the most negative curvatures, those of about one size mixed
-    scaled: float  # as `excess`, with each param in units of its own curvature; 0 if it was not computed
-    newton: np.ndarray  # (n,) the Newton step where the loss curves up; zeros if it was not computed
+    loss: Any
+    point: Any  # (n,)
+    gradient: Any  # (n,) without what pushes against a bound
+    idle: Any  # (n,) whether neither the gradient nor the Hessian has anything there
+    curvatures: Any  # (k,) eigenvalues, or nodes of the quadrature for the gradient's part of the spectrum
+    shares: Any  # (k,) squared components of the gradient along them
+    largest: Any
+    smallest: Any
+    downward: Any  # (n,) a direction of the most negative curvatures, those of about one size mixed
+    scaled: Any  # as `excess`, with each param in units of its own curvature; 0 if it was not computed
+    newton: Any  # (n,) the Newton step where the loss curves up; zeros if it was not computed
 
     @property
     def norm(self) -> float:

@@ -207,7 +207,7 @@ def unseen(flat: Array, memory: Memory, triangle: Array, silent: Array) -> Array
     return along - solve(triangle, triangle @ along)
 
 
-def slight(memory: Memory, flat: Array, step: Array, part: float) -> Array:
+def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
     """Whether a step moves each param by less than a part of its size; by the predictions, where it started at zero."""
     own = jnp.maximum(memory.sizes, jnp.abs(flat))
     least = jnp.sqrt(jnp.sum((memory.scale * own) ** 2))

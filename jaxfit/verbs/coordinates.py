@@ -36,7 +36,7 @@ def coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
             and all(np.array_equal(plain[0][1], v) for _, v in plain)
         )
         if labels is not None:
-            coords[name] = (name, _one_each(labels))
+            coords[name] = (name, _one_each(list(labels)))
         elif shared:
             coords[name] = (name, plain[0][1])
         else:

@@ -194,7 +194,7 @@ def _flatten(fit: Fit) -> tuple:
 
 
 def _unflatten(known: Known, children: Any) -> Fit:
-    numbers = dict(zip(_FIT_LEAVES, children, strict=True))
+    numbers: dict[str, Any] = dict(zip(_FIT_LEAVES, children, strict=True))
     if any_traced(jax.tree.leaves(children)) or getattr(numbers["loss"], "ndim", 0):
         return Fit(**numbers)
     for name, kind in (("status", Status), ("steps", int)):  # as a map to NumPy arrays leaves them
