@@ -6,7 +6,7 @@ import inspect
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,8 @@ from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array, is_key
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.problems.reading import Call
+from jaxfit.typing import PyTree
 
-PyTree = Any
-Varied: TypeAlias = "Axis | Call | Callable[..., Any] | jax.Array | np.ndarray"  # an axis of numbers, or a schedule
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import optax
 
 from jaxfit.optimizers import gauss_newton, quasi_newton, recurrences
 from jaxfit.optimizers.building import Optimizer, optimizer
-from jaxfit.optimizers.hyperparameters import Varied, check_hyperparameter
+from jaxfit.optimizers.hyperparameters import check_hyperparameter
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import Varied
 
 _Declared = ParamSpec("_Declared")
 
