@@ -5,11 +5,10 @@ from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_ra
 from jaxfit.engine.host import Interrupted, OutOfMemory
 from jaxfit.explanations import explain
 from jaxfit.graphs import Graph, backprop
-from jaxfit.graphs.memory import backward_memory, forward_memory
+from jaxfit.graphs.backward import backward_memory, forward_memory
 from jaxfit.landscapes import surface
 from jaxfit.optimizers import optimizer
-from jaxfit.optimizers.laws import stability_limit
-from jaxfit.optimizers.preconditioners import preconditioner
+from jaxfit.optimizers.stability import preconditioner, stability_limit
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names

@@ -18,9 +18,9 @@ from jaxfit.losses import least_squares
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.enclosed import in_precision
 from jaxfit.problems.problems import Record, Status, Stop
+from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import fit
 
-PyTree = Any
 NOTHING = Record(what=())
 
 

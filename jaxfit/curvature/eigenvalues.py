@@ -21,10 +21,10 @@ from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, convert_all, whole
 from jaxfit.problems.reading import holds_call, read, resolve
+from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid
 
-PyTree = Any
 DENSE = 48  # params up to which the whole Hessian costs no more
 BASIS_BYTES = 2**28
 

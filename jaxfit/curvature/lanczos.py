@@ -15,8 +15,7 @@ from jaxfit.engine.loops import full_loss
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.problems.marks import free
 from jaxfit.problems.problems import Problem
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 def flat_loss(problem: Problem) -> tuple[Callable, Array, Callable]:

@@ -13,11 +13,10 @@ from jaxfit.problems.axes import Axis, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Batches, Record, Status, whole
 from jaxfit.problems.reading import Call
+from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import Fit, fit
 from jaxfit.verbs.summaries import short
 from jaxfit.verbs.sweeps import sweep
-
-PyTree = Any
 
 
 class MeasuredLimit(NamedTuple):

@@ -18,12 +18,12 @@ from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark
 from jaxfit.problems.problems import Problem, Record, precision_context
 from jaxfit.problems.reading import Dimension, choose, fill, resolve
+from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.grids import Grid, along
 from jaxfit.verbs.sweeps import choices_of
 
-PyTree = Any
 LANE = "#lane"
 
 

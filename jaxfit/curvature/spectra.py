@@ -17,8 +17,8 @@ from jaxfit.curvature.points import Asked, at_one
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, whole
+from jaxfit.typing import PyTree
 
-PyTree = Any
 EXACT = 1500  # params up to which the whole Hessian is made
 
 

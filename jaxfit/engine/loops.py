@@ -22,7 +22,7 @@ from jaxfit.engine.sums import fast_sums
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
-from jaxfit.optimizers.preconditioners import preconditioner
+from jaxfit.optimizers.stability import preconditioner
 from jaxfit.problems.marks import complete, free, is_marked
 from jaxfit.problems.problems import Problem, Status, Stop
 from jaxfit.problems.reading import resolve

@@ -6,17 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxfit.explanations.breakdowns import of_trouble
 from jaxfit.explanations.endings import of_end
-from jaxfit.explanations.escapes import of_patience, of_runaways
+from jaxfit.explanations.failures import of_patience, of_runaways, of_trouble
 from jaxfit.explanations.findings import Finding
 from jaxfit.explanations.layers import of_layers
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Record, Status
 from jaxfit.verbs.fits import Fit, fit, problem_of
 from jaxfit.verbs.judgments import no_data, runaways
-
-PyTree = Any
 
 
 def diagnose(run: Fit) -> Finding:

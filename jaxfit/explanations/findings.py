@@ -14,13 +14,11 @@ from jaxfit.curvature.limits import with_rate
 from jaxfit.explanations.views import View, losses_at, place, users_tree, view
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
-from jaxfit.optimizers.laws import is_number, stability_limit
+from jaxfit.optimizers.stability import is_number, stability_limit
 from jaxfit.problems.marks import Bounded, Fixed, Tied, again, free, is_mark, plain
 from jaxfit.problems.problems import Problem
+from jaxfit.typing import PyTree
 from jaxfit.verbs.summaries import round_down, short
-
-PyTree = Any
-
 
 AFFORDABLE = 20_000  # updates that are proposed before another method is
 GOAL = 1e-4  # of the excess of the loss that shall be left

@@ -13,15 +13,13 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, largest
 from jaxfit.curvature.points import Asked, at_one
-from jaxfit.optimizers.laws import critical
 from jaxfit.optimizers.methods import inward
+from jaxfit.optimizers.stability import critical
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
 from jaxfit.problems.reading import holds_call, resolve
-
-PyTree = Any
-
+from jaxfit.typing import PyTree
 
 DENSE = 256  # params up to which the whole Hessian is made
 DEPTH = 48  # products that the gradient's own part of the spectrum takes beyond

@@ -1,4 +1,4 @@
-"""The verb: a loss, params and data become a graph."""
+"""The backward pass of a loss: its computation graph with all gradients, and the memory that it needs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.datasets import as_key
-from jaxfit.engine.tracing import check_silent, inspect_value, is_traced
+from jaxfit.engine.jaxprs import alive_bytes, returned_bytes
+from jaxfit.engine.loops import objective_of
+from jaxfit.engine.tracing import check_silent, inspect_loss, inspect_value, is_traced, trace
 from jaxfit.graphs.formats import shape, written
-from jaxfit.graphs.program import Program, is_float, read
+from jaxfit.graphs.program import Passage, Program, is_float, read, walk
 from jaxfit.graphs.records import Edge, Graph, Node
-from jaxfit.graphs.walk import Passage, walk
 from jaxfit.losses import Loss, data_names, takes_key
 from jaxfit.problems.axes import is_axis, is_key
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import as_loss
+from jaxfit.problems.checks.posing import as_loss, pose_question, refuse_axes
 from jaxfit.problems.enclosed import enclosed_in_precision, resolved
-from jaxfit.problems.marks import plain
+from jaxfit.problems.marks import free, plain
 from jaxfit.problems.messages import near_keywords, path_name
-from jaxfit.problems.problems import PRECISIONS, chosen_precision, convert_all, precision_context
-
-PyTree = Any
+from jaxfit.problems.problems import PRECISIONS, Problem, chosen_precision, convert_all, precision_context
+from jaxfit.typing import PyTree
 
 
 @near_keywords
@@ -353,3 +353,76 @@ def _beside(training: Graph, validation: Graph) -> Graph:
             )  # fmt: skip
     nodes = [n._replace(label="training loss") if n.name == "loss" else n for n in nodes]
     return replace(training, nodes=tuple(nodes), edges=training.edges + tuple(edges))
+
+
+@near_keywords
+def backward_memory(
+    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
+) -> int:
+    """Return the bytes of intermediate results that the backward pass keeps of the forward pass.
+
+    For layers h = tanh(h @ w + b) it grows with rows x width x depth. `jax.checkpoint` around a part of the loss keeps
+    only the inputs of that part, and computes the rest again.
+
+    Every array that the function returned by `jax.vjp` closes over counts once. Params, data and constants do not
+    count, because they exist anyway, nor does what the backward pass needs for itself. A compiler may store less,
+    because it fuses operations and repeats cheap ones: this number is what the program asks for, not what a device
+    reports.
+
+    Args:
+      loss, params, data, key, precision: As for `fit`.
+
+    Raises:
+      ValueError, TypeError: As `fit` for the same arguments.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> jf.backward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) >= 400
+      True
+    """
+    precision = chosen_precision(precision, params, data)
+    problem = _problem("backward_memory", loss, params, data, key, precision)
+    with precision_context(precision):
+        program, _ = trace(lambda problem: jax.vjp(_objective(problem), free(problem.params))[1], problem)
+    return returned_bytes(program.jaxpr)
+
+
+@near_keywords
+def forward_memory(
+    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
+) -> int:
+    """Return the largest number of bytes of intermediate results that exist at once when only the loss is computed.
+
+    Operations run in the order written, and an array is dropped after its last use: for a chain of layers of one width
+    the result does not depend on their number. Params, data and constants do not count, nor do arrays that exist only
+    inside of one operation (an inner `jit`, a loop).
+
+    Args:
+      loss, params, data, key, precision: As for `fit`.
+
+    Raises:
+      ValueError, TypeError: As `fit` for the same arguments.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> jf.forward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) <= 804
+      True
+    """
+    precision = chosen_precision(precision, params, data)
+    problem = _problem("forward_memory", loss, params, data, key, precision)
+    with precision_context(precision):
+        program, _ = trace(lambda problem: _objective(problem)(free(problem.params)), problem)
+    return alive_bytes(program.jaxpr)
+
+
+def _problem(verb: str, loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:
+    problem = pose_question(loss, params, data, key, precision)
+    refuse_axes(verb, problem)
+    with precision_context(precision):
+        problem = convert_all(problem, precision)
+        inspect_loss(problem)
+    return problem
+
+
+def _objective(problem: Problem) -> Callable:
+    return objective_of(problem, problem.data, problem.key)

@@ -25,10 +25,8 @@ from jaxfit.problems.marks import Bounded, complete, free, is_mark, is_marked, p
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.problems.reading import Call
+from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import Fit
-
-PyTree = Any
-
 
 NORMS = ("filter", "leaf", "none")
 POINTS = 61  # along each direction, unless asked

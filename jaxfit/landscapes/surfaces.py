@@ -27,11 +27,11 @@ from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
 from jaxfit.problems.reading import choose, fill, read, resolve
+from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.sweeps import choices_of
 
-PyTree = Any
 _NOT_INSIDE = (
     "surface drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor evaluate a loss "
     "that captured a value of one; call it outside, or use jax.vmap over the loss there"

@@ -13,9 +13,8 @@ from jaxfit.losses.measured import (
     least_squares,
     softmax_cross_entropy,
 )
-from jaxfit.losses.noise import InputNoise, input_noise
-from jaxfit.losses.penalties import L2, Smoothness, l2, smoothness
 from jaxfit.losses.regression import Residual, huber, mae, mse, rss
+from jaxfit.losses.regularization import L2, InputNoise, Smoothness, input_noise, l2, smoothness
 from jaxfit.problems.messages import near_names
 
 __all__ = [

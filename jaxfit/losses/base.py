@@ -1,4 +1,4 @@
-"""The base class of losses: they compare by value, add up, and declare the data they take."""
+"""The base class of losses: they compare by value, add up, declare their data, and say what noise they assume."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import inspect
 import math
 import numbers
 import reprlib
-import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,50 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxfit.datasets import as_numbers, refuse_unit
-from jaxfit.losses.noise_models import SQUARES, NoiseModel
+
+Kind = Literal["squares", "robust", "likelihood"]
+SQUARES: Kind = "squares"  # a sum or mean of squares of residuals
+ROBUST: Kind = "robust"  # a mean of rho(residuals), such as Huber's
+LIKELIHOOD: Kind = "likelihood"  # the mean over rows of the negative log-likelihood
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """What statistics and reports need to know about a loss; it is what `Loss.noise_model` returns.
+
+    Attributes:
+      kind: One of the three above, which says where the noise is read: in the residuals (or a sigma), in the slopes of
+        rho, in the second derivative. None if the loss does not tell its noise, so that params have no errors.
+      sigma: Whether the residuals are in units of the standard deviation of the data. True if the loss takes this as
+        the data `sigma`, False if it takes none, None if only the user knows.
+      additive: Whether the loss is the sum of squares itself and no mean, so that the sum of two is one again.
+      predicts: Whether the loss has `predict` and `residuals`, and these compare predict(params, x) with the data `y`.
+      why_unknown: If the kind is None: why, and what to use instead; "" for a message in general terms.
+    """
+
+    kind: Kind | None = None
+    sigma: bool | None = None
+    additive: bool = False
+    predicts: bool = False
+    why_unknown: str = ""
+
+    @property
+    def counted(self) -> str:
+        """What is counted as one observation."""
+        return "rows" if self.kind == LIKELIHOOD else "residuals"
+
+    def source(self, absolute: bool) -> str:
+        """Return in words what the errors of the params are computed from.
+
+        Args:
+          absolute: Whether the residuals are in units of their standard deviation.
+        """
+        if self.kind == LIKELIHOOD:
+            return "the curvature of the likelihood"
+        if self.kind == ROBUST:
+            return "Huber's formula, from the scatter of the residuals"
+        return "sigma, as given" if absolute else "the scatter of the residuals"
+
 
 _Class = TypeVar("_Class")
 
@@ -369,142 +411,6 @@ def label(function: Callable) -> str:
     return getattr(function, "__name__", repr(function))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class OfPredictions(Loss):
-    """A loss of predict(params, x) and what was measured there."""
-
-    predict: Callable
-    masked: bool
-
-    DATA = ("x", "y")  # not a field: no annotation
-
-    @property
-    def data_names(self) -> tuple[str, ...]:
-        return (*self.DATA, "where") if self.masked else self.DATA
-
-    @property
-    def takes_arrays(self) -> bool:
-        return True
-
-    @property
-    def functions(self) -> tuple[Callable, ...]:
-        return (self.predict,)
-
-
-def read(loss: Any, data: tuple) -> tuple[Any, ...]:
-    """x, y and where (or None), checked, before where any further data as they are.
-
-    Masked rows of x and y are replaced, so that nothing in them reaches a gradient.
-    """
-    names = loss.data_names
-    check_count(loss, data)
-    x, y, *more = (as_array(name, value) for name, value in zip(names, data, strict=True))
-    where = more.pop() if "where" in names else None
-    if not y.size:
-        raise ValueError(f"{loss}: y has shape {y.shape}, so there is no data; pass at least one row")
-    if y.ndim and x.shape[:1] != y.shape[:1]:
-        raise ValueError(
-            f"{loss}: x has shape {x.shape} and y {y.shape}; their first axes must be of one length, a row for each "
-            f"observation: drop the rows without a partner"
-        )
-    if where is None:
-        return x, y, *more, None
-    where = mask(loss, where, y)
-    return fill(x, where), fill(y, where), *more, where
-
-
-def check_count(loss: Any, data: tuple) -> None:
-    """Raise an error if the number of data is not what the loss takes."""
-    names = loss.data_names
-    if len(data) != len(names):
-        raise TypeError(
-            f"{loss} takes the data ({', '.join(names)}), but got {len(data)} array{'s' * (len(data) != 1)}; "
-            f"a loss takes (x, y), with masked=True (x, y, where), and chi_squared a sigma after y"
-        )
-
-
-def mask(loss: Loss, where: Array, y: Array) -> Array:
-    if where.dtype != bool:
-        raise TypeError(f"{loss}: where holds {where.dtype} values; a mask must be boolean: pass where.astype(bool)")
-    if where.ndim != 1 or where.shape != y.shape[:1]:
-        raise ValueError(f"{loss}: where has shape {where.shape} and y {y.shape}; where must be (n,), one entry a row")
-    if not isinstance(where, Tracer) and not where.any():
-        raise ValueError(f"{loss}: where is False everywhere, so there is no data; at least one row must count")
-    return where
-
-
-def fill(values: Array, where: Array) -> Array:
-    """Replace masked rows by the first row that counts, or by ones if there is none."""
-    row = jnp.where(jnp.any(where), values[jnp.argmax(where)], jnp.ones_like(values[0]))
-    return jnp.where(beside(where, values), values, jnp.expand_dims(row, 0))
-
-
-def beside(column: Array, like: Array) -> Array:
-    """Return (n,) as (n, 1, ...) with as many axes as `like`."""
-    return jnp.expand_dims(column, tuple(range(1, like.ndim)))
-
-
-def counted(values: Array, where: Array | None) -> Array:
-    """Zero in the rows that do not count; NaN in all if none does, since without data no params are better than others.
-
-    Args:
-      values: (n, ...).
-      where: (n,) booleans, or None if all count.
-    """
-    if where is None:
-        return values
-    return jnp.where(beside(where, values), values, jnp.where(jnp.any(where), 0.0, jnp.nan))
-
-
-def mean_of_rows(values: Array, where: Array | None) -> Array:
-    """The mean over rows that count, of values from `counted`."""
-    return jnp.mean(values) if where is None else jnp.sum(values) / count(values, where)
-
-
-def count(values: Array, where: Array | None) -> Any:
-    """Return how many of the values count, or 1 if none does."""
-    return values.size if where is None else jnp.maximum(jnp.sum(where) * (values.size // where.size), 1)
-
-
-def predicted(loss: Any, params: Any, x: Array, key: Any) -> Array:
-    """The prediction at x, whose whole numbers are floating, unless predict takes them only as they are: an index."""
-    prediction = _tried(lambda x: loss.predict(params, x, **key_for(loss, key)), x)
-    if not isinstance(prediction, (Array, np.ndarray, numbers.Number)):
-        raise TypeError(
-            f"{loss}: predict returned a {type(prediction).__name__}; it must return one array: the prediction alone"
-        )
-    return as_float(as_numbers("prediction", prediction))
-
-
-def _tried(predict: Callable, x: Array) -> Any:
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return predict(x)
-    try:
-        with warnings.catch_warnings(action="error"):
-            return predict(as_float(x))
-    except Exception:  # whatever it raises or warns of for an x that is no index
-        return predict(x)
-
-
-def difference(loss: Loss, prediction: Array, y: Array) -> Array:
-    """Return prediction minus target, which must have the same shape."""
-    if prediction.shape != y.shape:
-        raise ValueError(
-            f"{loss}: the prediction has shape {prediction.shape}, the target y {y.shape}; a loss never broadcasts "
-            f"targets against predictions: {reshape_advice(prediction.shape, y.shape)}"
-        )
-    return prediction - as_float(y)
-
-
-def reshape_advice(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
-    rule = f"return predictions of shape {target}"
-    if prediction == (*target, 1):
-        return f"{rule}, for instance prediction[{':, ' * len(target)}0]"
-    if target == (*prediction, 1):
-        return f"{rule}, or pass y[{':, ' * len(prediction)}0]"
-    return rule + (f", or reshape y to {prediction}" if math.prod(prediction) == math.prod(target) else "")
-
-
 def as_array(name: str, value: Any) -> Array:
     given = as_numbers(name, value)
     array = jnp.asarray(given)
@@ -515,14 +421,6 @@ def as_array(name: str, value: Any) -> Array:
 
 def as_float(value: Any) -> Array:
     return jnp.asarray(value, jnp.result_type(value, float))
-
-
-def checked(predict: Callable, masked: bool) -> tuple[Callable, bool]:
-    if not isinstance(masked, (bool, np.bool_)):
-        raise TypeError(
-            f"masked is {reprlib.repr(masked)}; it is True or False, and the mask is a part of the data: (x, y, where)"
-        )
-    return hashable("predict", predict), bool(masked)
 
 
 def number(name: str, value: Any, rule: str) -> Any:

@@ -13,25 +13,20 @@ from jax.core import Tracer
 
 from jaxfit.datasets import as_numbers
 from jaxfit.losses.base import (
+    LIKELIHOOD,
+    SQUARES,
     Block,
     Loss,
-    OfPredictions,
+    NoiseModel,
     as_float,
-    beside,
-    checked,
-    counted,
     data_names,
-    difference,
     hashable,
     key_for,
     label,
     leaves_of,
-    mean_of_rows,
-    predicted,
-    read,
     takes_data,
 )
-from jaxfit.losses.noise_models import LIKELIHOOD, SQUARES, NoiseModel
+from jaxfit.losses.regression import OfPredictions, beside, checked, counted, difference, mean_of_rows, predicted, read
 from jaxfit.problems.messages import near_keywords
 
 

@@ -5,19 +5,29 @@ Networks, polynomials and functions of one's own have an `init(key)` that makes 
 model written in place never recompiles.
 """
 
-from jaxfit.models.decays import (
+from jaxfit.models.functions import ACTIVATIONS, Dense, FromFunction, dense, from_function
+from jaxfit.models.growth_and_decay import (
     damped_oscillation,
     exponential_decay,
     exponential_growth,
     exponential_rise,
     exponentials,
+    gompertz,
+    hill,
+    logistic,
+    michaelis_menten,
+    power_law,
 )
-from jaxfit.models.functions import FromFunction, from_function
-from jaxfit.models.growth import gompertz, hill, logistic, michaelis_menten, power_law
-from jaxfit.models.lines import Line, constant, line
-from jaxfit.models.networks import ACTIVATIONS, Dense, dense
 from jaxfit.models.peaks import gaussian, gaussian_2d, gaussians, lorentzian, lorentzians, voigt, voigts
-from jaxfit.models.polynomials import OrthogonalPolynomial, Polynomial, orthogonal_polynomial, polynomial
+from jaxfit.models.polynomials import (
+    Line,
+    OrthogonalPolynomial,
+    Polynomial,
+    constant,
+    line,
+    orthogonal_polynomial,
+    polynomial,
+)
 from jaxfit.models.terms import Curve, Several, Sum, sum
 from jaxfit.problems.messages import near_names
 

@@ -1,33 +1,21 @@
-"""What every model takes: numbers, and whole numbers."""
+"""Models without a guess, whose params `init(key)` makes: functions of one's own, and dense networks."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxfit.datasets import as_floats, as_key, as_numbers
+from jaxfit.datasets import as_key, as_numbers
+from jaxfit.models.terms import array, whole
 from jaxfit.problems.messages import near_keywords
-
-
-def whole(name: str, value: Any, *, at_least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number, {at_least} or more")
-    if value < at_least:
-        raise ValueError(f"{name} is {value}; it must be {at_least} or more")
-    return int(value)
-
-
-def array(x: Any) -> Any:
-    """Return lists as arrays and whole numbers as floats; NumPy arrays stay, so that they keep their precision."""
-    return x if isinstance(x, numbers.Number) and not isinstance(x, (np.integer, np.bool_)) else as_floats("x", x)
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,3 +91,95 @@ def _parameters(f: Callable) -> list[inspect.Parameter]:
 
 
 _WRITE_OUT = "write them out: lambda x, a, b: f(x, a, b)"
+
+
+def _linear(x: Any) -> Any:
+    return x
+
+
+ACTIVATIONS: dict[str, Callable] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "linear": _linear,
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Dense:
+    """A fully connected network; made by `dense`."""
+
+    widths: tuple[int, ...]
+    activation: str
+
+    def __call__(self, params: Sequence[dict[str, Any]], x: Any) -> Array:
+        self._check(params, jnp.shape(x))
+        shape = jnp.shape(x)
+        h = jnp.reshape(array(x), (-1, self.widths[0]))
+        for i, layer in enumerate(params):
+            h = h @ layer["w"] + jnp.expand_dims(layer["b"], 0)
+            h = ACTIVATIONS[self.activation](h) if i < len(params) - 1 else h
+        return h if len(shape) == 2 or self.widths[-1] > 1 else jnp.reshape(h, shape)
+
+    def _check(self, params: Sequence[dict[str, Any]], shape: tuple[int, ...]) -> None:
+        fan_in = self.widths[0]
+        if not (len(shape) == 2 and shape[-1] == fan_in) and not (fan_in == 1 and len(shape) == 1):
+            rule = "(n, 1) or (n,)" if fan_in == 1 else f"(n, {fan_in})"
+            remedy = f"; for one point write x[None, :], of shape (1, {fan_in})" if shape == (fan_in,) else ""
+            raise ValueError(f"{self}: x has shape {shape}, but {fan_in} inputs need {rule}{remedy}")
+        got = [(jnp.shape(layer["w"]), jnp.shape(layer["b"])) for layer in params]
+        rule = [((m, n), (n,)) for m, n in zip(self.widths, self.widths[1:], strict=False)]
+        if got != rule:
+            raise ValueError(f"{self}: params have (w, b) of shapes {got}, but these widths need {rule}; see init(key)")
+
+    def init(self, key: int | Array) -> list[dict[str, Array]]:
+        """Return w from a normal distribution of variance 2 / fan_in (relu) or 2 / (fan_in + fan_out), and b zero.
+
+        Source: He et al. (2015), arXiv:1502.01852; Glorot and Bengio (2010), PMLR 9:249-256.
+        """
+        key = as_key(key)
+        return [
+            {"w": self._scale(m, n) * jax.random.normal(jax.random.fold_in(key, i), (m, n)), "b": jnp.zeros(n)}
+            for i, (m, n) in enumerate(zip(self.widths, self.widths[1:], strict=False))
+        ]
+
+    def _scale(self, fan_in: int, fan_out: int) -> float:
+        return (2 / (fan_in if self.activation == "relu" else fan_in + fan_out)) ** 0.5
+
+    def __repr__(self) -> str:
+        return f"dense({self.widths}, {self.activation!r})"
+
+
+@near_keywords
+def dense(widths: Sequence[int], activation: str = "tanh") -> Dense:
+    """Make a fully connected network: h = activation(h @ w + b) for every layer except the last, which is linear.
+
+    The params are a list with {"w": (in, out), "b": (out,)} for each layer.
+
+    Args:
+      widths: Numbers of units from the input to the output, such as (1, 16, 1); two or more.
+      activation: "relu", "tanh", "sigmoid" or "linear".
+
+    Returns:
+      A model of x (n, in), giving (n, out). With one input x may also be (n,), which with one output gives (n,).
+      Any other shape is a ValueError, one point of shape (in,) too.
+
+    Raises:
+      TypeError: If a width is not a whole number.
+      ValueError: If there are fewer than two widths, one is below 1, or the activation is unknown.
+
+    Example:
+      >>> net = jf.models.dense((1, 8, 1))
+      >>> [{name: leaf.shape for name, leaf in layer.items()} for layer in net.init(0)]
+      [{'w': (1, 8), 'b': (8,)}, {'w': (8, 1), 'b': (1,)}]
+    """
+    if isinstance(widths, (str, bytes)) or not hasattr(widths, "__iter__"):
+        raise TypeError(f"widths is {widths!r}; it must be a sequence of whole numbers, such as (1, 16, 1)")
+    checked = tuple(whole(f"widths[{i}]", width, at_least=1) for i, width in enumerate(widths))
+    if len(checked) < 2:
+        raise ValueError(f"widths is {checked}; give at least the inputs and the outputs, such as (1, 1)")
+    if activation not in ACTIVATIONS:
+        near = difflib.get_close_matches(str(activation).lower(), ACTIVATIONS)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"activation is {activation!r}; {hint}it must be one of {', '.join(map(repr, ACTIVATIONS))}")
+    return Dense(checked, activation)

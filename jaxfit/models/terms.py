@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,11 +14,23 @@ import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_floats, as_numbers
-from jaxfit.models.functions import array, whole
 from jaxfit.models.guessing import Shape, Span, separate
 from jaxfit.problems.messages import near_keywords
 
 Params = dict[str, Any]
+
+
+def whole(name: str, value: Any, *, at_least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number, {at_least} or more")
+    if value < at_least:
+        raise ValueError(f"{name} is {value}; it must be {at_least} or more")
+    return int(value)
+
+
+def array(x: Any) -> Any:
+    """Return lists as arrays and whole numbers as floats; NumPy arrays stay, so that they keep their precision."""
+    return x if isinstance(x, numbers.Number) and not isinstance(x, (np.integer, np.bool_)) else as_floats("x", x)
 
 
 class Curve:

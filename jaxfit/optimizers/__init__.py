@@ -3,9 +3,8 @@
 The transformation is built inside the traced function: a new learning rate never recompiles.
 """
 
-from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, as_optimizer, optimizer
-from jaxfit.optimizers.combined import accumulated, each
-from jaxfit.optimizers.hyperparameters import check_hyperparameter
+from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, accumulated, as_optimizer, each, optimizer
+from jaxfit.optimizers.hyperparameters import check_hyperparameter, schedules_of
 from jaxfit.optimizers.named import (
     adabelief,
     adadelta,
@@ -26,7 +25,6 @@ from jaxfit.optimizers.named import (
     sgd,
     yogi,
 )
-from jaxfit.optimizers.scheduled import schedules_of
 from jaxfit.problems.messages import near_names
 
 __all__ = [

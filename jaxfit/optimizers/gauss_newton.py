@@ -22,8 +22,8 @@ from jax import Array
 
 from jaxfit.losses import Block
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
+from jaxfit.typing import PyTree
 
-PyTree = Any
 UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
 FLOOR = 1e-3  # of a robust loss' curvature, against that of the square with the same slope
 

@@ -13,8 +13,7 @@ from jax import Array
 
 from jaxfit.losses import Block
 from jaxfit.problems.marks import bounds, complete
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 @dataclass(frozen=True)

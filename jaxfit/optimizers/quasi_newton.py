@@ -12,8 +12,8 @@ import optax
 from jax import Array
 
 from jaxfit.optimizers.methods import Objective, Proposal, Traits, between, inward
+from jaxfit.typing import PyTree
 
-PyTree = Any
 PROBED = 64
 
 

@@ -10,8 +10,7 @@ import optax
 from jax import Array
 
 from jaxfit.optimizers.methods import Traits
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 class RpropState(NamedTuple):

@@ -4,8 +4,7 @@ Every function takes `ax=None` and makes new axes if none are given. Pictures ha
 curves instead of legends; the caller's rcParams do not change.
 """
 
-from jaxfit.plots.animations import descent_animation
-from jaxfit.plots.curves import descent_1d, learning_rate_range, line_fit, loss_history
+from jaxfit.plots.descents import descent_1d, descent_animation, learning_rate_range, line_fit, loss_history
 from jaxfit.plots.diagrams import Arrow, Box, flow
 from jaxfit.plots.graphs import backprop_animation, backprop_graph
 from jaxfit.plots.house import (

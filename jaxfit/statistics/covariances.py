@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.losses.noise_models import Kind
+from jaxfit.losses.base import Kind
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import PRECISIONS

@@ -18,8 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxfit.losses import Loss, takes_key
-from jaxfit.losses.base import is_masked, noise_model_of
-from jaxfit.losses.noise_models import LIKELIHOOD, ROBUST, SQUARES, NoiseModel
+from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.marks import Fixed, Tied, bounds, is_mark, is_marked

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses.base import noise_model_of
-from jaxfit.losses.noise_models import LIKELIHOOD, SQUARES
+from jaxfit.losses.base import LIKELIHOOD, SQUARES, noise_model_of
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem
 from jaxfit.statistics.covariances import Moments, moments

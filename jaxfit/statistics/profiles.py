@@ -14,7 +14,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses.noise_models import SQUARES
+from jaxfit.losses.base import SQUARES
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.marks import bounds, is_marked

@@ -14,8 +14,7 @@ import numpy as np
 
 from jaxfit.datasets import refuse_unit
 from jaxfit.engine.tracing import trace, traced
-from jaxfit.losses.base import noise_model_of
-from jaxfit.losses.noise_models import ROBUST
+from jaxfit.losses.base import ROBUST, noise_model_of
 from jaxfit.problems.checks.data import as_data, floating
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import convert, precision_context

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxfit.datasets import as_key
 from jaxfit.losses import Block, Loss
-from jaxfit.losses.noise_models import LIKELIHOOD, SQUARES
+from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied, again, is_mark

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxfit.losses.base import is_masked, noise_model_of
-from jaxfit.optimizers.laws import is_number, limit_from_growth
+from jaxfit.optimizers.stability import is_number, limit_from_growth
 from jaxfit.problems.marks import free
 from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Status
 from jaxfit.problems.reading import holds_call

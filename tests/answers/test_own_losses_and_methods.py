@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.losses.base import OfPredictions, counted, leaves_of, mean_of_rows, predicted, read
-from jaxfit.losses.noise_models import LIKELIHOOD, NoiseModel
+from jaxfit.losses.base import LIKELIHOOD, NoiseModel, leaves_of
+from jaxfit.losses.regression import OfPredictions, counted, mean_of_rows, predicted, read
 from jaxfit.optimizers.methods import Proposal, Traits
 
 

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxfit import experiments, galleries, plots
-from jaxfit.galleries import same_row
-from jaxfit.plots.likeness import LARGEST_CHANGE, same_picture
+from jaxfit.galleries import LARGEST_CHANGE, same_picture, same_row
 
 ROOT = Path(__file__).parents[2]
 GOOD = '''"""A wave is drawn.
