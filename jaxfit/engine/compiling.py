@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfit.engine.jaxprs import Closed, run
 from jaxfit.engine.tracing import trace
 
 # By platform, for programs whose sums are made by `sums`: without XLA's own way to keep the digits of long sums.
@@ -31,9 +32,9 @@ def compiled(function: Callable, options: dict[str, Any] | None = None) -> Any:
 
     @functools.wraps(function)
     def program(*args):
-        jaxpr, shape = trace(function, *args)
-        own = [np.array(x) if isinstance(x, np.ndarray) else x for x in jaxpr.consts]
-        found = jax.core.eval_jaxpr(jaxpr.jaxpr, own, *jax.tree.leaves(args))
+        traced, shape = trace(function, *args)
+        own = [np.array(x) if isinstance(x, np.ndarray) else x for x in traced.consts]
+        found = run(Closed(traced.jaxpr, own), *jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 
     return jax.jit(program, compiler_options=options)

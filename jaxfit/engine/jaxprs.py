@@ -1,17 +1,24 @@
-"""Programs as JAX writes them down, jaxprs: the only module that reads equations and variables.
+"""Programs as JAX writes them down, jaxprs: the only module that reads their equations and variables.
 
-A closed jaxpr holds equations and the values of its constants. `inline` makes it a flat list of rows, in which every
-value has a place, a number: a program that is called twice has places of its own for each call.
+`operations` lists the equations of a program; `inline` makes it one flat list of rows, in which every value has a
+number: a program that is called twice has numbers of its own for each call.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+if TYPE_CHECKING:  # importing it would take 20 ms
+    from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 JITS = ("jit", "pjit")
 CALLS = (*JITS, "closed_call", "core_call", "checkpoint", "remat2")
@@ -19,108 +26,174 @@ RULES = ("custom_jvp_call", "custom_vjp_call")  # calls with a derivative of the
 
 
 class Closed(NamedTuple):
-    """A jaxpr with the values of its constants, as `jax.make_jaxpr` returns one."""
+    """A jaxpr with the values of its constants, in the form that `jax.make_jaxpr` returns."""
 
-    jaxpr: Any
-    consts: Sequence[Any]
+    jaxpr: Jaxpr
+    consts: Sequence[ArrayLike]
 
 
-def is_literal(atom: Any) -> bool:
-    """Whether an input of an equation is a number written into it; importing JAX's own type would take 20 ms."""
+class Value(Protocol):
+    """What is known of an operand or a result before anything runs."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    size: int
+
+
+class Operation:
+    """One equation of a program, as a function of its inputs: JAX may trace and differentiate the call."""
+
+    __slots__ = ("_equation",)
+
+    def __init__(self, equation: JaxprEqn):
+        self._equation = equation
+
+    @property
+    def name(self) -> str:
+        return self._equation.primitive.name
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return self._equation.params
+
+    @property
+    def operands(self) -> Sequence[Value]:
+        return [v.aval for v in self._equation.invars]  # pyright: ignore[reportReturnType]
+
+    @property
+    def results(self) -> Sequence[Value]:
+        return [v.aval for v in self._equation.outvars]  # pyright: ignore[reportReturnType]
+
+    @property
+    def literals(self) -> Sequence[ArrayLike | None]:
+        """For each operand the number that is written into the program, or None."""
+        return [v.val if is_literal(v) else None for v in self._equation.invars]
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether it does something beside computing its results."""
+        return bool(self._equation.effects)
+
+    @property
+    def scopes(self) -> list[str]:
+        """The named scopes that it was made in, the outermost first, without those of transformations."""
+        stack = str(self._equation.source_info.name_stack)
+        return [part for part in stack.split("/") if part and "()" not in part]
+
+    @property
+    def traceback(self) -> TracebackType | None:
+        """Where the user's code made it."""
+        made = getattr(self._equation.source_info, "traceback", None)
+        return None if made is None else made.as_python_traceback()
+
+    def inner(self, kinds: Sequence[str] = (*CALLS, *RULES)) -> ClosedJaxpr | Closed | None:
+        """Return the program that an operation of one of these kinds calls once, on its own inputs; else None."""
+        if self.name not in kinds:
+            return None
+        inner = self.params.get("call_jaxpr", self.params.get("jaxpr"))
+        return inner if inner is None or hasattr(inner, "jaxpr") else Closed(inner, ())
+
+    def __call__(self, *inputs: Any) -> Sequence[Any]:
+        inner, primitive = self.inner(JITS), self._equation.primitive
+        if inner is not None and len(inner.consts):  # JAX 0.10.1 may run the call of another program with them
+            return tuple(run(inner, *inputs))
+        bound = primitive.get_bind_params(self._equation.params)
+        functions, params = bound if isinstance(bound, tuple) else ((), bound)
+        result = primitive.bind(*functions, *inputs, **params)
+        return tuple(result) if primitive.multiple_results else (result,)
+
+
+def is_literal(atom: Var | Literal) -> bool:
+    """Return whether an input of an equation is a number written into it."""
     return hasattr(atom, "val")
 
 
-def inner_call(equation: Any, kinds: Sequence[str] = (*CALLS, *RULES)) -> Any:
-    """Return the closed jaxpr that an equation of one of these kinds calls once, on its own inputs; else None."""
-    if equation.primitive.name not in kinds:
-        return None
-    inner = equation.params.get("call_jaxpr", equation.params.get("jaxpr"))
-    return inner if inner is None or hasattr(inner, "jaxpr") else Closed(inner, ())
+def operations(program: ClosedJaxpr | Closed) -> list[Operation]:
+    """Return the equations of a program, without those inside of calls."""
+    return [Operation(equation) for equation in program.jaxpr.eqns]
 
 
-def scopes_of(equation: Any) -> list[str]:
-    """Return the named scopes that an equation was made in, the outermost first, without those of transformations."""
-    return [part for part in str(equation.source_info.name_stack).split("/") if part and "()" not in part]
+def function_name(program: ClosedJaxpr | Closed) -> str | None:
+    """Return the name of the function that a program was made from, if it is known."""
+    return getattr(getattr(program.jaxpr, "debug_info", None), "func_name", None)
 
 
-def as_function(equation: Any) -> Callable[..., Sequence[Any]]:
-    """Return an equation as a function of its inputs, which JAX may trace and differentiate."""
-    inner = inner_call(equation, JITS)
-    if inner is not None and len(inner.consts):  # JAX 0.10.1 may run the call of another program with these constants
-        return lambda *inputs: tuple(jax.core.eval_jaxpr(inner.jaxpr, inner.consts, *inputs))
-
-    def function(*inputs):
-        bound = equation.primitive.get_bind_params(equation.params)
-        functions, params = bound if isinstance(bound, tuple) else ((), bound)
-        result = equation.primitive.bind(*functions, *inputs, **params)
-        return tuple(result) if equation.primitive.multiple_results else (result,)
-
-    return function
+def run(program: ClosedJaxpr | Closed, *inputs: Any) -> Sequence[Any]:
+    """Return the results of a program for flat inputs."""
+    return jax.core.eval_jaxpr(program.jaxpr, program.consts, *inputs)
 
 
-class Row(NamedTuple):
-    """An equation, with the places of the values that it reads and writes."""
-
-    equation: Any
-    inputs: tuple[int, ...]  # as equation.invars
-    outputs: tuple[int, ...]  # as equation.outvars
-    scope: Any  # as `scopes` said
-    level: int  # which jaxpr it stood in
+Scope = TypeVar("Scope")
 
 
-class Listing(NamedTuple):
-    """A program as rows in the order in which they can be run."""
+class Row(NamedTuple, Generic[Scope]):
+    """An operation, with the numbers of the values that it reads and writes."""
 
-    rows: list[Row]
-    inputs: list[int]  # places of the arguments
-    constants: dict[int, Any]  # by place; literals too
+    operation: Operation
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    scope: Scope | None  # as `scopes` returned it
+    level: int  # which jaxpr it was written in
+
+
+class Listing(NamedTuple, Generic[Scope]):
+    """A program as rows in an order in which they can run."""
+
+    rows: list[Row[Scope]]
+    inputs: list[int]  # the numbers of the arguments
+    constants: dict[int, Any]  # the value for each number; literals too
     results: list[int]
 
 
+def _the_same(operations: Sequence[Operation], within: Scope | None) -> list[Scope | None]:
+    return [within] * len(operations)
+
+
 def inline(
-    closed: Any,
-    opens: Callable[[Any, Any, Any], bool],
-    scopes: Callable[[Sequence[Any], Any], Sequence[Any]] = lambda equations, within: [within] * len(equations),
-) -> Listing:
-    """Return the rows of a program, with those of the calls that are opened in the place of the call.
+    program: ClosedJaxpr | Closed,
+    opens: Callable[[Operation, ClosedJaxpr | Closed, Scope | None], bool],
+    scopes: Callable[[Sequence[Operation], Scope | None], Sequence[Scope | None]] = _the_same,
+) -> Listing[Scope]:
+    """Return the rows of a program; a call that is opened is replaced by the rows inside of it.
 
     Args:
-      closed: The program.
-      opens: opens(equation, inner program, scope of the equation): whether to list what is inside of the call.
-      scopes: scopes(equations, scope of the call or None): what to mark each of them with.
+      program: The program.
+      opens: opens(operation, inner program, scope of the operation): whether to list what is inside of the call.
+      scopes: scopes(operations, scope of the call or None): the scope of each of them.
     """
     numbers, levels = itertools.count(), itertools.count()
-    rows: list[Row] = []
+    rows: list[Row[Scope]] = []
     constants: dict[int, Any] = {}
 
-    def constant(value: Any) -> int:
-        place = next(numbers)
-        constants[place] = value
-        return place
+    def constant(value: ArrayLike) -> int:
+        number = next(numbers)
+        constants[number] = value
+        return number
 
-    def read(jaxpr: Any, arguments: Sequence[int], within: Any) -> list[int]:
-        level, at = next(levels), dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
+    def read(jaxpr: Jaxpr, arguments: Sequence[int], within: Scope | None) -> list[int]:
+        level, known = next(levels), dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
 
-        def place(atom: Any) -> int:
-            return constant(atom.val) if is_literal(atom) else at[atom]
+        def number(atom: Any) -> int:
+            return constant(atom.val) if is_literal(atom) else known[atom]
 
-        for equation, scope in zip(jaxpr.eqns, scopes(jaxpr.eqns, within), strict=True):
-            inputs, inner = [place(v) for v in equation.invars], inner_call(equation)
-            if inner is not None and opens(equation, inner, scope):
+        here = [Operation(equation) for equation in jaxpr.eqns]
+        for equation, operation, scope in zip(jaxpr.eqns, here, scopes(here, within), strict=True):
+            inputs, inner = [number(v) for v in equation.invars], operation.inner()
+            if inner is not None and opens(operation, inner, scope):
                 outputs = read(inner.jaxpr, [constant(x) for x in inner.consts] + inputs, scope)
             else:
                 outputs = [next(numbers) for _ in equation.outvars]
-                rows.append(Row(equation, tuple(inputs), tuple(outputs), scope, level))
-            at.update(zip(equation.outvars, outputs, strict=True))
-        return [place(v) for v in jaxpr.outvars]
+                rows.append(Row(operation, tuple(inputs), tuple(outputs), scope, level))
+            known.update(zip(equation.outvars, outputs, strict=True))
+        return [number(v) for v in jaxpr.outvars]
 
-    given = [next(numbers) for _ in closed.jaxpr.invars]
-    results = read(closed.jaxpr, [constant(x) for x in closed.consts] + given, None)
+    given = [next(numbers) for _ in program.jaxpr.invars]
+    results = read(program.jaxpr, [constant(x) for x in program.consts] + given, None)
     return Listing(rows, given, constants, results)
 
 
 class ReadsAndWrites(Protocol):
-    """A row, or anything else that reads and writes places."""
+    """A row, or anything else that reads and writes numbered values."""
 
     @property
     def inputs(self) -> Sequence[int]: ...
@@ -142,51 +215,79 @@ def needed(rows: Sequence[_Rows], results: Sequence[int]) -> list[_Rows]:
     return kept[::-1]
 
 
-def depends(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Return for each output of a jaxpr whether it may depend on the chosen inputs, also through inner `jit`s."""
-    reached = {v for v, yes in zip(jaxpr.invars, inputs, strict=True) if yes}
+def depends(program: ClosedJaxpr | Closed, inputs: Sequence[bool] | None = None) -> list[bool]:
+    """Return for each result whether it may depend on the chosen inputs (by default all), also through inner `jit`s."""
+    jaxpr = program.jaxpr
+    reached = {v for v, yes in zip(jaxpr.invars, inputs or [True] * len(jaxpr.invars), strict=True) if yes}
     for equation in jaxpr.eqns:
         chosen = [not is_literal(v) and v in reached for v in equation.invars]
         if not any(chosen):
             continue
-        inner = inner_call(equation, JITS)
-        outputs = [True] * len(equation.outvars) if inner is None else depends(inner.jaxpr, chosen)
+        inner = Operation(equation).inner(JITS)
+        outputs = [True] * len(equation.outvars) if inner is None else depends(inner, chosen)
         reached.update(v for v, yes in zip(equation.outvars, outputs, strict=True) if yes)
     return [not is_literal(v) and v in reached for v in jaxpr.outvars]
+
+
+class Difference(NamedTuple):
+    """The first operation in which two programs differ; None if that is known of the programs alone."""
+
+    operation: Operation | None
+
+
+def difference(one: ClosedJaxpr, other: ClosedJaxpr, same: Callable[[ArrayLike, ArrayLike], bool]) -> Difference | None:
+    """Return where two programs differ, in what they do or in the values of their constants; None if nowhere."""
+    pairs = zip(one.jaxpr.constvars, one.consts, other.consts, strict=False)
+    changed = {v for v, a, b in pairs if not same(a, b)}
+    if str(one) == str(other) and not changed:
+        return None
+    for a, b in itertools.zip_longest(one.jaxpr.eqns, other.jaxpr.eqns):
+        uses = a is not None and not changed.isdisjoint(v for v in a.invars if not is_literal(v))
+        if uses or a is None or b is None or _content(a) != _content(b):
+            return Difference(Operation(a or b))
+    return Difference(None)
+
+
+def _content(equation: JaxprEqn) -> tuple[str, list[str], str]:
+    """Return what an equation says, without addresses of objects."""
+    numbers = [str(v.val) for v in equation.invars if is_literal(v)]  # pyright: ignore[reportAttributeAccessIssue]
+    return equation.primitive.name, numbers, re.sub("0x[0-9a-f]+", "", str(equation.params))
 
 
 # Bytes
 
 
-def size_of(variable: Any) -> int:
+def size_of(variable: Var | Literal) -> int:
     """Return the bytes of a variable or literal."""
     shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
     return math.prod(shape) * getattr(dtype, "itemsize", 4)
 
 
-def largest_bytes(jaxpr: Any) -> int:
+def largest_bytes(program: ClosedJaxpr | Closed) -> int:
     """Return the bytes of the inputs and outputs of the largest operation, also inside of calls, loops and branches."""
-    own = [sum(size_of(v) for v in (*equation.invars, *equation.outvars)) for equation in jaxpr.eqns]
-    inner = [e.params["jaxpr"].jaxpr for e in jaxpr.eqns if hasattr(e.params.get("jaxpr"), "jaxpr")]
+    equations = program.jaxpr.eqns
+    own = [sum(size_of(v) for v in (*equation.invars, *equation.outvars)) for equation in equations]
+    inner = [e.params["jaxpr"] for e in equations if hasattr(e.params.get("jaxpr"), "jaxpr")]
     return max([0, *own, *map(largest_bytes, inner)])
 
 
-def returned_bytes(jaxpr: Any) -> int:
+def returned_bytes(program: ClosedJaxpr) -> int:
     """Return the bytes of what a program returns and was not given: each array once."""
+    jaxpr = program.jaxpr
     returned = {v for v in jaxpr.outvars if not is_literal(v)}
     return sum(map(size_of, returned - {*jaxpr.invars, *jaxpr.constvars}))
 
 
-def alive_bytes(jaxpr: Any) -> int:
+def alive_bytes(program: ClosedJaxpr) -> int:
     """Return the most bytes of intermediate results alive at once: made in order, dropped after their last use."""
 
-    def variables(atoms: Sequence[Any]) -> set[Any]:
+    def variables(atoms: Sequence[Var | Literal]) -> set[Var | Literal]:
         return {v for v in atoms if not is_literal(v)}
 
-    equations = jaxpr.eqns
+    equations = program.jaxpr.eqns
     made = {v for equation in equations for v in equation.outvars}
     last = {v: i for i, e in enumerate(equations) for v in (*e.outvars, *variables(e.invars))}
-    last |= dict.fromkeys(variables(jaxpr.outvars), len(equations))
+    last |= dict.fromkeys(variables(program.jaxpr.outvars), len(equations))
     alive = most = 0
     for i, equation in enumerate(equations):
         alive += sum(map(size_of, equation.outvars))

@@ -96,11 +96,11 @@ def axes_of(template: Problem, values: dict[str, PyTree], state: State) -> State
     results = shared._replace(
         params=jax.tree.map(lambda _: True, state.params), status=True, steps=True, start_loss=True
     )
-    grown = [a or b for a, b in zip(jax.tree.leaves(results), depends(first.jaxpr, given), strict=True)]
+    grown = [a or b for a, b in zip(jax.tree.leaves(results), depends(first, given), strict=True)]
     own: list[bool] = []
     while grown != own:
         own = grown
-        grown = [a or b for a, b in zip(own, depends(update.jaxpr, [*given, *own, False]), strict=True)]
+        grown = [a or b for a, b in zip(own, depends(update, [*given, *own, False]), strict=True)]
     return jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
 
 
@@ -108,4 +108,4 @@ def working_bytes(problem: Problem) -> int:
     """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
     _, state = trace(begin, problem)
     step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(step.jaxpr)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(step)

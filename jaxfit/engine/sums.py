@@ -11,13 +11,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jaxfit.engine.jaxprs import JITS, Row, as_function, inline, inner_call, is_literal, needed
+from jaxfit.engine.jaxprs import JITS, Listing, Operation, Row, inline, needed, operations, run
 from jaxfit.engine.tracing import trace
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
 
 STRETCH = 256  # numbers added one after another; the roundings of more would add up to a digit
 TOGETHER = jax.__version_info__ >= (0, 11)  # before, XLA makes no vector operations of a reduction of several operands
@@ -41,22 +45,26 @@ def fast_sums(function: Callable) -> Callable:
     return program
 
 
-def _evaluate(closed: Any, leaves: Sequence[Any]) -> Sequence[Any]:
-    listing = inline(closed, lambda equation, inner, scope: _has_sums(equation))
+def _evaluate(program: ClosedJaxpr, leaves: Sequence[Array]) -> Sequence[Array]:
+    listing: Listing[None] = inline(program, lambda operation, inner, scope: _has_sums(operation))
     groups = _groups(needed(listing.rows, listing.results))
-    if closed.jaxpr.effects or not any(map(_is_to_change, groups)):
-        return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+    if program.effects or not any(map(_is_to_change, groups)):
+        return run(program, *leaves)
     values = listing.constants | dict(zip(listing.inputs, leaves, strict=True))
     for group in groups:
-        found = _sum(group, values) if _is_sum(group[0]) else _run(group[0], values)
-        values.update(zip((place for row in group for place in row.outputs), found, strict=True))
-    return [values[place] for place in listing.results]
+        found = _sum(group, values) if _is_sum(group[0]) else group[0].operation(*_inputs(group, values))
+        values.update(zip((number for row in group for number in row.outputs), found, strict=True))
+    return [values[number] for number in listing.results]
 
 
-def _has_sums(equation: Any) -> bool:
-    """Whether an equation is an inner `jit` that makes sums; others stay calls, which compile sooner."""
-    inner = inner_call(equation, JITS)
-    return inner is not None and any(e.primitive.name == "reduce_sum" or _has_sums(e) for e in inner.jaxpr.eqns)
+def _inputs(group: Sequence[Row], values: Mapping[int, Array]) -> list[Array]:
+    return [values[number] for row in group for number in row.inputs]
+
+
+def _has_sums(operation: Operation) -> bool:
+    """Return whether an operation is an inner `jit` that makes sums; others stay calls, which compile sooner."""
+    inner = operation.inner(JITS)
+    return inner is not None and any(o.name == "reduce_sum" or _has_sums(o) for o in operations(inner))
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -66,13 +74,13 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
     depend on each other.
     """
     family, depth = _families(rows), dict[int, int]()
-    groups: dict[Any, list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for number, row in enumerate(rows):
-        deep = max((depth.get(place, 0) for place in row.inputs), default=0)
-        key: Any = (deep, False, number)
+        deep = max((depth.get(value, 0) for value in row.inputs), default=0)
+        key: tuple[Any, ...] = (deep, False, number)
         if summing := _is_sum(row):
-            ((place,), aval) = row.inputs, row.equation.invars[0].aval
-            kind = family[place], aval.shape, aval.dtype.name, row.equation.params["axes"]
+            (value,), (aval,) = row.inputs, row.operation.operands
+            kind = family[value], aval.shape, aval.dtype.name, row.operation.params["axes"]
             key = (deep, True, *kind) if TOGETHER else (deep, True, number)
         groups.setdefault(key, []).append(row)
         depth |= dict.fromkeys(row.outputs, deep + summing)
@@ -83,22 +91,24 @@ def _families(rows: Sequence[Row]) -> dict[int, int]:
     """For each value one of those that share their entries with it: the same one for all of them."""
     above: dict[int, int] = {}
 
-    def eldest(place: int) -> int:
-        while above.setdefault(place, place) != place:
-            place = above[place]
-        return place
+    def eldest(value: int) -> int:
+        while above.setdefault(value, value) != value:
+            value = above[value]
+        return value
 
     for row in rows:
-        for variable, place in zip(row.equation.outvars, row.outputs, strict=True):
-            for other, at in zip(row.equation.invars, row.inputs, strict=True):
-                if other.aval.shape == variable.aval.shape:
-                    above[eldest(at)] = eldest(place)
-    return {place: eldest(place) for row in rows for place in (*row.inputs, *row.outputs)}
+        for result, made in zip(row.operation.results, row.outputs, strict=True):
+            for operand, read in zip(row.operation.operands, row.inputs, strict=True):
+                if operand.shape == result.shape:
+                    above[eldest(read)] = eldest(made)
+    return {value: eldest(value) for row in rows for value in (*row.inputs, *row.outputs)}
 
 
 def _is_sum(row: Row) -> bool:
-    name, (first, *_) = row.equation.primitive.name, row.equation.invars or (None,)
-    return name == "reduce_sum" and not is_literal(first) and jnp.issubdtype(first.aval.dtype, jnp.floating)
+    operation = row.operation
+    if operation.name != "reduce_sum" or operation.literals[0] is not None:
+        return False
+    return jnp.issubdtype(operation.operands[0].dtype, jnp.floating)
 
 
 def _is_to_change(group: Sequence[Row]) -> bool:
@@ -107,17 +117,13 @@ def _is_to_change(group: Sequence[Row]) -> bool:
 
 def _count(row: Row) -> int:
     """How many numbers each of its sums adds."""
-    (variable,) = row.equation.invars
-    return math.prod(variable.aval.shape[axis] for axis in row.equation.params["axes"])
+    (summand,) = row.operation.operands
+    return math.prod(summand.shape[axis] for axis in row.operation.params["axes"])
 
 
-def _run(row: Row, values: Mapping[int, Any]) -> Sequence[Any]:
-    return as_function(row.equation)(*(values[place] for place in row.inputs))
-
-
-def _sum(group: Sequence[Row], values: Mapping[int, Any]) -> Sequence[Any]:
-    summands = tuple(values[place] for row in group for place in row.inputs)
-    axes = group[0].equation.params["axes"]
+def _sum(group: Sequence[Row], values: Mapping[int, Array]) -> Sequence[Array]:
+    summands = _inputs(group, values)
+    axes = group[0].operation.params["axes"]
     if _count(group[0]) <= STRETCH:
         return _reduced(summands, axes)
     *others, first = sorted(axes)
@@ -127,7 +133,7 @@ def _sum(group: Sequence[Row], values: Mapping[int, Any]) -> Sequence[Any]:
     return sums
 
 
-def _along(summands: Sequence[Any], axis: int) -> Sequence[Any]:
+def _along(summands: Sequence[Array], axis: int) -> Sequence[Array]:
     """Sums along one axis: of its whole stretches, and of the rest."""
     shape = summands[0].shape
     whole, rest = divmod(shape[axis], STRETCH)
@@ -146,11 +152,11 @@ def _along(summands: Sequence[Any], axis: int) -> Sequence[Any]:
 _ended = jax.lax.optimization_barrier  # or XLA would make one long sum of sums of sums again
 
 
-def _reduced(summands: Sequence[Any], axes: tuple[int, ...]) -> Sequence[Any]:
+def _reduced(summands: Sequence[Array], axes: tuple[int, ...]) -> Sequence[Array]:
     if len(summands) == 1:
         return [jnp.sum(summands[0], axes)]
     return jax.lax.reduce(tuple(summands), tuple(jnp.zeros((), x.dtype) for x in summands), _add, axes)
 
 
-def _add(one: Sequence[Any], other: Sequence[Any]) -> tuple[Any, ...]:
+def _add(one: Sequence[Array], other: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))

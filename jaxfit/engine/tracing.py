@@ -6,8 +6,6 @@ Errors that JAX explains at length become one line about the user's own line.
 from __future__ import annotations
 
 import inspect
-import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.engine.jaxprs import depends, is_literal
+from jaxfit.engine.jaxprs import depends, difference, operations, run
 from jaxfit.losses import takes_key
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.checks.training import too_few
@@ -96,11 +94,11 @@ def inspect_value(
 
 def check_silent(jaxpr: Any, verb: str) -> None:
     """Refuses a program that does something beside computing its result."""
-    for equation in jaxpr.jaxpr.eqns:
-        if equation.effects:
+    for operation in operations(jaxpr):
+        if operation.has_effects:
             raise TypeError(
-                f"{line_of(equation)} has a side effect ({equation.primitive.name}), which {verb} would run once more "
-                f"for every look; take it out: every value stands on an edge of the graph"
+                f"{line_of(operation.traceback)} has a side effect ({operation.name}), which {verb} would run once "
+                f"more for every look; take it out: every value stands on an edge of the graph"
             )
 
 
@@ -250,9 +248,9 @@ def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, A
         if "different trace level" in str(error):  # what Flax says of a state that is not the function's own
             raise TypeError(_keeps_state(error)) from error
         raise
-    for equation in jaxpr.jaxpr.eqns:
-        if equation.primitive.name in ALIKE and len({v.aval.dtype for v in equation.invars}) > 1:
-            raise TypeError(_mixed(line_of(equation)))
+    for operation in operations(jaxpr):
+        if operation.name in ALIKE and len({value.dtype for value in operation.operands}) > 1:
+            raise TypeError(_mixed(line_of(operation.traceback)))
     return jaxpr, result
 
 
@@ -349,28 +347,14 @@ def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
 def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
     """Two traces of a pure function are the same program with the same constants."""
     again, _ = program_of(lambda *a: call(*a), *arguments)
-    other = [v for v, a, b in zip(first.jaxpr.constvars, first.consts, again.consts, strict=False) if not _same(a, b)]
-    if str(first) == str(again) and not other:
+    found = difference(first, again, _same)
+    if found is None:
         return
+    line = "the loss" if found.operation is None else line_of(found.operation.traceback)
     raise TypeError(
-        f"the loss is not pure: two evaluations of the same input gave different programs, because of "
-        f"{_impure_line(first.jaxpr, again.jaxpr, other)}; draw random numbers with jax.random from an argument named "
-        f"`key`, and keep no state outside of the arguments"
+        f"the loss is not pure: two evaluations of the same input gave different programs, because of {line}; draw "
+        f"random numbers with jax.random from an argument named `key`, and keep no state outside of the arguments"
     )
-
-
-def _impure_line(first: Any, again: Any, constants: Sequence) -> str:
-    """The line of the first equation that differs, or that uses one of the constants."""
-
-    def content(equation):
-        numbers = [str(v.val) for v in equation.invars if is_literal(v)]
-        return equation.primitive.name, numbers, re.sub("0x[0-9a-f]+", "", str(equation.params))
-
-    for one, other in itertools.zip_longest(first.eqns, again.eqns):
-        uses = one is not None and any(v is c for v in one.invars for c in constants)
-        if uses or one is None or other is None or content(one) != content(other):
-            return line_of(one or other)
-    return "the loss"
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -396,10 +380,10 @@ def _warn_unmoved(call: Callable, arguments: tuple, forward: bool) -> None:
         if why:
             return
         raise
-    moved = depends(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.invars))
+    moved = depends(jaxpr)
     if all(moved):
         return
-    grads = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *(_filler(x) for x in jax.tree.leaves(arguments)))
+    grads = run(jaxpr, *(_filler(x) for x in jax.tree.leaves(arguments)))
     names = [path_name("params", path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments[0])]
     still = [n for n, yes, g in zip(names, moved, grads, strict=True) if not yes and not np.any(np.asarray(g))]
     if still:

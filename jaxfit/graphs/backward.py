@@ -384,7 +384,7 @@ def backward_memory(
     problem = _problem("backward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: jax.vjp(_objective(problem), free(problem.params))[1], problem)
-    return returned_bytes(program.jaxpr)
+    return returned_bytes(program)
 
 
 @near_keywords
@@ -412,7 +412,7 @@ def forward_memory(
     problem = _problem("forward_memory", loss, params, data, key, precision)
     with precision_context(precision):
         program, _ = trace(lambda problem: _objective(problem)(free(problem.params)), problem)
-    return alive_bytes(program.jaxpr)
+    return alive_bytes(program)
 
 
 def _problem(verb: str, loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:

@@ -15,7 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.engine.jaxprs import CALLS, RULES, Listing, Row, as_function, inline, inner_call, needed, scopes_of
+from jaxfit.engine.jaxprs import (
+    CALLS,
+    RULES,
+    Closed,
+    Listing,
+    Operation,
+    Row,
+    function_name,
+    inline,
+    needed,
+    operations,
+)
 
 ELEMENTWISE = frozenset(
     "abs acos acosh add asin asinh atan atan2 atanh cbrt clamp convert_element_type copy cos cosh digamma div erf "
@@ -63,7 +74,7 @@ class Program(NamedTuple):
     rules: list[str]  # calls with a rule of their own that were opened
 
 
-def read(closed: Any, opened: Callable[[str], bool], *, rules: bool = True) -> Program:
+def read(closed: Closed, opened: Callable[[str], bool], *, rules: bool = True) -> Program:
     """Return the program of a closed jaxpr with one result.
 
     Args:
@@ -74,20 +85,20 @@ def read(closed: Any, opened: Callable[[str], bool], *, rules: bool = True) -> P
     with_rules: list[str] = []
     runs = itertools.count()
 
-    def opens(equation: Any, inner: Any, scope: Any) -> bool:
-        name, has_rule = _named(equation)[0], equation.primitive.name in RULES
-        if not inner.jaxpr.eqns or not has_rule and len(inner.jaxpr.eqns) == 1:
+    def opens(operation: Operation, inner: Closed, scope: tuple[str, int] | None) -> bool:
+        name, has_rule, size = _named(operation)[0], operation.name in RULES, len(operations(inner))
+        if size == 0 or not has_rule and size == 1:
             return True
         if scope is not None or not opened(name) or has_rule and not rules:
             return False
         with_rules.extend([name] * has_rule)
         return True
 
-    def scopes(equations: Sequence[Any], within: Any) -> list[tuple[str, int] | None]:
-        """For each equation the outermost named scope that stays folded; runs of one scope are told apart."""
+    def scopes(inside: Sequence[Operation], within: tuple[str, int] | None) -> list[tuple[str, int] | None]:
+        """For each operation the outermost named scope that stays folded; runs of one scope are told apart."""
         if within is not None:
-            return [within] * len(equations)
-        found = [next((part for part in scopes_of(e) if not opened(part)), None) for e in equations]
+            return [within] * len(inside)
+        found = [next((part for part in o.scopes if not opened(part)), None) for o in inside]
         numbered = [(name, next(runs), list(run)) for name, run in itertools.groupby(found)]
         return [None if name is None else (name, number) for name, number, run in numbered for _ in run]
 
@@ -108,10 +119,10 @@ def _steps(listing: Listing) -> tuple[list[Step], dict[int, Any], list[int]]:
             steps.append(_mean(row, waiting.popleft(), constants, renamed))
             continue
         inputs = tuple(renamed.get(place, place) for place in row.inputs)
-        if _keeps_type(row.equation):  # only whether its type is a weak one changes
+        if _keeps_type(row.operation):  # only whether its type is a weak one changes
             renamed |= zip(row.outputs, inputs, strict=True)
-        elif all(place in constants for place in inputs) and not row.equation.effects:
-            values = as_function(row.equation)(*(constants[place] for place in inputs))
+        elif all(place in constants for place in inputs) and not row.operation.has_effects:
+            values = row.operation(*(constants[place] for place in inputs))
             constants |= zip(row.outputs, values, strict=True)
         else:
             steps.append(_step(row, inputs))
@@ -119,23 +130,22 @@ def _steps(listing: Listing) -> tuple[list[Step], dict[int, Any], list[int]]:
 
 
 def _step(row: Row, inputs: tuple[int, ...]) -> Step:
-    (name, label), inner = _named(row.equation), inner_call(row.equation)
-    count = 1 if inner is None else max(1, len(inner.jaxpr.eqns))
-    return Step(name, label, as_function(row.equation), inputs, row.outputs, _kind(row.equation), count, row.scope)
+    (name, label), inner = _named(row.operation), row.operation.inner()
+    count = 1 if inner is None else max(1, len(operations(inner)))
+    return Step(name, label, row.operation, inputs, row.outputs, _kind(row.operation), count, row.scope)
 
 
-def _keeps_type(equation: Any) -> bool:
-    source = equation.invars[0].aval if len(equation.invars) == 1 else None
-    return equation.primitive.name == "convert_element_type" and source.dtype == equation.outvars[0].aval.dtype
+def _keeps_type(operation: Operation) -> bool:
+    return operation.name == "convert_element_type" and operation.operands[0].dtype == operation.results[0].dtype
 
 
 def _is_mean(one: Row, other: Row, constants: Mapping[int, Any]) -> bool:
     """Whether a sum and what follows it are a mean."""
-    names = one.equation.primitive.name, other.equation.primitive.name
+    names = one.operation.name, other.operation.name
     if names != ("reduce_sum", "div") or (one.level, one.scope) != (other.level, other.scope):
         return False
     divided, divisor = other.inputs
-    count = one.equation.invars[0].aval.size / max(one.equation.outvars[0].aval.size, 1)
+    count = one.operation.operands[0].size / max(one.operation.results[0].size, 1)
     known = constants.get(divisor)
     return divided == one.outputs[0] and known is not None and bool(np.all(np.asarray(known) == count))
 
@@ -144,14 +154,14 @@ def _mean(total: Row, division: Row, constants: Mapping[int, Any], renamed: Mapp
     divisor, (source,) = constants[division.inputs[1]], total.inputs
 
     def mean(x):
-        return as_function(division.equation)(*as_function(total.equation)(x), divisor)
+        return division.operation(*total.operation(x), divisor)
 
     return Step("mean", "mean", mean, (renamed.get(source, source),), division.outputs, "reduces", 2, total.scope)
 
 
-def _named(equation: Any) -> tuple[str, str]:
+def _named(operation: Operation) -> tuple[str, str]:
     """A word for an operation, and what its box says."""
-    primitive, params = equation.primitive.name, equation.params
+    primitive, params = operation.name, operation.params
     if primitive in SIGNS:
         return SIGNS[primitive]
     if primitive == "integer_pow":
@@ -161,9 +171,10 @@ def _named(equation: Any) -> tuple[str, str]:
         word = f"to {np.dtype(params['new_dtype']).name}"
         return word.replace(" ", "_"), word
     if primitive in RULES or primitive in CALLS:
-        inner: Any = inner_call(equation)
-        inside = [e.params["name"] for e in inner.jaxpr.eqns if e.primitive.name in CALLS and "name" in e.params]
-        told = getattr(getattr(inner.jaxpr, "debug_info", None), "func_name", None)
+        inner = operation.inner()
+        assert inner is not None  # of one of these kinds
+        inside = [o.params["name"] for o in operations(inner) if o.name in CALLS and "name" in o.params]
+        told = function_name(inner)
         word = str(params.get("name") or told or (inside[0] if inside else "call")).strip("_").replace("<lambda>", "λ")
         return word or primitive, word or primitive
     if primitive == "scan":
@@ -172,21 +183,21 @@ def _named(equation: Any) -> tuple[str, str]:
     return word, word.replace("_", " ")
 
 
-def _kind(equation: Any) -> str:
-    """What the local derivative of an equation looks like."""
-    primitive = equation.primitive.name
+def _kind(operation: Operation) -> str:
+    """What the local derivative of an operation looks like."""
+    primitive = operation.name
     if primitive in CONTRACTS:
         return "contracts"
     if primitive in MOVES:
         return "moves"
     if primitive in REDUCES:
         return "reduces"
-    inner = inner_call(equation)
-    if inner is not None and primitive in (*CALLS, *RULES):
-        return "elementwise" if all(_kind(e) == "elementwise" for e in inner.jaxpr.eqns) else ""
+    if (inner := operation.inner()) is not None:
+        return "elementwise" if all(_kind(o) == "elementwise" for o in operations(inner)) else ""
     if primitive not in ELEMENTWISE:
         return ""
-    return "elementwise" if all(_spreads(v.aval.shape, equation.outvars[0].aval.shape) for v in equation.invars) else ""
+    wide = operation.results[0].shape
+    return "elementwise" if all(_spreads(value.shape, wide) for value in operation.operands) else ""
 
 
 def _spreads(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:

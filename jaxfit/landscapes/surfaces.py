@@ -121,7 +121,7 @@ def _inspect(spec: tuple, x64: bool) -> int:
     warn_of_recompiling(filled)
     program, _ = trace(lambda template, own: _loss(fill(template, own)), *like)
     room, least, most = (2**18, 8, 1024) if jax.default_backend() == "cpu" else (2**28, 256, 2**16)
-    fit = room // max(largest_bytes(program.jaxpr), 1)
+    fit = room // max(largest_bytes(program), 1)
     return min(most, max(least, power_of_two(fit)))
 
 

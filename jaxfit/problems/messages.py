@@ -13,6 +13,7 @@ import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
@@ -217,10 +218,9 @@ def no_one_number(error: TypeError, params: Any) -> str | None:
     )
 
 
-def line_of(equation: Any) -> str:
-    """What an equation of a program was made by."""
-    made = getattr(equation.source_info, "traceback", None)
-    return "the loss" if made is None else _last(made.as_python_traceback())
+def line_of(trace: TracebackType | None) -> str:
+    """The user's own line in a traceback; "the loss" if there is none."""
+    return "the loss" if trace is None else _last(trace)
 
 
 def _last(trace: Any) -> str:
