@@ -16,7 +16,7 @@ from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark
-from jaxfit.problems.problems import Problem, Record, precision_context
+from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.problems.reading import Dimension, choose, fill, resolve
 from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import coordinates
@@ -93,10 +93,11 @@ def over_grid(question: Question, grid: Grid, *, history: bool, extra: str | Non
         one = flat if history else (lambda x: Axis(LANE, np.asarray(x)))
         params = part.lanes.rows["params"] if history else part.lanes.params
         more = None if extra is None else jax.tree.map(one, part.lanes.rows[extra])
-        asked = Asked(part.problem._replace(params=moved(part.problem.params, params, one)), more, number)
+        problem = part.training.problem
+        asked = Asked(problem._replace(params=moved(problem.params, params, one)), more, number)
         answers = _evaluate(question, asked, index | {LANE: np.arange(count * records)}, grid.precision)
         if history:
-            beyond = np.arange(records) * part.problem.record.every > np.asarray(part.lanes.steps)[:, None]
+            beyond = np.arange(records) * part.training.record.every > np.asarray(part.lanes.steps)[:, None]
             answers = jax.tree.map(lambda x, b=beyond: _blank(x.reshape(*b.shape, *x.shape[1:]), b), answers)
         found.append(answers)
     joined = jax.tree.map(lambda *pieces: np.concatenate(pieces), *found)
@@ -149,9 +150,8 @@ class Answer:
 
 def _evaluate(question: Question, asked: Asked, where: Mapping[str, Any], precision: str) -> PyTree:
     """The answers at many members; `where` as for `evaluate`."""
-    problem = asked.problem._replace(record=Record(what=()))  # nothing is recorded, so nothing need be compiled for it
     with precision_context(precision):
-        template = laid_out(asked._replace(problem=problem), precision)
+        template = laid_out(asked, precision)
         _inspect(template.spec, jax.config.jax_enable_x64)
     return evaluate(Answer(question), template, where, precision)
 
@@ -170,4 +170,4 @@ def _inspect(spec: tuple, x64: bool) -> None:
             "the loss captured a value of a jit, vmap or grad that is going on, which cannot be compiled apart; pass "
             "that value as data"
         )
-    warn_of_recompiling(problem)
+    warn_of_recompiling(problem.loss)

@@ -26,7 +26,7 @@ from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.layouts import layout_of, spec_of
 from jaxfit.engine.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
 from jaxfit.problems.axes import Place
-from jaxfit.problems.problems import STATUSES, Problem, Status, precision_context
+from jaxfit.problems.problems import STATUSES, Status, Training, precision_context
 from jaxfit.problems.reading import Dimension
 
 PyTree = Any
@@ -42,8 +42,8 @@ class Run(NamedTuple):
 
     choice: dict[str, int]  # index along each static dimension
     dynamic: tuple[Dimension, ...]  # the other dimensions; the last one runs fastest
-    problem: Problem  # with the static choice made, its numbers as the user gave them
-    structure: Any  # of the problem with places instead of axes
+    training: Training  # with the static choice made, its numbers as the user gave them
+    structure: Any  # of the training with places instead of axes
     leaves: list  # of it, in the precision
     columns: dict[str, PyTree]  # by place: values along its dimension
     records: int  # rows of history to keep
@@ -51,8 +51,8 @@ class Run(NamedTuple):
     working_bytes: int  # that one lane's step touches
 
     @property
-    def template(self) -> Problem:
-        """The problem of any lane, with places for the lanes' own values."""
+    def template(self) -> Training:
+        """The training of any lane, with places for the lanes' own values."""
         return jax.tree.unflatten(self.structure, self.leaves)
 
     @property
@@ -377,7 +377,7 @@ def _run_block(
         told = counts
         if not left:
             pools.append(pool)
-            return read_pool(pool, len(task.lanes), shape, run.problem.record.every)
+            return read_pool(pool, len(task.lanes), shape, run.training.record.every)
         if stop.is_set():
             return None
 

@@ -13,7 +13,7 @@ from jaxfit.engine.jaxprs import depends, largest_bytes
 from jaxfit.engine.loops import End, State, begin, look, users, watch, watched
 from jaxfit.engine.tracing import shape_of, trace
 from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.problems import Problem
+from jaxfit.problems.problems import Problem, Training
 from jaxfit.problems.reading import fill, resolve
 
 PyTree = Any
@@ -35,7 +35,13 @@ def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
     return problem._replace(params=as_params(resolve(problem.params)))
 
 
-def lock_step(template: Problem) -> bool:
+def lane_training(template: Training, values: dict[str, PyTree]) -> Training:
+    """The training of one lane: its own values filled in, its calls run."""
+    training = fill(template, values)
+    return training.at(as_params(resolve(training.problem.params)))
+
+
+def lock_step(template: Training) -> bool:
     return not watched(template)
 
 
@@ -44,7 +50,7 @@ def layout_of(structure: Any, leaves: tuple, columns: tuple, x64: bool) -> Layou
     """What the lanes of a problem hold; None if it captured a tracer of the caller's, so that nobody can say.
 
     Args:
-      structure: Of the problem with a place for each of the lanes' own values.
+      structure: Of the training with a place for each of the lanes' own values.
       leaves: (shape, dtype) of each of its leaves.
       columns: By place, `spec_of` the lanes' own values.
       x64: Whether 64-bit types are on.
@@ -60,10 +66,10 @@ def layout_of(structure: Any, leaves: tuple, columns: tuple, x64: bool) -> Layou
     values = {key: jax.tree.unflatten(tree, like(specs)) for key, (tree, specs) in columns}
 
     def lane(template, values):
-        problem = lane_problem(template, values)
-        state = begin(problem)
-        _, end = look(problem, state, jnp.int32(0))
-        return state, end, users(problem, state.params)
+        training = lane_training(template, values)
+        state = begin(training)
+        _, end = look(training, state, jnp.int32(0))
+        return state, end, users(training.problem, state.params)
 
     (state, end, params), captured = shape_of(lane, template, values)
     if captured:
@@ -80,7 +86,7 @@ def spec_of(columns: dict[str, PyTree]) -> tuple:
     return tuple(found)
 
 
-def axes_of(template: Problem, values: dict[str, PyTree], state: State) -> State:
+def axes_of(template: Training, values: dict[str, PyTree], state: State) -> State:
     """For each leaf of the state, 0 if lanes may differ in it, None if they share it.
 
     Slots that go their own way share nothing. In lock-step the results are each lane's own, also where all lanes are
@@ -89,8 +95,8 @@ def axes_of(template: Problem, values: dict[str, PyTree], state: State) -> State
     """
     if not lock_step(template):
         return jax.tree.map(lambda _: 0, state)
-    first, _ = trace(lambda p, v: begin(lane_problem(p, v)), template, values)
-    update, _ = trace(lambda p, v, s, t: watch(lane_problem(p, v), s, t)[0], template, values, state, np.int32(0))
+    first, _ = trace(lambda p, v: begin(lane_training(p, v)), template, values)
+    update, _ = trace(lambda p, v, s, t: watch(lane_training(p, v), s, t)[0], template, values, state, np.int32(0))
     given = [False] * len(jax.tree.leaves(template)) + [True] * len(jax.tree.leaves(values))
     shared = jax.tree.map(lambda _: False, state)
     results = shared._replace(
@@ -104,8 +110,8 @@ def axes_of(template: Problem, values: dict[str, PyTree], state: State) -> State
     return jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
 
 
-def working_bytes(problem: Problem) -> int:
+def working_bytes(training: Training) -> int:
     """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
-    _, state = trace(begin, problem)
-    step, _ = trace(lambda p, s, t: watch(p, s, t)[0], problem, state, np.int32(0))
+    _, state = trace(begin, training)
+    step, _ = trace(lambda p, s, t: watch(p, s, t)[0], training, state, np.int32(0))
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(step)

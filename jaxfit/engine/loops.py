@@ -24,7 +24,7 @@ from jaxfit.losses.base import is_masked
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.stability import preconditioner
 from jaxfit.problems.marks import complete, free, is_marked
-from jaxfit.problems.problems import Problem, Status, Stop
+from jaxfit.problems.problems import Problem, Status, Stop, Training
 from jaxfit.problems.reading import resolve
 
 PyTree = Any
@@ -43,9 +43,9 @@ def method_of(optimizer: Any) -> Method:
     return built
 
 
-def watched(problem: Problem) -> bool:
+def watched(training: Training) -> bool:
     """Whether the verdict is wanted in every step: there is a stop rule, or the method judges for itself."""
-    return problem.stop.watches or problem.optimizer.traits.judges
+    return training.stop.watches or training.optimizer.traits.judges
 
 
 class Best(NamedTuple):
@@ -88,9 +88,9 @@ def rows_of(data: tuple) -> int:
     return next(np.shape(x)[0] for x in jax.tree.leaves(data) if np.ndim(x))
 
 
-def draw(problem: Problem, t: Array) -> tuple:
+def draw(training: Training, t: Array) -> tuple:
     """The data of step `t`."""
-    batches = problem.batches
+    problem, batches = training.problem, training.batches
     if batches is None:
         return problem.data
     n = rows_of(problem.data)
@@ -117,16 +117,16 @@ def _batch_key(problem: Problem, t: Array) -> Any:
     return jax.random.fold_in(step_key(problem, t), 0)  # the loss gets the step's key itself
 
 
-def begin(problem: Problem) -> State:
+def begin(training: Training) -> State:
     """The state before the first step."""
+    problem, stop = training.problem, training.stop
     problem = problem._replace(params=resolve(problem.params))
     params = free(problem.params)
     loss = full_loss(problem, params, jnp.int32(0))
-    stop = problem.stop
     objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
     return State(
         params=params,
-        memory=method_of(problem.optimizer).init(objective, params),
+        memory=method_of(training.optimizer).init(objective, params),
         start_loss=loss,
         status=jnp.int32(RUNNING),
         steps=jnp.int32(0),
@@ -141,30 +141,30 @@ def full_loss(problem: Problem, params: PyTree, t: Array) -> Array:
     return objective_of(problem, problem.data, step_key(problem, t))(params)
 
 
-def validation_loss(problem: Problem, params: PyTree, t: Array) -> Array:
-    return objective_of(problem, problem.validation, step_key(problem, t))(params)
+def validation_loss(training: Training, params: PyTree, t: Array) -> Array:
+    return objective_of(training.problem, training.validation, step_key(training.problem, t))(params)
 
 
-def propose(problem: Problem, state: State, t: Array) -> Proposal:
+def propose(training: Training, state: State, t: Array) -> Proposal:
     """What the method would do at step `t`."""
-    objective = objective_of(problem, draw(problem, t), step_key(problem, t))
-    return method_of(problem.optimizer).step(objective, state.params, state.memory)
+    objective = objective_of(training.problem, draw(training, t), step_key(training.problem, t))
+    return method_of(training.optimizer).step(objective, state.params, state.memory)
 
 
-def move(problem: Problem, state: State, t: Array) -> tuple[State, Proposal]:
+def move(training: Training, state: State, t: Array) -> tuple[State, Proposal]:
     """One update, without looking at where it leads."""
-    proposal = propose(problem, state, t)
+    proposal = propose(training, state, t)
     return state._replace(params=proposal.params, memory=proposal.memory), proposal
 
 
-def watch(problem: Problem, state: State, t: Array, *, recorded: Array | bool = True) -> tuple[State, Proposal]:
+def watch(training: Training, state: State, t: Array, *, recorded: Array | bool = True) -> tuple[State, Proposal]:
     """One update, unless the run has ended, or ends at these params by the verdict on them or for want of steps."""
-    proposal = propose(problem, state, t)
+    proposal = propose(training, state, t)
     running = state.status == RUNNING
     if state.best is not None and recorded is not False:
-        state = count_record(state, validation_loss(problem, state.params, t), t, running & recorded)
-    verdict = judge(problem.stop, state, t, proposal)
-    verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), Status.OUT_OF_STEPS, verdict)
+        state = count_record(state, validation_loss(training, state.params, t), t, running & recorded)
+    verdict = judge(training.stop, state, t, proposal)
+    verdict = jnp.where((verdict == RUNNING) & (t >= training.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status).astype(np.int32)
     goes = status == RUNNING
     params = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposal.params, state.params)
@@ -228,23 +228,25 @@ class End(NamedTuple):
     row: dict[str, PyTree]  # a record
 
 
-def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
+def look(training: Training, state: State, t: Array) -> tuple[State, End]:
     """The verdict at step `t` without an update; a run that is out of steps ends here."""
     running = state.status == RUNNING
-    if watched(problem) and takes_key(problem.loss):  # whose randomness is that of the step where the run ended
+    if watched(training) and takes_key(
+        training.problem.loss
+    ):  # whose randomness is that of the step where the run ended
         t = jnp.where(running, t, state.steps)
-    proposal = propose(problem, state, t)
+    proposal = propose(training, state, t)
     validation: Any = None
-    if problem.validation is not None:
-        validation = validation_loss(problem, state.params, jnp.where(running, t, state.steps))
+    if training.validation is not None:
+        validation = validation_loss(training, state.params, jnp.where(running, t, state.steps))
     seen = state
     if state.best is not None:
-        seen = count_record(state, validation, t, running & (t % problem.record.every == 0))
-    verdict = judge(problem.stop, seen, t, proposal)
+        seen = count_record(state, validation, t, running & (t % training.record.every == 0))
+    verdict = judge(training.stop, seen, t, proposal)
     verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), Status.NOT_FINITE, verdict)
-    verdict = jnp.where((verdict == RUNNING) & (t >= problem.steps), Status.OUT_OF_STEPS, verdict)
+    verdict = jnp.where((verdict == RUNNING) & (t >= training.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status)
-    final = full_loss(problem, state.params, t) if problem.batches is not None else proposal.loss
+    final = full_loss(training.problem, state.params, t) if training.batches is not None else proposal.loss
     rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(final), jnp.abs(state.start_loss))
     above = (status == Status.OUT_OF_STEPS) & (final > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
@@ -252,27 +254,27 @@ def look(problem: Problem, state: State, t: Array) -> tuple[State, End]:
     if state.best is not None:  # a run that goes on meets this record again, in its next step
         best, _ = better_of(state.best, state.params, validation, state.steps, status != RUNNING)
         state = state._replace(best=best)
-    end = End(final, validation, row(problem, state, t, proposal))
+    end = End(final, validation, row(training, state, t, proposal))
     return state, end
 
 
-def row(problem: Problem, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
+def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
     """One record: what the history holds of step `t`, whose proposal was made at `state.params`."""
     known: dict[str, Callable] = {
         "loss": lambda: proposal.loss,
-        "params": lambda: users(problem, state.params),
+        "params": lambda: users(training.problem, state.params),
         "gradient": lambda: proposal.grads,
         "gradient_norm": lambda: norm(proposal.grads),
-        "validation_loss": lambda: validation_loss(problem, state.params, t),
-        "preconditioner": lambda: preconditioner(problem.optimizer, proposal.memory),
+        "validation_loss": lambda: validation_loss(training, state.params, t),
+        "preconditioner": lambda: preconditioner(training.optimizer, proposal.memory),
     }
 
     def value(item):
         if isinstance(item, str):
             return known[item]()
-        return jnp.asarray(item(users(problem, state.params), *problem.data), proposal.loss.dtype)
+        return jnp.asarray(item(users(training.problem, state.params), *training.problem.data), proposal.loss.dtype)
 
-    return dict(zip(problem.record.names, map(value, problem.record.what), strict=True))
+    return dict(zip(training.record.names, map(value, training.record.what), strict=True))
 
 
 class Stepper(NamedTuple):
@@ -283,18 +285,18 @@ class Stepper(NamedTuple):
     look: Callable  # (state, t) -> (state, End)
 
 
-def stepper(problem: Problem, *, watching: bool) -> Stepper:
+def stepper(training: Training, *, watching: bool) -> Stepper:
     """The steps of one lane: judged every time (a run that ends stays where it ended), or not at all."""
 
     def recorded(state, t):
-        new, proposal = watch(problem, state, t) if watching else move(problem, state, t)
-        return new, row(problem, state, t, proposal)
+        new, proposal = watch(training, state, t) if watching else move(training, state, t)
+        return new, row(training, state, t, proposal)
 
     def unrecorded(state, t):
-        return (watch(problem, state, t, recorded=False) if watching else move(problem, state, t))[0]
+        return (watch(training, state, t, recorded=False) if watching else move(training, state, t))[0]
 
     def at_the_end(state, t):
-        return look(problem, state, t)
+        return look(training, state, t)
 
     return Stepper(*map(fast_sums, (recorded, unrecorded, at_the_end)))
 
@@ -367,17 +369,17 @@ def arrive(
     return state, rows, end
 
 
-def unrolled(problem: Problem, steps: int) -> tuple[State, dict[str, PyTree], End]:
+def unrolled(training: Training, steps: int) -> tuple[State, dict[str, PyTree], End]:
     """A whole run as one masked scan, which reverse-mode differentiation can go through; rows are NaN after its end."""
-    every = problem.record.every
+    every = training.record.every
 
     def body(state, t):
-        new, proposal = watch(problem, state, t, recorded=t % every == 0)
-        return new, blank_unless(state.status == RUNNING, row(problem, state, t, proposal))
+        new, proposal = watch(training, state, t, recorded=t % every == 0)
+        return new, blank_unless(state.status == RUNNING, row(training, state, t, proposal))
 
-    state, rows = jax.lax.scan(body, begin(problem), jnp.arange(steps, dtype=np.int32))
+    state, rows = jax.lax.scan(body, begin(training), jnp.arange(steps, dtype=np.int32))
     running = state.status == RUNNING
-    state, end = look(problem, state, jnp.int32(steps))
+    state, end = look(training, state, jnp.int32(steps))
     rows = jax.tree.map(lambda x: x[::every], rows)
     if steps % every == 0:
         last = blank_unless(running, end.row)

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.engine.layouts import Layout, lane_problem, lock_step
+from jaxfit.engine.layouts import Layout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, arrive, begin, stepper, users, walk
 from jaxfit.engine.sums import fast_sums
 from jaxfit.problems.marks import is_marked
-from jaxfit.problems.problems import STATUSES, Problem, Status
+from jaxfit.problems.problems import STATUSES, Status, Training
 
 PyTree = Any
 CHUNK = 512  # steps between two looks, about
@@ -66,13 +66,13 @@ class Pool(NamedTuple):
     suspect: Array  # () bool: the next chunk is one that met trouble, run again
 
 
-def chunk_of(template: Problem) -> int:
+def chunk_of(template: Training) -> int:
     """Steps between two looks: a multiple of the stride of records."""
     every = template.record.every
     return every * max(1, (template.optimizer.traits.chunk or CHUNK) // every)
 
 
-def pool_like(template: Problem, layout: Layout, shape: Shape) -> Pool:
+def pool_like(template: Training, layout: Layout, shape: Shape) -> Pool:
     """The shapes of a pool."""
 
     def stacked(*sizes: int) -> Callable[[Any], Any]:
@@ -107,7 +107,7 @@ def pool_like(template: Problem, layout: Layout, shape: Shape) -> Pool:
 
 
 def run_pool(
-    template: Problem,
+    template: Training,
     columns: dict[str, PyTree],
     pool: Pool,
     real: Array,
@@ -149,7 +149,7 @@ def running(pool: Pool, real: Array) -> Array:
     return (pool.state.status == RUNNING) & (pool.ids < real) & (pool.following > 0)
 
 
-def _together(template: Problem, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
+def _together(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
     """One chunk in lock-step; first, where no lane runs any more, all results are written and the next lanes loaded.
 
     A chunk in which a lane met trouble leads nowhere, but to the same chunk with a look at every step.
@@ -196,7 +196,7 @@ def _together(template: Problem, columns: dict, pool: Pool, real: Array, layout:
     )
 
 
-def _refilling(template: Problem, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
+def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
     """One chunk of slots that each go their own way; first, those whose lane has ended load another."""
     axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
@@ -240,26 +240,28 @@ def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
     return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
 
 
-def users_params(template: Problem, values: dict[str, PyTree], params: PyTree) -> PyTree:
+def users_params(template: Training, values: dict[str, PyTree], params: PyTree) -> PyTree:
     """The free params of the slots as the user's own tree."""
-    if not is_marked(jax.eval_shape(lambda: lane_problem(template, jax.tree.map(lambda x: x[0], values))).params):
+    if not is_marked(
+        jax.eval_shape(lambda: lane_training(template, jax.tree.map(lambda x: x[0], values))).problem.params
+    ):
         return params
-    return jax.vmap(lambda v, params: users(lane_problem(template, v), params))(values, params)
+    return jax.vmap(lambda v, params: users(lane_training(template, v).problem, params))(values, params)
 
 
-def write_neighbors(template: Problem, pool: Pool, shape: Shape) -> Lanes:
+def write_neighbors(template: Training, pool: Pool, shape: Shape) -> Lanes:
     """The results with those of the slots, whose lanes are neighbors; where there are none yet, nobody reads them."""
     at = jnp.where(pool.following == 0, shape.lanes, pool.ids[0])
     return _write(template, pool, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0))
 
 
-def write_scattered(template: Problem, pool: Pool, shape: Shape) -> Lanes:
+def write_scattered(template: Training, pool: Pool, shape: Shape) -> Lanes:
     """The results with those of the slots whose lane has ended."""
     at = jnp.where((pool.following == 0) | (pool.state.status == RUNNING), shape.lanes, pool.ids)
     return _write(template, pool, lambda all, one: all.at[at].set(one, mode="drop"))
 
 
-def _write(template: Problem, pool: Pool, put: Callable) -> Lanes:
+def _write(template: Training, pool: Pool, put: Callable) -> Lanes:
     state, best = pool.state, pool.state.best
     if best is not None:
         best = best._replace(params=users_params(template, pool.values, best.params))
@@ -291,13 +293,13 @@ def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
     return cut._replace(rows=jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows))
 
 
-def many(template: Problem, values: dict[str, PyTree], axes: State, *, watching: bool) -> Stepper:
+def many(template: Training, values: dict[str, PyTree], axes: State, *, watching: bool) -> Stepper:
     """The steps of many lanes side by side; in lock-step at one time, else each at its own."""
     time = None if lock_step(template) else 0
 
     def lane(name):
         def one(values, state, t):
-            return getattr(stepper(lane_problem(template, values), watching=watching), name)(state, t)
+            return getattr(stepper(lane_training(template, values), watching=watching), name)(state, t)
 
         out = axes if name == "unrecorded" else (axes, 0)
         mapped = jax.vmap(one, in_axes=(0, axes, time), out_axes=out)
@@ -306,8 +308,8 @@ def many(template: Problem, values: dict[str, PyTree], axes: State, *, watching:
     return Stepper(*map(lane, Stepper._fields))
 
 
-def start(template: Problem, values: dict[str, PyTree], axes: State) -> State:
-    return jax.vmap(fast_sums(lambda v: begin(lane_problem(template, v))), out_axes=axes)(values)
+def start(template: Training, values: dict[str, PyTree], axes: State) -> State:
+    return jax.vmap(fast_sums(lambda v: begin(lane_training(template, v))), out_axes=axes)(values)
 
 
 def pick(mask: Array, new: Array, old: Array) -> Array:

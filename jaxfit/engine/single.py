@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from jaxfit.engine.compiling import SUMS, compiled
 from jaxfit.engine.loops import advance, begin, propose, row, stepper, watched
-from jaxfit.engine.tracing import inspect_loss, shape_of
+from jaxfit.engine.tracing import inspect_training, shape_of
+from jaxfit.optimizers.building import Optimizer
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import Problem, convert
+from jaxfit.problems.problems import Training, convert
 
 PyTree = Any
 
@@ -24,7 +25,7 @@ class Programs(NamedTuple):
     begin: Callable  # (leaves) -> State
     advance: Callable  # (leaves, state, t, count) -> (State, rows, End), without looking at every step
     watch: Callable  # the same, looking
-    ask: Callable  # (leaves) -> Problem
+    ask: Callable  # (leaves) -> Training
     watched: bool  # whether only `watch` will do
     captured: bool  # whether the loss holds a tracer of the caller's, so that nothing can be compiled apart
     capacity: int  # rows that one call can record
@@ -34,13 +35,13 @@ class Programs(NamedTuple):
 ROWS, ROW_BYTES = 2**17, 2**25
 
 
-def prepare(problem: Problem, precision: str) -> tuple[Programs, list]:
-    """The programs for a problem, and its leaves in the precision; large ones are put on the device once.
+def prepare(training: Training, precision: str) -> tuple[Programs, list]:
+    """The programs for a run, and its leaves in the precision; large ones are put on the device once.
 
     Raises:
-      ValueError, TypeError: If its loss cannot be trained; see `inspect_loss`.
+      ValueError, TypeError: If its loss cannot be trained; see `inspect_training`.
     """
-    leaves, structure = jax.tree.flatten(problem)
+    leaves, structure = jax.tree.flatten(training)
     leaves = [convert(x, precision) for x in leaves]
     programs = _programs(structure, tuple((x.shape, x.dtype) for x in leaves), jax.config.jax_enable_x64)
     return programs, jax.device_put(leaves) if sum(x.nbytes for x in leaves) > 2**20 else leaves
@@ -50,22 +51,22 @@ def prepare(problem: Problem, precision: str) -> tuple[Programs, list]:
 def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
     """One set for each structure of a problem. Bounded, so that a new function in every call cannot fill the memory."""
     ask = functools.partial(jax.tree.unflatten, structure)
-    problem = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
-    captured = inspect_loss(problem)
+    training = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
+    captured = inspect_training(training)
     capacity = 0
     if not captured:
-        record, captured = shape_of(_first_row, problem)
+        record, captured = shape_of(_first_row, training)
         if not captured:
-            warn_of_recompiling(problem)
+            warn_of_recompiling(training.problem.loss, training.optimizer)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
         capacity = max(1, min(ROWS, ROW_BYTES // max(size, 1)))
 
     def run(watching):
         def segment(leaves, state, t, count):
-            problem = ask(leaves)
-            every = problem.record.every
+            training = ask(leaves)
+            every = training.record.every
             return advance(
-                stepper(problem, watching=watching),
+                stepper(training, watching=watching),
                 state,
                 t,
                 count,
@@ -77,25 +78,23 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
         return compiled(segment, SUMS.get(jax.default_backend()))
 
     first = compiled(lambda leaves: begin(ask(leaves)))
-    return Programs(first, run(False), run(True), ask, watched(problem), captured, capacity, [])
+    return Programs(first, run(False), run(True), ask, watched(training), captured, capacity, [])
 
 
-def _first_row(problem: Problem) -> dict[str, PyTree]:
-    state = begin(problem)
-    return row(problem, state, jnp.int32(0), propose(problem, state, jnp.int32(0)))
+def _first_row(training: Training) -> dict[str, PyTree]:
+    state = begin(training)
+    return row(training, state, jnp.int32(0), propose(training, state, jnp.int32(0)))
 
 
 ENOUGH = 5
 _seen: dict[Any, set[int]] = {}  # by origin: the functions made from it
 
 
-def warn_of_recompiling(problem: Problem) -> None:
+def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> None:
     """A function is known by its identity: one made anew for every call is compiled anew for every call."""
-    loss, optimizer = problem.loss, problem.optimizer
-    functions = {
-        "loss": getattr(loss, "func", getattr(loss, "predict", None)),
-        "optimizer": getattr(optimizer.hyperparameters.get("transformation"), "update", None),
-    }
+    functions = {"loss": getattr(loss, "func", getattr(loss, "predict", None))}
+    if optimizer is not None:
+        functions["optimizer"] = getattr(optimizer.hyperparameters.get("transformation"), "update", None)
     remedies = {
         "loss": "define it once, outside of the loop, and pass what changes as data or params",
         "optimizer": "write jf.optimizer(optax.adam, learning_rate=...), whose numbers do not recompile",

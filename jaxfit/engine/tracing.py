@@ -20,18 +20,14 @@ from jaxfit.problems.checks.training import too_few
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import complete, free, is_marked
 from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
-from jaxfit.problems.problems import Problem, name_of
+from jaxfit.problems.problems import Problem, Training, name_of
 
 PyTree = Any
 ALIKE = ("add", "sub", "mul", "div", "max", "min")  # whose operands are of one type
 
 
-def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
+def inspect_training(training: Training) -> bool:
     """Traces the loss of one lane, and refuses one that cannot be trained; warns of leaves that cannot move.
-
-    Args:
-      problem: Of one lane.
-      trained: Whether it will be; a loss that is only evaluated needs no gradient.
 
     Returns:
       Whether the loss captured a tracer of a trace that is still going on.
@@ -41,29 +37,53 @@ def inspect_loss(problem: Problem, *, trained: bool = True) -> bool:
         recorded is not scalar.
       ValueError: If shapes do not fit, or it captured a tracer of a trace that has ended.
     """
-    loss, marked, data = problem.loss, problem.params, problem.data
-    key = problem.key if takes_key(loss) else None
-    params, users = free(marked), (lambda params: params)
-    if is_marked(marked):  # then the loss gets the whole tree, and what is free of it moves
-        fixed, marks = jax.tree.flatten(marked)
-        users = lambda params: complete(jax.tree.unflatten(marks, [_blank(x) for x in fixed]), params)  # noqa: E731
-    call, arguments, _, captured = inspect_value(loss, params, data, key, users=users)
-    if not captured and trained:
-        traits = problem.optimizer.traits
-        if traits.differentiates:
-            _warn_unmoved(call, arguments, traits.residuals)
-        _check_count(problem, users)
-    numbers = arguments[-1]
-    if problem.validation is not None:
-        _check_signature(loss, problem.validation, "validation")
-        _, result = traced(call, (params, problem.validation, key, numbers), "validation")
+    problem, traits = training.problem, training.optimizer.traits
+    captured = inspect_loss(problem, differentiated=traits.differentiates, forward=traits.residuals)
+    if not captured and traits.residuals:
+        _check_count(training)
+    params, users = _free_and_whole(problem.params)
+    if training.validation is not None:
+        key = problem.key if takes_key(problem.loss) else None
+        call, numbers = _call_of(problem.loss, users)
+        _check_signature(problem.loss, training.validation, "validation")
+        _, result = traced(call, (params, training.validation, key, numbers), "validation")
         _check_scalar("validation: the loss", result)
-    for item in filter(callable, problem.record.what):
+    for item in filter(callable, training.record.what):
         name = f"record: {name_of(item)}"
-        jaxpr, result = traced(lambda params, data, f=item: f(users(params), *data), (params, data), name)
+        jaxpr, result = traced(lambda params, data, f=item: f(users(params), *data), (params, problem.data), name)
         _check_scalar(name, result, real=False)
         captured |= _captured(jaxpr, name)
     return captured
+
+
+def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool = False) -> bool:
+    """Traces the loss of one lane, and refuses one that cannot be evaluated; warns of leaves that cannot move.
+
+    Args:
+      problem: Of one lane.
+      differentiated: Whether it will be; a loss that is only evaluated needs no gradient.
+      forward: Whether only forward, so that a loop of unknown length will do.
+
+    Returns:
+      Whether the loss captured a tracer of a trace that is still going on.
+
+    Raises:
+      TypeError, ValueError: As `inspect_training`.
+    """
+    params, users = _free_and_whole(problem.params)
+    key = problem.key if takes_key(problem.loss) else None
+    call, arguments, _, captured = inspect_value(problem.loss, params, problem.data, key, users=users)
+    if not captured and differentiated:
+        _warn_unmoved(call, arguments, forward)
+    return captured
+
+
+def _free_and_whole(marked: PyTree) -> tuple[PyTree, Callable]:
+    """What moves of the params, and the function that makes the user's whole tree of it."""
+    if not is_marked(marked):
+        return marked, lambda params: params
+    values, marks = jax.tree.flatten(marked)
+    return free(marked), lambda params: complete(jax.tree.unflatten(marks, [_blank(x) for x in values]), params)
 
 
 def inspect_value(
@@ -77,12 +97,8 @@ def inspect_value(
       The loss as a function of (params, data, key, its own numbers), these arguments, its jaxpr, and whether it
       captured a tracer of a trace that is still going on.
     """
-    numbers, program = jax.tree.flatten(loss)
+    call, numbers = _call_of(loss, users)
     arguments = (params, data, key, numbers)
-
-    def call(params, data, key, numbers):
-        return jax.tree.unflatten(program, numbers)(users(params), *data, **({} if key is None else {"key": key}))
-
     _check_signature(loss, data, name)
     jaxpr, result = traced(call, arguments, name)
     _check_scalar("the loss" if name == "data" else f"{name}: the loss", result)
@@ -90,6 +106,16 @@ def inspect_value(
     if not captured:
         _check_pure(call, arguments, jaxpr)
     return call, arguments, jaxpr, captured
+
+
+def _call_of(loss: Callable, users: Callable) -> tuple[Callable, list]:
+    """The loss as a function of (params, data, key, its own numbers), and these numbers."""
+    numbers, program = jax.tree.flatten(loss)
+
+    def call(params, data, key, numbers):
+        return jax.tree.unflatten(program, numbers)(users(params), *data, **({} if key is None else {"key": key}))
+
+    return call, numbers
 
 
 def check_silent(jaxpr: Any, verb: str) -> None:
@@ -106,18 +132,17 @@ def _blank(x: Any) -> Any:
     return x if isinstance(x, jax.core.Tracer) else jnp.ones(x.shape, x.dtype)
 
 
-def _check_count(problem: Problem, users: Callable) -> None:
+def _check_count(training: Training) -> None:
     """Refuses fewer residuals than free params, for methods that need them."""
-    if not problem.optimizer.traits.residuals:
-        return
-    params = free(problem.params)
+    problem = training.problem
+    params, users = _free_and_whole(problem.params)
     _, blocks = trace(
         lambda params, data, loss: [b.residuals for b in loss.blocks(users(params), *data)],
         params, problem.data, problem.loss,
     )  # fmt: skip
     have, need = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (blocks, params))
     if have < need:
-        raise ValueError(too_few(problem.optimizer.name, have, need))
+        raise ValueError(too_few(training.optimizer.name, have, need))
 
 
 def is_traced(leaves: Sequence) -> bool:

@@ -12,7 +12,7 @@ from jaxfit.explanations.findings import Finding
 from jaxfit.explanations.layers import of_layers
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Record, Status
-from jaxfit.verbs.fits import Fit, fit, problem_of
+from jaxfit.verbs.fits import Fit, fit, training_of
 from jaxfit.verbs.judgments import no_data, runaways
 
 
@@ -69,12 +69,13 @@ class Explanation(Finding):
 
 def rerun(run: Fit, **changes: Any) -> Fit:
     """The same call of `jf.fit`, with changes."""
-    problem: Any = run.problem
-    what = ("loss",) if problem.validation is None else ("loss", "validation_loss")
+    training: Any = run.training
+    problem = training.problem
+    what = ("loss",) if training.validation is None else ("loss", "validation_loss")
     same = {
-        "params": problem.params, "optimizer": problem.optimizer, "steps": int(problem.steps), "stop": problem.stop,
-        "record": Record(problem.record.every if problem.stop.patience is not None else 1, what),
-        "batches": problem.batches, "key": problem.key, "validation": problem.validation,
+        "params": problem.params, "optimizer": training.optimizer, "steps": int(training.steps), "stop": training.stop,
+        "record": Record(training.record.every if training.stop.patience is not None else 1, what),
+        "batches": training.batches, "key": problem.key, "validation": training.validation,
         "precision": run.precision or "float32", "progress": False,
     }  # fmt: skip
     loss: Callable = problem.loss
@@ -112,7 +113,7 @@ def explain(run: Fit) -> Explanation:
         raise TypeError(
             f"explain takes a fit, but got a {type(run).__name__}; a grid's members are reached by jf.lane(grid, ...)"
         )
-    problem = problem_of(run)
+    training = training_of(run)
     if run.status == Status.NOT_RUN:
         raise ValueError("explain: the run has not ended; run it again to go on")
     if run.status == Status.NOT_FINITE and (empty := no_data(run)):
@@ -121,7 +122,7 @@ def explain(run: Fit) -> Explanation:
     short = history is None or "loss" not in history or len(history.step) != run.steps + 1
     if short and run.status != Status.STOPPED_EARLY:
         try:
-            again = rerun(run, stop=replace(problem.stop, patience=None), record=Record(what=("loss",)))
+            again = rerun(run, stop=replace(training.stop, patience=None), record=Record(what=("loss",)))
         except ValueError as refused:  # a lane may be what no run alone is
             kind = "not finite" if run.status in (Status.NOT_FINITE, Status.DIVERGED) else "not determined"
             return Explanation(kind, (f"{refused}.",), {}, "", {}, run)

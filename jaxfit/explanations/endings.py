@@ -34,7 +34,7 @@ from jaxfit.explanations.findings import (
 )
 from jaxfit.explanations.views import View, count, marks_of, place, scales, slopes, times, view
 from jaxfit.losses.base import noise_model_of
-from jaxfit.problems.problems import Problem, Status
+from jaxfit.problems.problems import Status, Training
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
 from jaxfit.verbs.summaries import advice, judges, short
@@ -44,9 +44,9 @@ ROUNDING = 1e-9  # of the loss: a method that judges itself and has more than th
 
 
 def of_end(run: Fit) -> Finding:
-    problem: Any = run.problem
-    there = problem._replace(params=moved(marks_of(problem), run.params))
-    here, seen = view(there), curve(run.history.loss)
+    training: Any = run.training
+    problem, there = training.problem, training.at(moved(marks_of(training.problem), run.params))
+    here, seen = view(there.problem), curve(run.history.loss)
     start_loss = float(run.start_loss if run.start_loss is not None else run.history.loss[0])
     yardstick = min(start_loss, height_of_data(run))
     share = here.left / max(yardstick - here.loss + here.left, 1e-300)
@@ -61,15 +61,15 @@ def of_end(run: Fit) -> Finding:
         where = place(problem, ~np.isfinite(here.gradient))
         return finding("not defined", [f"where it ended, {where} is not finite."], numbers, beside(there, here))
     if here.idle.mean() > 0.1 and not low:
-        return without_influence(there, here, numbers) or dead(problem, view(problem), here, numbers)
-    if noisy(problem):
+        return without_influence(there.problem, here, numbers) or dead(training, view(problem), here, numbers)
+    if noisy(training):
         return _noise(run, there, here, seen, numbers)
     stands = pace(run) in (None, "stands")
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
     if not here.bends_down and (share < SETTLED or low) and (here.largest > 0 or exact) and not unsure:
         return finding(arrived, _arrived(run, here), numbers, None)
-    found = downhill(there, here) if here.smallest < -1e-3 * here.largest else None
-    rate, slack = rate_of(problem.optimizer), 1 - momentum_of(problem.optimizer)
+    found = downhill(there.problem, here) if here.smallest < -1e-3 * here.largest else None
+    rate, slack = rate_of(training.optimizer), 1 - momentum_of(training.optimizer)
     if found is not None and _held(here, found[0], here.loss - found[1], rate, slack, run.steps):
         return _saddle(run, there, here, found, numbers)
     if seen is not None and (swings(seen) or _jumps(run, here, seen)):
@@ -125,7 +125,7 @@ def _on_its_way(run: Fit) -> str:
     return "still descending" if pace(run) in (None, "falls") else "badly scaled"
 
 
-def _noise(run: Fit, there: Problem, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
+def _noise(run: Fit, there: Training, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     stands = seen is None or abs(seen.recent_fall) < 0.1
@@ -148,15 +148,15 @@ def _jumps(run: Fit, here: View, seen: Curve) -> bool:
 
     The slope promises that only if a step stays well within the valley that the curvature draws.
     """
-    rate, steps = rate_of(run.problem.optimizer), len(run.history.loss)
-    if rate is None or law_limit(run.problem.optimizer, 1.0) is None or here.largest > 1 / rate:
+    rate, steps = rate_of(run.optimizer), len(run.history.loss)
+    if rate is None or law_limit(run.optimizer, 1.0) is None or here.largest > 1 / rate:
         return False
     whole, promised = seen.first - seen.least, 0.5 * rate * here.norm**2
     fall = abs(seen.recent_fall) * whole / (0.1 * steps)
     return abs(seen.recent_fall) < STANDS and promised > max(10 * fall, 10 * STANDS * whole / steps)
 
 
-def _cycle(run: Fit, there: Problem, here: View, seen: Curve, numbers: dict[str, Any]) -> Finding:
+def _cycle(run: Fit, there: Training, here: View, seen: Curve, numbers: dict[str, Any]) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     numbers |= {"period": seen.period, "limit": limit, "rate": rate}
@@ -179,7 +179,7 @@ def _cycle(run: Fit, there: Problem, here: View, seen: Curve, numbers: dict[str,
     return finding("limit cycle", story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
 
 
-def _saddle(run: Fit, there: Problem, here: View, found: tuple[np.ndarray, float], numbers: dict[str, Any]) -> Finding:
+def _saddle(run: Fit, there: Training, here: View, found: tuple[np.ndarray, float], numbers: dict[str, Any]) -> Finding:
     point, loss = found
     story = [
         f"it {'stands at' if _level(here, here.loss - loss) else 'heads for'} a saddle: the gradient's norm is "
@@ -206,9 +206,9 @@ def _held(here: View, point: np.ndarray, fall: float, rate: float | None, slack:
     return np.log(max(distance / ahead, 1.0)) / (rate / slack * abs(here.smallest)) > min(10 * steps, AFFORDABLE)
 
 
-def _plateau(run: Fit, there: Problem, here: View, numbers: dict[str, Any]) -> Finding:
-    problem: Any = run.problem
-    steep = slopes(there, here)
+def _plateau(run: Fit, there: Training, here: View, numbers: dict[str, Any]) -> Finding:
+    training: Any = run.training
+    steep = slopes(there.problem, here)
     story = [
         f"it stands on a plateau: the gradient's norm is {here.norm:.3g}, and the loss hardly curves "
         f"({here.largest:.3g})."
@@ -218,19 +218,19 @@ def _plateau(run: Fit, there: Problem, here: View, numbers: dict[str, Any]) -> F
         story.append(
             f"The gradient is least in {least} ({steep[least]:.2g}) and largest in {most} ({steep[most]:.2g})."
         )
-    start = view(problem)
-    found = smaller(problem, start)
+    start = view(training.problem)
+    found = smaller(training.problem, start)
     if found is None:
         return finding("plateau", story, numbers, second_order(there))
     point, factor = found
     story.append(f"From a start {1 / factor:.3g} times smaller the slope is steeper.")
-    return finding("plateau", story, numbers, started_at(problem, point, f"the start times {factor:.2g}"))
+    return finding("plateau", story, numbers, started_at(training, point, f"the start times {factor:.2g}"))
 
 
-def _descending(run: Fit, there: Problem, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
+def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
-    uneven = scales(there)
+    uneven = scales(there.problem)
     if limit is None or not np.isfinite(limit) or rate is None:
         return _descending_freely(run, there, here, numbers, rate, uneven)
     now = 1.5 * here.steps_to(GOAL, rate, momentum_of(optimizer))
@@ -245,47 +245,55 @@ def _descending(run: Fit, there: Problem, here: View, seen: Curve | None, number
         if rate < limit / 20:
             story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
             changed = {
-                "params": start_at(there, here.point),
+                "params": start_at(there.problem, here.point),
                 "optimizer": with_rate(optimizer, limit / 4),
                 "steps": more,
             }
             return finding(
                 "rate too small", story, numbers, Remedy(f"learning_rate={short(limit / 4)}, from here", changed)
             )
-        return finding(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+        return finding(
+            _on_its_way(run), story, numbers, onward(there.problem, here, more, f"{more:,} more steps, from here")
+        )
     if now <= AFFORDABLE and now < 10 * fast:
         more = max(int(np.ceil(now)), 1000)  # beyond what the curvature tells, since it changes on the way
-        return finding(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+        return finding(
+            _on_its_way(run), story, numbers, onward(there.problem, here, more, f"{more:,} more steps, from here")
+        )
     if fast <= AFFORDABLE:
         story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
         more = max(int(np.ceil(2 * fast)), 1000)
-        changed = {"params": start_at(there, here.point), "optimizer": with_rate(optimizer, limit / 2), "steps": more}
+        changed = {
+            "params": start_at(there.problem, here.point),
+            "optimizer": with_rate(optimizer, limit / 2),
+            "steps": more,
+        }
         advice = f"learning_rate={short(limit / 2)} and {more:,} steps, from here"
         return finding("rate too small", story, numbers, Remedy(advice, changed))
     story.append(
         f"No rate below the limit {short(limit)} is fast: the condition number is {here.condition:.3g}{uneven}."
     )
-    return finding("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
+    return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
 
 
 def _descending_freely(
-    run: Fit, there: Problem, here: View, numbers: dict[str, Any], rate: float | None, uneven: str
+    run: Fit, there: Training, here: View, numbers: dict[str, Any], rate: float | None, uneven: str
 ) -> Finding:
     """Of an optimizer whose pace no law tells."""
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
     story = [f"{_moving(run)}, and by the curvature there are {here.left:.3g} left to gain."]
     if rate is not None and left > reach(there.optimizer, rate, steps) / 10 and not here.bends_down:
         story.append(f"The way that is left is {left:.3g} for one param, and a step moves it by {short(rate)} or so.")
-        return finding("rate too small", story, numbers, second_order(there, start_at(there, here.point)))
+        return finding("rate too small", story, numbers, second_order(there, start_at(there.problem, here.point)))
     if here.bends_down:
         return _wandering(run, there, here, numbers, rate, story)
     if here.condition > 2:
         story.append(f"The condition number is {here.condition:.3g}{uneven}.")
-    return finding("badly scaled", story, numbers, second_order(there, start_at(there, here.point)))
+    return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
 
 
 def _wandering(
-    run: Fit, there: Problem, here: View, numbers: dict[str, Any], rate: float | None, story: list[str]
+    run: Fit, there: Training, here: View, numbers: dict[str, Any], rate: float | None, story: list[str]
 ) -> Finding:
     """Where the loss curves down there is no minimum to aim at: the rate must fit the size of the params."""
     optimizer, steps = there.optimizer, int(there.steps)
@@ -293,11 +301,13 @@ def _wandering(
     if rate is not None and reach(optimizer, rate, steps) < size:
         story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, could not go far.")
         advice, changes = coming_down(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
-        changes |= {"params": start_at(there, here.point)}
+        changes |= {"params": start_at(there.problem, here.point)}
         return finding("rate too small", story, numbers, Remedy(f"{advice}, from here", changes))
     if rate is not None and rate > max(size, 1e-300) / 10:
         story = [f"a step moves every param by {short(rate)} or so, and they are of size {size:.2g}: it cannot settle."]
         advice, changes = coming_down(optimizer, min(rate / 3, size / 10), more)
-        changes |= {"params": start_at(there, here.point)}
+        changes |= {"params": start_at(there.problem, here.point)}
         return finding("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))
-    return finding(_on_its_way(run), story, numbers, onward(there, here, more, f"{more:,} more steps, from here"))
+    return finding(
+        _on_its_way(run), story, numbers, onward(there.problem, here, more, f"{more:,} more steps, from here")
+    )

@@ -39,24 +39,24 @@ FAR = 20  # times by which a limit from the growth at the end may be below that 
 
 
 def of_trouble(run: Fit) -> Finding:
-    problem: Any = run.problem
-    optimizer, start = problem.optimizer, view(problem)
+    training: Any = run.training
+    problem, optimizer, start = training.problem, training.optimizer, view(training.problem)
     kind = "diverged" if run.status == Status.DIVERGED else "not finite"
-    rate, steps = rate_of(optimizer), int(problem.steps)
+    rate, steps = rate_of(optimizer), int(training.steps)
     numbers: dict[str, Any] = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
     grown = growth(run)
     seen = _seen(run, grown)
     if run.note:
-        return finding("out of range", [seen, f"{run.note}."], numbers, second_order(problem))
+        return finding("out of range", [seen, f"{run.note}."], numbers, second_order(training))
     if not start.finite:
         where = place(problem, ~np.isfinite(start.gradient)) if np.isfinite(start.loss) else "the loss itself"
         story = [seen, f"At the start {where} is not finite, so that no step can be made from there."]
-        return finding("not defined", story, numbers, beside(problem, start))
+        return finding("not defined", story, numbers, beside(training, start))
     if start.idle.mean() > 0.5:
-        found = dead(problem, start, start, numbers)
+        found = dead(training, start, start, numbers)
         return replace(found, story=(seen, *found.story))
     if rate is None:
-        return finding(kind, [seen], numbers, second_order(problem))
+        return finding(kind, [seen], numbers, second_order(training))
     known = [law_limit(optimizer, start.largest)] + [limit_from_growth(optimizer, grown) if grown else None]
     limits = [x for x in known if x is not None and np.isfinite(x) and x > 0]
     if limits:
@@ -70,8 +70,8 @@ def of_trouble(run: Fit) -> Finding:
 
 def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any], limits: list[float]) -> Finding:
     """Explain a divergence of an optimizer whose limit is known."""
-    problem: Any = run.problem
-    optimizer, steps, rate = problem.optimizer, int(problem.steps), numbers["rate"]
+    training: Any = run.training
+    optimizer, steps, rate = training.optimizer, int(training.steps), numbers["rate"]
     limit, story = min(limits), [seen]
     numbers = numbers | {"limit": limit, "times": rate / limit}
     grows = (growth(run) or 0) > 1.01 and not run.loss < HIGH * float(run.start_loss)
@@ -89,7 +89,7 @@ def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any]
     if np.isnan(run.loss):
         story.append("The loss is not defined everywhere: near the edge steps must be smaller than the law says.")
         lower /= 5
-    if noisy(problem):
+    if noisy(training):
         return finding(kind, story, numbers, coming_down(optimizer, lower / 2, max(10 * steps, 4000)))
     if not grows:
         story.append("It does not grow from step to step, so that it is steeper elsewhere than at the start.")
@@ -109,9 +109,9 @@ def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any]
         return finding(kind, story, numbers, slower(optimizer, lower, longer))
     story.append(
         f"Below it gradient descent would need about {count(need)} steps, since the condition number is "
-        f"{start.condition:.3g}{scales(problem)}."
+        f"{start.condition:.3g}{scales(training.problem)}."
     )
-    return finding(kind, story, numbers, second_order(problem) or slower(optimizer, lower, AFFORDABLE))
+    return finding(kind, story, numbers, second_order(training) or slower(optimizer, lower, AFFORDABLE))
 
 
 def _seen(run: Fit, grown: float | None) -> str:
@@ -184,7 +184,7 @@ def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
 
 def of_patience(run: Fit) -> Finding:
     """A run that its patience ended: the best params are kept, unless it never got better than at its start."""
-    problem: Any = run.problem
+    training: Any = run.training
     numbers = {
         "best_validation_loss": float(run.best_validation_loss), "best_step": int(run.best_step),
         "validation_loss": float(run.validation_loss), "loss": float(run.loss),
@@ -193,9 +193,9 @@ def of_patience(run: Fit) -> Finding:
     if run.best_step > 0:
         return finding("stopped early", story, numbers, None)
     story.append("It never got better than at its start: either the steps are too large, or the patience too short.")
-    changes: dict[str, Any] = {"stop": replace(problem.stop, patience=10 * int(problem.stop.patience))}
-    words, rate = f"patience={10 * int(problem.stop.patience)}", rate_of(problem.optimizer)
+    changes: dict[str, Any] = {"stop": replace(training.stop, patience=10 * int(training.stop.patience))}
+    words, rate = f"patience={10 * int(training.stop.patience)}", rate_of(training.optimizer)
     if rate is not None:
-        changes["optimizer"] = with_rate(problem.optimizer, rate / 10)
+        changes["optimizer"] = with_rate(training.optimizer, rate / 10)
         words += f" and learning_rate={short(rate / 10)}"
     return finding("stopped early", story, numbers, Remedy(words, changes))

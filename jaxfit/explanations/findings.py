@@ -16,7 +16,7 @@ from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.stability import is_number, stability_limit
 from jaxfit.problems.marks import Bounded, Fixed, Tied, again, free, is_mark, plain
-from jaxfit.problems.problems import Problem
+from jaxfit.problems.problems import Problem, Training
 from jaxfit.typing import PyTree
 from jaxfit.verbs.summaries import round_down, short
 
@@ -37,15 +37,16 @@ def rate_of(optimizer: Optimizer) -> float | None:
     return None if rate is None or callable(rate) or np.ndim(rate) else float(rate)
 
 
-def noisy(problem: Problem) -> bool:
+def noisy(training: Training) -> bool:
     """Return whether the loss differs from step to step."""
-    return problem.batches is not None or takes_key(problem.loss)
+    return training.batches is not None or takes_key(training.problem.loss)
 
 
-def second_order(problem: Problem, start: PyTree | None = None) -> Remedy | None:
+def second_order(training: Training, start: PyTree | None = None) -> Remedy | None:
     """Levenberg-Marquardt where the loss knows enough residuals, else L-BFGS; None for a loss with noise."""
-    if noisy(problem):
+    if noisy(training):
         return None
+    problem = training.problem
     changes: dict[str, Any] = {"precision": "float64"} | ({} if start is None else {"params": start})
     count = sum(int(np.size(x)) for x in jax.tree.leaves(free(problem.params)))
     if (
@@ -59,8 +60,8 @@ def second_order(problem: Problem, start: PyTree | None = None) -> Remedy | None
     else:
         changes |= {"optimizer": lbfgs(), "steps": 5000}
         words = "lbfgs(), which learns the curvature"
-    if problem.optimizer.name == changes["optimizer"].name:
-        changes |= {"optimizer": problem.optimizer, "steps": 10 * int(problem.steps)}
+    if training.optimizer.name == changes["optimizer"].name:
+        changes |= {"optimizer": training.optimizer, "steps": 10 * int(training.steps)}
         words = f"{changes['steps']:,} steps" + ("" if start is None else ", from here")
     return Remedy(words, changes)
 
@@ -148,16 +149,16 @@ def finding(kind: str, story: list[str], numbers: dict[str, Any], remedy: Remedy
     return Finding(kind, tuple(s for s in story if s), numbers, advice, changes)
 
 
-def without_influence(there: Problem, here: View, numbers: dict[str, Any]) -> Finding | None:
+def without_influence(problem: Problem, here: View, numbers: dict[str, Any]) -> Finding | None:
     """Params of which the loss has no slope anywhere: what nothing moves here, nothing moves at random places."""
     ways = np.random.default_rng(0).normal(size=(3, here.point.size))
     places = [ways[0], 0.1 * ways[1], here.point + (1 + np.abs(here.point)) * ways[2]]
-    seen = [view(there._replace(params=start_at(there, at))) for at in places]
+    seen = [view(problem._replace(params=start_at(problem, at))) for at in places]
     if not all(one.finite and one.idle[here.idle].all() for one in seen):
         return None
-    names = place(there, here.idle)
+    names = place(problem, here.idle)
     story = [f"the data do not determine {names}: there the gradient is zero, here and elsewhere."]
-    held = _held_fixed(there.params, here.idle)
+    held = _held_fixed(problem.params, here.idle)
     remedy = None if held is None else Remedy(f"jf.Fixed for {names}", {"params": held})
     return finding("not determined", story, numbers | {"without_influence": int(here.idle.sum())}, remedy)
 
@@ -180,36 +181,39 @@ def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
     return None if parted or idle.all() else held
 
 
-def dead(problem: Problem, start: View, here: View, numbers: dict[str, Any]) -> Finding:
+def dead(training: Training, start: View, here: View, numbers: dict[str, Any]) -> Finding:
     """Params that nothing moves, and a start at which they would be moved."""
-    count = int(here.idle.sum())
+    problem, count = training.problem, int(here.idle.sum())
     story = [
         f"{count:,} of {len(here.idle):,} params ({place(problem, here.idle)}) have no gradient and no curvature: "
         f"nothing they could do would change the loss, as behind a relu that is never on or a tanh that always is."
     ]
     point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
     return finding(
-        "dead units", story, numbers | {"dead": count}, started_at(problem, point, "another start for those")
+        "dead units", story, numbers | {"dead": count}, started_at(training, point, "another start for those")
     )
 
 
-def beside(problem: Problem, start: View) -> Remedy:
+def beside(training: Training, start: View) -> Remedy:
     """A start a little to the side."""
     point = start.point + 0.05 * (1 + np.abs(start.point)) * np.random.default_rng(0).uniform(0.5, 1, start.point.shape)
-    return started_at(problem, point, "a start a little to the side", least=np.inf)
+    return started_at(training, point, "a start a little to the side", least=np.inf)
 
 
-def started_at(problem: Problem, point: np.ndarray, words: str, sharpness: float = 0.0, *, least: float = 30) -> Remedy:
+def started_at(
+    training: Training, point: np.ndarray, words: str, sharpness: float = 0.0, *, least: float = 30
+) -> Remedy:
     """Another start, and what the learning rate has to be there.
 
     Where a law tells the limit the run's own rate is kept, unless it is far from that; else it comes down to nothing,
     since there is no telling how small it must become.
     """
-    changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(problem.steps), AFFORDABLE)}
-    optimizer, rate, steps = problem.optimizer, rate_of(problem.optimizer), changes["steps"]
+    problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
+    changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
+    steps = changes["steps"]
     if rate is None:
         return Remedy(words, changes)
-    if law_limit(optimizer, 1.0) is None or noisy(problem):
+    if law_limit(optimizer, 1.0) is None or noisy(training):
         down = coming_down(optimizer, rate, steps)
         return Remedy(f"{words}, with {down.advice}", changes | down.changes)
     limit = law_limit(optimizer, max(view(problem._replace(params=changes["params"])).largest, sharpness))

@@ -30,7 +30,7 @@ from jaxfit.explanations.findings import (
 )
 from jaxfit.explanations.views import gradients_at, marks_of, times
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
-from jaxfit.problems.problems import Problem, Status
+from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.judgments import STANDS, curve
 from jaxfit.verbs.summaries import short
@@ -61,9 +61,9 @@ class Profile(NamedTuple):
 
 def of_layers(run: Fit) -> Finding | None:
     """What is wrong with a run if its gradient vanishes or explodes from layer to layer, and that was what held it."""
-    problem: Any = run.problem
-    layers, first = layers_of(problem), float(run.history.loss[0])
-    met = problem.stop.loss_below is not None and run.loss < float(problem.stop.loss_below)
+    training: Any = run.training
+    layers, first, goal = layers_of(training.problem), float(run.history.loss[0]), training.stop.loss_below
+    met = goal is not None and run.loss < float(goal)
     if not layers or met or not np.isfinite(first) or run.loss < LOW * first:
         return None
     profile = profile_of(run, layers)
@@ -74,11 +74,11 @@ def of_layers(run: Fit) -> Finding | None:
     failed = run.status in (Status.DIVERGED, Status.NOT_FINITE) or run.loss > 0.5 * first
     falls = late.max() > FALL * early.min() and trend > 0.8
     if falls and (profile.moved[0] < STAYED or failed) or profile.flat and failed:
-        return _finding_of(problem, profile, "vanishing gradient")
+        return _finding_of(training, profile, "vanishing gradient")
     seen = curve(run.history.loss)
     jumps = seen is not None and (seen.rises > 0.15 or abs(seen.recent_fall) < STANDS)
     if early.max() > RISE * late.min() and trend < -0.8 and (failed or jumps):
-        return _finding_of(problem, profile, "exploding gradient")
+        return _finding_of(training, profile, "exploding gradient")
     return None
 
 
@@ -130,7 +130,7 @@ def _trend(slopes: np.ndarray) -> float:
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
 
 
-def _finding_of(problem: Problem, profile: Profile, kind: str) -> Finding:
+def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
     layers, slopes, far = profile.layers, profile.slopes, profile.moved
     listed = ", ".join(f"layer {layer.name}: {slope:.0e}" for layer, slope in zip(layers, slopes, strict=True))
     ratio = slopes.max() / slopes.min()
@@ -149,21 +149,21 @@ def _finding_of(problem: Problem, profile: Profile, kind: str) -> Finding:
     story.append(f"{listed}.")
     if kind == "vanishing gradient" and not profile.flat:
         story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
-    found = evened(problem, profile)
+    found = evened(training.problem, profile)
     if found is None:
-        return finding(kind, story, numbers, second_order(problem))
+        return finding(kind, story, numbers, second_order(training))
     point, gain, left = found
     story.append(
         f"With orthogonal matrices whose rows and columns sum to zero, times {gain:.2g}, the slopes are within "
         f"{times(left)} of each other."
     )
-    return finding(kind, story, numbers, _begun(problem, point, f"a start of such matrices, times {gain:.2g}"))
+    return finding(kind, story, numbers, _begun(training, point, f"a start of such matrices, times {gain:.2g}"))
 
 
-def _begun(problem: Problem, point: np.ndarray, words: str) -> Remedy:
+def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
     """That start, with a learning rate for it; by the sharpness alone, since a whole view of a deep net is dear."""
-    changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(problem.steps), AFFORDABLE)}
-    optimizer, rate = problem.optimizer, rate_of(problem.optimizer)
+    problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
+    changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
     if rate is None:
         return Remedy(words, changes)
     if law_limit(optimizer, 1.0) is None:
@@ -175,7 +175,7 @@ def _begun(problem: Problem, point: np.ndarray, words: str) -> Remedy:
     if limit is not None and np.isfinite(limit) and not limit / 10 < rate < limit / 4:
         rate = limit / 10
         changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"
-    if noisy(problem):
+    if noisy(training):
         down = coming_down(optimizer, rate, changes["steps"])
         return Remedy(f"{words}, coming down to nothing", changes | down.changes)
     return Remedy(words, changes)

@@ -116,9 +116,9 @@ def _inspect(spec: tuple, x64: bool) -> int:
     """
     like = member_like(spec)
     _, filled = trace(lane_problem, *like)
-    if inspect_loss(filled, trained=False):
+    if inspect_loss(filled, differentiated=False):
         raise TypeError(_NOT_INSIDE)
-    warn_of_recompiling(filled)
+    warn_of_recompiling(filled.loss)
     program, _ = trace(lambda template, own: _loss(fill(template, own)), *like)
     room, least, most = (2**18, 8, 1024) if jax.default_backend() == "cpu" else (2**28, 256, 2**16)
     fit = room // max(largest_bytes(program), 1)

@@ -7,12 +7,14 @@ import reprlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.problems.axes import Axis, is_array, is_axis
@@ -188,18 +190,50 @@ jax.tree_util.register_pytree_with_keys(
 
 
 class Problem(NamedTuple):
-    """All that a run needs. Everything but the leaves is part of the program."""
+    """What is asked: a loss, its params with their marks, and its data. All but the leaves is part of a program."""
 
     loss: Callable  # a pytree: jaxfit's own, or jax.tree_util.Partial around a plain function
     params: PyTree  # the start
     data: tuple
-    optimizer: Any
+    key: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A problem, and how it is trained: all that a run needs."""
+
+    problem: Problem
+    optimizer: Optimizer
+    steps: ArrayLike  # () int32
     stop: Stop
     record: Record
-    steps: Any  # () int32
     batches: Batches | None = None
-    key: Any = None
     validation: tuple | None = None
+
+    def arguments(self) -> dict[str, PyTree]:
+        """Return what a run is called with, by name, in the order of the leaves: stores and checkpoints rely on it."""
+        loss, params, data, key = self.problem
+        return {
+            "loss": loss, "params": params, "data": data, "optimizer": self.optimizer, "stop": self.stop,
+            "record": self.record, "steps": self.steps, "batches": self.batches, "key": key,
+            "validation": self.validation,
+        }  # fmt: skip
+
+    def at(self, params: PyTree) -> Training:
+        """Return the same training from other params."""
+        return replace(self, problem=self.problem._replace(params=params))
+
+
+def _unflatten_training(_: None, arguments: Sequence[PyTree]) -> Training:
+    loss, params, data, optimizer, stop, record, steps, batches, key, validation = arguments
+    return Training(Problem(loss, params, data, key), optimizer, steps, stop, record, batches, validation)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Training,
+    lambda t: ([(jax.tree_util.GetAttrKey(name), x) for name, x in t.arguments().items()], None),
+    _unflatten_training,
+)
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:

@@ -75,7 +75,7 @@ def groups_of(result: Any) -> list[Group]:
             continue
         taken = jax.tree.map(lambda x, n=numbers: np.asarray(x)[n], (part.lanes.params, part.lanes.status))
         places = along(part, numbers if part.numbers is None else part.numbers[numbers])
-        groups.append(Group(part.problem, places, taken[0], np.isin(taken[1], FAILED)))
+        groups.append(Group(part.training.problem, places, taken[0], np.isin(taken[1], FAILED)))
     return groups
 
 
@@ -91,7 +91,7 @@ def example(result: Any) -> tuple[Problem, PyTree]:
     shapes = {str(jax.tree.map(lambda x: x.shape[1:], part.lanes.params)) for part in result.parts}
     if len(shapes) > 1:
         raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
-    return result.parts[0].problem, jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
+    return result.parts[0].training.problem, jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
 
 
 def marked_of(fit: Fit) -> PyTree:

@@ -140,6 +140,6 @@ def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[st
     state = jax.eval_shape(programs.begin, leaves)
     span = jax.ShapeDtypeStruct((), np.int32)
     lowered = programs.begin.lower(leaves), programs.watch.lower(leaves, state, span, span)
-    problem = programs.ask(leaves)
-    identity = environment(precision) | {PROGRAM: program_digest(*lowered)} | numbers_of(problem)
-    return identity, words_of(problem), lowered[1].out_info
+    training = programs.ask(leaves)
+    identity = environment(precision) | {PROGRAM: program_digest(*lowered)} | numbers_of(training)
+    return identity, words_of(training), lowered[1].out_info

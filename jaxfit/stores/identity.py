@@ -17,7 +17,7 @@ import optax
 from jaxfit.engine.compiling import compiler_options
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.messages import path_name
-from jaxfit.problems.problems import name_of
+from jaxfit.problems.problems import Training, name_of
 from jaxfit.stores import digest
 
 PyTree = Any
@@ -110,14 +110,14 @@ _ARRAY = re.compile(r"(.* \(.*\)) [0-9a-f]{32}")
 Words = Mapping[str, str]
 
 
-def words_of(problem: Any) -> dict[str, str]:
-    """What the program of a problem is made of, by names: no digest tells what became another."""
-    stop, record, batches = problem.stop, problem.record, problem.batches
+def words_of(training: Training) -> dict[str, str]:
+    """What the program of a run is made of, by names: no digest tells what became another."""
+    problem, stop, record, batches = training.problem, training.stop, training.record, training.batches
     rules = [name for name, value in vars(stop).items() if value is not None]
     loss = getattr(problem.loss, "func", None)
     told = {
         "the loss": problem.loss if loss is None else name_of(loss),
-        "the optimizer": problem.optimizer,
+        "the optimizer": training.optimizer,
         "the stop rule": ", ".join(rules) or "none",
         "the record": f"{', '.join(record.names)} every {record.every}" if record.what else "none",
         "the batching": batches or "none",

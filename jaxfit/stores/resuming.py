@@ -21,7 +21,7 @@ import numpy as np
 from jaxfit.engine.dispatch import Run, Task, example, places, programs_of, shape_of_pool
 from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import Problem, convert, precision_context
+from jaxfit.problems.problems import Training, convert, precision_context
 from jaxfit.problems.reading import Dimension, stacked
 from jaxfit.stores import (
     Blocks,
@@ -64,7 +64,7 @@ _REMEDY = "Make the call as it was to go on, or give this one another store="
 class Plan(NamedTuple):
     """What a sweep will run."""
 
-    problem: Problem
+    training: Training
     dimensions: dict[str, Dimension]
     runs: Sequence[Run]
     precision: str
@@ -127,12 +127,12 @@ def _manifest(plan: Plan, shapes: Sequence[Shape], examples: Sequence[Lanes], at
             "block": shape.lanes,
             "slots": shape.slots,
             "records": shape.records,
-            "words": words_of(run.problem),
+            "words": words_of(run.training),
             "tensors": {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()},
         }
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
     return Manifest(
-        identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.problem),
+        identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.training),
         _coordinates(plan, shapes[0].records), attributes,
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
 
 def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     found = {}
-    for name, (dim, values) in all_coordinates(plan.dimensions, records, plan.problem).items():
+    for name, (dim, values) in all_coordinates(plan.dimensions, records, plan.training.record).items():
         values = np.asarray(values)
         if values.dtype.kind not in "biufU":
             raise ValueError(
@@ -306,7 +306,7 @@ def grid_of(stored: Stored) -> Grid:
         own = layout[part_key(run.choice)]
         columns = [Column(blocks, own, name) for name in tensors_of(lanes)]
         lanes = jax.tree.unflatten(jax.tree.structure(lanes), columns)
-        parts.append(Part(run.choice, run.sizes, lanes, run.problem, shape))
+        parts.append(Part(run.choice, run.sizes, lanes, run.training, shape))
     members = lane_numbers(plan.dimensions, parts)
     return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)
 

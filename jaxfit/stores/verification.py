@@ -252,15 +252,16 @@ def _flat(one: Fit) -> np.ndarray:
 
 def _alone(lane: Fit, precision: str, units: int = 0) -> Fit:
     """A fit of its own to a lane's problem, its start and rates made smaller by units in the last place."""
-    problem: Any = lane.problem
-    params, optimizer = problem.params, problem.optimizer
+    training: Any = lane.training
+    problem = training.problem
+    params, optimizer = problem.params, training.optimizer
     if units:
         smaller = functools.partial(_smaller, precision=precision, units=units)
         params, optimizer = jax.tree.map(smaller, (resolved(params, precision), optimizer))
     return fit(
-        problem.loss, params, problem.data, optimizer=optimizer, steps=int(problem.steps), stop=problem.stop,
-        batches=problem.batches, key=problem.key, validation=problem.validation, precision=precision, progress=False,
-        record=Record(problem.record.every, ()),  # patience counts records
+        problem.loss, params, problem.data, optimizer=optimizer, steps=int(training.steps), stop=training.stop,
+        batches=training.batches, key=problem.key, validation=training.validation, precision=precision, progress=False,
+        record=Record(training.record.every, ()),  # patience counts records
     )  # fmt: skip
 
 

@@ -11,16 +11,16 @@ import numpy as np
 from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.messages import did_you_mean
-from jaxfit.problems.problems import Problem
+from jaxfit.problems.problems import Record
 from jaxfit.problems.reading import Dimension
 
 ROUNDING = 1e-6  # relative: a number given in double precision is that of an axis in single
 
 
-def all_coordinates(dimensions: dict[str, Dimension], records: int, problem: Problem) -> dict[str, Any]:
+def all_coordinates(dimensions: dict[str, Dimension], records: int, record: Record) -> dict[str, Any]:
     coords = coordinates(dimensions)
-    if problem.record.what:
-        coords["step"] = ("step", np.arange(records) * problem.record.every)
+    if record.what:
+        coords["step"] = ("step", np.arange(records) * record.every)
     return coords
 
 

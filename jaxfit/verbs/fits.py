@@ -12,7 +12,7 @@ import numpy as np
 from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, segments, terminating_as_interrupted
 from jaxfit.engine.loops import Best, unrolled, users
 from jaxfit.engine.single import Programs, prepare
-from jaxfit.engine.tracing import check_alive, inspect_loss, is_traced
+from jaxfit.engine.tracing import check_alive, inspect_training, is_traced
 from jaxfit.losses import model_of, takes_key
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems.axes import is_array, is_axis
@@ -31,6 +31,7 @@ from jaxfit.problems.problems import (
     Record,
     Status,
     Stop,
+    Training,
     chosen_precision,
     convert_all,
     name_of,
@@ -54,7 +55,7 @@ class Known:
     a compiled function must not keep the values of its first call: if a leaf is traced, they are dropped.
     """
 
-    problem: Problem | None = None
+    training: Training | None = None
     precision: str | None = None
     note: str | None = None
     absolute_sigma: bool | None = None
@@ -82,8 +83,9 @@ class Fit:
       best_params, best_validation_loss, best_step: With patience, where the validation loss was lowest among the
         records and the end (NaN if it never was a number); otherwise None.
       coords: The coordinates of a lane in its sweep; None for a single fit.
-      problem: The arguments of the run, with the user's own arrays; None for a fit that comes out of the caller's own
-        `jax.jit` or `jax.vmap`. Its params keep the marks `Fixed`, `Bounded` and `Tied`.
+      problem: The loss, the start, the data and the key of the run, with the user's own arrays; None for a fit that
+        comes out of the caller's own `jax.jit` or `jax.vmap`. Its params keep the marks `Fixed`, `Bounded` and `Tied`.
+      training: The problem with all other arguments of the run; None where `problem` is.
       absolute_sigma: Whether sigma is in the units of y, as given to `curve_fit`; None for other fits.
 
     Example:
@@ -103,7 +105,7 @@ class Fit:
     validation_loss: Any = None
     coords: dict[str, Any] | None = None
     start_loss: Any = field(default=None, repr=False)
-    problem: Problem | None = field(default=None, repr=False)
+    training: Training | None = field(default=None, repr=False)
     precision: str | None = field(default=None, repr=False)
     note: str | None = field(default=None, repr=False)
     absolute_sigma: bool | None = field(default=None, repr=False)
@@ -112,8 +114,12 @@ class Fit:
     best_step: Any = field(default=None, repr=False)
 
     @property
+    def problem(self) -> Problem | None:
+        return None if self.training is None else self.training.problem
+
+    @property
     def optimizer(self) -> Optimizer | None:
-        return None if self.problem is None else self.problem.optimizer
+        return None if self.training is None else self.training.optimizer
 
     def predict(self, x: Any) -> Any:
         """Return the prediction of the loss's model at x, with the params of the fit; for a classifier, the logits.
@@ -142,7 +148,7 @@ class Fit:
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_"):
                 raise AttributeError(name)
-            own = [*(f.name for f in fields(self)), "optimizer", "predict"]
+            own = [*(f.name for f in fields(self)), "problem", "optimizer", "predict"]
             raise AttributeError(near_attribute("a fit", name, ATTRIBUTES, own))
 
     def __repr__(self) -> str:
@@ -158,14 +164,23 @@ def problem_of(fit: Fit, verb: str = "") -> Problem:
     """Return the problem of a fit.
 
     Raises:
+      ValueError: As `training_of`.
+    """
+    return training_of(fit, verb).problem
+
+
+def training_of(fit: Fit, verb: str = "") -> Training:
+    """Return the training of a fit.
+
+    Raises:
       ValueError: If the fit went through a transformation that dropped it; the message begins with the verb.
     """
-    if fit.problem is None:
+    if fit.training is None:
         raise ValueError(
             f"{verb}{': ' * bool(verb)}the fit no longer knows its loss and data, which a jit or another "
             f"transformation of pytrees drops; use it as jf.fit returned it"
         )
-    return fit.problem
+    return fit.training
 
 
 def any_traced(leaves: list) -> bool:
@@ -188,7 +203,7 @@ def _flatten(fit: Fit) -> tuple:
     labels = {name: value for name, value in coords.items() if isinstance(value, str)}
     numbers = {name: getattr(fit, name) for name in _FIT_LEAVES}
     numbers["coords"] = fit.coords and {name: value for name, value in coords.items() if name not in labels}
-    known = Known(fit.problem, fit.precision, fit.note, fit.absolute_sigma, labels)
+    known = Known(fit.training, fit.precision, fit.note, fit.absolute_sigma, labels)
     traced = any_traced(jax.tree.leaves(numbers))
     return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
 
@@ -326,34 +341,34 @@ def fit(
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
     if record is None:
         record = LOSS if validation is None else LOSSES
-    problem = pose(
+    training = pose(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
         validation=validation, precision=precision,
     )  # fmt: skip
-    count = int(problem.steps)
+    count = int(training.steps)
     if checkpoint is not None:
         as_path("checkpoint", checkpoint)
-    leaves = jax.tree.leaves(problem, is_leaf=is_axis)
+    leaves = jax.tree.leaves(training, is_leaf=is_axis)
     swept = [x for x in leaves if is_axis(x)]
     if swept:
         raise ValueError(f"fit got {swept[0]}, but runs one problem; call sweep with the same arguments")
     if is_traced(leaves):
-        check_alive(problem)
+        check_alive(training)
         _check_untraced(checkpoint)
-        return _traced_fit(convert_all(problem, traced_precision(precision)), count)
+        return _traced_fit(convert_all(training, traced_precision(precision)), count)
     with precision_context(precision):
-        if holds_call(problem.params):
-            problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
-        check_schedule(problem.optimizer, count)
-        programs, leaves = prepare(problem, precision)
+        if holds_call(training.problem.params):
+            training = training.at(as_params(resolved(training.problem.params, precision), precision=precision))
+        check_schedule(training.optimizer, count)
+        programs, leaves = prepare(training, precision)
         if programs.captured:
             _check_untraced(checkpoint)
             return _traced_fit(programs.ask(leaves), count)
         with out_of_memory_told(_SMALLER):
             if checkpoint is None:
-                return _run(problem, programs, leaves, count, precision, progress)
+                return _run(training, programs, leaves, count, precision, progress)
             with terminating_as_interrupted(), holding_file(checkpoint, programs, leaves, precision) as file:
-                return _run(problem, programs, leaves, count, precision, progress, file)
+                return _run(training, programs, leaves, count, precision, progress, file)
 
 
 _SMALLER = (
@@ -378,11 +393,12 @@ def traced_precision(precision: str) -> str:
     return precision
 
 
-def _traced_fit(problem: Problem, steps: int) -> Fit:
-    problem = problem._replace(params=as_params(resolve(problem.params)))
-    inspect_loss(problem)
-    state, rows, end = unrolled(problem, steps)
-    every = problem.record.every
+def _traced_fit(training: Training, steps: int) -> Fit:
+    training = training.at(as_params(resolve(training.problem.params)))
+    problem = training.problem
+    inspect_training(training)
+    state, rows, end = unrolled(training, steps)
+    every = training.record.every
     history = History({"step": np.arange(0, steps + 1, every), **rows})
     return Fit(
         users(problem, state.params),
@@ -404,7 +420,7 @@ def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[st
 
 
 def _run(
-    problem: Problem,
+    training: Training,
     programs: Programs,
     leaves: list,
     total: int,
@@ -412,7 +428,7 @@ def _run(
     progress: bool | None,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    every = problem.record.every
+    every = training.record.every
     pieces: list[dict[str, PyTree]] = []
     status, made, end, t = Status.NOT_RUN, 0, None, 0
     saved = None if checkpoint is None else checkpoint.load()
@@ -430,7 +446,7 @@ def _run(
             state, rows, end = _segment(programs, leaves, every, state, t, count)
             status, made = Status(int(state.status)), int(state.steps)
             if made == 0:
-                _check_start(problem, precision, state.start_loss)
+                _check_start(training, precision, state.start_loss)
             ended = status != Status.NOT_RUN
             kept = (made - t) // every + 1 if ended else count // every
             pieces.append(jax.tree.map(lambda x, k=kept: np.asarray(x)[:k], rows))
@@ -450,16 +466,16 @@ def _run(
         interrupted = False
     finally:
         bar.close()
-    result: Any = None if end is None else _finished(problem, state, status, made, end, pieces, precision)
+    result: Any = None if end is None else _finished(training, state, status, made, end, pieces, precision)
     if interrupted:
         kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
         raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
     return result
 
 
-def _check_start(problem: Problem, precision: str, loss: Any) -> None:
+def _check_start(training: Training, precision: str, loss: Any) -> None:
     """A start outside of where the loss is defined is an error; data too large for the precision are a status."""
-    if not np.isfinite(loss) and beyond_range(problem.data, precision) is None:
+    if not np.isfinite(loss) and beyond_range(training.problem.data, precision) is None:
         raise ValueError(
             f"the loss at the start is {float(loss)}: params are outside of where the loss is defined; start from "
             f"params at which it is finite"
@@ -482,13 +498,14 @@ def _joined(*parts: np.ndarray) -> np.ndarray:
 
 
 def _finished(
-    problem: Problem, state: Any, status: Status, made: int, end: Any, pieces: list[dict[str, PyTree]], precision: str
+    training: Training, state: Any, status: Status, made: int, end: Any, pieces: list[dict[str, PyTree]], precision: str
 ) -> Fit:
     rows = jax.tree.map(_joined, *pieces)
-    every = problem.record.every
+    every = training.record.every
     records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)
     loss = np.asarray(end.loss)[()]
+    problem = training.problem
     marked = is_marked(problem.params)
     whole = problem._replace(params=convert_all(problem.params, precision)) if marked else problem
 
@@ -505,8 +522,8 @@ def _finished(
         history=History({"step": np.arange(records) * every, **rows}),
         validation_loss=None if end.validation_loss is None else np.asarray(end.validation_loss)[()],
         start_loss=np.asarray(state.start_loss)[()],
-        problem=problem,
+        training=training,
         precision=precision,
-        note=None if fine else beyond_range((*problem.data, *(problem.validation or ())), precision),
+        note=None if fine else beyond_range((*problem.data, *(training.validation or ())), precision),
         **best_of(best, users_own),
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import ENDED_WELL, Problem, Status
+from jaxfit.problems.problems import ENDED_WELL, Status, Training
 from jaxfit.problems.reading import Dimension, choose
 from jaxfit.stores import Variable
 from jaxfit.verbs.coordinates import all_coordinates, position
@@ -29,7 +29,7 @@ class Part(NamedTuple):
     choice: dict[str, int]  # index along each static dimension
     dynamic: dict[str, int]  # the sizes of the other dimensions, in order
     lanes: Lanes  # NumPy arrays with a leading lane axis, the last dimension fastest
-    problem: Problem
+    training: Training  # with axes where lanes differ
     shape: Shape  # of the pool that ran them
     numbers: np.ndarray | None = None  # (lanes,) which member each lane is, where not every member has one
 
@@ -88,16 +88,16 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
 
 
 def dataset(
-    dimensions: dict[str, Dimension], parts: Sequence[Part], problem: Problem, attributes: dict[str, Any]
+    dimensions: dict[str, Dimension], parts: Sequence[Part], training: Training, attributes: dict[str, Any]
 ) -> Any:
     import xarray as xr
 
     tensors = [tensors_of(part.lanes) for part in parts]
     variables = {}
-    for name, told in variables_of([part.lanes for part in parts], problem).items():
+    for name, told in variables_of([part.lanes for part in parts], training).items():
         columns = [own[told.tensor].astype(told.dtype, copy=False) for own in tensors]
         variables[name] = (*dimensions, *told.extra), _arrange(columns, dimensions, parts), told.attributes
-    return xr.Dataset(variables, all_coordinates(dimensions, parts[0].shape.records, problem), attributes)
+    return xr.Dataset(variables, all_coordinates(dimensions, parts[0].shape.records, training.record), attributes)
 
 
 def tensors_of(lanes: Lanes) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def tensors_of(lanes: Lanes) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(lanes)}
 
 
-def variables_of(lanes: Sequence[Lanes], problem: Problem) -> dict[str, Variable]:
+def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, Variable]:
     """Return the variables of the results that all parts have, with the same shape."""
     found = {name: Variable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
     found["status"] = Variable(".status", (), "int8", status_attributes())
-    if problem.validation is not None:
+    if training.validation is not None:
         found["validation_loss"] = Variable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
     shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
     alike = len({jax.tree.structure(own.params) for own in lanes}) == 1 and _agree(shapes, ".params")
@@ -229,7 +229,7 @@ def member(grid: Grid, place: tuple[int, ...]) -> Fit:
         place = place_of(part, number, grid.results.status.dims)
     here = grid.results.isel(dict(zip(grid.results.status.dims, place, strict=True)))
     coords = {str(name): value.item() for name, value in here.coords.items() if value.ndim == 0}
-    every, steps = part.problem.record.every, int(own.steps)
+    every, steps = part.training.record.every, int(own.steps)
     history = None
     if own.rows:
         kept = steps // every + 1 if own.status != Status.NOT_RUN else 0
@@ -243,7 +243,7 @@ def member(grid: Grid, place: tuple[int, ...]) -> Fit:
         validation_loss=own.validation_loss,
         coords=coords,
         start_loss=own.start_loss,
-        problem=_problem_of(part, number),
+        training=_training_of(part, number),
         precision=grid.precision,
         **best_of(own.best),
     )
@@ -261,9 +261,9 @@ def place_of(part: Part, number: Any, names: Iterable[Any]) -> tuple:
     return tuple(here[name] for name in names)
 
 
-def _problem_of(part: Part, number: int) -> Problem:
-    """Return the problem of one lane, with values in place of axes; a `Call` in its params runs when it is needed."""
-    return choose(part.problem, {name: int(i) for name, i in along(part, number).items()})
+def _training_of(part: Part, number: int) -> Training:
+    """Return the training of one lane, with values in place of axes; a `Call` in its params runs when it is needed."""
+    return choose(part.training, {name: int(i) for name, i in along(part, number).items()})
 
 
 @near_keywords

@@ -81,10 +81,10 @@ def pace(fit: Any) -> str | None:
 
     It cannot of less than ten records, or where every step sees other data.
     """
-    history, problem = fit.history, fit.problem
+    history, training = fit.history, fit.training
     if history is None or "loss" not in history or np.ndim(history.loss) != 1:
         return None
-    if problem is not None and (problem.batches is not None or takes_key(problem.loss)):
+    if training is not None and (training.batches is not None or takes_key(training.problem.loss)):
         return None
     seen = curve(history.loss)
     if seen is None:

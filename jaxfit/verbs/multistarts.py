@@ -237,7 +237,7 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
 
 def _one_problem(grid: Grid) -> bool:
     """Return whether all lanes have the same loss, data, bounds and fixed params."""
-    first, *others = [_asked(part.problem) for part in grid.parts]
+    first, *others = [_asked(part.training.problem) for part in grid.parts]
     leaves, structure = jax.tree.flatten(first, is_leaf=is_axis)
     if any(map(is_axis, leaves)):
         return False
@@ -288,7 +288,7 @@ def met(verb: str, grid: Grid) -> Met:
     text = f"{high:,} of {total:,} found this {what}, the {rank}"
     troubles = [(here.failed, "failed"), (here.unfinished, "ran out of steps")]
     text += "".join(f"; {n:,} {what}" for n, what in troubles if n)
-    rest = jax.tree.leaves(grid.parts[0].problem._replace(params=None), is_leaf=is_axis)
+    rest = jax.tree.leaves(grid.parts[0].training.at(None), is_leaf=is_axis)
     name = "runs" if len(grid.parts) > 1 or any(map(is_axis, rest)) else "starts"
     fit = member(grid, tuple(np.argwhere(grid.members == here.lanes[0])[0]))
     return Met(fit, name, text, high == 1 < total)

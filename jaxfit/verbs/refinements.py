@@ -222,7 +222,7 @@ def _draw(
         done.sort(key=lambda block: block[0].lanes[0])
         numbers = np.concatenate([task.lanes for task, _ in done])
         lanes = jax.tree.map(lambda *x: np.concatenate(x), *(lanes for _, lanes in done))
-        results = table(Part(run.choice, run.sizes, lanes, run.problem, shape, numbers), dimensions)
+        results = table(Part(run.choice, run.sizes, lanes, run.training, shape, numbers), dimensions)
         measured = {n: _column(f"measure {n!r}", f(results), len(numbers)) for n, f in asked.measure.items()}
         outcome = _outcome(asked.by, results, measured)
         batches.append((numbers, lanes, measured, outcome))
@@ -240,7 +240,7 @@ def _draw(
     numbers, lanes, measured, outcome = jax.tree.map(lambda *x: np.concatenate(x), *batches)
     known = np.zeros(sizes, bool)
     known.flat[numbers] = True
-    part = Part(run.choice, run.sizes, lanes, run.problem, shape, numbers)
+    part = Part(run.choice, run.sizes, lanes, run.training, shape, numbers)
     return _Drawn(part, numbers, measured, outcome, axes, known), interrupted
 
 
@@ -251,7 +251,7 @@ def table(part: Part, dimensions: dict[str, Dimension]) -> Any:
     """Return the lanes of a part as a Dataset along "lane", with the coordinates of each."""
     count = len(part.lanes.status)
     along = {"lane": Dimension("lane", count, ())}
-    found = dataset(along, [part._replace(choice={}, dynamic={"lane": count})], part.problem, {})
+    found = dataset(along, [part._replace(choice={}, dynamic={"lane": count})], part.training, {})
     place = place_of(part, part.numbers, dimensions)
     index = dict(zip(dimensions, place, strict=True))
     own = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}

@@ -19,7 +19,7 @@ from jaxfit.problems.checks.posing import pose, refuse_axes
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import again, free, is_marked
 from jaxfit.problems.messages import near_keywords, path_name
-from jaxfit.problems.problems import Problem, Record, Stop, chosen_precision, convert_all, precision_context
+from jaxfit.problems.problems import Record, Stop, Training, chosen_precision, convert_all, precision_context
 from jaxfit.verbs.fits import traced_precision
 
 PyTree = Any
@@ -72,17 +72,17 @@ def step(
       (1.5, 9.0, 6.0)
     """
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
-    problem = pose(
+    training = pose(
         loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
         validation=None, precision=precision,
     )  # fmt: skip
-    refuse_axes("step", problem)
-    if is_traced(jax.tree.leaves((problem, opt_state))):
-        check_alive(problem)
-        return Step(*_step(convert_all(problem, traced_precision(precision)), opt_state))
+    refuse_axes("step", training)
+    if is_traced(jax.tree.leaves((training, opt_state))):
+        check_alive(training)
+        return Step(*_step(convert_all(training, traced_precision(precision)), opt_state))
     with precision_context(precision):
-        problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
-        programs, leaves = prepare(problem, precision)
+        training = training.at(as_params(resolved(training.problem.params, precision), precision=precision))
+        programs, leaves = prepare(training, precision)
         if programs.captured:
             return Step(*_step(programs.ask(leaves), opt_state))
         found = _step_program(programs.ask)(leaves, opt_state)
@@ -94,8 +94,8 @@ def _step_program(ask: Callable) -> Callable:
     return compiled(lambda leaves, opt_state: _step(ask(leaves), opt_state))
 
 
-def _step(problem: Problem, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyTree]:
-    method = method_of(problem.optimizer)
+def _step(training: Training, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyTree]:
+    problem, method = training.problem, method_of(training.optimizer)
     objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
     params = free(problem.params)
     if opt_state is None:

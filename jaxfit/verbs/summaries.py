@@ -52,7 +52,7 @@ def advice(fit: Any) -> str:
         how = "the steps ran out" if fit.status == Status.OUT_OF_STEPS else "it stopped"
         return f"{how} {where}, but {ran_away(far)}."
     if fit.status == Status.CONVERGED:
-        stopped = judges(fit) and not (fit.problem is not None and fit.problem.stop.converges)
+        stopped = judges(fit) and not (fit.training is not None and fit.training.stop.converges)
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
     if fit.status == Status.STOPPED_EARLY:
         return f"{_patience(fit)} {where}."
@@ -117,8 +117,8 @@ def _out_of_steps(fit: Any, where: str) -> str:
 def _patience(fit: Any) -> str:
     """Return a sentence: for how long the validation loss had no new minimum, and where its minimum was."""
     lasted = "for as long as the patience allows"
-    if fit.problem is not None:
-        patience, every = int(fit.problem.stop.patience), fit.problem.record.every
+    if fit.training is not None:
+        patience, every = int(fit.training.stop.patience), fit.training.record.every
         stride = f", one every {every:,} steps," if every > 1 else ""
         lasted = f"in {patience:,} record{'s' * (patience != 1)}{stride}"
     best = f"{float(fit.best_validation_loss):.6g} at step {int(fit.best_step):,}, whose params are best_params;"
@@ -236,7 +236,7 @@ def doubts(fit: Any) -> list[str]:
 
 def _beside(fit: Any) -> str:
     """Return the label of the loss that says of which data it is, and that of the validation loss."""
-    batches = fit.problem is not None and fit.problem.batches is not None
+    batches = fit.training is not None and fit.training.batches is not None
     told = " of all the data, not of a batch" if batches else ""
     if fit.validation_loss is not None:
         told += f"   validation {fit.validation_loss:.8g}"

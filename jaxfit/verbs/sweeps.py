@@ -17,20 +17,20 @@ import numpy as np
 from jaxfit.engine.dispatch import Gathered, Run, Task, all_tasks, places, run_all, shape_of_pool
 from jaxfit.engine.evaluating import laid_out
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
-from jaxfit.engine.layouts import lane_problem, layout_of, spec_of, working_bytes
+from jaxfit.engine.layouts import lane_training, layout_of, spec_of, working_bytes
 from jaxfit.engine.pools import Shape, chunk_of, pool_like
 from jaxfit.engine.single import warn_of_recompiling
-from jaxfit.engine.tracing import inspect_loss, is_traced, trace
+from jaxfit.engine.tracing import inspect_training, is_traced, trace
 from jaxfit.problems.checks.posing import pose
 from jaxfit.problems.checks.training import check_schedule
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import (
     STATUSES,
     Batches,
-    Problem,
     Record,
     Status,
     Stop,
+    Training,
     chosen_precision,
     precision_context,
     whole,
@@ -160,21 +160,21 @@ def plan_sweep(
 ) -> Plan:  # fmt: skip
     """Check the arguments of a sweep and return its plan; nothing is compiled."""
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
-    problem = pose(
+    training = pose(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,
     )  # fmt: skip
-    asked = problem._asdict() | {"params": params}  # in the order written, which JAX sorts
+    asked = training.arguments() | {"params": params}  # in the order written, which JAX sorts
     dimensions = read(asked, static_places=("batches", "steps", "record"))
     slots = None if slots is None else whole("slots", slots)
-    if is_traced(jax.tree.leaves(problem)):
+    if is_traced(jax.tree.leaves(training)):
         raise TypeError(_NOT_INSIDE.replace("sweep", verb, 1))
     if not dimensions:
         raise ValueError(f"{verb} found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
     choices = choices_of(dimensions)
     with precision_context(precision):
-        runs = [_prepare(problem, dimensions, choice, precision) for choice in choices]
-    return Plan(problem, dimensions, runs, precision, slots)
+        runs = [_prepare(training, dimensions, choice, precision) for choice in choices]
+    return Plan(training, dimensions, runs, precision, slots)
 
 
 def _in_memory(plan: Plan, progress: bool | None) -> Grid:
@@ -185,10 +185,10 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     tasks = all_tasks(runs, shapes)
     early = _ended_early(plan, tasks, progress, _here(plan, shapes, tasks, gathered.keep))
     parts = tuple(
-        Part(run.choice, run.sizes, lanes, run.problem, shape)
+        Part(run.choice, run.sizes, lanes, run.training, shape)
         for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
     )
-    results = dataset(dimensions, parts, plan.problem, identity(runs, shapes, plan.precision))
+    results = dataset(dimensions, parts, plan.training, identity(runs, shapes, plan.precision))
     grid = Grid(results, lane_numbers(dimensions, parts), parts, plan.precision)
     return _given(grid, early)
 
@@ -302,12 +302,12 @@ def choices_of(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
     return [dict(zip([d.name for d in static], index, strict=True)) for index in indices]
 
 
-def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Run:
-    chosen = choose(problem, choice)
+def _prepare(training: Training, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Run:
+    chosen = choose(training, choice)
     structure, leaves, columns = laid_out(chosen, precision)
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
-    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(problem.steps))
-    records = int(problem.steps) // problem.record.every + 1 if problem.record.what else 0
+    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(training.steps))
+    records = int(training.steps) // training.record.every + 1 if training.record.what else 0
     lane_bytes, working_bytes = _inspect(
         structure, tuple((x.shape, x.dtype) for x in leaves), spec_of(columns), records, jax.config.jax_enable_x64
     )
@@ -316,9 +316,9 @@ def _prepare(problem: Problem, dimensions: dict[str, Dimension], choice: dict[st
 
 def run_of(part: Part, precision: str) -> Run:
     """Return the run of a part of a grid."""
-    found = read(part.problem._asdict(), static_places=("batches", "steps", "record"))
+    found = read(part.training.arguments(), static_places=("batches", "steps", "record"))
     dimensions = {name: found.get(name, Dimension(name, size, ())) for name, size in part.dynamic.items()}
-    return _prepare(part.problem, dimensions, {}, precision)
+    return _prepare(part.training, dimensions, {}, precision)
 
 
 @functools.lru_cache(maxsize=256)
@@ -328,10 +328,10 @@ def _inspect(structure: Any, leaves: tuple, columns: tuple, records: int, x64: b
     values = {
         key: jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in specs]) for key, (tree, specs) in columns
     }
-    _, filled = trace(lane_problem, template, values)
-    if inspect_loss(filled):
+    _, filled = trace(lane_training, template, values)
+    if inspect_training(filled):
         raise TypeError(_NOT_INSIDE)
-    warn_of_recompiling(filled)
+    warn_of_recompiling(filled.problem.loss, filled.optimizer)
     layout = layout_of(structure, leaves, columns, x64)
     if layout is None:
         raise TypeError(_NOT_INSIDE)
@@ -346,7 +346,7 @@ def check_memory(runs: Sequence[Run], sizes: Sequence[int]) -> None:
     need = sum(size * run.lane_bytes for run, size in zip(runs, sizes, strict=True))
     have = _free_memory() if need > ALWAYS_FREE else None
     if have is not None and need > 0.8 * have:
-        every = runs[0].problem.record.every
+        every = runs[0].training.record.every
         history = f"record less often than every {every} steps or fewer things, " if runs[0].records else ""
         raise ValueError(
             f"the results of {sum(sizes):,} lanes take {need:,} bytes ({runs[0].lane_bytes:,} a lane), "

@@ -222,6 +222,6 @@ def test_a_cycle_is_known_by_its_period():
 def test_what_cannot_be_explained_is_refused():
     with pytest.raises(TypeError, match="explain takes a fit, but got a dict"):
         jf.explain({})
-    bare = dataclasses.replace(thermometer(1e-2), problem=None)
+    bare = dataclasses.replace(thermometer(1e-2), training=None)
     with pytest.raises(ValueError, match="no longer knows its loss"):
         jf.explain(bare)

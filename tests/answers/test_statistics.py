@@ -277,7 +277,7 @@ def by(loss, params=None):
 REFUSED = {
     "what is no fit": (lambda: jf.standard_errors({"a": 1.0}), TypeError, "standard_errors takes a fit or the grid"),
     "a fit that diverged": (lambda: jf.covariance(failed()), jf.NotConverged, "covariance needs params at a minimum"),
-    "a fit that forgot": (lambda: jf.intervals(dataclasses.replace(short(), problem=None)), ValueError,
+    "a fit that forgot": (lambda: jf.intervals(dataclasses.replace(short(), training=None)), ValueError,
         "no longer knows"),
     "a plain function": (lambda: jf.standard_errors(by(lambda p, x, y: jnp.mean((line(p, x) - y) ** 2))), TypeError,
         r"needs to know the noise.*jf\.losses\.least_squares"),

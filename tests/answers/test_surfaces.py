@@ -91,7 +91,7 @@ def test_a_trail_says_what_a_fit_lacks(runs):
     with pytest.raises(ValueError, match="did not record its params.*record="):
         landscapes.trail(jf.fit(bowl, {"x": 1.0, "y": 1.0}, optimizer=jf.optimizers.sgd(0.1), steps=2))
     with pytest.raises(ValueError, match="no longer knows its loss"):
-        landscapes.trail(dataclasses.replace(runs["plain"], problem=None))
+        landscapes.trail(dataclasses.replace(runs["plain"], training=None))
 
 
 def test_a_lane_of_a_sweep_has_a_trail():

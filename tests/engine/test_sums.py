@@ -172,7 +172,7 @@ def test_a_sum_is_compiled_as_a_plain_loop(monkeypatch):
     fit = jf.fit(
         lambda p, x: jnp.sum((p - x) ** 2) / 40, 0.0, (jnp.ones(40),), optimizer=jf.optimizers.sgd(0.1), steps=2
     )
-    programs, leaves = prepare(fit.problem, "float32")
+    programs, leaves = prepare(fit.training, "float32")
     state = programs.begin(leaves)
     program = programs.advance.lower(leaves, state, np.int32(0), np.int32(2)).compile().as_text()
     assert "reduce(" in program and "reduce-window" not in program

@@ -120,7 +120,7 @@ def test_without_patience_nothing_is_kept():
         jf.fit(LOSS, START, train, **given),
         jf.sweep(LOSS, START | {"a": jf.Axis("a", [0.0, 1.0])}, train, **given),
     )
-    assert fit.best_params is fit.best_step is fit.best_validation_loss is None and begin(fit.problem).best is None
+    assert fit.best_params is fit.best_step is fit.best_validation_loss is None and begin(fit.training).best is None
     assert not [name for name in grid.results if "best" in str(name)]
 
 

@@ -56,10 +56,10 @@ def test_axes_of_program_parts_need_no_axis_of_numbers(form):
     (name,) = grid.results.status.dims
     for label in grid.results[name].values.tolist():
         lane = jf.lane(grid, **{name: label})
-        problem = lane.problem
+        problem, training = lane.problem, lane.training
         alone = jf.fit(
-            problem.loss, problem.params, problem.data, optimizer=problem.optimizer, steps=10, stop=problem.stop,
-            batches=problem.batches, key=problem.key, precision=grid.precision,
+            problem.loss, problem.params, problem.data, optimizer=training.optimizer, steps=10, stop=training.stop,
+            batches=training.batches, key=problem.key, precision=grid.precision,
         )  # fmt: skip
         assert (lane.status, lane.steps) == (alone.status, alone.steps)
         np.testing.assert_allclose(lane.loss, alone.loss, rtol=RTOL, atol=RTOL * float(alone.start_loss))

@@ -12,19 +12,20 @@ import numpy as np
 from jaxfit.datasets import as_key
 from jaxfit.losses import Loss, takes_data
 from jaxfit.losses.base import label
-from jaxfit.optimizers import as_optimizer, sgd
+from jaxfit.optimizers import as_optimizer
 from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.checks.params import as_params, check_free
 from jaxfit.problems.checks.training import (
     check_batches,
     check_gradient_known,
+    check_key,
     check_methods,
     check_rate,
     check_scale_known,
     check_stop,
 )
-from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, whole
+from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
 from jaxfit.problems.reading import seeds
 
 PyTree = Any
@@ -33,8 +34,53 @@ PyTree = Any
 def pose(
     loss: Callable, params: PyTree, data: Any, *, optimizer: Any, steps: Any, stop: Stop, record: Record,
     batches: Batches | None, key: Any, validation: Any, precision: str,
+) -> Training:  # fmt: skip
+    """Return the arguments of a run as a checked training, its numbers as the user gave them; axes may be anywhere."""
+    _check_asked(loss, precision)
+    if not isinstance(record, Record):
+        raise TypeError(f"record is {record!r}, but it must be jf.Record(every=1, what=('loss',))")
+    if batches is not None and not isinstance(batches, Batches):
+        raise TypeError(f"batches is {batches!r}, but it must be a value such as jf.Batches(size=32)")
+    example = loss.values[0] if is_axis(loss) else loss
+    if batches is not None and not takes_data(example):
+        raise ValueError(f"batches: {label(example)} takes no data of which rows could be drawn; leave batches out")
+    problem = pose_question(loss, params, data, key, precision, rows=batches is not None)
+    if validation is not None:
+        validation = as_data(validation, "validation")
+        validation = floating_of_loss(loss, params, validation, key, precision, "validation")
+        check_data(validation, example, name="validation", precision=precision, rows=_by_row(example))
+    elif "validation_loss" in record.what:
+        raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')
+    check_stop(stop, precision=precision, validation=validation)
+    optimizer = _each(as_optimizer, optimizer)
+    _each(lambda one: check_rate(one, precision), optimizer)
+    _each(lambda one: check_gradient_known(one, stop, record), optimizer)
+    _each(lambda one: check_scale_known(one, record), optimizer)
+    training = Training(problem, optimizer, np.int32(whole("steps", steps)), stop, record, batches, validation)
+    check_batches(training)
+    check_methods(training)
+    return training
+
+
+def pose_question(
+    loss: Callable, params: PyTree, data: Any, key: Any, precision: str, *, rows: bool = False
 ) -> Problem:  # fmt: skip
-    """The arguments of a run as a checked problem, its numbers still as the user gave them; axes may stand anywhere."""
+    """Return the arguments of a function that evaluates the loss as a checked problem; axes may stand anywhere.
+
+    `rows` says that rows of the data will be drawn.
+    """
+    _check_asked(loss, precision)
+    example = loss.values[0] if is_axis(loss) else loss
+    data = floating_of_loss(loss, params, as_data(data), key, precision)
+    check_data(data, example, precision=precision, rows=rows or _by_row(example))
+    check_swept_numbers(loss)
+    problem = Problem(_each(as_loss, loss), as_params(params, precision=precision), data, _as_keys(key))
+    check_key(problem, drawn=rows)
+    check_free(problem.params)
+    return problem
+
+
+def _check_asked(loss: Any, precision: Any) -> None:
     check_platform()
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
@@ -43,56 +89,10 @@ def pose(
             f"loss is {reprlib.repr(loss)}, but it must be a function loss(params, *data) -> scalar, such as "
             f"jf.losses.mse(model)"
         )
-    if not isinstance(record, Record):
-        raise TypeError(f"record is {record!r}, but it must be jf.Record(every=1, what=('loss',))")
-    if batches is not None and not isinstance(batches, Batches):
-        raise TypeError(f"batches is {batches!r}, but it must be a value such as jf.Batches(size=32)")
-    data = as_data(data)
-    example = loss.values[0] if is_axis(loss) else loss
-    own = isinstance(example, Loss) and example.by_row
-    if batches is not None and not takes_data(example):
-        raise ValueError(f"batches: {label(example)} takes no data of which rows could be drawn; leave batches out")
-    data = floating_of_loss(loss, params, data, key, precision)
-    check_data(data, example, precision=precision, rows=own or batches is not None)
-    if validation is not None:
-        validation = as_data(validation, "validation")
-        validation = floating_of_loss(loss, params, validation, key, precision, "validation")
-        check_data(validation, example, name="validation", precision=precision, rows=own)
-    elif "validation_loss" in record.what:
-        raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')
-    check_stop(stop, precision=precision, validation=validation)
-    check_swept_numbers(loss)
-    optimizer = _each(as_optimizer, optimizer)
-    _each(lambda one: check_rate(one, precision), optimizer)
-    _each(lambda one: check_gradient_known(one, stop, record), optimizer)
-    _each(lambda one: check_scale_known(one, record), optimizer)
-    problem = Problem(
-        loss=_each(as_loss, loss),
-        params=as_params(params, precision=precision),
-        data=data,
-        optimizer=optimizer,
-        stop=stop,
-        record=record,
-        steps=np.int32(whole("steps", steps)),
-        batches=batches,
-        key=_as_keys(key),
-        validation=validation,
-    )
-    check_batches(problem)
-    check_free(problem.params)
-    check_methods(problem)
-    return problem
 
 
-def pose_question(loss: Callable, params: PyTree, data: Any, key: Any, precision: str) -> Problem:
-    """Return the checked problem of a function that evaluates the loss and trains nothing; axes may stand anywhere.
-
-    Its optimizer and steps are placeholders, which nothing reads.
-    """
-    return pose(
-        loss, params, data, optimizer=sgd(1.0), steps=1, stop=Stop(), record=Record(what=()), batches=None,
-        key=key, validation=None, precision=precision,
-    )  # fmt: skip
+def _by_row(loss: Callable) -> bool:
+    return isinstance(loss, Loss) and loss.by_row
 
 
 def check_platform() -> None:
@@ -112,7 +112,7 @@ def check_platform() -> None:
         ) from error
 
 
-def refuse_axes(verb: str, problem: Problem) -> None:
+def refuse_axes(verb: str, problem: Problem | Training) -> None:
     """Refuses the axes of a sweep, for a verb of one run."""
     axes = [x for x in jax.tree.leaves(problem, is_leaf=is_axis) if is_axis(x)]
     if axes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import PRECISIONS, Problem, Record, Stop, whole
+from jaxfit.problems.problems import PRECISIONS, Problem, Record, Stop, Training, whole
 from jaxfit.problems.reading import Call
 
 
@@ -120,42 +122,47 @@ def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
                 )
 
 
-def check_batches(problem: Problem) -> None:
-    """Refuses batches that the data cannot fill, and randomness without a key."""
-    batches = problem.batches
-    if batches is not None:
-        shapes = [
-            np.shape(x.values)[1:] if is_axis(x) else np.shape(x)
-            for x in jax.tree.leaves(problem.data, is_leaf=is_axis)
-        ]
-        rows = next((shape[0] for shape in shapes if shape), 0)
-        swept = is_axis(batches.size)
-        for position, size in enumerate(batches.size.values if swept else [batches.size]):
-            where = f" (value {position} of axis {batches.size.name!r})" if swept else ""
-            if whole(f"batches: size{where}", size) > rows:
-                raise ValueError(
-                    f"batches: size is {size}{where}, but the data have {rows} points; a batch takes from 1 to {rows}"
-                )
-        if problem.key is None:
-            raise ValueError(
-                "key is None, but batches are drawn at random; pass a seed, key=0, or a key of jax.random.key"
-            )
-    losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
-    if problem.key is None and any(map(takes_key, losses)):
+def check_key(problem: Problem, *, drawn: bool) -> None:
+    """Refuses randomness without a key: of a loss, or of batches that are drawn."""
+    if problem.key is not None:
+        return
+    if drawn:
+        raise ValueError("key is None, but batches are drawn at random; pass a seed, key=0, or a key of jax.random.key")
+    if any(map(takes_key, _each(problem.loss))):
         raise ValueError("key is None, but the loss takes a key; pass a seed, key=0, or a key of jax.random.key")
 
 
-def check_methods(problem: Problem) -> None:
+def check_batches(training: Training) -> None:
+    """Refuses batches that the data cannot fill."""
+    batches = training.batches
+    if batches is None:
+        return
+    data = jax.tree.leaves(training.problem.data, is_leaf=is_axis)
+    shapes = [np.shape(x.values)[1:] if is_axis(x) else np.shape(x) for x in data]
+    rows = next((shape[0] for shape in shapes if shape), 0)
+    for position, size in enumerate(_each(batches.size)):
+        where = f" (value {position} of axis {batches.size.name!r})" if is_axis(batches.size) else ""
+        if whole(f"batches: size{where}", size) > rows:
+            raise ValueError(
+                f"batches: size is {size}{where}, but the data have {rows} points; a batch takes from 1 to {rows}"
+            )
+
+
+def _each(x: Any) -> Sequence:
+    """The values of an axis, or the one value."""
+    return x.values if is_axis(x) else [x]
+
+
+def check_methods(training: Training) -> None:
     """Refuses what a method cannot work with: a loss without residuals, batches, randomness, too few data."""
-    losses = problem.loss.values if is_axis(problem.loss) else [problem.loss]
-    optimizers = problem.optimizer.values if is_axis(problem.optimizer) else [problem.optimizer]
-    for optimizer in optimizers:
+    losses = _each(training.problem.loss)
+    for optimizer in _each(training.optimizer):
         if is_axis(optimizer):
-            check_methods(problem._replace(optimizer=optimizer))
+            check_methods(replace(training, optimizer=optimizer))
             continue
         name, traits = optimizer.name, optimizer.traits
         if traits.deterministic:
-            if problem.batches is not None:
+            if training.batches is not None:
                 raise ValueError(
                     f"batches: {name} compares the losses of different steps, so every step needs all the data; "
                     f"leave batches out, or use an optimizer such as jf.optimizers.adam(1e-2)"
@@ -168,11 +175,11 @@ def check_methods(problem: Problem) -> None:
         if traits.residuals:
             for loss in losses:
                 _check_residuals(name, loss)
-                _check_rows(name, loss, problem)
+                _check_rows(name, loss, training.problem)
 
 
 def _check_rows(name: str, loss: Any, problem: Problem) -> None:
-    """Refuses a mask that leaves fewer residuals than free params; `inspect_loss` counts where there is no mask."""
+    """Refuses a mask that leaves fewer residuals than free params; `inspect_training` counts where there is no mask."""
     names, params = data_names(loss), jax.tree.leaves(free(problem.params), is_leaf=lambda x: isinstance(x, Call))
     if not is_masked(loss):
         return
