@@ -1,10 +1,10 @@
-"""Adam trains at an edge of its own: the sharpness seen through its scales rises to 38 / learning rate and stays there.
+"""Adam has its own edge of stability: the sharpness in its scaled params rises to 38 / learning rate and stays there.
 
 Adam divides every param's gradient by a scale D of its own. What must not exceed a limit is then the largest eigenvalue
 of D^-1/2 H D^-1/2, and the limit, from the law with D held fixed and b1 = 0.9, is 2 (1 + b1) / (1 - b1) = 38 over the
 learning rate. Full-batch Adam on the net of the edge of stability ends 1 to 2 % below it at three learning rates. Where
 exactly is chaotic: single runs end between 0.90 and 1.01, another version of the compiler turns one into another, and
-so the check is on the median of fifteen starts. The plain sharpness meanwhile goes where it likes.
+so the check is on the median of fifteen starts. The plain sharpness follows no such law.
 
 Source: Cohen, Ghorbani, Krishnan et al., Adaptive Gradient Methods at the Edge of Stability (2022), arXiv:2207.14484.
 Cost: about 20 seconds on two cores.
@@ -83,7 +83,7 @@ def draw(result: Result):
     space = {"wspace": 0.2, "top": 0.77, "left": 0.07, "right": 0.985, "bottom": 0.14}
     figure, axes = plots.panels([["scaled", "plain"]], size=(11, 4.8), gridspec_kw=space)
     figure.suptitle("Adam's edge of stability: its scaled sharpness stays at 38 / learning rate", x=0.07, ha="left")
-    words = "Full-batch Adam, b1 = 0.9, one of fifteen starts. D: the scale of each param, which the law holds fixed."
+    words = "Full-batch Adam, b1 = 0.9, one of fifteen starts. D: what Adam divides a gradient by. Dashed: 38 / rate."
     figure.text(0.07, 0.875, words, color="#555555")
     ax = axes["scaled"]
     ax.set(yscale="log", xlim=(0, 12_400), ylim=(2e3, 3e5), title=r"Largest eigenvalue of $D^{-1/2} H D^{-1/2}$")
@@ -99,7 +99,7 @@ def draw(result: Result):
     for law in lines:
         room.block([0, 12_400], [law, law])
     for rate, path, color, end in zip(RATES, paths, COLORS, ends(result)[0], strict=True):
-        room.near(path, f"rate {rate:g}: ends at {end:.3f} of 38 / rate", color=color, prefer=(0.6, 0.5))
+        room.near(path, f"rate {rate:g}: last third {end:.3f} of the law", color=color, prefer=(0.6, 0.5))
     ax = axes["plain"]
     ax.set(xlim=(0, 12_400), ylim=(0, 70), title=r"Largest eigenvalue of $H$")
     plots.few_ticks(ax.yaxis, (0, 20, 40, 60))

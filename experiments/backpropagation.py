@@ -121,6 +121,6 @@ def draw(result: Result):
     plots.backprop_graph(result.product, optimizer=jf.optimizers.sgd(RATE), ax=axes["backward"])
     axes["backward"].set_title("Backward: the gradient behind an operation, times its local derivative, and one step")
     both = plots.backprop_graph(result.line, optimizer=jf.optimizers.sgd(RATE))
-    both.set_title("Two parameters: their gradients share the way from the loss to the plus")
+    both.set_title("Two parameters: their gradients share the edges from the loss to the plus")
     sweep = plots.backprop_animation(result.line, optimizer=jf.optimizers.sgd(RATE))
     return {"product": figure, "line": both.figure, "sweep": sweep}

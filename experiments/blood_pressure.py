@@ -1,4 +1,4 @@
-"""A line by hand misses by 20 mmHg, root mean square; the best line by 19, and two equations give it outright.
+"""A line by hand has a root mean square error of 20 mmHg, the best line 19, and two equations give the best one.
 
 The blood pressures of 33 women against their age, and the line 100 + 1 * age drawn by eye. Its residuals, their squares
 and the mean of these, which is the loss; why the mean and not the sum (the sum grows with the number of women, and both
@@ -205,7 +205,7 @@ def draw_line(result: Result):
     ax.text(84, 119, words[1], ha="right", color=plots.BLUE)
 
     ax = axes["residuals"]
-    ax.set(xlim=axes["data"].get_xlim(), ylim=(85, 225), xlabel="age, years", title="What that line misses by")
+    ax.set(xlim=axes["data"].get_xlim(), ylim=(85, 225), xlabel="age, years", title="The residuals of that line")
     ax.vlines(age, result.predicted, pressure, color=plots.RED, lw=1.3)
     ends = np.array(ax.get_xlim())
     ax.plot(ends, result.hand["w"] * ends + result.hand["b"], color=plots.ORANGE)
@@ -250,7 +250,7 @@ def draw_tries(result: Result, ax) -> None:
     """The loss over slope and intercept as level lines, the tries by hand and the best line on it."""
     slopes, intercepts, losses = result.surface
     ax.set(xlim=(slopes[0], slopes[-1]), ylim=(intercepts[0], intercepts[-1]))
-    ax.set(xlabel="slope, mmHg a year", ylabel="intercept, mmHg", title="By trying: each try costs one loss")
+    ax.set(xlabel="slope, mmHg a year", ylabel="intercept, mmHg", title="By trying: each trial evaluates one loss")
     levels = [360, 400, 500, 700, 1000, 2000, 4000]
     drawn = ax.contour(slopes, intercepts, losses.T, levels=levels, colors="#b5b5b5", linewidths=0.9)
     spots = [(1.25, 74.5), (1.87, 66), (1.25, 123), (1.85, 114)]

@@ -234,7 +234,7 @@ def bowl(result: Result):
     for line, color in zip(arrows.values(), (plots.RED, plots.BLUE, plots.DARK), strict=True):
         begin, tip = np.transpose(line)[[0, -1]]
         plots.arrow_3d(begin, tip, color=color, ax=ax)
-    ax.set_title("Close by, it is nearly a flat plate", y=0.93)
+    ax.set_title("Near (3, 3) it is almost a plane", y=0.93)
     return figure
 
 

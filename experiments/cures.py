@@ -1,18 +1,18 @@
-"""Cures of over-fitting: each helps up to a strength, beyond which it hurts, and all work by keeping the model calm.
+"""Remedies for overfitting: each lowers the error up to some strength and raises it beyond; all make the curve smooth.
 
-Thirty Gaussian bumps are fitted to 15 noisy points of a wave. Without a cure they meet every point, and miss the wave
-by more than the noise. Three penalties are swept over their strengths: on the size of the coefficients (l2), on bends
-between the points (smoothness), and noise on the inputs, drawn anew in every update. Each error, measured against the
-true wave, is lowest at a strength in between, and is the one of the closed-form solution; but for the smallest noise,
-where the closed form is far off and 6,000 updates too few to get there: to stop early is a cure, too. A simpler model
-is the fourth cure: polynomials of degree 0 to 13, of which 4 is best.
+Thirty Gaussian bumps are fitted to 15 noisy points of a wave. Without a remedy they meet every point, and miss the
+wave by more than the noise. Three penalties are swept over their strengths: on the size of the coefficients (l2), on
+second differences between the points (smoothness), and noise on the inputs, drawn anew in every update. Each error,
+measured against the true wave, is lowest at a strength in between, and is the one of the closed-form solution; but for
+the smallest noise, where the closed form is far off and 6,000 updates too few to get there: to stop early is a remedy,
+too. A simpler model is the fourth one: polynomials of degree 0 to 13, of which 4 is best.
 
 More data is the fifth, if there are enough to see what is there. A sine of frequency 5, among harmonics up to 8, is
 found from 14 equally spaced samples on; from fewer, a lower or higher wave meets them as well, and gradient descent
 from zero gives half of the amplitude to each, or all of it to neither at the 10 samples which fall on the sine's
 zeros.
 
-Source: Stevens, Antiga and Viehmann, Deep Learning with PyTorch (2020), section 5.5.3, which names the cures; that
+Source: Stevens, Antiga and Viehmann, Deep Learning with PyTorch (2020), section 5.5.3, which names the remedies; that
 input noise is a penalty on slopes is of Bishop (1995), doi:10.1162/neco.1995.7.1.108. Cost: half a minute on a CPU.
 """
 
@@ -31,7 +31,7 @@ from .overfitting import NOISE, measured, truth
 CENTERS, WIDTH = np.linspace(-1.2, 1.2, 30), 0.15
 GRID = np.linspace(-1, 1, 401)
 BENDS = np.linspace(-1, 1, 81)  # where smoothness looks
-COPIES = 20  # of the data in each update with noise, for a calmer gradient
+COPIES = 20  # of the data in each update with noise, for a gradient with less noise
 REACHED = 0.09  # noise from which on the updates are enough to reach the closed form
 HIGHEST = 13
 FREQUENCY, HARMONICS = 5, np.arange(1, 9)
@@ -63,7 +63,7 @@ def waves(coefficients, x):
 
 
 class Cure(NamedTuple):
-    """One cure."""
+    """One remedy."""
 
     strength: np.ndarray  # (k,)
     error: np.ndarray  # (k,) mean squared distance of the fit from the truth
@@ -223,7 +223,7 @@ def checks(result: Result) -> list[Check]:
                   cure.error[there], tolerance * cure.theory[there], f"{row}, closed form"),
             Check(f"{name}: it is neither the weakest nor the strongest that is best", True,
                   0 < best < len(cure.error) - 1, source=row),
-            Check(f"{name}: least error, of that without a cure: below a half", True,
+            Check(f"{name}: least error, of that without a remedy: below a half", True,
                   bool(cure.error[best] < 0.5 * result.none.error[0]), source=row),
         ]  # fmt: skip
     return [
@@ -241,8 +241,10 @@ def draw(result: Result):
     space = {"hspace": 0.5, "wspace": 0.25, "top": 0.87, "left": 0.065, "right": 0.98, "bottom": 0.075}
     mosaic = [["none", "l2", "smooth"], ["noise", "degree", "samples"]]
     figure, axes = plots.panels(mosaic, size=(13, 8), gridspec_kw=space)
-    figure.suptitle("Cures of over-fitting: each helps up to a strength, beyond which it hurts", x=0.065, ha="left")
-    words = "Error: squared distance from the true wave. Dots: fits. Lines: closed form. Dotted: the noise."
+    figure.suptitle(
+        "Remedies for overfitting: each lowers the error up to some strength, and raises it beyond", x=0.065, ha="left"
+    )
+    words = "Error: mean squared distance from the true wave. Dots: fits. Lines: closed form. Dotted: noise variance."
     figure.text(0.065, 0.925, words, color="#555555")
     ax, (x, y) = axes["none"], result.data
     best = result.smooth.curves[result.smooth.error.argmin()]
@@ -253,7 +255,7 @@ def draw(result: Result):
     ax.set(xlim=(-1, 1), ylim=(-2.4, 2.4), xticks=[-1, 0, 1], yticks=[-2, -1, 0, 1, 2])
     ax.set_title("30 bumps, 15 points", fontsize=10.5)
     for height, words, color in (
-        (0.93, f"no cure: error {result.none.error[0]:,.0f}", plots.RED),
+        (0.93, f"no remedy: error {result.none.error[0]:,.0f}", plots.RED),
         (0.86, "smoothness", plots.BLUE),
         (0.79, "the truth", "#999999"),
     ):
@@ -268,7 +270,7 @@ def draw(result: Result):
         )
     titles = {
         "l2": ("Small coefficients", "strength of l2"),
-        "smooth": ("Few bends", "strength of smoothness"),
+        "smooth": ("Small second differences", "strength of smoothness"),
         "noise": ("Noise on the inputs", "its standard deviation"),
         "degree": ("A simpler model", "degree of a polynomial"),
     }
@@ -286,7 +288,7 @@ def draw(result: Result):
         plots.few_ticks(ax.yaxis, [0.01, 0.1, 1])
         if name != "degree":
             plots.few_ticks(ax.xaxis, plots.round_ticks(cure.strength[0], cure.strength[-1]))
-    axes["noise"].text(0.031, 0.02, "stopped early", color=plots.BLUE, fontsize=9)
+    axes["noise"].text(0.031, 0.02, "stopped early: below the closed form", color=plots.BLUE, fontsize=9)
     plots.few_ticks(axes["degree"].xaxis, range(0, HIGHEST + 1, 2))
     ax, cure = axes["samples"], result.samples
     ax.step(cure.strength, cure.theory, where="mid", color=plots.BLUE)

@@ -1,12 +1,12 @@
-"""Depth multiplies: signals and gradients vanish or explode layer by layer, unless the initial weights are just right.
+"""Depth multiplies: signals and gradients vanish or explode layer by layer, but for one scale of the initial weights.
 
 A layer multiplies the gradient by a factor that the scale of its weights decides; after 48 layers it is that factor to
 the power of 48. For relu layers the law is (scale / sqrt(2))^depth, exact in the scale, and the weights of variance 2
 / width (He's) sit at one. For tanh the signal cannot explode, but the gradient does: the lines over its map are the
 mean-field law of infinitely wide layers. Trained is a chain of eight weights whose product is to be 1, from 160 scales
-with 160 learning rates. Runs converge in an island between three shores: too small weights take 1 / scale^6 updates to
-leave, too large ones throw the first update across, and above the rate 2 / 8 the minimum itself is unstable. A net of
-seven relu layers has the same island, around He's scale.
+with 160 learning rates. Runs converge in a region with three borders: weights that are too small take 1 / scale^6
+updates to grow, those that are too large overshoot in the first update, and above the rate 2 / 8 the minimum itself is
+unstable. A net of seven relu layers has such a region, too, around He's scale.
 
 Source: that small changes amplify through layers, and learning rate and initial values need care, say the notes on
 gradient descent of the Microsoft AI course, section 4; the laws are of He et al. (2015), arXiv:1502.01852, and Poole
@@ -235,11 +235,11 @@ def draw(result: Result):
 def draw_layers(result: Result):
     space = {"wspace": 0.12, "top": 0.82, "left": 0.07, "right": 0.9, "bottom": 0.11}
     figure, axes = plots.panels([["signal", "relu", "tanh"]], size=(12.5, 5.2), gridspec_kw=space)
-    figure.suptitle("Every layer multiplies: what comes out of a deep net, and what comes back", x=0.07, ha="left")
+    figure.suptitle("Every layer multiplies: the size of a deep net's outputs, and of its gradients", x=0.07, ha="left")
     figure.text(
         0.07,
         0.905,
-        "Color: powers of ten, as measured. Dashed: the law. Mark below: the scale at which a layer keeps the size.",
+        "Color: powers of ten, measured. Dashed: the law. Mark on the axis: the scale at which a layer keeps the size.",
         color="#555555",
     )
     relu, tanh = result.relu, result.tanh
@@ -272,7 +272,9 @@ def draw_layers(result: Result):
 def draw_training(result: Result):
     space = {"wspace": 0.2, "top": 0.82, "left": 0.07, "right": 0.88, "bottom": 0.11}
     figure, axes = plots.panels([["chain", "net"]], size=(12, 5.8), gridspec_kw=space)
-    figure.suptitle("In a deep net only an island of initial weights and learning rates converges", x=0.07, ha="left")
+    figure.suptitle(
+        "A deep net converges only in a bounded region of initial weights and learning rates", x=0.07, ha="left"
+    )
     figure.text(
         0.07,
         0.905,

@@ -1,4 +1,4 @@
-"""A file's size tells its download time: a descent on a loss of absolute errors, and and four learning rates that fail.
+"""A file's size tells its download time: a descent on a loss of absolute errors, and four learning rates that fail.
 
 The line kernel * size + bias, fitted to 20 files by the mean absolute error, from kernel = bias = 0 with a rate of
 0.0005 as the book's figures are (its text speaks of random starts and TensorFlow.js' own rate, 0.01). The first 50
@@ -349,7 +349,7 @@ def rates(result: Result):
         ax.plot(step, value, "o", mfc="white", mec=plots.BLUE, ms=6, mew=1.3, zorder=4)
         place: Any = {"textcoords": "offset points", "ha": "right" if step > 10 else "left"}
         ax.annotate(f"{value:.2g} s", (step, value), (4, 9), color=plots.BLUE, **place)
-    ax.set_title(f"{len(losses):,} random starts, rate 0.01: 200 epochs beat 10")
+    ax.set_title(f"{len(losses):,} random starts, rate 0.01: the loss after 10 and 200 epochs")
 
     ax = axes["rates"]
     rate, loss = result.rates.learning_rate.values, result.rates["history.loss"].transpose("learning_rate", "step")
@@ -365,7 +365,7 @@ def rates(result: Result):
     for label, line, color in zip(curves, blocked, (plots.SKY, plots.BLUE), strict=True):
         room.near(line, label, color=color, prefer=(0.5, 0.6))
     ax.axvline(0.01, color=plots.GREY, lw=0.8, zorder=0)
-    ax.text(0.0108, 7, "the library's own", color=plots.GREY, fontsize=9)
+    ax.text(0.0108, 7, "the library's default", color=plots.GREY, fontsize=9)
     ax.set_title("Too small: not converged yet. Too large: oscillates")
 
     ax = axes["over"]

@@ -1,8 +1,8 @@
-"""The sharpness of a net in training rises until it is all that the learning rate can bear, and stays there.
+"""The sharpness of a net in training rises to the largest that is stable at the learning rate, and stays there.
 
 A 1-100-1 tanh net learns a Chebyshev polynomial of degree 4 or 5 from 20 points, all of them in every step. Its
 sharpness L, the largest eigenvalue of the Hessian, grows to 2 / learning rate, with heavy ball momentum b to
-2 (1 + b) / learning rate, with Nesterov's to 2 (1 + b) / (1 + 2 b) / learning rate, and hovers there for thousands of
+2 (1 + b) / learning rate, with Nesterov's to 2 (1 + b) / (1 + 2 b) / learning rate, and stays near it for thousands of
 steps, while the loss goes on falling, though no longer in every step. The law has its limits, which are shown too: with
 b = 0.9 the heavy ball blows up from about half of all starts at the rate 0.2 and from nearly all at 0.4, and most of
 the others end below the law; Nesterov's momentum of 0.9 blows up at the rate 0.15.
@@ -188,11 +188,13 @@ def draw(result: list[Run]):
     mosaic = [list(GROUPS), [f"{name} loss" for name in GROUPS]]
     figure, axes = plots.panels(mosaic, size=(12.5, 7), height_ratios=[1.5, 1], gridspec_kw=space)
     figure.suptitle(
-        "The edge of stability: training sharpens a net until the learning rate forbids more", x=0.065, ha="left"
+        "The edge of stability: a net's sharpness rises to the limit that the learning rate sets, and stays there",
+        x=0.065,
+        ha="left",
     )
     words = (
         "Largest eigenvalue of the Hessian over the law: 2 (1 + b) / rate, Nesterov 2 (1 + b) / (1 + 2 b) / rate. "
-        f"Line: the median of {len(result[0].loss)} starts; band: eight in ten of them."
+        f"Line: the median of {len(result[0].loss)} starts; band: 80 % of them."
     )
     figure.text(0.065, 0.915, words, color="#555555")
     for name, (heading, belongs) in GROUPS.items():
@@ -244,7 +246,7 @@ def spread(values: np.ndarray, blown: np.ndarray) -> np.ndarray:
 def label(run: Run) -> str:
     case = run.case
     name = f"{case.kind}, " * (case.kind != "gradient descent" or case.degree == 5)
-    blown = f"{run.blown.sum()} of {len(run.blown)} blow up"
+    blown = f"{run.blown.sum()} of {len(run.blown)} diverge"
     end = {"blows up": blown, "misses": f"{blown},\nthe others end at {run.end:.2f}"}
     return f"{name}rate {case.rate:g}: {end.get(case.does, f'ends at {run.end:.3f}')}"
 

@@ -1,4 +1,4 @@
-"""80,000 steps down a canyon: only every 7,812th halves the remaining distance, and the intercept is still 0.04 off.
+"""80,000 steps in a canyon: the remaining distance halves only every 7,812 steps, and the intercept is still 0.04 off.
 
 The line through 33 blood pressures, from slope 0 and intercept 139, by gradient descent with the rate 0.0004: the 16
 rows that the book's notebook prints and its final line are met, whether the line is a function, a layer with two

@@ -1,13 +1,13 @@
-"""A slice shows what its directions show: along random ones a saddle looks like a valley, and what is steep is hidden.
+"""A plane through a loss shows the curvature of its own directions alone: in a random one a saddle looks like a valley.
 
 Along a direction d of length one the curvature of a quadratic is d'Hd. Its mean over random directions is tr(H) / N,
 the mean of all eigenvalues, and it scatters little: of a saddle in 100 dimensions with 20 ways down (curvature -2.05)
 and 80 up (1), only 1.9 % of random directions show any negative curvature, by the law of beta(10, 40). The plane of two
-eigenvectors shows it at once. That part is a matter of the spectrum, and -2.05 is chosen: of all saddles with 20 equal
+eigenvectors shows the saddle. That part is a matter of the spectrum, and -2.05 is chosen: of all saddles with 20 equal
 ways down beside 80 ones it is that for which the law gives 1.9 %; with -1 it would be five in a million, with -3 18 %,
 which is checked too, on the same directions.
 
-A trained network says the same. Its end is drawn in a random plane, normalized by filter, in the plane of its descent,
+A trained network shows the same. Its end is drawn in a random plane, normalized by filter, in the plane of its descent,
 and in that of the two sharpest eigenvectors; along random directions of length one the loss hardly rises.
 
 Source: Li et al., Visualizing the loss landscape of neural nets (2018), arXiv:1712.09913. Cost: seconds on a CPU.
@@ -183,7 +183,7 @@ def draw(result: Result):
 def saddle(result: Result):
     space = {"wspace": 0.3, "top": 0.8, "left": 0.06, "right": 0.98, "bottom": 0.13}
     figure, axes = plots.panels([["all", "random", "hessian"]], size=(13, 4.8), gridspec_kw=space)
-    figure.suptitle("A saddle with 20 ways down looks like a valley from almost every side", x=0.06, ha="left")
+    figure.suptitle("A saddle with 20 descending directions looks like a valley in a random plane", x=0.06, ha="left")
     words = (
         "A quadratic in 100 dimensions: 80 eigenvalues of 1, 20 of −2.05, chosen so that the law gives 1.9 %. "
         "A random plane shows their mean, tr(H) / N."
@@ -200,7 +200,7 @@ def saddle(result: Result):
     ax.set(title=f"{len(result.curvatures):,} directions")
     ax.text(mean + 0.02, 1.12 * counts.max(), f"tr(H) / N = {mean:.3f}")
     part = 100 * np.mean(result.curvatures < 0)
-    ax.text(-0.38, 0.13 * counts.max(), f"{part:.1f} % show\na way down\n(law: 1.9 %)", color=plots.RED, weight="bold")
+    ax.text(-0.38, 0.13 * counts.max(), f"{part:.1f} % show\na descent\n(law: 1.9 %)", color=plots.RED, weight="bold")
     ax.spines["left"].set_visible(False)
     for name, title in {
         "random": "A random plane: a valley",
@@ -217,7 +217,7 @@ def trained(result: Result):
     space = {"wspace": 0.24, "hspace": 0.36, "top": 0.88, "left": 0.07, "right": 0.97, "bottom": 0.07}
     layout = [["random", "descent"], ["hessian", "lines"]]
     figure, axes = plots.panels(layout, size=(11.5, 9.6), gridspec_kw=space)
-    figure.suptitle("One end of a training, four ways to look at it", x=0.07, ha="left")
+    figure.suptitle("The end of one training run: three planes through it, and lines", x=0.07, ha="left")
     words = (
         "61 params of a network fitted to the Chebyshev polynomial T₄ by Adam; its path is projected onto each plane."
     )

@@ -1,4 +1,4 @@
-"""Gradient descent ends in the lake of the valley in which it starts, which need not be the deepest one.
+"""Gradient descent reaches the minimum of the basin in which it starts, which need not be the lowest one.
 
 Gradient descent from 65,536 starts on a landscape with five lakes of different depth, in one sweep. The map falls into
 five basins, and only one of them leads to the deepest lake. Their borders are the watersheds: the lines that climb
@@ -6,8 +6,8 @@ from the passes to the summits, which are found here by gradient ascent from eac
 passes, summits and lakes themselves are the minima of the squared gradient; as on every such island, lakes + summits -
 passes = 1.
 
-Spring water at a summit from which several ways lead down equally steeply: it takes one of them by where exactly it
-starts, however near to the summit. On a summit with three ways down, starts on a circle of radius 0.001 split into
+From a summit with several equally steep ways down, which of them is taken depends on where exactly the start is,
+however near to the summit. On a summit with three ways down, starts on a circle of radius 0.001 split into
 three thirds, each of which finds a minimum of the same height.
 
 Source: Dürr, Sick and Murina, Probabilistic Deep Learning (2020), figure 3.9 (a drawing); the landscape is our own. Of
@@ -280,10 +280,12 @@ def draw(result: Result):
 def draw_lakes(result: Result):
     space = {"wspace": 0.05, "top": 0.86, "left": 0.02, "right": 0.98, "bottom": 0.07}
     figure, axes = plots.panels([["land", "basins"]], size=(11.2, 6.6), gridspec_kw=space)
-    figure.suptitle("Descent ends in the lake of the valley where it starts, not in the deepest one", x=0.02, ha="left")
+    figure.suptitle(
+        "Gradient descent reaches the minimum of its basin, which need not be the lowest", x=0.02, ha="left"
+    )
     share = np.mean(result.lake == 0)
     words = f"Of {result.lake.size:,} descents, each from another start, {share:.0%} reach the "
-    figure.text(0.02, 0.925, words + "deepest of the five lakes.", color="#555555")
+    figure.text(0.02, 0.925, words + "lowest of the five minima (lakes).", color="#555555")
     ax = plots.relief(result.fine, result.fine, result.height, water=result.water, contours=16, ax=axes["land"])
     ax.set_title("The paths of twelve descents")
     for path in result.shown:
@@ -291,7 +293,7 @@ def draw_lakes(result: Result):
         ax.plot(*path.T, color="#a31621", lw=1.5)
         ax.plot(*path[0], "o", color="#a31621", ms=6, mec="white", mew=1.1)
     ax = plots.basin_map(result.grid, result.grid, result.lake, result.steps, ax=axes["basins"])
-    ax.set_title("Where each start ends: the darker, the later")
+    ax.set_title("Where each start ends; the darker, the more steps")
     for path in result.watersheds:
         inside = path[np.all(abs(path) <= SIZE + 0.1, axis=1)]
         ax.plot(*inside.T, color="white", lw=2.4, solid_capstyle="butt")
@@ -306,7 +308,7 @@ def draw_lakes(result: Result):
     for ax in axes.values():
         ax.set(xlim=(-SIZE, SIZE), ylim=(-SIZE, SIZE), aspect="equal", xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    words = "Dashed: the watersheds, found by climbing from the passes (crosses) to the summits (triangles)."
+    words = "Dashed: the borders of the basins, found by ascent from the saddles (crosses) to the maxima (triangles)."
     figure.text(0.98, 0.03, words, color="#555555", ha="right")
     return figure
 
@@ -315,9 +317,9 @@ def draw_spring(result: Result):
     space = {"wspace": 0.22, "top": 0.83, "left": 0.02, "right": 0.98, "bottom": 0.1}
     figure, axes = plots.panels([["ways", "angles"]], size=(10.6, 5.9), gridspec_kw=space)
     figure.suptitle(
-        "Three ways down are equally steep: the start decides, however near to the summit", x=0.02, ha="left"
+        "Three equally steep ways down: the start decides between them, however near to the summit", x=0.02, ha="left"
     )
-    words = "Every stream springs 0.001 from the summit. Black: exactly between two ways, it stops on the pass."
+    words = "Every run starts 0.001 from the summit. Black: started exactly between two ways, it stops at the saddle."
     figure.text(0.02, 0.91, words, color="#555555")
     ax, side = axes["ways"], np.linspace(-1.75, 1.75, 201)
     height = np.asarray(summit(dict(zip("xy", np.meshgrid(side, side), strict=True))))
@@ -331,15 +333,15 @@ def draw_spring(result: Result):
     ax.plot(*stuck.T, color="black", lw=2)
     ax.plot(*stuck[-1], "X", color="black", ms=9, mec="white")
     ax.plot(0, 0, "^", color="white", mec="black", ms=9)
-    ax.set(xlim=(-1.75, 1.75), ylim=(-1.75, 1.75), aspect="equal", xticks=[], yticks=[], title="48 streams")
+    ax.set(xlim=(-1.75, 1.75), ylim=(-1.75, 1.75), aspect="equal", xticks=[], yticks=[], title="48 runs")
     ax.spines[:].set_visible(False)
     ax = axes["angles"]
     turned = np.rad2deg(np.arctan2(*np.transpose([stream[-1] for stream in streams])[::-1])).round(6) % 360
     for way, color in enumerate(colors):
         ax.plot(result.angles[ways == way], turned[ways == way], ".", color=color, ms=5)
     ax.plot(180, 180, "X", color="black", ms=9)
-    ax.set(xlabel="where the spring is, degrees", ylabel="where its water ends, degrees", ylim=(-15, 285))
-    ax.set_title(f"{len(ways):,} springs: a third for each of the three lakes")
+    ax.set(xlabel="direction of the start, degrees", ylabel="direction of the end, degrees", ylim=(-15, 285))
+    ax.set_title(f"{len(ways):,} starts: a third for each of the three minima")
     plots.few_ticks(ax.xaxis, range(0, 361, 60))
     plots.few_ticks(ax.yaxis, range(0, 241, 60))
     return figure

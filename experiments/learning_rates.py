@@ -1,4 +1,4 @@
-"""One number decides: with a learning rate below 2 / curvature the slope converges, above it every step leads away.
+"""Below a learning rate of 2 / curvature the slope of a line converges, above it every step increases the distance.
 
 The slope a of a line through the blood pressures of 33 women, its intercept held at 87.6, by five steps of gradient
 descent from a = 0.5. A step multiplies the distance to the minimum by 1 - rate * curvature: 0.52 at the rate 0.0001,

@@ -1,4 +1,4 @@
-"""Training keeps what it has computed: memory grows with depth times batch, that of a prediction not with depth.
+"""Training stores what it has computed: its memory grows with depth times batch, that of a prediction with the batch.
 
 The backward pass needs what the forward pass computed. Of a tanh layer of width 64 it keeps two arrays, the output and
 its slope, so that a net of L layers and a batch of n rows keep 4 n (2 x 64 L + 2) bytes in float32. The loss alone

@@ -205,7 +205,7 @@ def draw_waves(result: Result):
         ax.axhline(np.log10(limit), color="black", lw=1.2, ls=(0, (4, 2)))
         words = f"2 / curvature of the {'local' if minimum == shown[0] else 'lower'} minimum: {limit:.3f}"
         plots.outlined(ax.text(LEFT + 0.04, np.log10(limit) - 0.025, words, va="top"))
-    ax.text(1.15, np.log10(0.42), "jumps on without end", ha="center", va="center", color="#555555")
+    ax.text(1.15, np.log10(0.42), "does not converge", ha="center", va="center", color="#555555")
     return figure
 
 
@@ -227,9 +227,9 @@ def draw_convex(result: Result):
         ax.plot(ww.ravel(), bb.ravel(), ".", color="#aaaaaa", ms=2)
         ends = case.ends.reshape(-1, 2)
         ax.plot(*ends.T, "o", ms=9, color=plots.RED, mec="white")
-        words, paper = f"w = {case.best[0]:.3f}, b = {case.best[1]:.2f}", {"fc": "white", "ec": "none", "pad": 1.5}
-        how = {"textcoords": "offset points", "ha": "center", "weight": "bold", "bbox": paper}
-        ax.annotate(words, (case.best[0], case.best[1]), (0, 12), **how)
+        words = f"w = {case.best[0]:.3f}, b = {case.best[1]:.2f}"
+        text = ax.annotate(words, (case.best[0], case.best[1]), (0, 12), textcoords="offset points", ha="center")
+        plots.outlined(text, color=plots.DARK, edge="white")
         bends = np.linalg.eigvalsh(case.hessian)
         ratio = plots.number(float(f"{bends[1] / bends[0]:.3g}"))
         ax.set(xlabel="slope w", ylabel="intercept b", title=f"{case.name.capitalize()}: curvatures 1 : {ratio}")

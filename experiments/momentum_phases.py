@@ -1,4 +1,4 @@
-"""Momentum has phases: where it glides, ripples, jumps and diverges follows from a = rate x curvature and momentum b.
+"""Momentum has phases: monotone, rippling, alternating, diverging; a = rate x curvature and momentum b decide which.
 
 On a parabola a step of the heavy ball multiplies (x, its last step) by a matrix with the eigenvalues
 s = (1 - a + b +- sqrt((1 - a + b)^2 - 4 b)) / 2, and the largest |s| is the factor of a step in the long run. It is
@@ -127,7 +127,7 @@ def checks(result: Result) -> list[Check]:
 def draw(result: Result):
     space = {"wspace": 0.2, "top": 0.83, "left": 0.06, "right": 0.98, "bottom": 0.11}
     figure, axes = plots.panels([["phases", "rates"]], size=(12, 5.6), width_ratios=[1.15, 1], gridspec_kw=space)
-    figure.suptitle("The phases of momentum: where it glides, ripples, jumps and diverges", x=0.06, ha="left")
+    figure.suptitle("The phases of momentum: monotone, rippling, alternating, diverging", x=0.06, ha="left")
     words = "A parabola; a = learning rate × curvature, b = momentum. Color: by what a step multiplies the distance."
     figure.text(0.06, 0.9, words, color="#555555")
     phases(result, axes["phases"], figure)
@@ -169,7 +169,7 @@ def phases(result: Result, ax: Any, figure: Any) -> None:
     room.near(limit, "$a = 2+2b$", within=14, allowed=diverges, prefer=(0.8, 0.35), color="white")
     room.inside(ripples, "ripples\nrate $\\sqrt{b}$, whatever a", color="white", weight="bold", linespacing=1.4)
     room.inside(diverges, "diverges", color="white", weight="bold")
-    for word, at in {"glides": 0.27, "jumps": 1.74}.items():
+    for word, at in {"monotone": 0.3, "alternates": 1.7}.items():
         ax.text(at, 0.03, word, color="white", weight="bold", ha="center", va="center")
     bar = figure.colorbar(mesh, ax=ax, pad=0.02, aspect=32)
     plots.few_ticks(bar.ax.yaxis, [0, 0.25, 0.5, 0.75, 1])

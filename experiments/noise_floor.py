@@ -1,4 +1,4 @@
-"""At a constant learning rate the noise of single samples leaves a floor; only a rate that decays goes below it.
+"""At a constant learning rate the noise of single samples keeps the loss above a level; a decaying rate goes below it.
 
 A line through 33 blood pressures against standardized age, one woman drawn anew for every step. The loss falls fast to
 a floor that the rate sets, and stays there: 110 above the least loss at the rate 0.1, 8 at 0.01. A rate that decays as
@@ -191,7 +191,11 @@ def draw(result: Result):
     space = {"hspace": 0.42, "wspace": 0.9, "top": 0.87, "left": 0.07, "right": 0.98, "bottom": 0.07}
     mosaic = [["floor"] * 3 + ["work"] * 3, ["slow"] * 2 + ["right"] * 2 + ["fast"] * 2]
     figure, axes = plots.panels(mosaic, size=(11, 8.2), gridspec_kw=space)
-    figure.suptitle("One sample a step: the learning rate sets a floor of noise", x=0.07, ha="left")
+    figure.suptitle(
+        "One sample a step: at a constant learning rate the mean loss ends at a level set by the rate",
+        x=0.07,
+        ha="left",
+    )
     words = f"Above: blood pressure against standardized age, means of {len(result.params)} runs on the law (dashed)."
     figure.text(0.07, 0.925, words, color="#555555")
     draw_floor(result, axes["floor"])
@@ -211,8 +215,8 @@ def draw_floor(result: Result, ax) -> None:
     for name, losses in result.losses.items():
         ax.plot(result.steps, losses.mean(axis=0), color=COLORS[name], lw=1.3)
         ax.plot(result.laws[name], color=plots.DARK, lw=0.9, ls=(0, (4, 3)))
-    ax.text(STEPS * 0.98, 140, f"rate 0.1: floor {result.floors['0.1']:.0f}", color=COLORS["0.1"], ha="right")
-    ax.text(STEPS * 0.98, 11, f"rate 0.01: floor {result.floors['0.01']:.1f}", color=COLORS["0.01"], ha="right")
+    ax.text(STEPS * 0.98, 140, f"rate 0.1: level {result.floors['0.1']:.0f}", color=COLORS["0.1"], ha="right")
+    ax.text(STEPS * 0.98, 11, f"rate 0.01: level {result.floors['0.01']:.1f}", color=COLORS["0.01"], ha="right")
     ax.text(STEPS * 0.45, 1.25, "0.1 / (1 + t / 20)", color=COLORS["0.1, decaying"], ha="right")
 
 
@@ -247,4 +251,4 @@ def draw_valleys(places: np.ndarray, ax) -> None:
     counts, edges = np.histogram(places[:, -1], np.linspace(-2, 2, 41))
     ax.fill_between(edges, -1.15, -1.15 + 0.4 * np.append(counts, 0) / counts.max(), step="post", color=plots.ORANGE)
     deeper = float(np.mean(places[:, -1] < 0))
-    ax.text(-1.9, -0.68, f"after 300 steps {deeper:.0%} are left of 0", color=plots.ORANGE, va="bottom")
+    ax.text(-1.9, -0.68, f"after 300 steps {100 * deeper:.0f} % are left of 0", color=plots.ORANGE, va="bottom")

@@ -1,4 +1,4 @@
-"""One line is enough for a fractal: on x^2 + eps cos(2 pi x / l) the rates that stay bounded end at a fractal edge.
+"""On x^2 + eps cos(2 pi x / l) the set of learning rates for which gradient descent stays bounded has a fractal edge.
 
 Gradient descent from x = 1, 1,000 steps, with 20,001 learning rates. While theta = eps / l^2 is at most 1 / (2 pi^2) =
 0.05066 the loss is convex, and the edge is a single point. A little more, 0.06, makes five; 0.1 makes more than a
@@ -125,11 +125,12 @@ def draw(result: Result):
     space = {"hspace": 0.5, "wspace": 0.18, "top": 0.87, "left": 0.09, "right": 0.98, "bottom": 0.07}
     layout = [["edge", "looks"]]
     figure, axes = plots.panels(layout, size=(13, 6.4), gridspec_kw=space)
-    figure.suptitle("A single line of code has a fractal edge of trainability", x=0.09, ha="left")
-    words = (
-        "x² + θ l² cos(2πx / l), l = 0.1: 1,000 steps of gradient descent from x = 1. Blue: |x| stays below a million; "
-        "white: it does not; light blue: some of either."
+    figure.suptitle(
+        "Gradient descent on x² + θ l² cos(2πx / l): the learning rates that stay bounded have a fractal edge",
+        x=0.09,
+        ha="left",
     )
+    words = "l = 0.1, 1,000 steps from x = 1. Blue: |x| stays below a million; white: it does not; light blue: both."
     figure.text(0.09, 0.925, words, color="#555555")
     counts = crossings(result.bounded)
     ax = axes["edge"]
@@ -139,7 +140,7 @@ def draw(result: Result):
         for count in counts
     ]
     strips(ax, [(result.rates, yes) for yes in result.bounded], names, told)
-    ax.set(title="The loss gets wavier from row to row", xlim=(0.5, 1.5), xlabel="learning rate")
+    ax.set(title="From row to row a larger θ", xlim=(0.5, 1.5), xlabel="learning rate")
     convex = int(np.searchsorted(THETAS, CONVEX))
     ax.axhline(convex - 0.5, color="black", lw=1.2, ls=(0, (4, 2)), clip_on=False)
     for word, middle in {"convex": (convex - 1) / 2, "not convex: θ > 1 / 2π²": (convex + len(THETAS) - 1) / 2}.items():
@@ -149,7 +150,7 @@ def draw(result: Result):
     spans = [(near[0], near[-1]) for near, _ in result.looks]
     told = [f"{crossings(yes)} edges" for _, yes in result.looks]
     strips(ax, [(np.linspace(0, 1, len(yes)), yes) for _, yes in result.looks], names, told)
-    ax.set(title="Ten times closer from row to row, as many edges again", xlim=(0, 1), xticks=[])
+    ax.set(title="Each row ten times closer: as many edges or more", xlim=(0, 1), xticks=[])
     for k, (low, high) in enumerate(spans[1:]):
         ends = (np.array([low, high]) - spans[k][0]) / (spans[k][1] - spans[k][0])
         for end, foot in zip(ends, (0, 1), strict=True):

@@ -24,6 +24,8 @@ import jaxfit as jf
 from jaxfit import plots
 from jaxfit.experiments import Check
 
+from .rate_sensitivity import NAMES
+
 START = {"w": 1.0, "b": 0.0}
 RATE, SWING = 0.1, 300  # Adam's learning rate; updates of the run that forgets to zero
 LISTED = {
@@ -36,7 +38,7 @@ FEW = ("sgd", "momentum", "adam")
 @dataclass(frozen=True)
 class Config:
     kept: float = 1.0  # share of the old gradients that stay when nobody sets them to zero
-    names: tuple[str, ...] = tuple(name for name in jf.optimizers.NAMES if name not in jf.optimizers.JUDGES)
+    names: tuple[str, ...] = NAMES
     rates: int = 60
 
 
@@ -214,7 +216,7 @@ def checks(result: Result) -> list[Check]:
         Check("two halves: w and b stay after the first", [1.0, 0.0], result.between, 0, gathered + "accumulated"),
         Check("two halves: w and b after both", result.halves[0], result.halves[1], 1e-6, gathered + "all rows"),
         Check("classes of the text's list that have a name here", list(LISTED.values()),
-              [name for name in LISTED.values() if name in jf.optimizers.NAMES], source=names + "the print"),
+              [name for name in LISTED.values() if name in dir(jf.optimizers)], source=names + "the print"),
     ]  # fmt: skip
     g = np.array(result.turns[0].gradient)
     firsts = {
@@ -255,8 +257,8 @@ def draw_turn(result: Result):
     figure, axes = plots.panels(
         "A", size=(11, 4.3), gridspec_kw={"top": 0.79, "left": 0.02, "right": 0.98, "bottom": 0.03}
     )
-    figure.suptitle("What goes into an optimizer, and what comes out: Adam's first turn", x=0.02, ha="left", y=0.98)
-    text = "No box keeps anything. A to D are the four panels of the text's figure."
+    figure.suptitle("What goes into an optimizer, and what comes out: Adam's first update", x=0.02, ha="left", y=0.98)
+    text = "No function keeps a state: the caller holds it. A to D are the four panels of the text's figure."
     figure.text(0.02, 0.875, text, color="#555555")
     turn, update = result.turns[0], np.array(result.turns[0].after) - [1.0, 0.0]
     boxes = {

@@ -1,4 +1,4 @@
-"""What the losses of training and of validation tell: a model too simple, one that memorizes, one that is right.
+"""What the training and the validation loss show: a model too simple, one that memorizes, one that generalizes.
 
 Four runs with the four shapes that the book draws. The same net, with the same optimizer, is given 9 points, 30 or
 200: with 9 it learns them by heart while the validation loss rises (B), with 200 both losses fall to the noise (C),
@@ -339,7 +339,7 @@ def draw_panels(result: Result):
             ax.tick_params(labelleft=False)
             below.tick_params(labelleft=False)
     axes["A"].set_ylabel("loss")
-    axes["a"].set_ylabel("what is learnt")
+    axes["a"].set_ylabel("the fit")
     label = axes["B"]
     label.text(0.5, 0.1, "training", color=plots.BLUE, transform=label.transAxes, weight="bold")
     label.text(0.5, 0.86, "validation", color=plots.RED, transform=label.transAxes, weight="bold")

@@ -1,4 +1,4 @@
-"""One patient, one step: the gradients that move a line are products of numbers that one can follow by hand.
+"""One patient, one step: the gradients of a line are products of local derivatives that can be computed by hand.
 
 The patient of 58 years has a blood pressure of 153 mmHg; the line 0 x + 139 is 14 short. Forward 0, 139, -14, 196; back
 1, -28, -28, -28 and by the slope -28 times 58; a step with the rate 0.0002 leads to 0.3248 x + 139.0056. On all 33
@@ -117,14 +117,14 @@ def named(graph: jf.Graph) -> jf.Graph:
 def draw(result: Result):
     optimizer = jf.optimizers.sgd(RATE)
     one = plots.backprop_graph(result.one, optimizer=optimizer, direction="up")
-    one.set_title("One patient, 58 years, 153 mmHg:\nup the values, down the gradients")
+    one.set_title("One patient, 58 years, 153 mmHg:\nvalues upward, gradients downward")
     every = plots.backprop_graph(result.all, direction="up")
     every.set_title("All 33 patients: arrays on the edges,\nand a mean that divides by 33")
     network = plots.backprop_graph(result.network, direction="up")
     network.set_title("The line as a network: one layer,\none input, one output, two parameters")
     figure, axes = plots.panels([["a × b", "a + b"], ["a − b", "a²"]], size=(8.4, 5.0))
     figure.subplots_adjust(left=0.03, right=0.97, top=0.84, bottom=0.03, wspace=0.1, hspace=0.3)
-    figure.suptitle("What an operation does to a gradient that comes back: it multiplies by its local derivative",
+    figure.suptitle("In the backward pass an operation multiplies the gradient by its local derivative",
                     x=0.03, ha="left")  # fmt: skip
     rules = {"a × b": "by the other factor", "a + b": "by 1", "a − b": "by 1 and −1", "a²": "by 2 a"}
     for name, ax in axes.items():

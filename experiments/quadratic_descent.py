@@ -181,8 +181,8 @@ def table(result: Result):
     words = "Rate 0.1 from (−3, −3), until the loss is below 0.005. Bold: the rows that the text prints."
     figure.text(0.06, 0.895, words, color="#555555")
     rows = rows_of(result.fit)
+    axes["path"].set_aspect("equal", anchor="W")  # before, since labels are placed in the final frame
     ax = plots.contour(result.wide, {"descent": result.fit}, {"start": (-3, -3)}, ax=axes["path"])
-    ax.set_aspect("equal", anchor="W")
     ax.set_title("x shrinks to 0.8 of itself in an update, y to 0.6")
     ax = axes["table"]
     ax.set(xlim=(0, 1), ylim=(len(rows) + 0.2, -1.4))
@@ -205,7 +205,7 @@ def views(result: Result):
         import matplotlib.pyplot as plt
 
         figure = plt.figure(figsize=(13.5, 5))
-    title = "The path lies on x² + 2y²; under the surface of the printed code, x² + 4y², it hangs"
+    title = "The path lies on x² + 2y², which is 2y² below the surface of the printed code, x² + 4y²"
     figure.suptitle(title, x=0.04, ha="left")
     rows = rows_of(result.fit)
     points = {"start: 27": tuple(rows[0])}

@@ -1,5 +1,5 @@
-"""Scaled inputs make the bowl round: a tenth of the readings takes its condition number from 33,599 to 357, standard
-ones take it to 1.
+"""Scaled inputs lower the condition number of the loss: from 33,599 to 357 for a tenth of the readings, to 1 for
+standardized ones.
 
 Of the thermometer's loss w is 55 times as steep as b at the start ("about 50" in the text), so that no one learning
 rate suits both. Readings divided by ten are the text's cure. Standardized readings are the whole cure: both params have
@@ -166,7 +166,7 @@ def draw(result: Result):
     figure, axes = plots.panels(
         [list(NAMES), ["steps"] * 3], size=(10.5, 8.4), height_ratios=[1.15, 1], gridspec_kw=space
     )
-    figure.suptitle("Scaled inputs make the bowl round", x=0.07, ha="left")
+    figure.suptitle("Scaled inputs lower the condition number of the loss", x=0.07, ha="left")
     text = "The loss of a line over (w, b) on axes of one scale, and 40 updates at 90 % of the limit of each."
     figure.text(0.07, 0.925, text, color="#555555")
     for name, bowl in result.bowls.items():

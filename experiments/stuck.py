@@ -1,4 +1,4 @@
-"""Where the slope vanishes descent gets stuck without being at a minimum: on a saddle until noise comes, on a plateau.
+"""Where the slope vanishes descent stays, though not at a minimum: on a saddle while there is no noise, on a plateau.
 
 On the ridge of x^2 - y^2 the slope points along the ridge, so gradient descent walks to the saddle and stays there,
 and momentum does not help: what it would carry on is zero. The least noise does: it grows by 1 + 2 rate in every
@@ -173,7 +173,11 @@ def draw(result: Result):
     ax.annotate(f"relu at 4: slope {result.slopes[1]:.0f}", (4, 4), (-10, 3), textcoords="offset points", ha="right",
                 color=plots.BLUE)  # fmt: skip
     ax.set(
-        title="A unit that starts far out", xlabel="x", ylabel="output", ylim=(-1.5, 5), yticks=[-1, 0, 1, 2, 3, 4, 5]
+        title="A unit that starts where tanh is flat",
+        xlabel="x",
+        ylabel="output",
+        ylim=(-1.5, 5),
+        yticks=[-1, 0, 1, 2, 3, 4, 5],
     )
     ax = axes["time"]
     ax.set_yscale("log")
@@ -230,4 +234,4 @@ def draw_leaving(result: Result, ax) -> None:
         laws[words] = room.block(steps[1:], law[1:], width=14), color
     for words, (path, color) in laws.items():
         room.near(path, words, prefer=(0.75, 0.4 if "no " in words else 0.9), color=color, weight="bold")
-    ax.set_title("Noise of a millionth in the slope grows until it leaves")
+    ax.set_title("Noise of a millionth in the slope grows exponentially")

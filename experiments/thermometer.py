@@ -166,7 +166,9 @@ def draw(result: Result):
     ax.set_prop_cycle(color=["#86b2d6", "#5f9bcb", "#2f83c0", plots.BLUE, plots.RED])
     ax = plots.line_fit(*result.readings, lines(result), ax=ax)
     ax.set(
-        title="Readings / 10, rate 0.01: the line on its way", xlabel="reading, unknown unit", ylabel="temperature, °C"
+        title="Readings / 10, rate 0.01: the line after 10 to 5,000 updates",
+        xlabel="reading, unknown unit",
+        ylabel="temperature, °C",
     )
 
     ax = axes["run-off"]

@@ -1,4 +1,4 @@
-"""Two overlapping peaks on a decaying background, fitted from no start at all, to every certified digit.
+"""Two overlapping peaks on a decaying background, fitted without a start of the user's, to every certified digit.
 
 The sum of two Gaussians and an exponential, eight params, is written as gaussians(2) + exponential_decay. Its guess is
 the best of a grid of shapes with their best heights: it only has to be good enough for Levenberg-Marquardt, which goes
@@ -83,14 +83,14 @@ def draw(result: Result):
     ax = axes["rest"]
     ax.axhline(0, color=plots.BLUE, lw=1.2)
     ax.plot(result.x, result.y - result.curve, "o", color=plots.DARK, ms=2.2)
-    ax.set(ylim=(-8, 8), xlabel="x", title=f"what is left: noise of {spread:.2f}")
+    ax.set(ylim=(-8, 8), xlabel="x", title=f"residuals, standard deviation {spread:.2f}")
     plots.few_ticks(ax.yaxis, [-5, 0, 5])
     return figure
 
 
 def draw_fit(result: Result, ax) -> None:
     x, params, errors = result.x, result.fit.params, result.errors
-    ax.set(xlim=(0, 251), ylim=(0, 150), title="Two Gaussians and an exponential, found without a start")
+    ax.set(xlim=(0, 251), ylim=(0, 150), title="Two Gaussians and an exponential, fitted from a guess")
     plots.few_ticks(ax.xaxis, [0, 50, 100, 150, 200, 250])
     plots.few_ticks(ax.yaxis, [0, 50, 100, 150])
     colors = dict(zip(result.parts, (plots.RED, plots.GREEN, plots.ORANGE), strict=True))

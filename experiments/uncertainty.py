@@ -1,4 +1,4 @@
-"""A fit is worth its error bars: the standard error is right for a line, and too short where the model bends.
+"""Intervals from standard errors are right for a line, and miss the truth too often on one side for a curved model.
 
 The blood pressures of 33 women again: the best line is 1.105 (21) mmHg a year; where the line is, and where a new
 woman would be, are two bands of very different width. Then a curve that saturates, with six points: the demand for
@@ -159,7 +159,7 @@ def draw_women(result: Result):
     space = {"hspace": 0.12, "top": 0.86, "left": 0.1, "right": 0.97, "bottom": 0.09, "height_ratios": [3, 1]}
     figure, axes = plots.panels([["curve"], ["residuals"]], size=(8, 7), sharex=True, gridspec_kw=space)
     plots.fit(result.line, prediction=True, ax=axes["curve"], residuals=axes["residuals"])
-    figure.suptitle("Where the line is, and where a new woman would be", x=0.1, ha="left")
+    figure.suptitle("Confidence band of a line, and the interval for a new observation", x=0.1, ha="left")
     params, errors = result.line.params, result.errors
     words = (
         f"33 blood pressures: {params['w']:.2f} ± {errors['w']:.2f} mmHg a year, {params['b']:.0f} ± "

@@ -320,7 +320,7 @@ def draw_runs(result: Result, ax) -> None:
     ax.set(
         xlabel="evaluations of the loss",
         ylabel="loss above the least",
-        title="Two params: knobs and guesses are the first",
+        title="Two params: knobs and guesses need the least work",
     )
     plots.few_ticks(ax.xaxis, [2, 10, 100, 1000])
     plots.few_ticks(ax.yaxis, [0.01, 0.1, 1, 10, 100])

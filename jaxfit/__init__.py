@@ -1,6 +1,6 @@
 """jaxfit: gradient descent as a value. One fit, a million fits side by side, and the picture that explains them."""
 
-from jaxfit import datasets, losses, models, optimizers, schedules, searches
+from jaxfit import datasets, landscapes, losses, models, optimizers, schedules, searches
 from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_range, measured_limit, sharpness
 from jaxfit.engine.host import Interrupted, OutOfMemory
 from jaxfit.explanations import explain
@@ -45,17 +45,18 @@ __all__ = [
     "NotReproduced", "Optima", "OutOfMemory", "Record", "Status", "Stop", "StoreError", "Tied", "backprop",
     "backward_memory", "band", "best", "bootstrap", "correlations", "covariance", "curvature_along", "curve_fit",
     "datasets", "explain", "f_test", "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum", "intervals",
-    "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo", "optima",
+    "landscapes", "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo", "optima",
     "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report", "require_converged",
     "residuals", "schedules", "searches", "sharpness", "stability_limit", "standard_errors", "starts", "step",
     "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
-_unknown, __dir__ = _near_names(__name__, [*__all__, "open", "plots", "sklearn"])
+_LATER = "experiments", "plots", "sklearn"  # the only modules that import matplotlib and scikit-learn
+_unknown, __dir__ = _near_names(__name__, [*__all__, "open", *_LATER])
 
 
 def __getattr__(name: str):
-    if name in ("plots", "sklearn"):  # the only modules that import matplotlib and scikit-learn
+    if name in _LATER:
         import importlib
 
         return importlib.import_module(f"jaxfit.{name}")

@@ -42,7 +42,9 @@ from tqdm import tqdm
 
 from jaxfit import plots
 from jaxfit.galleries import Outcome, UsageError, keep, prepare, read_index, write_index
+from jaxfit.problems.messages import near_names
 
+__all__ = ["Check", "main", "show"]
 PARTS = ("Config", "compute", "checks", "draw")
 
 # Checks
@@ -404,5 +406,6 @@ def _near(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+__getattr__, __dir__ = near_names(__name__, __all__)
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,10 +17,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxfit.losses import least_squares
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.enclosed import in_precision
+from jaxfit.problems.messages import near_names
 from jaxfit.problems.problems import Record, Status, Stop
 from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import fit
 
+__all__ = ["Regressor"]
 NOTHING = Record(what=())
 
 
@@ -171,3 +173,6 @@ def _weights(sample_weight: Any, n: int) -> np.ndarray:
 
 def _as_numpy(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: np.asarray(x)[()], tree)
+
+
+__getattr__, __dir__ = near_names(__name__, __all__)

@@ -19,7 +19,9 @@ import numpy as np
 from jaxfit.engine.dispatch import Task, run_all
 from jaxfit.engine.host import OutOfMemory, terminating_as_interrupted
 from jaxfit.problems.problems import Status
-from jaxfit.stores import StoreError, as_folder, claim, open_dataset
+from jaxfit.stores import StoreError, open_dataset
+from jaxfit.stores.files import claim
+from jaxfit.stores.manifests import as_folder
 from jaxfit.stores.resuming import keeping, missing
 from jaxfit.verbs.sweeps import begin_store, plan_sweep, told
 

@@ -1,6 +1,8 @@
 """The layers that CONTRIBUTING.md draws are those of the code."""
 
 import ast
+import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -59,6 +61,27 @@ def test_imports_point_to_the_same_layer_or_down(room):
 def test_no_module_has_the_name_of_a_public_function():
     functions = {name for name in (*jf.__all__, "open") if callable(getattr(jf, name))}
     assert not functions & {path.stem for path in FILES}
+
+
+MODULES = {  # the documented ones, each with the values among its public names that are neither functions nor classes
+    "datasets": set(), "experiments": set(), "landscapes": set(), "losses": set(), "models": {"ACTIVATIONS"},
+    "optimizers": set(), "schedules": set(), "searches": set(), "sklearn": set(),
+    "plots": {"BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY"},
+}  # fmt: skip
+
+
+def test_the_package_lists_its_public_names_and_its_documented_modules():
+    assert dir(jf) == sorted({*jf.__all__, "open", *MODULES})
+
+
+@pytest.mark.parametrize("name", [*MODULES, "stores", "statistics", "curvature", "graphs", "explanations"])
+def test_a_module_lists_nothing_but_documented_functions_and_classes(name):
+    module = importlib.import_module(f"jaxfit.{name}")
+    assert dir(module) == sorted(module.__all__)
+    public = {name: getattr(module, name) for name in module.__all__}
+    assert {name for name, value in public.items() if not callable(value)} == MODULES.get(name, set())
+    assert all(inspect.getdoc(value) for value in public.values() if callable(value))
+    assert not any(inspect.ismodule(value) or name.startswith("_") for name, value in public.items())
 
 
 def test_only_the_pictures_import_matplotlib():

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfit import schedules
-from jaxfit.optimizers import Optimizer, as_optimizer
+from jaxfit.optimizers import Optimizer
+from jaxfit.optimizers.building import as_optimizer
 from jaxfit.problems.axes import Axis, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Batches, Record, Status, whole

@@ -4,9 +4,8 @@
 """
 
 from jaxfit.graphs.backward import backprop
-from jaxfit.graphs.formats import written
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.problems.messages import near_names
 
-__all__ = ["Edge", "Graph", "Node", "backprop", "written"]
+__all__ = ["Edge", "Graph", "Node", "backprop"]
 __getattr__, __dir__ = near_names(__name__, __all__)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxfit.graphs import formats
-from jaxfit.optimizers import as_optimizer
+from jaxfit.optimizers.building import as_optimizer
 from jaxfit.problems.problems import precision_context
 from jaxfit.typing import PyTree
 

@@ -3,8 +3,7 @@
 The transformation is built inside the traced function: a new learning rate never recompiles.
 """
 
-from jaxfit.optimizers.building import JUDGES, NAMES, Optimizer, accumulated, as_optimizer, each, optimizer
-from jaxfit.optimizers.hyperparameters import check_hyperparameter, schedules_of
+from jaxfit.optimizers.building import NAMES, Optimizer, accumulated, each, optimizer
 from jaxfit.optimizers.named import (
     adabelief,
     adadelta,
@@ -28,9 +27,9 @@ from jaxfit.optimizers.named import (
 from jaxfit.problems.messages import near_names
 
 __all__ = [
-    "JUDGES", "NAMES", "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw",
-    "amsgrad", "as_optimizer", "check_hyperparameter", "each", "lbfgs", "levenberg_marquardt",
-    "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop", "rprop", "schedules_of", "sgd", "yogi",
+    "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "amsgrad", "each",
+    "lbfgs", "levenberg_marquardt", "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop", "rprop",
+    "sgd", "yogi",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(
     __name__, __all__,

@@ -134,11 +134,6 @@ def as_optimizer(value: Any) -> Optimizer:
 
     Raises:
       TypeError: If it is neither.
-
-    Example:
-      >>> import optax
-      >>> jf.optimizers.as_optimizer(optax.sgd(0.1)).name
-      'optax'
     """
     if isinstance(value, Optimizer):
         return value

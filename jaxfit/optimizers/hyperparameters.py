@@ -85,9 +85,6 @@ def check_hyperparameter(name: str, key: str, value: Any) -> None:
     Raises:
       TypeError: If a learning rate or momentum is not one number, or any hyperparameter is complex.
       ValueError: If it is out of its range, or any hyperparameter is NaN.
-
-    Example:
-      >>> jf.optimizers.check_hyperparameter("sgd", "learning_rate", 0.1)
     """
     refuse_unit(f"{name}: {key}", value)
     swept = isinstance(value, Axis)
@@ -170,11 +167,6 @@ def schedules_of(optimizer: Any) -> dict[str, Callable]:
     """Return the hyperparameters of an optimizer that are functions of the step.
 
     These are a learning rate that is a schedule, and schedules for hyperparameters that the factory takes as numbers.
-
-    Example:
-      >>> sgd = jf.optimizers.sgd(jf.schedules.cosine(0.1, 100))
-      >>> list(jf.optimizers.schedules_of(sgd))
-      ['learning_rate']
     """
     found = {}
     for name, value in optimizer.hyperparameters.items():

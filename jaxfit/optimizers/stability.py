@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfit.optimizers import Optimizer, as_optimizer
+from jaxfit.optimizers import Optimizer
+from jaxfit.optimizers.building import as_optimizer
 from jaxfit.problems.axes import is_array
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import PyTree

@@ -30,7 +30,7 @@ from jaxfit.problems.problems import Status
 OUTCOMES = {  # the color of the region, the color of what is written on it, what is written
     Status.NOT_RUN: ("#ffffff", GREY, "not run"),
     Status.CONVERGED: ("#ffffff", DARK, ""),
-    Status.OUT_OF_STEPS: (PALE, "#555555", "still on its way\nafter {steps:,} steps"),
+    Status.OUT_OF_STEPS: (PALE, "#555555", "not converged\nafter {steps:,} steps"),
     Status.DIVERGED: ("#8c2d04", "#ffffff", "diverges"),
     Status.NOT_FINITE: ("#4a1486", "#ffffff", "not a number"),
     Status.STOPPED_EARLY: ("#d9d2c5", "#555555", "stopped early"),

@@ -5,26 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from jaxfit.problems.messages import near_keywords, near_names
-from jaxfit.stores.blocks import Blocks, Column, Part
-from jaxfit.stores.files import StoreError, as_path, claim, digest, holding, pack, read, unpack, write
-from jaxfit.stores.manifests import (
-    Manifest,
-    Variable,
-    as_folder,
-    blocks_of,
-    has_manifest,
-    part_key,
-    parts_of,
-    read_manifest,
-    segment_name,
-    write_manifest,
-)
+from jaxfit.stores.files import StoreError, as_path
 
-__all__ = [
-    "Blocks", "Column", "Manifest", "Part", "StoreError", "Variable", "as_folder", "as_path", "blocks_of", "claim",
-    "digest", "has_manifest", "holding", "open_dataset", "pack", "part_key", "parts_of", "read", "read_manifest",
-    "segment_name", "unpack", "write", "write_manifest",
-]  # fmt: skip
+__all__ = ["StoreError", "open_dataset"]
 __getattr__, __dir__ = near_names(__name__, __all__)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxfit.engine.single import Programs
 from jaxfit.problems.axes import is_key
-from jaxfit.stores import StoreError, as_path, digest, holding, pack, read, unpack, write
+from jaxfit.stores import StoreError
+from jaxfit.stores.files import as_path, digest, holding, pack, read, unpack, write
 from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, refuse, words_of
 
 PyTree = Any

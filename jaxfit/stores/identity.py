@@ -18,7 +18,7 @@ from jaxfit.engine.compiling import compiler_options
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.messages import path_name
 from jaxfit.problems.problems import Training, name_of
-from jaxfit.stores import digest
+from jaxfit.stores.files import digest
 
 PyTree = Any
 _ISA = ("fma", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")

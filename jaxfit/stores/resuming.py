@@ -23,22 +23,10 @@ from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import Training, convert, precision_context
 from jaxfit.problems.reading import Dimension, stacked
-from jaxfit.stores import (
-    Blocks,
-    Column,
-    Manifest,
-    StoreError,
-    as_path,
-    blocks_of,
-    has_manifest,
-    open_dataset,
-    part_key,
-    parts_of,
-    read_manifest,
-    segment_name,
-    write_manifest,
-)
-from jaxfit.stores import Part as BlockedPart
+from jaxfit.stores import StoreError, open_dataset
+from jaxfit.stores.blocks import Blocks, Column
+from jaxfit.stores.blocks import Part as BlockedPart
+from jaxfit.stores.files import as_path
 from jaxfit.stores.identity import (
     PROGRAM,
     differences,
@@ -49,6 +37,16 @@ from jaxfit.stores.identity import (
     refuse,
     values_digest,
     words_of,
+)
+from jaxfit.stores.manifests import (
+    Manifest,
+    blocks_of,
+    has_manifest,
+    part_key,
+    parts_of,
+    read_manifest,
+    segment_name,
+    write_manifest,
 )
 from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.grids import Grid, Part, lane_numbers, tensors_of, variables_of

@@ -15,7 +15,9 @@ from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Record, Status, precision_context, whole
-from jaxfit.stores import StoreError, as_path, blocks_of, parts_of, read_manifest
+from jaxfit.stores import StoreError
+from jaxfit.stores.files import as_path
+from jaxfit.stores.manifests import blocks_of, parts_of, read_manifest
 from jaxfit.verbs.fits import Fit, fit
 from jaxfit.verbs.grids import Grid, Part, member, part_of, tensors_of
 from jaxfit.verbs.sweeps import run_of

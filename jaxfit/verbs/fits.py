@@ -38,8 +38,8 @@ from jaxfit.problems.problems import (
     precision_context,
 )
 from jaxfit.problems.reading import holds_call, resolve
-from jaxfit.stores import as_path
 from jaxfit.stores.checkpoints import Checkpoint, Saved, holding_file
+from jaxfit.stores.files import as_path
 from jaxfit.verbs import summaries
 from jaxfit.verbs.histories import History
 

@@ -15,7 +15,7 @@ from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Status, Training
 from jaxfit.problems.reading import Dimension, choose
-from jaxfit.stores import Variable
+from jaxfit.stores.manifests import Variable
 from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.fits import Fit, best_of
 from jaxfit.verbs.histories import History

@@ -36,9 +36,10 @@ from jaxfit.problems.problems import (
     whole,
 )
 from jaxfit.problems.reading import Dimension, choose, read
-from jaxfit.stores import as_folder, claim
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
+from jaxfit.stores.files import claim
 from jaxfit.stores.identity import hardware, options_told, versions
+from jaxfit.stores.manifests import as_folder
 from jaxfit.stores.resuming import (
     Plan,
     Stored,

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.optimizers import JUDGES, NAMES
+from jaxfit.optimizers.building import JUDGES, NAMES
 from tests.shared.problems import METHODS, PROBLEMS, plain_loop
 
 

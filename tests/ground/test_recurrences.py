@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.optimizers import JUDGES, NAMES, recurrences
+from jaxfit.optimizers import recurrences
+from jaxfit.optimizers.building import JUDGES, NAMES
 from tests.shared.soak import soaking
 
 RATE = 0.1

@@ -79,7 +79,7 @@ def test_each_region_of_a_map_is_labeled_inside_itself(layout):
     status = layout()
     ax = plots.convergence_map(grid(status), x="rate", y="start", law=0.03)
     assert_labels_are_apart_and_inside(ax)
-    words = {DIVERGED: "diverges", OUT_OF_STEPS: "still on its way\nafter 100 steps", NOT_FINITE: "not a number"}
+    words = {DIVERGED: "diverges", OUT_OF_STEPS: "not converged\nafter 100 steps", NOT_FINITE: "not a number"}
     labels = {text.get_text(): box for text, box in zip(ax.texts, boxes(ax), strict=True)}
     for outcome in set(np.unique(status)) & set(words):
         box = labels[words[outcome]]

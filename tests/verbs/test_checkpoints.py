@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.stores import checkpoints, files, holding
+from jaxfit.stores import checkpoints, files
+from jaxfit.stores.files import holding
 from jaxfit.verbs import fits
 from tests.shared.small_sweeps import LOSS, T_C, T_U
 from tests.shared.soak import soaking

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit import stores, worker
-from jaxfit.stores import executors, resuming, verification
+from jaxfit import worker
+from jaxfit.stores import executors, files, resuming, verification
+from jaxfit.stores.blocks import Column
 from tests.shared.small_sweeps import LOSS, T_C, T_U, arguments, blocks, contents, run, same
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +206,7 @@ def test_shards_that_know_nothing_of_each_other_fill_one_store(tmp_path, finishe
 
 
 def test_shards_share_a_store_but_not_with_a_sweep_nor_with_themselves(store):
-    with stores.claim(store, shared=True), stores.claim(store, "shard-1-of-2.lock"):
+    with files.claim(store, shared=True), files.claim(store, "shard-1-of-2.lock"):
         assert worker.main([f"{__name__}:problem", str(store), "--shard", "2/2"]) == 0
         with pytest.raises(jf.StoreError, match=f"store is in use by process {os.getpid()} on"):
             run(store)
@@ -306,7 +307,7 @@ def test_a_second_look_finds_the_same_bits_and_the_same_fits(store):
 
 def test_a_second_look_finds_numbers_that_were_changed(store, monkeypatch):
     grid = run(store)
-    monkeypatch.setattr(jf.stores.Column, "__getitem__", changed(jf.stores.Column.__getitem__))
+    monkeypatch.setattr(Column, "__getitem__", changed(Column.__getitem__))
     with pytest.raises(jf.NotReproduced, match=r"has other bits in loss when it is run again"):
         jf.verify(grid)
     with pytest.raises(jf.NotReproduced, match=r"the lane \{'w0': .* has the loss .*, but a fit of its own gives"):

@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit import stores
 from jaxfit.engine import dispatch
-from jaxfit.stores.blocks import Part
+from jaxfit.stores import manifests
+from jaxfit.stores.blocks import Blocks, Part
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same
 
 
@@ -77,9 +77,9 @@ def test_indices_of_every_kind_read_what_they_would_in_memory(finished, memory):
 
 def test_only_the_blocks_that_are_asked_for_are_read(store, memory, monkeypatch):
     looked = []
-    original = stores.Blocks._checked
+    original = Blocks._checked
     monkeypatch.setattr(
-        stores.Blocks, "_checked", lambda self, path, *rest: looked.append(path) or original(self, path, *rest)
+        Blocks, "_checked", lambda self, path, *rest: looked.append(path) or original(self, path, *rest)
     )
     opened = jf.open(store)
     assert not looked
@@ -187,9 +187,9 @@ def test_code_that_changed_under_its_name_is_told_also_of_a_store_without_names(
         ValueError, match=r"another, though by name the loss is mse\(model\);.* the code of one of these"
     ):
         run(tmp_path, loss=named_alike(2.0), **keywords)
-    manifest = stores.read_manifest(tmp_path)
+    manifest = manifests.read_manifest(tmp_path)
     parts = {key: {k: v for k, v in part.items() if k != "words"} for key, part in manifest.parts.items()}
-    stores.write_manifest(tmp_path, manifest._replace(parts=parts))
+    manifests.write_manifest(tmp_path, manifest._replace(parts=parts))
     with pytest.raises(ValueError, match=r"the program \(loss, model, .*\) was another\. Make the call"):
         run(tmp_path, loss=named_alike(2.0), **keywords)
     run(tmp_path, loss=named_alike(1.0), **keywords)

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxfit as jf
-from jaxfit import stores
 from jaxfit.engine import dispatch
 from jaxfit.stores import files, manifests
 from jaxfit.verbs import sweeps
@@ -276,7 +275,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(s
 
 def test_a_second_sweep_on_a_store_is_refused_at_once_with_who_holds_it(store, memory):
     with (
-        stores.claim(store),
+        files.claim(store),
         pytest.raises(jf.StoreError, match=rf"store is in use by process {os.getpid()} on .* since 20.*wait until"),
     ):
         run(store)
@@ -474,7 +473,7 @@ def check_hostile(finished, data):
         for key in path[:-1]:
             inside = inside[key]
         inside[path[-1]] = data.draw(ODD, "value")
-    (store / "manifest.json").write_bytes(manifests._text(fields | {"digest": stores.digest(manifests._text(fields))}))
+    (store / "manifest.json").write_bytes(manifests._text(fields | {"digest": files.digest(manifests._text(fields))}))
     before = contents(store)
     try:
         opened = jf.open(store)

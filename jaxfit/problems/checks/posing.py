@@ -12,7 +12,7 @@ import numpy as np
 from jaxfit.datasets import as_key
 from jaxfit.losses import Loss, takes_data
 from jaxfit.losses.base import label
-from jaxfit.optimizers import as_optimizer
+from jaxfit.optimizers.building import as_optimizer
 from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.checks.params import as_params, check_free

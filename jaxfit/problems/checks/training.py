@@ -15,7 +15,8 @@ from jaxfit.datasets import refuse_unit
 from jaxfit.losses import Loss, data_names, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.losses.regression import check_count
-from jaxfit.optimizers import Optimizer, check_hyperparameter, schedules_of
+from jaxfit.optimizers import Optimizer
+from jaxfit.optimizers.hyperparameters import check_hyperparameter, schedules_of
 from jaxfit.optimizers.stability import has_preconditioner, unknown
 from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.enclosed import enclosed_in_precision
