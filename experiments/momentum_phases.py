@@ -169,8 +169,8 @@ def phases(result: Result, ax: Any, figure: Any) -> None:
     room.near(limit, "$a = 2+2b$", within=14, allowed=diverges, prefer=(0.8, 0.35), color="white")
     room.inside(ripples, "ripples\nrate $\\sqrt{b}$, whatever a", color="white", weight="bold", linespacing=1.4)
     room.inside(diverges, "diverges", color="white", weight="bold")
-    for word, at in {"monotone": 0.3, "alternates": 1.7}.items():
-        ax.text(at, 0.03, word, color="white", weight="bold", ha="center", va="center")
+    for word, at in {"monotone": 0.34, "alternates": 1.7}.items():
+        ax.text(at, 0.025, word, color="white", weight="bold", fontsize=8.5, ha="center", va="center")
     bar = figure.colorbar(mesh, ax=ax, pad=0.02, aspect=32)
     plots.few_ticks(bar.ax.yaxis, [0, 0.25, 0.5, 0.75, 1])
     bar.set_label("factor of a step, max |s|")
