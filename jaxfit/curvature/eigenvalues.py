@@ -12,12 +12,12 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
-from jaxfit.curvature.points import Asked, at_one, moved, named, over_axes, over_grid, over_history
+from jaxfit.curvature.points import Asked, at_one, named, over_axes, over_grid, over_history
 from jaxfit.engine.tracing import is_traced
 from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.checks.posing import pose_question
 from jaxfit.problems.enclosed import resolved
-from jaxfit.problems.marks import free
+from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, convert_all, whole
 from jaxfit.problems.reading import holds_call, read, resolve
@@ -251,7 +251,7 @@ def _of_fit(question: Extreme, tolerance: float, fit: Fit, preconditioner: Any, 
     if not history:
         if isinstance(preconditioner, str):
             scale = jax.tree.map(lambda x: x[-1], scale)
-        marked = fit.params if holds_call(problem.params) else moved(problem.params, fit.params)
+        marked = fit.params if holds_call(problem.params) else put(problem.params, fit.params)
         asked = Asked(problem._replace(params=marked), scale, tolerance)
         check_scale(scale, free(marked))
         return _answer(at_one(question, asked, fit.precision or "float32"), preconditioner is not None)

@@ -15,12 +15,12 @@ from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark
+from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.problems.reading import Dimension, choose, fill, resolve
 from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import coordinates
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid, along
 from jaxfit.verbs.sweeps import choices_of
 
@@ -64,10 +64,8 @@ def over_history(question: Question, fit: Fit, extra: PyTree, number: Any = None
 
     `extra` has such an axis too.
     """
-    params = fit.history.params
-    asked = Asked(
-        fit.problem._replace(params=moved(fit.problem.params, params, _records)), jax.tree.map(_records, extra), number
-    )
+    problem, (params, more) = problem_of(fit), jax.tree.map(_records, (fit.history.params, extra))
+    asked = Asked(problem._replace(params=put(problem.params, params)), more, number)
     return _evaluate(question, asked, {"#record": len(fit.history.step)}, fit.precision or "float32")
 
 
@@ -94,7 +92,7 @@ def over_grid(question: Question, grid: Grid, *, history: bool, extra: str | Non
         params = part.lanes.rows["params"] if history else part.lanes.params
         more = None if extra is None else jax.tree.map(one, part.lanes.rows[extra])
         problem = part.training.problem
-        asked = Asked(problem._replace(params=moved(problem.params, params, one)), more, number)
+        asked = Asked(problem._replace(params=put(problem.params, jax.tree.map(one, params))), more, number)
         answers = _evaluate(question, asked, index | {LANE: np.arange(count * records)}, grid.precision)
         if history:
             beyond = np.arange(records) * part.training.record.every > np.asarray(part.lanes.steps)[:, None]
@@ -108,23 +106,6 @@ def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "f":
         return values
     return np.where(beyond.reshape(beyond.shape + (1,) * (values.ndim - 2)), np.nan, values)
-
-
-def moved(marked: PyTree, params: PyTree, wrap: Callable = lambda x: x) -> PyTree:
-    """The start with its marks, its values replaced by those of `params`, the user's whole tree."""
-    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
-    if not any(map(is_mark, leaves)):
-        return jax.tree.map(wrap, params)
-    values = structure.flatten_up_to(params)
-
-    def leaf(x, value):
-        if isinstance(x, Tied):
-            return x
-        if isinstance(x, Fixed):
-            return Fixed(jax.tree.map(wrap, value))
-        return Bounded(wrap(value), x.low, x.high) if isinstance(x, Bounded) else jax.tree.map(wrap, value)
-
-    return jax.tree.unflatten(structure, map(leaf, leaves, values))
 
 
 def named(values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, extra: tuple[str, ...] = ()) -> Any:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.jaxprs import depends, largest_bytes
-from jaxfit.engine.loops import End, State, begin, look, users, watch, watched
+from jaxfit.engine.loops import End, State, begin, look, watch, watched
 from jaxfit.engine.tracing import shape_of, trace
 from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.marks import plain, put
 from jaxfit.problems.problems import Problem, Training
 from jaxfit.problems.reading import fill, resolve
 
@@ -69,7 +70,7 @@ def layout_of(structure: Any, leaves: tuple, columns: tuple, x64: bool) -> Layou
         training = lane_training(template, values)
         state = begin(training)
         _, end = look(training, state, jnp.int32(0))
-        return state, end, users(training.problem, state.params)
+        return state, end, plain(put(training.problem.params, state.params))
 
     (state, end, params), captured = shape_of(lane, template, values)
     if captured:

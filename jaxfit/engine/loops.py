@@ -23,7 +23,7 @@ from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.stability import preconditioner
-from jaxfit.problems.marks import complete, free, is_marked
+from jaxfit.problems.marks import free, is_marked, plain, put
 from jaxfit.problems.problems import Problem, Status, Stop, Training
 from jaxfit.problems.reading import resolve
 
@@ -73,11 +73,6 @@ def objective_of(problem: Problem, data: Any, key: Any) -> Objective:
     """The loss as a function of the free params alone."""
     extra = {"key": key} if takes_key(problem.loss) else {}
     return Objective(problem.loss, data, extra, problem.params if is_marked(problem.params) else None)
-
-
-def users(problem: Problem, params: PyTree) -> PyTree:
-    """The free params as the user's own tree."""
-    return complete(problem.params, params) if is_marked(problem.params) else params
 
 
 def step_key(problem: Problem, t: Array) -> Any:
@@ -260,9 +255,13 @@ def look(training: Training, state: State, t: Array) -> tuple[State, End]:
 
 def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
     """One record: what the history holds of step `t`, whose proposal was made at `state.params`."""
+
+    def whole():
+        return plain(put(training.problem.params, state.params))
+
     known: dict[str, Callable] = {
         "loss": lambda: proposal.loss,
-        "params": lambda: users(training.problem, state.params),
+        "params": whole,
         "gradient": lambda: proposal.grads,
         "gradient_norm": lambda: norm(proposal.grads),
         "validation_loss": lambda: validation_loss(training, state.params, t),
@@ -272,7 +271,7 @@ def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[
     def value(item):
         if isinstance(item, str):
             return known[item]()
-        return jnp.asarray(item(users(training.problem, state.params), *training.problem.data), proposal.loss.dtype)
+        return jnp.asarray(item(whole(), *training.problem.data), proposal.loss.dtype)
 
     return dict(zip(training.record.names, map(value, training.record.what), strict=True))
 

@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array
 
 from jaxfit.engine.layouts import Layout, lane_training, lock_step
-from jaxfit.engine.loops import RUNNING, Best, State, Stepper, arrive, begin, stepper, users, walk
+from jaxfit.engine.loops import RUNNING, Best, State, Stepper, arrive, begin, stepper, walk
 from jaxfit.engine.sums import fast_sums
-from jaxfit.problems.marks import is_marked
+from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.problems import STATUSES, Status, Training
 
 PyTree = Any
@@ -240,13 +240,13 @@ def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
     return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
 
 
-def users_params(template: Training, values: dict[str, PyTree], params: PyTree) -> PyTree:
+def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree) -> PyTree:
     """The free params of the slots as the user's own tree."""
     if not is_marked(
         jax.eval_shape(lambda: lane_training(template, jax.tree.map(lambda x: x[0], values))).problem.params
     ):
         return params
-    return jax.vmap(lambda v, params: users(lane_training(template, v).problem, params))(values, params)
+    return jax.vmap(lambda v, params: plain(put(lane_training(template, v).problem.params, params)))(values, params)
 
 
 def write_neighbors(template: Training, pool: Pool, shape: Shape) -> Lanes:
@@ -264,9 +264,9 @@ def write_scattered(template: Training, pool: Pool, shape: Shape) -> Lanes:
 def _write(template: Training, pool: Pool, put: Callable) -> Lanes:
     state, best = pool.state, pool.state.best
     if best is not None:
-        best = best._replace(params=users_params(template, pool.values, best.params))
+        best = best._replace(params=_plain_params(template, pool.values, best.params))
     new = Lanes(
-        params=users_params(template, pool.values, state.params),
+        params=_plain_params(template, pool.values, state.params),
         loss=pool.loss,
         status=state.status,
         steps=state.steps,

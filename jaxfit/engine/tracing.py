@@ -18,7 +18,7 @@ from jaxfit.losses import takes_key
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.checks.training import too_few
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import complete, free, is_marked
+from jaxfit.problems.marks import free, is_marked, plain, put
 from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
 from jaxfit.problems.problems import Problem, Training, name_of
 
@@ -83,7 +83,7 @@ def _free_and_whole(marked: PyTree) -> tuple[PyTree, Callable]:
     if not is_marked(marked):
         return marked, lambda params: params
     values, marks = jax.tree.flatten(marked)
-    return free(marked), lambda params: complete(jax.tree.unflatten(marks, [_blank(x) for x in values]), params)
+    return free(marked), lambda params: plain(put(jax.tree.unflatten(marks, [_blank(x) for x in values]), params))
 
 
 def inspect_value(

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.curvature.limits import with_rate
-from jaxfit.curvature.points import moved
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
@@ -34,6 +33,7 @@ from jaxfit.explanations.findings import (
 )
 from jaxfit.explanations.views import View, count, marks_of, place, scales, slopes, times, view
 from jaxfit.losses.base import noise_model_of
+from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Status, Training
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
@@ -45,7 +45,7 @@ ROUNDING = 1e-9  # of the loss: a method that judges itself and has more than th
 
 def of_end(run: Fit) -> Finding:
     training: Any = run.training
-    problem, there = training.problem, training.at(moved(marks_of(training.problem), run.params))
+    problem, there = training.problem, training.at(put(marks_of(training.problem), run.params))
     here, seen = view(there.problem), curve(run.history.loss)
     start_loss = float(run.start_loss if run.start_loss is not None else run.history.loss[0])
     yardstick = min(start_loss, height_of_data(run))

@@ -31,7 +31,7 @@ from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems.problems import Problem, Status
 from jaxfit.verbs.fits import Fit
-from jaxfit.verbs.judgments import Runaway, loss_at, put
+from jaxfit.verbs.judgments import Runaway, loss_at, start_at
 from jaxfit.verbs.summaries import advice, growth, ran_away, short
 
 HIGH = 100  # times the first loss: what stands below that has not grown from step to step
@@ -147,10 +147,11 @@ def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None
     start = np.concatenate(leaves)
     other = start.copy()
     other[[one.place for one in far]] *= -1
-    if not loss_at(problem, run.precision, put(problem, other)) < loss_at(problem, run.precision, put(problem, start)):
+    there, here = (loss_at(problem, run.precision, start_at(problem, point)) for point in (other, start))
+    if not there < here:
         return None
     turned = ", ".join(f"{one.name}={-one.start:.4g}" for one in far[:4])
-    return Remedy(f"a start with the other sign, {turned}", {"params": put(problem, other)})
+    return Remedy(f"a start with the other sign, {turned}", {"params": start_at(problem, other)})
 
 
 def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:

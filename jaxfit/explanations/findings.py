@@ -11,13 +11,14 @@ import optax
 
 from jaxfit import schedules
 from jaxfit.curvature.limits import with_rate
-from jaxfit.explanations.views import View, losses_at, place, users_tree, view
+from jaxfit.explanations.views import View, losses_at, place, view
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.stability import is_number, stability_limit
-from jaxfit.problems.marks import Bounded, Fixed, Tied, again, free, is_mark, plain
+from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, plain
 from jaxfit.problems.problems import Problem, Training
 from jaxfit.typing import PyTree
+from jaxfit.verbs.judgments import start_at
 from jaxfit.verbs.summaries import round_down, short
 
 AFFORDABLE = 20_000  # updates that are proposed before another method is
@@ -94,11 +95,6 @@ def coming_down(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
 def onward(problem: Problem, here: View, steps: int, words: str) -> Remedy:
     """Return the advice to take more steps from the end of the run."""
     return Remedy(words, {"params": start_at(problem, here.point), "steps": steps})
-
-
-def start_at(problem: Problem, point: np.ndarray) -> PyTree:
-    """A start like the problem's, with its marks, the free params at a point."""
-    return again(problem.params, users_tree(problem, point))
 
 
 def downhill(problem: Problem, here: View) -> tuple[np.ndarray, float] | None:

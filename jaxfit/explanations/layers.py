@@ -15,7 +15,6 @@ import numpy as np
 from jaxfit.curvature.eigenvalues import Extreme
 from jaxfit.curvature.limits import with_rate
 from jaxfit.curvature.points import Asked, at_one
-from jaxfit.curvature.points import moved as with_values
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     Finding,
@@ -26,13 +25,12 @@ from jaxfit.explanations.findings import (
     noisy,
     rate_of,
     second_order,
-    start_at,
 )
 from jaxfit.explanations.views import gradients_at, marks_of, times
-from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
+from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.verbs.fits import Fit
-from jaxfit.verbs.judgments import STANDS, curve
+from jaxfit.verbs.judgments import STANDS, curve, start_at
 from jaxfit.verbs.summaries import short
 
 FALL, RISE = 1e3, 100  # times by which the slopes fall, or rise, from the last layers to the first, to be told
@@ -105,7 +103,7 @@ def layers_of(problem: Problem) -> list[Layer]:
 def profile_of(run: Fit, layers: list[Layer]) -> Profile:
     problem: Any = run.problem
     marked = marks_of(problem)
-    start, end = (_flat(free(marks)) for marks in (marked, with_values(marked, run.params)))
+    start, end = (_flat(free(marks)) for marks in (marked, put(marked, run.params)))
     _, near = gradients_at(problem, np.stack([start, 1.1 * start]))
     gains = np.array([[abs(g[layer.where] @ start[layer.where]) for layer in layers] for g in near])
     sizes = np.array([max(np.linalg.norm(start[layer.where]), 1e-300) for layer in layers])

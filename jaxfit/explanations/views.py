@@ -19,7 +19,6 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
 from jaxfit.problems.reading import holds_call, resolve
-from jaxfit.typing import PyTree
 
 DENSE = 256  # params up to which the whole Hessian is made
 DEPTH = 48  # products that the gradient's own part of the spectrum takes beyond
@@ -197,14 +196,6 @@ def gradients_at(problem: Problem, points: np.ndarray) -> tuple[np.ndarray, np.n
 def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
     """(k,) losses at (k, n) points."""
     return at_one(Losses(), Asked(problem, points), "float64")
-
-
-def users_tree(problem: Problem, point: np.ndarray) -> PyTree:
-    """The free params as a tree of NumPy arrays."""
-    leaves, structure = jax.tree.flatten(free(problem.params))
-    ends = np.cumsum([int(np.size(x)) for x in leaves])
-    parts = np.split(np.asarray(point, float), ends[:-1])
-    return jax.tree.unflatten(structure, [p.reshape(np.shape(x)) for p, x in zip(parts, leaves, strict=True)])
 
 
 def marks_of(problem: Problem) -> Any:

@@ -21,7 +21,7 @@ from jaxfit.engine.tracing import inspect_loss
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.checks.posing import pose_question
-from jaxfit.problems.marks import Bounded, complete, free, is_mark, is_marked, plain
+from jaxfit.problems.marks import Bounded, free, is_mark, is_marked, plain, put
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.problems.reading import Call
@@ -42,7 +42,7 @@ class _Point:
         moved = free(center)
         for direction, along in zip(directions, coordinates, strict=True):
             moved = jax.tree.map(lambda x, d, t=along: x + t * d, moved, direction)
-        return complete(center, moved) if is_marked(center) else moved
+        return plain(put(center, moved))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from jaxfit.losses import Block
-from jaxfit.problems.marks import bounds, complete
+from jaxfit.problems.marks import bounds, plain, put
 from jaxfit.typing import PyTree
 
 
@@ -34,7 +34,7 @@ class Objective:
 
     def complete(self, free: PyTree) -> PyTree:
         """The params as the loss knows them."""
-        return free if self.marked is None else complete(self.marked, free)
+        return free if self.marked is None else plain(put(self.marked, free))
 
     @property
     def bounds(self) -> tuple[PyTree, PyTree] | None:

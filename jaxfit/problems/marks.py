@@ -18,6 +18,7 @@ import numpy as np
 from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.messages import near_keywords, nothing_there
+from jaxfit.problems.reading import Call
 
 PyTree = Any
 
@@ -169,24 +170,59 @@ def _refuse_marks(where: str, value: Any) -> None:
 # The tree taken apart, and put together
 
 
-def free(marked: PyTree) -> PyTree:
-    """What moves: the tree with None where it is fixed or tied, and a bounded leaf's value."""
+def free(marked: PyTree, values: PyTree | None = None) -> PyTree:
+    """Return what moves: the tree with None where a leaf is fixed or tied.
 
-    def leaf(x):
-        return None if isinstance(x, (Fixed, Tied)) else x.value if isinstance(x, Bounded) else x
+    Args:
+      marked: Params with their marks.
+      values: The user's whole tree of other values to take it from; by default those of the marked tree.
+    """
+    if values is None:
+        values = jax.tree.map(lambda x: x.value if isinstance(x, Bounded) else x, marked, is_leaf=is_mark)
+    elif not is_marked(marked):
+        return values
+    leaves, structure = jax.tree.flatten(marked, is_leaf=_is_whole)
+    pairs = zip(leaves, structure.flatten_up_to(values), strict=True)
+    return jax.tree.unflatten(structure, [None if isinstance(x, (Fixed, Tied)) else value for x, value in pairs])
 
-    return jax.tree.map(leaf, marked, is_leaf=is_mark)
+
+def put(marked: PyTree, values: PyTree) -> PyTree:
+    """Return the marks around other values; of a tree without marks, these values.
+
+    Args:
+      marked: Params with their marks.
+      values: What moves, like `free(marked)`, or the user's whole tree. A fixed leaf of which it has none stays as it
+        is, and so does a tied one.
+    """
+    if not is_marked(marked):
+        return values
+    leaves, structure = jax.tree.flatten(marked, is_leaf=_is_whole)
+
+    def leaf(x, value):
+        if isinstance(x, Tied) or isinstance(x, Fixed) and value is None:
+            return x
+        if isinstance(x, Fixed):
+            return _made(Fixed, value=value)
+        return _made(Bounded, value=value, low=x.low, high=x.high) if isinstance(x, Bounded) else value
+
+    return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(values)))
 
 
-def complete(marked: PyTree, moved: PyTree) -> PyTree:
-    """The user's own tree: what moves from `moved`, which is like `free(marked)`, the fixed and the tied filled in.
+def _is_whole(x: Any) -> bool:
+    """Whether one value, or one whole subtree of values, stands for it."""
+    return isinstance(x, (Fixed, Bounded, Tied, Axis, Call))
+
+
+def plain(marked: PyTree) -> PyTree:
+    """Return the user's own tree of values: without marks, the tied leaves computed from the others.
 
     Raises:
       ValueError: If leaves are tied in a circle.
     """
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
-    values = iter(jax.tree.leaves(moved))
-    filled = [Unknown() if isinstance(x, Tied) else x.value if isinstance(x, Fixed) else next(values) for x in leaves]
+    if not any(map(is_mark, leaves)):
+        return marked
+    filled = [Unknown() if isinstance(x, Tied) else x.value if is_mark(x) else x for x in leaves]
     waiting = [i for i, x in enumerate(leaves) if isinstance(x, Tied)]
     while waiting:
         tree, later = jax.tree.unflatten(structure, filled), []
@@ -221,11 +257,6 @@ def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:
     return [jax.tree_util.keystr(path, simple=simple, separator="." if simple else "") for path, _ in found]
 
 
-def plain(marked: PyTree) -> PyTree:
-    """The user's own tree of values, without its marks."""
-    return complete(marked, free(marked)) if is_marked(marked) else marked
-
-
 def _number(tied: Tied, value: Any) -> Any:
     if not (isinstance(value, (int, float)) or is_array(value)) or value is True or value is False:
         raise TypeError(f"{tied} returned a {type(value).__name__}; it must return one number or array")
@@ -249,18 +280,6 @@ class Unknown:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name) if name.startswith("__") else _NotYetKnown
-
-
-def again(marked: PyTree, moved: PyTree) -> PyTree:
-    """The marks with what moves put in their place, for a next start."""
-    values = iter(jax.tree.leaves(moved))
-
-    def leaf(x):
-        if isinstance(x, (Fixed, Tied)):
-            return x
-        return _made(Bounded, value=next(values), low=x.low, high=x.high) if isinstance(x, Bounded) else next(values)
-
-    return jax.tree.map(leaf, marked, is_leaf=is_mark)
 
 
 def bounds(marked: PyTree) -> tuple[PyTree, PyTree] | None:

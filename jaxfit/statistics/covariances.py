@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxfit.losses.base import Kind
 from jaxfit.problems.axes import is_axis
+from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import PRECISIONS
 from jaxfit.statistics.estimates import Estimate, estimate, is_absolute, noise_model_for
@@ -21,10 +22,9 @@ from jaxfit.statistics.lanes import (
     labelled,
     labels_of,
     like,
-    marked_of,
     over_lanes,
 )
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, problem_of
 
 PyTree = Any
 MOST = 4096  # params, whose covariance then takes 134 MB
@@ -259,7 +259,7 @@ def spread(result: Any, flat: np.ndarray, extra: dict[str, Any] | None = None) -
 def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
     """The directions of the free params that change no prediction: of each {name: step}, the largest step one."""
     found = np.asarray(known.estimate.blind)
-    places = free_places(marked_of(fit), fit.params)
+    places = free_places(resolved(problem_of(fit).params, PRECISION), fit.params)
     names = [name for name, yes in zip(labels_of(fit.params), places, strict=True) if yes]
     directions = []
     for row in found[~np.isnan(found).any(axis=-1)]:

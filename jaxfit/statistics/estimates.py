@@ -21,7 +21,7 @@ from jaxfit.losses import Loss, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
-from jaxfit.problems.marks import Fixed, Tied, bounds, is_mark, is_marked
+from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
 from jaxfit.verbs.fits import Fit
 
@@ -136,20 +136,10 @@ class Basis(NamedTuple):
         return jnp.sum(self.kept) - jnp.sum(self.held)
 
 
-def free_of(marked: PyTree, params: PyTree) -> PyTree:
-    """What is free of a tree of values, like `free(marked)`."""
-    if not is_marked(marked):
-        return params
-    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
-    values = structure.flatten_up_to(params)
-    moved = [None if isinstance(m, (Fixed, Tied)) else v for m, v in zip(leaves, values, strict=True)]
-    return jax.tree.unflatten(structure, moved)
-
-
 def objective_at(problem: Problem, params: PyTree) -> tuple[Objective, Array, Callable]:
     """The loss by the free params, these as (k,), and the way back to their tree."""
     objective = Objective(problem.loss, problem.data, {}, problem.params if is_marked(problem.params) else None)
-    return objective, *jax.flatten_util.ravel_pytree(free_of(problem.params, params))
+    return objective, *jax.flatten_util.ravel_pytree(free(problem.params, params))
 
 
 def held_at(problem: Problem, flat: Array) -> Array:

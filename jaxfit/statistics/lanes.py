@@ -13,7 +13,6 @@ import numpy as np
 from jaxfit.engine.evaluating import evaluate, laid_out
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked
 from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.problems.reading import resolve
@@ -92,12 +91,6 @@ def example(result: Any) -> tuple[Problem, PyTree]:
     if len(shapes) > 1:
         raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
     return result.parts[0].training.problem, jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
-
-
-def marked_of(fit: Fit) -> PyTree:
-    """The start of a fit, with its marks."""
-    problem: Any = fit.problem
-    return resolved(problem.params, PRECISION)
 
 
 def free_places(marked: PyTree, params: PyTree) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxfit.problems.marks import bounds, is_marked
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
-from jaxfit.statistics.estimates import free_of, objective_at
+from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.lanes import free_places, like, over_lanes
 from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, follow, undercut
 from jaxfit.statistics.resampling import NAME, Held, Refits
@@ -67,7 +67,7 @@ class Sides:
         values, unit, errors, freedom = (
             self.by_lane(np.asarray(x)) for x in (known.values, known.estimate.unit, known.errors, known.freedom)
         )
-        free = free_places(refits.marked(refits.group.params), jax.tree.map(lambda x: x[0], refits.group.params))
+        free = free_places(refits.ends, jax.tree.map(lambda x: x[0], refits.group.params))
         self.straight = self.by_lane(np.sqrt(known.noise) <= COARSE * np.asarray(known.estimate.span))
         self.sound = np.isfinite(errors) & (errors > 0) & ~self.straight[:, None]  # (lanes, K)
         lane, self.which = (np.repeat(x, 2) for x in np.nonzero(self.sound))
@@ -88,7 +88,7 @@ class Sides:
         problem = refits.problem
         self.loss = Held(refits.collapsed(problem.loss))  # pyright: ignore[reportArgumentType]
         self.data = refits.collapsed(problem.data)
-        self.example = free_of(problem.params, jax.tree.map(lambda x: x[0], refits.group.params))
+        self.example = free(problem.params, jax.tree.map(lambda x: x[0], refits.group.params))
 
     def by_lane(self, values: np.ndarray) -> np.ndarray:
         """(lanes, ...) numbers of each lane once, of those with a result's axes leading."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxfit.losses import Loss
 from jaxfit.losses.base import noise_model_of
+from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, is_marked, plain
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
@@ -21,9 +22,9 @@ from jaxfit.statistics import reports
 from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
 from jaxfit.statistics.goodness import Goodness, goodness
-from jaxfit.statistics.lanes import PRECISION, check_result, labels_of, marked_of
+from jaxfit.statistics.lanes import PRECISION, check_result, labels_of
 from jaxfit.verbs import summaries
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.judgments import runaways
 from jaxfit.verbs.multistarts import met
@@ -366,7 +367,7 @@ def _of_ends(rows: Sequence[Row], level: float) -> list[str]:
 
 
 def _roles(fit: Fit, known: Moments) -> list[str]:
-    marked = marked_of(fit)
+    marked = resolved(problem_of(fit).params, PRECISION)
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     held = iter(np.asarray(known.estimate.held))
     unknown = iter(np.isnan(np.diagonal(np.asarray(known.estimate.unit))))
@@ -386,7 +387,7 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
 
 def _start(fit: Fit) -> np.ndarray:
     """(K,) numbers that the run began from."""
-    marked = marked_of(fit)
+    marked = resolved(problem_of(fit).params, PRECISION)
     with precision_context(PRECISION):
         began = plain(convert_all(marked, PRECISION)) if is_marked(marked) else marked
         return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(began)])

@@ -17,10 +17,10 @@ from jaxfit.losses import Block, Loss
 from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import Axis, is_axis
-from jaxfit.problems.marks import Bounded, Fixed, Tied, again, is_mark
+from jaxfit.problems.marks import put
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
-from jaxfit.problems.reading import Call, Mention, stacked
+from jaxfit.problems.reading import Mention, stacked
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
 from jaxfit.statistics.lanes import PRECISION, Group, groups_of, labelled, like, over_lanes
@@ -136,29 +136,14 @@ class Refits:
 
         return jax.tree.map(one, tree, is_leaf=is_axis)
 
-    def marked(self, tree: PyTree) -> PyTree:
-        """The marks of the problem around the params where the lanes ended, as `free` or `complete` take them."""
-        leaves, structure = jax.tree.flatten(self.problem.params, is_leaf=_whole)
-        parts = structure.flatten_up_to(tree)
-        made = []
-        for mark, value in zip(leaves, parts, strict=True):
-            value = jax.tree.map(self.of_lanes, value)
-            if isinstance(mark, Fixed):
-                made.append(Fixed(value))
-            elif isinstance(mark, Bounded):
-                made.append(Bounded(value, *self.collapsed((mark.low, mark.high))))
-            else:
-                made.append(mark if isinstance(mark, Tied) else value)
-        return jax.tree.unflatten(structure, made)
+    @property
+    def ends(self) -> PyTree:
+        """The marks of the problem around the params where the lanes ended."""
+        return put(self.collapsed(self.problem.params), jax.tree.map(self.of_lanes, self.group.params))
 
-    def started(self, moved: PyTree) -> PyTree:
-        """The marks around starts of their own: `moved` is what is free of the params, (refits, ...) at each leaf."""
-        axes = jax.tree.map(lambda x: Axis(NAME, np.asarray(x)), moved)
-        return again(self.marked(self.group.params), axes)
-
-
-def _whole(x: Any) -> bool:
-    return is_mark(x) or is_axis(x) or isinstance(x, Call)
+    def started(self, values: PyTree) -> PyTree:
+        """The marks around starts of their own: `values` is what is free of the params, (refits, ...) at each leaf."""
+        return put(self.ends, jax.tree.map(lambda x: Axis(NAME, np.asarray(x)), values))
 
 
 STEPS = 200
@@ -279,7 +264,7 @@ def resample(
     problem = refits.problem
     shifts, scales = (tuple(_axis(x) for x in each) for each in drawn)
     grid = sweep(
-        Shifted(refits.collapsed(problem.loss)), refits.marked(refits.group.params),  # pyright: ignore[reportArgumentType]
+        Shifted(refits.collapsed(problem.loss)), refits.ends,  # pyright: ignore[reportArgumentType]
         (shifts, scales, *refits.collapsed(problem.data)), optimizer=levenberg_marquardt(), steps=STEPS, progress=False,
     )  # fmt: skip
     ended = np.asarray(grid.results.status)

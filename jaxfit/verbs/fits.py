@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, segments, terminating_as_interrupted
-from jaxfit.engine.loops import Best, unrolled, users
+from jaxfit.engine.loops import Best, unrolled
 from jaxfit.engine.single import Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training, is_traced
 from jaxfit.losses import model_of, takes_key
@@ -21,7 +21,7 @@ from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.checks.posing import pose
 from jaxfit.problems.checks.training import check_schedule
 from jaxfit.problems.enclosed import in_precision, resolved
-from jaxfit.problems.marks import is_marked
+from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.meanings import ATTRIBUTES
 from jaxfit.problems.messages import near_attribute, near_keywords
 from jaxfit.problems.problems import (
@@ -401,14 +401,14 @@ def _traced_fit(training: Training, steps: int) -> Fit:
     every = training.record.every
     history = History({"step": np.arange(0, steps + 1, every), **rows})
     return Fit(
-        users(problem, state.params),
+        plain(put(problem.params, state.params)),
         end.loss,
         state.status,
         state.steps,
         history,
         end.validation_loss,
         start_loss=state.start_loss,
-        **best_of(state.best, lambda params: users(problem, params)),
+        **best_of(state.best, lambda params: plain(put(problem.params, params))),
     )
 
 
@@ -506,11 +506,10 @@ def _finished(
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)
     loss = np.asarray(end.loss)[()]
     problem = training.problem
-    marked = is_marked(problem.params)
-    whole = problem._replace(params=convert_all(problem.params, precision)) if marked else problem
+    start = convert_all(problem.params, precision) if is_marked(problem.params) else problem.params
 
     def users_own(params):
-        return jax.tree.map(own, users(whole, params) if marked else params)
+        return jax.tree.map(own, plain(put(start, params)))
 
     best = state.best and Best(state.best.params, *(np.asarray(x)[()] for x in state.best[1:]))
     fine = status in ENDED_WELL and loss > np.finfo(loss.dtype).tiny

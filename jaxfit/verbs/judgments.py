@@ -11,8 +11,8 @@ import numpy as np
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import again, free, plain
-from jaxfit.problems.problems import ENDED_WELL, convert_all, precision_context
+from jaxfit.problems.marks import free, plain, put
+from jaxfit.problems.problems import ENDED_WELL, Problem, convert_all, precision_context
 from jaxfit.problems.reading import holds_call
 
 PyTree = Any
@@ -133,13 +133,16 @@ def runaways(fit: Any) -> list[Runaway]:
     far = np.flatnonzero(np.isfinite(end) & (np.abs(end) > FAR * np.where(start == 0, 1, np.abs(start))))
     if not len(far) or not np.isfinite(fit.loss):
         return []
-    here = loss_at(problem, fit.precision, put(problem, end))
-    began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
+
+    def loss_of(point):
+        return loss_at(problem, fit.precision, start_at(problem, point))
+
+    here, began = loss_of(end), 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
 
     def flat(which):
         there = end.copy()
         there[which] /= 10
-        return abs(loss_at(problem, fit.precision, put(problem, there)) - here) <= FLAT * (abs(here) + FLAT * began)
+        return abs(loss_of(there) - here) <= FLAT * (abs(here) + FLAT * began)
 
     found = [i for i in far if flat([i])] or (list(far) if flat(far) else [])
     return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in found]
@@ -152,13 +155,13 @@ def _names(path: tuple, leaf: Any) -> list[str]:
     return [f"{name}[{', '.join(map(str, index))}]" for index in np.ndindex(*np.shape(leaf))]
 
 
-def put(problem: Any, point: np.ndarray) -> PyTree:
+def start_at(problem: Problem, point: np.ndarray) -> PyTree:
     """Return the marked start of the problem with its free numbers replaced, in the order of their leaves."""
     leaves, structure = jax.tree.flatten(free(problem.params))
     ends = np.cumsum([int(np.size(x)) for x in leaves])
     parts = np.split(np.asarray(point, np.float64), ends[:-1])
-    moved = [part.reshape(np.shape(x))[()] for part, x in zip(parts, leaves, strict=True)]
-    return again(problem.params, jax.tree.unflatten(structure, moved))
+    values = [part.reshape(np.shape(x))[()] for part, x in zip(parts, leaves, strict=True)]
+    return put(problem.params, jax.tree.unflatten(structure, values))
 
 
 def loss_at(problem: Any, precision: str | None, marked: PyTree) -> float:

@@ -17,7 +17,7 @@ from jaxfit.engine.tracing import check_alive, is_traced
 from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.checks.posing import pose, refuse_axes
 from jaxfit.problems.enclosed import resolved
-from jaxfit.problems.marks import again, free, is_marked
+from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import Record, Stop, Training, chosen_precision, convert_all, precision_context
 from jaxfit.verbs.fits import traced_precision
@@ -103,7 +103,7 @@ def _step(training: Training, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, P
     else:
         _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), params))
     found = method.step(objective, params, opt_state)
-    after = again(problem.params, found.params) if is_marked(problem.params) else found.params
+    after = put(problem.params, found.params)
     return after, found.loss, found.grads, found.memory
 
 

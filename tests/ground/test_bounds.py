@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.problems.marks import at_bound, bounds, complete, free, roles
+from jaxfit.problems.marks import at_bound, bounds, free, plain, put, roles
 from tests.shared.soak import soaking
 
 X = np.linspace(0.0, 2.0, 25)
@@ -188,7 +188,7 @@ def test_a_tree_is_taken_apart_and_put_together():
         "d": [3.0, None],
     }
     assert free(marked) == {"a": None, "b": 1.0, "c": None, "d": [3.0, None]}
-    assert complete(marked, free(marked)) == {"a": 2.0, "b": 1.0, "c": 2.0, "d": [3.0, None]}
+    assert plain(put(marked, free(marked))) == {"a": 2.0, "b": 1.0, "c": 2.0, "d": [3.0, None]}
     low, high = bounds(marked)
     assert (low["b"], high["b"], low["d"][0], high["d"][0]) == (0.0, np.inf, -np.inf, np.inf)
 
