@@ -13,13 +13,14 @@ from jaxfit.losses.measured import (
     least_squares,
     softmax_cross_entropy,
 )
-from jaxfit.losses.regression import Residual, huber, mae, mse, rss
+from jaxfit.losses.regression import Residual, arctan, cauchy, huber, mae, mse, rss, soft_l1, tukey
 from jaxfit.losses.regularization import L2, InputNoise, Smoothness, input_noise, l2, smoothness
 from jaxfit.problems.messages import near_names
 
 __all__ = [
     "Block", "ChiSquared", "CrossEntropy", "InputNoise", "L2", "LeastSquares", "Loss", "Penalty", "Plain", "Residual",
-    "Smoothness", "Sum", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares", "mae", "model_of",
-    "mse", "rss", "smoothness", "softmax_cross_entropy", "takes_data", "takes_key",
+    "Smoothness", "Sum", "arctan", "cauchy", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares",
+    "mae", "model_of", "mse", "rss", "smoothness", "soft_l1", "softmax_cross_entropy", "takes_data", "takes_key",
+    "tukey",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

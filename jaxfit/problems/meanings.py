@@ -211,7 +211,9 @@ IN_ROOM = {  # what a name means in one room, where it means something else else
         "cross_entropy": "jf.losses.softmax_cross_entropy(predict)", "logistic": _TWO_CLASSES, "bce": _TWO_CLASSES,
         "softmax": "jf.losses.softmax_cross_entropy(predict)", "binary_cross_entropy": _TWO_CLASSES,
         "nll": "jf.losses.chi_squared(predict)", "poisson": _LIKELIHOOD, "log_likelihood": _LIKELIHOOD,
-        "smooth_l1": _ROBUST, "cauchy": _ROBUST, "soft_l1": _ROBUST, "sse": "jf.losses.rss(predict)",
+        "smooth_l1": _ROBUST, "biweight": "jf.losses.tukey(predict, delta=4.685)",
+        "bisquare": "jf.losses.tukey(predict, delta=4.685)", "charbonnier": "jf.losses.soft_l1(predict, delta=1.0)",
+        "lorentzian": "jf.losses.cauchy(predict, delta=1.0)", "sse": "jf.losses.rss(predict)",
         "rmse": "jf.losses.mse(predict)", "weighted_mse": "jf.losses.chi_squared(predict)",
     },
     "jaxfit.optimizers": {
