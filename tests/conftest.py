@@ -1,7 +1,8 @@
-import logging
-
 import jax
 import pytest
+
+from jaxfit.engine import single
+from jaxfit.engine.counting import counting
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -22,19 +23,12 @@ def traces():
 
 
 @pytest.fixture
-def nothing_was_compiled_before(monkeypatch):
-    from jaxfit.engine import single
-
-    monkeypatch.setattr(single, "_seen", {})
+def nothing_was_compiled_before():
+    single.seen.clear()
 
 
 @pytest.fixture
-def compilations():
-    """Counts the programs that XLA is asked to compile: `compilations.count`."""
-    from tests.shared.bad_inputs import Compilations
-
-    handler, logger = Compilations(), logging.getLogger("jax")
-    logger.addHandler(handler)
-    with jax.log_compiles():
-        yield handler
-    logger.removeHandler(handler)
+def events():
+    """What happens while a test lasts, by event: `events["program"]` has an entry for each program compiled."""
+    with counting() as found:
+        yield found

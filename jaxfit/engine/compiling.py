@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfit.engine.counting import happened
 from jaxfit.engine.jaxprs import Closed, run
 from jaxfit.engine.tracing import trace
 
@@ -32,6 +33,7 @@ def compiled(function: Callable, options: dict[str, Any] | None = None) -> Any:
 
     @functools.wraps(function)
     def program(*args):
+        happened("program", function.__name__)
         traced, shape = trace(function, *args)
         own = [np.array(x) if isinstance(x, np.ndarray) else x for x in traced.consts]
         found = run(Closed(traced.jaxpr, own), *jax.tree.leaves(args))

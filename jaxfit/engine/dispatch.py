@@ -22,19 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.compiling import compiled, compiler_options
+from jaxfit.engine.counting import happened
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.layouts import layout_of, spec_of
 from jaxfit.engine.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
+from jaxfit.engine.settings import current
 from jaxfit.problems.axes import Place
 from jaxfit.problems.problems import STATUSES, Status, Training, precision_context
 from jaxfit.problems.reading import Dimension
 
 PyTree = Any
-BLOCK, BLOCK_BYTES = 8192, 2**26  # lanes at most, and bytes of their results, but
-LOADS = 8  # of all slots at least: a stop rule leaves slots idle at a block's end
-SECONDS = 0.2  # a segment takes about this long
-KEPT = 2**20  # bytes of a pool of zeros that stays on the device between sweeps
-WIDEST = 512  # slots at most, on a CPU
 
 
 class Run(NamedTuple):
@@ -87,12 +84,14 @@ def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
 
     On a CPU the working set of the slots should stay in a core's own cache; an accelerator wants thousands.
     """
+    limits = current()
     if slots is None:
-        room, least, most = (2**18, 8, WIDEST) if jax.default_backend() == "cpu" else (2**28, 256, 8192)
+        room, least, most = (2**18, 8, limits.cpu_slots) if jax.default_backend() == "cpu" else (2**28, 256, 8192)
         slots = min(most, max(least, power_of_two(room // max(run.working_bytes, 1))))
         slots = min(slots, power_of_two_above(run.size))
     share = power_of_two_above(-(-run.size // workers))
-    loads = max(min(BLOCK, BLOCK_BYTES // max(run.lane_bytes, 1)) // slots, LOADS)
+    lanes = min(limits.block_lanes, limits.block_bytes // max(run.lane_bytes, 1))
+    loads = max(lanes // slots, limits.block_loads)
     return Shape(slots, max(1, min(loads, -(-share // slots))) * slots, run.records)
 
 
@@ -135,13 +134,13 @@ class Programs(NamedTuple):
         if device in self.blank:
             return self.blank[device]
         pool = jax.tree.map(_zeros, self.pool)
-        if sum(x.nbytes for x in jax.tree.leaves(pool)) <= KEPT:
+        if sum(x.nbytes for x in jax.tree.leaves(pool)) <= current().idle_pool_bytes:
             self.blank[device] = pool = jax.device_put(pool, device)
         return pool
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: bool) -> Programs:
+def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: bool, settings: tuple) -> Programs:
     template = functools.partial(jax.tree.unflatten, structure)
     layout = layout_of(structure, shapes, columns, x64)
     assert layout is not None  # or it would have been refused
@@ -156,19 +155,19 @@ def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: 
 def programs_of(run: Run, shape: Shape, devices: Sequence[Any]) -> Programs:
     """The program of a share, lowered for the devices."""
     leaves, columns = tuple((x.shape, x.dtype) for x in run.leaves), spec_of(run.columns)
-    programs = _programs(run.structure, leaves, columns, shape, jax.config.jax_enable_x64)
+    programs = _programs(run.structure, leaves, columns, shape, jax.config.jax_enable_x64, current().of_programs)
     for device in devices:
         programs.lower(device, run.leaves, run.block_like(shape.lanes))
     return programs
 
 
-def places() -> list[Any]:
-    """Who works: each device once, or the one CPU once for each core that this process may use."""
-    devices = jax.local_devices()
-    if len(devices) > 1 or devices[0].platform != "cpu":
-        return devices
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return devices * cores
+def worker_devices() -> list[jax.Device]:
+    """Return the device of each worker: each device once, or the CPU once for each core that this process may use."""
+    devices, count = jax.local_devices(), current().workers
+    if count is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = cores if len(devices) == 1 and devices[0].platform == "cpu" else len(devices)
+    return [devices[i % len(devices)] for i in range(count)]
 
 
 class Task(NamedTuple):
@@ -249,7 +248,7 @@ def run_all(
     """
     if not tasks:
         return False
-    waiting, team = iter(tasks), places()[: len(tasks)]
+    waiting, team = iter(tasks), worker_devices()[: len(tasks)]
     with precision_context(precision):
         programs = {i: programs_of(runs[i], shapes[i], team) for i in sorted({task.run for task in tasks})}
     stop, lock = threading.Event(), threading.Lock()
@@ -262,6 +261,7 @@ def run_all(
                 if task.run not in there:
                     there = {task.run: (_put_once(run.leaves, device, tasks), [])}
                 leaves, pools = there[task.run]
+                happened("block", task.lanes)
                 with out_of_memory_told(_advice(run, shape)):
                     lanes = _run_block(run, shape, programs[task.run], leaves, task, device, pools, stop, tell)
                 if lanes is None:
@@ -365,7 +365,7 @@ def _run_block(
     columns, real = run.block(task.lanes, shape.lanes), np.int32(len(task.lanes))
     pool, told = _again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(STATUSES, np.int32)
     while True:
-        chunks = int(max(1, SECONDS / programs.pace[0])) if programs.pace else 64
+        chunks = int(max(1, current().block_seconds / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
         pool, counts = running(leaves, columns, pool, real, np.int32(min(chunks, 2**30)))
         counts = np.array(counts)

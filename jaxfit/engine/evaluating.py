@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.compiling import compiled
-from jaxfit.engine.dispatch import places
+from jaxfit.engine.dispatch import worker_devices
+from jaxfit.engine.settings import current
 from jaxfit.problems.axes import Place
 from jaxfit.problems.problems import convert, precision_context
 from jaxfit.problems.reading import fill, lanes
 
 PyTree = Any
-CALL = 2**16  # members that one call of a program evaluates, about: what it returns is memory
 
 
 class Template(NamedTuple):
@@ -80,9 +80,9 @@ def evaluate(
     grid = all(isinstance(x, int) for x in where.values())
     count = math.prod(where.values()) if grid else len(next(iter(where.values())))
     in_turn, width = width == 1, min(width, 1 << (count - 1).bit_length())
-    team = places()
-    share = -(-count // len(team)) if in_turn else CALL
-    blocks = max(1, min(CALL // width, -(-min(share, count) // width)))
+    team, most = worker_devices(), current().members
+    share = -(-count // len(team)) if in_turn else most
+    blocks = max(1, min(most // width, -(-min(share, count) // width)))
     firsts = range(0, count, width * blocks)
     team = team[: len(firsts)]
     sizes = tuple(where.items()) if grid else None
@@ -90,8 +90,9 @@ def evaluate(
     found: list[Any] = [None] * len(firsts)
     with precision_context(precision):
         run = _program(
-            function, template.spec, sizes, names, in_turn, width, blocks, options, jax.config.jax_enable_x64
-        )
+            function, template.spec, sizes, names, in_turn, width, blocks, options, jax.config.jax_enable_x64,
+            current().of_programs,
+        )  # fmt: skip
 
     def positions(first: int) -> Any:
         if grid:
@@ -129,6 +130,7 @@ def _program(
     blocks: int,
     options: tuple[tuple[str, Any], ...],
     x64: bool,
+    settings: tuple,
 ) -> Callable:
     """(leaves, columns, positions) -> answers (blocks, width, ...); `positions` is the first member's, of a grid."""
     structure = spec[0]

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from jaxfit.engine.settings import current
+
 
 class Interrupted(KeyboardInterrupt):
     """A run that was ended by Ctrl-C; `result` holds what was finished.
@@ -105,8 +107,8 @@ def terminating_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def segments(total: int, most: int, every: int, pace: list, *, seconds: float = 0.3) -> Iterator[int]:
-    """Lengths of stretches, multiples of the stride: a short one to learn the pace, then what takes `seconds`.
+def stretches(total: int, most: int, every: int, pace: list[float]) -> Iterator[int]:
+    """Yield the lengths of stretches of steps: a short one to learn the pace, then longer ones.
 
     Args:
       total: Steps to cover.
@@ -114,9 +116,10 @@ def segments(total: int, most: int, every: int, pace: list, *, seconds: float = 
       every: The stride.
       pace: [seconds a step takes], kept up to date for the next run; empty at first, since the first stretch compiles.
     """
-    done = 0
+    done, limits = 0, current()
+    most = min(most, limits.stretch_steps or most)
     while done < total:
-        count = int(seconds / pace[0]) if pace and pace[0] else 1000
+        count = int(limits.stretch_seconds / pace[0]) if pace and pace[0] else 1000
         count = min(most, max(every, count // every * every), total - done)
         start = time.perf_counter()
         yield count

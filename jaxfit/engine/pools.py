@@ -20,13 +20,12 @@ from jax import Array
 
 from jaxfit.engine.layouts import Layout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, arrive, begin, stepper, walk
+from jaxfit.engine.settings import current
 from jaxfit.engine.sums import fast_sums
 from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.problems import STATUSES, Status, Training
 
 PyTree = Any
-CHUNK = 512  # steps between two looks, about
-FIRST = 32  # steps before the first look in lock-step; the stretches double from there
 
 
 class Shape(NamedTuple):
@@ -69,7 +68,7 @@ class Pool(NamedTuple):
 def chunk_of(template: Training) -> int:
     """Steps between two looks: a multiple of the stride of records."""
     every = template.record.every
-    return every * max(1, (template.optimizer.traits.chunk or CHUNK) // every)
+    return every * max(1, (template.optimizer.traits.chunk or current().chunk) // every)
 
 
 def pool_like(template: Training, layout: Layout, shape: Shape) -> Pool:
@@ -169,7 +168,9 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
 
     pool = jax.lax.cond(jnp.any(running(pool, real)), lambda: pool, next_lanes)
     live = running(pool, real)
-    doubled = jnp.maximum(every * max(1, FIRST // every), pool.t // every * every)  # most trouble comes soon
+    doubled = jnp.maximum(
+        every * max(1, current().first_chunk // every), pool.t // every * every
+    )  # most trouble comes soon
     count = jnp.minimum(jnp.minimum(chunk, doubled), template.steps - pool.t)
 
     def steps(watching):

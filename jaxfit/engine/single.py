@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxfit.engine.compiling import SUMS, compiled
 from jaxfit.engine.loops import advance, begin, propose, row, stepper, watched
+from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import inspect_training, shape_of
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.problems.messages import warn
@@ -32,9 +33,6 @@ class Programs(NamedTuple):
     pace: list  # [seconds a step takes], once measured
 
 
-ROWS, ROW_BYTES = 2**17, 2**25
-
-
 def prepare(training: Training, precision: str) -> tuple[Programs, list]:
     """The programs for a run, and its leaves in the precision; large ones are put on the device once.
 
@@ -43,12 +41,14 @@ def prepare(training: Training, precision: str) -> tuple[Programs, list]:
     """
     leaves, structure = jax.tree.flatten(training)
     leaves = [convert(x, precision) for x in leaves]
-    programs = _programs(structure, tuple((x.shape, x.dtype) for x in leaves), jax.config.jax_enable_x64)
+    programs = programs_of(
+        structure, tuple((x.shape, x.dtype) for x in leaves), jax.config.jax_enable_x64, current().of_programs
+    )
     return programs, jax.device_put(leaves) if sum(x.nbytes for x in leaves) > 2**20 else leaves
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
+def programs_of(structure: Any, shapes: tuple, x64: bool, settings: tuple) -> Programs:
     """One set for each structure of a problem. Bounded, so that a new function in every call cannot fill the memory."""
     ask = functools.partial(jax.tree.unflatten, structure)
     training = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
@@ -59,7 +59,7 @@ def _programs(structure: Any, shapes: tuple, x64: bool) -> Programs:
         if not captured:
             warn_of_recompiling(training.problem.loss, training.optimizer)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
-        capacity = max(1, min(ROWS, ROW_BYTES // max(size, 1)))
+        capacity = max(1, min(current().stretch_rows, current().stretch_bytes // max(size, 1)))
 
     def run(watching):
         def segment(leaves, state, t, count):
@@ -87,7 +87,7 @@ def _first_row(training: Training) -> dict[str, PyTree]:
 
 
 ENOUGH = 5
-_seen: dict[Any, set[int]] = {}  # by origin: the functions made from it
+seen: dict[tuple, set[int]] = {}  # the functions compiled so far, by where they were written
 
 
 def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> None:
@@ -103,7 +103,7 @@ def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> N
         code = getattr(function, "__code__", None)
         if code is None:
             continue
-        made = _seen.setdefault(_origin(function), set())
+        made = seen.setdefault(_origin(function), set())
         if len(made) == ENOUGH or id(function) in made:
             continue
         made.add(id(function))

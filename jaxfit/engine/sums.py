@@ -18,13 +18,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfit.engine.jaxprs import JITS, Listing, Operation, Row, inline, needed, operations, run
+from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import trace
 
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
-
-STRETCH = 256  # numbers added one after another; the roundings of more would add up to a digit
-TOGETHER = jax.__version_info__ >= (0, 11)  # before, XLA makes no vector operations of a reduction of several operands
 
 
 def fast_sums(function: Callable) -> Callable:
@@ -81,7 +79,7 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
         if summing := _is_sum(row):
             (value,), (aval,) = row.inputs, row.operation.operands
             kind = family[value], aval.shape, aval.dtype.name, row.operation.params["axes"]
-            key = (deep, True, *kind) if TOGETHER else (deep, True, number)
+            key = (deep, True, *kind) if current().joint_sums else (deep, True, number)
         groups.setdefault(key, []).append(row)
         depth |= dict.fromkeys(row.outputs, deep + summing)
     return [groups[key] for key in sorted(groups, key=lambda key: key[: 3 - key[1]])]
@@ -112,7 +110,7 @@ def _is_sum(row: Row) -> bool:
 
 
 def _is_to_change(group: Sequence[Row]) -> bool:
-    return _is_sum(group[0]) and (len(group) > 1 or _count(group[0]) > STRETCH)
+    return _is_sum(group[0]) and (len(group) > 1 or _count(group[0]) > current().sum_length)
 
 
 def _count(row: Row) -> int:
@@ -124,7 +122,7 @@ def _count(row: Row) -> int:
 def _sum(group: Sequence[Row], values: Mapping[int, Array]) -> Sequence[Array]:
     summands = _inputs(group, values)
     axes = group[0].operation.params["axes"]
-    if _count(group[0]) <= STRETCH:
+    if _count(group[0]) <= current().sum_length:
         return _reduced(summands, axes)
     *others, first = sorted(axes)
     sums = _along(summands, first)
@@ -135,12 +133,12 @@ def _sum(group: Sequence[Row], values: Mapping[int, Array]) -> Sequence[Array]:
 
 def _along(summands: Sequence[Array], axis: int) -> Sequence[Array]:
     """Sums along one axis: of its whole stretches, and of the rest."""
-    shape = summands[0].shape
-    whole, rest = divmod(shape[axis], STRETCH)
-    if whole == 0 or shape[axis] == STRETCH:
+    shape, length = summands[0].shape, current().sum_length
+    whole, rest = divmod(shape[axis], length)
+    if whole == 0 or shape[axis] == length:
         return _reduced(summands, (axis,))
-    cut = whole * STRETCH
-    split = (*shape[:axis], whole, STRETCH, *shape[axis + 1 :])
+    cut = whole * length
+    split = (*shape[:axis], whole, length, *shape[axis + 1 :])
     stretches = [jax.lax.slice_in_dim(x, 0, cut, axis=axis).reshape(split) for x in summands]
     sums = _along(_ended(_reduced(stretches, (axis + 1,))), axis)
     if not rest:

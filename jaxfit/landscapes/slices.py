@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfit.datasets import as_key
 from jaxfit.engine.loops import objective_of, step_key
+from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import inspect_loss
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.checks.params import as_params
@@ -305,7 +306,6 @@ def tree(numbers: np.ndarray, like: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, [p.reshape(np.shape(x)) for p, x in zip(pieces, leaves, strict=True)])
 
 
-DENSE = 512  # params up to which the whole Hessian is formed
 PROBES = 30  # random vectors that estimate its size beyond
 
 
@@ -345,7 +345,7 @@ def hessian_plane(
         objective = objective_of(converted, converted.data, step_key(converted, jnp.int32(0)))
         slope = jax.grad(lambda x: objective(unravel(x)))
         ends = which == "ends"
-        values, vectors, total = (_whole if size <= DENSE else _by_products)(slope, flat, ends)
+        values, vectors, total = (_whole if size <= current().dense_plane else _by_products)(slope, flat, ends)
     if not np.isfinite(total):
         raise ValueError(
             "hessian_plane: a second derivative of the loss is not finite at params; take others, at which the loss is "

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxfit.engine.counting import happened
+from jaxfit.engine.settings import current
 from jaxfit.stores.files import StoreError, digest, pack, read, unpack, write
 
-KEPT_BYTES = 2**26  # of blocks lately read
 _NAME = re.compile(r"(\d+(?:\.\d+)*|all)-(\d+)-(\d{6,9})-([0-9a-f]{32})\.safetensors")
 
 
@@ -114,6 +115,7 @@ class Blocks:
         content = pack(tensors)
         name = f"{part.key}-{segment}-{block:06d}-{self._digest(part.key, segment, block, content)}.safetensors"
         write(self.folder / name, content)
+        happened("block written", block)
         for other in self.files.get((part.key, segment, block), ()):
             if other.name != name:
                 other.unlink(missing_ok=True)
@@ -145,11 +147,12 @@ class Blocks:
             raise errors[0]
         with self._lock:
             self._kept[place] = found
-            while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > KEPT_BYTES:
+            while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > current().read_bytes:
                 self._kept.popitem(last=False)
         return found
 
     def _checked(self, path: Path, part: Part, segment: int, block: int) -> dict[str, np.ndarray]:
+        happened("block read", path)
         content = read(path)
         if not path.name.endswith(f"-{self._digest(part.key, segment, block, content)}.safetensors"):
             raise StoreError(

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.engine.counting import happened
+from jaxfit.engine.settings import current
 from jaxfit.engine.single import Programs
 from jaxfit.problems.axes import is_key
 from jaxfit.stores import StoreError
@@ -19,8 +21,6 @@ from jaxfit.stores.files import as_path, digest, holding, pack, read, unpack, wr
 from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, refuse, words_of
 
 PyTree = Any
-SECONDS = 2.0  # between two writings, and longer where a writing takes long
-SHARE = 0.05  # of the time for writing, at most
 VERSION = "jaxfit checkpoint 1"
 
 
@@ -42,7 +42,8 @@ class Checkpoint:
         self.last, self.took = time.monotonic(), 0.0
 
     def due(self) -> bool:
-        return time.monotonic() - self.last > max(SECONDS, self.took / SHARE)
+        limits = current()
+        return time.monotonic() - self.last > max(limits.checkpoint_seconds, self.took / limits.checkpoint_share)
 
     def save(self, saved: Saved) -> None:
         began = time.monotonic()
@@ -59,6 +60,7 @@ class Checkpoint:
         write(self.path, pack(tensors))
         self.last = time.monotonic()
         self.took = self.last - began
+        happened("checkpoint", self.path)
 
     def load(self) -> Saved | None:
         """What the file holds; None if there is none.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Run, Task, example, places, programs_of, shape_of_pool
+from jaxfit.engine.dispatch import Run, Task, example, programs_of, shape_of_pool, worker_devices
 from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import Training, convert, precision_context
@@ -141,7 +141,7 @@ def _prefix(key: str) -> str:
 
 def _identity(run: Run, shape: Shape) -> dict[str, str]:
     """The program of one part, and the numbers that its lanes share."""
-    device = places()[0]
+    device = worker_devices()[0]
     lowered = programs_of(run, shape, [device]).lowered[device]
     return {PROGRAM: program_digest(lowered), **numbers_of(jax.tree.unflatten(run.structure, run.leaves))}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -134,8 +134,8 @@ def verify(grid: Any, *, sample: int = 4, seed: int = 0, rtol: float | None = No
     if not isinstance(grid, Grid):
         return Verification(blocks, 0, 0)
     random = np.random.default_rng(seed)
-    lanes = _run_again(grid, sample, random)
-    fits, sensitive = _fit_again(grid, sample, random, rtol)
+    lanes = check_bits(grid, sample, random)
+    fits, sensitive = check_fits(grid, sample, random, rtol)
     return Verification(blocks, lanes + len(sensitive), fits, sensitive)
 
 
@@ -158,7 +158,12 @@ def check_blocks(folder: Any) -> int:
     return found
 
 
-def _run_again(grid: Grid, sample: int, random: np.random.Generator) -> int:
+def check_bits(grid: Grid, sample: int, random: np.random.Generator) -> int:
+    """Run some blocks again; return how many lanes had the same bits.
+
+    Raises:
+      NotReproduced: If one has others.
+    """
     looked = 0
     for _ in range(sample):
         part = grid.parts[random.integers(len(grid.parts))]
@@ -199,20 +204,32 @@ def _bytes_of(values: Any) -> np.ndarray:
     return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
 
 
-def _fit_again(grid: Grid, sample: int, random: np.random.Generator, rtol: float | None) -> tuple[int, list[dict]]:
-    """How many lanes single fits confirm, and the coordinates of those too sensitive to be compared."""
+def check_fits(
+    grid: Grid, sample: int, random: np.random.Generator, rtol: float | None, alone: Callable[..., Fit] | None = None
+) -> tuple[int, list[dict]]:
+    """Return how many lanes single fits confirm, and the coordinates of those too sensitive to be compared.
+
+    Args:
+      grid, sample, rtol: As for `verify`.
+      random: Chooses the lanes.
+      alone: alone(lane, precision, units) runs a single fit; by default `fit_of`.
+
+    Raises:
+      NotReproduced: If a single fit has another loss, and rounding does not explain it.
+    """
+    run_alone = alone or fit_of
     good = np.argwhere(np.isin(np.asarray(grid.results.status), ENDED_WELL))
     chosen = good[random.choice(len(good), size=min(sample, len(good)), replace=False)]
     allowed, sensitive = RTOL[grid.precision] if rtol is None else rtol, []
     for place in chosen:
         lane: Fit = member(grid, tuple(int(i) for i in place))
-        alone = _alone(lane, grid.precision)
-        if _apart(lane, alone) <= _near(lane, allowed):
+        found = run_alone(lane, grid.precision)
+        if _apart(lane, found) <= _near(lane, allowed):
             continue
-        if not _is_sensitive(lane, alone, grid.precision, allowed):
+        if not _is_sensitive(lane, found, grid.precision, allowed, run_alone):
             raise NotReproduced(
                 f"the lane {lane.coords} has the loss {float(lane.loss):.6g}, but a fit of its own gives "
-                f"{float(alone.loss):.6g}, which is more apart than rtol={allowed:g} allows; neither loss nor params "
+                f"{float(found.loss):.6g}, which is more apart than rtol={allowed:g} allows; neither loss nor params "
                 f"of that fit move so far when its last bits change, so that rounding does not explain it: if such "
                 f"runs are known to amplify it, raise rtol, else suspect the compiler"
             )
@@ -232,14 +249,14 @@ def _near(one: Fit, rtol: float) -> float:
     return rtol * (abs(float(one.loss)) + 1e-4 * abs(float(one.start_loss)))
 
 
-def _is_sensitive(lane: Fit, alone: Fit, precision: str, rtol: float) -> bool:
+def _is_sensitive(lane: Fit, alone: Fit, precision: str, rtol: float, run_alone: Callable[..., Fit]) -> bool:
     """Whether changes of the last bits move a lane's own fit as far: its loss or params by rtol, or a tenth of the way.
 
     The params tell more than the loss, which of a chaotic run may be small most of the time, and large in bursts.
     """
     params = _flat(alone)
     for units in UNITS:
-        moved = _alone(lane, precision, units)
+        moved = run_alone(lane, precision, units)
         far = _apart(alone, moved)
         if far == np.inf or far > min(_near(alone, rtol), _apart(lane, alone) / 10):
             return True
@@ -252,8 +269,8 @@ def _flat(one: Fit) -> np.ndarray:
     return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(one.params)])
 
 
-def _alone(lane: Fit, precision: str, units: int = 0) -> Fit:
-    """A fit of its own to a lane's problem, its start and rates made smaller by units in the last place."""
+def fit_of(lane: Fit, precision: str, units: int = 0) -> Fit:
+    """Return a fit of its own to a lane's problem, its start and rates made smaller by units in the last place."""
     training: Any = lane.training
     problem = training.problem
     params, optimizer = problem.params, training.optimizer

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, segments, terminating_as_interrupted
+from jaxfit.engine.counting import happened
+from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, stretches, terminating_as_interrupted
 from jaxfit.engine.loops import Best, unrolled
 from jaxfit.engine.single import Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training, is_traced
@@ -442,7 +443,7 @@ def _run(
     bar.update(made)
     try:
         left = 0 if saved and saved.ended else total - t
-        for count in segments(left, programs.capacity * every, every, programs.pace):
+        for count in stretches(left, programs.capacity * every, every, programs.pace):
             state, rows, end = _segment(programs, leaves, every, state, t, count)
             status, made = Status(int(state.status)), int(state.steps)
             if made == 0:
@@ -484,6 +485,7 @@ def _check_start(training: Training, precision: str, loss: Any) -> None:
 
 def _segment(programs: Programs, leaves: list, every: int, state: Any, t: int, count: int) -> tuple:
     """One stretch of updates. Without a stop rule no step is judged, and a stretch that met trouble is run again."""
+    happened("stretch", count)
     span = np.int32(t), np.int32(count)
     if not programs.watched:
         new, rows, end = programs.advance(leaves, state, *span)

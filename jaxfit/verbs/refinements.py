@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Run, Task, places, power_of_two, run_all, shape_of_pool
+from jaxfit.engine.dispatch import Run, Task, power_of_two, run_all, shape_of_pool, worker_devices
 from jaxfit.engine.host import interruption, progress_bar
 from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.axes import is_array, is_key
@@ -176,7 +176,7 @@ def _is_ordered(values: Any) -> bool:
 
 def _shape(run: Run, slots: int | None) -> Shape:
     """Return the shape of blocks: small, because few lanes run at a time, and the same for every depth."""
-    shape = shape_of_pool(run, slots, len(places()))
+    shape = shape_of_pool(run, slots, len(worker_devices()))
     return shape._replace(lanes=min(shape.lanes, max(1, power_of_two(run.size // 256) // shape.slots) * shape.slots))
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Gathered, Run, Task, all_tasks, places, run_all, shape_of_pool
+from jaxfit.engine.counting import happened
+from jaxfit.engine.dispatch import Gathered, Run, Task, all_tasks, run_all, shape_of_pool, worker_devices
 from jaxfit.engine.evaluating import laid_out
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
 from jaxfit.engine.layouts import lane_training, layout_of, spec_of, working_bytes
 from jaxfit.engine.pools import Shape, chunk_of, pool_like
+from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_training, is_traced, trace
 from jaxfit.problems.checks.posing import pose
@@ -57,7 +59,6 @@ from jaxfit.verbs.grids import Grid, Part, dataset, lane_numbers
 
 PyTree = Any
 MOST_PROGRAMS = 64
-ALWAYS_FREE = 2**24  # bytes that need no asking for
 _NOT_INSIDE = (
     "sweep drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor run a loss that "
     "captured a value of one; call it outside, or use jax.vmap over jf.fit there"
@@ -181,7 +182,7 @@ def plan_sweep(
 def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     runs, dimensions = plan.runs, plan.dimensions
     check_memory(runs, [run.size for run in runs])
-    shapes = [shape_of_pool(run, plan.slots, len(places())) for run in runs]
+    shapes = [shape_of_pool(run, plan.slots, len(worker_devices())) for run in runs]
     gathered = Gathered(runs, shapes, plan.precision)
     tasks = all_tasks(runs, shapes)
     early = _ended_early(plan, tasks, progress, _here(plan, shapes, tasks, gathered.keep))
@@ -272,6 +273,7 @@ def tally(bar: Any) -> Callable:
         named = [f"{n:,} {s.name.lower().replace('_', ' ')}" for s in Status if (n := outcomes[s])]
         bar.set_postfix_str(", ".join(named), refresh=False)
         bar.update(int(counts.sum()))
+        happened("lanes", int(counts.sum()))
 
     return report
 
@@ -345,7 +347,7 @@ def _inspect(structure: Any, leaves: tuple, columns: tuple, records: int, x64: b
 def check_memory(runs: Sequence[Run], sizes: Sequence[int]) -> None:
     """Raise a ValueError if the results of all lanes do not fit in memory."""
     need = sum(size * run.lane_bytes for run, size in zip(runs, sizes, strict=True))
-    have = _free_memory() if need > ALWAYS_FREE else None
+    have = (current().free_bytes or _free_memory()) if need > current().unasked_bytes else None
     if have is not None and need > 0.8 * have:
         every = runs[0].training.record.every
         history = f"record less often than every {every} steps or fewer things, " if runs[0].records else ""

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.landscapes import between, hessian_plane, random_plane, slices, trajectory_plane
+from jaxfit.engine.settings import using
+from jaxfit.landscapes import between, hessian_plane, random_plane, trajectory_plane
 
 RNG = np.random.default_rng(5)
 TURN = np.linalg.qr(RNG.normal(size=(12, 12)))[0]
@@ -131,10 +132,10 @@ def test_a_descent_of_two_params_lies_on_its_plane_with_its_losses():
 
 
 @pytest.mark.parametrize("size", [512, 1], ids=["the Hessian", "products with it"])
-def test_the_plane_of_the_hessian_is_that_of_its_eigenvectors(size, monkeypatch):
-    monkeypatch.setattr(slices, "DENSE", size)
+def test_the_plane_of_the_hessian_is_that_of_its_eigenvectors(size):
     for which, places in {"largest": (0, 1), "ends": (0, 11)}.items():
-        plane = hessian_plane(saddle, POINT, (HESSIAN,), which=which)
+        with using(dense_plane=size):
+            plane = hessian_plane(saddle, POINT, (HESSIAN,), which=which)
         wanted = VALUES[list(places)]
         np.testing.assert_allclose(plane.about["eigenvalues"], wanted, rtol=1e-9)
         for direction, place in zip(plane.directions, places, strict=True):

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine import dispatch, pools
+from jaxfit.engine import dispatch
+from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import using
 from jaxfit.verbs import sweeps
 from tests.shared import small_sweeps
 from tests.shared.soak import soaking
@@ -49,22 +51,18 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
-def test_chunks_blocks_and_workers_change_no_bit(rule, monkeypatch):
+def test_chunks_blocks_and_workers_change_no_bit(rule):
     whole = run(RATES, SEEDS, RULES[rule])
     assert len(np.unique(whole.loss)) == 15
-    smaller = [(pools, "CHUNK", 60), (dispatch, "BLOCK", 4), (dispatch, "LOADS", 1)]  # another program
-    for cuts in ([(dispatch, "places", lambda: jax.local_devices() * 3), (dispatch, "SECONDS", 1e-9)], smaller):
-        with monkeypatch.context() as patch:
-            for cut in cuts:
-                patch.setattr(*cut)
+    smaller = {"chunk": 60, "block_lanes": 4, "block_loads": 1}  # another program
+    for cuts in ({"workers": 3, "block_seconds": 1e-9}, smaller):
+        with using(**cuts):
             same(whole, run(RATES, SEEDS, RULES[rule]))
 
 
-def test_a_block_is_no_larger_than_its_results_allow(monkeypatch):
+def test_a_block_is_no_larger_than_its_results_allow():
     def block(bytes_of_results):
-        with monkeypatch.context() as patch:
-            patch.setattr(dispatch, "LOADS", 2)
-            patch.setattr(dispatch, "BLOCK_BYTES", bytes_of_results)
+        with using(block_loads=2, block_bytes=bytes_of_results):
             return dispatch.shape_of_pool(short, 4, 1).lanes
 
     plan = sweeps.plan_sweep(
@@ -136,10 +134,10 @@ def test_the_pool_is_the_loop_over_single_fits(stop, precision):
             np.testing.assert_allclose(own.loss, fit.loss, rtol=1e-4 if precision == "float32" else 1e-12)
 
 
-def test_a_failure_in_a_worker_is_raised_where_sweep_was_called(monkeypatch):
-    def broken(*_):
-        raise RuntimeError("out of memory")
+def test_a_failure_in_a_worker_is_raised_where_sweep_was_called():
+    def broken(event, times):
+        if event == "block":
+            raise RuntimeError("broken")
 
-    monkeypatch.setattr(dispatch, "_run_block", broken)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with counting(broken), pytest.raises(RuntimeError, match="broken"):
         run(RATES, SEEDS)

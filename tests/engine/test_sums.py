@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine import compiling, sums
-from jaxfit.engine.single import _programs, prepare
+from jaxfit.engine import compiling
+from jaxfit.engine.settings import using
+from jaxfit.engine.single import prepare
 from jaxfit.engine.sums import fast_sums
 from tests.shared.soak import soaking
 
@@ -16,10 +17,11 @@ Y = jnp.cos(3 * X)
 
 
 @pytest.fixture(autouse=True)
-def with_any_version(monkeypatch):
-    monkeypatch.setattr(sums, "TOGETHER", True)
+def with_any_version():
     if jax.default_backend() != "cpu":
         pytest.skip("sums are made together on a CPU alone")
+    with using(joint_sums=True):
+        yield
 
 
 def reductions(function, *args):
@@ -138,13 +140,12 @@ RUNS = {
 
 
 @pytest.mark.parametrize("case", soaking(RUNS, but=["a logistic curve"]))
-def test_a_fit_is_the_same_within_rounding(case, monkeypatch):
+def test_a_fit_is_the_same_within_rounding(case):
     loss, model, start, optimizer = RUNS[case]
     found = {}
     for worth in (True, False):
-        monkeypatch.setattr(sums, "TOGETHER", worth)
-        _programs.cache_clear()
-        found[worth] = jf.fit(loss(model), start, (X, Y), optimizer=optimizer, steps=20)
+        with using(joint_sums=worth):
+            found[worth] = jf.fit(loss(model), start, (X, Y), optimizer=optimizer, steps=20)
     assert found[True].steps == found[False].steps
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found[True].params, found[False].params)
 
@@ -153,26 +154,26 @@ LENGTHS = [(5,), (256,), (257,), (3000,), (2**20 + 3,), (40, 70), (3, 2500), (25
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_long_sums_of_single_precision_keep_their_digits(together, monkeypatch):
-    monkeypatch.setattr(sums, "TOGETHER", together)
+def test_long_sums_of_single_precision_keep_their_digits(together):
     for shape in LENGTHS:
         first, last, whole = (0,), (len(shape) - 1,), tuple(range(len(shape)))
         for axes in {first, last, whole}:
             x = np.full(shape, 0.1, np.float32)  # equal numbers, whose roundings add up
             exact = x.astype(np.float64)
             program = fast_sums(lambda x, axes=axes: (jnp.sum(x * x, axes), jnp.sum(3 * x, axes)))
-            squares, triples = jax.jit(program, compiler_options=compiling.compiler_options("cpu"))(x)
+            with using(joint_sums=together):
+                squares, triples = jax.jit(program, compiler_options=compiling.compiler_options("cpu"))(x)
             joined = not together and len(axes) > 1  # LLVM may make one loop of those over two axes
             np.testing.assert_allclose(squares, (exact**2).sum(axes), rtol=5e-5 if joined else 5e-6)
             np.testing.assert_allclose(triples, (3 * exact).sum(axes), rtol=5e-5 if joined else 5e-6)
 
 
-def test_a_sum_is_compiled_as_a_plain_loop(monkeypatch):
-    monkeypatch.setattr(sums, "TOGETHER", False)  # of several operands XLA makes one anyway
+def test_a_sum_is_compiled_as_a_plain_loop():
     fit = jf.fit(
         lambda p, x: jnp.sum((p - x) ** 2) / 40, 0.0, (jnp.ones(40),), optimizer=jf.optimizers.sgd(0.1), steps=2
     )
-    programs, leaves = prepare(fit.training, "float32")
-    state = programs.begin(leaves)
-    program = programs.advance.lower(leaves, state, np.int32(0), np.int32(2)).compile().as_text()
+    with using(joint_sums=False):  # of several operands XLA makes one anyway
+        programs, leaves = prepare(fit.training, "float32")
+        state = programs.begin(leaves)
+        program = programs.advance.lower(leaves, state, np.int32(0), np.int32(2)).compile().as_text()
     assert "reduce(" in program and "reduce-window" not in program

@@ -200,8 +200,8 @@ CASES = named({"data": WRONG_DATA, "model": WRONG_MODELS})
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_data_and_models_are_refused_with_the_argument_and_the_remedy_before_anything_compiles(name, compilations):
-    check(CASES[name], compilations)
+def test_bad_data_and_models_are_refused_with_the_argument_and_the_remedy_before_anything_compiles(name, events):
+    check(CASES[name], events)
 
 
 # Input that is odd, and works

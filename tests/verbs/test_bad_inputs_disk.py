@@ -12,9 +12,9 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import experiments
-from jaxfit.engine import dispatch
+from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import using
 from jaxfit.stores import files
-from jaxfit.verbs import sweeps
 from tests.shared.bad_inputs import fit, sweep
 from tests.shared.small_sweeps import run
 from tests.shared.soak import soaking
@@ -28,26 +28,15 @@ def test_a_folder_of_figures_that_cannot_be_written_is_an_error_before_the_compu
         experiments.prepare(tmp_path / "taken" / "figures")
 
 
-class Bar:
-    """A progress bar during which something happens to the store."""
-
-    def __init__(self, happens):
-        self.happens = happens
-
-    def update(self, n):
-        self.happens()
-
-    def set_postfix_str(self, text, refresh):
-        pass
-
-    def close(self):
-        pass
-
-
-def test_a_store_that_vanishes_while_a_sweep_runs_is_an_error_that_says_so(tmp_path, monkeypatch):
+def test_a_store_that_vanishes_while_a_sweep_runs_is_an_error_that_says_so(tmp_path):
     store = tmp_path / "store"
-    monkeypatch.setattr(sweeps, "progress_bar", lambda *_: Bar(lambda: shutil.rmtree(store, ignore_errors=True)))
-    with pytest.raises(OSError, match=rf"its folder was removed, .* make the same call again: '{store}/blocks"):
+
+    def vanish(event, times):
+        if event == "lanes":
+            shutil.rmtree(store, ignore_errors=True)
+
+    gone = rf"its folder was removed, .* make the same call again: '{store}/blocks"
+    with counting(vanish), pytest.raises(OSError, match=gone):
         run(store)
     assert not store.exists()
 
@@ -86,15 +75,15 @@ def test_a_fit_that_takes_more_memory_than_there_is_says_what_to_change():
 
 
 @pytest.mark.parametrize("stored", soaking([False, True], keep=(True,)))
-def test_a_sweep_that_runs_out_of_memory_keeps_what_was_finished_and_names_a_smaller_width(
-    stored, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(dispatch, "places", lambda: jax.devices()[:1])  # one block after the other
+def test_a_sweep_that_runs_out_of_memory_keeps_what_was_finished_and_names_a_smaller_width(stored, tmp_path):
     losses = jf.Axis("loss function", [jf.losses.mse(jf.models.line), hungry_line], labels=["mse", "hungry"])
     rates = jf.optimizers.sgd(jf.Axis("rate", [0.1, 0.01, 0.001]))
     x = np.linspace(0, 1, 3_000_000)
     kept = {"store": tmp_path / "store"} if stored else {}
-    with pytest.raises(jf.OutOfMemory, match="4 lanes side by side.*pass slots=1") as caught:
+    with (
+        using(workers=1),  # one block after the other
+        pytest.raises(jf.OutOfMemory, match="4 lanes side by side.*pass slots=1") as caught,
+    ):
         jf.sweep(losses, {"w": 0.0, "b": 0.0}, (x, x), optimizer=rates, steps=1, **kept)
     status = caught.value.result.results.status.sel({"loss function": ["mse", "hungry"]})
     assert (status[0] == jf.Status.OUT_OF_STEPS).all() and (status[1] == jf.Status.NOT_RUN).all()

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine import compiling
-from jaxfit.verbs import sweeps
+from jaxfit.engine.settings import using
 from tests.shared.bad_inputs import SGD, START, Case, X, Y, check, fit, named, own, sweep, with_
 
 pytestmark = pytest.mark.usefixtures("nothing_was_compiled_before")
@@ -89,17 +88,15 @@ CASES = named({"sweep": WRONG_SWEEPS})
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_sweeps_are_refused_with_the_argument_and_the_remedy_before_anything_compiles(name, compilations):
-    check(CASES[name], compilations)
+def test_bad_sweeps_are_refused_with_the_argument_and_the_remedy_before_anything_compiles(name, events):
+    check(CASES[name], events)
 
 
-def test_good_input_compiles_and_the_count_sees_it(compilations):
-    compiling.compiler_options("cpu")  # asks the compiler what it knows, once
-    compilations.count = 0
+def test_good_input_compiles_and_the_count_sees_it(events):
     fit(lambda p, x, y: own(p, x, y))
-    assert compilations.count == 2  # the start, and a stretch of steps
+    assert len(events["program"]) == 2  # the start, and a stretch of steps
     sweep(lambda p, x, y: own(p, x, y))
-    assert compilations.count == 3  # a pool
+    assert len(events["program"]) == 3  # a pool
 
 
 WRONG_IN_STRUCTURE = {
@@ -125,16 +122,20 @@ def test_what_is_wrong_with_the_structure_is_found_before_the_loss_is_traced(run
     assert model.count == 0
 
 
-def test_results_larger_than_memory_are_refused_with_an_estimate_and_what_to_change(monkeypatch):
-    monkeypatch.setattr(sweeps, "_free_memory", lambda: 1000)
-    monkeypatch.setattr(sweeps, "ALWAYS_FREE", 0)
+def test_results_larger_than_memory_are_refused_with_an_estimate_and_what_to_change():
     rates = jf.Axis("rate", np.logspace(-3, -1, 100))
     loss = lambda p, x, y: own(p, x, y)  # noqa: E731
-    with pytest.raises(
-        ValueError, match=r"100 lanes take [\d,]+ bytes .*but 1,000 bytes .* are free: sweep fewer lanes"
+    with (
+        using(free_bytes=1000, unasked_bytes=0),
+        pytest.raises(
+            ValueError, match=r"100 lanes take [\d,]+ bytes .*but 1,000 bytes .* are free: sweep fewer lanes"
+        ),
     ):
         sweep(loss, START, optimizer=jf.optimizers.sgd(rates))
-    with pytest.raises(ValueError, match="record less often than every 2 steps or fewer things, sweep fewer lanes"):
+    with (
+        using(free_bytes=1000, unasked_bytes=0),
+        pytest.raises(ValueError, match="record less often than every 2 steps or fewer things, sweep fewer lanes"),
+    ):
         sweep(loss, START, optimizer=jf.optimizers.sgd(rates), record=jf.Record(every=2), steps=1000)
 
 

@@ -228,8 +228,8 @@ CASES = named({
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_verb_refuses_what_it_cannot_take_before_anything_compiles(name, compilations):
-    check(CASES[name], compilations)
+def test_every_verb_refuses_what_it_cannot_take_before_anything_compiles(name, events):
+    check(CASES[name], events)
 
 
 # What a run makes, and what is raised: nobody calls these.

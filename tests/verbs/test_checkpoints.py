@@ -10,9 +10,11 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.stores import checkpoints, files
+from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import using
+from jaxfit.stores import files
 from jaxfit.stores.files import holding
-from jaxfit.verbs import fits
+from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import LOSS, T_C, T_U
 from tests.shared.soak import soaking
 
@@ -45,66 +47,38 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def short(monkeypatch):
+def short():
     """Stretches of 21 steps, each written."""
-
-    def stretches(total, most, every, pace):
-        return (min(21, total - done) for done in range(0, total, 21))
-
-    monkeypatch.setattr(fits, "segments", stretches)
-    monkeypatch.setattr(checkpoints, "SECONDS", -1.0)
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
-
-
-def killed_after(n, monkeypatch):
-    """Ends the process, as far as a test can, right after the n-th writing."""
-    save, count = checkpoints.Checkpoint.save, []
-
-    def saved(self, what):
-        save(self, what)
-        count.append(1)
-        if len(count) == n:
-            raise Killed
-
-    monkeypatch.setattr(checkpoints.Checkpoint, "save", saved)
+    with using(stretch_steps=21, stretch_seconds=1e6, checkpoint_seconds=-1.0, checkpoint_share=1e9):
+        yield
 
 
 @pytest.mark.parametrize("way", soaking(WAYS, keep=("adam on batches", "a rule in float64", "a state with a key")))
-def test_a_fit_that_was_killed_goes_on_to_the_same_bits(way, short, tmp_path, monkeypatch):
+def test_a_fit_that_was_killed_goes_on_to_the_same_bits(way, short, tmp_path):
     path = tmp_path / "runs" / "fit"
     whole = fit(**WAYS[way])
     for n in (1, 2):
-        with monkeypatch.context() as patch:
-            killed_after(n, patch)
+        with ended_by(Killed, "checkpoint", n):
             try:
                 fit(path, **WAYS[way])
             except Killed:
                 continue
             assert whole.steps <= 42
     same(fit(path, **WAYS[way]), whole)
-    with monkeypatch.context() as patch:
-        patch.setattr(fits, "_segment", lambda *_: pytest.fail("a finished fit was run again"))
+    with counting() as events:
         same(fit(path, **WAYS[way]), whole)
+    assert not events["stretch"]
     assert [item.name for item in path.parent.iterdir()] == ["fit"]
 
 
-def test_ctrl_c_writes_where_the_run_stands_and_says_how_to_go_on(short, tmp_path, monkeypatch):
+def test_ctrl_c_writes_where_the_run_stands_and_says_how_to_go_on(short, tmp_path):
     path, whole = tmp_path / "fit", fit()
-    monkeypatch.setattr(checkpoints, "SECONDS", 1000.0)
-    segment, count = fits._segment, []
-
-    def third(*args):
-        count.append(1)
-        if len(count) == 3:
-            raise KeyboardInterrupt
-        return segment(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fits, "_segment", third)
-        with pytest.raises(
-            jf.Interrupted, match=rf"after 42 of 200 steps, kept in {path}: the same call goes"
-        ) as caught:
-            fit(path)
+    with (
+        using(checkpoint_seconds=1000.0),
+        ended_by(KeyboardInterrupt, "stretch", 3),
+        pytest.raises(jf.Interrupted, match=rf"after 42 of 200 steps, kept in {path}: the same call goes") as caught,
+    ):
+        fit(path)
     assert caught.value.result.steps == 42
     same(fit(path), whole)
 

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine import single
+from jaxfit.engine.settings import using
+from tests.shared.interrupts import ended_by
 from tests.shared.problems import METHODS, PROBLEMS, line, plain_loop, quadratic, thermometer
 from tests.shared.soak import soaking
 
@@ -80,13 +81,10 @@ def mean_residual(params, x, y):
 
 @pytest.mark.parametrize("steps", soaking([1, 2, 999, 1000, 1001, 2500], keep=(1, 1001, 2500)))
 @pytest.mark.parametrize("every", [1, 10])
-def test_history_is_whole_whatever_the_stretches(steps, every, monkeypatch):
-    monkeypatch.setattr(single, "ROWS", 64)
-    single._programs.cache_clear()
-    fit = jf.fit(
-        LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(1e-2), steps=steps, record=jf.Record(every)
-    )
-    single._programs.cache_clear()
+def test_history_is_whole_whatever_the_stretches(steps, every):
+    how = {"optimizer": jf.optimizers.sgd(1e-2), "steps": steps, "record": jf.Record(every)}
+    with using(stretch_rows=64):
+        fit = jf.fit(LINE.loss, LINE.start, LINE.data, **how)
     assert fit.history.step.tolist() == list(range(0, steps + 1, every))
     _, losses = plain_loop(LINE.loss, LINE.start, LINE.data, optax.sgd(1e-2), steps)
     np.testing.assert_allclose(fit.history.loss, losses[::every], rtol=1e-4)
@@ -367,24 +365,13 @@ def test_a_bar_is_shown_on_request_and_changes_nothing(capsys):
     assert np.array_equal(quiet.history.loss, shown.history.loss)
 
 
-def test_ctrl_c_keeps_what_was_done(monkeypatch):
-    from jaxfit.verbs import fits
-
-    calls = []
-    original = fits._segment
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(fits, "_segment", interrupted)
-    monkeypatch.setattr(single, "ROWS", 100)
-    single._programs.cache_clear()
-    with pytest.raises(jf.Interrupted, match="after 200 of 1,000 steps") as caught:
+def test_ctrl_c_keeps_what_was_done():
+    with (
+        using(stretch_steps=100, stretch_seconds=1e6),
+        ended_by(KeyboardInterrupt, "stretch", 3),
+        pytest.raises(jf.Interrupted, match="after 200 of 1,000 steps") as caught,
+    ):
         jf.fit(LINE.loss, LINE.start, LINE.data, optimizer=jf.optimizers.sgd(1e-2), steps=1000)
-    single._programs.cache_clear()
     assert caught.value.result.status == jf.Status.NOT_RUN and len(caught.value.result.history.loss) == 200
 
 

@@ -6,7 +6,8 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine import dispatch
+from jaxfit.engine.settings import using
+from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import LOSS, T_C, T_U, same
 from tests.shared.soak import soaking
 
@@ -89,20 +90,10 @@ def test_a_store_keeps_every_order_whatever_the_alphabet_says(tmp_path):
     assert jf.lane(stored, z=1, m="a", a=1e-4).coords == jf.lane(two_program_axes(), z=1, m="a", a=1e-4).coords
 
 
-def test_ctrl_c_in_a_store_of_program_axes_says_how_to_go_on(tmp_path, monkeypatch):
-    run_block, calls = dispatch._run_block, []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return run_block(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(dispatch, "_run_block", interrupted)
-        patch.setattr(dispatch, "places", lambda: dispatch.jax.local_devices()[:1])
-        with pytest.raises(jf.Interrupted, match="the same call goes on from there"):
-            two_program_axes(store=tmp_path / "s")
+def test_ctrl_c_in_a_store_of_program_axes_says_how_to_go_on(tmp_path):
+    message = "the same call goes on from there"
+    with using(workers=1), ended_by(KeyboardInterrupt, "block", 2), pytest.raises(jf.Interrupted, match=message):
+        two_program_axes(store=tmp_path / "s")
     same(two_program_axes().results, two_program_axes(store=tmp_path / "s").results)
 
 

@@ -1,7 +1,7 @@
 """The same files whoever runs the blocks: threads, processes, shards, dask; and a second look at what they hold."""
 
 import concurrent.futures as futures
-import dataclasses
+import functools
 import multiprocessing
 import os
 import shutil
@@ -15,8 +15,8 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import worker
-from jaxfit.stores import executors, files, resuming, verification
-from jaxfit.stores.blocks import Column
+from jaxfit.engine.counting import counting
+from jaxfit.stores import executors, files, manifests, verification
 from tests.shared.small_sweeps import LOSS, T_C, T_U, arguments, blocks, contents, run, same
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,9 @@ def test_processes_write_the_same_files(workers, tmp_path, finished, memory):
 
 DYING = """
 import os, sys
+import functools
 import jaxfit as jf
+from jaxfit.engine.counting import counting
 from tests.shared.small_sweeps import T_U
 
 
@@ -114,21 +116,13 @@ def test_dask_finishes_when_a_worker_is_killed_in_the_middle(tmp_path, memory):
         ):
             killed = []
 
-            class Bar:
-                def update(self, n):
-                    if not killed:
-                        pid = next(iter(client.run(os.getpid).values()))
-                        killed.append(pid)
-                        os.kill(pid, 9)
+            def kill(event, times):
+                if event == "lanes" and not killed:
+                    pid = next(iter(client.run(os.getpid).values()))
+                    killed.append(pid)
+                    os.kill(pid, 9)
 
-                def set_postfix_str(self, text, refresh):
-                    pass
-
-                def close(self):
-                    pass
-
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(jf.sweeps, "progress_bar", lambda *_: Bar())
+            with counting(kill):
                 found = run(tmp_path, executor=client.get_executor()).results.load()
     assert killed
     same(found, memory)
@@ -260,12 +254,8 @@ def test_a_worker_is_a_command(tmp_path, finished):
 # A second look
 
 
-def test_only_the_chosen_blocks_run_again(store, memory, monkeypatch):
-    ran = []
-    keep = resuming.keep
-    monkeypatch.setattr(
-        resuming, "keep", lambda stored, task, lanes: ran.append(task.place[2]) or keep(stored, task, lanes)
-    )
+def test_only_the_chosen_blocks_run_again(store, memory, events):
+    ran = events["block written"]
     before = contents(store)
     for where in ({"rate": [1e-1], "w0": -2.0}, lambda r: (r.rate == 1e-1) & (r.w0 == -2.0)):
         ran.clear()
@@ -305,13 +295,18 @@ def test_a_second_look_finds_the_same_bits_and_the_same_fits(store):
     assert jf.verify(run(), sample=1).fits == 1
 
 
-def test_a_second_look_finds_numbers_that_were_changed(store, monkeypatch):
+def test_a_second_look_finds_numbers_that_were_changed(store):
+    manifest = manifests.read_manifest(store)
+    blocks = manifests.blocks_of(store, manifest)
+    for part in manifests.parts_of(manifest).values():
+        for place in part.blocks():
+            tensors = blocks.read(part, *place)
+            blocks.write(part, *place, tensors | {".loss": tensors[".loss"] * np.float32(1.5)})
     grid = run(store)
-    monkeypatch.setattr(Column, "__getitem__", changed(Column.__getitem__))
     with pytest.raises(jf.NotReproduced, match=r"has other bits in loss when it is run again"):
         jf.verify(grid)
     with pytest.raises(jf.NotReproduced, match=r"the lane \{'w0': .* has the loss .*, but a fit of its own gives"):
-        verification._fit_again(grid, 2, np.random.default_rng(0), None)
+        verification.check_fits(grid, 2, np.random.default_rng(0), None)
 
 
 def wander(params):
@@ -324,12 +319,15 @@ def wandering(*rates):
     return jf.sweep(wander, {"p": start}, optimizer=jf.optimizers.sgd(rate), steps=200)
 
 
-def test_chaotic_lanes_are_told_apart_from_wrong_ones(monkeypatch):
+def test_chaotic_lanes_are_told_apart_from_wrong_ones():
     """At rate 1 what separates two runs doubles a step (the map's Lyapunov exponent is ln 2); at 0.1 they settle."""
-    alone = verification._alone
-    # Another program rounds otherwise; a start that is changed by units in the last place stands for one.
-    monkeypatch.setattr(verification, "_alone", lambda lane, precision, units=0: alone(lane, precision, units + 3))
-    found = jf.verify(wandering(0.1, 1.0), sample=8)
+
+    def rounded(lane, precision, units=0):
+        """Another program rounds otherwise; a start that is changed by units in the last place stands for one."""
+        return verification.fit_of(lane, precision, units + 3)
+
+    looked = functools.partial(verification.check_fits, random=np.random.default_rng(0), rtol=None, alone=rounded)
+    found = verification.Verification(0, 8, *looked(wandering(0.1, 1.0), 8))
     assert found.fits + len(found.sensitive) == 8 and len(found.sensitive) > 1
     assert {coords["rate"] for coords in found.sensitive} == {1.0}
     assert f"within rounding: {found.fits} lanes confirmed by single fits" in str(found)
@@ -343,7 +341,7 @@ def test_chaotic_lanes_are_told_apart_from_wrong_ones(monkeypatch):
         damaged = wandering(rate)
         damaged.parts[0].lanes.loss[:] *= 1.5
         with pytest.raises(jf.NotReproduced, match=why):
-            verification._fit_again(damaged, 4, np.random.default_rng(0), None)
+            looked(damaged, 4)
 
 
 def test_lanes_of_a_refined_grid_are_run_again_as_themselves():
@@ -353,23 +351,13 @@ def test_lanes_of_a_refined_grid_are_run_again_as_themselves():
     assert (grid.results.evaluated.values == 0).any() and jf.verify(grid, sample=2).fits == 2
 
 
-def test_how_far_a_single_fit_may_be_is_the_callers_to_say(store, monkeypatch):
-    grid = run(store)
-    before = verification.fit
-
-    def off(*args, **keywords):
-        found = before(*args, **keywords)
-        return dataclasses.replace(found, loss=found.loss * 1.005)
-
-    monkeypatch.setattr(verification, "fit", off)
-    assert jf.verify(grid, sample=1).fits == 1
+def test_how_far_a_single_fit_may_be_is_the_callers_to_say():
+    grid, random = run(), np.random.default_rng(0)
+    grid.parts[0].lanes.loss[:] *= 1.005
+    assert verification.check_fits(grid, 1, random, None) == (1, [])
     with pytest.raises(jf.NotReproduced, match=r"more apart than rtol=0\.001 allows; .* raise rtol"):
-        jf.verify(grid, sample=1, rtol=1e-3)
-    assert jf.verify(grid, sample=1, rtol=0.1).fits == 1
-
-
-def changed(getitem):
-    return lambda self, lanes: getitem(self, lanes) * (1.5 if self.name == ".loss" else 1)
+        verification.check_fits(grid, 1, random, 1e-3)
+    assert verification.check_fits(grid, 1, random, 0.1) == (1, [])
 
 
 def test_what_cannot_be_verified_is_refused():

@@ -5,15 +5,14 @@ import json
 import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit.engine import dispatch
+from jaxfit.engine.settings import using
 from jaxfit.stores import manifests
-from jaxfit.stores.blocks import Blocks, Part
+from jaxfit.stores.blocks import Part
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same
 
 
@@ -37,23 +36,16 @@ def store(finished, tmp_path):
 
 
 @pytest.fixture
-def ran(monkeypatch):
+def ran(events):
     """The lanes that are run while a test lasts."""
-    found, original = [], dispatch._run_block
-
-    def counting(run, shape, programs, leaves, task, *rest):
-        found.extend(task.lanes.tolist())
-        return original(run, shape, programs, leaves, task, *rest)
-
-    monkeypatch.setattr(dispatch, "_run_block", counting)
-    return found
+    return lambda: [lane for lanes in events["block"] for lane in lanes.tolist()]
 
 
 def test_a_stored_sweep_is_the_sweep_to_the_bit_and_reads_like_it(finished, memory, ran):
     grid = run(finished)
     same(grid.results, memory)
     same(jf.open(finished), memory)
-    assert not ran and grid.results.attrs.keys() == memory.attrs.keys()
+    assert not ran() and grid.results.attrs.keys() == memory.attrs.keys()
     plain = run()
     for where in ({"w0": 1.0, "rate": 1e-2}, {"w0": -2.0, "rate": 1e-1}):
         mine, other = jf.lane(grid, **where), jf.lane(plain, **where)
@@ -75,16 +67,11 @@ def test_indices_of_every_kind_read_what_they_would_in_memory(finished, memory):
     same(opened().sel(rate=4e-3, method="nearest"), memory.sel(rate=4e-3, method="nearest"))
 
 
-def test_only_the_blocks_that_are_asked_for_are_read(store, memory, monkeypatch):
-    looked = []
-    original = Blocks._checked
-    monkeypatch.setattr(
-        Blocks, "_checked", lambda self, path, *rest: looked.append(path) or original(self, path, *rest)
-    )
+def test_only_the_blocks_that_are_asked_for_are_read(store, memory, events):
     opened = jf.open(store)
-    assert not looked
+    assert not events["block read"]
     assert opened.loss[0, 0] == memory.loss[0, 0] and opened.status[0, 1] == memory.status[0, 1]
-    assert [path.name[:12] for path in looked] == ["all-0-000000"]
+    assert [path.name[:12] for path in events["block read"]] == ["all-0-000000"]
 
 
 def test_a_store_opens_at_any_moment_and_what_has_not_run_says_so(store, memory):
@@ -101,13 +88,13 @@ def test_a_call_goes_on_with_what_is_missing_and_ends_with_the_same_files(store,
     for path in blocks(store)[3:7]:
         path.unlink()
     same(run(store).results, memory)
-    assert sorted(ran) == list(range(12, 28)) and contents(store) == before
+    assert sorted(ran()) == list(range(12, 28)) and contents(store) == before
 
 
 def test_a_finished_sweep_does_no_work(store, memory, ran, traces):
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")}
     same(run(store).results, memory)
-    assert not ran and {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")} == before
+    assert not ran() and {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")} == before
 
 
 def test_axes_that_grow_at_their_ends_add_lanes_and_leave_the_others(tmp_path, memory, ran):
@@ -116,11 +103,11 @@ def test_axes_that_grow_at_their_ends_add_lanes_and_leave_the_others(tmp_path, m
     run(tmp_path, starts=STARTS[:3], rates=RATES)
     grid = run(tmp_path)
     same(grid.results, memory)
-    assert len(ran) == 35 and len(jf.open(tmp_path).attrs) == len(memory.attrs)
+    assert len(ran()) == 35 and len(jf.open(tmp_path).attrs) == len(memory.attrs)
     names = {name for name in first if name.startswith("blocks")}
     assert all(contents(tmp_path)[name] == first[name] for name in names)
     same(run(tmp_path).results, memory)
-    assert len(ran) == 35 and jf.lane(grid, w0=3.0, rate=5e-2).loss == memory.loss.sel(w0=3.0, rate=5e-2)
+    assert len(ran()) == 35 and jf.lane(grid, w0=3.0, rate=5e-2).loss == memory.loss.sel(w0=3.0, rate=5e-2)
 
 
 def test_a_static_axis_grows_by_a_program(tmp_path, ran):
@@ -130,7 +117,7 @@ def test_a_static_axis_grows_by_a_program(tmp_path, ran):
 
     of("sgd", store=tmp_path)
     grown = of("sgd", "adam", store=tmp_path)
-    assert len(ran) == 8
+    assert len(ran()) == 8
     same(grown, of("sgd", "adam"))
 
 
@@ -212,12 +199,10 @@ def test_what_differs_in_one_program_says_in_which_and_in_all_only_once(tmp_path
 
 
 @pytest.mark.parametrize("name", ["jax", "jaxlib", "optax", "jaxfit", "platform", "device", "PRNG", "instructions"])
-def test_other_versions_and_platforms_are_refused(store, name, monkeypatch):
-    from jaxfit.stores import resuming
-
-    here = resuming.environment("float32")
-    monkeypatch.setattr(resuming, "environment", lambda _: here | {name: "another"})
-    with pytest.raises(ValueError, match=f"{name} was .*, is now another"):
+def test_other_versions_and_platforms_are_refused(store, name):
+    manifest = manifests.read_manifest(store)
+    manifests.write_manifest(store, manifest._replace(identity=manifest.identity | {name: "another"}))
+    with pytest.raises(ValueError, match=f"{name} was another, is now {re.escape(manifest.identity[name])}"):
         run(store)
 
 
@@ -238,9 +223,9 @@ def test_arrays_under_an_axis_are_told_apart_by_their_bytes(tmp_path):
         of(np.concatenate([sets + 1, sets]), tmp_path)
 
 
-def test_the_files_of_a_store_tell_nothing_of_the_run(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(dispatch, "places", lambda: jax.local_devices() * 3)
-    run(tmp_path / "another")
+def test_the_files_of_a_store_tell_nothing_of_the_run(store, tmp_path):
+    with using(workers=3):
+        run(tmp_path / "another")
     assert contents(tmp_path / "another") == contents(store)
     assert contents(store)["lock"] == b""
     text = (store / "manifest.json").read_text()
@@ -297,7 +282,7 @@ def test_a_store_that_cannot_be_is_refused_before_anything_is_made(case, tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(error, match=text):
         run(make(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and not ran
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and not ran()
 
 
 def test_what_is_no_store_does_not_open(tmp_path):

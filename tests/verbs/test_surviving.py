@@ -11,16 +11,16 @@ import sys
 import threading
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxfit as jf
-from jaxfit.engine import dispatch
+from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import using
 from jaxfit.stores import files, manifests
-from jaxfit.verbs import sweeps
+from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same
 
 ROOT = Path(__file__).parents[2]
@@ -46,50 +46,37 @@ def store(finished, tmp_path):
 # Ctrl-C, and signals
 
 
-class Bar:
-    """A progress bar that is interrupted when so many lanes are done."""
+def signalled(number, reports):
+    """Inside, a sweep gets a signal at its n-th report of lanes that have ended."""
 
-    def __init__(self, at, how=None):
-        self.at, self.how, self.total = at, how, 0
+    def send(event, times):
+        if (event, times) == ("lanes", reports):
+            signal.raise_signal(number)
 
-    def update(self, n):
-        self.total += n
-        if self.total >= self.at:
-            self.at = np.inf
-            if self.how is None:
-                raise KeyboardInterrupt
-            self.how()
-
-    def set_postfix_str(self, text, refresh):
-        pass
-
-    def close(self):
-        pass
+    return counting(send)
 
 
-def one_worker(monkeypatch):
-    monkeypatch.setattr(dispatch, "places", lambda: jax.local_devices()[:1])
+@pytest.fixture
+def one_worker():
+    with using(workers=1):
+        yield
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, finished, memory, monkeypatch):
-    one_worker(monkeypatch)
-    with monkeypatch.context() as patch:
-        patch.setattr(sweeps, "progress_bar", lambda *_: Bar(12))
-        with pytest.raises(jf.Interrupted, match="after 12 of 35 lanes, kept in .*: the same call goes on") as caught:
-            run(tmp_path)
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, finished, memory, one_worker):
+    message = "after 12 of 35 lanes, kept in .*: the same call goes on"
+    with ended_by(KeyboardInterrupt, "lanes", 3), pytest.raises(jf.Interrupted, match=message) as caught:
+        run(tmp_path)
     status = caught.value.result.results.status.values.ravel()
     assert status[:12].all() and not status[12:].any()
     same(run(tmp_path).results, memory)
     assert contents(tmp_path) == contents(finished)
 
 
-def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_goes_on_to_who_waited_for_it(tmp_path, monkeypatch, capsys):
-    one_worker(monkeypatch)
+def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_goes_on_to_who_waited_for_it(tmp_path, one_worker, capsys):
     came = []
     before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
     try:
-        monkeypatch.setattr(sweeps, "progress_bar", lambda *_: Bar(8, lambda: signal.raise_signal(signal.SIGTERM)))
-        with pytest.raises(jf.Interrupted, match="after 8 of 35 lanes"):
+        with signalled(signal.SIGTERM, 2), pytest.raises(jf.Interrupted, match="after 8 of 35 lanes"):
             run(tmp_path)
         assert came == [1] and "after 8 of 35 lanes, kept in" in capsys.readouterr().err
         signal.raise_signal(signal.SIGTERM)
@@ -110,11 +97,10 @@ EXITS = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 sys.path.insert(0, {root!r})
-from jaxfit import sweeps
 from tests.shared.small_sweeps import run
-from tests.verbs.test_surviving import Bar
-sweeps.progress_bar = lambda *_: Bar(4, lambda: signal.raise_signal(getattr(signal, sys.argv[1])))
-run(sys.argv[2])
+from tests.verbs.test_surviving import signalled
+with signalled(getattr(signal, sys.argv[1]), 1):
+    run(sys.argv[2])
 """
 
 
@@ -133,34 +119,29 @@ KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, {root!r})
 import jax
-from jaxfit.engine import dispatch
-from jaxfit.stores import resuming
+from jaxfit.engine.counting import counting
 from tests.verbs.test_surviving import run_long
 store, log, cache, kills = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 notes = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-run_block, keep = dispatch._run_block, resuming.keep
 
 
-def slow(run, shape, programs, leaves, task, *rest):
-    os.write(notes, b"began %d\\n" % task.lanes[0])
-    time.sleep(0.02)
-    return run_block(run, shape, programs, leaves, task, *rest)
+def note(event, times):
+    if event == "block":
+        os.write(notes, b"began %d\\n" % (events[event][times - 1][0] // 4))
+        time.sleep(0.02)
+    if event == "block written":
+        os.write(notes, b"kept %d\\n" % events[event][times - 1])
 
 
-def kept(where, task, lanes):
-    keep(where, task, lanes)
-    os.write(notes, b"kept %d\\n" % task.lanes[0])
-
-
-dispatch._run_block, resuming.keep = slow, kept
 random.seed(1)
 for kill in range(kills):
     pid = os.fork()
     if pid == 0:
-        run_long(store)
+        with counting(note) as events:
+            run_long(store)
         os._exit(0)
     sign, wait = b"kept" if kill else b"began", time.monotonic() + 60
     had = open(log, "rb").read().count(sign)
@@ -180,9 +161,7 @@ for kill in range(kills):
 
 def run_long(store):
     """64 blocks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "BLOCK", 4)
-        patch.setattr(dispatch, "LOADS", 1)
+    with using(block_lanes=4, block_loads=1):
         return run(store, starts=np.linspace(-2, 3, 16), rates=np.geomspace(1e-3, 1e-1, 16)).results.load()
 
 
@@ -228,8 +207,9 @@ class Failing:
 
 
 @pytest.mark.parametrize("size", [(1, 3), pytest.param((5, 7), marks=pytest.mark.soak)])
-def test_whichever_write_fails_the_error_names_the_file_and_nothing_before_it_is_lost(size, tmp_path, monkeypatch):
-    one_worker(monkeypatch)
+def test_whichever_write_fails_the_error_names_the_file_and_nothing_before_it_is_lost(
+    size, tmp_path, monkeypatch, one_worker
+):
     grid = {"starts": STARTS[: size[0]], "rates": RATES[: size[1]], "slots": 1}
     whole = run(tmp_path / "whole", **grid).results.load()
     counting = Failing(0)
@@ -255,8 +235,7 @@ def test_whichever_write_fails_the_error_names_the_file_and_nothing_before_it_is
         assert contents(store) == contents(tmp_path / "whole")
 
 
-def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(dispatch, "_run_block", lambda *_: pytest.fail("computed"))
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(store, tmp_path, monkeypatch, events):
     blocks(store)[0].unlink()
 
     def read_only(path, *rest):
@@ -271,6 +250,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(s
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="nothing was computed; choose another folder"):
         run(tmp_path / "file" / "store")
+    assert not events["block"]
 
 
 def test_a_second_sweep_on_a_store_is_refused_at_once_with_who_holds_it(store, memory):
@@ -428,11 +408,10 @@ def test_a_folder_in_place_of_a_block_is_an_error_that_names_it(store):
         run(store)
 
 
-def test_a_manifest_that_is_lost_is_made_again_from_the_call(store, memory, finished, monkeypatch):
+def test_a_manifest_that_is_lost_is_made_again_from_the_call(store, memory, finished, events):
     (store / "manifest.json").unlink()
-    monkeypatch.setattr(dispatch, "_run_block", lambda *_: pytest.fail("computed"))
     same(run(store).results, memory)
-    assert contents(store) == contents(finished)
+    assert contents(store) == contents(finished) and not events["block"]
 
 
 def test_another_version_is_refused_with_both(store):

@@ -1,5 +1,3 @@
-import threading
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +6,9 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit.engine import dispatch
+from jaxfit.engine.settings import using
 from jaxfit.verbs import sweeps
+from tests.shared.interrupts import ended_by
 from tests.shared.problems import METHODS, PROBLEMS, line, quadratic, thermometer
 from tests.shared.soak import soaking
 
@@ -299,11 +298,10 @@ def test_more_programs_than_anyone_wants_are_an_error_that_names_the_remedy():
         jf.sweep(jf.losses.mse(net), params, thermometer(), optimizer=jf.optimizers.sgd(1e-3), steps=3)
 
 
-def test_results_that_do_not_fit_are_refused_before_anything_runs(monkeypatch):
-    monkeypatch.setattr(sweeps, "_free_memory", lambda: 10_000)
-    monkeypatch.setattr(sweeps, "ALWAYS_FREE", 0)
-    with pytest.raises(
-        ValueError, match=r"bytes \(.* a lane\), but 10,000 bytes of memory are free: record less often"
+def test_results_that_do_not_fit_are_refused_before_anything_runs():
+    with (
+        using(free_bytes=10_000, unasked_bytes=0),
+        pytest.raises(ValueError, match=r"bytes \(.* a lane\), but 10,000 bytes of memory are free: record less often"),
     ):
         rates_and_starts(record=jf.Record())
 
@@ -326,35 +324,12 @@ def test_a_params_axis_of_whole_trees_and_a_ready_transformation_work():
     np.testing.assert_allclose(grid.results.loss[1], fit.loss, rtol=1e-5)
 
 
-def test_ctrl_c_keeps_the_finished_blocks(monkeypatch):
-    blocks, original = [], dispatch._run_block
-
-    def third_waits(*args):
-        blocks.append(args)
-        if len(blocks) == 3:
-            next(a for a in args if isinstance(a, threading.Event)).wait(timeout=60)
-            return None
-        return original(*args)
-
-    class Bar:
-        total = 0
-
-        def update(self, n):
-            Bar.total += n
-            if Bar.total == 8:
-                raise KeyboardInterrupt
-
-        def set_postfix_str(self, text, refresh):
-            assert "out of steps" in text
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(dispatch, "BLOCK", 4)
-    monkeypatch.setattr(dispatch, "places", lambda: jax.local_devices()[:1])
-    monkeypatch.setattr(dispatch, "_run_block", third_waits)
-    monkeypatch.setattr(sweeps, "progress_bar", lambda *_: Bar())
-    with pytest.raises(jf.Interrupted, match="interrupted after 8 of 15 lanes") as caught:
+def test_ctrl_c_keeps_the_finished_blocks():
+    with (
+        using(block_lanes=4, block_loads=1, workers=1),
+        ended_by(KeyboardInterrupt, "lanes", 2),
+        pytest.raises(jf.Interrupted, match="interrupted after 8 of 15 lanes") as caught,
+    ):
         rates_and_starts(slots=4)
     results = caught.value.result.results
     status = results.status.values.ravel()
