@@ -33,10 +33,10 @@ def compiled(function: Callable, options: dict[str, Any] | None = None) -> Any:
 
     @functools.wraps(function)
     def program(*args):
-        happened("program", function.__name__)
         traced, shape = trace(function, *args)
         own = [np.array(x) if isinstance(x, np.ndarray) else x for x in traced.consts]
         found = run(Closed(traced.jaxpr, own), *jax.tree.leaves(args))
+        happened("program", function.__name__)
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 
     return jax.jit(program, compiler_options=options)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 EVENTS = {  # with what comes along
-    "program": "a program is traced, to be compiled: its name",
+    "program": "a program was traced, to be compiled: its name",
     "block": "a block of lanes begins to run: their numbers",
     "lanes": "lanes have ended: how many",
     "block written": "a block was written to a store: its number",
