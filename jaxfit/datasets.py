@@ -18,6 +18,7 @@ from jax.core import Tracer
 from numpy.typing import ArrayLike, NDArray
 
 from jaxfit.problems.messages import near_keywords, near_names
+from jaxfit.typing import KeyLike
 
 Floats = NDArray[np.float64]
 
@@ -178,7 +179,7 @@ def download_time(part: str = "train") -> tuple[Floats, Floats]:
     return np.array(_TEST_MB), np.array(_TEST_SECONDS)
 
 
-def as_key(key: Any) -> Array:
+def as_key(key: KeyLike) -> Array:
     """Return one PRNG key, from an integer seed or a key of either of JAX's two forms, also if it is traced.
 
     Raises:
@@ -199,7 +200,7 @@ def as_key(key: Any) -> Array:
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         if shape != ():
             raise ValueError(f"key holds keys of shape {shape}; it must be one key: choose one, such as key[0]")
-        return key
+        return key  # pyright: ignore[reportReturnType]
     if dtype == np.uint32 and shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
     if shape == () and jnp.issubdtype(dtype, np.integer):
@@ -207,7 +208,7 @@ def as_key(key: Any) -> Array:
     raise TypeError(f"key is an array of shape {shape} and type {dtype}; it must be {rule}")
 
 
-def refuse_unit(name: str, value: Any) -> None:
+def refuse_unit(name: str, value: object) -> None:
     """Refuses a quantity with a unit (astropy's, pint's and the like), which would be dropped; also inside of a list,
     an array of objects, or an array of xarray.
 
@@ -231,7 +232,7 @@ def refuse_unit(name: str, value: Any) -> None:
         )
 
 
-def as_numbers(name: str, value: Any) -> Any:
+def as_numbers(name: str, value: ArrayLike) -> Any:
     """The value as an array of real numbers: JAX arrays as they are, all else as NumPy's in native byte order.
 
     Raises:
@@ -253,7 +254,7 @@ def as_numbers(name: str, value: Any) -> Any:
     )
 
 
-def as_floats(name: str, value: Any) -> Any:
+def as_floats(name: str, value: ArrayLike) -> Any:
     """Return `as_numbers` with integers and booleans converted to floats, so that arithmetic cannot overflow."""
     array = as_numbers(name, value)
     return array if jnp.issubdtype(array.dtype, np.floating) else array.astype(float)
@@ -308,7 +309,7 @@ def _split_by_fraction(n: int, held_out: float, key: int | Array | None) -> tupl
     return shuffled[: n - count], shuffled[n - count :]
 
 
-def _split_by_indices(n: int, held_out: Any) -> tuple[np.ndarray, np.ndarray]:
+def _split_by_indices(n: int, held_out: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     indices = np.asarray(held_out)
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
         raise TypeError(
@@ -326,7 +327,7 @@ def _split_by_indices(n: int, held_out: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(n), indices), indices
 
 
-def _rows(name: str, data: Any) -> tuple[np.ndarray, ...]:
+def _rows(name: str, data: tuple[ArrayLike, ...]) -> tuple[np.ndarray, ...]:
     """The arrays of a data tuple, checked to have equally many rows, and at least one."""
     if not isinstance(data, tuple) or not data:
         raise TypeError(f"{name} is a {type(data).__name__}; it must be a tuple of arrays, such as (x, y) or (x,)")
@@ -347,16 +348,16 @@ class Scaler(NamedTuple):
 
     def apply(self, x: ArrayLike) -> Any:
         """Return z; x is (..., columns), or of any shape for a scaler of one column."""
-        x = as_floats("x", x)
-        return (x - self._like(x, self.mean, "x")) / self._like(x, self.scale, "x")
+        given = as_floats("x", x)
+        return (given - self._like(given, self.mean, "x")) / self._like(given, self.scale, "x")
 
     def undo(self, z: ArrayLike) -> Any:
-        """The x that `apply` made z of, in its own unit."""
-        z = as_floats("z", z)
-        return z * self._like(z, self.scale, "z") + self._like(z, self.mean, "z")
+        """Return the x that `apply` made z of, in its own unit."""
+        given = as_floats("z", z)
+        return given * self._like(given, self.scale, "z") + self._like(given, self.mean, "z")
 
     @staticmethod
-    def _like(x: Any, column: np.ndarray, name: str) -> np.ndarray:
+    def _like(x: np.ndarray, column: np.ndarray, name: str) -> np.ndarray:
         if column.ndim and x.shape[-1:] != column.shape:
             raise ValueError(
                 f"{name} has shape {x.shape}, but was standardized with {len(column)} columns; "

@@ -21,6 +21,8 @@ say and show what a run finds stay as they are (`jaxfit.galleries`). The exit st
 if one failed, 2 if the call was wrong, 130 after Ctrl-C.
 """
 
+from __future__ import annotations
+
 import argparse
 import ast
 import difflib
@@ -38,13 +40,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from jaxfit import plots
 from jaxfit.galleries import Outcome, UsageError, keep, prepare, read_index, write_index
 from jaxfit.problems.messages import near_names
+from jaxfit.typing import ArrayLike
 
 __all__ = ["Check", "main", "show"]
+
+Value = Any  # numbers, or what is compared as it is: a text, a status, a boolean
+Picture = Figure | bytes  # a figure, or the bytes of a GIF
+
 PARTS = ("Config", "compute", "checks", "draw")
 
 # Checks
@@ -64,9 +72,9 @@ class Check(NamedTuple):
     """
 
     what: str
-    expected: Any
-    measured: Any
-    tolerance: Any = 0.0  # absolute, in the units of expected; one for all or one per entry
+    expected: Value
+    measured: Value
+    tolerance: ArrayLike = 0.0  # absolute, in the units of expected; one for all or one per entry
     source: str = ""  # where the expected value comes from
 
     @property
@@ -83,7 +91,7 @@ class Check(NamedTuple):
         return [what, *shown, self.source, "ok" if self.passed else "FAILED"]
 
 
-def agree(expected: Any, measured: Any, tolerance: Any) -> Any:
+def agree(expected: Value, measured: Value, tolerance: ArrayLike) -> bool | np.ndarray:
     """Return where the measured value is within a finite tolerance of the expected one; other values must be equal."""
     if not (_numeric(expected) and _numeric(measured)):
         return np.asarray(expected).dtype.kind == np.asarray(measured).dtype.kind and np.array_equal(expected, measured)
@@ -94,11 +102,11 @@ def agree(expected: Any, measured: Any, tolerance: Any) -> Any:
         return np.where(np.isfinite(wanted), abs(found - wanted) <= allowed, found == wanted) & np.isfinite(allowed)
 
 
-def _numeric(value: Any) -> bool:
+def _numeric(value: Value) -> bool:
     return np.asarray(value).dtype.kind in "iuf"
 
 
-def _worst(expected: Any, measured: Any, tolerance: Any) -> tuple[float, float, float]:
+def _worst(expected: ArrayLike, measured: ArrayLike, tolerance: ArrayLike) -> tuple[float, float, float]:
     wanted, found, allowed = np.broadcast_arrays(*(np.asarray(v, float) for v in (expected, measured, tolerance)))
     with np.errstate(invalid="ignore"):
         excess = np.where(wanted == found, -allowed, abs(found - wanted) - allowed)
@@ -107,7 +115,7 @@ def _worst(expected: Any, measured: Any, tolerance: Any) -> tuple[float, float, 
     return float(wanted[worst]), float(found[worst]), float(allowed[worst])
 
 
-def show(value: Any, tolerance: Any = 0.0) -> str:
+def show(value: Value, tolerance: Value = 0.0) -> str:
     """Return a value as text, rounded to one digit more than the tolerance resolves.
 
     A number with few digits is written in full.
@@ -134,7 +142,7 @@ def show(value: Any, tolerance: Any = 0.0) -> str:
     return f"{number:.{int(np.clip(np.floor(np.log10(abs(number))) + 1 + beyond, 3, 10))}g}"
 
 
-def _rounded(tolerance: Any) -> str:
+def _rounded(tolerance: ArrayLike) -> str:
     if not np.any(tolerance):
         return "exact"
     return f"{tolerance:.2g}" if not np.ndim(tolerance) else f"[{', '.join(f'{t:.2g}' for t in np.ravel(tolerance))}]"
@@ -277,7 +285,7 @@ def verdict(rows: Sequence[Check]) -> str:
     return f"{failed} of {len(rows)} checks failed" if failed else ""
 
 
-def rendered(drawn: Any, name: str) -> dict[str, bytes]:
+def rendered(drawn: Picture | Mapping[str, Picture], name: str) -> dict[str, bytes]:
     """The pictures as files: NAME.png, or NAME-SUFFIX.png of each."""
     drawn = drawn if isinstance(drawn, Mapping) else {"": drawn}
     if not drawn or any(Path(f"x{suffix}").name != f"x{suffix}" for suffix in drawn):
@@ -355,7 +363,7 @@ def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: 
     return 0 if passed == len(wanted) else 1
 
 
-def constants(path: Path) -> dict[str, Any]:
+def constants(path: Path) -> dict[str, float | bool]:
     """SECONDS and CHAOTIC of an experiment's file, those that it has, without importing it."""
     found = {}
     for node in getattr(_tree(path), "body", []):

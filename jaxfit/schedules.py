@@ -6,20 +6,16 @@ the step is a schedule too, those of Optax for instance; its numbers are then pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 
-from jaxfit.problems.axes import as_number
+from jaxfit.problems.axes import Axis, as_number
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.problems.reading import Call
-
-Schedule = Callable[[Any], Any]  # of the step, counted from 0
+from jaxfit.typing import Number, Schedule
 
 
 @near_keywords
-def constant(rate: Any) -> Call:
+def constant(rate: Number | Axis) -> Call:
     """Return the schedule rate(t) = rate.
 
     Args:
@@ -36,7 +32,7 @@ def constant(rate: Any) -> Call:
 
 
 @near_keywords
-def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
+def exponential(rate: Number | Axis, factor: Number | Axis, every: Number | Axis = 1.0) -> Call:
     """Return the schedule rate(t) = rate * factor**(t / every).
 
     Args:
@@ -61,7 +57,7 @@ def exponential(rate: Any, factor: Any, every: Any = 1.0) -> Call:
 
 
 @near_keywords
-def stepwise(rate: Any, factor: Any, every: Any) -> Call:
+def stepwise(rate: Number | Axis, factor: Number | Axis, every: Number | Axis) -> Call:
     """Return the schedule rate(t) = rate * factor**floor(t / every): a staircase with steps of length `every`.
 
     Args:
@@ -86,7 +82,7 @@ def stepwise(rate: Any, factor: Any, every: Any) -> Call:
 
 
 @near_keywords
-def inverse_time(rate: Any, half: Any) -> Call:
+def inverse_time(rate: Number | Axis, half: Number | Axis) -> Call:
     """Return the schedule rate(t) = rate / (1 + t / half), which is half the rate after `half` steps.
 
     Later it is about rate * half / t. The sum of the rates diverges and the sum of their squares converges, which lets
@@ -112,7 +108,9 @@ def inverse_time(rate: Any, half: Any) -> Call:
 
 
 @near_keywords
-def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> Call:
+def polynomial(
+    rate: Number | Axis, steps: Number | Axis, *, power: Number | Axis = 1.0, final: Number | Axis = 0.0
+) -> Call:
     """Return the schedule rate(t) = final + (rate - final) * (1 - t / steps)**power, and `final` after `steps`.
 
     Args:
@@ -139,7 +137,7 @@ def polynomial(rate: Any, steps: Any, *, power: Any = 1.0, final: Any = 0.0) -> 
 
 
 @near_keywords
-def cosine(rate: Any, steps: Any, *, final: Any = 0.0) -> Call:
+def cosine(rate: Number | Axis, steps: Number | Axis, *, final: Number | Axis = 0.0) -> Call:
     """Return the schedule rate(t) = final + (rate - final) * (1 + cos(pi * t / steps)) / 2, and `final` after `steps`.
 
     Args:
@@ -166,7 +164,9 @@ def cosine(rate: Any, steps: Any, *, final: Any = 0.0) -> Call:
 
 
 @near_keywords
-def warmup_cosine(rate: Any, warmup: Any, steps: Any, *, final: Any = 0.0) -> Call:
+def warmup_cosine(
+    rate: Number | Axis, warmup: Number | Axis, steps: Number | Axis, *, final: Number | Axis = 0.0
+) -> Call:
     """Return a schedule that rises linearly to `rate` at step `warmup`, then falls as a cosine to `final` at `steps`.
 
     Args:
@@ -203,31 +203,31 @@ def warmup_cosine(rate: Any, warmup: Any, steps: Any, *, final: Any = 0.0) -> Ca
 # The functions of the step, built where their numbers are traced
 
 
-def _constant(rate: Any) -> Schedule:
+def _constant(rate: Number) -> Schedule:
     return lambda t: jnp.asarray(rate)
 
 
-def _exponential(rate: Any, factor: Any, every: Any) -> Schedule:
+def _exponential(rate: Number, factor: Number, every: Number) -> Schedule:
     return lambda t: rate * factor ** (t / every)
 
 
-def _stepwise(rate: Any, factor: Any, every: Any) -> Schedule:
+def _stepwise(rate: Number, factor: Number, every: Number) -> Schedule:
     return lambda t: rate * factor ** jnp.floor(t / every)
 
 
-def _inverse_time(rate: Any, half: Any) -> Schedule:
+def _inverse_time(rate: Number, half: Number) -> Schedule:
     return lambda t: rate / (1 + t / half)
 
 
-def _polynomial(rate: Any, steps: Any, power: Any, final: Any) -> Schedule:
+def _polynomial(rate: Number, steps: Number, power: Number, final: Number) -> Schedule:
     return lambda t: final + (rate - final) * (1 - jnp.minimum(t / steps, 1)) ** power
 
 
-def _cosine(rate: Any, steps: Any, final: Any) -> Schedule:
+def _cosine(rate: Number, steps: Number, final: Number) -> Schedule:
     return lambda t: final + (rate - final) * (1 + jnp.cos(jnp.pi * jnp.minimum(t / steps, 1))) / 2
 
 
-def _warmup_cosine(rate: Any, warmup: Any, steps: Any, final: Any) -> Schedule:
+def _warmup_cosine(rate: Number, warmup: Number, steps: Number, final: Number) -> Schedule:
     falling = _cosine(rate, steps - warmup, final)
     return lambda t: jnp.where(t < warmup, rate * t / warmup, falling(jnp.maximum(t - warmup, 0)))
 

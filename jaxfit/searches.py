@@ -8,7 +8,7 @@ with the number of params, against `gradient_cost`, which does not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,12 @@ from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.problems.problems import convert_all
+from jaxfit.typing import KeyLike, PyTree, Varied
 from jaxfit.verbs.steps import step
-
-PyTree = Any
 
 
 @near_keywords
-def random_search(scale: Any, key: Any = 0) -> Optimizer:
+def random_search(scale: float | Varied, key: KeyLike = 0) -> Optimizer:
     """Return a random search, which tries params + scale * N(0, 1) and keeps them only if the loss is lower.
 
     A step evaluates the loss twice: at the params (with mini-batches the loss differs in every step) and at the trial.
@@ -50,7 +49,9 @@ def random_search(scale: Any, key: Any = 0) -> Optimizer:
 
 
 @near_keywords
-def coordinate_probing(width: Any, *, finer: Any = 0.5, finest: Any = 0.0) -> Optimizer:
+def coordinate_probing(
+    width: float | Varied, *, finer: float | Varied = 0.5, finest: float | Varied = 0.0
+) -> Optimizer:
     """Return a search that tries each param in turn at +width and -width, and keeps the best of the three values.
 
     If no param improves the loss, width is multiplied by `finer`. One step tries every param once, in the order of the
@@ -79,7 +80,9 @@ def coordinate_probing(width: Any, *, finer: Any = 0.5, finest: Any = 0.0) -> Op
 
 
 @near_keywords
-def finite_differences(learning_rate: Any, delta: Any, *, central: bool = True, in_turn: bool = False) -> Optimizer:
+def finite_differences(
+    learning_rate: float | Varied, delta: float | Varied, *, central: bool = True, in_turn: bool = False
+) -> Optimizer:
     """Return gradient descent with a gradient from finite differences.
 
     The update is params - learning_rate * d with d_i = (loss(params + delta e_i) - loss(params - delta e_i)) / (2
@@ -119,7 +122,13 @@ def finite_differences(learning_rate: Any, delta: Any, *, central: bool = True, 
 
 @near_keywords
 def differences(
-    loss: Callable, params: PyTree, data: tuple = (), *, delta: Any, central: bool = True, precision: str | None = None
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    delta: float | Varied,
+    central: bool = True,
+    precision: str | None = None,
 ) -> PyTree:
     """The gradient of the loss by differences, like params: (loss(p + delta e) - loss(p - delta e)) / (2 delta).
 

@@ -19,14 +19,14 @@ from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.enclosed import in_precision
 from jaxfit.problems.messages import near_names
 from jaxfit.problems.problems import Record, Status, Stop
-from jaxfit.typing import PyTree
+from jaxfit.typing import Array, ArrayLike, Model, OptimizerLike, Params, PyTree
 from jaxfit.verbs.fits import fit
 
 __all__ = ["Regressor"]
 NOTHING = Record(what=())
 
 
-def linear(params: dict[str, Any], x: Any) -> Any:
+def linear(params: Params, x: Array) -> Array:
     """Return b + x @ w for x (n, features), or (n,) for one feature: the default model of a `Regressor`."""
     return params["b"] + jnp.reshape(x, (len(x), -1)) @ params["w"]
 
@@ -37,11 +37,11 @@ class Weighted:
 
     predict: Callable
 
-    def __call__(self, params: PyTree, x: Any, y: Any, root: Any) -> Any:
+    def __call__(self, params: Params, x: Array, y: Array, root: Array) -> Array:
         return root * (self.predict(params, x) - y)
 
 
-def smallest(params: dict[str, Any], x: Any, y: Any, root: Any) -> Any:
+def smallest(params: Params, x: Array, y: Array, root: Array) -> Array:
     """The residuals of `linear`, and 1e-6 of each slope in units of its feature's: of equal fits the smallest slopes.
 
     So there is one best fit also where features depend on each other, or are more than the samples; else nothing
@@ -82,9 +82,16 @@ class Regressor(RegressorMixin, BaseEstimator):
     """
 
     def __init__(
-        self, model: Callable | None = None, start: Any = None, *, loss: Callable | None = None, optimizer: Any = None,
-        steps: int = 1000, stop: Stop | None = None, precision: str | None = None,
-    ):  # fmt: skip
+        self,
+        model: Model | None = None,
+        start: Params | Callable | None = None,
+        *,
+        loss: Callable | None = None,
+        optimizer: OptimizerLike | None = None,
+        steps: int = 1000,
+        stop: Stop | None = None,
+        precision: str | None = None,
+    ):
         self.model = model
         self.start = start
         self.loss = loss
@@ -93,7 +100,7 @@ class Regressor(RegressorMixin, BaseEstimator):
         self.stop = stop
         self.precision = precision
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Regressor:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Regressor:
         """Finds the params.
 
         Args:
@@ -104,22 +111,26 @@ class Regressor(RegressorMixin, BaseEstimator):
         Raises:
           ValueError, TypeError: For bad input; also for weights beside a loss of one's own.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        model, x = self._model(), self._points(X)
+        given: Any = (X, y)
+        checked: Any = validate_data(self, *given, dtype=np.float64, y_numeric=True)
+        x, y = self._points(checked[0]), checked[1]
+        model = self._model()
         optimizer = levenberg_marquardt() if self.optimizer is None else self.optimizer
         start = self._start(model, x, y)
-        given: dict[str, Any] = {"steps": self.steps, "stop": self.stop or Stop(), "precision": self.precision}
+        options: dict[str, Any] = {
+            "optimizer": optimizer, "record": NOTHING, "steps": self.steps, "stop": self.stop or Stop(),
+            "precision": self.precision,
+        }  # fmt: skip
         if self.loss is None:
-            data = x, y, np.sqrt(_weights(sample_weight, len(y)))
             residuals = smallest if model is linear else Weighted(model)
-            found = fit(least_squares(residuals), start, data, optimizer=optimizer, record=NOTHING, **given)
+            found = fit(least_squares(residuals), start, (x, y, np.sqrt(_weights(sample_weight, len(y)))), **options)
+        elif sample_weight is not None:
+            raise ValueError(
+                "sample_weight weighs squares, but a loss was given, which has weights of its own; leave one of the "
+                "two out"
+            )
         else:
-            if sample_weight is not None:
-                raise ValueError(
-                    "sample_weight weighs squares, but a loss was given, which has weights of its own; leave one of "
-                    "the two out"
-                )
-            found = fit(self.loss(model), start, (x, y), optimizer=optimizer, record=NOTHING, **given)
+            found = fit(self.loss(model), start, (x, y), **options)
         self.params_ = _as_numpy(found.params)
         self.loss_, self.status_, self.n_iter_ = float(found.loss), found.status, int(found.steps)
         judged = found.optimizer is not None and found.optimizer.traits.judges
@@ -127,10 +138,11 @@ class Regressor(RegressorMixin, BaseEstimator):
             warnings.warn(str(found).splitlines()[0], ConvergenceWarning, stacklevel=2)
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """(n,) what the model says at the fitted params, in float64; X is (n, features)."""
         check_is_fitted(self)
-        x = self._points(validate_data(self, X, dtype=np.float64, reset=False))
+        checked: Any = validate_data(self, X, dtype=np.float64, reset=False)  # pyright: ignore[reportArgumentType]
+        x = self._points(checked)
         model = self._model()
         with in_precision("float64", model):
             return np.asarray(model(self.params_, x), np.float64)
@@ -139,7 +151,7 @@ class Regressor(RegressorMixin, BaseEstimator):
         return linear if self.model is None else self.model
 
     @staticmethod
-    def _points(X: Any) -> np.ndarray:
+    def _points(X: np.ndarray) -> np.ndarray:
         return X[:, 0] if X.shape[1] == 1 else X
 
     def _start(self, model: Callable, x: np.ndarray, y: np.ndarray) -> PyTree:
@@ -147,8 +159,8 @@ class Regressor(RegressorMixin, BaseEstimator):
             return self.start(x, y) if callable(self.start) else self.start
         if model is linear:
             return {"w": np.zeros(1 if x.ndim == 1 else x.shape[1]), "b": 0.0}
-        guess: Any = getattr(model, "guess", None)
-        init: Any = getattr(model, "init", None)
+        guess: Callable | None = getattr(model, "guess", None)
+        init: Callable | None = getattr(model, "init", None)
         if guess is not None:
             return guess(x, y)
         if init is not None:
@@ -156,7 +168,7 @@ class Regressor(RegressorMixin, BaseEstimator):
         raise ValueError(f"start is None, but {model!r} guesses and initializes nothing; give the params to start from")
 
 
-def _weights(sample_weight: Any, n: int) -> np.ndarray:
+def _weights(sample_weight: ArrayLike | None, n: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n)
     weight = np.asarray(sample_weight, np.float64)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import optax
 from jax import Array
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from jaxfit.problems.reading import Call
 
 __all__ = [
-    "Array", "ArrayLike", "KeyLike", "LossFunction", "Model", "OptimizerLike", "Params", "PyTree", "Schedule", "Varied",
+    "Array", "ArrayLike", "KeyLike", "LossFunction", "Model", "Number", "OptimizerLike", "Params", "PyTree",
+    "Schedule", "Varied",
 ]  # fmt: skip
 
 PyTree: TypeAlias = Any  # nested dicts, lists, tuples and dataclasses, with arrays or numbers at the leaves
 Params: TypeAlias = PyTree  # of a loss or model; a start may also hold Fixed, Bounded, Tied and Axis, or be a Call
 LossFunction: TypeAlias = Callable[..., Any]  # loss(params, *data) -> scalar: one of jf.losses, or a plain function
 Model: TypeAlias = Callable[..., Any]  # model(params, x) -> array: one of jf.models, or a plain function
+Number: TypeAlias = "float | Array"  # one number, which may be traced
 Schedule: TypeAlias = Callable[[Any], Any]  # of the step, counted from 0
 Varied: TypeAlias = "Axis | Call | Schedule | Array | np.ndarray"  # an axis of numbers, a schedule, or a 0-d array
 KeyLike: TypeAlias = "int | Array | Axis"  # a seed or a key of jax.random.key

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import DTypeLike
 
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
 from jaxfit.curvature.points import Asked, at_one, named, over_axes, over_grid, over_history
@@ -20,10 +21,14 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, convert_all, whole
-from jaxfit.problems.reading import holds_call, read, resolve
-from jaxfit.typing import PyTree
+from jaxfit.problems.reading import Dimension, holds_call, read, resolve
+from jaxfit.typing import Array, KeyLike, LossFunction, Params, PyTree
 from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 DENSE = 48  # params up to which the whole Hessian costs no more
 BASIS_BYTES = 2**28
@@ -43,10 +48,10 @@ class Sharpness(NDArrayOperatorsMixin):
       preconditioned: Whether they are those of D^-1/2 H D^-1/2.
     """
 
-    eigenvalues: Any
-    errors: Any
+    eigenvalues: Array
+    errors: Array
     vectors: PyTree
-    products: Any
+    products: Array
     preconditioned: bool = False
 
     value = property(lambda self: self.eigenvalues[0])
@@ -55,7 +60,7 @@ class Sharpness(NDArrayOperatorsMixin):
     def __float__(self) -> float:
         return float(self.value)
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.value, dtype)
 
     def __jax_array__(self) -> jax.Array:
@@ -64,7 +69,7 @@ class Sharpness(NDArrayOperatorsMixin):
     def __format__(self, how: str) -> str:
         return format(float(self), how) if how else repr(self)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         numbers = [x.value if isinstance(x, Sharpness) else x for x in inputs]
         if any(isinstance(x, jax.core.Tracer) for x in numbers):
             return getattr(jnp, ufunc.__name__)(*numbers, **options)
@@ -116,18 +121,18 @@ class Extreme:
 
 @near_keywords
 def sharpness(
-    loss: Any,
+    loss: LossFunction | Fit | Grid,
     params: PyTree = None,
     data: tuple = (),
     *,
     count: int = 1,
     end: str = "largest",
-    preconditioner: Any = None,
+    preconditioner: PyTree | None = None,
     tolerance: float = 1e-3,
     history: bool = False,
-    key: Any = None,
+    key: KeyLike | None = None,
     precision: str | None = None,
-) -> Any:
+) -> Sharpness | xr.DataArray:
     """Return the largest eigenvalue of the Hessian of the loss, computed from Hessian-vector products (Lanczos).
 
     `sharpness(loss, params, data)` is the sharpness at params, `sharpness(fit)` at the end of a run,
@@ -189,8 +194,8 @@ def sharpness(
 
 
 def posed(
-    loss: Callable, params: PyTree, data: Any, key: Any, precision: str, extra: PyTree = None
-) -> tuple[Asked, Any]:
+    loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, extra: PyTree = None
+) -> tuple[Asked, dict[str, Dimension]]:
     """A checked problem that nothing trains, and its dimensions."""
     if params is None:
         raise TypeError("sharpness: params are missing; pass sharpness(loss, params, data), or a fit or grid alone")
@@ -227,7 +232,7 @@ def check_scale(preconditioner: PyTree, params: PyTree) -> None:
             )
 
 
-def _question(count: Any, end: Any, tolerance: Any) -> tuple[Extreme, float]:
+def _question(count: int, end: str, tolerance: float) -> tuple[Extreme, float]:
     if end not in ("largest", "smallest"):
         raise ValueError(f"sharpness: end is {end!r}, but it must be 'largest' or 'smallest'")
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
@@ -235,7 +240,9 @@ def _question(count: Any, end: Any, tolerance: Any) -> tuple[Extreme, float]:
     return Extreme(whole("sharpness: count", count), end), float(tolerance)
 
 
-def _refuse_more(verb: str, run: Any, params: Any, data: Any, key: Any, precision: Any) -> None:
+def _refuse_more(
+    verb: str, run: Fit | Grid, params: Params, data: tuple, key: KeyLike | None, precision: str | None
+) -> None:
     given = {"params": params, "key": key, "precision": precision} | ({"data": data} if data != () else {})
     for name, value in given.items():
         if value is not None:
@@ -245,7 +252,9 @@ def _refuse_more(verb: str, run: Any, params: Any, data: Any, key: Any, precisio
             )
 
 
-def _of_fit(question: Extreme, tolerance: float, fit: Fit, preconditioner: Any, history: bool) -> Any:
+def _of_fit(
+    question: Extreme, tolerance: float, fit: Fit, preconditioner: PyTree, history: bool
+) -> Sharpness | xr.DataArray:
     problem = problem_of(fit)
     scale = _recorded(fit, "preconditioner") if isinstance(preconditioner, str) else preconditioner
     if not history:
@@ -275,7 +284,7 @@ def _recorded(fit: Fit, name: str) -> PyTree:
     return getattr(fit.history, name)
 
 
-def _of_grid(question: Extreme, tolerance: float, grid: Grid, preconditioner: Any, history: bool) -> Any:
+def _of_grid(question: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool) -> xr.DataArray:
     import xarray as xr
 
     if preconditioner is not None and preconditioner != "recorded":
@@ -298,7 +307,7 @@ def _of_grid(question: Extreme, tolerance: float, grid: Grid, preconditioner: An
     )
 
 
-def _labelled(question: Extreme, values: np.ndarray, label: Callable) -> Any:
+def _labelled(question: Extreme, values: np.ndarray, label: Callable[..., xr.DataArray]) -> xr.DataArray:
     return label(values[..., 0]) if question.count == 1 else label(values, "eigenvalue")
 
 

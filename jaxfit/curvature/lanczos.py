@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from jaxfit.engine.loops import full_loss
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.problems.marks import free
 from jaxfit.problems.problems import Problem
-from jaxfit.typing import PyTree
+from jaxfit.typing import Number, PyTree
+
+Found = TypeVar("Found")
 
 
 def flat_loss(problem: Problem) -> tuple[Callable, Array, Callable]:
@@ -24,7 +26,7 @@ def flat_loss(problem: Problem) -> tuple[Callable, Array, Callable]:
     return lambda vector: full_loss(problem, back(vector), jnp.int32(0)), start, back
 
 
-def either_way(use: Callable[[Callable], Any], loss: Callable, at: Array) -> Any:
+def either_way(use: Callable[[Callable], Found], loss: Callable, at: Array) -> Found:
     """`use(jax.grad)`, or `use(jax.jacfwd)` of a loss that has no derivative backward: a loop of unknown length."""
     try:
         return use(jax.grad)
@@ -142,7 +144,7 @@ def ritz(krylov: Krylov, count: int, size: int) -> tuple[Array, Array, Array]:
     return values, last, jnp.pad(vectors, ((0, 0), (0, len(diagonal) - size)))
 
 
-def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: Any, dtype: np.dtype) -> Pairs:
+def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: Number, dtype: np.dtype) -> Pairs:
     """The largest eigenvalues, until each residual norm is below `tolerance` times its magnitude.
 
     Args:

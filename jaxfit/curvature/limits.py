@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxfit import schedules
 from jaxfit.optimizers import Optimizer
@@ -14,10 +15,13 @@ from jaxfit.problems.axes import Axis, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Batches, Record, Status, whole
 from jaxfit.problems.reading import Call
-from jaxfit.typing import PyTree
+from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Varied
 from jaxfit.verbs.fits import Fit, fit
 from jaxfit.verbs.summaries import short
 from jaxfit.verbs.sweeps import sweep
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class MeasuredLimit(NamedTuple):
@@ -38,7 +42,7 @@ class MeasuredLimit(NamedTuple):
     def __float__(self) -> float:
         return self.learning_rate
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.learning_rate, dtype)
 
     def __repr__(self) -> str:
@@ -56,13 +60,13 @@ def measured_limit(
     params: PyTree,
     data: tuple = (),
     *,
-    optimizer: Any,
+    optimizer: OptimizerLike,
     steps: int = 4000,
     between: tuple[float, float] = (1e-8, 1e4),
     rates: int = 48,
     tolerance: float = 1e-5,
     batches: Batches | None = None,
-    key: Any = None,
+    key: KeyLike | None = None,
     precision: str | None = None,
 ) -> MeasuredLimit:
     """Return the learning rate above which runs diverge, found by sweeps over learning rates.
@@ -112,7 +116,7 @@ def measured_limit(
         low, high = first, last
 
 
-def with_rate(optimizer: Optimizer, rate: Any) -> Optimizer:
+def with_rate(optimizer: Optimizer, rate: float | Varied) -> Optimizer:
     """The optimizer with another learning rate, or a schedule of them.
 
     Raises:
@@ -126,7 +130,7 @@ def with_rate(optimizer: Optimizer, rate: Any) -> Optimizer:
     return Optimizer(Call(optimizer.call.function, **optimizer.hyperparameters | {"learning_rate": rate}))
 
 
-def pair_of_rates(verb: str, between: Any) -> tuple[float, float]:
+def pair_of_rates(verb: str, between: tuple[float, float]) -> tuple[float, float]:
     try:
         low, high = (as_number(f"{verb}: between", x) for x in between)
     except (TypeError, ValueError):
@@ -145,7 +149,7 @@ SAFETY = 10.0  # the suggested rate is this much below the turn
 class RangeTest(NamedTuple):
     """The result of a learning-rate range test."""
 
-    curve: Any  # xarray.DataArray "loss" along "learning_rate": right after the update with that rate; of the batch
+    curve: xr.DataArray  # "loss" along "learning_rate": right after the update with that rate; of the batch
     turn: float  # the rate with the least (smoothed) loss; infinite if the loss fell to the end
     suggested: float  # a tenth of the turn; NaN if the loss never fell
     fit: Fit  # the run itself
@@ -166,11 +170,11 @@ def learning_rate_range(
     params: PyTree,
     data: tuple = (),
     *,
-    optimizer: Any,
+    optimizer: OptimizerLike,
     between: tuple[float, float] = (1e-6, 10.0),
     steps: int = 200,
     batches: Batches | None = None,
-    key: Any = None,
+    key: KeyLike | None = None,
     precision: str | None = None,
 ) -> RangeTest:
     """Run a learning-rate range test: the rate grows by a constant factor per step, and the turn of the loss is found.

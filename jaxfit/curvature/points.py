@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,11 +18,15 @@ from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.problems.reading import Dimension, choose, fill, resolve
-from jaxfit.typing import PyTree
+from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid, along
 from jaxfit.verbs.sweeps import choices_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 LANE = "#lane"
 
@@ -59,7 +63,7 @@ def over_axes(question: Question, asked: Asked, dimensions: Mapping[str, Dimensi
     return found
 
 
-def over_history(question: Question, fit: Fit, extra: PyTree, number: Any = None) -> PyTree:
+def over_history(question: Question, fit: Fit, extra: PyTree, number: float | None = None) -> PyTree:
     """The answers at all records of a run: arrays with a leading axis along `fit.history.step`.
 
     `extra` has such an axis too.
@@ -69,11 +73,13 @@ def over_history(question: Question, fit: Fit, extra: PyTree, number: Any = None
     return _evaluate(question, asked, {"#record": len(fit.history.step)}, fit.precision or "float32")
 
 
-def _records(values: Any) -> Axis:
+def _records(values: Array) -> Axis:
     return Axis("#record", np.asarray(values))
 
 
-def over_grid(question: Question, grid: Grid, *, history: bool, extra: str | None, number: Any = None) -> PyTree:
+def over_grid(
+    question: Question, grid: Grid, *, history: bool, extra: str | None, number: float | None = None
+) -> PyTree:
     """The answers at the end of all lanes, or at all their records: arrays whose leading dimensions are the grid's.
 
     Args:
@@ -108,7 +114,9 @@ def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     return np.where(beyond.reshape(beyond.shape + (1,) * (values.ndim - 2)), np.nan, values)
 
 
-def named(values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, extra: tuple[str, ...] = ()) -> Any:
+def named(
+    values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, extra: tuple[str, ...] = ()
+) -> xr.DataArray:
     """Answers over axes as an `xarray.DataArray`."""
     import xarray as xr
 
@@ -129,7 +137,7 @@ class Answer:
         return self.question(asked._replace(problem=asked.problem._replace(params=params)))
 
 
-def _evaluate(question: Question, asked: Asked, where: Mapping[str, Any], precision: str) -> PyTree:
+def _evaluate(question: Question, asked: Asked, where: Mapping[str, int | np.ndarray], precision: str) -> PyTree:
     """The answers at many members; `where` as for `evaluate`."""
     with precision_context(precision):
         template = laid_out(asked, precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from jaxfit.curvature.points import Asked, at_one
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, whole
-from jaxfit.typing import PyTree
+from jaxfit.problems.reading import Dimension
+from jaxfit.typing import ArrayLike, KeyLike, PyTree
 
 EXACT = 1500  # params up to which the whole Hessian is made
 
@@ -52,7 +53,7 @@ class Spectrum(NamedTuple):
         tiny = np.abs(self.values).max(initial=0.0) * self.size * np.finfo(self.values.dtype).eps
         return float(np.sum(self.weights[self.values < -tiny]))
 
-    def density(self, at: Any, width: float) -> np.ndarray:
+    def density(self, at: ArrayLike, width: float) -> np.ndarray:
         """The density of eigenvalues at each place, every one smeared out to a normal of this standard deviation."""
         distance = (np.asarray(at, float)[..., None] - self.values) / width
         return np.sum(self.weights * np.exp(-0.5 * distance**2), axis=-1) / (width * np.sqrt(2 * np.pi))
@@ -104,7 +105,7 @@ def hessian_spectrum(
     *,
     probes: int | None = None,
     depth: int = 80,
-    key: Any = None,
+    key: KeyLike | None = None,
     precision: str | None = None,
 ) -> Spectrum:
     """Return the eigenvalues of the Hessian by the free params: all up to 1,500 params, their distribution beyond.
@@ -172,7 +173,7 @@ def curvature_along(
     data: tuple = (),
     *,
     directions: PyTree,
-    key: Any = None,
+    key: KeyLike | None = None,
     precision: str | None = None,
 ) -> Along:
     """Return the curvature d'Hd / d'd along each direction d, and the largest eigenvalue of the Hessian H.
@@ -221,7 +222,7 @@ def _check_directions(directions: PyTree, params: PyTree) -> None:
         raise ValueError(f"directions: number {bad[0]} has length {np.sqrt(lengths[bad[0]]):g}; give it one")
 
 
-def _refuse_axes(verb: str, dimensions: Any) -> None:
+def _refuse_axes(verb: str, dimensions: dict[str, Dimension]) -> None:
     if dimensions:
         raise ValueError(
             f"{verb} found {next(iter(dimensions.values())).mentions[0].axis}, but looks at one point; call it for "

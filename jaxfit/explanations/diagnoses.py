@@ -69,7 +69,7 @@ class Explanation(Finding):
 
 def rerun(run: Fit, **changes: Any) -> Fit:
     """The same call of `jf.fit`, with changes."""
-    training: Any = run.training
+    training = training_of(run)
     problem = training.problem
     what = ("loss",) if training.validation is None else ("loss", "validation_loss")
     same = {

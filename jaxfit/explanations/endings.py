@@ -13,6 +13,7 @@ from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
     Finding,
+    Numbers,
     Remedy,
     beside,
     coming_down,
@@ -35,7 +36,7 @@ from jaxfit.explanations.views import View, count, marks_of, place, scales, slop
 from jaxfit.losses.base import noise_model_of
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Status, Training
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
 from jaxfit.verbs.summaries import advice, judges, short
 
@@ -44,13 +45,13 @@ ROUNDING = 1e-9  # of the loss: a method that judges itself and has more than th
 
 
 def of_end(run: Fit) -> Finding:
-    training: Any = run.training
+    training = training_of(run)
     problem, there = training.problem, training.at(put(marks_of(training.problem), run.params))
     here, seen = view(there.problem), curve(run.history.loss)
     start_loss = float(run.start_loss if run.start_loss is not None else run.history.loss[0])
     yardstick = min(start_loss, height_of_data(run))
     share = here.left / max(yardstick - here.loss + here.left, 1e-300)
-    numbers: dict[str, Any] = {
+    numbers: Numbers = {
         "loss": here.loss, "gradient_norm": here.norm, "excess": here.excess, "sharpness": here.largest,
         "smallest": here.smallest, "condition": here.condition,
     }  # fmt: skip
@@ -85,11 +86,12 @@ def of_end(run: Fit) -> Finding:
 
 def height_of_data(run: Fit) -> float:
     """The loss of predictions of zero, where the loss is of residuals; else infinite."""
-    problem: Any = run.problem
+    problem = problem_of(run)
     if not noise_model_of(problem.loss).predicts:
         return np.inf
     y = problem.data[1]
-    nothing = replace(problem.loss, predict=lambda params, x: jnp.zeros(np.shape(y)))
+    loss: Any = problem.loss
+    nothing = replace(loss, predict=lambda params, x: jnp.zeros(np.shape(y)))
     return loss_at(problem._replace(loss=nothing), run.precision, {})
 
 
@@ -125,7 +127,7 @@ def _on_its_way(run: Fit) -> str:
     return "still descending" if pace(run) in (None, "falls") else "badly scaled"
 
 
-def _noise(run: Fit, there: Training, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
+def _noise(run: Fit, there: Training, here: View, seen: Curve | None, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     stands = seen is None or abs(seen.recent_fall) < 0.1
@@ -156,7 +158,7 @@ def _jumps(run: Fit, here: View, seen: Curve) -> bool:
     return abs(seen.recent_fall) < STANDS and promised > max(10 * fall, 10 * STANDS * whole / steps)
 
 
-def _cycle(run: Fit, there: Training, here: View, seen: Curve, numbers: dict[str, Any]) -> Finding:
+def _cycle(run: Fit, there: Training, here: View, seen: Curve, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     numbers |= {"period": seen.period, "limit": limit, "rate": rate}
@@ -179,7 +181,7 @@ def _cycle(run: Fit, there: Training, here: View, seen: Curve, numbers: dict[str
     return finding("limit cycle", story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
 
 
-def _saddle(run: Fit, there: Training, here: View, found: tuple[np.ndarray, float], numbers: dict[str, Any]) -> Finding:
+def _saddle(run: Fit, there: Training, here: View, found: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
     point, loss = found
     story = [
         f"it {'stands at' if _level(here, here.loss - loss) else 'heads for'} a saddle: the gradient's norm is "
@@ -206,8 +208,8 @@ def _held(here: View, point: np.ndarray, fall: float, rate: float | None, slack:
     return np.log(max(distance / ahead, 1.0)) / (rate / slack * abs(here.smallest)) > min(10 * steps, AFFORDABLE)
 
 
-def _plateau(run: Fit, there: Training, here: View, numbers: dict[str, Any]) -> Finding:
-    training: Any = run.training
+def _plateau(run: Fit, there: Training, here: View, numbers: Numbers) -> Finding:
+    training = training_of(run)
     steep = slopes(there.problem, here)
     story = [
         f"it stands on a plateau: the gradient's norm is {here.norm:.3g}, and the loss hardly curves "
@@ -227,7 +229,7 @@ def _plateau(run: Fit, there: Training, here: View, numbers: dict[str, Any]) -> 
     return finding("plateau", story, numbers, started_at(training, point, f"the start times {factor:.2g}"))
 
 
-def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbers: dict[str, Any]) -> Finding:
+def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     uneven = scales(there.problem)
@@ -277,7 +279,7 @@ def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbe
 
 
 def _descending_freely(
-    run: Fit, there: Training, here: View, numbers: dict[str, Any], rate: float | None, uneven: str
+    run: Fit, there: Training, here: View, numbers: Numbers, rate: float | None, uneven: str
 ) -> Finding:
     """Of an optimizer whose pace no law tells."""
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
@@ -293,7 +295,7 @@ def _descending_freely(
 
 
 def _wandering(
-    run: Fit, there: Training, here: View, numbers: dict[str, Any], rate: float | None, story: list[str]
+    run: Fit, there: Training, here: View, numbers: Numbers, rate: float | None, story: list[str]
 ) -> Finding:
     """Where the loss curves down there is no minimum to aim at: the rate must fit the size of the params."""
     optimizer, steps = there.optimizer, int(there.steps)

@@ -14,6 +14,7 @@ from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
     Finding,
+    Numbers,
     Remedy,
     beside,
     coming_down,
@@ -30,7 +31,7 @@ from jaxfit.explanations.views import View, count, place, scales, times, view
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems.problems import Problem, Status
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import Runaway, loss_at, start_at
 from jaxfit.verbs.summaries import advice, growth, ran_away, short
 
@@ -39,11 +40,11 @@ FAR = 20  # times by which a limit from the growth at the end may be below that 
 
 
 def of_trouble(run: Fit) -> Finding:
-    training: Any = run.training
+    training = training_of(run)
     problem, optimizer, start = training.problem, training.optimizer, view(training.problem)
     kind = "diverged" if run.status == Status.DIVERGED else "not finite"
     rate, steps = rate_of(optimizer), int(training.steps)
-    numbers: dict[str, Any] = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
+    numbers: Numbers = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
     grown = growth(run)
     seen = _seen(run, grown)
     if run.note:
@@ -68,9 +69,9 @@ def of_trouble(run: Fit) -> Finding:
     return finding(kind, story, numbers, coming_down(optimizer, lower, longer))
 
 
-def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: dict[str, Any], limits: list[float]) -> Finding:
+def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: Numbers, limits: list[float]) -> Finding:
     """Explain a divergence of an optimizer whose limit is known."""
-    training: Any = run.training
+    training = training_of(run)
     optimizer, steps, rate = training.optimizer, int(training.steps), numbers["rate"]
     limit, story = min(limits), [seen]
     numbers = numbers | {"limit": limit, "times": rate / limit}
@@ -130,7 +131,7 @@ ROOM = 100  # times its start: how far a param that ran away may go when it is b
 
 def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
     """Params that went to where the loss no longer depends on them, and a start with the other sign, or bounds."""
-    problem: Any = run.problem
+    problem = problem_of(run)
     story = [
         f"{ran_away(far)}.",
         f"The loss is {float(run.loss):.6g} there, and the same at a tenth of that.",
@@ -185,7 +186,7 @@ def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
 
 def of_patience(run: Fit) -> Finding:
     """A run that its patience ended: the best params are kept, unless it never got better than at its start."""
-    training: Any = run.training
+    training = training_of(run)
     numbers = {
         "best_validation_loss": float(run.best_validation_loss), "best_step": int(run.best_step),
         "validation_loss": float(run.validation_loss), "loss": float(run.loss),

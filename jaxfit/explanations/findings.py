@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -23,6 +23,9 @@ from jaxfit.verbs.summaries import round_down, short
 
 AFFORDABLE = 20_000  # updates that are proposed before another method is
 GOAL = 1e-4  # of the excess of the loss that shall be left
+
+
+Numbers: TypeAlias = dict[str, Any]  # those that a story tells, by name
 
 
 class Remedy(NamedTuple):
@@ -134,18 +137,18 @@ class Finding:
 
     kind: str
     story: tuple[str, ...]
-    numbers: dict[str, Any]
+    numbers: Numbers
     advice: str
     remedy: dict[str, Any]
 
 
-def finding(kind: str, story: list[str], numbers: dict[str, Any], remedy: Remedy | None) -> Finding:
+def finding(kind: str, story: list[str], numbers: Numbers, remedy: Remedy | None) -> Finding:
     """Return a finding with the sentences that are not empty."""
     advice, changes = remedy if remedy is not None else ("", {})
     return Finding(kind, tuple(s for s in story if s), numbers, advice, changes)
 
 
-def without_influence(problem: Problem, here: View, numbers: dict[str, Any]) -> Finding | None:
+def without_influence(problem: Problem, here: View, numbers: Numbers) -> Finding | None:
     """Params of which the loss has no slope anywhere: what nothing moves here, nothing moves at random places."""
     ways = np.random.default_rng(0).normal(size=(3, here.point.size))
     places = [ways[0], 0.1 * ways[1], here.point + (1 + np.abs(here.point)) * ways[2]]
@@ -177,7 +180,7 @@ def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
     return None if parted or idle.all() else held
 
 
-def dead(training: Training, start: View, here: View, numbers: dict[str, Any]) -> Finding:
+def dead(training: Training, start: View, here: View, numbers: Numbers) -> Finding:
     """Params that nothing moves, and a start at which they would be moved."""
     problem, count = training.problem, int(here.idle.sum())
     story = [
@@ -220,18 +223,18 @@ def started_at(
     return Remedy(words, changes)
 
 
-def law_limit(optimizer: Any, sharpness: float) -> float | None:
+def law_limit(optimizer: Optimizer, sharpness: float) -> float | None:
     """The law's learning rate for the plain Hessian, or None if there is none."""
     law = stability_limit(optimizer, sharpness)
     return float(law) if law.known and not law.preconditioned else None
 
 
-def momentum_of(optimizer: Any) -> float:
+def momentum_of(optimizer: Optimizer) -> float:
     b = optimizer.hyperparameters.get("momentum")
-    return float(b) if is_number(b) else 0.0
+    return float(b) if b is not None and is_number(b) else 0.0
 
 
-def reach(optimizer: Any, rate: float, steps: int) -> float:
+def reach(optimizer: Optimizer, rate: float, steps: int) -> float:
     """How far steps of an optimizer that takes no heed of the gradient's size can move a param; Adagrad's get shorter.
 
     Its k-th step is rate / sqrt(k) where the gradient stays as it is.

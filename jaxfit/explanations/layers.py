@@ -18,6 +18,7 @@ from jaxfit.curvature.points import Asked, at_one
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     Finding,
+    Numbers,
     Remedy,
     coming_down,
     finding,
@@ -29,7 +30,8 @@ from jaxfit.explanations.findings import (
 from jaxfit.explanations.views import gradients_at, marks_of, times
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
-from jaxfit.verbs.fits import Fit
+from jaxfit.typing import PyTree
+from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import STANDS, curve, start_at
 from jaxfit.verbs.summaries import short
 
@@ -59,7 +61,7 @@ class Profile(NamedTuple):
 
 def of_layers(run: Fit) -> Finding | None:
     """What is wrong with a run if its gradient vanishes or explodes from layer to layer, and that was what held it."""
-    training: Any = run.training
+    training = training_of(run)
     layers, first, goal = layers_of(training.problem), float(run.history.loss[0]), training.stop.loss_below
     met = goal is not None and run.loss < float(goal)
     if not layers or met or not np.isfinite(first) or run.loss < LOW * first:
@@ -101,7 +103,7 @@ def layers_of(problem: Problem) -> list[Layer]:
 
 
 def profile_of(run: Fit, layers: list[Layer]) -> Profile:
-    problem: Any = run.problem
+    problem = problem_of(run)
     marked = marks_of(problem)
     start, end = (_flat(free(marks)) for marks in (marked, put(marked, run.params)))
     _, near = gradients_at(problem, np.stack([start, 1.1 * start]))
@@ -118,7 +120,7 @@ def slopes_at(layers: list[Layer], gradient: np.ndarray, point: np.ndarray) -> n
     return np.array(norms[0]) / np.maximum(norms[1], 1e-300)
 
 
-def _flat(tree: Any) -> np.ndarray:
+def _flat(tree: PyTree) -> np.ndarray:
     return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(tree)])
 
 
@@ -132,7 +134,7 @@ def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
     layers, slopes, far = profile.layers, profile.slopes, profile.moved
     listed = ", ".join(f"layer {layer.name}: {slope:.0e}" for layer, slope in zip(layers, slopes, strict=True))
     ratio = slopes.max() / slopes.min()
-    numbers: dict[str, Any] = {
+    numbers: Numbers = {
         "slopes": dict(zip([layer.name for layer in layers], slopes.tolist(), strict=True)),
         "moved": dict(zip([layer.name for layer in layers], far.tolist(), strict=True)), "ratio": float(ratio),
     }  # fmt: skip
@@ -216,7 +218,7 @@ def evened(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, float
     return (points[best], float(GAINS[best]), ratio) if better else None
 
 
-def _moving(marked: Any) -> list[Any]:
+def _moving(marked: PyTree) -> list[PyTree]:
     return [x for x in jax.tree.leaves(marked, is_leaf=is_mark) if not isinstance(x, (Fixed, Tied))]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
 from jaxfit.problems.reading import holds_call, resolve
+from jaxfit.typing import PyTree
 
 DENSE = 256  # params up to which the whole Hessian is made
 DEPTH = 48  # products that the gradient's own part of the spectrum takes beyond
@@ -27,17 +27,17 @@ DEPTH = 48  # products that the gradient's own part of the spectrum takes beyond
 class View(NamedTuple):
     """Of a loss at a point; all in float64, the vectors over the free params in the order of their leaves."""
 
-    loss: Any
-    point: Any  # (n,)
-    gradient: Any  # (n,) without what pushes against a bound
-    idle: Any  # (n,) whether neither the gradient nor the Hessian has anything there
-    curvatures: Any  # (k,) eigenvalues, or nodes of the quadrature for the gradient's part of the spectrum
-    shares: Any  # (k,) squared components of the gradient along them
-    largest: Any
-    smallest: Any
-    downward: Any  # (n,) a direction of the most negative curvatures, those of about one size mixed
-    scaled: Any  # as `excess`, with each param in units of its own curvature; 0 if it was not computed
-    newton: Any  # (n,) the Newton step where the loss curves up; zeros if it was not computed
+    loss: float
+    point: np.ndarray  # (n,)
+    gradient: np.ndarray  # (n,) without what pushes against a bound
+    idle: np.ndarray  # (n,) whether neither the gradient nor the Hessian has anything there
+    curvatures: np.ndarray  # (k,) eigenvalues, or nodes of the quadrature for the gradient's part of the spectrum
+    shares: np.ndarray  # (k,) squared components of the gradient along them
+    largest: float
+    smallest: float
+    downward: np.ndarray  # (n,) a direction of the most negative curvatures, those of about one size mixed
+    scaled: float  # as `excess`, with each param in units of its own curvature; 0 if it was not computed
+    newton: np.ndarray  # (n,) the Newton step where the loss curves up; zeros if it was not computed
 
     @property
     def norm(self) -> float:
@@ -117,7 +117,7 @@ class Inspection:
         def operator(vector):
             return moves * product(moves * vector)
 
-        record: Callable[..., View] = View  # its numbers are still arrays
+        record: Any = View  # its numbers are still arrays
         size = start.size
         probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
         idle = (gradient == 0) & (probe == 0) & (moves > 0)
@@ -198,7 +198,7 @@ def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
     return at_one(Losses(), Asked(problem, points), "float64")
 
 
-def marks_of(problem: Problem) -> Any:
+def marks_of(problem: Problem) -> PyTree:
     """The start with its marks, a call of it run."""
     return resolve(problem.params) if holds_call(problem.params) else problem.params
 

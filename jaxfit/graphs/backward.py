@@ -6,7 +6,6 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +27,17 @@ from jaxfit.problems.enclosed import enclosed_in_precision, resolved
 from jaxfit.problems.marks import free, plain
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import PRECISIONS, Problem, chosen_precision, convert_all, precision_context
-from jaxfit.typing import PyTree
+from jaxfit.typing import Array, ArrayLike, KeyLike, LossFunction, PyTree
 
 
 @near_keywords
 def backprop(
-    loss: Callable,
+    loss: LossFunction,
     params: PyTree,
-    data: Any = (),
+    data: tuple = (),
     *,
-    validation: Any = None,
-    key: Any = None,
+    validation: tuple | None = None,
+    key: KeyLike | None = None,
     open: str | Iterable[str] | bool = (),
     precision: str | None = None,
 ) -> Graph:
@@ -109,7 +108,7 @@ def backprop(
 class _Opening:
     """Which calls and scopes to open, and what there was to open."""
 
-    def __init__(self, wanted: Any):
+    def __init__(self, wanted: str | Iterable[str] | bool):
         self.all = wanted is True
         if isinstance(wanted, str):
             wanted = [wanted]
@@ -132,7 +131,7 @@ class _Opening:
                 )
 
 
-def _checked_key(loss: Callable, key: Any) -> Any:
+def _checked_key(loss: LossFunction, key: KeyLike | None) -> Array | None:
     if not takes_key(loss):
         if key is not None:
             raise TypeError("key is given, but the loss has no argument named `key`; leave key out")
@@ -142,7 +141,7 @@ def _checked_key(loss: Callable, key: Any) -> Any:
     return as_key(key)
 
 
-def _refuse_marks(loss: Callable, params: PyTree, sets: Sequence[tuple]) -> None:
+def _refuse_marks(loss: LossFunction, params: PyTree, sets: Sequence[tuple]) -> None:
     """A graph has numbers on it: no axes, and nothing that is traced."""
     leaves = jax.tree_util.tree_leaves_with_path((loss, params, *sets), is_leaf=is_axis)
     for _, leaf in leaves:
@@ -155,7 +154,7 @@ def _refuse_marks(loss: Callable, params: PyTree, sets: Sequence[tuple]) -> None
 
 
 def _graph(
-    loss: Callable, params: PyTree, data: tuple, key: Any, opening: _Opening, name: str, precision: str
+    loss: LossFunction, params: PyTree, data: tuple, key: Array | None, opening: _Opening, name: str, precision: str
 ) -> Graph:
     call, arguments, jaxpr, captured = inspect_value(loss, params, data, key, name)
     if captured:
@@ -200,7 +199,7 @@ def _maker(program: Program, place: int) -> str:
     return next((step.name for step in program.steps if place in step.outputs), "constant")
 
 
-def _inputs(loss: Callable, arguments: tuple) -> list[tuple[str, str, str]]:
+def _inputs(loss: LossFunction, arguments: tuple) -> list[tuple[str, str, str]]:
     """Name, label and kind of each leaf of the arguments."""
     params, data, key, numbers = arguments
     names = [*data_names(loss), *(f"data[{i}]" for i in range(len(data)))][: len(data)]
@@ -225,7 +224,7 @@ def _label(path: tuple) -> str:
     return f"[{first}]{dot}{rest}" if first.isdigit() else text
 
 
-def _first_argument(loss: Callable) -> str:
+def _first_argument(loss: LossFunction) -> str:
     """What the loss calls its params, where they are one leaf."""
     function = getattr(loss, "func", loss)
     try:
@@ -280,7 +279,7 @@ def _recorded(
     return Graph(tuple(nodes), tuple(edges), gradients, params, loss, precision, _Replay(program, passage, precision))
 
 
-def _sum(passage: Passage, place: int) -> Any:
+def _sum(passage: Passage, place: int) -> PyTree:
     if not is_float(passage.values[place]):
         return None
     return host(passage.sums.get(place, jnp.zeros_like(passage.values[place])))
@@ -297,7 +296,7 @@ class _Names:
         return name if self.counts[name] == 1 else self.unique(f"{name}_{self.counts[name]}")
 
 
-def host(value: Any) -> Any:
+def host(value: PyTree) -> PyTree:
     """A value out of JAX: NumPy's scalars and arrays; keys, texts and None stay what they are."""
     if value is None or isinstance(value, str):
         return value
@@ -310,17 +309,17 @@ class _Replay:
     def __init__(self, program: Program, passage: Passage, precision: str):
         self.program, self.passage, self.precision = program, passage, precision
 
-    def __call__(self, added: Mapping[int, Any]) -> Any:
+    def __call__(self, added: Mapping[int, ArrayLike]) -> Array:
         known, at = dict(self.passage.values), 0
         with precision_context(self.precision):
             for step in self.program.steps:
                 given = [known[place] for place in step.inputs]
                 for i in range(len(given)):
                     if at + i in added:
-                        given[i] = given[i] + added[at + i]
+                        given[i] = given[i] + jnp.asarray(added[at + i])
                 known.update(zip(step.outputs, step.function(*given), strict=True))
                 at += len(given)
-            return known[self.program.result] + added.get(at, 0)
+            return known[self.program.result] + jnp.asarray(added.get(at, 0))
 
 
 def _beside(training: Graph, validation: Graph) -> Graph:
@@ -357,7 +356,7 @@ def _beside(training: Graph, validation: Graph) -> Graph:
 
 @near_keywords
 def backward_memory(
-    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
+    loss: LossFunction, params: PyTree, data: tuple = (), *, key: KeyLike | None = None, precision: str | None = None
 ) -> int:
     """Return the bytes of intermediate results that the backward pass keeps of the forward pass.
 
@@ -389,7 +388,7 @@ def backward_memory(
 
 @near_keywords
 def forward_memory(
-    loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None
+    loss: LossFunction, params: PyTree, data: tuple = (), *, key: KeyLike | None = None, precision: str | None = None
 ) -> int:
     """Return the largest number of bytes of intermediate results that exist at once when only the loss is computed.
 
@@ -415,7 +414,9 @@ def forward_memory(
     return alive_bytes(program)
 
 
-def _problem(verb: str, loss: Callable, params: PyTree, data: tuple, key: Any, precision: str) -> Problem:
+def _problem(
+    verb: str, loss: LossFunction, params: PyTree, data: tuple, key: KeyLike | None, precision: str
+) -> Problem:
     problem = pose_question(loss, params, data, key, precision)
     refuse_axes(verb, problem)
     with precision_context(precision):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxfit.typing import PyTree
+
 if TYPE_CHECKING:
     from jaxfit.graphs.records import Graph, Node
 
@@ -29,7 +31,7 @@ def number(value: Any, digits: int = 6) -> str:
     return f"{mantissa}e{int(power)}" if power else text
 
 
-def written(value: Any, digits: int = 6) -> str:
+def written(value: PyTree, digits: int = 6) -> str:
     """A value on one line: a number, a few numbers, or the shape of an array with its mean and range."""
     if value is None or isinstance(value, str):
         return value or ""

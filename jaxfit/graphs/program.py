@@ -9,7 +9,7 @@ import collections
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from jaxfit.engine.jaxprs import (
     needed,
     operations,
 )
+from jaxfit.typing import Array, ArrayLike, PyTree
+
+Scope = tuple[str, int]  # a named scope, and which run of it
 
 ELEMENTWISE = frozenset(
     "abs acos acosh add asin asinh atan atan2 atanh cbrt clamp convert_element_type copy cos cosh digamma div erf "
@@ -58,18 +61,18 @@ class Step(NamedTuple):
 
     name: str  # a word
     label: str
-    function: Callable[..., Sequence[Any]]  # of the inputs; several outputs
+    function: Callable[..., Sequence[Array]]  # of the inputs; several outputs
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     kind: str  # "elementwise", "moves", "contracts", "reduces" or "": what its local derivative looks like
     operations: int
-    scope: tuple[str, int] | None  # the folded scope it belongs to, and which run of it
+    scope: Scope | None  # the folded scope it belongs to, and which run of it
 
 
 class Program(NamedTuple):
     steps: list[Step]
     inputs: list[int]  # places of the arguments
-    constants: dict[int, Any]
+    constants: dict[int, Array]
     result: int
     rules: list[str]  # calls with a rule of their own that were opened
 
@@ -85,7 +88,7 @@ def read(closed: Closed, opened: Callable[[str], bool], *, rules: bool = True) -
     with_rules: list[str] = []
     runs = itertools.count()
 
-    def opens(operation: Operation, inner: Closed, scope: tuple[str, int] | None) -> bool:
+    def opens(operation: Operation, inner: Closed, scope: Scope | None) -> bool:
         name, has_rule, size = _named(operation)[0], operation.name in RULES, len(operations(inner))
         if size == 0 or not has_rule and size == 1:
             return True
@@ -94,7 +97,7 @@ def read(closed: Closed, opened: Callable[[str], bool], *, rules: bool = True) -
         with_rules.extend([name] * has_rule)
         return True
 
-    def scopes(inside: Sequence[Operation], within: tuple[str, int] | None) -> list[tuple[str, int] | None]:
+    def scopes(inside: Sequence[Operation], within: Scope | None) -> list[Scope | None]:
         """For each operation the outermost named scope that stays folded; runs of one scope are told apart."""
         if within is not None:
             return [within] * len(inside)
@@ -108,7 +111,7 @@ def read(closed: Closed, opened: Callable[[str], bool], *, rules: bool = True) -
     return Program(_in_scopes(steps, result, constants), listing.inputs, constants, result, with_rules)
 
 
-def _steps(listing: Listing) -> tuple[list[Step], dict[int, Any], list[int]]:
+def _steps(listing: Listing) -> tuple[list[Step], dict[int, Array], list[int]]:
     """Return a step for each row that computes something, all constants, and the places of the results."""
     steps, constants, renamed = [], dict(listing.constants), {}
     uses = Counter(place for row in listing.rows for place in row.inputs) + Counter(listing.results)
@@ -139,7 +142,7 @@ def _keeps_type(operation: Operation) -> bool:
     return operation.name == "convert_element_type" and operation.operands[0].dtype == operation.results[0].dtype
 
 
-def _is_mean(one: Row, other: Row, constants: Mapping[int, Any]) -> bool:
+def _is_mean(one: Row, other: Row, constants: Mapping[int, Array]) -> bool:
     """Whether a sum and what follows it are a mean."""
     names = one.operation.name, other.operation.name
     if names != ("reduce_sum", "div") or (one.level, one.scope) != (other.level, other.scope):
@@ -150,7 +153,7 @@ def _is_mean(one: Row, other: Row, constants: Mapping[int, Any]) -> bool:
     return divided == one.outputs[0] and known is not None and bool(np.all(np.asarray(known) == count))
 
 
-def _mean(total: Row, division: Row, constants: Mapping[int, Any], renamed: Mapping[int, int]) -> Step:
+def _mean(total: Row, division: Row, constants: Mapping[int, Array], renamed: Mapping[int, int]) -> Step:
     divisor, (source,) = constants[division.inputs[1]], total.inputs
 
     def mean(x):
@@ -205,7 +208,7 @@ def _spreads(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
     return not shape or len(shape) == len(wide) and all(n in (1, m) for n, m in zip(shape, wide, strict=True))
 
 
-def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Any]) -> list[Step]:
+def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Array]) -> list[Step]:
     """The steps of each folded scope as one."""
     folded = []
     for scope, run in itertools.groupby(steps, key=lambda step: step.scope):
@@ -231,7 +234,7 @@ def _together(name: str, group: Sequence[Step], steps: Sequence[Step], result: i
     return Step(name, name, function, inputs, outputs, kind, sum(step.operations for step in group), None)
 
 
-def run(steps: Sequence[Step], known: dict[int, Any]) -> dict[int, Any]:
+def run(steps: Sequence[Step], known: dict[int, Array]) -> dict[int, Array]:
     """The values at all places."""
     known = dict(known)
     for step in steps:
@@ -239,7 +242,7 @@ def run(steps: Sequence[Step], known: dict[int, Any]) -> dict[int, Any]:
     return known
 
 
-def is_float(x: Any) -> bool:
+def is_float(x: Array) -> bool:
     """Whether it has a gradient: half precision counts, integers, booleans and keys do not."""
     return jnp.issubdtype(x.dtype, jnp.floating)
 
@@ -250,13 +253,13 @@ SMALL = 64  # entries of a Jacobian that is written out
 class Passage(NamedTuple):
     """The results of one forward and backward pass."""
 
-    values: dict[int, Any]  # at every place
-    gradients: list[list[Any]]  # for each step and each of its inputs; None for what is not a float
-    locals: list[list[Any]]
-    sums: dict[int, Any]  # at every place that holds floats: d loss / d value
+    values: dict[int, Array]  # at every place
+    gradients: list[list[PyTree]]  # for each step and each of its inputs; None for what is not a float
+    locals: list[list[PyTree]]
+    sums: dict[int, Array]  # at every place that holds floats: d loss / d value
 
 
-def walk(program: Program, arguments: Sequence[Any], params: set[int], name_of: Callable[[int], str]) -> Passage:
+def walk(program: Program, arguments: Sequence[ArrayLike], params: set[int], name_of: Callable[[int], str]) -> Passage:
     """Forward and backward.
 
     Args:
@@ -276,7 +279,7 @@ def walk(program: Program, arguments: Sequence[Any], params: set[int], name_of: 
     return passage
 
 
-def _passage(program: Program, values: dict[int, Any], params: set[int]) -> Passage:
+def _passage(program: Program, values: dict[int, Array], params: set[int]) -> Passage:
     pulls, moved = [], set(params)
     for step in program.steps:
         given = [values[place] for place in step.inputs]
@@ -300,7 +303,7 @@ def _passage(program: Program, values: dict[int, Any], params: set[int]) -> Pass
     return Passage(values, gradients[::-1], slopes[::-1], sums)
 
 
-def _forward(step: Step, given: Sequence[Any], needed: bool) -> tuple[Sequence[Any], Callable]:
+def _forward(step: Step, given: Sequence[Array], needed: bool) -> tuple[Sequence[Array], Callable]:
     """The outputs, and the function from their gradients to those of the inputs."""
     floats = [i for i, x in enumerate(given) if is_float(x)]
 
@@ -311,7 +314,7 @@ def _forward(step: Step, given: Sequence[Any], needed: bool) -> tuple[Sequence[A
         return list(step.function(*inputs))
 
     def placed(found):
-        every: list[Any] = [None] * len(given)
+        every: list[Array | None] = [None] * len(given)
         for i, gradient in zip(floats, found, strict=True):
             every[i] = gradient
         return every
@@ -335,7 +338,7 @@ def _forward(step: Step, given: Sequence[Any], needed: bool) -> tuple[Sequence[A
     return outputs, reverse
 
 
-def _seed(output: Any, gradient: Any) -> Any:
+def _seed(output: Array, gradient: Array) -> Array | np.ndarray:
     return gradient if is_float(output) else np.zeros(output.shape, jax.dtypes.float0)
 
 
@@ -362,7 +365,7 @@ def _without_reverse(step: Step, function: Callable, numbers: list, placed: Call
     return pull
 
 
-def _locals(step: Step, given: Sequence[Any], outputs: Sequence[Any], pull: Callable) -> list[Any]:
+def _locals(step: Step, given: Sequence[Array], outputs: Sequence[Array], pull: Callable) -> list[PyTree]:
     """The derivative of a step by each of its inputs, where it is a small thing; None where it is not."""
     if len(outputs) != 1 or step.kind == "contracts":
         return [None] * len(given)
@@ -381,7 +384,7 @@ def _locals(step: Step, given: Sequence[Any], outputs: Sequence[Any], pull: Call
     return _jacobians(given, output, pull)
 
 
-def _jacobians(given: Sequence[Any], output: Any, pull: Callable) -> list[Any]:
+def _jacobians(given: Sequence[Array], output: Array, pull: Callable) -> list[PyTree]:
     """(*output.shape, *input.shape) for each input where that is small."""
     small = [is_float(x) and output.size * x.size <= SMALL for x in given]
     if not any(small):

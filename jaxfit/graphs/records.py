@@ -15,7 +15,7 @@ import optax
 from jaxfit.graphs import formats
 from jaxfit.optimizers.building import as_optimizer
 from jaxfit.problems.problems import precision_context
-from jaxfit.typing import PyTree
+from jaxfit.typing import Array, ArrayLike, OptimizerLike, PyTree
 
 
 class Edge(NamedTuple):
@@ -23,9 +23,9 @@ class Edge(NamedTuple):
 
     source: str  # name of the node the value comes from
     target: str  # name of the node that uses it
-    value: Any  # what goes forward
-    local: Any  # derivative of the target by this value; see `backprop`
-    gradient: Any  # d loss / d value through this edge alone, like value; None for what is not a float
+    value: PyTree  # what goes forward
+    local: PyTree  # derivative of the target by this value; see `backprop`
+    gradient: PyTree  # d loss / d value through this edge alone, like value; None for what is not a float
 
 
 class Node(NamedTuple):
@@ -34,8 +34,8 @@ class Node(NamedTuple):
     name: str  # unique: "params['w']", "x", "multiply", "multiply_2"
     label: str  # what its box says: "w", "x", "×"
     kind: str  # "parameter", "data", "constant", "operation" or "loss"
-    value: Any  # what it computes; a tuple of several outputs
-    gradient: Any  # d loss / d value, the sum over the edges that leave it; like value
+    value: PyTree  # what it computes; a tuple of several outputs
+    gradient: PyTree  # d loss / d value, the sum over the edges that leave it; like value
     inputs: tuple[int, ...]  # positions in graph.edges, in the order of the arguments
     outputs: tuple[tuple[int, ...], ...]  # for each output the positions of the edges that carry it
     operations: int = 1  # of the program, folded into it; 0 for an input
@@ -73,9 +73,9 @@ class Graph:
     edges: tuple[Edge, ...]
     gradients: PyTree
     params: PyTree
-    loss: Any
+    loss: np.generic
     precision: str = "float32"
-    replay: Callable[..., Any] | None = field(default=None)
+    replay: Callable[..., Array] | None = field(default=None)
 
     def __getitem__(self, name: str) -> Node:
         """The node of that name, or the only one with that label."""
@@ -91,7 +91,7 @@ class Graph:
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, loss {formats.written(self.loss)})"
 
-    def along(self, position: int) -> Callable[[Any], Any]:
+    def along(self, position: int) -> Callable[[ArrayLike], Array]:
         """The loss as a function of what is added to the value on an edge: its gradient at zero is the edge's.
 
         Args:
@@ -109,7 +109,7 @@ class Graph:
             )
         return lambda delta: replay({position: delta})
 
-    def update(self, optimizer: Any) -> PyTree:
+    def update(self, optimizer: OptimizerLike) -> PyTree:
         """The params after one step of an optimizer along the gradients of the graph.
 
         Raises:
@@ -291,7 +291,7 @@ def title(group: Sequence[Node]) -> str:
 
 def _one(name: str, group: Sequence[Node], kept: set[int]) -> Node:
     """A group as one node; its outputs are the values that others use."""
-    outputs: list[tuple[Any, Any, tuple[int, ...]]] = []
+    outputs: list[tuple[PyTree, PyTree, tuple[int, ...]]] = []
     for node in group:
         values = node.value if len(node.outputs) > 1 else (node.value,)
         sums = node.gradient if len(node.outputs) > 1 else (node.gradient,)

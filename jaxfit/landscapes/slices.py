@@ -26,7 +26,7 @@ from jaxfit.problems.marks import Bounded, free, is_mark, is_marked, plain, put
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.problems.reading import Call
-from jaxfit.typing import PyTree
+from jaxfit.typing import ArrayLike, KeyLike, Number, Params, PyTree
 from jaxfit.verbs.fits import Fit
 
 NORMS = ("filter", "leaf", "none")
@@ -39,7 +39,7 @@ class _Point:
 
     about: dict[str, Any] = field(compare=False)
 
-    def __call__(self, center: PyTree, directions: Sequence[PyTree], coordinates: Sequence[Any]) -> PyTree:
+    def __call__(self, center: PyTree, directions: Sequence[PyTree], coordinates: Sequence[Number]) -> PyTree:
         moved = free(center)
         for direction, along in zip(directions, coordinates, strict=True):
             moved = jax.tree.map(lambda x, d, t=along: x + t * d, moved, direction)
@@ -70,7 +70,7 @@ class Slice:
         )
         return f"Slice({' x '.join(self.names)}: {self.about['slice']}{held})"
 
-    def at(self, *coordinates: Any) -> Call:
+    def at(self, *coordinates: ArrayLike | Axis) -> Call:
         """The params over the slice, to go where params go: `surface(loss, plane.at(), data)`.
 
         Args:
@@ -88,7 +88,7 @@ class Slice:
         axes = tuple(_axis(name, one) for name, one in zip(self.names, given, strict=True))
         return Call(_Point(self.about), self.center, self.directions, axes)
 
-    def project(self, path: Any) -> dict[str, np.ndarray]:
+    def project(self, path: Fit | Params) -> dict[str, np.ndarray]:
         """Coordinates of the points of the slice that are nearest to params: a path for `plots.contour`.
 
         Args:
@@ -103,7 +103,7 @@ class Slice:
         return dict(zip(self.names, found, strict=True))
 
 
-def _axis(name: str, given: Any) -> Axis:
+def _axis(name: str, given: ArrayLike | Axis) -> Axis:
     values = given.values if isinstance(given, Axis) else given
     numbers = np.asarray(values) if is_array(values) or isinstance(values, (Sequence, range)) else np.asarray(None)
     if numbers.dtype.kind not in "iuf" or numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
@@ -138,7 +138,7 @@ def between(first: PyTree, second: PyTree) -> Slice:
 
 
 @near_keywords
-def random_plane(params: PyTree, *, key: Any, count: int = 2, normalize: str = "filter") -> Slice:
+def random_plane(params: PyTree, *, key: KeyLike, count: int = 2, normalize: str = "filter") -> Slice:
     """Return a plane (or a line) through params along random directions, scaled like the params.
 
     Each filter of a direction (the weights into one unit or of one channel: all of an array except its last axis) has
@@ -267,7 +267,7 @@ def _center(fit: Fit) -> PyTree:
     return as_center(jax.tree.unflatten(structure, moved), "params")
 
 
-def _points(center: PyTree, path: Any, name: str = "path") -> np.ndarray:
+def _points(center: PyTree, path: Fit | Params, name: str = "path") -> np.ndarray:
     """(points, numbers) what is free of params like the center, whose leaves may have a further first axis."""
     if isinstance(path, Fit):
         if path.history is None or "params" not in path.history:
@@ -311,7 +311,7 @@ PROBES = 30  # random vectors that estimate its size beyond
 
 @near_keywords
 def hessian_plane(
-    loss: Callable, params: PyTree, data: tuple = (), *, which: str = "largest", key: Any = None
+    loss: Callable, params: PyTree, data: tuple = (), *, which: str = "largest", key: KeyLike | None = None
 ) -> Slice:
     """Return the plane through params along two eigenvectors of the Hessian of the loss, which are found in float64.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,14 @@ from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
 from jaxfit.problems.reading import choose, fill, read, resolve
-from jaxfit.typing import PyTree
+from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.sweeps import choices_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 _NOT_INSIDE = (
     "surface drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor evaluate a loss "
@@ -39,7 +43,9 @@ _NOT_INSIDE = (
 
 
 @near_keywords
-def surface(loss: Callable, params: PyTree, data: tuple = (), *, key: Any = None, precision: str | None = None) -> Any:
+def surface(
+    loss: Callable, params: PyTree, data: tuple = (), *, key: KeyLike | None = None, precision: str | None = None
+) -> xr.DataArray:
     """Return the loss at every combination of the axes at the leaves of its arguments, without any training.
 
     Axes of different names are combined as an outer product; axes of one name vary together: along

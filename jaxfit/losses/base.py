@@ -20,6 +20,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxfit.datasets import as_numbers, refuse_unit
+from jaxfit.typing import ArrayLike, LossFunction, Number, Params, PyTree, Varied
 
 Kind = Literal["squares", "robust", "likelihood"]
 SQUARES: Kind = "squares"  # a sum or mean of squares of residuals
@@ -72,7 +73,7 @@ class Block(NamedTuple):
     """A part of a loss made of residuals: weight * sum(rho(residuals)), where rho is the square if it is None."""
 
     residuals: Array  # of any shape
-    weight: Any  # ()
+    weight: Number  # ()
     rho: Callable | None = None  # even, elementwise, convex near zero
 
 
@@ -113,10 +114,10 @@ class Loss:
         """Return what the loss says about the noise of the data, for statistics and reports; by default nothing."""
         return NoiseModel()
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         raise NotImplementedError
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         """The loss taken apart; the sum over the blocks is the loss."""
         raise NotImplementedError
 
@@ -145,7 +146,7 @@ def _identity(loss: Loss) -> tuple:
     return (type(loss), *(_frozen(getattr(loss, field.name)) for field in fields(loss)))  # pyright: ignore[reportArgumentType]
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> object:
     if isinstance(value, Tracer):
         return "traced", id(value)
     if isinstance(value, (np.ndarray, jax.Array)):
@@ -153,7 +154,7 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def terms_of(loss: Any) -> tuple[Loss, ...]:
+def terms_of(loss: LossFunction) -> tuple[Loss, ...]:
     if isinstance(loss, Sum):
         return loss.terms
     if isinstance(loss, Loss):
@@ -173,7 +174,7 @@ def leaves_of(*leaves: str) -> Callable[[type[_Class]], type[_Class]]:
     return register
 
 
-def data_names(loss: Callable) -> tuple[str, ...]:
+def data_names(loss: LossFunction) -> tuple[str, ...]:
     """Return the names of a loss's data: ("x", "y"), with masked=True ("x", "y", "where"), for a penalty ().
 
     For a plain function they are its arguments after the params, without `key`, *args and keyword-only arguments.
@@ -189,7 +190,7 @@ def data_names(loss: Callable) -> tuple[str, ...]:
     return tuple(p.name for p in _arguments(loss) if p.kind in positional and p.name != "key")
 
 
-def takes_data(loss: Callable) -> bool:
+def takes_data(loss: LossFunction) -> bool:
     """Return whether the loss takes data after the params; penalties and functions of params alone do not.
 
     Example:
@@ -202,7 +203,7 @@ def takes_data(loss: Callable) -> bool:
     return bool(data_names(loss)) or any(p.kind is p.VAR_POSITIONAL for p in _arguments(loss))
 
 
-def model_of(loss: Callable) -> Callable | None:
+def model_of(loss: LossFunction) -> Callable | None:
     """Return the model whose predictions a loss compares with data; for a sum the first one, and None if there is none.
 
     Example:
@@ -218,17 +219,17 @@ def model_of(loss: Callable) -> Callable | None:
     return getattr(loss, "predict", None) if inner is None else model_of(inner)
 
 
-def is_masked(loss: Callable) -> bool:
+def is_masked(loss: LossFunction) -> bool:
     """Whether the loss takes a mask of the rows that count, as its last data."""
     return getattr(_unwrapped(loss), "masked", False)
 
 
-def noise_model_of(loss: Callable) -> NoiseModel:
+def noise_model_of(loss: LossFunction) -> NoiseModel:
     """Return what a loss says about the noise of the data; of a plain function nothing is known."""
     return loss.noise_model() if isinstance(loss, Loss) else NoiseModel()
 
 
-def takes_key(loss: Callable) -> bool:
+def takes_key(loss: LossFunction) -> bool:
     """Return whether the loss, or any function inside it, takes an argument `key`.
 
     Example:
@@ -243,7 +244,7 @@ def takes_key(loss: Callable) -> bool:
     return any(p.name == "key" and p.kind in by_name for p in _arguments(loss))
 
 
-def _unwrapped(loss: Callable) -> Callable:
+def _unwrapped(loss: LossFunction) -> Callable:
     """The loss of jaxfit's inside of jax.jit(loss) or jax.checkpoint(loss), which knows better than its signature."""
     inner = inspect.unwrap(loss.func if isinstance(loss, jax.tree_util.Partial) else loss)
     return inner if isinstance(inner, Loss) else loss
@@ -267,7 +268,7 @@ def _arguments(function: Callable) -> list[inspect.Parameter]:
     return found
 
 
-def key_for(loss: Loss | Callable, key: Any) -> dict[str, Any]:
+def key_for(loss: LossFunction, key: Array | None) -> dict[str, Array]:
     if key is None:
         return {}
     if not takes_key(loss):
@@ -298,7 +299,7 @@ class Plain(Loss):
     def functions(self) -> tuple[Callable, ...]:
         return (self.function,)
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         given = key_for(self, key)
         self._check(params, data, given)
         found = self.function(params, *data, **given)
@@ -309,7 +310,7 @@ class Plain(Loss):
             )
         return jnp.asarray(found)
 
-    def _check(self, params: Any, data: tuple, key: dict[str, Any]) -> None:
+    def _check(self, params: Params, data: tuple, key: dict[str, Array]) -> None:
         """Raise an error for data that the function cannot be called with."""
         try:
             signature = inspect.signature(self.function)
@@ -368,18 +369,18 @@ class Sum(Loss):
     def functions(self) -> tuple[Callable, ...]:
         return tuple(function for term in self.terms for function in term.functions)
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         return functools.reduce(jnp.add, self._each(lambda term: term, params, data, key))
 
     @property
     def knows_residuals(self) -> bool:
         return all(term.knows_residuals for term in self.terms)
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         parts = self._each(lambda term: term.blocks, params, data, key)
         return tuple(block for part in parts for block in part)
 
-    def _each(self, what: Callable, params: Any, data: tuple, key: Any) -> list:
+    def _each(self, what: Callable, params: Params, data: tuple, key: Array | None) -> list:
         """A function of each term, called with what the term takes of the arguments."""
         given = key_for(self, key)
         return [
@@ -391,7 +392,7 @@ class Sum(Loss):
         return " + ".join(map(repr, self.terms))
 
 
-def hashable(name: str, function: Any) -> Callable:
+def hashable(name: str, function: Callable) -> Callable:
     if not callable(function):
         remedy = "pass a function, such as jaxfit.models.line"
         if hasattr(function, "values") and hasattr(function, "name"):  # an axis
@@ -411,7 +412,7 @@ def label(function: Callable) -> str:
     return getattr(function, "__name__", repr(function))
 
 
-def as_array(name: str, value: Any) -> Array:
+def as_array(name: str, value: ArrayLike) -> Array:
     given = as_numbers(name, value)
     array = jnp.asarray(given)
     if given.dtype.kind in "iu" and given.dtype != array.dtype and not np.array_equal(given, array):
@@ -419,11 +420,11 @@ def as_array(name: str, value: Any) -> Array:
     return array
 
 
-def as_float(value: Any) -> Array:
+def as_float(value: Array | np.ndarray) -> Array:
     return jnp.asarray(value, jnp.result_type(value, float))
 
 
-def number(name: str, value: Any, rule: str) -> Any:
+def number(name: str, value: Number | Varied, rule: str) -> Any:
     """A plain number, checked, as a float; anything that may become one in a trace or a sweep, as it is."""
     refuse_unit(name, value)
     if isinstance(value, (str, bytes, bool, np.bool_, list, tuple, dict, complex, type(None))):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from jaxfit.losses.base import (
 )
 from jaxfit.losses.regression import OfPredictions, beside, checked, counted, difference, mean_of_rows, predicted, read
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import Model, Params, PyTree
 
 
 class SumOfSquares(Loss):
@@ -37,13 +37,13 @@ class SumOfSquares(Loss):
     def knows_residuals(self) -> bool:
         return True
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         return jnp.sum(jnp.square(self.residuals(params, *data, key=key)))
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         return (Block(self.residuals(params, *data, key=key), 1.0),)
 
-    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def residuals(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         raise NotImplementedError
 
 
@@ -54,7 +54,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
 
     DATA = ("x", "y", "sigma")
 
-    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def residuals(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         """Return (prediction - y) / sigma like y, or L^-1 (prediction - y) with L L^T = covariance; zero if masked."""
         x, y, sigma, where = read(self, data)
         apart, sigma = difference(self, predicted(self, params, x, key), y), as_float(sigma)
@@ -82,7 +82,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
 
 
 @near_keywords
-def chi_squared(predict: Callable, *, masked: bool = False) -> ChiSquared:
+def chi_squared(predict: Model, *, masked: bool = False) -> ChiSquared:
     """Return the loss chi-squared, sum(r**2) with r = (predict(params, x) - y) / sigma.
 
     The data are (x, y, sigma) with sigma like y, or with y (n,) a covariance matrix (n, n) in its place: then
@@ -130,7 +130,7 @@ class LeastSquares(SumOfSquares):
     def noise_model(self) -> NoiseModel:
         return NoiseModel(SQUARES, additive=True)
 
-    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def residuals(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         """Return the result of the function as one array."""
         found = self.function(params, *data, **key_for(self, key))
         if not hasattr(found, "shape"):
@@ -167,7 +167,7 @@ def least_squares(residuals: Callable) -> LeastSquares:
 class CrossEntropy(OfPredictions):
     """The loss made by `softmax_cross_entropy`."""
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         x, y, where = read(self, data)
         logits = predicted(self, params, x, key)
         shares = self._shares(y, logits)
@@ -203,7 +203,7 @@ class CrossEntropy(OfPredictions):
 
 
 @near_keywords
-def softmax_cross_entropy(predict: Callable, *, masked: bool = False) -> CrossEntropy:
+def softmax_cross_entropy(predict: Model, *, masked: bool = False) -> CrossEntropy:
     """Return the cross-entropy in nats: mean over rows of -sum over classes of p * log(softmax(predict(params, x))).
 
     The target y holds integer labels (n,), counted from 0, or probabilities p (n, classes). A label outside of the

@@ -9,7 +9,7 @@ import reprlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,13 +32,17 @@ from jaxfit.losses.base import (
     number,
 )
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import Model, Number, Params, PyTree
+
+if TYPE_CHECKING:
+    from jaxfit.losses.regularization import Smoothness
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OfPredictions(Loss):
     """A loss of predict(params, x) and what was measured there."""
 
-    predict: Callable
+    predict: Model
     masked: bool
 
     DATA = ("x", "y")  # not a field: no annotation
@@ -56,7 +60,7 @@ class OfPredictions(Loss):
         return (self.predict,)
 
 
-def read(loss: Any, data: tuple) -> tuple[Any, ...]:
+def read(loss: OfPredictions, data: tuple) -> tuple[Any, ...]:
     """x, y and where (or None), checked, before where any further data as they are.
 
     Masked rows of x and y are replaced, so that nothing in them reaches a gradient.
@@ -78,7 +82,7 @@ def read(loss: Any, data: tuple) -> tuple[Any, ...]:
     return fill(x, where), fill(y, where), *more, where
 
 
-def check_count(loss: Any, data: tuple) -> None:
+def check_count(loss: OfPredictions, data: tuple) -> None:
     """Raise an error if the number of data is not what the loss takes."""
     names = loss.data_names
     if len(data) != len(names):
@@ -126,12 +130,12 @@ def mean_of_rows(values: Array, where: Array | None) -> Array:
     return jnp.mean(values) if where is None else jnp.sum(values) / count(values, where)
 
 
-def count(values: Array, where: Array | None) -> Any:
+def count(values: Array, where: Array | None) -> Number:
     """Return how many of the values count, or 1 if none does."""
     return values.size if where is None else jnp.maximum(jnp.sum(where) * (values.size // where.size), 1)
 
 
-def predicted(loss: Any, params: Any, x: Array, key: Any) -> Array:
+def predicted(loss: OfPredictions | Smoothness, params: Params, x: Array, key: Array | None) -> Array:
     """The prediction at x, whose whole numbers are floating, unless predict takes them only as they are: an index."""
     prediction = _tried(lambda x: loss.predict(params, x, **key_for(loss, key)), x)
     if not isinstance(prediction, (Array, np.ndarray, numbers.Number)):
@@ -141,7 +145,7 @@ def predicted(loss: Any, params: Any, x: Array, key: Any) -> Array:
     return as_float(as_numbers("prediction", prediction))
 
 
-def _tried(predict: Callable, x: Array) -> Any:
+def _tried(predict: Model, x: Array) -> Array:
     if jnp.issubdtype(x.dtype, jnp.floating):
         return predict(x)
     try:
@@ -170,7 +174,7 @@ def reshape_advice(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
     return rule + (f", or reshape y to {prediction}" if math.prod(prediction) == math.prod(target) else "")
 
 
-def checked(predict: Callable, masked: bool) -> tuple[Callable, bool]:
+def checked(predict: Model, masked: bool) -> tuple[Callable, bool]:
     if not isinstance(masked, (bool, np.bool_)):
         raise TypeError(
             f"masked is {reprlib.repr(masked)}; it is True or False, and the mask is a part of the data: (x, y, where)"
@@ -184,9 +188,9 @@ class Residual(OfPredictions):
     """The losses `rss`, `mse`, `mae` and the robust ones: functions of the residuals, prediction minus target."""
 
     kind: str
-    delta: Any = None  # a positive number for a robust loss, else None
+    delta: Number | None = None  # a positive number for a robust loss, else None
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         residuals, where = self._residuals(params, data, key)
         values = _OF_RESIDUALS[self.kind](residuals, self.delta)
         return jnp.sum(values) if self.kind == "rss" else mean_of_rows(values, where)
@@ -195,7 +199,7 @@ class Residual(OfPredictions):
     def knows_residuals(self) -> bool:
         return self.kind != "mae"  # whose second derivative is zero everywhere
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         residuals, where = self._residuals(params, data, key)
         rho = functools.partial(_ROBUST[self.kind], delta=self.delta) if self.kind in _ROBUST else None
         return (Block(residuals, 1.0 if self.kind == "rss" else 1 / count(residuals, where), rho),)
@@ -210,11 +214,11 @@ class Residual(OfPredictions):
         kind = ROBUST if self.kind in _ROBUST else SQUARES
         return NoiseModel(kind, sigma=False, additive=self.kind == "rss", predicts=True)
 
-    def residuals(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def residuals(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         """Return prediction minus target in the target's shape and unit, zero where masked."""
         return self._residuals(params, data, key)[0]
 
-    def _residuals(self, params: Any, data: tuple, key: Any) -> tuple[Array, Array | None]:
+    def _residuals(self, params: Params, data: tuple, key: Array | None) -> tuple[Array, Array | None]:
         x, y, where = read(self, data)
         residuals = difference(self, predicted(self, params, x, key), y)
         return counted(residuals, where), where
@@ -263,7 +267,7 @@ _OF_RESIDUALS: dict[str, Callable[[Array, Any], Array]] = {
 
 
 @near_keywords
-def rss(predict: Callable, *, masked: bool = False) -> Residual:
+def rss(predict: Model, *, masked: bool = False) -> Residual:
     """Return the residual sum of squares, sum(r**2) with r = predict(params, x) - y, in the target's unit squared.
 
     The data are x (n, ...) and y (n, ...), of integers or floats.
@@ -287,7 +291,7 @@ def rss(predict: Callable, *, masked: bool = False) -> Residual:
 
 
 @near_keywords
-def mse(predict: Callable, *, masked: bool = False) -> Residual:
+def mse(predict: Model, *, masked: bool = False) -> Residual:
     """Return the mean squared error, mean(r**2) with r = predict(params, x) - y, in the target's unit squared.
 
     Args:
@@ -305,7 +309,7 @@ def mse(predict: Callable, *, masked: bool = False) -> Residual:
 
 
 @near_keywords
-def mae(predict: Callable, *, masked: bool = False) -> Residual:
+def mae(predict: Model, *, masked: bool = False) -> Residual:
     """Return the mean absolute error, mean(|r|) with r = predict(params, x) - y, in the target's unit.
 
     Where a residual is zero its derivative is taken to be zero.
@@ -325,7 +329,7 @@ def mae(predict: Callable, *, masked: bool = False) -> Residual:
 
 
 @near_keywords
-def huber(predict: Callable, *, delta: float = 1.0, masked: bool = False) -> Residual:
+def huber(predict: Model, *, delta: float = 1.0, masked: bool = False) -> Residual:
     """Return the Huber loss, mean(h(r)) with h(r) = r**2 / 2 where |r| <= delta, else delta * (|r| - delta / 2).
 
     Args:

@@ -32,6 +32,7 @@ from jaxfit.losses.base import (
 )
 from jaxfit.losses.regression import beside, checked, predicted
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import ArrayLike, LossFunction, Model, Number, Params, PyTree
 
 
 @leaves_of("strength")
@@ -39,20 +40,21 @@ from jaxfit.problems.messages import near_keywords
 class L2(Penalty):
     """The penalty made by `l2`."""
 
-    strength: Any
+    strength: Number
     of: Callable | None
 
     @property
     def knows_residuals(self) -> bool:
         return True
 
-    def __call__(self, params: Any, *data: Any) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.strength * sum(jnp.sum(jnp.square(leaf)) for leaf in self._chosen(params))
+    def __call__(self, params: Params, *data: PyTree) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        squares: Any = sum(jnp.sum(jnp.square(leaf)) for leaf in self._chosen(params))
+        return self.strength * squares
 
-    def blocks(self, params: Any, *data: Any) -> tuple[Block, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def blocks(self, params: Params, *data: PyTree) -> tuple[Block, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return tuple(Block(leaf, self.strength) for leaf in self._chosen(params))
 
-    def _chosen(self, params: Any) -> list[Array]:
+    def _chosen(self, params: Params) -> list[Array]:
         leaves = jax.tree.leaves(params if self.of is None else self.of(params))
         if not leaves:
             raise ValueError(f"{self}: there are no params to penalize; choose some with of=")
@@ -87,9 +89,9 @@ def l2(strength: float, of: Callable | None = None) -> L2:
 class Smoothness(Penalty):
     """The penalty made by `smoothness`."""
 
-    predict: Callable
-    strength: Any
-    x: Any
+    predict: Model
+    strength: Number
+    x: ArrayLike
 
     @property
     def functions(self) -> tuple[Callable, ...]:
@@ -99,14 +101,14 @@ class Smoothness(Penalty):
     def knows_residuals(self) -> bool:
         return True
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         return self.strength * jnp.mean(jnp.square(self._bends(params, key)))
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         bends = self._bends(params, key)
         return (Block(bends, self.strength / bends.size),)
 
-    def _bends(self, params: Any, key: Any) -> Array:
+    def _bends(self, params: Params, key: Array | None) -> Array:
         x = as_array("x", self.x)
         prediction = predicted(self, params, x, key)
         if prediction.shape[:1] != x.shape:
@@ -123,7 +125,7 @@ class Smoothness(Penalty):
 
 
 @near_keywords
-def smoothness(predict: Callable, *, strength: float, x: Any) -> Smoothness:
+def smoothness(predict: Model, *, strength: float, x: ArrayLike) -> Smoothness:
     """Return the penalty strength * mean(bend**2), the bend being the second derivative of the predictions on a grid.
 
     The bend is the second difference over the spacing squared; on an uneven grid it is the second divided difference
@@ -148,17 +150,19 @@ def smoothness(predict: Callable, *, strength: float, x: Any) -> Smoothness:
     return Smoothness(predict, number("strength", strength, "zero or more"), _grid(x))
 
 
-def _grid(x: Any) -> Any:
+def _grid(x: ArrayLike) -> ArrayLike:
     if isinstance(x, (str, bytes, dict, numbers.Number, type(None))):
         raise TypeError(f"x is {x!r}; it must be a grid of points, such as np.linspace(0, 1, 50)")
     if not isinstance(x, (list, tuple)) and (isinstance(x, Tracer) or not hasattr(x, "__array__")):
         return x
-    x = as_numbers("x", x)
-    if x.ndim != 1 or len(x) < 3:
-        raise ValueError(f"x has shape {x.shape}; a grid must be (m,) with three points or more: np.linspace(0, 1, 50)")
-    if not (np.all(np.isfinite(x)) and np.all(np.diff(x) > 0)):
+    points = as_numbers("x", x)
+    if points.ndim != 1 or len(points) < 3:
+        raise ValueError(
+            f"x has shape {points.shape}; a grid must be (m,) with three points or more: np.linspace(0, 1, 50)"
+        )
+    if not (np.all(np.isfinite(points)) and np.all(np.diff(points) > 0)):
         raise ValueError("x must be finite and strictly increasing; sort it and drop repetitions: np.unique(x)")
-    return x if isinstance(x, jax.Array) else np.array(x)
+    return points if isinstance(points, jax.Array) else np.array(points)
 
 
 @leaves_of("loss", "scale")
@@ -167,7 +171,7 @@ class InputNoise(Loss):
     """The loss made by `input_noise`."""
 
     loss: Loss
-    scale: Any
+    scale: Number
 
     @property
     def data_names(self) -> tuple[str, ...]:
@@ -189,7 +193,7 @@ class InputNoise(Loss):
     def functions(self) -> tuple[Callable, ...]:
         return (_noise, *self.loss.functions)
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         if key is None:
             raise TypeError(
                 f"{self} draws noise, for which it needs a key: pass key=jax.random.key(0), or to fit key=0"
@@ -203,13 +207,13 @@ class InputNoise(Loss):
         return f"input_noise({self.loss!r}, scale={self.scale!r})"
 
 
-def _noise(scale: Any, x: Any, key: Array) -> Array:
+def _noise(scale: Number, x: ArrayLike, key: Array) -> Array:
     x = as_float(as_array("x", x))
     return x + scale * jax.random.normal(jax.random.fold_in(key, 0), x.shape, x.dtype)
 
 
 @near_keywords
-def input_noise(loss: Callable, *, scale: float) -> InputNoise:
+def input_noise(loss: LossFunction, *, scale: float) -> InputNoise:
     """Return a loss with noise on its inputs: loss(params, x + scale * z, ...) with new z from N(0, 1) in every step.
 
     Noise on the inputs reduces overfitting. Averaged over the noise, a small scale adds the penalty

@@ -7,15 +7,16 @@ import inspect
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxfit.datasets import as_key, as_numbers
 from jaxfit.models.terms import array, whole
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import ArrayLike, Params
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,7 +25,7 @@ class FromFunction:
 
     function: Callable
 
-    def __call__(self, params: dict[str, Any], x: Any) -> Any:
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
         free = _parameters(self.function)
         by_position = [params[p.name] for p in free if p.kind is not p.KEYWORD_ONLY]
         by_name = {p.name: params[p.name] for p in free if p.kind is p.KEYWORD_ONLY}
@@ -93,7 +94,7 @@ def _parameters(f: Callable) -> list[inspect.Parameter]:
 _WRITE_OUT = "write them out: lambda x, a, b: f(x, a, b)"
 
 
-def _linear(x: Any) -> Any:
+def _linear(x: Array) -> Array:
     return x
 
 
@@ -112,16 +113,16 @@ class Dense:
     widths: tuple[int, ...]
     activation: str
 
-    def __call__(self, params: Sequence[dict[str, Any]], x: Any) -> Array:
-        self._check(params, jnp.shape(x))
-        shape = jnp.shape(x)
+    def __call__(self, params: Sequence[Params], x: ArrayLike) -> Array:
+        shape = np.shape(x)
+        self._check(params, shape)
         h = jnp.reshape(array(x), (-1, self.widths[0]))
         for i, layer in enumerate(params):
             h = h @ layer["w"] + jnp.expand_dims(layer["b"], 0)
             h = ACTIVATIONS[self.activation](h) if i < len(params) - 1 else h
         return h if len(shape) == 2 or self.widths[-1] > 1 else jnp.reshape(h, shape)
 
-    def _check(self, params: Sequence[dict[str, Any]], shape: tuple[int, ...]) -> None:
+    def _check(self, params: Sequence[Params], shape: tuple[int, ...]) -> None:
         fan_in = self.widths[0]
         if not (len(shape) == 2 and shape[-1] == fan_in) and not (fan_in == 1 and len(shape) == 1):
             rule = "(n, 1) or (n,)" if fan_in == 1 else f"(n, {fan_in})"

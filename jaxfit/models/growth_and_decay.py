@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jax import Array
 from jaxfit.models.guessing import Shape, Span, grid, spaced
 from jaxfit.models.terms import Params, Several, Term, several
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import Number
 
 
 def rates(span: Span, count: int = 48) -> Array:
@@ -33,7 +33,7 @@ class ExponentialDecay(Term):
       [2.0, 2.0]
     """
 
-    def value(self, x: Any, amplitude: Any, rate: Any) -> Any:
+    def value(self, x: Array, amplitude: Number, rate: Number) -> Array:
         return amplitude * jnp.exp(-rate * x)
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -61,7 +61,7 @@ class ExponentialGrowth(Term):
       [2.0, 2.0]
     """
 
-    def value(self, x: Any, amplitude: Any, rate: Any) -> Any:
+    def value(self, x: Array, amplitude: Number, rate: Number) -> Array:
         return amplitude * jnp.exp(rate * x)
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -90,7 +90,7 @@ class ExponentialRise(Term):
       [0.0, 1.264]
     """
 
-    def value(self, x: Any, height: Any, rate: Any) -> Any:
+    def value(self, x: Array, height: Number, rate: Number) -> Array:
         return -height * jnp.expm1(-rate * x)
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -137,7 +137,7 @@ class DampedOscillation(Term):
       [1.0, -1.0]
     """
 
-    def value(self, x: Any, amplitude: Any, rate: Any, frequency: Any, phase: Any) -> Any:
+    def value(self, x: Array, amplitude: Number, rate: Number, frequency: Number, phase: Number) -> Array:
         return amplitude * jnp.exp(-rate * x) * jnp.cos(2 * jnp.pi * frequency * x + phase)
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -198,7 +198,7 @@ class Logistic(Term):
       [1.0]
     """
 
-    def value(self, x: Any, capacity: Any, rate: Any, midpoint: Any) -> Any:
+    def value(self, x: Array, capacity: Number, rate: Number, midpoint: Number) -> Array:
         return capacity * jax.nn.sigmoid(rate * (x - midpoint))
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -231,7 +231,7 @@ class Gompertz(Term):
       [0.736]
     """
 
-    def value(self, x: Any, capacity: Any, rate: Any, inflection: Any) -> Any:
+    def value(self, x: Array, capacity: Number, rate: Number, inflection: Number) -> Array:
         return capacity * jnp.exp(-jnp.exp(-rate * (x - inflection)))
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -252,7 +252,7 @@ def _positive(span: Span) -> tuple[Array, Array]:
     return jnp.where(jnp.isfinite(least), least, 1), jnp.where(most > 0, most, 1)
 
 
-def _logarithm(x: Any, unit: Any = 1.0) -> tuple[Array, Array]:
+def _logarithm(x: Array, unit: Number = 1.0) -> tuple[Array, Array]:
     """Whether x is not zero, and log(x / unit) there: so that x = 0 has a slope, which is zero."""
     there = x != 0
     return there, jnp.log(jnp.where(there, x, unit) / unit)
@@ -271,7 +271,7 @@ class PowerLaw(Term):
       [0.0, 18.0]
     """
 
-    def value(self, x: Any, scale: Any, exponent: Any) -> Any:
+    def value(self, x: Array, scale: Number, exponent: Number) -> Array:
         there, log = _logarithm(x)
         at_zero = jnp.where(exponent > 0, 0.0, jnp.where(exponent == 0, 1.0, jnp.inf))
         return scale * jnp.where(there, jnp.exp(exponent * log), at_zero)
@@ -309,7 +309,7 @@ class MichaelisMenten(Term):
       [0.0, 1.0]
     """
 
-    def value(self, x: Any, vmax: Any, km: Any) -> Any:
+    def value(self, x: Array, vmax: Number, km: Number) -> Array:
         return vmax * x / (km + x)
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -337,7 +337,7 @@ class Hill(Term):
       [0.0, 1.0]
     """
 
-    def value(self, x: Any, top: Any, half: Any, steepness: Any) -> Any:
+    def value(self, x: Array, top: Number, half: Number, steepness: Number) -> Array:
         there, log = _logarithm(x, half)
         return top * jnp.where(there, jax.nn.sigmoid(steepness * log), jnp.where(steepness > 0, 0.0, 1.0))
 

@@ -8,12 +8,14 @@ another, each anew while the others stand. So noise, order and sign need no care
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from jaxfit.typing import Number
 
 Shape = Mapping[str, Array]  # the params that a curve is not linear in, by name
 POINTS, PIXELS = 256, 4096  # at most; of more points neighbors are averaged, of more pixels every k-th is taken
@@ -69,12 +71,12 @@ def grid(**candidates: Array) -> dict[str, Array]:
     return {name: jnp.ravel(values) for name, values in zip(candidates, mesh, strict=True)}
 
 
-def spaced(low: Any, high: Any, count: int) -> Array:
+def spaced(low: Number, high: Number, count: int) -> Array:
     """Return (count,) numbers from low to high with equal ratios."""
     return low * (high / low) ** jnp.linspace(0, 1, count)
 
 
-def separate(terms: Sequence[Any], x: Array, y: Array, where: Array | None = None) -> list[dict[str, Array]]:
+def separate(terms: Sequence[Term], x: Array, y: Array, where: Array | None = None) -> list[dict[str, Array]]:
     """The params of each term, of about the least sum of squares of sum(terms) - y.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jax import Array
 from jaxfit.models.guessing import Shape, Span, grid, spaced
 from jaxfit.models.terms import Several, Term, several
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import Number
 
 TERMS = 40
 
@@ -62,7 +62,7 @@ class Gaussian(Term):
       [2.0]
     """
 
-    def value(self, x: Any, height: Any, center: Any, sigma: Any) -> Any:
+    def value(self, x: Array, height: Number, center: Number, sigma: Number) -> Array:
         return height * jnp.exp(-0.5 * ((x - center) / sigma) ** 2)
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -87,7 +87,7 @@ class Lorentzian(Term):
       [2.0, 1.0]
     """
 
-    def value(self, x: Any, height: Any, center: Any, gamma: Any) -> Any:
+    def value(self, x: Array, height: Number, center: Number, gamma: Number) -> Array:
         return height / (1 + ((x - center) / gamma) ** 2)
 
     def shapes(self, span: Span) -> dict[str, Array]:
@@ -115,7 +115,7 @@ class Voigt(Term):
       [0.399]
     """
 
-    def value(self, x: Any, area: Any, center: Any, sigma: Any, gamma: Any) -> Any:
+    def value(self, x: Array, area: Number, center: Number, sigma: Number, gamma: Number) -> Array:
         width = jnp.sqrt(2.0) * jnp.abs(sigma)
         z = jax.lax.complex(*jnp.broadcast_arrays((x - center) / width, jnp.abs(gamma) / width))
         return area * jnp.real(faddeeva(z)) / (width * np.sqrt(np.pi))
@@ -145,7 +145,7 @@ class Gaussian2D(Term):
 
     dimensions = 2
 
-    def value(self, x: Any, height: Any, center: Any, sigma: Any) -> Any:
+    def value(self, x: Array, height: Number, center: Array, sigma: Array) -> Array:
         along = [
             (x[..., i] - center[i]) / (sigma if jnp.ndim(sigma) == 0 else sigma[i]) for i in range(self.dimensions)
         ]

@@ -14,6 +14,7 @@ from jaxfit.datasets import as_key, as_numbers
 from jaxfit.models.guessing import Shape, Span
 from jaxfit.models.terms import Curve, Term, array, whole
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import ArrayLike, Number, Params
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,7 +26,7 @@ class Line(Curve):
       [1.0, 7.0]
     """
 
-    def __call__(self, params: dict[str, Any], x: Any) -> Any:
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
         return params["w"] * array(x) + params["b"]
 
     def init(self, key: int | Array) -> dict[str, Array]:
@@ -47,12 +48,12 @@ class Line(Curve):
         w = coefficients[0] / span.width
         return {"w": w, "b": coefficients[1] - w * (span.low + span.high) / 2}
 
-    def raised(self, params: dict[str, Any], rise: Any) -> dict[str, Any]:
+    def raised(self, params: Params, rise: Array) -> Params:
         """The params of the line that is higher everywhere."""
         return params | {"b": params["b"] + rise}
 
     @staticmethod
-    def least_squares(x: Any, y: Any) -> dict[str, float]:
+    def least_squares(x: ArrayLike, y: ArrayLike) -> dict[str, float]:
         """The params of least mean squared error: w = sum (x - mean x)(y - mean y) / sum (x - mean x)**2, and b.
 
         b = mean y - w * mean x. In float64, whatever the arrays are; x and y are (n,).
@@ -91,7 +92,7 @@ class Constant(Term):
       [2.0, 2.0]
     """
 
-    def value(self, x: Any, offset: Any) -> Any:
+    def value(self, x: Array, offset: Number) -> Array:
         points = jnp.shape(x)
         return jnp.broadcast_to(offset, points[:-1] if len(points) > 1 else points)
 
@@ -101,7 +102,7 @@ class Constant(Term):
     def columns(self, shape: Shape, span: Span) -> Array:
         return jnp.ones((1, span.size), span.x.dtype)
 
-    def raised(self, params: dict[str, Any], rise: Any) -> dict[str, Any]:
+    def raised(self, params: Params, rise: Array) -> Params:
         """The params of the constant that is higher."""
         return {"offset": params["offset"] + rise}
 
@@ -115,8 +116,8 @@ class Polynomial(Curve):
 
     degree: int
 
-    def __call__(self, params: dict[str, Any], x: Any) -> Any:
-        x, coefficients = array(x), params["coefficients"]
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
+        points, coefficients = array(x), params["coefficients"]
         if jnp.shape(coefficients) != (self.degree + 1,):
             raise ValueError(
                 f"{self}: params['coefficients'] has shape {jnp.shape(coefficients)}; "
@@ -124,8 +125,8 @@ class Polynomial(Curve):
             )
         value = coefficients[-1]
         for power in reversed(range(self.degree)):
-            value = value * x + coefficients[power]
-        return value if self.degree else jnp.broadcast_to(value, jnp.shape(x))
+            value = value * points + coefficients[power]
+        return value if self.degree else jnp.broadcast_to(value, jnp.shape(points))
 
     def init(self, key: int | Array) -> dict[str, Array]:
         """Coefficients from N(0, 1)."""
@@ -145,7 +146,7 @@ class Polynomial(Curve):
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> dict[str, Array]:
         return {"coefficients": coefficients / self._unit(span) ** jnp.arange(self.degree + 1)}
 
-    def raised(self, params: dict[str, Any], rise: Any) -> dict[str, Any]:
+    def raised(self, params: Params, rise: Array) -> Params:
         """The params of the polynomial that is higher everywhere."""
         return {"coefficients": params["coefficients"].at[0].add(rise)}
 
@@ -182,17 +183,18 @@ class OrthogonalPolynomial:
     shifts: tuple[float, ...]
     scales: tuple[float, ...]
 
-    def __call__(self, params: dict[str, Any], x: Any) -> Any:
-        x, coefficients = array(x), params["coefficients"]
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
+        points, coefficients = array(x), params["coefficients"]
         count = len(self.shifts) + 1
         if jnp.shape(coefficients) != (count,):
             raise ValueError(
                 f"{self}: params['coefficients'] has shape {jnp.shape(coefficients)}; "
                 f"a polynomial of degree {count - 1} takes ({count},), the constant first"
             )
-        return sum(coefficients[k] * basis for k, basis in enumerate(self._basis(x)))
+        value: Any = sum(coefficients[k] * basis for k, basis in enumerate(self._basis(points)))
+        return value
 
-    def _basis(self, x: Any) -> list:
+    def _basis(self, x: Array) -> list[Array]:
         """p_k+1 = ((x - shift_k) p_k - scale_k p_k-1) / scale_k+1, from p_0 = 1."""
         found = [0 * x + 1.0]
         for k, (shift, scale) in enumerate(zip(self.shifts, self.scales, strict=True)):
@@ -209,7 +211,7 @@ class OrthogonalPolynomial:
 
 
 @near_keywords
-def orthogonal_polynomial(degree: int, x: Any) -> OrthogonalPolynomial:
+def orthogonal_polynomial(degree: int, x: ArrayLike) -> OrthogonalPolynomial:
     """Return the model c[0] p_0(x) + ... + c[degree] p_degree(x), with p_k orthonormal on the given points.
 
     p_k is of degree k, and the mean over the points of p_j p_k is 1 if j = k, else 0. So these are the functions of

@@ -16,11 +16,10 @@ from jax import Array
 from jaxfit.datasets import as_floats, as_numbers
 from jaxfit.models.guessing import Shape, Span, separate
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import ArrayLike, Number, Params
 
-Params = dict[str, Any]
 
-
-def whole(name: str, value: Any, *, at_least: int) -> int:
+def whole(name: str, value: object, *, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is {value!r}; it must be a whole number, {at_least} or more")
     if value < at_least:
@@ -28,7 +27,7 @@ def whole(name: str, value: Any, *, at_least: int) -> int:
     return int(value)
 
 
-def array(x: Any) -> Any:
+def array(x: ArrayLike) -> Any:
     """Return lists as arrays and whole numbers as floats; NumPy arrays stay, so that they keep their precision."""
     return x if isinstance(x, numbers.Number) and not isinstance(x, (np.integer, np.bool_)) else as_floats("x", x)
 
@@ -52,10 +51,10 @@ class Curve:
         """Its params, from those of its terms."""
         return found[0]
 
-    def __call__(self, params: Any, x: Any) -> Any:
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
         raise NotImplementedError
 
-    def guess(self, x: Any, y: Any, where: Any = None) -> Params:
+    def guess(self, x: ArrayLike, y: ArrayLike, where: ArrayLike | None = None) -> Params:
         """Params near those of least squares: the best of a grid of shapes, each with its best heights.
 
         Where several params make the same curve, always the same of them are given, whatever the noise: of a logistic
@@ -90,7 +89,7 @@ class Curve:
             found = _compiled(self, *(np.asarray(v) for v in given))
             return jax.tree.map(lambda v: np.asarray(v)[()], found)
 
-    def _check(self, x: Any, y: Any, where: Any = None) -> None:
+    def _check(self, x: Array, y: Array, where: Array | None = None) -> None:
         wanted = ("n",) if self.dimensions == 1 else ("n", str(self.dimensions))
         rule = f"x ({', '.join(wanted)}{',' * (len(wanted) == 1)}) and y (n,)"
         right = x.ndim == len(wanted) and x.shape[1:] == tuple(map(int, wanted[1:])) and y.shape == x.shape[:1]
@@ -102,14 +101,14 @@ class Curve:
                 f"{len(y)} points"
             )
 
-    def __add__(self, other: Any) -> Sum:
+    def __add__(self, other: Curve) -> Sum:
         return Sum(tuple((None, part) for part in (*_parts(self), *_parts(other))))
 
-    def __radd__(self, other: Any) -> Sum:
+    def __radd__(self, other: Curve) -> Sum:
         return Sum(tuple((None, part) for part in (*_parts(other), *_parts(self))))
 
 
-def _guess(curve: Curve, x: Any, y: Any, where: Any = None) -> Params:
+def _guess(curve: Curve, x: Array, y: Array, where: Array | None = None) -> Params:
     x, y = (jnp.asarray(v, jnp.result_type(float)) for v in (x, y))
     return curve.collect(on_one_branch(curve.terms, separate(curve.terms, x, y, where)))
 
@@ -155,10 +154,10 @@ class Term(Curve):
         """The param by whose size a guess orders several of the kind; "" if there is no shape."""
         return self.names[1] if len(self.names) > 1 else ""
 
-    def __call__(self, params: Params, x: Any) -> Any:
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
         return self.value(array(x), *taken(self, params))
 
-    def value(self, x: Any, /, *params: Any) -> Any:
+    def value(self, x: Array, /, *params: Number) -> Array:
         """The curve at x, which may have any shape, for numbers in the order of `names`."""
         raise NotImplementedError
 
@@ -178,7 +177,7 @@ class Term(Curve):
         return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
-def taken(curve: Curve, params: Any) -> list[Any]:
+def taken(curve: Curve, params: Params) -> list[Array]:
     """The params in the order of the curve's names.
 
     Raises:
@@ -206,7 +205,7 @@ class Several(Curve):
     def terms(self) -> tuple[Any, ...]:
         return (self.term,) * self.count
 
-    def __call__(self, params: Params, x: Any) -> Any:
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
         shapes = {name: jnp.shape(value) for name, value in zip(self.names, taken(self, params), strict=True)}
         odd = next((name for name, shape in shapes.items() if shape != (self.count,)), None)
         if odd is not None:
@@ -220,7 +219,7 @@ class Several(Curve):
         return f"{self.plural}({self.count})"
 
 
-def several(term: Term, count: Any, plural: str) -> Several:
+def several(term: Term, count: int, plural: str) -> Several:
     return Several(term, whole("count", count, at_least=1), plural)
 
 
@@ -252,7 +251,7 @@ class Sum(Curve):
     def terms(self) -> tuple[Any, ...]:
         return tuple(term for _, part in self.parts for term in part.terms)
 
-    def __call__(self, params: Params, x: Any) -> Any:
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
         own = dict(zip(self.names, taken(self, params), strict=True))
         values = [part(own[given] if given else {n: own[n] for n in part.names}, x) for given, part in self.parts]
         return functools.reduce(lambda a, b: a + b, values)
@@ -271,7 +270,7 @@ class Sum(Curve):
         return f"sum({', '.join(f'{given}={part}' if given else str(part) for given, part in self.parts)})"
 
 
-def _parts(curve: Any) -> tuple[Curve, ...]:
+def _parts(curve: Curve) -> tuple[Curve, ...]:
     if isinstance(curve, Sum) and all(given is None for given, _ in curve.parts):
         return tuple(part for _, part in curve.parts)
     if isinstance(curve, Curve):

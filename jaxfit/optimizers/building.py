@@ -25,6 +25,7 @@ from jaxfit.optimizers.hyperparameters import (
 from jaxfit.optimizers.methods import Traits, traits_of
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.reading import Call, resolve
+from jaxfit.typing import OptimizerLike, Params
 
 JUDGES = "levenberg_marquardt", "lbfgs"  # which take no learning rate
 NAMES = (
@@ -129,7 +130,7 @@ def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
     return Optimizer(Call(factory, **given))
 
 
-def as_optimizer(value: Any) -> Optimizer:
+def as_optimizer(value: OptimizerLike) -> Optimizer:
     """Return the value itself if it is an `Optimizer`, or an `Optimizer` of a ready transformation.
 
     Raises:
@@ -169,7 +170,7 @@ def as_transformation(built: Any) -> Any:
     return kind(built.init, built.update)
 
 
-def as_part(value: Any, whole: str) -> Optimizer:
+def as_part(value: OptimizerLike, whole: str) -> Optimizer:
     """The value as an `Optimizer` that can be a part of another, `whole`, which works on gradients.
 
     Raises:
@@ -184,7 +185,7 @@ def as_part(value: Any, whole: str) -> Optimizer:
     return part
 
 
-def _check_rate_given(factory: Callable, name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
+def _check_rate_given(factory: Callable, name: str, signature: inspect.Signature, given: dict[str, object]) -> None:
     """Raise a TypeError for a learning rate of None, given or by default, with which the updates would go uphill."""
     parameter = signature.parameters.get("learning_rate")
     if parameter is None or given.get("learning_rate", parameter.default) is not None:
@@ -209,7 +210,9 @@ def _climbs(build: Callable) -> bool:
         return False
 
 
-def _check_schedulable(factory: Callable, name: str, signature: inspect.Signature | None, key: str, value: Any) -> None:
+def _check_schedulable(
+    factory: Callable, name: str, signature: inspect.Signature | None, key: str, value: object
+) -> None:
     """Raise a TypeError for a schedule where one number is needed for the whole run."""
     is_schedule = isinstance(value, (Call, Optimizer)) or callable(value) and not isinstance(value, type)
     parameter = signature.parameters.get(key) if signature is not None else None
@@ -226,7 +229,7 @@ def _check_schedulable(factory: Callable, name: str, signature: inspect.Signatur
         )
 
 
-def each(**optimizers: Any) -> Optimizer:
+def each(**optimizers: OptimizerLike) -> Optimizer:
     """Return an optimizer with one optimizer for each entry of params that are a dictionary.
 
     Args:
@@ -247,12 +250,12 @@ def each(**optimizers: Any) -> Optimizer:
     return Optimizer(Call(_each, **{name: as_part(value, "each") for name, value in optimizers.items()}))
 
 
-def _each(**transformations: Any) -> Any:
+def _each(**transformations: optax.GradientTransformation) -> optax.GradientTransformation:
     by_name: Any = transformations
     return optax.partition(by_name, functools.partial(_entries, tuple(transformations)))
 
 
-def _entries(names: tuple[str, ...], params: Any) -> dict[str, str]:
+def _entries(names: tuple[str, ...], params: Params) -> dict[str, str]:
     have = tuple(params) if isinstance(params, dict) else None
     if have is None or set(have) != set(names):
         came = f"a {type(params).__name__}" if have is None else f"a dictionary of {', '.join(map(str, have))}"
@@ -266,7 +269,7 @@ def _entries(names: tuple[str, ...], params: Any) -> dict[str, str]:
 _MISSING = "sgd(0.1), or optax.set_to_zero() to hold them,"
 
 
-def accumulated(optimizer: Any, every: int) -> Optimizer:
+def accumulated(optimizer: OptimizerLike, every: int) -> Optimizer:
     """Return an optimizer that makes one update for the mean of the gradients of `every` steps.
 
     In between the params do not change. With `every` mini-batches of one size, the update is that of all their rows at
@@ -293,6 +296,6 @@ def accumulated(optimizer: Any, every: int) -> Optimizer:
     return Optimizer(Call(_accumulated, optimizer=as_part(optimizer, "accumulated"), every=int(every)))
 
 
-def _accumulated(optimizer: Any, every: int) -> Any:
+def _accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.MultiSteps:
     floating = jnp.result_type(float)  # of the run's precision; Optax accumulates in float32
     return optax.MultiSteps(optimizer, every, accumulator_dtype=floating)

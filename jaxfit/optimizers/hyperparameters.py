@@ -6,7 +6,7 @@ import inspect
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from jaxfit.problems.axes import Axis, is_array, is_key
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.problems.reading import Call
 from jaxfit.typing import PyTree
+
+if TYPE_CHECKING:
+    from jaxfit.optimizers.building import Optimizer
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def as_static(value: Any) -> Any:
     return value
 
 
-def check_names(name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
+def check_names(name: str, signature: inspect.Signature, given: dict[str, object]) -> None:
     """Raise a TypeError for hyperparameters that the factory does not take, or that are missing.
 
     Raises:
@@ -163,7 +166,7 @@ def takes_schedule(factory: Callable, name: str) -> bool:
     return not isinstance(parameter.default, (int, float)) or isinstance(parameter.default, bool)
 
 
-def schedules_of(optimizer: Any) -> dict[str, Callable]:
+def schedules_of(optimizer: Optimizer) -> dict[str, Callable]:
     """Return the hyperparameters of an optimizer that are functions of the step.
 
     These are a learning rate that is a schedule, and schedules for hyperparameters that the factory takes as numbers.

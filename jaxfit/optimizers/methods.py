@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ class Objective:
 
     loss: Callable
     data: tuple
-    extra: dict[str, Any]  # the step's key, if the loss takes one
+    extra: dict[str, Array]  # the step's key, if the loss takes one
     marked: PyTree = None  # the params with their marks, or None if there are no marks
 
     def __call__(self, free: PyTree) -> Array:

@@ -10,27 +10,31 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeAlias
 
 import numpy as np
 import optax
+from numpy.typing import DTypeLike
 
 from jaxfit.optimizers import gauss_newton, quasi_newton, recurrences
 from jaxfit.optimizers.building import Optimizer, optimizer
 from jaxfit.optimizers.hyperparameters import check_hyperparameter
 from jaxfit.problems.messages import near_keywords
-from jaxfit.typing import Varied
+from jaxfit.typing import Params, PyTree, Varied
 
+Mask: TypeAlias = (
+    "PyTree | Callable[[Params], PyTree]"  # a tree of booleans like the params, or a function that makes one
+)
 _Declared = ParamSpec("_Declared")
 
 
-def _of(factory: Callable) -> Callable[[Callable[_Declared, Any]], Callable[_Declared, Optimizer]]:
+def _of(factory: Callable) -> Callable[[Callable[_Declared, None]], Callable[_Declared, Optimizer]]:
     """Make a function that declares hyperparameters into one that returns the factory's `Optimizer`.
 
     A default that is the factory's own is left to it, where it stays a Python number; what is given is a leaf.
     """
 
-    def declare(function: Callable[_Declared, Any]) -> Callable[_Declared, Optimizer]:
+    def declare(function: Callable[_Declared, None]) -> Callable[_Declared, Optimizer]:
         signature, theirs = inspect.signature(function), inspect.signature(factory).parameters
         own = {
             name: p.default
@@ -55,7 +59,7 @@ def sgd(
     *,
     momentum: float | Varied | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
 ):
     """Return gradient descent: params - learning_rate * g.
 
@@ -69,7 +73,9 @@ def sgd(
 
 
 @near_keywords
-def momentum(learning_rate: float | Varied, beta: float | Varied = 0.9, *, accumulator_dtype: Any = None) -> Optimizer:
+def momentum(
+    learning_rate: float | Varied, beta: float | Varied = 0.9, *, accumulator_dtype: DTypeLike | None = None
+) -> Optimizer:
     """Return gradient descent with momentum (heavy ball). Polyak (1964).
 
     velocity = beta * velocity + g; params - learning_rate * velocity.
@@ -84,7 +90,9 @@ def momentum(learning_rate: float | Varied, beta: float | Varied = 0.9, *, accum
 
 
 @near_keywords
-def nesterov(learning_rate: float | Varied, beta: float | Varied = 0.9, *, accumulator_dtype: Any = None) -> Optimizer:
+def nesterov(
+    learning_rate: float | Varied, beta: float | Varied = 0.9, *, accumulator_dtype: DTypeLike | None = None
+) -> Optimizer:
     """Return gradient descent with Nesterov momentum. Nesterov (1983).
 
     velocity = beta * velocity + g; params - learning_rate * (g + beta * velocity).
@@ -100,7 +108,7 @@ def nesterov(learning_rate: float | Varied, beta: float | Varied = 0.9, *, accum
     return sgd(learning_rate, momentum=beta, nesterov=True, **_given(accumulator_dtype))
 
 
-def _given(accumulator_dtype: Any) -> dict[str, Any]:
+def _given(accumulator_dtype: DTypeLike | None) -> dict[str, Any]:
     return {} if accumulator_dtype is None else {"accumulator_dtype": accumulator_dtype}
 
 
@@ -130,7 +138,7 @@ def adadelta(
     rho: float | Varied = 0.9,
     eps: float | Varied = 1e-6,
     weight_decay: float | Varied = 0.0,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: Mask | None = None,
 ):
     """Return Adadelta: each gradient scaled by the ratio of running sizes of past steps and gradients.
 
@@ -177,7 +185,7 @@ def adam(
     b2: float | Varied = 0.999,
     eps: float | Varied = 1e-8,
     eps_root: float | Varied = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     nesterov: bool = False,
 ):
     """Return Adam: a running mean of gradients divided by the root of a running mean of their squares.
@@ -202,9 +210,9 @@ def adamw(
     b2: float | Varied = 0.999,
     eps: float | Varied = 1e-8,
     eps_root: float | Varied = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: float | Varied = 1e-4,
-    mask: Any = None,
+    mask: Mask | None = None,
     nesterov: bool = False,
 ):
     """Return AdamW: Adam with weight decay that is separate from the gradient.
@@ -227,7 +235,7 @@ def nadam(
     b2: float | Varied = 0.999,
     eps: float | Varied = 1e-8,
     eps_root: float | Varied = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
 ):
     """Return NAdam: Adam with Nesterov momentum.
@@ -268,7 +276,7 @@ def amsgrad(
     b2: float | Varied = 0.999,
     eps: float | Varied = 1e-8,
     eps_root: float | Varied = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ):
@@ -359,9 +367,9 @@ def lion(
     *,
     b1: float | Varied = 0.9,
     b2: float | Varied = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: float | Varied = 1e-3,
-    mask: Any = None,
+    mask: Mask | None = None,
 ):
     """Return Lion: the sign of a running mean of gradients. Chen et al. (2023), Algorithm 2.
 
@@ -399,7 +407,7 @@ def rprop(
 
 
 @near_keywords
-def levenberg_marquardt(*, damping: Any = 1e-3, tolerance: Any = None) -> Optimizer:
+def levenberg_marquardt(*, damping: float | Varied = 1e-3, tolerance: float | Varied | None = None) -> Optimizer:
     """Return Levenberg-Marquardt: damped Gauss-Newton steps for losses made of residuals, in float64 by default.
 
     The run judges its own convergence. It is CONVERGED where no step would change the loss by more than the precision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from jaxfit.optimizers.methods import Traits
-from jaxfit.typing import PyTree
+from jaxfit.typing import Number, PyTree, Schedule
 
 
 class RpropState(NamedTuple):
@@ -61,7 +61,7 @@ class RadamState(NamedTuple):
 
 
 def radam(
-    learning_rate: Any,
+    learning_rate: Number | Schedule,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -113,7 +113,7 @@ class YogiState(NamedTuple):
 
 
 def yogi(
-    learning_rate: Any,
+    learning_rate: Number | Schedule,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-3,

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import DTypeLike
 
 from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer
 from jaxfit.problems.axes import is_array
 from jaxfit.problems.messages import near_keywords
-from jaxfit.typing import PyTree
+from jaxfit.typing import ArrayLike, OptimizerLike, PyTree
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Limit:
       preconditioned: Whether the law wants the sharpness of D^-1/2 H D^-1/2, D the optimizer's scale of every param.
     """
 
-    learning_rate: Any
+    learning_rate: float | np.ndarray
     law: str
     known: bool = True
     preconditioned: bool = False
@@ -46,7 +47,7 @@ class Limit:
             raise ValueError(f"no law known: {self.law}")
         return float(self.learning_rate)
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.learning_rate if self.known else float(self), dtype)
 
     def __repr__(self) -> str:
@@ -58,7 +59,7 @@ class Limit:
 
 
 @near_keywords
-def stability_limit(optimizer: Any, sharpness: Any) -> Limit:
+def stability_limit(optimizer: OptimizerLike, sharpness: ArrayLike) -> Limit:
     """Return the largest learning rate at which an optimizer is stable at a minimum with the given sharpness.
 
     Gradient descent: 2 / L; heavy ball: 2 (1 + b) / L; Nesterov: 2 (1 + b) / (L (1 + 2 b)). With L the largest
@@ -149,7 +150,7 @@ def _why_not(optimizer: Optimizer) -> str:
     )
 
 
-def limit_from_growth(optimizer: Any, growth: float) -> float | None:
+def limit_from_growth(optimizer: Optimizer, growth: float) -> float | None:
     """The learning rate at which growth would turn into decay, if the loss is quadratic along its steepest direction.
 
     There the error is multiplied by -r in every step, the loss by r**2 = growth, so that z = -r is a root: gradient
@@ -160,7 +161,7 @@ def limit_from_growth(optimizer: Any, growth: float) -> float | None:
     """
     given = optimizer.hyperparameters
     rate = given.get("learning_rate")
-    if optimizer.call.function is not optax.sgd or not is_number(rate) or _law(optimizer) is None:
+    if optimizer.call.function is not optax.sgd or rate is None or not is_number(rate) or _law(optimizer) is None:
         return None
     b = float(given.get("momentum") or 0.0)
     r, nesterov = float(np.sqrt(growth)), bool(given.get("nesterov"))
@@ -173,7 +174,7 @@ def is_number(x: Any) -> bool:
     return isinstance(x, (int, float)) or (is_array(x) and np.ndim(x) == 0 and not isinstance(x, jax.core.Tracer))
 
 
-def has_preconditioner(optimizer: Any) -> bool:
+def has_preconditioner(optimizer: object) -> bool:
     """Return whether `preconditioner` knows the D of this optimizer; not if its hyperparameters are schedules."""
     return (
         isinstance(optimizer, Optimizer)
@@ -184,7 +185,7 @@ def has_preconditioner(optimizer: Any) -> bool:
 
 
 @near_keywords
-def preconditioner(optimizer: Any, opt_state: PyTree) -> PyTree:
+def preconditioner(optimizer: OptimizerLike, opt_state: PyTree) -> PyTree:
     """Return the preconditioner D of an adaptive optimizer's last update, params - learning_rate * m / D.
 
     m is a running mean of gradients. Adam: D = sqrt(v / (1 - b2**t)) + eps; RMSprop: sqrt(v + eps); Adagrad:
@@ -218,7 +219,7 @@ def unknown(optimizer: Optimizer) -> str:
     return f"{optimizer.name} keeps no scale of its own for every param that is known here; {names} do"
 
 
-def _option(optimizer: Optimizer, name: str, default: Any = False) -> Any:
+def _option(optimizer: Optimizer, name: str, default: float = False) -> Any:
     return optimizer.hyperparameters.get(name, default)
 
 
@@ -243,7 +244,7 @@ def _adagrad(optimizer: Optimizer, opt_state: PyTree) -> PyTree:
     return jax.tree.map(lambda s: jnp.sqrt(s + _option(optimizer, "eps", 1e-7)), state.sum_of_squares)
 
 
-def _has_scale(x: Any) -> bool:
+def _has_scale(x: object) -> bool:
     return hasattr(x, "nu")
 
 

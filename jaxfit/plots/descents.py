@@ -1,9 +1,11 @@
 """Descents: loss histories, lines through data, steps on a curve, range tests, and animations on a surface."""
 
+from __future__ import annotations
+
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import numpy as np
@@ -20,11 +22,18 @@ from jaxfit.plots.house import BLUE, DARK, RED, Room, few_colors, few_ticks, gif
 from jaxfit.plots.surfaces import from_above
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.messages import near_keywords
-from jaxfit.verbs.fits import Fit
+from jaxfit.typing import ArrayLike
+from jaxfit.verbs.fits import Fit, problem_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from jaxfit.curvature import RangeTest
+    from jaxfit.landscapes import Trail
 
 
 @house
-def loss_history(curves: Any, *, ax: Axes) -> Axes:
+def loss_history(curves: Curve | Mapping[str, Curve], *, ax: Axes) -> Axes:
     """Draw the loss against updates, both logarithmic, with a label on every curve.
 
     A loss that becomes infinite leaves the axes at the top.
@@ -79,11 +88,13 @@ def _with_exit(ax: Axes, losses: np.ndarray) -> np.ndarray:
     return visible
 
 
-def _steps_and_losses(curve: Any) -> tuple[np.ndarray, np.ndarray]:
-    if hasattr(curve, "history"):
-        curve = (curve.history.step, curve.history.loss)
-    steps, losses = curve if isinstance(curve, tuple) else (np.arange(len(curve)), curve)
-    return np.asarray(steps), np.asarray(losses, float)
+def _steps_and_losses(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(curve, Fit):
+        return np.asarray(curve.history.step), np.asarray(curve.history.loss, float)
+    if isinstance(curve, tuple):
+        return np.asarray(curve[0]), np.asarray(curve[1], float)
+    losses = np.asarray(curve, float)
+    return np.arange(len(losses)), losses
 
 
 def _leave(ax: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
@@ -95,7 +106,7 @@ def _leave(ax: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
 
 
 @house
-def line_fit(x: Any, y: Any, lines: Mapping[str, tuple[float, float]], *, ax: Axes) -> Axes:
+def line_fit(x: ArrayLike, y: ArrayLike, lines: Mapping[str, tuple[float, float]], *, ax: Axes) -> Axes:
     """Draw measurements and straight lines through them, with a label on every line.
 
     Args:
@@ -122,7 +133,9 @@ def line_fit(x: Any, y: Any, lines: Mapping[str, tuple[float, float]], *, ax: Ax
 
 
 @house
-def descent_1d(path: Any, losses: Any, curve: tuple[Any, Any], *, color: str = BLUE, ax: Axes) -> Axes:
+def descent_1d(
+    path: ArrayLike, losses: ArrayLike, curve: tuple[ArrayLike, ArrayLike], *, color: str = BLUE, ax: Axes
+) -> Axes:
     """Draw the points of a descent on the curve of a loss of one parameter, joined in order and numbered from 0.
 
     Args:
@@ -155,7 +168,7 @@ def _clusters(points: np.ndarray, apart: float) -> list[tuple[int, int]]:
 
 @house
 def learning_rate_range(
-    test: Any, *, law: float | None = None, law_label: str = "law", color: str = BLUE, ax: Axes
+    test: RangeTest, *, law: float | None = None, law_label: str = "law", color: str = BLUE, ax: Axes
 ) -> Axes:
     """Draw the loss of a range test against the learning rate, with the rate where it turns up and the suggested rate.
 
@@ -199,6 +212,7 @@ def learning_rate_range(
     return ax
 
 
+Curve: TypeAlias = "Fit | ArrayLike | tuple[ArrayLike, ArrayLike]"  # a run, its losses, or (steps, losses)
 CELLS = 120  # of the surface, each way
 PAUSE = 2000  # milliseconds on the last frame
 SHADES = 95  # colors; one more is the transparent one
@@ -208,7 +222,7 @@ SHADES = 95  # colors; one more is the transparent one
 def descent_animation(
     fit: Fit,
     *,
-    surface: Any = None,
+    surface: xr.DataArray | None = None,
     levels: int | Sequence[float] = 8,
     frames: int = 40,
     milliseconds: int = 150,
@@ -251,7 +265,7 @@ def descent_animation(
         shapes = ", ".join(f"{name} {values.shape[1:]}" for name, values in named.items())
         raise ValueError(f"a surface is drawn over two scalar params, but the fit has {shapes}; hold the others fixed")
     surface = window(fit, named) if surface is None else surface
-    x, y = (named[name] for name in surface.dims)
+    x, y = (named[str(name)] for name in surface.dims)
     chosen = np.unique(np.round(np.geomspace(1, len(way.step), frames)).astype(int) - 1)
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4.0), dpi=100, gridspec_kw={"wspace": 0.28})
@@ -273,22 +287,22 @@ def descent_animation(
     return gif(_encoded(images, [milliseconds] * (len(images) - 1) + [PAUSE]))
 
 
-def window(fit: Fit, named: dict[str, np.ndarray]) -> Any:
+def window(fit: Fit, named: dict[str, np.ndarray]) -> xr.DataArray:
     """Return the loss surface over a fit's two params, with a margin of a quarter of the path on every side."""
     axes = {}
     for name, values in named.items():
         values = values[np.isfinite(values)]
         room = 0.25 * np.ptp(values) or 0.5 * max(abs(values[0]), 1.0)
         axes[name] = Axis(name, np.linspace(values.min() - room, values.max() + room, CELLS))
-    problem: Any = fit.problem
+    problem = problem_of(fit)
     params = jax.tree.unflatten(jax.tree.structure(fit.params), list(axes.values()))
     found = evaluate(problem.loss, params, problem.data, key=problem.key, precision=fit.precision or "float32")
     return found.transpose(*axes)
 
 
-def _beside(fit: Fit, way: Any, chosen: np.ndarray, ax: Axes, labels: tuple[str, str]) -> tuple[Artist, Callable]:
+def _beside(fit: Fit, way: Trail, chosen: np.ndarray, ax: Axes, labels: tuple[str, str]) -> tuple[Artist, Callable]:
     """Draw the panel beside the surface; return its moving artists, and the function that updates them."""
-    problem: Any = fit.problem
+    problem = problem_of(fit)
     predict = getattr(problem.loss, "predict", None)
     if predict is None or len(problem.data) < 2 or any(np.ndim(item) != 1 for item in problem.data[:2]):
         loss_history({"": (way.step, way.loss)}, ax=ax)

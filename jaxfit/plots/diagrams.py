@@ -1,5 +1,7 @@
 """Flow diagrams: boxes that hold numbers, laid out on a grid, and arrows between them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

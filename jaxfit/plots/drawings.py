@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.plots.house import BLUE, DARK, GREEN, RED
 from jaxfit.plots.layers import Extent, Layout, Link, arrange
 from jaxfit.problems.messages import path_name
+from jaxfit.typing import OptimizerLike, PyTree
 
 SIZE, SMALL, LINE = 10.0, 8.5, 1.25  # points of text on edges, of captions; a line in font sizes
 PAD = 12.0
@@ -64,7 +65,9 @@ class Drawing(NamedTuple):
     size: tuple[float, float]
 
 
-def measured(graph: Graph, optimizer: Any, direction: str, legend: bool, backward: bool = True) -> Drawing:
+def measured(
+    graph: Graph, optimizer: OptimizerLike | None, direction: str, legend: bool, backward: bool = True
+) -> Drawing:
     """Measures and arranges."""
     absorbed, texts = _absorbed(graph)
     nodes = [node for node in graph.nodes if node.name not in absorbed]
@@ -113,7 +116,7 @@ def _absorbed(graph: Graph) -> tuple[set[str], dict[str, str]]:
     return absorbed, texts
 
 
-def _captions(graph: Graph, optimizer: Any) -> dict[str, tuple[Phrase, ...]]:
+def _captions(graph: Graph, optimizer: OptimizerLike | None) -> dict[str, tuple[Phrase, ...]]:
     """Below boxes: sums of gradients that meet, and where a step of the optimizer leads."""
     found: dict[str, list[Phrase]] = {node.name: [] for node in graph.nodes}
     flowing = ways_back(graph)
@@ -131,7 +134,7 @@ def _captions(graph: Graph, optimizer: Any) -> dict[str, tuple[Phrase, ...]]:
     return {name: tuple(lines) for name, lines in found.items()}
 
 
-def _step(before: Any, after: Any) -> str:
+def _step(before: PyTree, after: PyTree) -> str:
     """Where a step leads, with as many digits as show its length."""
     if np.ndim(before) or before == after or not np.isfinite(after):
         return f"{_compact(before)} → {_compact(after)}"
@@ -170,7 +173,7 @@ def _minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def _compact(value: Any) -> str:
+def _compact(value: PyTree) -> str:
     """A number, a few numbers, or what an array is on the whole."""
     if not isinstance(value, (np.ndarray, np.generic)):
         return written(value)
@@ -200,7 +203,7 @@ def _above(edges: Sequence[Edge]) -> tuple[Phrase, ...]:
     return (Phrase(text, BLUE, SIZE),)
 
 
-def _range(value: Any, color: str) -> tuple[Phrase, ...]:
+def _range(value: PyTree, color: str) -> tuple[Phrase, ...]:
     """The least and the largest entry of an array that has different ones."""
     array = np.asarray(value)
     if not array.ndim or array.dtype == bool or not _compact(value).startswith("mean"):

@@ -17,6 +17,7 @@ from jaxfit.graphs.records import Graph
 from jaxfit.plots.drawings import LINE, PAD, SIGNS, SIZE, Box, Drawing, Phrase, height_of, measured, ways_back
 from jaxfit.plots.house import BLUE, DARK, GREY, LARGEST, PALE, RED, style
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import OptimizerLike
 
 HEAD = 6.0  # an arrow's last part is straight
 LONGEST = 1600.0  # points of a side of a figure of its own; larger ones are scaled down
@@ -27,7 +28,7 @@ WHOLE, FOLDED = 56, 20  # a graph of more nodes is folded, and to how many
 def backprop_graph(
     graph: Graph,
     *,
-    optimizer: Any = None,
+    optimizer: OptimizerLike | None = None,
     direction: str = "right",
     boxes: int | None = None,
     backward: bool = True,
@@ -68,7 +69,7 @@ def backprop_graph(
 
 
 @near_keywords
-def backprop_animation(graph: Graph, *, optimizer: Any = None, seconds: float = 0.8) -> bytes:
+def backprop_animation(graph: Graph, *, optimizer: OptimizerLike | None = None, seconds: float = 0.8) -> bytes:
     """Return an animated GIF of one forward and one backward pass through a graph.
 
     The values appear edge by edge, then the gradients.
@@ -135,7 +136,7 @@ class _Brush:
         self.left = PAD if self.direction == "right" else (width - across) / 2
         self.length = along
 
-    def at(self, point: Any) -> tuple[float, float]:
+    def at(self, point: np.ndarray) -> tuple[float, float]:
         """Along and across as x and y."""
         along, across = point
         if self.direction == "right":

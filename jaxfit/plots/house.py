@@ -1,5 +1,7 @@
 """The house style: colors, panels, and pictures as files."""
 
+from __future__ import annotations
+
 import functools
 import inspect
 import io
@@ -12,6 +14,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -20,6 +23,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from PIL import Image
 
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import ArrayLike
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 DARK, GREY, PALE = "#333333", "#8a8a8a", "#e8e6e1"
@@ -170,16 +174,16 @@ class Room:
         data = self.ax.transData.inverted().transform(self.origin + np.stack([diagonal, diagonal], 1))
         return data[:columns, 0], data[:rows, 1]
 
-    def block(self, x: Any, y: Any, *, width: float = 6.0) -> np.ndarray:
+    def block(self, x: ArrayLike, y: ArrayLike, *, width: float = 6.0) -> np.ndarray:
         """Keep labels off a line, `width` pixels wide; returns its points in pixels."""
         line = self._dense(np.stack([np.asarray(x, float), np.asarray(y, float)], -1).reshape(-1, 2))
         self._take(line - width / 2, line + width / 2)
         self.lines.append(line)
         return line
 
-    def keep(self, low: Any, high: Any) -> None:
+    def keep(self, low: ArrayLike, high: ArrayLike) -> None:
         """Keep labels off the rectangle between two corners, the lower left and the upper right one, in data."""
-        corners = self.ax.transData.transform(np.stack([low, high]))
+        corners = self.ax.transData.transform(np.stack([np.asarray(low), np.asarray(high)]))
         self._take(*corners)
 
     def _dense(self, points: np.ndarray) -> np.ndarray:
@@ -239,7 +243,7 @@ class Room:
         text.remove()
         return None
 
-    def on(self, pieces: Sequence[Any], label: str, close_to: np.ndarray, **how: Any) -> Text | None:
+    def on(self, pieces: Sequence[np.ndarray], label: str, close_to: np.ndarray, **how: Any) -> Text | None:
         """Label a line of several pieces on itself, at the free place closest to a pixel, if there is one."""
         text = self._text(label, how)
         dense = [self._dense(np.asarray(points, float)) for points in pieces if len(points)]
@@ -254,7 +258,9 @@ class Room:
         text.remove()
         return None
 
-    def _cost(self, spots: np.ndarray, half: np.ndarray, line: np.ndarray, others: list, prefer: Any) -> np.ndarray:
+    def _cost(
+        self, spots: np.ndarray, half: np.ndarray, line: np.ndarray, others: list, prefer: tuple[float, float] | None
+    ) -> np.ndarray:
         """What speaks against each spot: a gap to its own line, a small one to others, distance from the preferred."""
         cost = 2 * _gap(spots, half, line)
         if others:
@@ -311,7 +317,7 @@ def outlined(text: Text, *, color: str = "white", edge: str = "#333333") -> Text
 
 
 @near_keywords
-def few_ticks(axis: Any, ticks: Sequence[float]) -> None:
+def few_ticks(axis: XAxis | YAxis, ticks: Sequence[float]) -> None:
     """Set the ticks of an axis to these, all in one notation: decimals if they are short, otherwise powers of ten.
 
     Example:

@@ -1,7 +1,9 @@
 """Maps of a sweep: which runs converge, and how fast."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,6 +28,11 @@ from jaxfit.plots.house import (
 )
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Status
+from jaxfit.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 OUTCOMES = {  # the color of the region, the color of what is written on it, what is written
     Status.NOT_RUN: ("#ffffff", GREY, "not run"),
@@ -41,11 +48,11 @@ SPEED = plt.get_cmap("viridis_r", 64)  # bright is fast; 64 levels keep the file
 
 @house
 def convergence_map(
-    results: Any,
+    results: xr.Dataset,
     *,
     x: str,
     y: str,
-    law: Any = None,
+    law: ArrayLike | None = None,
     law_label: str = "",
     steps_range: tuple[float, float] | None = None,
     colorbar: bool = True,
@@ -132,7 +139,7 @@ def _painted(status: np.ndarray, steps: np.ndarray, colors: LogNorm) -> np.ndarr
     return paint
 
 
-def _cells(ax: Axes, name: str, coordinate: Any) -> np.ndarray:
+def _cells(ax: Axes, name: str, coordinate: np.ndarray | xr.DataArray) -> np.ndarray:
     """Set scale, limits and label of the axis `name` for a coordinate; return the edges of its cells."""
     values = np.asarray(coordinate, float)
     geometric = len(values) > 2 and values[0] > 0 and np.ptp(np.diff(np.log(values))) < 1e-3 * np.ptp(np.log(values))
@@ -164,7 +171,9 @@ def _draw_law(room: Room, law: np.ndarray, y: np.ndarray, label: str, paint: np.
 
 
 @house
-def power_map(x: Any, y: Any, powers: Any, *, law: Any = None, span: float = 12.0, ax: Axes) -> Axes:
+def power_map(
+    x: ArrayLike, y: ArrayLike, powers: ArrayLike, *, law: ArrayLike | None = None, span: float = 12.0, ax: Axes
+) -> Axes:
     """Draw powers of ten over two coordinates: blue for small, red for large, white for one.
 
     Args:
@@ -195,7 +204,15 @@ TINTS, LIGHTS, SPEEDS = 10, 14, 16  # few of each keep the files small, and band
 
 
 @house
-def relief(x: Any, y: Any, height: Any, *, water: Any = None, contours: Any = 12, ax: Axes) -> Axes:
+def relief(
+    x: ArrayLike,
+    y: ArrayLike,
+    height: ArrayLike,
+    *,
+    water: ArrayLike | None = None,
+    contours: int | Sequence[float] = 12,
+    ax: Axes,
+) -> Axes:
     """Draw a landscape from above: lit from the upper left, with lines of equal height, and lakes.
 
     Args:
@@ -226,7 +243,15 @@ def relief(x: Any, y: Any, height: Any, *, water: Any = None, contours: Any = 12
 
 
 @house
-def basin_map(x: Any, y: Any, basin: Any, steps: Any = None, *, colors: Sequence[str] = BASINS, ax: Axes) -> Axes:
+def basin_map(
+    x: ArrayLike,
+    y: ArrayLike,
+    basin: ArrayLike,
+    steps: ArrayLike | None = None,
+    *,
+    colors: Sequence[str] = BASINS,
+    ax: Axes,
+) -> Axes:
     """Draw where each start ends, by color; a darker color means more steps.
 
     Args:

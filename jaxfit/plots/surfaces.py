@@ -1,8 +1,10 @@
 """Loss surfaces of two params, and the descents on them: from above and in perspective."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,8 +17,15 @@ from mpl_toolkits.mplot3d import proj3d
 from jaxfit.landscapes import Slice, trail
 from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, Room, house, number, style
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import ArrayLike
 from jaxfit.verbs.fits import Fit
 
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+Path: TypeAlias = "Fit | Mapping[str, ArrayLike] | tuple[ArrayLike, ...]"  # of params along the two dimensions
+Paths: TypeAlias = Mapping[str, Path]  # by label
 HEIGHTS = ListedColormap(0.42 * plt.get_cmap("viridis")(np.linspace(0, 1, 128))[:, :3] + 0.58)
 COLORS = (RED, BLUE, DARK, GREEN, PINK, ORANGE)
 HALO = [patheffects.withStroke(linewidth=2.5, foreground=(1, 1, 1, 0.85))]
@@ -25,8 +34,8 @@ DOTS = 60  # a path of more points than these is drawn as a line
 
 @house
 def contour(
-    surface: Any,
-    paths: Mapping[str, Any] | None = None,
+    surface: xr.DataArray,
+    paths: Paths | None = None,
     points: Mapping[str, tuple[float, float]] | None = None,
     *,
     levels: int | Sequence[float] = 8,
@@ -60,14 +69,14 @@ def contour(
 
 
 def from_above(
-    surface: Any,
-    paths: Mapping[str, Any],
+    surface: xr.DataArray,
+    paths: Paths,
     points: Mapping[str, tuple[float, float]],
     *,
     levels: int | Sequence[float],
     filled: bool = True,
     colors: Sequence[str] = COLORS,
-    clear: Sequence[tuple[Any, Any]] = (),
+    clear: Sequence[tuple[ArrayLike, ArrayLike]] = (),
     ax: Axes,
 ) -> Axes:
     """Draw as `contour`, with labels that do not cover the further lines `clear`."""
@@ -81,9 +90,9 @@ def from_above(
         ax.locator_params("x", nbins=6, steps=[1, 2, 5, 10])
     if ax.get_yscale() == "linear":
         ax.locator_params("y", nbins=6, steps=[1, 2, 5, 10])
-    drawn = {}
+    drawn, names = {}, [str(name) for name in surface.dims]
     for color, (label, path) in zip(itertools.cycle(colors), paths.items(), strict=False):
-        drawn[label] = color, _line(ax, *_path(label, path, surface.dims)[:2], color=color)
+        drawn[label] = color, _line(ax, *_path(label, path, names)[:2], color=color)
     room = Room(ax)
     blocked = {label: (color, room.block(*line, width=9)) for label, (color, line) in drawn.items()}
     for line in clear:
@@ -95,21 +104,21 @@ def from_above(
     return ax
 
 
-def named(paths: Any) -> Mapping[str, Any]:
+def named(paths: Paths | Fit | None) -> Paths:
     """Return paths by label; a single fit has the empty label."""
     return {"": paths} if isinstance(paths, Fit) else paths or {}
 
 
 @near_keywords
 def surface_3d(
-    surface: Any,
-    paths: Mapping[str, Any] | None = None,
+    surface: xr.DataArray,
+    paths: Paths | None = None,
     points: Mapping[str, tuple[float, float, float]] | None = None,
     *,
     levels: int | Sequence[float] = 8,
     view: tuple[float, float] = (38, -60),
-    ax: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a loss surface in perspective, with its contours on the floor and the paths of descents on it.
 
     The heights of the path of a fit are its losses at the records and between them, not the heights of the surface.
@@ -152,7 +161,7 @@ def surface_3d(
         _quiet(ax, shown.min())
         drawn = {}
         for color, (label, path) in zip(itertools.cycle(COLORS), named(paths).items(), strict=False):
-            line, dots = _path_3d(label, path, surface.dims)
+            line, dots = _path_3d(label, path, [str(name) for name in surface.dims])
             ax.plot(line[0], line[1], np.full_like(line[0], floor), color=color, lw=1.0, alpha=0.6, zorder=0.5)
             ax.plot(*line, color=color, lw=1.7, zorder=10)
             if len(dots[0]) <= DOTS:
@@ -167,7 +176,7 @@ def surface_3d(
 
 
 @near_keywords
-def arrow_3d(start: Any, end: Any, *, color: str = DARK, ax: Any) -> Any:
+def arrow_3d(start: ArrayLike, end: ArrayLike, *, color: str = DARK, ax: Axes) -> Axes:
     """Draw an arrow from one point (x, y, z) to another, in front of everything else.
 
     Draw it after the view and the limits are set.
@@ -177,13 +186,13 @@ def arrow_3d(start: Any, end: Any, *, color: str = DARK, ax: Any) -> Any:
       >>> ax = plt.figure().add_subplot(projection="3d")
       >>> arrow = jf.plots.arrow_3d((0, 0, 0), (1, 1, 1), ax=ax)
     """
-    x, y = _projected(ax, np.transpose([start, end]))
+    x, y = _projected(ax, np.transpose([np.asarray(start), np.asarray(end)]))
     look = {"arrowstyle": "-|>", "color": color, "lw": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15}
     ax.annotate("", (x[1], y[1]), (x[0], y[0]), arrowprops=look, zorder=15)
     return ax
 
 
-def _grid(surface: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _grid(surface: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     dims = getattr(surface, "dims", ())
     if len(dims) != 2:
         raise ValueError(
@@ -206,7 +215,7 @@ def _levels(heights: np.ndarray, levels: int | Sequence[float]) -> list[float]:
     return np.unique(rounded[(rounded > low) & (rounded < high)]).tolist()
 
 
-def _edges(heights: np.ndarray, levels: Any) -> np.ndarray:
+def _edges(heights: np.ndarray, levels: Sequence[float]) -> np.ndarray:
     """Return the levels of the colors: three bands between two contours, so that slopes are visible."""
     edges = np.unique(
         np.clip([np.nanmin(heights), *levels, np.nanmax(heights)], np.nanmin(heights), np.nanmax(heights))
@@ -215,7 +224,7 @@ def _edges(heights: np.ndarray, levels: Any) -> np.ndarray:
     return np.unique(fine)
 
 
-def _path(label: str, path: Any, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
+def _path(label: str, path: Path, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
     """Return the coordinates of a path along the dimensions, and its losses if it has any."""
     if isinstance(path, Fit):
         if path.history is None or "params" not in path.history:
@@ -234,7 +243,7 @@ def _path(label: str, path: Any, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(numbers, float) for numbers in path)
 
 
-def _path_3d(label: str, path: Any, dims: Sequence[str]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+def _path_3d(label: str, path: Path, dims: Sequence[str]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Return the line of a path on the surface, and the dots on it."""
     if isinstance(path, Fit):
         _path(label, path, dims)
@@ -275,7 +284,7 @@ def _name_levels(room: Room, lines: ContourSet) -> None:
             near = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
 
 
-def _quiet(ax: Any, least: float) -> None:
+def _quiet(ax: Axes, least: float) -> None:
     """Style the axes: no walls, few ticks, and no ticks of the loss below the surface."""
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((1, 1, 1, 0))
@@ -287,7 +296,7 @@ def _quiet(ax: Any, least: float) -> None:
     ax.set_zticks([tick for tick in ax.get_zticks() if least - 1e-9 <= tick <= ax.get_zlim()[1]])
 
 
-def _projected(ax: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
+def _projected(ax: Axes, points: Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of points in space in the plane of the picture."""
     x, y, z = (np.asarray(numbers, float) for numbers in points)
     right, up, _ = proj3d.proj_transform(x, y, z, ax.get_proj())
@@ -295,7 +304,9 @@ def _projected(ax: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 @house
-def landscape(surface: Any, plane: Slice, paths: Mapping[str, Any] | None = None, *, levels: Any = 8, ax: Axes) -> Axes:
+def landscape(
+    surface: xr.DataArray, plane: Slice, paths: Paths | None = None, *, levels: int | Sequence[float] = 8, ax: Axes
+) -> Axes:
     """Draw the loss over a slice, with descents projected onto it; the title says how much of them the slice shows.
 
     Args:

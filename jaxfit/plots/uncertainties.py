@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,9 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from jaxfit import statistics
 from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, Room, house, number, panels, style
 from jaxfit.problems.messages import near_keywords
+from jaxfit.statistics import Resamples
 from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.lanes import labels_of
 from jaxfit.statistics.profiles import Profile
+from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import Fit
 
 GRID = 300
@@ -23,7 +24,7 @@ GRID = 300
 
 @near_keywords
 def fit(
-    fit: Any, *, level: float = 0.95, prediction: bool = False, ax: Axes | None = None, residuals: Axes | None = None
+    fit: Fit, *, level: float = 0.95, prediction: bool = False, ax: Axes | None = None, residuals: Axes | None = None
 ) -> dict[str, Axes]:
     """Draw the data, the fitted curve and its confidence band, and below them the standardized residuals.
 
@@ -60,7 +61,7 @@ def fit(
     return {"curve": ax} | ({} if residuals is None else {"residuals": residuals})
 
 
-def _curve(fit: Any, x: np.ndarray, y: np.ndarray, level: float, prediction: bool, ax: Axes) -> None:
+def _curve(fit: Fit, x: np.ndarray, y: np.ndarray, level: float, prediction: bool, ax: Axes) -> None:
     at = _spaced(x, ax)
     band = statistics.band(fit, at, level)
     wide = statistics.band(fit, at, level, "prediction") if prediction else None
@@ -126,7 +127,7 @@ def _height(values: np.ndarray, ax: Axes) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _sigma(fit: Any, y: np.ndarray) -> np.ndarray | None:
+def _sigma(fit: Fit, y: np.ndarray) -> np.ndarray | None:
     """Return the standard deviations to draw, if the loss has them in the unit of y."""
     names = fit.problem.loss.data_names
     if "sigma" not in names or fit.absolute_sigma is False:
@@ -135,7 +136,7 @@ def _sigma(fit: Any, y: np.ndarray) -> np.ndarray | None:
     return sigma if sigma.shape == y.shape else np.sqrt(np.diagonal(sigma))
 
 
-def _residuals(fit: Any, x: np.ndarray, ax: Axes) -> None:
+def _residuals(fit: Fit, x: np.ndarray, ax: Axes) -> None:
     left = np.asarray(statistics.residuals(fit).standardized, float)
     most = max(3.0, 1.15 * np.nanmax(np.abs(left)))
     ax.set(ylim=(-most, most), ylabel="residual / error")
@@ -147,7 +148,7 @@ def _residuals(fit: Any, x: np.ndarray, ax: Axes) -> None:
 
 
 @house
-def profile(found: Any, error: float | None = None, *, name: str = "", reach: float = 1.96, ax: Axes) -> Axes:
+def profile(found: Fit | Profile, error: float | None = None, *, name: str = "", reach: float = 1.96, ax: Axes) -> Axes:
     """Draw how the sum of squares rises when a param is held at other values, and the parabola of its standard error.
 
     Args:
@@ -196,7 +197,7 @@ def profile(found: Any, error: float | None = None, *, name: str = "", reach: fl
     return ax
 
 
-def _of_param(fit: Fit, name: str) -> tuple[Any, float, str]:
+def _of_param(fit: Fit, name: str) -> tuple[Profile, float, str]:
     """Return the profile of one param of a fit, its error and its name."""
     labels, errors = labels_of(fit.params), _flat(statistics.standard_errors(fit))
     known = [label for label, error in zip(labels, errors, strict=True) if np.isfinite(error)]
@@ -228,7 +229,9 @@ def _crossings(x: np.ndarray, y: np.ndarray, level: float) -> np.ndarray:
 
 
 @near_keywords
-def corner(fit: Any, samples: Any = None, *, names: Sequence[str] | None = None, level: float = 0.95) -> dict:
+def corner(
+    fit: Fit, samples: Resamples | None = None, *, names: Sequence[str] | None = None, level: float = 0.95
+) -> dict:
     """Draw all params with their intervals, and all pairs of params with their covariance ellipse over the refits.
 
     The diagonal shows the histogram of the refits, and as bars below it the intervals by the standard error, the
@@ -323,7 +326,7 @@ def _span(value: float, error: float, ends: list[np.ndarray]) -> tuple[float, fl
     return known.min() - 0.12 * size, known.max() + 0.12 * size
 
 
-def _marginal(ax: Axes, i: int, drawn: Any, ends: dict, values: np.ndarray) -> None:
+def _marginal(ax: Axes, i: int, drawn: np.ndarray | None, ends: dict, values: np.ndarray) -> None:
     names = {ORANGE: "standard error", BLUE: "profile", RED: "refits"}
     top = 1.0
     if drawn is not None:
@@ -342,7 +345,9 @@ def _marginal(ax: Axes, i: int, drawn: Any, ends: dict, values: np.ndarray) -> N
                     fontsize=8)  # fmt: skip
 
 
-def _pair(ax: Axes, pair: tuple[int, int], values: np.ndarray, table: np.ndarray, drawn: Any, level: float) -> None:
+def _pair(
+    ax: Axes, pair: tuple[int, int], values: np.ndarray, table: np.ndarray, drawn: np.ndarray | None, level: float
+) -> None:
     x, y = pair
     if drawn is not None:
         ax.plot(*drawn[:1500, [x, y]].T, ".", color=RED, ms=1.6, alpha=0.35, mew=0, zorder=1)
@@ -355,15 +360,15 @@ def _pair(ax: Axes, pair: tuple[int, int], values: np.ndarray, table: np.ndarray
     ax.plot(values[x], values[y], "+", color=DARK, ms=7, mew=1.3)
 
 
-def _flat(tree: Any) -> np.ndarray:
+def _flat(tree: PyTree) -> np.ndarray:
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
-def _ends(tree: Any) -> np.ndarray:
+def _ends(tree: PyTree) -> np.ndarray:
     """(2, K)"""
     pairs = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, statistics.Interval))
     return np.stack([np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1)])
 
 
-def _matrix(fit: Any) -> np.ndarray:
+def _matrix(fit: Fit) -> np.ndarray:
     return moments("corner", fit, None).covariance
