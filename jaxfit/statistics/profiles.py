@@ -17,7 +17,7 @@ import numpy as np
 from jaxfit.losses.base import SQUARES
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import Axis
-from jaxfit.problems.marks import bounds, is_marked
+from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
@@ -67,18 +67,18 @@ class Sides:
         values, unit, errors, freedom = (
             self.by_lane(np.asarray(x)) for x in (known.values, known.estimate.unit, known.errors, known.freedom)
         )
-        free = free_places(refits.ends, jax.tree.map(lambda x: x[0], refits.group.params))
+        moves = free_places(refits.ends, jax.tree.map(lambda x: x[0], refits.group.params))
         self.straight = self.by_lane(np.sqrt(known.noise) <= COARSE * np.asarray(known.estimate.span))
         self.sound = np.isfinite(errors) & (errors > 0) & ~self.straight[:, None]  # (lanes, K)
         lane, self.which = (np.repeat(x, 2) for x in np.nonzero(self.sound))
-        self.lane, self.free = lane, np.flatnonzero(free)
+        self.lane, self.free = lane, np.flatnonzero(moves)
         self.side = np.tile([-1.0, 1.0], len(lane) // 2)
         self.start, self.error = values[lane, self.which], errors[lane, self.which]
         limits = np.full((2, *values.shape), [[[-np.inf]], [[np.inf]]])
-        limits[0][:, free], limits[1][:, free] = ground.low, ground.high
+        limits[0][:, moves], limits[1][:, moves] = ground.low, ground.high
         self.edge = np.where(self.side < 0, *limits[:, lane, self.which])
         with np.errstate(invalid="ignore"):
-            slopes = unit[lane, :, self.which][:, free] / unit[lane, self.which, self.which][:, None]
+            slopes = unit[lane, :, self.which][:, moves] / unit[lane, self.which, self.which][:, None]
         self.slopes = np.where(np.isfinite(slopes), slopes, 0.0)
         self.least = ground.loss[lane]
         self.per_rise = np.ones(len(lane)) if known.absolute else self.least / freedom[lane]
