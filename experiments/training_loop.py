@@ -1,7 +1,7 @@
-"""Training is one loop of four steps: draw a batch, predict, compare, move the weights a little against the gradient.
+"""Training repeats four operations: draw a batch, predict, compare, move the weights a little against the gradient.
 
-Every number of one turn is on the diagram, and every number is also computed by hand. The loop ends after a given
-number of turns, when the loss is small enough, or when the params stop changing, which is not the same: when a turn
+Every number of one step is on the diagram, and every number is also computed by hand. The loop ends after a given
+number of steps, when the loss is small enough, or when the params stop changing, which is not the same: when a step
 moves them by less than 0.001 they are still 0.59 from where they are going, by the law change / (rate x lambda_min).
 It starts from a random guess, and of sixteen guesses each arrives. Gradients of small batches scatter about the
 gradient of all rows, by the law of sampling without replacement. The loop knows nothing of the model: the same call
@@ -48,8 +48,8 @@ ROWS = dict.fromkeys(
 ) | dict.fromkeys(("CHOLLET-2.4.0", "CHOLLET-2.4.diff", "GD-1.1", "GD-1.4", "DLWPT-5.5.2.swap"), "guesses")
 
 
-class Turn(NamedTuple):
-    """One turn of the loop, by jf.step and by hand."""
+class Step(NamedTuple):
+    """One step of the loop, by jf.step and by hand."""
 
     batch: tuple[np.ndarray, ...]  # (4,) readings / 10, (4,) degrees Celsius
     predictions: np.ndarray  # (4,)
@@ -60,9 +60,9 @@ class Turn(NamedTuple):
 
 
 class Result(NamedTuple):
-    turn: Turn
-    run: Any  # 5,000 turns on all readings
-    by_steps: np.ndarray  # (21,) losses of the first 20 turns, by calls of jf.step
+    step: Step
+    run: Any  # 5,000 steps on all readings
+    by_steps: np.ndarray  # (21,) losses of the first 20 steps, by calls of jf.step
     small_loss: Any  # stops when the loss is small
     small_change: Any  # stops when the params hardly change
     theory: dict[str, np.ndarray]  # of plain gradient descent, k = 0 .. 5,000: "loss", "change", "distance"
@@ -92,7 +92,7 @@ def compute(config: Config) -> Result:
         opt_state = turned.opt_state
         losses.append(float(value))
     return Result(
-        turn=one_turn(loss, optimizer),
+        step=one_step(loss, optimizer),
         run=train(),
         by_steps=np.array(losses),
         small_loss=train(loss_below=SMALL_LOSS),
@@ -109,13 +109,13 @@ def compute(config: Config) -> Result:
     )
 
 
-def one_turn(loss: Any, optimizer: Any) -> Turn:
+def one_step(loss: Any, optimizer: Any) -> Step:
     train, held_out = ((0.1 * unknown, celsius) for unknown, celsius in jf.datasets.thermometer_split())
     x, y = batch = next(jf.datasets.batches(train, 4, 0))
     params, value, grads = jf.step(loss, START, batch, optimizer=optimizer)
     errors = START["w"] * x + START["b"] - y
     gradient = [float(np.mean(2 * errors * x)), float(np.mean(2 * errors))]
-    return Turn(
+    return Step(
         batch=batch,
         predictions=np.asarray(jf.models.line(START, x)),
         loss=(float(value), float(np.mean(errors**2))),
@@ -126,7 +126,7 @@ def one_turn(loss: Any, optimizer: Any) -> Turn:
 
 
 def by_eigenvalues(data: tuple) -> tuple[dict[str, np.ndarray], float]:
-    """Plain gradient descent on all rows in closed form: a turn shrinks each eigenvector's share by 1 - rate lambda."""
+    """Plain gradient descent on all rows in closed form: a step shrinks each eigenvector's share by 1 - rate lambda."""
     rows = np.stack([data[0], np.ones(11)], axis=1)
     curvatures, directions = np.linalg.eigh(2 * rows.T @ rows / 11)
     optimum = np.linalg.lstsq(rows, data[1], rcond=None)[0]
@@ -214,22 +214,22 @@ def layers(params: np.ndarray, x: np.ndarray, activation: Any) -> np.ndarray:
 
 def checks(result: Result) -> list[Check]:
     return [
-        *checks_of_the_turn(result),
+        *checks_of_the_step(result),
         *checks_of_the_end(result),
         *checks_of_batches(result),
         *checks_of_models(result),
     ]
 
 
-def checks_of_the_turn(result: Result) -> list[Check]:
-    turn, row = result.turn, "TFJS-F2.6, by hand"
-    x, _ = turn.batch
+def checks_of_the_step(result: Result) -> list[Check]:
+    step, row = result.step, "TFJS-F2.6, by hand"
+    x, _ = step.batch
     return [
-        Check("one turn: predictions", x, turn.predictions, 1e-6, row),
-        Check("one turn: loss", turn.loss[1], turn.loss[0], 1e-5 * turn.loss[1], row),
-        Check("one turn: gradient by w and b", turn.gradient[1], turn.gradient[0], 1e-4, row),
-        Check("one turn: w and b after it", turn.after[1], turn.after[0], 1e-5, row),
-        Check("readings held out: their loss falls too", True, turn.validation[1] < turn.validation[0],
+        Check("one step: predictions", x, step.predictions, 1e-6, row),
+        Check("one step: loss", step.loss[1], step.loss[0], 1e-5 * step.loss[1], row),
+        Check("one step: gradient by w and b", step.gradient[1], step.gradient[0], 1e-4, row),
+        Check("one step: w and b after it", step.after[1], step.after[0], 1e-5, row),
+        Check("readings held out: their loss falls too", True, step.validation[1] < step.validation[0],
               source="DLWPT-F5.2"),
         Check("x + y times z at (-2, 5, -4), and its derivatives", [-12, -4, -4, 3], result.circuit, 1e-6,
               "TFJS-box2.2, by hand"),
@@ -247,13 +247,13 @@ def checks_of_the_end(result: Result) -> list[Check]:
     end = np.array([float(result.run.params["w"]), float(result.run.params["b"])])
     row = "DLWPT-In15, "
     return [
-        Check("losses of the first 20 turns, fit against calls of step", result.by_steps, loss[:21], 2e-5,
+        Check("losses of the first 20 steps, fit against calls of step", result.by_steps, loss[:21], 2e-5,
               row + "a loop by hand"),
-        Check("losses of all turns", theory["loss"], loss, 1e-4, row + "closed form"),
-        Check("5,000 turns: how it ended", "OUT_OF_STEPS", result.run.status.name, source=row + "a fixed count"),
-        Check("loss below 3: turns", small_loss, result.small_loss.steps, 1, "CHOLLET-2.4.loop4, closed form"),
+        Check("losses of all steps", theory["loss"], loss, 1e-4, row + "closed form"),
+        Check("5,000 steps: how it ended", "OUT_OF_STEPS", result.run.status.name, source=row + "a fixed count"),
+        Check("loss below 3: steps", small_loss, result.small_loss.steps, 1, "CHOLLET-2.4.loop4, closed form"),
         Check("loss below 3: how it ended", "CONVERGED", result.small_loss.status.name, source="CHOLLET-2.4.loop4"),
-        Check("params change by less than 0.001: turns", small_change, result.small_change.steps, 4,
+        Check("params change by less than 0.001: steps", small_change, result.small_change.steps, 4,
               row + "closed form"),
         Check("what is left to go then", SMALL_CHANGE / result.law, left, 2e-3, row + "change / (rate lambda_min)"),
         Check("what is left to go then, of the runs", left, float(np.linalg.norm(here - end)), 0.01, row + "runs"),
@@ -299,7 +299,7 @@ def checks_of_models(result: Result) -> list[Check]:
               0, "GD-1.1"),
         Check("guesses that arrive at |a - y| < 0.01, by SGD", count, arrived["SGD"], 0, "GD-1.1"),
         Check("the same, by Adam", count, arrived["Adam"], 0, "GD-1.4"),
-        Check("by SGD |a - y| falls in every turn", True,
+        Check("by SGD |a - y| falls in every step", True,
               all(np.all(np.diff(fit.history.loss) < 0) for fit in by_sgd), source="GD-1.1"),
         Check("|a - y| at the end, by hand", np.array([error_by_hand(fit.params) for fit in by_sgd]),
               np.array([float(fit.loss) for fit in by_sgd]), 2e-6, "GD-1.1, by hand"),
@@ -317,29 +317,29 @@ def draw(result: Result):
 def draw_loop(result: Result):
     space = {"hspace": 0.3, "wspace": 0.2, "top": 0.87, "left": 0.06, "right": 0.98, "bottom": 0.07}
     figure, axes = plots.panels(
-        [["turn", "turn"], ["end", "batches"]], size=(11, 8.2), height_ratios=[0.85, 1], gridspec_kw=space
+        [["step", "step"], ["end", "batches"]], size=(11, 8.2), height_ratios=[0.85, 1], gridspec_kw=space
     )
-    figure.suptitle("The training loop: one turn in numbers, and how it ends", x=0.06, ha="left")
-    text = "A line w x + b through the mystery thermometer, readings / 10, rate 0.01: the first turn, on 4 readings."
+    figure.suptitle("The training loop: one step in numbers, and how it ends", x=0.06, ha="left")
+    text = "A line w x + b through the mystery thermometer, readings / 10, rate 0.01: the first step, on 4 readings."
     figure.text(0.06, 0.925, text, color="#555555")
-    draw_turn(result.turn, axes["turn"])
+    draw_step(result.step, axes["step"])
     draw_end(result, axes["end"])
     draw_batches(result, axes["batches"])
     return figure
 
 
-def draw_turn(turn: Turn, ax) -> None:
-    x, y = turn.batch
-    (w, b), (gw, gb) = turn.after[0], turn.gradient[0]
-    errors = turn.predictions - y
+def draw_step(step: Step, ax) -> None:
+    x, y = step.batch
+    (w, b), (gw, gb) = step.after[0], step.gradient[0]
+    errors = step.predictions - y
     boxes = {
         "batch": plots.Box("1  Draw a batch", ["x = " + listed(x), "y = " + listed(y)], (0, 0), plots.BLUE),
         "forward": plots.Box(
-            "2  Forward: w x + b", ["w = 1,  b = 0", "prediction = " + listed(turn.predictions)], (1, 0), plots.BLUE
+            "2  Forward: w x + b", ["w = 1,  b = 0", "prediction = " + listed(step.predictions)], (1, 0), plots.BLUE
         ),
         "loss": plots.Box(
             "3  Compare with y",
-            ["error = " + listed(errors), f"mean of squares = {turn.loss[0]:.2f}"],
+            ["error = " + listed(errors), f"mean of squares = {step.loss[0]:.2f}"],
             (2, 0),
             plots.RED,
         ),
@@ -357,7 +357,7 @@ def draw_turn(turn: Turn, ax) -> None:
         ),
         "validation": plots.Box(
             "2 readings held out",
-            [f"their loss: {turn.validation[0]:.1f}, now {turn.validation[1]:.1f}", "watched, never trained on"],
+            [f"their loss: {step.validation[0]:.1f}, now {step.validation[1]:.1f}", "watched, never trained on"],
             (0, 2),
             "#777777",
         ),
@@ -367,7 +367,7 @@ def draw_turn(turn: Turn, ax) -> None:
         plots.Arrow("forward", "loss", "predictions"),
         plots.Arrow("loss", "backward", "chain rule", plots.RED),
         plots.Arrow("backward", "update", "gradient", plots.RED),
-        plots.Arrow("update", "forward", "next turn, with the new w and b", plots.BLUE),
+        plots.Arrow("update", "forward", "next step, with the new w and b", plots.BLUE),
         plots.Arrow("update", "validation", "w, b", dashed=True),
     ]
     plots.flow(boxes, arrows, ax=ax)
@@ -385,20 +385,20 @@ def draw_end(result: Result, ax) -> None:
     ax.set_prop_cycle(color=[plots.BLUE])
     history = result.run.history
     plots.loss_history({"": (history.step, history.loss)}, ax=ax)
-    ax.set(xlim=(-0.1, 9000), ylim=(2, 200), title="Three ways to end the loop", xlabel="turns")
+    ax.set(xlim=(-0.1, 9000), ylim=(2, 200), title="Three ways to end the loop", xlabel="steps")
     ax.axhline(result.theory["loss"][-1], color=plots.GREY, lw=0.9, ls=(0, (4, 3)))
     room = plots.Room(ax)
     room.block(history.step, history.loss)
     room.block([0, 5000], [result.theory["loss"][-1]] * 2)
     left = result.theory["distance"][result.small_change.steps]
     ends = {
-        f"loss below 3:\n{result.small_loss.steps:,} turns": (result.small_loss, plots.GREEN, (0.8, 0.35)),
-        f"change below 0.001: {result.small_change.steps:,} turns,\nwith {left:.2f} left to go": (
+        f"loss below 3:\n{result.small_loss.steps:,} steps": (result.small_loss, plots.GREEN, (0.8, 0.35)),
+        f"change below 0.001: {result.small_change.steps:,} steps,\nwith {left:.2f} left to go": (
             result.small_change,
             plots.RED,
             (0.85, 0),
         ),
-        "a fixed count:\n5,000 turns": (result.run, plots.BLUE, (1, 0.4)),
+        "a fixed count:\n5,000 steps": (result.run, plots.BLUE, (1, 0.4)),
     }
     for label, (fit, color, where) in ends.items():
         ax.plot(fit.steps, fit.loss, "o", color=color, ms=7, mec="white", zorder=3)
@@ -432,7 +432,7 @@ def draw_guesses(result: Result):
     )
     figure.text(0.06, 0.895, text, color="#555555")
     ax = axes["guesses"]
-    ax.set(xlabel="turns", ylabel="|a − y|", title=f"{count} guesses, all of them reach 0.01")
+    ax.set(xlabel="steps", ylabel="|a − y|", title=f"{count} guesses, all of them reach 0.01")
     for (name, fits), color, height in zip(
         result.guesses.items(), (plots.BLUE, plots.ORANGE), (0.9, 0.82), strict=True
     ):

@@ -154,7 +154,7 @@ def _inspect(spec: tuple, x64: bool) -> None:
         return problem._replace(params=as_params(resolve(problem.params)))
 
     _, problem = trace(filled, *member_like(spec))
-    if inspect_loss(problem):
+    if inspect_loss(problem, forward=True):  # `products` goes forward where there is no way backward
         raise TypeError(
             "the loss captured a value of a jit, vmap or grad that is going on, which cannot be compiled apart; pass "
             "that value as data"

@@ -296,9 +296,9 @@ def undifferentiable(error: Exception) -> str | None:
     if any(words in said for words in BACKWARD):
         return (
             f"{users_line(error)} cannot be differentiated backward (a lax.while_loop, a fori_loop of unknown length, "
-            f"or a solver made of one, such as diffrax with adjoint=diffrax.ForwardMode()); minimize residuals with "
-            f"jf.optimizers.levenberg_marquardt(), as jf.curve_fit does, which differentiates forward, or make the "
-            f"loop a jax.lax.scan of a fixed number of steps"
+            f"or a solver made of one, such as diffrax with adjoint=diffrax.ForwardMode()); make the loop a "
+            f"jax.lax.scan of a fixed number of steps, or, to fit residuals, use jf.optimizers.levenberg_marquardt(), "
+            f"which differentiates forward, as jf.curve_fit does"
         )
     if any(words in said for words in FORWARD):
         return (

@@ -25,7 +25,7 @@ from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.checks.posing import as_loss, pose_question, refuse_axes
 from jaxfit.problems.enclosed import enclosed_in_precision, resolved
 from jaxfit.problems.marks import free, plain
-from jaxfit.problems.messages import near_keywords, path_name
+from jaxfit.problems.messages import near_keywords, path_name, shown
 from jaxfit.problems.problems import PRECISIONS, Problem, chosen_precision, convert_all, precision_context
 from jaxfit.typing import Array, ArrayLike, KeyLike, LossFunction, PyTree
 
@@ -86,7 +86,7 @@ def backprop(
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
     if not callable(loss):
-        raise TypeError(f"loss is {loss!r}, but it must be a function loss(params, *data) -> scalar")
+        raise TypeError(f"loss is {shown(loss)}, but it must be a function loss(params, *data) -> scalar itself")
     opening = _Opening(open)
     params = plain(as_params(params, precision=precision, finite=False))
     names = ["data"] if validation is None else ["data", "validation"]

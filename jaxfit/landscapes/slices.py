@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxfit.curvature.lanczos import either_way
 from jaxfit.datasets import as_key
 from jaxfit.engine.loops import objective_of, step_key
 from jaxfit.engine.settings import current
@@ -340,10 +341,10 @@ def hessian_plane(
         raise ValueError("hessian_plane: there is one number to move, which makes no plane; draw its loss with surface")
     with precision_context("float64"):
         converted = convert_all(problem, "float64")
-        inspect_loss(converted)
+        inspect_loss(converted, forward=True)
         flat, unravel = ravel_pytree(free(converted.params))
         objective = objective_of(converted, converted.data, step_key(converted, jnp.int32(0)))
-        slope = jax.grad(lambda x: objective(unravel(x)))
+        slope = _slope(lambda x: objective(unravel(x)), flat)
         ends = which == "ends"
         values, vectors, total = (_whole if size <= current().dense_plane else _by_products)(slope, flat, ends)
     if not np.isfinite(total):
@@ -362,6 +363,16 @@ def hessian_plane(
     reach = 0.5 * float(np.linalg.norm(vector(free(center)))) or 1.0
     directions = tuple(tree(v, free(center)) for v in vectors.T)
     return Slice(center, directions, names, ((-reach, reach),) * 2, about)
+
+
+def _slope(loss: Callable, at: jax.Array) -> Callable:
+    """The gradient of a function, forward where there is none backward."""
+
+    def traced(grad: Callable) -> Callable:
+        jax.eval_shape(grad(loss), at)
+        return grad(loss)
+
+    return either_way(traced, loss, at)
 
 
 def _whole(slope: Callable, flat: jax.Array, ends: bool) -> tuple[np.ndarray, np.ndarray, float]:

@@ -20,6 +20,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxfit.datasets import as_numbers, refuse_unit
+from jaxfit.problems.messages import shown
 from jaxfit.typing import ArrayLike, LossFunction, Number, Params, PyTree, Varied
 
 Kind = Literal["squares", "robust", "likelihood"]
@@ -79,6 +80,8 @@ class Block(NamedTuple):
 
 class Loss:
     """The base class of losses, which compare by value and add to each other and to plain functions."""
+
+    __array_ufunc__ = None  # an array of NumPy leaves `+` to the loss, which refuses it
 
     @property
     def data_names(self) -> tuple[str, ...]:
@@ -160,7 +163,10 @@ def terms_of(loss: LossFunction) -> tuple[Loss, ...]:
     if isinstance(loss, Loss):
         return (loss,)
     if not callable(loss):
-        raise TypeError(f"{loss!r} cannot be added to a loss; add a loss, a penalty such as l2(0.1), or a function")
+        raise TypeError(
+            f"{shown(loss)} cannot be added to a loss; add a loss, a penalty such as l2(0.1), or a function, itself "
+            f"and not its value"
+        )
     return (Plain(hashable("the function", loss)),)
 
 
@@ -395,9 +401,14 @@ class Sum(Loss):
 def hashable(name: str, function: Callable) -> Callable:
     if not callable(function):
         remedy = "pass a function, such as jaxfit.models.line"
+        if hasattr(function, "shape"):  # of an array, which a call returned
+            remedy = (
+                "pass the function itself, not its values: mse(model), where model takes (params, x), or "
+                "mse(jf.models.from_function(f)) for f(x, a, b)"
+            )
         if hasattr(function, "values") and hasattr(function, "name"):  # an axis
             remedy = f"an axis of models stands around their losses: jf.Axis({function.name!r}, [mse(f), mse(g)])"
-        raise TypeError(f"{name} is {reprlib.repr(function)}, which cannot be called; {remedy}")
+        raise TypeError(f"{name} is {shown(function)}, which cannot be called; {remedy}")
     try:
         hash(function)
     except TypeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +30,7 @@ from jaxfit.losses.base import (
     terms_of,
 )
 from jaxfit.losses.regression import beside, checked, predicted
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.typing import ArrayLike, LossFunction, Model, Number, Params, PyTree
 
 
@@ -237,7 +236,7 @@ def input_noise(loss: LossFunction, *, scale: float) -> InputNoise:
       input_noise(mse(line), scale=0.1)
     """
     if not callable(loss):
-        raise TypeError(f"loss is {reprlib.repr(loss)}, which cannot be called; pass a loss such as mse(line)")
+        raise TypeError(f"loss is {shown(loss)}, which cannot be called; pass a loss itself, such as mse(line)")
     terms = terms_of(loss)
     inner = terms[0] if len(terms) == 1 else Sum(terms)
     if not inner.data_names:

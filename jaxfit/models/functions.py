@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxfit.datasets import as_key, as_numbers
 from jaxfit.models.terms import array, whole
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.typing import ArrayLike, Params
 
 
@@ -63,7 +63,7 @@ def from_function(f: Callable) -> FromFunction:
       5.0
     """
     if not callable(f):
-        raise TypeError(f"f is {f!r}; it must be a function f(x, a, b)")
+        raise TypeError(f"f is {shown(f)}, but it must be a function f(x, a, b), itself and not its values")
     try:
         hash(f)
     except TypeError:

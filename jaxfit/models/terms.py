@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxfit.datasets import as_floats, as_numbers
 from jaxfit.models.guessing import Shape, Span, separate
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.typing import ArrayLike, Number, Params
 
 
@@ -35,6 +35,7 @@ def array(x: ArrayLike) -> Any:
 class Curve:
     """The base class of curves, which add with `+` and guess their params from data."""
 
+    __array_ufunc__ = None  # an array of NumPy leaves `+` to the curve, which refuses it
     dimensions: ClassVar[int] = 1  # of a point: x is (n,), or (n, dimensions)
 
     @property
@@ -276,8 +277,8 @@ def _parts(curve: Curve) -> tuple[Curve, ...]:
     if isinstance(curve, Curve):
         return (curve,)
     raise TypeError(
-        f"{curve!r} cannot be added to a model; add one of models, such as models.constant, or write one function of "
-        f"(params, x)"
+        f"{shown(curve)} cannot be added to a model; add one of models itself, such as models.constant, not its "
+        f"values, or write one function of (params, x)"
     )
 
 
@@ -303,5 +304,7 @@ def sum(*parts: Curve, **named: Curve) -> Sum:
         raise ValueError("sum got no parts; give some, such as sum(peak=models.gaussian, background=models.line)")
     for name, part in (*enumerate(parts), *named.items()):
         if not isinstance(part, Curve):
-            raise TypeError(f"sum: part {name!r} is {part!r}, but it must be one of models, such as models.gaussian")
+            raise TypeError(
+                f"sum: part {name!r} is {shown(part)}, but it must be one of models itself, such as models.gaussian"
+            )
     return Sum((*((None, part) for part in parts), *named.items()))

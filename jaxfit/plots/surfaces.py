@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -65,7 +66,9 @@ def contour(
       >>> ax.get_xlabel(), ax.get_ylabel()
       ('a', 'b')
     """
-    return from_above(surface, named(paths), points or {}, levels=levels, filled=filled, colors=colors, ax=ax)
+    return from_above(
+        surface, named(paths), named(points, "points"), levels=levels, filled=filled, colors=colors, ax=ax
+    )
 
 
 def from_above(
@@ -104,9 +107,14 @@ def from_above(
     return ax
 
 
-def named(paths: Paths | Fit | None) -> Paths:
-    """Return paths by label; a single fit has the empty label."""
-    return {"": paths} if isinstance(paths, Fit) else paths or {}
+def named(paths: Mapping[str, Any] | Fit | None, what: str = "paths") -> Mapping[str, Any]:
+    """Return paths, or points, by label; a single fit has the empty label."""
+    if isinstance(paths, Fit):
+        return {"": paths}
+    if paths is not None and not isinstance(paths, Mapping):
+        each = "{'descent': fit}" if what == "paths" else "{'start': (x, y)}"
+        raise TypeError(f"{what} is a {type(paths).__name__}, but it must be a dict by label, such as {each}")
+    return paths or {}
 
 
 @near_keywords
@@ -169,7 +177,7 @@ def surface_3d(
             drawn[label] = color, line
         room = Room(ax)
         blocked = {label: (color, room.block(*_projected(ax, line), width=9)) for label, (color, line) in drawn.items()}
-        _name_points(room, {label: (place, _projected(ax, place)) for label, place in (points or {}).items()})
+        _name_points(room, {label: (place, _projected(ax, place)) for label, place in named(points, "points").items()})
         for label, (color, line) in blocked.items():
             room.near(line, label, color=color, weight="bold", path_effects=HALO, zorder=20)
         return ax
@@ -226,20 +234,27 @@ def _edges(heights: np.ndarray, levels: Sequence[float]) -> np.ndarray:
 
 def _path(label: str, path: Path, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
     """Return the coordinates of a path along the dimensions, and its losses if it has any."""
+    which = f" {label!r}" if label else ""
     if isinstance(path, Fit):
         if path.history is None or "params" not in path.history:
             raise ValueError(
-                f"the fit {label!r} did not record its params; run it with record=jf.Record(what=('loss', 'params'))"
+                f"the fit{which} did not record its params; run it with record=jf.Record(what=('loss', 'params'))"
             )
         path = path.history.params
     if isinstance(path, Mapping):
         missing = [name for name in dims if name not in path]
         if missing:
             raise ValueError(
-                f"the path {label!r} has params {', '.join(map(str, path))}, but the surface has the dimensions "
+                f"the path{which} has params {', '.join(map(str, path))}, but the surface has the dimensions "
                 f"{', '.join(dims)}: name the axes like the params, or give the path as (x, y)"
             )
         path = tuple(path[name] for name in dims)
+    shapes = [np.shape(numbers) for numbers in path] if isinstance(path, (tuple, list, np.ndarray)) else []
+    if len(shapes) not in (2, 3) or any(len(shape) != 1 or shape != shapes[0] for shape in shapes):
+        raise ValueError(
+            f"the path{which} is {reprlib.repr(path)}, but it must be a fit with its params recorded, or (x, y) or "
+            f"(x, y, loss), sequences of one length"
+        )
     return tuple(np.asarray(numbers, float) for numbers in path)
 
 
@@ -336,7 +351,7 @@ def landscape(
         ax.plot(surface[plane.names[0]], surface, color=BLUE)
         ax.set(xlabel=words[0], ylabel="loss")
     else:
-        drawn = {label: tuple(plane.project(path).values()) for label, path in (paths or {}).items()}
+        drawn = {label: tuple(plane.project(path).values()) for label, path in named(paths).items()}
         starts = [("start", (float(x[0]), float(y[0]))) for x, y in drawn.values()][:1]
         contour(surface, drawn, dict(starts), levels=levels, ax=ax)
         ax.set(xlabel=words[0], ylabel=words[1])

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array
-from jaxfit.problems.messages import near_keywords, nothing_there
+from jaxfit.problems.messages import near_keywords, nothing_there, shown
 from jaxfit.problems.reading import Call
 
 PyTree = Any
@@ -90,7 +90,7 @@ class Tied:
     def __init__(self, function: Callable):
         if not callable(function):
             raise TypeError(
-                f"Tied: function is {reprlib.repr(function)}, but it must be a function of the params: "
+                f"Tied: function is {shown(function)}, but it must be a function of the params: "
                 f'Tied(lambda p: 2 * p["a"])'
             )
         self.function = function

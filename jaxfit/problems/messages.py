@@ -8,6 +8,7 @@ import inspect
 import linecache
 import os
 import re
+import reprlib
 import sys
 import sysconfig
 import traceback
@@ -34,6 +35,12 @@ def did_you_mean(name: str, among: Sequence[str]) -> str:
     near = [own for own in among if own.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, among, n=3, cutoff=0.4)
     return f"; did you mean {' or '.join(near)}?" if near else "."
+
+
+def shown(value: object) -> str:
+    """How a message shows a value of which a function was wanted: an array, the result of a call, by its shape."""
+    shape = getattr(value, "shape", ())
+    return f"an array of shape {shape}" if isinstance(shape, tuple) and shape else reprlib.repr(value)
 
 
 def near_names(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from jaxfit.datasets import as_key, refuse_unit
 from jaxfit.problems.axes import Axis, Place, is_array, is_axis, is_integer, is_number, plain, repetition, stack
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.messages import near_keywords, shown
 
 PyTree = Any
 
@@ -37,7 +36,7 @@ class Call:
     def __init__(self, function: Callable, /, *args, **kwargs):
         if not callable(function):
             raise TypeError(
-                f"Call: function is {reprlib.repr(function)}, which cannot be called; pass the function and its "
+                f"Call: function is {shown(function)}, which cannot be called; pass the function and its "
                 f"arguments apart: Call(init, key=0), not Call(init(key=0))"
             )
         self.function = function

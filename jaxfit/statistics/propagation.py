@@ -16,7 +16,7 @@ from jaxfit.datasets import refuse_unit
 from jaxfit.engine.tracing import trace, traced
 from jaxfit.losses.base import ROBUST, noise_model_of
 from jaxfit.problems.checks.data import as_data, floating
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import convert, precision_context
 from jaxfit.statistics.confidence import check_level
 from jaxfit.statistics.covariances import factor, moments
@@ -70,7 +70,7 @@ def propagate(result: Any, function: Callable, *, absolute_sigma: bool | None = 
     """
     if not callable(function):
         raise TypeError(
-            f"propagate: function is {reprlib.repr(function)}, but it must be a function of the params: "
+            f"propagate: function is {shown(function)}, but it must be a function of the params: "
             f'jf.propagate(fit, lambda p: p["a"] / p["b"])'
         )
     check_result("propagate", result)

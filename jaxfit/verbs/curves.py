@@ -15,7 +15,7 @@ from jaxfit.datasets import refuse_unit
 from jaxfit.losses import chi_squared
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import is_axis
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import Record, Stop
 from jaxfit.verbs.fits import Fit, fit
 
@@ -104,7 +104,10 @@ def curve_fit(
 
 def _check_predict(predict: Callable) -> None:
     if not callable(predict):
-        raise TypeError(f"predict is {reprlib.repr(predict)}, but it must be a function of (params, x)")
+        raise TypeError(
+            f"predict is {shown(predict)}, but it must be a function of (params, x), itself and not its values; "
+            f"jf.models.from_function(f) makes one of f(x, a, b)"
+        )
     try:
         parameters = inspect.signature(predict).parameters.values()
     except (TypeError, ValueError):

@@ -409,3 +409,22 @@ def test_more_beside_a_fit_is_refused():
         jf.sharpness(fit, history=True)
     with pytest.raises(TypeError, match="optimizer comes first|sharpness is"):
         jf.stability_limit(3.0, jf.optimizers.sgd(0.1))
+
+
+def looped(params):
+    """params[1]**2 * sqrt(params[0]), the root by Newton's method in a loop that has no derivative backward."""
+    value, size = params
+    closer = lambda state: (0.5 * (state[0] + value / state[0]), state[1] + 1)  # noqa: E731
+    return size**2 * jax.lax.while_loop(lambda state: state[1] < 12, closer, (value, 0))[0]
+
+
+def test_a_loop_of_unknown_length_has_the_curvature_of_its_closed_form():
+    hessian = np.array([[-0.25 * 9 / 8, 1.5], [1.5, 4.0]])  # at (4, 3)
+    values, vectors = np.linalg.eigh(hessian)
+    at = np.array([4.0, 3.0])
+    assert jf.sharpness(looped, at, precision="float64").value == pytest.approx(values[1], rel=1e-6)
+    along = jf.curvature_along(looped, at, directions=vectors.T, precision="float64")
+    np.testing.assert_allclose(along.curvatures, values, rtol=1e-9)
+    plane = jf.landscapes.hessian_plane(looped, at, which="ends")
+    np.testing.assert_allclose(plane.about["eigenvalues"], values[::-1], rtol=1e-9)
+    np.testing.assert_allclose(jf.hessian_spectrum(looped, at, precision="float64").values, values, rtol=1e-6)

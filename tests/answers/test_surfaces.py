@@ -194,6 +194,22 @@ def test_what_cannot_be_drawn_is_refused(runs):
         plots.descent_animation(three)
 
 
+@pytest.mark.parametrize("draw", [plots.contour, plots.surface_3d])
+def test_a_path_that_is_none_is_told_by_its_label_if_it_has_one(draw):
+    quiet = jf.fit(bowl, {"x": 1.0, "y": 1.0}, optimizer=jf.optimizers.sgd(0.1), steps=1)
+    with pytest.raises(ValueError, match=r"^the fit did not record its params; run it with record="):
+        draw(surface(), quiet)
+    with pytest.raises(ValueError, match=r"^the fit 'plain' did not record"):
+        draw(surface(), {"plain": quiet})
+    with pytest.raises(TypeError, match=r"^paths is a list, but .* a dict by label, such as \{'descent': fit\}"):
+        draw(surface(), [quiet])
+    with pytest.raises(TypeError, match=r"^points is a tuple, .*such as \{'start': \(x, y\)\}"):
+        draw(surface(), points=(1.0, 2.0))
+    for path in (([0.0, 1.0],), ([0.0, 1.0], [0.0]), 3.0, "plain"):
+        with pytest.raises(ValueError, match=r"^the path 'plain' is .* sequences of one length"):
+            draw(surface(), {"plain": path})
+
+
 # Moving
 
 

@@ -234,7 +234,7 @@ def test_layers_of_one_shape_start_at_different_weights():
         (lambda: models.dense((1, 1), "tahn"), ValueError, "activation is 'tahn'; did you mean 'tanh'.* one of 'relu'"),
         (lambda: models.dense((1, 1), "ReLU"), ValueError, "did you mean 'relu'"),
         (lambda: models.dense((1, 1), jnp.tanh), ValueError, "it must be one of 'relu', 'tanh', 'sigmoid', 'linear'"),
-        (lambda: models.from_function(3), TypeError, r"f is 3; it must be a function f\(x, a, b\)"),
+        (lambda: models.from_function(3), TypeError, r"f is 3, but it must be a function f\(x, a, b\)"),
         (lambda: models.from_function(lambda x: x), ValueError, "f has no parameters to fit after its first argument"),
         (lambda: models.from_function(lambda: 0), ValueError, "f has no parameters to fit"),
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ from jaxfit.problems.checks.training import (
     check_scale_known,
     check_stop,
 )
+from jaxfit.problems.messages import shown
 from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
 from jaxfit.problems.reading import seeds
 
@@ -86,8 +86,8 @@ def _check_asked(loss: Any, precision: Any) -> None:
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
     if not (callable(loss) or is_axis(loss)):
         raise TypeError(
-            f"loss is {reprlib.repr(loss)}, but it must be a function loss(params, *data) -> scalar, such as "
-            f"jf.losses.mse(model)"
+            f"loss is {shown(loss)}, but it must be a function loss(params, *data) -> scalar, such as "
+            f"jf.losses.mse(model), itself and not its value"
         )
 
 
