@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxfit.engine.dispatch import Task, run_all
+from jaxfit.engine.dispatch import run_all
 from jaxfit.engine.host import OutOfMemory, terminating_as_interrupted
+from jaxfit.engine.parts import Task
 from jaxfit.problems.problems import Status
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.files import claim
 from jaxfit.stores.manifests import as_folder
-from jaxfit.stores.resuming import keeping, missing
-from jaxfit.verbs.sweeps import begin_store, plan_sweep, told
+from jaxfit.stores.resuming import Stored, keeping, missing
+from jaxfit.verbs.sweeps import bar_of_lanes, begin_store, plan_sweep
 
 
 def main(words: list[str] | None = None) -> int:
@@ -87,9 +88,9 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     with claim(folder, shared=True), claim(folder, label):
         try:
             stored = begin_store(plan, folder)
-            tasks = [task for task in missing(stored) if _number(task) % shares == own - 1]
-            with told(plan, tasks, progress) as report, keeping(stored) as keep:
-                interrupted = run_all(plan.runs, stored.shapes, tasks, plan.precision, report, keep)
+            tasks = [task for task in missing(stored) if _number(stored, task) % shares == own - 1]
+            with bar_of_lanes(plan, tasks, progress) as report, keeping(stored) as sink:
+                interrupted = run_all(stored.plan.parts, tasks, report, sink)
         finally:
             (folder / label).unlink(missing_ok=True)
     status = np.asarray(open_dataset(folder, damaged="skip").status)
@@ -99,11 +100,11 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     return f"shard {own}/{shares}: {len(tasks)} blocks run; {done}"
 
 
-def _number(task: Task) -> int:
-    """Of a block among all, however many of them are done: shares do not move while others work."""
-    part, segment, block = task.place
-    before = sum(-(-part.added(s) // part.block) for s in range(segment))
-    return task.run + before + block
+def _number(stored: Stored, task: Task) -> int:
+    """Return the number of a block among all, done or not: shares stay what they are while others work."""
+    part = stored.maps[task.part]
+    before = sum(-(-part.added(s) // part.block) for s in range(task.segment))
+    return task.part + before + task.block
 
 
 if __name__ == "__main__":

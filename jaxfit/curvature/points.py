@@ -21,7 +21,7 @@ from jaxfit.problems.reading import Dimension, choose, fill, resolve
 from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.fits import Fit, problem_of
-from jaxfit.verbs.grids import Grid, along
+from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.sweeps import choices_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def over_grid(
     found = []
     for part in grid.parts:
         count, records = len(part.lanes.status), len(grid.results.step) if history else 1
-        index = along(part, np.repeat(np.arange(count) if part.numbers is None else part.numbers, records))
+        index = part.along(np.repeat(part.numbers(np.arange(count)), records))
         flat = lambda x: Axis(LANE, np.asarray(x).reshape(-1, *np.shape(x)[2:]))  # noqa: E731
         one = flat if history else (lambda x: Axis(LANE, np.asarray(x)))
         params = part.lanes.rows["params"] if history else part.lanes.params

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxfit.engine.counting import happened
 from jaxfit.engine.jaxprs import Closed, run
+from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import trace
 
 # By platform, for programs whose sums are made by `sums`: without XLA's own way to keep the digits of long sums.
@@ -53,3 +55,12 @@ def compiler_options(platform: str) -> dict[str, Any]:
         except jax.errors.JaxRuntimeError:
             continue
     return SUMS.get(platform, {}) | known
+
+
+def worker_devices() -> list[jax.Device]:
+    """Return the device of each worker: each device once, or the CPU once for each core that this process may use."""
+    devices, count = jax.local_devices(), current().workers
+    if count is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = cores if len(devices) == 1 and devices[0].platform == "cpu" else len(devices)
+    return [devices[i % len(devices)] for i in range(count)]

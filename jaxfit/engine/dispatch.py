@@ -1,16 +1,14 @@
-"""Blocks of lanes on every core and device.
+"""Run blocks of lanes on every core and device.
 
-A block is a fixed range of lanes, run to exhaustion by one pool on one device: never split by the compiler, so that its
-bits do not depend on who runs it. A thread a core takes blocks in turn on a CPU, a thread a device elsewhere; each
-drives its pool in short segments, after which it can be seen and stopped.
+A block is a fixed range of lanes, which one pool on one device runs to their ends: the compiler never splits it, so
+that its bits do not depend on which worker runs it. A worker is a thread, one for each core of a CPU or for each other
+device. It takes one block after another, and calls the pool's program for a short time again and again, between which
+it reports, and stops if it has to.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-import operator
-import os
 import queue
 import threading
 import time
@@ -21,86 +19,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.engine.compiling import compiled, compiler_options
+from jaxfit.engine.compiling import compiled, compiler_options, worker_devices
 from jaxfit.engine.counting import happened
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.layouts import layout_of, spec_of
+from jaxfit.engine.parts import FinishedPart, Part, Task
 from jaxfit.engine.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
 from jaxfit.engine.settings import current
-from jaxfit.problems.axes import Place
-from jaxfit.problems.problems import STATUSES, Status, Training, precision_context
-from jaxfit.problems.reading import Dimension
+from jaxfit.problems.problems import STATUSES, Status, precision_context
+from jaxfit.typing import PyTree
 
-PyTree = Any
-
-
-class Run(NamedTuple):
-    """One program's share of a sweep, ready to run."""
-
-    choice: dict[str, int]  # index along each static dimension
-    dynamic: tuple[Dimension, ...]  # the other dimensions; the last one runs fastest
-    training: Training  # with the static choice made, its numbers as the user gave them
-    structure: Any  # of the training with places instead of axes
-    leaves: list  # of it, in the precision
-    columns: dict[str, PyTree]  # by place: values along its dimension
-    records: int  # rows of history to keep
-    lane_bytes: int  # of results
-    working_bytes: int  # that one lane's step touches
-
-    @property
-    def template(self) -> Training:
-        """The training of any lane, with places for the lanes' own values."""
-        return jax.tree.unflatten(self.structure, self.leaves)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        return {d.name: d.size for d in self.dynamic}
-
-    @property
-    def size(self) -> int:
-        return math.prod(d.size for d in self.dynamic)
-
-    def block(self, numbers: np.ndarray, length: int) -> dict[str, PyTree]:
-        """The own values of the lanes `numbers`; the last one is repeated to fill the block."""
-        numbers = np.concatenate([numbers, np.full(length - len(numbers), numbers[-1])])
-        index = np.unravel_index(numbers, [d.size for d in self.dynamic]) if self.dynamic else ()
-        along = {d.name: i for d, i in zip(self.dynamic, index, strict=True)}
-        taken: dict[str, PyTree] = {"#": numbers.astype(np.int32)}  # a column also where there is no axis
-        for key, values in self.columns.items():
-            taken[key] = jax.tree.map(operator.itemgetter(along[Place(key).name]), values)
-        return taken
-
-    def block_like(self, length: int) -> dict[str, PyTree]:
-        """The shapes of a block's own values."""
-
-        def like(x):
-            return jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype)
-
-        return {"#": jax.ShapeDtypeStruct((length,), np.int32), **jax.tree.map(like, self.columns)}
-
-
-def shape_of_pool(run: Run, slots: int | None, workers: int) -> Shape:
-    """How many lanes side by side, and how many in a block.
-
-    On a CPU the working set of the slots should stay in a core's own cache; an accelerator wants thousands.
-    """
-    limits = current()
-    if slots is None:
-        room, least, most = (2**18, 8, limits.cpu_slots) if jax.default_backend() == "cpu" else (2**28, 256, 8192)
-        slots = min(most, max(least, power_of_two(room // max(run.working_bytes, 1))))
-        slots = min(slots, power_of_two_above(run.size))
-    share = power_of_two_above(-(-run.size // workers))
-    lanes = min(limits.block_lanes, limits.block_bytes // max(run.lane_bytes, 1))
-    loads = max(lanes // slots, limits.block_loads)
-    return Shape(slots, max(1, min(loads, -(-share // slots))) * slots, run.records)
-
-
-def power_of_two(n: int) -> int:
-    return 1 << max(n, 1).bit_length() - 1
-
-
-def power_of_two_above(n: int) -> int:
-    return 1 << (n - 1).bit_length()
+Report = Callable[[np.ndarray], None]
+Sink = Callable[[Task, Lanes], None]
 
 
 class Programs(NamedTuple):
@@ -152,118 +82,51 @@ def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: 
     return Programs(compiled(running), like, {}, {}, {}, threading.Lock(), [])
 
 
-def programs_of(run: Run, shape: Shape, devices: Sequence[Any]) -> Programs:
-    """The program of a share, lowered for the devices."""
-    leaves, columns = tuple((x.shape, x.dtype) for x in run.leaves), spec_of(run.columns)
-    programs = _programs(run.structure, leaves, columns, shape, jax.config.jax_enable_x64, current().of_programs)
+def programs_of(part: Part, devices: Sequence[jax.Device]) -> Programs:
+    """Return the program of a part, lowered for the devices."""
+    structure, leaves, columns = part.template
+    shapes = tuple((x.shape, x.dtype) for x in leaves)
+    programs = _programs(
+        structure, shapes, spec_of(columns), part.shape, jax.config.jax_enable_x64, current().of_programs
+    )
     for device in devices:
-        programs.lower(device, run.leaves, run.block_like(shape.lanes))
+        programs.lower(device, leaves, part.columns_like())
     return programs
 
 
-def worker_devices() -> list[jax.Device]:
-    """Return the device of each worker: each device once, or the CPU once for each core that this process may use."""
-    devices, count = jax.local_devices(), current().workers
-    if count is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = cores if len(devices) == 1 and devices[0].platform == "cpu" else len(devices)
-    return [devices[i % len(devices)] for i in range(count)]
-
-
-class Task(NamedTuple):
-    """A block to run."""
-
-    run: int
-    lanes: np.ndarray  # their numbers, as many as a block holds or fewer
-    place: Any = None  # where its results are kept, for who keeps them
-
-
-def all_tasks(runs: Sequence[Run], shapes: Sequence[Shape]) -> list[Task]:
-    """Every lane of every share, in blocks of neighbors."""
-    return [
-        Task(i, np.arange(first, min(first + shape.lanes, run.size)))
-        for i, (run, shape) in enumerate(zip(runs, shapes, strict=True))
-        for first in range(0, run.size, shape.lanes)
-    ]
-
-
-class Gathered:
-    """The results of each share in memory: NaN and NOT_RUN where nothing ran."""
-
-    def __init__(self, runs: Sequence[Run], shapes: Sequence[Shape], precision: str):
-        self.runs, self.shapes, self.precision, self.lock = runs, shapes, precision, threading.Lock()
-        self.results: list[Any] = [None] * len(runs)
-        self.kept = [np.zeros(run.size, bool) for run in runs]
-
-    def keep(self, task: Task, lanes: Lanes) -> None:
-        size = self.runs[task.run].size
-        with self.lock:
-            if len(task.lanes) == size:  # all at once
-                self.results[task.run] = lanes
-            else:
-                if self.results[task.run] is None:
-                    self.results[task.run] = _room(size, lanes)
-                where = slice(task.lanes[0], task.lanes[0] + len(task.lanes))  # neighbors
-                for all, part in zip(jax.tree.leaves(self.results[task.run]), jax.tree.leaves(lanes), strict=True):
-                    all[where] = part
-            self.kept[task.run][task.lanes] = True  # only now: Ctrl-C may come in between
-
-    def _example(self, i: int) -> Lanes:
-        with precision_context(self.precision):
-            return example(self.runs[i], self.shapes[i])
-
-    def all(self) -> list[Lanes]:
-        for i, kept in enumerate(self.kept):
-            if self.results[i] is None:
-                like = jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), self._example(i))
-                self.results[i] = _room(self.runs[i].size, like)
-            if not kept.all():
-                for x in jax.tree.leaves(self.results[i]):
-                    x[~kept] = np.nan if x.dtype.kind == "f" else 0
-        return self.results
-
-
-def run_all(
-    runs: Sequence[Run],
-    shapes: Sequence[Shape],
-    tasks: Sequence[Task],
-    precision: str,
-    report: Callable,
-    keep: Callable[[Task, Lanes], None],
-) -> bool:
-    """Runs blocks of lanes.
+def run_all(parts: Sequence[Part], tasks: Sequence[Task], report: Report, keep: Sink) -> bool:
+    """Run blocks of lanes.
 
     Args:
-      runs, shapes: The shares, and the pool of each.
+      parts: The parts that the tasks name, all in one precision.
       tasks: The blocks.
-      precision: Of the runs; it is a setting of a thread, and each worker enters it.
       report: Called in this thread with (STATUSES,) counts of lanes by status whenever there are more of them.
-      keep: Called with each block's results when it is done, by the worker who ran it.
+      keep: Called with each block's results when it is done, by the worker that ran it.
 
     Returns:
       Whether Ctrl-C ended it early.
 
     Raises:
-      OutOfMemory: Of a device; what other blocks gave has been kept.
+      OutOfMemory: Of a device; the results of other blocks have been kept.
     """
     if not tasks:
         return False
+    precision = parts[0].precision
     waiting, team = iter(tasks), worker_devices()[: len(tasks)]
     with precision_context(precision):
-        programs = {i: programs_of(runs[i], shapes[i], team) for i in sorted({task.run for task in tasks})}
+        programs = {i: programs_of(parts[i], team) for i in sorted({task.part for task in tasks})}
     stop, lock = threading.Event(), threading.Lock()
 
-    def work(device, tell):
-        with precision_context(precision):
-            there: dict[int, tuple[list, list]] = {}  # by run: what its lanes share, put on the device once; a pool
+    def work(device: jax.Device, tell: Report) -> None:
+        with precision_context(precision):  # a setting of each thread
+            number, leaves, pools = -1, [], []  # of the last part: what its lanes share, put on the device once; a pool
             for task in _taking(waiting, lock, stop):
-                run, shape = runs[task.run], shapes[task.run]
-                if task.run not in there:
-                    there = {task.run: (_put_once(run.leaves, device, tasks), [])}
-                leaves, pools = there[task.run]
-                happened("block", task.lanes)
-                with out_of_memory_told(_advice(run, shape)):
-                    lanes = _run_block(run, shape, programs[task.run], leaves, task, device, pools, stop, tell)
+                part = parts[task.part]
+                if task.part != number:
+                    number, leaves, pools = task.part, _put_once(part.template.leaves, device, tasks), []
+                happened("block", task.members)
+                with out_of_memory_told(_advice(part)):
+                    lanes = _run_block(part, programs[task.part], leaves, task, device, pools, stop, tell)
                 if lanes is None:
                     break
                 keep(task, lanes)
@@ -271,11 +134,12 @@ def run_all(
     return _alone(work, team[0], report, stop) if len(team) == 1 else _side_by_side(work, team, report, stop)
 
 
-def _advice(run: Run, shape: Shape) -> str:
-    """What to change where a pool takes more memory than there is."""
-    need = f"{shape.slots:,} lanes side by side, each working on some {run.working_bytes:,} bytes"
-    if shape.slots > 1:
-        return f"{need}; pass slots={max(1, shape.slots // 4)}"
+def _advice(part: Part) -> str:
+    """Return what to change where a pool takes more memory than there is."""
+    slots = part.shape.slots
+    need = f"{slots:,} lanes side by side, each working on some {part.needs.working:,} bytes"
+    if slots > 1:
+        return f"{need}; pass slots={max(1, slots // 4)}"
     return f"{need}; make the loss smaller: batches=jf.Batches(size), or jax.checkpoint around a part of it"
 
 
@@ -350,19 +214,18 @@ def _taking(tasks: Iterator[Task], lock: threading.Lock, stop: threading.Event) 
 
 
 def _run_block(
-    run: Run,
-    shape: Shape,
+    part: Part,
     programs: Programs,
     leaves: list,
     task: Task,
-    device: Any,
+    device: jax.Device,
     pools: list[Pool],
     stop: threading.Event,
-    tell: Callable,
+    tell: Report,
 ) -> Lanes | None:
-    """One block to its end; None if it was stopped before. `pools` has the last block's pool, which is used again."""
+    """Run one block to its end; return None if it was stopped before. `pools` has the pool of the last block."""
     running = programs.compile(device)
-    columns, real = run.block(task.lanes, shape.lanes), np.int32(len(task.lanes))
+    columns, real = part.columns(task.members), np.int32(len(task.members))
     pool, told = _again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(STATUSES, np.int32)
     while True:
         chunks = int(max(1, current().block_seconds / programs.pace[0])) if programs.pace else 64
@@ -377,7 +240,7 @@ def _run_block(
         told = counts
         if not left:
             pools.append(pool)
-            return read_pool(pool, len(task.lanes), shape, run.training.record.every)
+            return read_pool(pool, len(task.members), part.shape, part.training.record.every)
         if stop.is_set():
             return None
 
@@ -392,13 +255,52 @@ def _zeros(like: jax.ShapeDtypeStruct) -> Any:
     return np.zeros(like.shape, like.dtype) if isinstance(like.dtype, np.dtype) else jnp.zeros(like.shape, like.dtype)
 
 
-def _room(size: int, like: Lanes) -> Lanes:
-    """Arrays for the results of lanes, laid out in memory as those of some."""
-    return jax.tree.map(lambda x: np.empty_like(x, shape=(size, *x.shape[1:])), like)
-
-
-def example(run: Run, shape: Shape) -> Lanes:
-    """Shapes and kinds of what is known of each lane, for none of them; in the run's precision."""
-    results = programs_of(run, shape, []).pool.results
-    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, shape.records, *x.shape[2:]), x.dtype), results.rows)
+def example(part: Part) -> Lanes:
+    """Return the results of no lanes: their shapes and types, in the precision of the part."""
+    with precision_context(part.precision):
+        results = programs_of(part, []).pool.results
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, part.shape.records, *x.shape[2:]), x.dtype), results.rows)
     return results._replace(rows=rows)
+
+
+class Memory:
+    """A sink that keeps the results of all lanes in memory."""
+
+    def __init__(self, parts: Sequence[Part]):
+        self.parts, self.lock = parts, threading.Lock()
+        self.results: list[Lanes | None] = [None] * len(parts)
+        self.done = [np.zeros(part.size, bool) for part in parts]
+
+    def keep(self, task: Task, lanes: Lanes) -> None:
+        size = self.parts[task.part].size
+        with self.lock:
+            if len(task.members) == size:  # all at once
+                self.results[task.part] = lanes
+            else:
+                results = self.results[task.part] = self.results[task.part] or _room(size, lanes)
+                where = slice(task.members[0], task.members[0] + len(task.members))  # neighbors
+                for all, block in zip(jax.tree.leaves(results), jax.tree.leaves(lanes), strict=True):
+                    all[where] = block
+            self.done[task.part][task.members] = True  # only now: Ctrl-C may come in between
+
+    def finished(self) -> list[FinishedPart]:
+        """Return the parts with their results: NaN, or 0, of lanes that have not run."""
+        return [
+            part.finished(self._filled(part, found, done))
+            for part, found, done in zip(self.parts, self.results, self.done, strict=True)
+        ]
+
+    @staticmethod
+    def _filled(part: Part, found: Lanes | None, done: np.ndarray) -> Lanes:
+        if found is None:
+            like = jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), example(part))
+            found = _room(part.size, like)
+        if not done.all():
+            for x in jax.tree.leaves(found):
+                x[~done] = np.nan if x.dtype.kind == "f" else 0
+        return found
+
+
+def _room(size: int, like: Lanes) -> Lanes:
+    """Return arrays for the results of lanes, laid out in memory as those of some."""
+    return jax.tree.map(lambda x: np.empty_like(x, shape=(size, *x.shape[1:])), like)

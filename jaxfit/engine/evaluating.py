@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.engine.compiling import compiled
-from jaxfit.engine.dispatch import worker_devices
+from jaxfit.engine.compiling import compiled, worker_devices
 from jaxfit.engine.settings import current
 from jaxfit.problems.axes import Place
 from jaxfit.problems.problems import convert, precision_context

@@ -17,7 +17,7 @@ from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked
 from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.problems.reading import resolve
 from jaxfit.verbs.fits import Fit, NotConverged, problem_of
-from jaxfit.verbs.grids import Grid, along
+from jaxfit.verbs.grids import Grid
 
 PyTree = Any
 LANE = "#lane"
@@ -73,7 +73,7 @@ def groups_of(result: Any) -> list[Group]:
         if not len(numbers):
             continue
         taken = jax.tree.map(lambda x, n=numbers: np.asarray(x)[n], (part.lanes.params, part.lanes.status))
-        places = along(part, numbers if part.numbers is None else part.numbers[numbers])
+        places = part.along(part.numbers(numbers))
         groups.append(Group(part.training.problem, places, taken[0], np.isin(taken[1], FAILED)))
     return groups
 

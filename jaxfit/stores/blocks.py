@@ -25,17 +25,16 @@ from jaxfit.stores.files import StoreError, digest, pack, read, unpack, write
 _NAME = re.compile(r"(\d+(?:\.\d+)*|all)-(\d+)-(\d{6,9})-([0-9a-f]{32})\.safetensors")
 
 
-class Part(NamedTuple):
-    """The lanes of one program, in order; the last dimension runs fastest.
+class BlockMap(NamedTuple):
+    """Which block file holds which lanes of a part.
 
-    Its lanes fill a box of the grid, and after each growth a larger one: a segment is what a box has beyond the one
-    before. In each the order is that of the multi-indices, which no growth changes.
+    The lanes of a part fill a box of the grid, and after each growth of the axes a larger one: a segment is what a box
+    has beyond the one before. Lanes are in the order of their multi-indices, the last dimension fastest, which no
+    growth changes.
     """
 
     key: str  # the static choice, as "0.2"; "all" where there is none
-    boxes: tuple[
-        tuple[int, ...], ...
-    ]  # by segment: whether the part was there, as 0 or 1, and size of each of its dimensions
+    boxes: tuple[tuple[int, ...], ...]  # by segment: 1 if the part was there, else 0, and the size of each dimension
     block: int  # lanes in a block, at most
     tensors: dict[str, tuple[np.dtype, tuple[int, ...]]]  # by name: dtype and shape of what is kept of a lane
 
@@ -44,19 +43,20 @@ class Part(NamedTuple):
         return math.prod(self.boxes[-1])
 
     def added(self, segment: int) -> int:
-        """How many lanes a segment added."""
+        """Return how many lanes a segment added."""
         before = math.prod(self.boxes[segment - 1]) if segment else 0
         return math.prod(self.boxes[segment]) - before
 
     def blocks(self) -> list[tuple[int, int]]:
-        """(segment, block) of all."""
+        """Return (segment, block) of each block."""
         return [(s, b) for s in range(len(self.boxes)) for b in range(-(-self.added(s) // self.block))]
 
     def length(self, segment: int, block: int) -> int:
+        """Return how many lanes a block holds."""
         return max(0, min(self.block, self.added(segment) - block * self.block))
 
     def lanes(self, segment: int) -> np.ndarray:
-        """The numbers of the lanes that a segment added, in order."""
+        """Return the numbers of the lanes that a segment added, in order."""
         if len(self.boxes) == 1:
             return np.arange(self.size)
         new = np.zeros(self.boxes[-1], bool)
@@ -65,8 +65,12 @@ class Part(NamedTuple):
             new[tuple(map(slice, self.boxes[segment - 1]))] = False
         return np.flatnonzero(new)
 
-    def places(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each lane its segment, and its place in that."""
+    def lanes_of(self, segment: int, block: int) -> np.ndarray:
+        """Return the numbers of the lanes of a block."""
+        return self.lanes(segment)[block * self.block :][: self.block]
+
+    def ranks(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return for each lane its segment, and its rank in that."""
         if len(self.boxes) == 1:
             return np.zeros_like(lanes), lanes
         index = np.unravel_index(lanes, self.boxes[-1])
@@ -78,7 +82,7 @@ class Part(NamedTuple):
 
 
 def _rank(index: Sequence[np.ndarray], box: Sequence[int]) -> np.ndarray:
-    """How many places of a box come before each multi-index."""
+    """Return how many cells of a box come before each multi-index."""
     found, inside = np.zeros_like(index[0]), np.ones_like(index[0], bool)
     for d, (i, n) in enumerate(zip(index, box, strict=True)):
         found += inside * np.minimum(i, n) * math.prod(box[d + 1 :])
@@ -110,8 +114,8 @@ class Blocks:
                 if match:
                     self.files.setdefault((match[1], int(match[2]), int(match[3])), []).append(path)
 
-    def write(self, part: Part, segment: int, block: int, tensors: dict[str, np.ndarray]) -> None:
-        """Writes a block's file, and removes others that claim its place."""
+    def write(self, part: BlockMap, segment: int, block: int, tensors: dict[str, np.ndarray]) -> None:
+        """Write a block's file, and remove others of the same block."""
         content = pack(tensors)
         name = f"{part.key}-{segment}-{block:06d}-{self._digest(part.key, segment, block, content)}.safetensors"
         write(self.folder / name, content)
@@ -123,21 +127,21 @@ class Blocks:
     def _digest(self, key: str, segment: int, block: int, content: bytes) -> str:
         return digest(f"{self.segments[segment]} {key} {block}\n".encode(), content)
 
-    def read(self, part: Part, segment: int, block: int) -> dict[str, np.ndarray] | None:
-        """The tensors of a block; None if it has not run.
+    def read(self, part: BlockMap, segment: int, block: int) -> dict[str, np.ndarray] | None:
+        """Return the tensors of a block; None if it has not run.
 
         Raises:
           StoreError: If its file is damaged, unless such are skipped.
         """
-        place = (part.key, segment, block)
-        if place not in self.files:
+        name = (part.key, segment, block)
+        if name not in self.files:
             return None
         with self._lock:
-            if place in self._kept:
-                self._kept.move_to_end(place)
-                return self._kept[place]
+            if name in self._kept:
+                self._kept.move_to_end(name)
+                return self._kept[name]
         found, errors = None, []
-        for path in self.files[place]:
+        for path in self.files[name]:
             try:
                 found = self._checked(path, part, segment, block)
                 break
@@ -146,12 +150,12 @@ class Blocks:
         if found is None and not self.skip:
             raise errors[0]
         with self._lock:
-            self._kept[place] = found
+            self._kept[name] = found
             while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > current().read_bytes:
                 self._kept.popitem(last=False)
         return found
 
-    def _checked(self, path: Path, part: Part, segment: int, block: int) -> dict[str, np.ndarray]:
+    def _checked(self, path: Path, part: BlockMap, segment: int, block: int) -> dict[str, np.ndarray]:
         happened("block read", path)
         content = read(path)
         if not path.name.endswith(f"-{self._digest(part.key, segment, block, content)}.safetensors"):
@@ -174,7 +178,7 @@ def _bytes(tensors: dict[str, np.ndarray] | None) -> int:
 class Column:
     """One array over the lanes of a part, read from its blocks when it is indexed: NaN, or 0, where nothing ran."""
 
-    def __init__(self, blocks: Blocks, part: Part, name: str):
+    def __init__(self, blocks: Blocks, part: BlockMap, name: str):
         self.blocks, self.part, self.name = blocks, part, name
         self.dtype, tail = part.tensors[name]
         self.shape = (part.size, *tail)
@@ -188,10 +192,10 @@ class Column:
         flat = wanted.reshape(-1)
         out = np.full((flat.size, *self.shape[1:]), np.nan if self.dtype.kind == "f" else 0, self.dtype)
         part = self.part
-        segment, rank = part.places(flat)
-        place = segment.astype(np.int64) << 40 | rank // part.block
-        order = np.argsort(place, kind="stable") if np.any(np.diff(place) < 0) else np.arange(flat.size)
-        ends = np.flatnonzero(np.diff(place[order])) + 1
+        segment, rank = part.ranks(flat)
+        where = segment.astype(np.int64) << 40 | rank // part.block
+        order = np.argsort(where, kind="stable") if np.any(np.diff(where) < 0) else np.arange(flat.size)
+        ends = np.flatnonzero(np.diff(where[order])) + 1
         for group in np.split(order, ends) if flat.size else ():
             tensors = self.blocks.read(part, int(segment[group[0]]), int(rank[group[0]] // part.block))
             if tensors is not None:

@@ -12,9 +12,9 @@ from xarray import Dataset, Variable, open_dataset
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from jaxfit.stores.blocks import Blocks, Column, Part
+from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import StoreError
-from jaxfit.stores.manifests import Manifest, blocks_of, parts_of, read_manifest
+from jaxfit.stores.manifests import Manifest, block_maps, blocks_of, read_manifest
 
 
 class GridArray(BackendArray):
@@ -39,14 +39,14 @@ class GridArray(BackendArray):
         out = np.zeros((*map(len, wanted.values()), *self.shape[len(self.dims) :]), self.dtype)
         for column, part in zip(self.columns, self.parts, strict=True):
             hit = [
-                np.flatnonzero(at == part["choice"][name]) if name in part["choice"] else np.arange(len(at))
+                np.flatnonzero(at == part.choice[name]) if name in part.choice else np.arange(len(at))
                 for name, at in wanted.items()
             ]
             if not all(map(len, hit)):
                 continue
             flat = np.zeros([len(at) for at in hit], np.int64)
             crossing = np.ix_(*(wanted[name][own] for name, own in zip(wanted, hit, strict=True)))
-            for name in part["dynamic"]:
+            for name in part.dynamic:
                 flat = flat * self.manifest.sizes[name] + crossing[self.dims.index(name)]
             out[np.ix_(*hit)] = column[flat]
         taken = tuple(0 if isinstance(index, (int, np.integer)) else slice(None) for index in grid)
@@ -72,7 +72,7 @@ class Store(BackendEntrypoint):
     def open_dataset(self, filename_or_obj: Any, *, drop_variables: Any = None, damaged: str = "error") -> Dataset:
         folder = Path(filename_or_obj)
         manifest = read_manifest(folder)
-        blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), parts_of(manifest)
+        blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), block_maps(manifest)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         try:
             variables = {
@@ -88,7 +88,7 @@ class Store(BackendEntrypoint):
         return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "manifest.json").is_file()
 
 
-def _lazy(blocks: Blocks, parts: dict[str, Part], manifest: Manifest, told: Any) -> indexing.LazilyIndexedArray:
+def _lazy(blocks: Blocks, parts: dict[str, BlockMap], manifest: Manifest, told: Any) -> indexing.LazilyIndexedArray:
     columns = [Column(blocks, part, told.tensor) for part in parts.values()]
     return indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
 

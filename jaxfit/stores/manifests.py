@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxfit.stores.blocks import Blocks, Part
+from jaxfit.stores.blocks import BlockMap, Blocks
 from jaxfit.stores.files import StoreError, as_path, digest, make_folder, pack, read, unpack, write
 
 FORMAT, VERSION = "jaxfit sweep", 1
@@ -34,6 +34,18 @@ class Variable(NamedTuple):
     attributes: dict[str, Any]
 
 
+class StoredPart(NamedTuple):
+    """The lanes of one program, as a manifest tells them."""
+
+    choice: dict[str, int]  # the index along each static dimension
+    dynamic: list[str]  # the other dimensions
+    block: int  # lanes in a block, at most
+    slots: int
+    records: int
+    tensors: dict[str, list]  # by name: [dtype, shape] of what is kept of a lane
+    words: dict[str, str]  # what its program is made of, for messages
+
+
 class Manifest(NamedTuple):
     """The contents of a store."""
 
@@ -41,7 +53,7 @@ class Manifest(NamedTuple):
     axes: dict[str, dict[str, str]]  # by dimension, then by place: a digest of the values there
     segments: tuple[dict[str, int], ...]  # the size of every dimension after each growth
     names: tuple[str, ...]  # of the segments, over which the digests of blocks go
-    parts: dict[str, dict[str, Any]]  # by key: choice, dynamic, block, slots, records, tensors, words
+    parts: dict[str, StoredPart]  # by key
     variables: dict[str, Variable]
     coordinates: dict[str, tuple[tuple[str, ...], np.ndarray]]
     attributes: dict[str, Any]
@@ -71,7 +83,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "axes": manifest.axes,
         "segments": [list(sizes.values()) for sizes in manifest.segments],
         "names": list(manifest.names),
-        "parts": manifest.parts,
+        "parts": {key: part._asdict() for key, part in manifest.parts.items()},
         "variables": {
             name: variable._asdict() | {"attributes": _pairs(variable.attributes)}
             for name, variable in manifest.variables.items()
@@ -163,7 +175,7 @@ def _checked(folder: Path, fields: dict[str, Any]) -> Manifest:
         extra = tuple(_text_of(x) for x in told["extra"])
         variables[name] = Variable(_text_of(told["tensor"]), extra, _dtype(told["dtype"]), dict(told["attributes"]))
     parts = {key: _part(key, part, segments[-1]) for key, part in fields["parts"].items()}
-    sizes = [math.prod(segments[-1][name] for name in part["dynamic"]) for part in parts.values()]
+    sizes = [math.prod(segments[-1][name] for name in part.dynamic) for part in parts.values()]
     if sum(sizes) != math.prod(segments[-1].values()):
         raise ValueError("the parts do not make up the grid")
     manifest = Manifest(
@@ -177,12 +189,12 @@ def _checked(folder: Path, fields: dict[str, Any]) -> Manifest:
         attributes=dict(fields["attributes"]),
     )
     for variable in variables.values():
-        if any(variable.tensor not in part["tensors"] for part in parts.values()):
+        if any(variable.tensor not in part.tensors for part in parts.values()):
             raise ValueError(f"no part has a tensor {variable.tensor!r}")
     return manifest
 
 
-def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> StoredPart:
     choice = {name: told["choice"][name] for name in sizes if name in told["choice"]}  # which sorted JSON reorders
     if (
         len(choice) < len(told["choice"])
@@ -196,10 +208,9 @@ def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> dict[str, An
     tensors = {_text_of(name): [_dtype(d), [_whole(n) for n in s]] for name, (d, s) in told["tensors"].items()}
     if any(math.prod(shape) > 2**40 for _, shape in tensors.values()):
         raise ValueError(f"part {key!r} has tensors larger than any memory")
-    counts = {name: _count(told[name]) for name in ("block", "slots")}
     words = {_text_of(name): _text_of(text) for name, text in told.get("words", {}).items()}
-    records = _whole(told["records"])
-    return {"choice": choice, "dynamic": dynamic, "records": records, "tensors": tensors, "words": words, **counts}
+    block, slots, records = _count(told["block"]), _count(told["slots"]), _whole(told["records"])
+    return StoredPart(choice, dynamic, block, slots, records, tensors, words)
 
 
 def _coordinates(folder: Path, fields: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
@@ -261,18 +272,18 @@ def _hexadecimal(x: Any) -> str:
     return x
 
 
-def parts_of(manifest: Manifest) -> dict[str, Part]:
-    """Where the lanes of each part are."""
-    return {key: part_of(key, told, manifest.segments) for key, told in manifest.parts.items()}
+def block_maps(manifest: Manifest) -> dict[str, BlockMap]:
+    """Return for each part, by key, which block file holds which of its lanes."""
+    return {key: _block_map(key, part, manifest.segments) for key, part in manifest.parts.items()}
 
 
-def part_of(key: str, told: dict[str, Any], segments: Sequence[dict[str, int]]) -> Part:
+def _block_map(key: str, part: StoredPart, segments: Sequence[dict[str, int]]) -> BlockMap:
     boxes = tuple(
-        (int(all(i < sizes[name] for name, i in told["choice"].items())), *(sizes[name] for name in told["dynamic"]))
+        (int(all(i < sizes[name] for name, i in part.choice.items())), *(sizes[name] for name in part.dynamic))
         for sizes in segments
     )
-    tensors = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in told["tensors"].items()}
-    return Part(key, boxes, told["block"], tensors)
+    tensors = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in part.tensors.items()}
+    return BlockMap(key, boxes, part.block, tensors)
 
 
 def has_manifest(folder: Path) -> bool:

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Run, Task, example, programs_of, shape_of_pool, worker_devices
+from jaxfit.engine.compiling import worker_devices
+from jaxfit.engine.dispatch import Sink, example, programs_of
+from jaxfit.engine.parts import Part, Plan, Task, pool_shape
 from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import Training, convert, precision_context
+from jaxfit.problems.problems import convert, precision_context
 from jaxfit.problems.reading import Dimension, stacked
 from jaxfit.stores import StoreError, open_dataset
-from jaxfit.stores.blocks import Blocks, Column
-from jaxfit.stores.blocks import Part as BlockedPart
+from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import as_path
 from jaxfit.stores.identity import (
     PROGRAM,
@@ -40,16 +41,17 @@ from jaxfit.stores.identity import (
 )
 from jaxfit.stores.manifests import (
     Manifest,
+    StoredPart,
+    block_maps,
     blocks_of,
     has_manifest,
     part_key,
-    parts_of,
     read_manifest,
     segment_name,
     write_manifest,
 )
 from jaxfit.verbs.coordinates import all_coordinates, position
-from jaxfit.verbs.grids import Grid, Part, lane_numbers, tensors_of, variables_of
+from jaxfit.verbs.grids import Grid, lane_numbers, tensors_of, variables_of
 
 PyTree = Any
 
@@ -59,23 +61,13 @@ SHARES = 16  # of a small sweep: for the workers that may come, however many the
 _REMEDY = "Make the call as it was to go on, or give this one another store="
 
 
-class Plan(NamedTuple):
-    """What a sweep will run."""
-
-    training: Training
-    dimensions: dict[str, Dimension]
-    runs: Sequence[Run]
-    precision: str
-    slots: int | None  # as asked
-
-
 class Stored(NamedTuple):
     """A sweep and its store."""
 
     folder: Path
-    plan: Plan
-    shapes: Sequence[Shape]
-    examples: Sequence[Lanes]
+    plan: Plan  # whose parts have the pools that the store tells
+    examples: Sequence[Lanes]  # by part: the results of no lanes
+    maps: Sequence[BlockMap]  # by part: which block file holds which lanes
     manifest: Manifest
     blocks: Blocks
 
@@ -90,48 +82,45 @@ def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write:
     if not write and not has_manifest(folder):
         raise StoreError(f"{folder} is not to be seen from here, but every worker must see the store; use a shared one")
     old = read_manifest(folder) if has_manifest(folder) else None
-    shapes = [_shape(run, plan.slots, old, folder) for run in plan.runs]
+    plan = plan._replace(parts=[part.in_pool(_shape(part, plan.slots, old, folder)) for part in plan.parts])
+    examples = [example(part) for part in plan.parts]
     with precision_context(plan.precision):
-        examples = [example(run, shape) for run, shape in zip(plan.runs, shapes, strict=True)]
-        new = _manifest(plan, shapes, examples, attributes(shapes))
+        new = _manifest(plan, examples, attributes(plan.parts))
     manifest = new if old is None else _grown(old, new, plan, folder)
     for pattern in (".*.tmp", "blocks/.*.tmp", "shard-*.lock") if clean else ():  # of writers that were killed
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     if write and manifest is not old:
         write_manifest(folder, manifest)
-    return Stored(folder, plan, shapes, examples, manifest, blocks_of(folder, manifest))
+    by_key = block_maps(manifest)
+    maps = [by_key[part_key(part.choice)] for part in plan.parts]
+    return Stored(folder, plan, examples, maps, manifest, blocks_of(folder, manifest))
 
 
-def _shape(run: Run, slots: int | None, old: Manifest | None, folder: Path) -> Shape:
-    """That of the store, which may have been begun where another would be chosen; it fixes bits."""
-    told = old.parts.get(part_key(run.choice)) if old else None
+def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) -> Shape:
+    """Return the shape of the pool as the store tells it, which fixes bits; another might be chosen here."""
+    told = old.parts.get(part_key(part.choice)) if old else None
     if told is None:
-        return shape_of_pool(run, slots, SHARES)
-    if slots not in (None, told["slots"]):
-        refuse(f"store: {folder} holds another sweep", [f"slots was {told['slots']}, is now {slots}"], _REMEDY)
-    return Shape(told["slots"], told["block"], run.records)
+        return pool_shape(part, slots, SHARES)
+    if slots not in (None, told.slots):
+        refuse(f"store: {folder} holds another sweep", [f"slots was {told.slots}, is now {slots}"], _REMEDY)
+    return Shape(told.slots, told.block, part.shape.records)
 
 
-def _manifest(plan: Plan, shapes: Sequence[Shape], examples: Sequence[Lanes], attributes: dict) -> Manifest:
+def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict) -> Manifest:
     sizes = {name: d.size for name, d in plan.dimensions.items()}
     identity, parts = environment(plan.precision) | {"compiler options": options_told()}, {}
-    for run, shape, lanes in zip(plan.runs, shapes, examples, strict=True):
-        key = part_key(run.choice)
-        identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(run, shape).items()}
-        parts[key] = {
-            "choice": run.choice,
-            "dynamic": [d.name for d in run.dynamic],
-            "block": shape.lanes,
-            "slots": shape.slots,
-            "records": shape.records,
-            "words": words_of(run.training),
-            "tensors": {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()},
-        }
+    for part, lanes in zip(plan.parts, examples, strict=True):
+        key, shape = part_key(part.choice), part.shape
+        identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(part).items()}
+        tensors = {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()}
+        parts[key] = StoredPart(
+            part.choice, list(part.sizes), shape.lanes, shape.slots, shape.records, tensors, words_of(part.training)
+        )
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
     return Manifest(
         identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.training),
-        _coordinates(plan, shapes[0].records), attributes,
+        _coordinates(plan, plan.parts[0].shape.records), attributes,
     )  # fmt: skip
 
 
@@ -139,11 +128,11 @@ def _prefix(key: str) -> str:
     return "" if key == "all" else f"part {key}: "
 
 
-def _identity(run: Run, shape: Shape) -> dict[str, str]:
-    """The program of one part, and the numbers that its lanes share."""
+def _identity(part: Part) -> dict[str, str]:
+    """Return the digest of the program of a part, and the numbers that its lanes share."""
     device = worker_devices()[0]
-    lowered = programs_of(run, shape, [device]).lowered[device]
-    return {PROGRAM: program_digest(lowered), **numbers_of(jax.tree.unflatten(run.structure, run.leaves))}
+    lowered = programs_of(part, [device]).lowered[device]
+    return {PROGRAM: program_digest(lowered), **numbers_of(part.any_lane)}
 
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
@@ -190,7 +179,7 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
         return [f"the axes whose values are programs of their own were {parts[0]}, are now {parts[1]}"]
     fresh = tuple(_prefix(key) for key in new.parts if key not in old.parts)
     words = {
-        _prefix(key).removesuffix(": "): (old.parts[key]["words"], part["words"])
+        _prefix(key).removesuffix(": "): (old.parts[key].words, part.words)
         for key, part in new.parts.items()
         if key in old.parts
     }
@@ -204,12 +193,12 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
 
 def _static(manifest: Manifest) -> list[str]:
     """The axes whose values are programs of their own."""
-    return list(next(iter(manifest.parts.values()))["choice"])
+    return list(next(iter(manifest.parts.values())).choice)
 
 
 def _told_part(manifest: Manifest, prefix: str) -> str:
     """A part of a sweep by its place on the axes."""
-    choice = manifest.parts[prefix.removeprefix("part ")]["choice"]
+    choice = manifest.parts[prefix.removeprefix("part ")].choice
     return "at " + ", ".join(f"{name}={manifest.coordinates[name][1][i]}" for name, i in choice.items())
 
 
@@ -231,9 +220,9 @@ def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: 
 
 
 def missing(stored: Stored) -> list[Task]:
-    """The blocks that have yet to run; one whose file is damaged runs again."""
+    """Return the blocks that have yet to run; one whose file is damaged runs again."""
     tasks, damaged = [], []
-    for i, (_, part) in enumerate(runs_and_parts(stored)):
+    for i, part in enumerate(stored.maps):
         lanes: dict[int, np.ndarray] = {}
         for segment, block in part.blocks():
             try:
@@ -247,39 +236,26 @@ def missing(stored: Stored) -> list[Task]:
                 if segment not in lanes:
                     lanes[segment] = part.lanes(segment)
                 own = lanes[segment][block * part.block : (block + 1) * part.block]
-                tasks.append(Task(i, own, (part, segment, block)))
+                tasks.append(Task(i, own, segment, block))
     if damaged:
         more = f" and {len(damaged) - 3} more" * (len(damaged) > 3)
         warn(f"store: {'; '.join(damaged[:3])}{more}; what was in there is computed again")
     return tasks
 
 
-def place_of(task: Task) -> tuple[str, int, int]:
-    part, segment, block = task.place
-    return part.key, segment, block
-
-
-def task_at(stored: Stored, key: str, segment: int, block: int) -> Task:
-    part = parts_of(stored.manifest)[key]
-    run = next(i for i, run in enumerate(stored.plan.runs) if part_key(run.choice) == key)
-    return Task(run, part.lanes(segment)[block * part.block :][: part.block], (part, segment, block))
-
-
-def runs_and_parts(stored: Stored) -> list[tuple[Run, BlockedPart]]:
-    """Each program's share with where its lanes are kept."""
-    parts = parts_of(stored.manifest)
-    return [(run, parts[part_key(run.choice)]) for run in stored.plan.runs]
+def task_at(stored: Stored, part: int, segment: int, block: int) -> Task:
+    """Return the task of one block."""
+    return Task(part, stored.maps[part].lanes_of(segment, block), segment, block)
 
 
 def keep(stored: Stored, task: Task, lanes: Lanes) -> None:
-    """Writes a block that is done."""
-    part, segment, block = task.place
-    stored.blocks.write(part, segment, block, tensors_of(lanes))
+    """Write a block that is done."""
+    stored.blocks.write(stored.maps[task.part], task.segment, task.block, tensors_of(lanes))
 
 
 @contextlib.contextmanager
-def keeping(stored: Stored) -> Iterator[Callable[[Task, Lanes], None]]:
-    """A `keep` that lets its caller go on while the disk works; at the end all is written, or the error is raised."""
+def keeping(stored: Stored) -> Iterator[Sink]:
+    """Yield a sink that writes blocks in threads of its own; at the end all is written, or the error is raised."""
     waiting: deque[Future] = deque()
     lock = threading.Lock()
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -297,14 +273,11 @@ def keeping(stored: Stored) -> Iterator[Callable[[Task, Lanes], None]]:
 
 def grid_of(stored: Stored) -> Grid:
     """What the store holds now, as the result of the sweep; blocks are read when they are looked at."""
-    plan, layout = stored.plan, parts_of(stored.manifest)
-    blocks = blocks_of(stored.folder, stored.manifest)
+    plan, blocks = stored.plan, blocks_of(stored.folder, stored.manifest)
     parts = []
-    for run, shape, lanes in zip(plan.runs, stored.shapes, stored.examples, strict=True):
-        own = layout[part_key(run.choice)]
+    for part, own, lanes in zip(plan.parts, stored.maps, stored.examples, strict=True):
         columns = [Column(blocks, own, name) for name in tensors_of(lanes)]
-        lanes = jax.tree.unflatten(jax.tree.structure(lanes), columns)
-        parts.append(Part(run.choice, run.sizes, lanes, run.training, shape))
+        parts.append(part.finished(jax.tree.unflatten(jax.tree.structure(lanes), columns)))
     members = lane_numbers(plan.dimensions, parts)
     return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)
 
@@ -347,10 +320,10 @@ def chosen(plan: Plan, folder: Path, rerun: Any, other: Any) -> np.ndarray:
 def wanted(stored: Stored, again: np.ndarray) -> list[Task]:
     """The blocks with a lane that is to be run again."""
     tasks, names = [], list(stored.manifest.sizes)
-    for i, (run, part) in enumerate(runs_and_parts(stored)):
-        own = again[tuple(run.choice.get(name, slice(None)) for name in names)].reshape(-1)
-        for segment, block in part.blocks():
-            lanes = part.lanes(segment)[block * part.block :][: part.block]
+    for i, (part, own_blocks) in enumerate(zip(stored.plan.parts, stored.maps, strict=True)):
+        own = again[tuple(part.choice.get(name, slice(None)) for name in names)].reshape(-1)
+        for segment, block in own_blocks.blocks():
+            lanes = own_blocks.lanes_of(segment, block)
             if own[lanes].any():
-                tasks.append(Task(i, lanes, (part, segment, block)))
+                tasks.append(Task(i, lanes, segment, block))
     return tasks

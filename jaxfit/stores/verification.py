@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Task, run_all
+from jaxfit.engine.dispatch import run_all
+from jaxfit.engine.parts import FinishedPart, Task
+from jaxfit.engine.pools import Lanes
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import ENDED_WELL, Record, Status, precision_context, whole
+from jaxfit.problems.problems import ENDED_WELL, Record, Status, whole
 from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path
-from jaxfit.stores.manifests import blocks_of, parts_of, read_manifest
+from jaxfit.stores.manifests import block_maps, blocks_of, read_manifest
 from jaxfit.verbs.fits import Fit, fit
-from jaxfit.verbs.grids import Grid, Part, member, part_of, tensors_of
-from jaxfit.verbs.sweeps import run_of
+from jaxfit.verbs.grids import Grid, member, part_of, tensors_of
 
 UNITS = (1, 2, 4, 8)  # in the last place: changes as rounding makes them
 RTOL = {"float32": 1e-2, "float64": 1e-6}
@@ -147,10 +148,10 @@ def check_blocks(folder: Any) -> int:
     """
     manifest = read_manifest(folder)
     stored, damaged, found = blocks_of(folder, manifest), [], 0
-    for part in parts_of(manifest).values():
-        for place in part.blocks():
+    for part in block_maps(manifest).values():
+        for segment, block in part.blocks():
             try:
-                found += stored.read(part, *place) is not None
+                found += stored.read(part, segment, block) is not None
             except StoreError as error:
                 damaged.append(str(error).split(": ")[0])
     if damaged:
@@ -168,26 +169,24 @@ def check_bits(grid: Grid, sample: int, random: np.random.Generator) -> int:
     for _ in range(sample):
         part = grid.parts[random.integers(len(grid.parts))]
         blocks = -(-len(part.lanes.status) // part.shape.lanes)
-        looked += _compare(grid, part, _block(part, int(random.integers(blocks))))
+        looked += _compare(part, _block(part, int(random.integers(blocks))))
     return looked
 
 
-def _block(part: Part, number: int) -> np.ndarray:
+def _block(part: FinishedPart, number: int) -> np.ndarray:
     """The lanes of a block that ran."""
     first, size = number * part.shape.lanes, len(part.lanes.status)
     lanes = np.arange(first, min(first + part.shape.lanes, size))
     return lanes[np.asarray(part.lanes.status[lanes]) != Status.NOT_RUN]
 
 
-def _compare(grid: Grid, part: Part, lanes: np.ndarray) -> int:
+def _compare(part: FinishedPart, lanes: np.ndarray) -> int:
     """Runs lanes once more; how many there are, if they have the same bits."""
     if not len(lanes):
         return 0
-    again: list[Any] = []
-    with precision_context(grid.precision):
-        run = run_of(part, grid.precision)
-    task = Task(0, lanes if part.numbers is None else part.numbers[lanes])
-    run_all([run], [part.shape], [task], grid.precision, lambda _: None, lambda _, found: again.append(found))
+    again: list[Lanes] = []
+    task = Task(0, part.numbers(lanes))
+    run_all([part.unfinished()], [task], lambda _: None, lambda _, found: again.append(found))
     for name, values in tensors_of(part.lanes).items():
         other = _bytes_of(values[lanes]) != _bytes_of(tensors_of(again[0])[name])
         if other.any():
@@ -221,8 +220,8 @@ def check_fits(
     good = np.argwhere(np.isin(np.asarray(grid.results.status), ENDED_WELL))
     chosen = good[random.choice(len(good), size=min(sample, len(good)), replace=False)]
     allowed, sensitive = RTOL[grid.precision] if rtol is None else rtol, []
-    for place in chosen:
-        lane: Fit = member(grid, tuple(int(i) for i in place))
+    for index in chosen:
+        lane: Fit = member(grid, tuple(int(i) for i in index))
         found = run_alone(lane, grid.precision)
         if _apart(lane, found) <= _near(lane, allowed):
             continue
@@ -233,8 +232,8 @@ def check_fits(
                 f"of that fit move so far when its last bits change, so that rounding does not explain it: if such "
                 f"runs are known to amplify it, raise rtol, else suspect the compiler"
             )
-        part, own = part_of(grid, int(grid.members[tuple(place)]))
-        _compare(grid, part, np.array([own]))
+        part, own = part_of(grid, int(grid.members[tuple(index)]))
+        _compare(part, np.array([own]))
         sensitive.append(lane.coords)
     return len(chosen) - len(sensitive), sensitive
 

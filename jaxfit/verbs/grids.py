@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxfit.engine.pools import Lanes, Shape
+from jaxfit.engine.parts import FinishedPart, Part
+from jaxfit.engine.pools import Lanes
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Status, Training
 from jaxfit.problems.reading import Dimension, choose
@@ -21,17 +22,6 @@ from jaxfit.verbs.fits import Fit, best_of
 from jaxfit.verbs.histories import History
 
 PyTree = Any
-
-
-class Part(NamedTuple):
-    """The lanes of one program: all lanes with the same static choices."""
-
-    choice: dict[str, int]  # index along each static dimension
-    dynamic: dict[str, int]  # the sizes of the other dimensions, in order
-    lanes: Lanes  # NumPy arrays with a leading lane axis, the last dimension fastest
-    training: Training  # with axes where lanes differ
-    shape: Shape  # of the pool that ran them
-    numbers: np.ndarray | None = None  # (lanes,) which member each lane is, where not every member has one
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +44,7 @@ class Grid:
 
     results: Any
     members: np.ndarray = field(repr=False)
-    parts: tuple[Part, ...] = field(repr=False)
+    parts: tuple[FinishedPart, ...] = field(repr=False)
     precision: str = "float32"
     store: Path | None = None
 
@@ -68,7 +58,7 @@ class Grid:
 # Results as a labelled Dataset
 
 
-def lane_numbers(dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
+def lane_numbers(dimensions: dict[str, Dimension], parts: Sequence[FinishedPart]) -> np.ndarray:
     """Return the number of the lane at each point of the grid, part by part."""
     starts = np.cumsum([0, *(len(part.lanes.status) for part in parts)])
     return _arrange([np.arange(a, b) for a, b in itertools.pairwise(starts)], dimensions, parts)
@@ -83,12 +73,12 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
     out = np.empty((*sizes, *columns[0].shape[1:]), columns[0].dtype)
     for column, part in zip(columns, parts, strict=True):
         where = tuple(part.choice.get(name, slice(None)) for name in names)
-        out[where] = column.reshape((*part.dynamic.values(), *column.shape[1:]))
+        out[where] = column.reshape((*part.sizes.values(), *column.shape[1:]))
     return out
 
 
 def dataset(
-    dimensions: dict[str, Dimension], parts: Sequence[Part], training: Training, attributes: dict[str, Any]
+    dimensions: dict[str, Dimension], parts: Sequence[FinishedPart], training: Training, attributes: dict[str, Any]
 ) -> Any:
     import xarray as xr
 
@@ -212,7 +202,7 @@ def check_grid(verb: str, grid: Any) -> None:
         raise TypeError(f"{verb} takes the grid of a sweep, but got {what}; pass what jf.sweep returned")
 
 
-def part_of(grid: Grid, number: int) -> tuple[Part, int]:
+def part_of(grid: Grid, number: int) -> tuple[FinishedPart, int]:
     """Return the part with the lane of this number, and the index of the lane in it."""
     for part in grid.parts[:-1]:
         if number < len(part.lanes.status):
@@ -221,13 +211,14 @@ def part_of(grid: Grid, number: int) -> tuple[Part, int]:
     return grid.parts[-1], number
 
 
-def member(grid: Grid, place: tuple[int, ...]) -> Fit:
-    part, number = part_of(grid, int(grid.members[place]))
+def member(grid: Grid, index: tuple[int, ...]) -> Fit:
+    """Return the run at the index along each dimension of the grid; of a refined grid, the nearest one that ran."""
+    part, number = part_of(grid, int(grid.members[index]))
     own = jax.tree.map(lambda x: x[number], part.lanes)
-    if part.numbers is not None:
-        number = int(part.numbers[number])
-        place = place_of(part, number, grid.results.status.dims)
-    here = grid.results.isel(dict(zip(grid.results.status.dims, place, strict=True)))
+    if part.members is not None:
+        number = int(part.members[number])
+        index = part.index(number, grid.results.status.dims)
+    here = grid.results.isel(dict(zip(grid.results.status.dims, index, strict=True)))
     coords = {str(name): value.item() for name, value in here.coords.items() if value.ndim == 0}
     every, steps = part.training.record.every, int(own.steps)
     history = None
@@ -249,21 +240,9 @@ def member(grid: Grid, place: tuple[int, ...]) -> Fit:
     )
 
 
-def along(part: Part, number: Any) -> dict[str, Any]:
-    """Where along each dynamic dimension a member of a part is, or many are, also where its problem lacks the axis."""
-    index = np.unravel_index(number, list(part.dynamic.values())) if part.dynamic else ()
-    return dict(zip(part.dynamic, index, strict=True))
-
-
-def place_of(part: Part, number: Any, names: Iterable[Any]) -> tuple:
-    """Where along these dimensions of the grid the member of a part is, or many are."""
-    here = part.choice | along(part, number)
-    return tuple(here[name] for name in names)
-
-
-def _training_of(part: Part, number: int) -> Training:
+def _training_of(part: FinishedPart, number: int) -> Training:
     """Return the training of one lane, with values in place of axes; a `Call` in its params runs when it is needed."""
-    return choose(part.training, {name: int(i) for name, i in along(part, number).items()})
+    return choose(part.training, {name: int(i) for name, i in part.along(number).items()})
 
 
 @near_keywords
@@ -318,7 +297,7 @@ def best(
         if name not in dims:
             raise ValueError(f"best: over={name!r} is not a dimension of the grid; it has {', '.join(dims)}")
     good = np.isin(results.status, ENDED_WELL) & ~np.isnan(measure)
-    ran = results.evaluated.values if grid.parts[0].numbers is not None else np.ones(good.shape, bool)
+    ran = results.evaluated.values if grid.parts[0].members is not None else np.ones(good.shape, bool)
     good &= ran  # what was filled in has the values of a neighbor, and would be told at the wrong place
     values = np.where(good, -measure if highest else measure, np.inf)
     if set(across) == set(dims):

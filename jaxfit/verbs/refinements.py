@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Run, Task, power_of_two, run_all, shape_of_pool, worker_devices
+from jaxfit.engine.dispatch import Report, run_all
 from jaxfit.engine.host import interruption, progress_bar
+from jaxfit.engine.parts import FinishedPart, Part, Task, pool_shape, power_of_two
 from jaxfit.engine.pools import Lanes, Shape
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Batches, Record, Stop, whole
 from jaxfit.problems.reading import Dimension
 from jaxfit.verbs.coordinates import coordinates
-from jaxfit.verbs.grids import Grid, Part, dataset, place_of
+from jaxfit.verbs.grids import Grid, dataset
 from jaxfit.verbs.sweeps import check_memory, identity, plan_sweep, tally
 
 PyTree = Any
@@ -99,23 +101,23 @@ def refine(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
         validation=validation, precision=precision, slots=slots, verb="refine",
     )  # fmt: skip
-    dimensions, runs, precision = plan.dimensions, plan.runs, plan.precision
+    dimensions = plan.dimensions
     along = _directions(dimensions, over)
-    check_memory(runs, [-(-run.size // 4) for run in runs])
-    shapes = [_shape(run, plan.slots) for run in runs]
-    bar, drawn, interrupted = progress_bar(sum(run.size for run in runs), progress, "lanes"), [], False
+    check_memory(plan.parts, 4)
+    parts = [part.in_pool(_shape(part, plan.slots)) for part in plan.parts]
+    bar, drawn, interrupted = progress_bar(plan.size, progress, "lanes"), [], False
     try:
-        for run, shape in zip(runs, shapes, strict=True):
-            axes = [i for i, d in enumerate(run.dynamic) if d.name in along]
-            one, interrupted = _draw(run, shape, dimensions, axes, depth, _Asked(by, measure, precision, tally(bar)))
+        for part in parts:
+            axes = [i for i, d in enumerate(part.dimensions) if d.name in along]
+            one, interrupted = _draw(part, dimensions, axes, depth, _Outcome(by, measure), tally(bar))
             drawn.append(one)
             if interrupted:
                 break
     finally:
         bar.close()
-    if interrupted and not (len(drawn) == len(runs) and all(one.complete for one in drawn)):
+    if interrupted and not (len(drawn) == len(parts) and all(one.complete for one in drawn)):
         raise interruption(_NOTHING, None)
-    grid = _grid(drawn, dimensions, fill, depth, identity(runs, shapes, precision), precision)
+    grid = _grid(drawn, dimensions, fill, depth, identity(parts), plan.precision)
     if interrupted:
         raise interruption(
             f"interrupted after {len(grid.parts[-1].lanes.status):,} lanes; .result holds the map so far", grid
@@ -174,27 +176,26 @@ def _is_ordered(values: Any) -> bool:
     return is_array(values) and not is_key(values) and np.ndim(values) == 1 and np.asarray(values).dtype.kind in "iuf"
 
 
-def _shape(run: Run, slots: int | None) -> Shape:
+def _shape(part: Part, slots: int | None) -> Shape:
     """Return the shape of blocks: small, because few lanes run at a time, and the same for every depth."""
-    shape = shape_of_pool(run, slots, len(worker_devices()))
-    return shape._replace(lanes=min(shape.lanes, max(1, power_of_two(run.size // 256) // shape.slots) * shape.slots))
+    shape = pool_shape(part, slots)
+    return shape._replace(lanes=min(shape.lanes, max(1, power_of_two(part.size // 256) // shape.slots) * shape.slots))
 
 
 # One program's map
 
 
-class _Asked(NamedTuple):
+class _Outcome(NamedTuple):
+    """What is an outcome, and what else is measured of a lane."""
+
     by: str | Callable
     measure: dict[str, Callable]
-    precision: str
-    report: Callable
 
 
 class _Drawn(NamedTuple):
     """The runs of one program that are computed."""
 
-    part: Part
-    numbers: np.ndarray  # (lanes,) of the members, in the order in which they ran
+    part: FinishedPart
     measured: dict[str, np.ndarray]
     outcome: np.ndarray  # (lanes,)
     axes: list[int]  # along which it was refined
@@ -207,22 +208,22 @@ class _Drawn(NamedTuple):
 
 
 def _draw(
-    run: Run, shape: Shape, dimensions: dict[str, Dimension], axes: list[int], depth: int, asked: _Asked
+    part: Part, dimensions: dict[str, Dimension], axes: list[int], depth: int, asked: _Outcome, report: Report
 ) -> tuple[_Drawn, bool]:
     """Run the necessary lanes of one program; also return whether Ctrl-C ended it early."""
-    sizes = [d.size for d in run.dynamic]
+    sizes, length = list(part.sizes.values()), part.shape.lanes
     batches: list[tuple[np.ndarray, Lanes, dict[str, np.ndarray], np.ndarray]] = []
 
     def evaluate(numbers):
         done: list[tuple[Task, Lanes]] = []
-        tasks = [Task(0, numbers[i : i + shape.lanes]) for i in range(0, len(numbers), shape.lanes)]
-        stopped = run_all([run], [shape], tasks, asked.precision, asked.report, lambda *block: done.append(block))
+        tasks = [Task(0, numbers[i : i + length]) for i in range(0, len(numbers), length)]
+        stopped = run_all([part], tasks, report, lambda *block: done.append(block))
         if not done:
             raise KeyboardInterrupt
-        done.sort(key=lambda block: block[0].lanes[0])
-        numbers = np.concatenate([task.lanes for task, _ in done])
+        done.sort(key=lambda block: block[0].members[0])
+        numbers = np.concatenate([task.members for task, _ in done])
         lanes = jax.tree.map(lambda *x: np.concatenate(x), *(lanes for _, lanes in done))
-        results = table(Part(run.choice, run.sizes, lanes, run.training, shape, numbers), dimensions)
+        results = table(part.finished(lanes, numbers), dimensions)
         measured = {n: _column(f"measure {n!r}", f(results), len(numbers)) for n, f in asked.measure.items()}
         outcome = _outcome(asked.by, results, measured)
         batches.append((numbers, lanes, measured, outcome))
@@ -240,20 +241,18 @@ def _draw(
     numbers, lanes, measured, outcome = jax.tree.map(lambda *x: np.concatenate(x), *batches)
     known = np.zeros(sizes, bool)
     known.flat[numbers] = True
-    part = Part(run.choice, run.sizes, lanes, run.training, shape, numbers)
-    return _Drawn(part, numbers, measured, outcome, axes, known), interrupted
+    return _Drawn(part.finished(lanes, numbers), measured, outcome, axes, known), interrupted
 
 
 # Results
 
 
-def table(part: Part, dimensions: dict[str, Dimension]) -> Any:
+def table(part: FinishedPart, dimensions: dict[str, Dimension]) -> Any:
     """Return the lanes of a part as a Dataset along "lane", with the coordinates of each."""
     count = len(part.lanes.status)
     along = {"lane": Dimension("lane", count, ())}
-    found = dataset(along, [part._replace(choice={}, dynamic={"lane": count})], part.training, {})
-    place = place_of(part, part.numbers, dimensions)
-    index = dict(zip(dimensions, place, strict=True))
+    found = dataset(along, [replace(part, choice={}, dimensions=tuple(along.values()))], part.training, {})
+    index = dict(zip(dimensions, part.index(part.numbers(np.arange(count)), dimensions), strict=True))
     own = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}
     coords = {n: ("lane", np.broadcast_to(v[index[d]], count)) for n, (d, v) in own.items()}
     return found.assign_coords(coords)
@@ -300,7 +299,8 @@ def _grid(
     members, evaluated, first = np.empty(sizes, np.int64), np.empty(sizes, bool), 0
     for one, own in zip(drawn, tables, strict=True):
         lane = np.zeros(one.known.shape, np.int64)
-        lane.flat[one.numbers] = np.arange(len(one.numbers))
+        count = len(one.part.lanes.status)
+        lane.flat[one.part.numbers(np.arange(count))] = np.arange(count)
         cell = lane.ravel()[nearest(one.known, one.axes)]  # the lane that stands at each place
         where = tuple(one.part.choice.get(name, slice(None)) for name in names)
         members[where], evaluated[where] = first + cell, one.known
@@ -309,7 +309,7 @@ def _grid(
             if fill == "linear" and (values.dtype.kind == "f" or name == "steps"):
                 values = interpolate(values, one.known, one.outcome[cell], one.axes, depth)
             whole_grid[where] = np.round(values) if name == "steps" else values
-        first += len(one.numbers)
+        first += count
     variables: dict[str, Any] = {name: (names, values) for name, values in found.items()}
     variables["status"] += (tables[0].status.attrs,)
     variables["evaluated"] = (names, evaluated)

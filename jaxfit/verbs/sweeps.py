@@ -15,14 +15,12 @@ import jax
 import numpy as np
 
 from jaxfit.engine.counting import happened
-from jaxfit.engine.dispatch import Gathered, Run, Task, all_tasks, run_all, shape_of_pool, worker_devices
-from jaxfit.engine.evaluating import laid_out
+from jaxfit.engine.dispatch import Memory, Report, run_all
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
-from jaxfit.engine.layouts import lane_training, layout_of, spec_of, working_bytes
-from jaxfit.engine.pools import Shape, chunk_of, pool_like
+from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
+from jaxfit.engine.pools import Shape, chunk_of
 from jaxfit.engine.settings import current
-from jaxfit.engine.single import warn_of_recompiling
-from jaxfit.engine.tracing import inspect_training, is_traced, trace
+from jaxfit.engine.tracing import is_traced
 from jaxfit.problems.checks.posing import pose
 from jaxfit.problems.checks.training import check_schedule
 from jaxfit.problems.messages import near_keywords
@@ -43,7 +41,6 @@ from jaxfit.stores.files import claim
 from jaxfit.stores.identity import hardware, options_told, versions
 from jaxfit.stores.manifests import as_folder
 from jaxfit.stores.resuming import (
-    Plan,
     Stored,
     begin,
     chosen,
@@ -51,18 +48,13 @@ from jaxfit.stores.resuming import (
     keep,
     keeping,
     missing,
-    place_of,
     task_at,
     wanted,
 )
-from jaxfit.verbs.grids import Grid, Part, dataset, lane_numbers
+from jaxfit.verbs.grids import Grid, dataset, lane_numbers
 
 PyTree = Any
 MOST_PROGRAMS = 64
-_NOT_INSIDE = (
-    "sweep drives its programs from the host, so it cannot stand inside of a jit, vmap or grad, nor run a loss that "
-    "captured a value of one; call it outside, or use jax.vmap over jf.fit there"
-)
 
 
 @near_keywords
@@ -146,12 +138,12 @@ def sweep(
     with terminating_as_interrupted(), claim(folder):
         stored = begin_store(plan, folder, clean=True, of=rerun_of)
         tasks = missing(stored) if again is None else wanted(stored, again)
-        if executor is None:
-            with keeping(stored) as keep_soon:
-                early = _ended_early(plan, tasks, progress, _here(plan, stored.shapes, tasks, keep_soon))
+        if call is None:
+            with keeping(stored) as sink:
+                early = _run(plan, tasks, progress, lambda report: run_all(stored.plan.parts, tasks, report, sink))
         else:
-            todo = [(call, str(folder.absolute()), *place_of(task)) for task in tasks]
-            early = _ended_early(plan, tasks, progress, functools.partial(run_on, executor, run_elsewhere, todo))
+            todo = [(call, str(folder.absolute()), task.part, task.segment, task.block) for task in tasks]
+            early = _run(plan, tasks, progress, functools.partial(run_on, executor, run_elsewhere, todo))
         return _given(grid_of(stored), early)
 
 
@@ -170,46 +162,36 @@ def plan_sweep(
     dimensions = read(asked, static_places=("batches", "steps", "record"))
     slots = None if slots is None else whole("slots", slots)
     if is_traced(jax.tree.leaves(training)):
-        raise TypeError(_NOT_INSIDE.replace("sweep", verb, 1))
+        raise TypeError(CAPTURED.replace("sweep", verb, 1))
     if not dimensions:
         raise ValueError(f"{verb} found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
     choices = choices_of(dimensions)
     with precision_context(precision):
-        runs = [_prepare(training, dimensions, choice, precision) for choice in choices]
-    return Plan(training, dimensions, runs, precision, slots)
+        parts = [_part(training, dimensions, choice, precision) for choice in choices]
+    return Plan(training, dimensions, parts, precision, slots)
 
 
 def _in_memory(plan: Plan, progress: bool | None) -> Grid:
-    runs, dimensions = plan.runs, plan.dimensions
-    check_memory(runs, [run.size for run in runs])
-    shapes = [shape_of_pool(run, plan.slots, len(worker_devices())) for run in runs]
-    gathered = Gathered(runs, shapes, plan.precision)
-    tasks = all_tasks(runs, shapes)
-    early = _ended_early(plan, tasks, progress, _here(plan, shapes, tasks, gathered.keep))
-    parts = tuple(
-        Part(run.choice, run.sizes, lanes, run.training, shape)
-        for run, lanes, shape in zip(runs, gathered.all(), shapes, strict=True)
-    )
-    results = dataset(dimensions, parts, plan.training, identity(runs, shapes, plan.precision))
-    grid = Grid(results, lane_numbers(dimensions, parts), parts, plan.precision)
-    return _given(grid, early)
+    check_memory(plan.parts)
+    parts = [part.in_pool(pool_shape(part, plan.slots)) for part in plan.parts]
+    memory, tasks = Memory(parts), all_tasks(parts)
+    early = _run(plan, tasks, progress, lambda report: run_all(parts, tasks, report, memory.keep))
+    finished = tuple(memory.finished())
+    results = dataset(plan.dimensions, finished, plan.training, identity(parts))
+    return _given(Grid(results, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
 
 
 def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: Any = None) -> Stored:
     """Return the store of a planned sweep. The caller holds its lock; `clean` requires an exclusive lock."""
     noted = {} if of is None else {"rerun_of": str(of)}
-    attributes = functools.partial(identity, plan.runs, precision=plan.precision)
-    return begin(plan, folder, lambda shapes: attributes(shapes) | noted, clean=clean, write=write)
+    return begin(plan, folder, lambda parts: identity(parts) | noted, clean=clean, write=write)
 
 
-def run_elsewhere(call: bytes, folder: str, *place: Any) -> list[int]:
+def run_elsewhere(call: bytes, folder: str, part: int, segment: int, block: int) -> list[int]:
     """Run and write one block of a sweep in a worker of an executor; return counts of lanes by status."""
     stored = _session(call, folder)
-    counts = np.zeros(STATUSES, int)
-    run_all(
-        stored.plan.runs, stored.shapes, [task_at(stored, *place)], stored.plan.precision, counts.__iadd__,
-        functools.partial(keep, stored),
-    )  # fmt: skip
+    counts, task = np.zeros(STATUSES, int), task_at(stored, part, segment, block)
+    run_all(stored.plan.parts, [task], counts.__iadd__, functools.partial(keep, stored))
     return counts.tolist()
 
 
@@ -219,16 +201,9 @@ def _session(call: bytes, folder: str) -> Stored:
     return begin_store(plan_sweep(**unpacked(call)), Path(folder), write=False)
 
 
-def _here(plan: Plan, shapes: Sequence[Shape], tasks: Sequence[Task], keep: Callable) -> Callable:
-    """Return a function that runs the tasks in this process and reports to its argument."""
-    return lambda report: run_all(plan.runs, shapes, tasks, plan.precision, report, keep)
-
-
-def _ended_early(
-    plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable[[Callable], bool]
-) -> bool | OutOfMemory:
+def _run(plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable[[Report], bool]) -> bool | OutOfMemory:
     """Run the tasks with a progress bar; return whether Ctrl-C ended them early, or an `OutOfMemory`."""
-    with told(plan, tasks, progress) as report:
+    with bar_of_lanes(plan, tasks, progress) as report:
         try:
             return run(report)
         except OutOfMemory as error:
@@ -251,11 +226,10 @@ def _given(grid: Grid, early: bool | OutOfMemory) -> Grid:
 
 
 @contextlib.contextmanager
-def told(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[Callable]:
-    """Return a progress bar over all lanes, updated by counts of lanes by status."""
-    total = sum(run.size for run in plan.runs)
-    bar = progress_bar(total, progress, "lanes")
-    done = total - sum(len(task.lanes) for task in tasks)
+def bar_of_lanes(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[Report]:
+    """Show a progress bar over all lanes; yields the function that takes new counts of lanes by status."""
+    bar = progress_bar(plan.size, progress, "lanes")
+    done = plan.size - sum(len(task.members) for task in tasks)
     if done:
         bar.update(done)
     try:
@@ -278,13 +252,13 @@ def tally(bar: Any) -> Callable:
     return report
 
 
-def identity(runs: Sequence[Run], shapes: Sequence[Shape], precision: str) -> dict[str, Any]:
+def identity(parts: Sequence[Part]) -> dict[str, Any]:
     """Return everything except the problem that determines the bits of the results."""
     return {
-        "precision": precision,
-        "slots": sorted({shape.slots for shape in shapes}),
-        "block": sorted({shape.lanes for shape in shapes}),
-        "chunk": sorted({chunk_of(run.template) for run in runs}),
+        "precision": parts[0].precision,
+        "slots": sorted({part.shape.slots for part in parts}),
+        "block": sorted({part.shape.lanes for part in parts}),
+        "chunk": sorted({chunk_of(part.any_lane) for part in parts}),
         **hardware(),
         "compiler_options": options_told(),
         **versions(),
@@ -305,54 +279,27 @@ def choices_of(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
     return [dict(zip([d.name for d in static], index, strict=True)) for index in indices]
 
 
-def _prepare(training: Training, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Run:
+def _part(training: Training, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Part:
+    """Return the lanes with these values on the static axes, checked."""
     chosen = choose(training, choice)
-    structure, leaves, columns = laid_out(chosen, precision)
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
     check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(training.steps))
     records = int(training.steps) // training.record.every + 1 if training.record.what else 0
-    lane_bytes, working_bytes = _inspect(
-        structure, tuple((x.shape, x.dtype) for x in leaves), spec_of(columns), records, jax.config.jax_enable_x64
-    )
-    return Run(choice, dynamic, chosen, structure, leaves, columns, records, lane_bytes, working_bytes)
+    part = Part(choice, dynamic, chosen, precision, Shape(0, 0, records))
+    part.needs  # noqa: B018 (which inspects the loss)
+    return part
 
 
-def run_of(part: Part, precision: str) -> Run:
-    """Return the run of a part of a grid."""
-    found = read(part.training.arguments(), static_places=("batches", "steps", "record"))
-    dimensions = {name: found.get(name, Dimension(name, size, ())) for name, size in part.dynamic.items()}
-    return _prepare(part.training, dimensions, {}, precision)
-
-
-@functools.lru_cache(maxsize=256)
-def _inspect(structure: Any, leaves: tuple, columns: tuple, records: int, x64: bool) -> tuple[int, int]:
-    """Check the problem of one lane; return the bytes of its results, and of the arrays of its steps."""
-    template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in leaves])
-    values = {
-        key: jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*s) for s in specs]) for key, (tree, specs) in columns
-    }
-    _, filled = trace(lane_training, template, values)
-    if inspect_training(filled):
-        raise TypeError(_NOT_INSIDE)
-    warn_of_recompiling(filled.problem.loss, filled.optimizer)
-    layout = layout_of(structure, leaves, columns, x64)
-    if layout is None:
-        raise TypeError(_NOT_INSIDE)
-    results = pool_like(template, layout, Shape(1, 1, records)).results
-    scalars = sum(x.size // x.shape[0] * x.dtype.itemsize for x in jax.tree.leaves(results._replace(rows={})))
-    rows = sum(x.size // (x.shape[0] * x.shape[1]) * records * x.dtype.itemsize for x in jax.tree.leaves(results.rows))
-    return scalars + rows, working_bytes(filled)
-
-
-def check_memory(runs: Sequence[Run], sizes: Sequence[int]) -> None:
-    """Raise a ValueError if the results of all lanes do not fit in memory."""
-    need = sum(size * run.lane_bytes for run, size in zip(runs, sizes, strict=True))
+def check_memory(parts: Sequence[Part], share: int = 1) -> None:
+    """Raise a ValueError if the results of all lanes, or of one in `share`, do not fit in memory."""
+    sizes = [-(-part.size // share) for part in parts]
+    need = sum(size * part.needs.results for part, size in zip(parts, sizes, strict=True))
     have = (current().free_bytes or _free_memory()) if need > current().unasked_bytes else None
     if have is not None and need > 0.8 * have:
-        every = runs[0].training.record.every
-        history = f"record less often than every {every} steps or fewer things, " if runs[0].records else ""
+        every = parts[0].training.record.every
+        history = f"record less often than every {every} steps or fewer things, " if parts[0].shape.records else ""
         raise ValueError(
-            f"the results of {sum(sizes):,} lanes take {need:,} bytes ({runs[0].lane_bytes:,} a lane), "
+            f"the results of {sum(sizes):,} lanes take {need:,} bytes ({parts[0].needs.results:,} a lane), "
             f"but {have:,} bytes of memory are free: {history}sweep fewer lanes, or sweep in parts"
         )
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine import dispatch
 from jaxfit.engine.counting import counting
+from jaxfit.engine.parts import pool_shape
 from jaxfit.engine.settings import using
 from jaxfit.verbs import sweeps
 from tests.shared import small_sweeps
@@ -63,13 +63,13 @@ def test_chunks_blocks_and_workers_change_no_bit(rule):
 def test_a_block_is_no_larger_than_its_results_allow():
     def block(bytes_of_results):
         with using(block_loads=2, block_bytes=bytes_of_results):
-            return dispatch.shape_of_pool(short, 4, 1).lanes
+            return pool_shape(short, 4, 1).lanes
 
     plan = sweeps.plan_sweep(
         lambda p: p**2, jf.Axis("start", np.linspace(1, 2, 100)), optimizer=jf.optimizers.sgd(0.1), steps=5
     )
-    (short,) = plan.runs
-    assert short.lane_bytes == 20  # params, loss, status, steps and the loss at the start
+    (short,) = plan.parts
+    assert short.needs.results == 20  # params, loss, status, steps and the loss at the start
     assert [block(n) for n in (2**26, 20 * 30, 20 * 5, 1)] == [128, 28, 8, 8]
 
 

@@ -298,7 +298,7 @@ def test_a_second_look_finds_the_same_bits_and_the_same_fits(store):
 def test_a_second_look_finds_numbers_that_were_changed(store):
     manifest = manifests.read_manifest(store)
     blocks = manifests.blocks_of(store, manifest)
-    for part in manifests.parts_of(manifest).values():
+    for part in manifests.block_maps(manifest).values():
         for place in part.blocks():
             tensors = blocks.read(part, *place)
             blocks.write(part, *place, tensors | {".loss": tensors[".loss"] * np.float32(1.5)})

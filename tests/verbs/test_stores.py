@@ -12,7 +12,7 @@ import xarray as xr
 import jaxfit as jf
 from jaxfit.engine.settings import using
 from jaxfit.stores import manifests
-from jaxfit.stores.blocks import Part
+from jaxfit.stores.blocks import BlockMap
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same
 
 
@@ -175,7 +175,7 @@ def test_code_that_changed_under_its_name_is_told_also_of_a_store_without_names(
     ):
         run(tmp_path, loss=named_alike(2.0), **keywords)
     manifest = manifests.read_manifest(tmp_path)
-    parts = {key: {k: v for k, v in part.items() if k != "words"} for key, part in manifest.parts.items()}
+    parts = {key: part._replace(words={}) for key, part in manifest.parts.items()}
     manifests.write_manifest(tmp_path, manifest._replace(parts=parts))
     with pytest.raises(ValueError, match=r"the program \(loss, model, .*\) was another\. Make the call"):
         run(tmp_path, loss=named_alike(2.0), **keywords)
@@ -252,12 +252,12 @@ def test_a_store_exports_to_zarr_and_netcdf(store, memory, tmp_path):
         assert np.array_equal(read["loss"].values, memory.loss.values) and read.attrs["slots"] == 4
 
 
-def test_lanes_of_a_grown_part_are_found_by_their_places():
-    part = Part("all", ((1, 3, 2), (1, 3, 5), (1, 6, 5)), 4, {})
+def test_lanes_of_a_grown_part_are_found_by_segment_and_rank():
+    part = BlockMap("all", ((1, 3, 2), (1, 3, 5), (1, 6, 5)), 4, {})
     every = [part.lanes(segment) for segment in range(3)]
     assert sorted(np.concatenate(every)) == list(range(30))
     for segment, lanes in enumerate(every):
-        where, rank = part.places(lanes)
+        where, rank = part.ranks(lanes)
         assert (where == segment).all() and rank.tolist() == list(range(part.added(segment)))
     assert every[0].tolist() == [0, 1, 5, 6, 10, 11]
 
