@@ -236,13 +236,9 @@ def test_a_lanes_bits_do_not_depend_on_its_place_or_the_order_of_axes():
 def test_what_lanes_share_is_kept_once():
     from jaxfit.engine.layouts import layout_of, spec_of
 
-    x, y = thermometer()
-    grid_of = lambda o, **k: sweeps.pose(  # noqa: E731
-        LINE.loss, LINE.start, (x, y), optimizer=o, steps=5, stop=jf.Stop(), record=jf.Record(what=()), batches=None,
-        validation=None, precision="float32", **{"key": None, **k},
-    )  # fmt: skip
-    rate = jf.Axis("rate", np.array([1e-3, 1e-2], np.float32))
-    structure, leaves, columns = sweeps.laid_out(grid_of(jf.optimizers.adam(rate)), "float32")
+    optimizer = jf.optimizers.adam(jf.Axis("rate", np.array([1e-3, 1e-2], np.float32)))
+    (part,) = sweeps.plan_sweep(LINE.loss, LINE.start, thermometer(), optimizer=optimizer, steps=5).parts
+    structure, leaves, columns = part.template
     layout = layout_of(structure, tuple((x.shape, x.dtype) for x in leaves), spec_of(columns), False)
     axes = layout and layout.axes
     assert axes.memory[0].count is None and axes.memory[0].mu == {"w": 0, "b": 0}
