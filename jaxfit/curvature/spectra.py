@@ -14,8 +14,9 @@ from jax.flatten_util import ravel_pytree
 from jaxfit.curvature.eigenvalues import Extreme, posed
 from jaxfit.curvature.lanczos import begin, extend, products
 from jaxfit.curvature.points import Asked, at_one
+from jaxfit.datasets import refuse_unit
 from jaxfit.problems.marks import free
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import chosen_precision, whole
 from jaxfit.problems.reading import Dimension
 from jaxfit.typing import ArrayLike, KeyLike, PyTree
@@ -202,6 +203,8 @@ def curvature_along(
 
 
 def _check_directions(directions: PyTree, params: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(directions):
+        refuse_unit(path_name("directions", path), leaf)
     shapes, wanted = ([np.shape(x) for x in jax.tree.leaves(tree)] for tree in (directions, params))
     counts = {shape[:1] or None for shape in shapes}
     if (

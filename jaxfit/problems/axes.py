@@ -144,6 +144,7 @@ class Axis:
                 raise ValueError(mixed_kinds(self.name, values))
         object.__setattr__(self, "values", values)
         if self.labels is not None:
+            refuse_unit(f"Axis {self.name!r}: labels", self.labels)
             if isinstance(self.labels, str) or not hasattr(self.labels, "__len__"):
                 raise TypeError(
                     f"Axis {self.name!r}: labels is {self.labels!r}, but it must be a list with one label a value"
@@ -193,6 +194,7 @@ def as_number(name: str, value: Any, rule: str = "a positive, finite number", ho
         return value
     swept = isinstance(value, Axis)
     values = value.values if swept else value
+    refuse_unit(name, values)
     array = np.asarray(values if is_array(values) or np.isscalar(values) else None)
     if array.dtype.kind not in "iuf" or array.ndim != swept:
         raise TypeError(f"{name} is {reprlib.repr(value)} ({type(values).__name__}), but it must be {rule}")

@@ -258,6 +258,7 @@ def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:
 
 
 def _number(tied: Tied, value: Any) -> Any:
+    refuse_unit(f"what {tied} returned", value)
     if not (isinstance(value, (int, float)) or is_array(value)) or value is True or value is False:
         raise TypeError(f"{tied} returned a {type(value).__name__}; it must return one number or array")
     return jnp.asarray(value, jnp.result_type(value, float))

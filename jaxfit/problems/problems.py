@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxfit.datasets import refuse_unit
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.messages import near_keywords
@@ -241,7 +242,9 @@ def whole(name: str, value: Any, *, least: int = 1) -> int:
 
     Raises:
       ValueError: If it is anything else.
+      TypeError: If it has a unit.
     """
+    refuse_unit(name, value)
     most, such_as = np.iinfo(np.int32).max, 100
     concrete = isinstance(value, (int, float)) or is_array(value) and not isinstance(value, jax.core.Tracer)
     number = np.asarray(value) if concrete else None

@@ -97,6 +97,23 @@ PLACES = {
     "x ": (X, lambda q: jf.models.gaussian.guess(q, Y)),
     r"data\[1\] ": (Y, lambda q: jf.surface(LOSS, START | {"w": jf.Axis("w0", [1.0])}, (X, q))),
     r"data\[0\] ": (Y, lambda q: jf.curve_fit(jf.models.line, START, ([q[0], *X[1:]], Y))),
+    r"what Tied\(<lambda>\) returned": (1.0, lambda q: jf.curve_fit(
+        jf.models.line, START | {"b": jf.Tied(lambda p: q)}, (X, Y))),
+    "Axis 'w2': labels": (X[:2], lambda q: jf.Axis("w2", [1.0, 2.0], labels=[q[0], q[1]])),
+    "Axis 'w3': labels": (X[:2], lambda q: jf.Axis("w3", [1.0, 2.0], labels=q)),
+    "Batches: size": (4, jf.Batches),
+    "Record: every": (4, lambda q: jf.Record(every=q)),
+    "steps": (4, lambda q: jf.fit(LOSS, START, (X, Y), optimizer=SGD, steps=q)),
+    "steps ": (4, lambda q: jf.sweep(LOSS, START | {"w": jf.Axis("w0", [1.0])}, (X, Y), optimizer=SGD, steps=q)),
+    "constant: rate": (0.1, jf.schedules.constant),
+    "cosine: steps": (10, lambda q: jf.schedules.cosine(0.1, q)),
+    "exponential: every": (10, lambda q: jf.schedules.exponential(0.1, 0.5, q)),
+    "inverse_time: half": (10, lambda q: jf.schedules.inverse_time(0.1, q)),
+    "polynomial: rate": (0.1, lambda q: jf.schedules.polynomial(q, 10)),
+    "stepwise: factor": (0.5, lambda q: jf.schedules.stepwise(0.1, q, 10)),
+    "warmup_cosine: warmup": (10, lambda q: jf.schedules.warmup_cosine(0.1, q, 100)),
+    r"directions\['w'\]": (np.ones(1), lambda q: jf.curvature_along(
+        LOSS, START, (X, Y), directions={"w": q, "b": np.ones(1)})),
 }  # fmt: skip
 
 
