@@ -16,7 +16,6 @@ import numpy as np
 from jaxfit.engine.jaxprs import depends, difference, operations, run
 from jaxfit.losses import takes_key
 from jaxfit.problems.axes import is_array, is_key
-from jaxfit.problems.checks.training import too_few
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import free, is_marked, plain, put
 from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
@@ -39,8 +38,6 @@ def inspect_training(training: Training) -> bool:
     """
     problem, traits = training.problem, training.optimizer.traits
     captured = inspect_loss(problem, differentiated=traits.differentiates, forward=traits.residuals)
-    if not captured and traits.residuals:
-        _check_count(training)
     params, users = _free_and_whole(problem.params)
     if training.validation is not None:
         key = problem.key if takes_key(problem.loss) else None
@@ -130,19 +127,6 @@ def check_silent(jaxpr: Any, verb: str) -> None:
 
 def _blank(x: Any) -> Any:
     return x if isinstance(x, jax.core.Tracer) else jnp.ones(x.shape, x.dtype)
-
-
-def _check_count(training: Training) -> None:
-    """Refuses fewer residuals than free params, for methods that need them."""
-    problem = training.problem
-    params, users = _free_and_whole(problem.params)
-    _, blocks = trace(
-        lambda params, data, loss: [b.residuals for b in loss.blocks(users(params), *data)],
-        params, problem.data, problem.loss,
-    )  # fmt: skip
-    have, need = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (blocks, params))
-    if have < need:
-        raise ValueError(too_few(training.optimizer.name, have, need))
 
 
 def is_traced(leaves: Sequence) -> bool:

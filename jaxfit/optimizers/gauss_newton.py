@@ -152,8 +152,9 @@ def judge(
     - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
     - it moves the params by less than eps**0.75 of their own size, and steps do not get there faster any more; or
     - it is no more than the tolerance of the sum, if there is one.
-    Where R has rows of zeros that is so along what the others see; unless the run has settled in the rest too. Nothing
-    is believed where a param that mattered has ceased to, or none matters.
+    Where R has rows of zeros that is so along what the others see; unless the run has settled in the rest too. There
+    residuals that are all at rounding are enough. Nothing is believed where a param that mattered has ceased to, or
+    none matters, unless the residuals are at rounding.
 
     Returns:
       Whether it is a minimum that is determined, whether it is one but for directions that R does not show,
@@ -168,12 +169,14 @@ def judge(
     alive = jnp.all((norms > eps**2 * memory.scale) | (memory.scale == 0) | held)
     alive &= jnp.any(pivots != 0) | jnp.all(held)
     reach = jnp.sqrt(jnp.sum((norms * flat) ** 2))
+    exact = jnp.sqrt(here.size) <= 8 * eps * reach
+    alive |= exact
     step = solve(triangle, shadow)
     move = jnp.sqrt(jnp.sum((norms * step) ** 2))
     lost = (offset <= 16 * eps) & ((offset > memory.before / 2) | (offset <= eps ** (5 / 3)))
     below = (jnp.sqrt(left) <= 8 * eps * reach) & (move <= jnp.sqrt(eps) * reach)
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
-    least = lost | below | enough
+    least = lost | below | enough | (exact & ~determined)
     tiny = determined & slight(memory, flat, step, eps**0.75) & (left > memory.left / 64)
     return alive & (determined & least | tiny | memory.settled), alive & ~determined & least, offset, left
 
@@ -225,22 +228,25 @@ def stranded(flat: Array, there: Array, low: Array, high: Array, memory: Memory,
 def elsewhere(objective: Objective, back: Callable, flat: Array, silent: Array) -> Array:
     """Of params without influence at a point, the norms of their columns as they may be elsewhere; zero if nowhere.
 
-    All of them are set to 0, or to 1 if they are 0. A change of the residuals, or what is not finite there, tells a
-    plateau from a param that the loss does not depend on.
+    All of them are set to 0 (or to 1 if they are 0), then all to 1 (or to 0): of a peak far from the data the width and
+    the position have no influence where its height is 0. A change of the residuals, or what is not finite there, tells
+    a plateau from a param that the loss does not depend on.
     """
 
     def residuals(flat):
         return jnp.concatenate([jnp.ravel(b.residuals) for b in objective.blocks(back(flat))])
 
-    there = jnp.where(silent, jnp.where(flat == 0, 1, 0), flat).astype(flat.dtype)
-    if objective.bounds is not None:
-        low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in objective.bounds)
-        there = jnp.clip(there, low, high)
-    change = jnp.sqrt(jnp.sum((residuals(there) - residuals(flat)) ** 2))
-    moved = jnp.abs(there - flat)
-    return jnp.where(
-        silent & (moved > 0), jnp.where(jnp.isfinite(change), change, 1) / jnp.where(moved > 0, moved, 1), 0
-    )
+    def norms(value):
+        there = jnp.where(silent, jnp.where(flat == value, 1 - value, value), flat).astype(flat.dtype)
+        if objective.bounds is not None:
+            low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in objective.bounds)
+            there = jnp.clip(there, low, high)
+        change, moved = jnp.sqrt(jnp.sum((residuals(there) - now) ** 2)), jnp.abs(there - flat)
+        change = jnp.where(jnp.isfinite(change), change, 1)
+        return jnp.where(silent & (moved > 0), change / jnp.where(moved > 0, moved, 1), 0)
+
+    now = residuals(flat)
+    return jnp.maximum(norms(0), norms(1))
 
 
 def linearize(objective: Objective, back: Callable, flat: Array) -> System:

@@ -412,8 +412,8 @@ def levenberg_marquardt(*, damping: float | Varied = 1e-3, tolerance: float | Va
 
     The run judges its own convergence. It is CONVERGED where no step would change the loss by more than the precision
     can resolve and the data determine all params. It is NOT_DETERMINED where the loss is at its minimum too, but some
-    params, or combinations of them, do not change it; these stay at their start. `steps` includes rejected steps. The
-    steps do not depend on the units of params.
+    params, or combinations of them, do not change it, as wherever there are fewer residuals than params; these stay at
+    their start. `steps` includes rejected steps. The steps do not depend on the units of params.
 
     Args:
       damping: At the start, relative to the squared norms of the Jacobian's columns. A leaf.

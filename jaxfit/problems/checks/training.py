@@ -12,18 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.datasets import refuse_unit
-from jaxfit.losses import Loss, data_names, takes_key
-from jaxfit.losses.base import is_masked, noise_model_of
-from jaxfit.losses.regression import check_count
+from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.hyperparameters import check_hyperparameter, schedules_of
 from jaxfit.optimizers.stability import has_preconditioner, unknown
-from jaxfit.problems.axes import Axis, is_array, is_axis
+from jaxfit.problems.axes import is_array, is_axis
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import free
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import PRECISIONS, Problem, Record, Stop, Training, whole
-from jaxfit.problems.reading import Call
 
 
 def check_rate(optimizer: Optimizer, precision: str) -> None:
@@ -155,7 +151,7 @@ def _each(x: Any) -> Sequence:
 
 
 def check_methods(training: Training) -> None:
-    """Refuses what a method cannot work with: a loss without residuals, batches, randomness, too few data."""
+    """Refuses what a method cannot work with: a loss without residuals, batches, randomness."""
     losses = _each(training.problem.loss)
     for optimizer in _each(training.optimizer):
         if is_axis(optimizer):
@@ -176,30 +172,6 @@ def check_methods(training: Training) -> None:
         if traits.residuals:
             for loss in losses:
                 _check_residuals(name, loss)
-                _check_rows(name, loss, training.problem)
-
-
-def _check_rows(name: str, loss: Any, problem: Problem) -> None:
-    """Refuses a mask that leaves fewer residuals than free params; `inspect_training` counts where there is no mask."""
-    names, params = data_names(loss), jax.tree.leaves(free(problem.params), is_leaf=lambda x: isinstance(x, Call))
-    if not is_masked(loss):
-        return
-    check_count(loss, problem.data)
-    where = problem.data[names.index("where")]
-    if not noise_model_of(loss).predicts or not is_array(where) or isinstance(where, jax.core.Tracer):
-        return
-    y = problem.data[1]
-    have = int(np.asarray(where).sum()) * int(np.prod(np.shape(y.values)[2:] if is_axis(y) else np.shape(y)[1:]))
-    need = sum(int(np.size(x)) for x in params if not isinstance(x, (Axis, Call)))
-    if have < need:
-        raise ValueError(too_few(name, have, need))
-
-
-def too_few(name: str, have: int, need: int) -> str:
-    return (
-        f"the data make {have} residual{'s' * (have != 1)} for {need} free params; {name} needs at least as many "
-        f"residuals: fix some params with jf.Fixed, add a penalty such as jf.losses.l2(1e-3), or measure more"
-    )
 
 
 def _check_residuals(name: str, loss: Any) -> None:
