@@ -47,6 +47,7 @@ from jaxfit import plots
 from jaxfit.galleries import Outcome, UsageError, keep, prepare, read_index, write_index
 from jaxfit.problems.messages import near_names
 from jaxfit.typing import ArrayLike
+from jaxfit.verbs.summaries import text_table
 
 __all__ = ["Check", "main", "show"]
 
@@ -152,9 +153,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Return the cells of the checks as aligned lines of text."""
     head = ("what", "expected", "measured", "tolerance", "verdict")
     body = [(what, expected, measured, tolerance, verdict) for what, expected, measured, tolerance, _, verdict in rows]
-    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *body))
-    return "\n".join("  " + line.rstrip() for line in lines)
+    return "\n".join("  " + line for line in text_table([head, *body], [True] * len(head), rule=False))
 
 
 # Finding and loading

@@ -23,7 +23,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, convert_all, whole
 from jaxfit.problems.reading import Dimension, holds_call, read, resolve
 from jaxfit.typing import Array, KeyLike, LossFunction, Params, PyTree
-from jaxfit.verbs.fits import Fit, problem_of
+from jaxfit.verbs.fits import Fit, problem_of, recorded
 from jaxfit.verbs.grids import Grid
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _of_fit(
     question: Extreme, tolerance: float, fit: Fit, preconditioner: PyTree, history: bool
 ) -> Sharpness | xr.DataArray:
     problem = problem_of(fit)
-    scale = _recorded(fit, "preconditioner") if isinstance(preconditioner, str) else preconditioner
+    scale = recorded(fit, "preconditioner", "sharpness") if isinstance(preconditioner, str) else preconditioner
     if not history:
         if isinstance(preconditioner, str):
             scale = jax.tree.map(lambda x: x[-1], scale)
@@ -264,7 +264,7 @@ def _of_fit(
         asked = Asked(problem._replace(params=marked), scale, tolerance)
         check_scale(scale, free(marked))
         return _answer(at_one(question, asked, fit.precision or "float32"), preconditioner is not None)
-    _recorded(fit, "params")
+    recorded(fit, "params", "sharpness")
     found, _ = over_history(question, fit, scale, tolerance)
     import xarray as xr
 
@@ -274,14 +274,6 @@ def _of_fit(
         found.values,
         lambda values, *extra: xr.DataArray(values, {"step": step}, ("step", *extra), "sharpness"),
     )
-
-
-def _recorded(fit: Fit, name: str) -> PyTree:
-    if fit.history is None or name not in fit.history:
-        raise ValueError(
-            f"sharpness: the fit did not record its {name}; run it with record=jf.Record(what=('loss', {name!r}))"
-        )
-    return getattr(fit.history, name)
 
 
 def _of_grid(question: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool) -> xr.DataArray:

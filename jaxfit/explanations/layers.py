@@ -28,7 +28,7 @@ from jaxfit.explanations.findings import (
     second_order,
 )
 from jaxfit.explanations.views import gradients_at, marks_of, times
-from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, put
+from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import Fit, problem_of, training_of
@@ -105,7 +105,7 @@ def layers_of(problem: Problem) -> list[Layer]:
 def profile_of(run: Fit, layers: list[Layer]) -> Profile:
     problem = problem_of(run)
     marked = marks_of(problem)
-    start, end = (_flat(free(marks)) for marks in (marked, put(marked, run.params)))
+    start, end = (flattened(free(marks)) for marks in (marked, put(marked, run.params)))
     _, near = gradients_at(problem, np.stack([start, 1.1 * start]))
     gains = np.array([[abs(g[layer.where] @ start[layer.where]) for layer in layers] for g in near])
     sizes = np.array([max(np.linalg.norm(start[layer.where]), 1e-300) for layer in layers])
@@ -118,10 +118,6 @@ def slopes_at(layers: list[Layer], gradient: np.ndarray, point: np.ndarray) -> n
     """(layers,) the norm of the gradient over that of the params."""
     norms = [[np.linalg.norm(v[layer.where]) for layer in layers] for v in (gradient, point)]
     return np.array(norms[0]) / np.maximum(norms[1], 1e-300)
-
-
-def _flat(tree: PyTree) -> np.ndarray:
-    return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(tree)])
 
 
 def _trend(slopes: np.ndarray) -> float:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxfit.typing import PyTree
+from jaxfit.verbs.summaries import text_table
 
 if TYPE_CHECKING:
-    from jaxfit.graphs.records import Graph, Node
+    from jaxfit.graphs.records import Edge, Graph, Node
 
 FEW = 4  # entries of an array that are written out
 
@@ -88,10 +89,7 @@ def table(graph: Graph) -> str:
         )
         for edge in graph.edges
     ]  # fmt: skip
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(4)]
-    right = [False, *(all(" " not in row[i] for row in rows) for i in (1, 2, 3))]
-    lines = [_line(row, widths, right) for row in (head, *rows)]
-    lines.insert(1, "─" * sum(widths, 3 * 2))
+    lines = text_table([head, *rows], [True, *(any(" " in row[i] for row in rows) for i in (1, 2, 3))])
     sums = [total(graph, node) for node in graph.nodes]
     sums = [f"{called(node)}: {text}" for node, text in zip(graph.nodes, sums, strict=True) if text]
     if sums:
@@ -99,11 +97,6 @@ def table(graph: Graph) -> str:
     lines += ["", f"Gradient of the loss, {written(graph.loss)}, by the params:"]
     lines += [f"  {n.label}: {written(n.gradient)}" for n in graph.nodes if n.kind == "parameter"]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _line(row: tuple[str, ...], widths: list[int], right: list[bool]) -> str:
-    cells = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
-    return "  ".join(cells)
 
 
 def total(graph: Graph, node: Node, digits: int = 6) -> str:
@@ -116,9 +109,6 @@ def total(graph: Graph, node: Node, digits: int = 6) -> str:
         return f"{len(parts)} parts = {written(node.gradient, digits)}"
     return " + ".join(number(part, digits) for part in parts) + f" = {number(node.gradient, digits)}"
 
-
-if TYPE_CHECKING:
-    from jaxfit.graphs.records import Edge, Graph, Node
 
 BLUE, RED = "#0072B2", "#D55E00"
 SHAPES = {"parameter": "box", "data": "box", "constant": "plaintext", "operation": "ellipse", "loss": "doublecircle"}

@@ -23,12 +23,12 @@ from jaxfit.engine.tracing import inspect_loss
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.checks.params import as_params
 from jaxfit.problems.checks.posing import pose_question
-from jaxfit.problems.marks import Bounded, free, is_mark, is_marked, plain, put
+from jaxfit.problems.marks import Bounded, flattened, free, is_mark, is_marked, plain, put, unflattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.problems.reading import Call
 from jaxfit.typing import ArrayLike, KeyLike, Number, Params, PyTree
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, recorded
 
 NORMS = ("filter", "leaf", "none")
 POINTS = 61  # along each direction, unless asked
@@ -98,8 +98,8 @@ class Slice:
         Raises:
           ValueError: If a fit did not record its params, or they are unlike those of the slice.
         """
-        away = _points(self.center, path) - vector(free(self.center))
-        basis = np.stack([vector(d) for d in self.directions], axis=1)
+        away = _points(self.center, path) - flattened(free(self.center))
+        basis = np.stack([flattened(d) for d in self.directions], axis=1)
         found = np.linalg.lstsq(basis, away.T, rcond=None)[0]
         return dict(zip(self.names, found, strict=True))
 
@@ -130,8 +130,8 @@ def between(first: PyTree, second: PyTree) -> Slice:
       [0.0, 1.0, 4.0]
     """
     first, second = as_center(first, "first"), plain(as_center(second, "second"))
-    away = _points(first, second, "second")[0] - vector(free(first))
-    direction, length = tree(away, free(first)), float(np.linalg.norm(away))
+    away = _points(first, second, "second")[0] - flattened(free(first))
+    direction, length = unflattened(away, free(first)), float(np.linalg.norm(away))
     if not length:
         raise ValueError("between: first and second are the same params, so there is no line through them")
     about = {"slice": "the line between two params", "distance": length}
@@ -178,7 +178,7 @@ def random_plane(params: PyTree, *, key: KeyLike, count: int = 2, normalize: str
         jax.tree.unflatten(structure, [scale(rng.normal(size=np.shape(x)), np.asarray(x, float)) for x in leaves])
         for _ in range(count)
     )
-    if not all(np.any(vector(d)) for d in directions):
+    if not all(np.any(flattened(d)) for d in directions):
         raise ValueError(
             'random_plane: no leaf of the params is an array of weights with two axes or more, or all are zero, so '
             'nothing moves; take normalize="leaf" to move biases and single numbers too, or "none"'
@@ -235,7 +235,7 @@ def trajectory_plane(fit: Fit) -> Slice:
     names = ("component_1", "component_2")
     about = {"slice": "the plane of the descent", "captured": float(np.sum(sizes[:2] ** 2) / np.sum(sizes**2)),
              "captures": "variance of the path"}  # fmt: skip
-    directions = tuple(tree(components[i], free(center)) for i in range(2))
+    directions = tuple(unflattened(components[i], free(center)) for i in range(2))
     along = (rows - rows[-1]) @ components[:2].T
     margins = 0.15 * np.maximum(np.ptp(along, axis=0), 0.2 * np.ptp(along))
     spans = tuple(zip((along.min(0) - margins).tolist(), (along.max(0) + margins).tolist(), strict=True))
@@ -271,12 +271,7 @@ def _center(fit: Fit) -> PyTree:
 def _points(center: PyTree, path: Fit | Params, name: str = "path") -> np.ndarray:
     """(points, numbers) what is free of params like the center, whose leaves may have a further first axis."""
     if isinstance(path, Fit):
-        if path.history is None or "params" not in path.history:
-            raise ValueError(
-                "the fit did not record its params, so where it went is not known; run it with "
-                "record=jf.Record(what=('loss', 'params'))"
-            )
-        path = path.history.params
+        path = recorded(path, "params")
     leaves, structure = jax.tree.flatten(center, is_leaf=is_mark)
     try:
         others = structure.flatten_up_to(path)
@@ -293,18 +288,6 @@ def _points(center: PyTree, path: Fit | Params, name: str = "path") -> np.ndarra
             f"with one more first axis for several"
         )
     return np.concatenate([y.reshape(len(y), -1) for y in moved], axis=1)
-
-
-def vector(tree: PyTree) -> np.ndarray:
-    """All numbers of a tree."""
-    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
-
-
-def tree(numbers: np.ndarray, like: PyTree) -> PyTree:
-    """The numbers as a tree of given shapes."""
-    leaves, structure = jax.tree.flatten(like)
-    pieces = np.split(numbers, np.cumsum([np.size(x) for x in leaves])[:-1])
-    return jax.tree.unflatten(structure, [p.reshape(np.shape(x)) for p, x in zip(pieces, leaves, strict=True)])
 
 
 PROBES = 30  # random vectors that estimate its size beyond
@@ -336,7 +319,7 @@ def hessian_plane(
         raise ValueError(f'which is {which!r}, but it must be "largest" or "ends"')
     center = as_center(params, "params")
     problem = pose_question(loss, center, data, key, "float64")
-    size = len(vector(free(center)))
+    size = len(flattened(free(center)))
     if size < 2:
         raise ValueError("hessian_plane: there is one number to move, which makes no plane; draw its loss with surface")
     with precision_context("float64"):
@@ -360,8 +343,8 @@ def hessian_plane(
         "captures": "squared curvature",
         "eigenvalues": [float(v) for v in values],
     }
-    reach = 0.5 * float(np.linalg.norm(vector(free(center)))) or 1.0
-    directions = tuple(tree(v, free(center)) for v in vectors.T)
+    reach = 0.5 * float(np.linalg.norm(flattened(free(center)))) or 1.0
+    directions = tuple(unflattened(v, free(center)) for v in vectors.T)
     return Slice(center, directions, names, ((-reach, reach),) * 2, about)
 
 

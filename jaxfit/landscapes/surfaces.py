@@ -29,7 +29,7 @@ from jaxfit.problems.problems import Problem, chosen_precision, precision_contex
 from jaxfit.problems.reading import choose, fill, read, resolve
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.coordinates import coordinates
-from jaxfit.verbs.fits import Fit, problem_of
+from jaxfit.verbs.fits import Fit, problem_of, recorded
 from jaxfit.verbs.sweeps import choices_of
 
 if TYPE_CHECKING:
@@ -170,12 +170,7 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
         raise TypeError(
             f"trail takes a fit, but got a {type(fit).__name__}; a grid's are reached by jf.lane(grid, ...)"
         )
-    if fit.history is None or "params" not in fit.history:
-        raise ValueError(
-            "the fit did not record its params, so where it went is not known; run it with "
-            "record=jf.Record(what=('loss', 'params'))"
-        )
-    problem = problem_of(fit)
+    params, problem = recorded(fit, "params", "trail"), problem_of(fit)
     between = whole("between", between, least=0)
     steps = np.asarray(fit.history.step, float)
     dense = np.interp(np.arange((len(steps) - 1) * (between + 1) + 1) / (between + 1), np.arange(len(steps)), steps)
@@ -185,7 +180,7 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
         rows = np.stack([np.interp(dense, steps, column) for column in flat.T], axis=1)
         return rows.reshape(len(dense), *np.shape(values)[1:])
 
-    params = jax.tree.map(along, fit.history.params)
+    params = jax.tree.map(along, params)
     axes = jax.tree.map(lambda values: Axis("point", values), params)
     found = surface(problem.loss, axes, problem.data, key=problem.key, precision=fit.precision or "float32")
     return Trail(dense, params, found.values)

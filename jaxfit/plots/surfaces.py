@@ -19,7 +19,7 @@ from jaxfit.landscapes import Slice, trail
 from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, Room, house, number, style
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import ArrayLike
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.fits import Fit, recorded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -236,11 +236,7 @@ def _path(label: str, path: Path, dims: Sequence[str]) -> tuple[np.ndarray, ...]
     """Return the coordinates of a path along the dimensions, and its losses if it has any."""
     which = f" {label!r}" if label else ""
     if isinstance(path, Fit):
-        if path.history is None or "params" not in path.history:
-            raise ValueError(
-                f"the fit{which} did not record its params; run it with record=jf.Record(what=('loss', 'params'))"
-            )
-        path = path.history.params
+        path = recorded(path, "params", f"path{which}")
     if isinstance(path, Mapping):
         missing = [name for name in dims if name not in path]
         if missing:

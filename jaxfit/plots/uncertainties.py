@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxfit import statistics
 from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, Room, house, number, panels, style
+from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics import Resamples
 from jaxfit.statistics.covariances import moments
@@ -199,7 +200,7 @@ def profile(found: Fit | Profile, error: float | None = None, *, name: str = "",
 
 def _of_param(fit: Fit, name: str) -> tuple[Profile, float, str]:
     """Return the profile of one param of a fit, its error and its name."""
-    labels, errors = labels_of(fit.params), _flat(statistics.standard_errors(fit))
+    labels, errors = labels_of(fit.params), flattened(statistics.standard_errors(fit))
     known = [label for label, error in zip(labels, errors, strict=True) if np.isfinite(error)]
     name = known[0] if name == "" and len(known) == 1 else name
     if name not in known:
@@ -256,7 +257,7 @@ def corner(
       ('b', 'b')
     """
     labels = labels_of(fit.params)
-    values, errors = (_flat(tree) for tree in (fit.params, statistics.standard_errors(fit)))
+    values, errors = (flattened(tree) for tree in (fit.params, statistics.standard_errors(fit)))
     chosen = [i for i, n in enumerate(labels) if np.isfinite(errors[i]) and (names is None or n in names)]
     if not 1 <= len(chosen) <= 6:
         raise ValueError(
@@ -358,10 +359,6 @@ def _pair(
     ellipse = directions @ (np.sqrt(np.maximum(lengths, 0))[:, None] * circle)
     ax.plot(values[x] + ellipse[0], values[y] + ellipse[1], color=ORANGE, lw=1.6)
     ax.plot(values[x], values[y], "+", color=DARK, ms=7, mew=1.3)
-
-
-def _flat(tree: PyTree) -> np.ndarray:
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
 def _ends(tree: PyTree) -> np.ndarray:

@@ -19,8 +19,7 @@ from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.messages import near_keywords, nothing_there, shown
 from jaxfit.problems.reading import Call
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 @near_keywords
@@ -403,3 +402,15 @@ def at_bound(marked: PyTree, params: PyTree) -> PyTree:
         return (value <= low) | (value >= high)
 
     return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(params)))
+
+
+def flattened(tree: PyTree) -> np.ndarray:
+    """Return all numbers of a tree in float64, in the order of its leaves."""
+    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
+
+
+def unflattened(numbers: np.ndarray, like: PyTree) -> PyTree:
+    """Return numbers as a tree of arrays in the shapes of another one."""
+    leaves, structure = jax.tree.flatten(like)
+    pieces = np.split(numbers, np.cumsum([np.size(x) for x in leaves])[:-1])
+    return jax.tree.unflatten(structure, [p.reshape(np.shape(x)) for p, x in zip(pieces, leaves, strict=True)])

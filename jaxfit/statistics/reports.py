@@ -28,6 +28,7 @@ from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.judgments import runaways
 from jaxfit.verbs.multistarts import met
+from jaxfit.verbs.summaries import text_table
 
 PyTree = Any
 
@@ -84,17 +85,6 @@ def percent(share: float) -> str:
     if not math.isfinite(share):
         return ""
     return f"{100 * share:.2g} %" if share < 1 or share >= 1e4 else f"{100 * share:.0f} %"
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> list[str]:
-    """Aligned columns under a rule."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells):
-        padded = [c.ljust(w) if a else c.rjust(w) for c, w, a in zip(cells, widths, left, strict=True)]
-        return "  ".join(padded).rstrip()
-
-    return [line(header), "─" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
@@ -185,7 +175,8 @@ class Report:
     def __repr__(self) -> str:
         rows, more = self.rows[:SHOWN], len(self.rows) - SHOWN
         lines = [f"{name:8}{text}" for name, text in self.facts.items()]
-        lines += ["", *reports.text_table(*_table(rows, self.level))]
+        header, cells, left = _table(rows, self.level)
+        lines += ["", *text_table([header, *cells], left)]
         lines += [f"and {more} more: see .rows"] * (more > 0)
         if pairs := self.pairs():
             texts = [f"{a}, {b}: {r:+.3f}" for a, b, r in pairs[:PAIRS]]

@@ -170,6 +170,20 @@ def problem_of(fit: Fit, verb: str = "") -> Problem:
     return training_of(fit, verb).problem
 
 
+def recorded(fit: Fit, name: str, verb: str = "") -> PyTree:
+    """Return what a fit recorded under a name.
+
+    Raises:
+      ValueError: If it recorded no such thing; the message begins with the verb.
+    """
+    if fit.history is None or name not in fit.history:
+        raise ValueError(
+            f"{verb}{': ' * bool(verb)}the fit did not record its {name}; run it with "
+            f"record=jf.Record(what=('loss', {name!r}))"
+        )
+    return fit.history[name]
+
+
 def training_of(fit: Fit, verb: str = "") -> Training:
     """Return the training of a fit.
 

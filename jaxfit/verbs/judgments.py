@@ -11,7 +11,7 @@ import numpy as np
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import free, plain, put
+from jaxfit.problems.marks import free, plain, put, unflattened
 from jaxfit.problems.problems import ENDED_WELL, Problem, convert_all, precision_context
 from jaxfit.problems.reading import holds_call
 
@@ -157,11 +157,8 @@ def _names(path: tuple, leaf: Any) -> list[str]:
 
 def start_at(problem: Problem, point: np.ndarray) -> PyTree:
     """Return the marked start of the problem with its free numbers replaced, in the order of their leaves."""
-    leaves, structure = jax.tree.flatten(free(problem.params))
-    ends = np.cumsum([int(np.size(x)) for x in leaves])
-    parts = np.split(np.asarray(point, np.float64), ends[:-1])
-    values = [part.reshape(np.shape(x))[()] for part, x in zip(parts, leaves, strict=True)]
-    return put(problem.params, jax.tree.unflatten(structure, values))
+    values = jax.tree.map(lambda x: x[()], unflattened(np.asarray(point, np.float64), free(problem.params)))
+    return put(problem.params, values)
 
 
 def loss_at(problem: Any, precision: str | None, marked: PyTree) -> float:

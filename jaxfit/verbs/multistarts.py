@@ -18,6 +18,7 @@ from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
 from jaxfit.problems.reading import Call
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.grids import Grid, check_grid, member
+from jaxfit.verbs.summaries import text_table
 
 PyTree = Any
 
@@ -161,8 +162,7 @@ class Optima:
         rows = [["loss", "starts", *names]]
         for i in range(min(len(self), 10)):
             rows.append([f"{self.loss[i]:.6g}", f"{self.count[i]:,}", *(_short(leaf[i]) for _, leaf in leaves)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
+        lines = text_table(rows, [False] * len(rows[0]), rule=False)
         more = [f"and {len(self) - 10:,} more"] if len(self) > 10 else []
         return "\n".join([head, *(lines if len(self) else []), *more])
 

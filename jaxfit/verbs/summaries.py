@@ -44,6 +44,20 @@ def short(x: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(power)}"
 
 
+def text_table(rows: Sequence[Sequence[str]], left: Sequence[bool], *, rule: bool = True) -> list[str]:
+    """Return rows of cells as lines of text in aligned columns.
+
+    Args:
+      rows: The first one is the header.
+      left: For each column, whether it is aligned to the left.
+      rule: Whether a line stands under the header.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([c.ljust(w) if a else c.rjust(w) for c, w, a in zip(cells, widths, left, strict=True)] for cells in rows)
+    lines = ["  ".join(cells).rstrip() for cells in padded]
+    return [lines[0], *["─" * (sum(widths) + 2 * (len(widths) - 1))] * rule, *lines[1:]]
+
+
 def advice(fit: Any) -> str:
     """Return one or two sentences: what happened, with numbers, and what to change."""
     precision = fit.precision or "float32"
