@@ -1,4 +1,4 @@
-"""The largest (or smallest) eigenvalues of a loss's Hessian, at params, along a run, or all over a grid."""
+"""The largest or smallest eigenvalues of the Hessian of a loss: at params, at the records of a run, over a grid."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ jax.tree_util.register_pytree_node(
 
 @dataclass(frozen=True)
 class Extreme:
-    """The question: which eigenvalues; its number is the tolerance."""
+    """The function that computes eigenvalues of a problem's Hessian; its number is the tolerance."""
 
     count: int
     end: str
@@ -196,7 +196,7 @@ def sharpness(
 def posed(
     loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, extra: PyTree = None
 ) -> tuple[Asked, dict[str, Dimension]]:
-    """A checked problem that nothing trains, and its dimensions."""
+    """Return a checked problem without an optimizer, and its dimensions."""
     if params is None:
         raise TypeError("sharpness: params are missing; pass sharpness(loss, params, data), or a fit or grid alone")
     problem = pose_question(loss, params, data, key, precision)
@@ -256,7 +256,7 @@ def _of_fit(
     question: Extreme, tolerance: float, fit: Fit, preconditioner: PyTree, history: bool
 ) -> Sharpness | xr.DataArray:
     problem = problem_of(fit)
-    scale = recorded(fit, "preconditioner", "sharpness") if isinstance(preconditioner, str) else preconditioner
+    scale = recorded(fit, "preconditioner", "sharpness: the fit") if isinstance(preconditioner, str) else preconditioner
     if not history:
         if isinstance(preconditioner, str):
             scale = jax.tree.map(lambda x: x[-1], scale)
@@ -264,7 +264,7 @@ def _of_fit(
         asked = Asked(problem._replace(params=marked), scale, tolerance)
         check_scale(scale, free(marked))
         return _answer(at_one(question, asked, fit.precision or "float32"), preconditioner is not None)
-    recorded(fit, "params", "sharpness")
+    recorded(fit, "params", "sharpness: the fit")
     found, _ = over_history(question, fit, scale, tolerance)
     import xarray as xr
 

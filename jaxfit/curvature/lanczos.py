@@ -1,4 +1,4 @@
-"""The Hessian of a loss by its free params, as products with vectors."""
+"""Products of the Hessian of a loss with vectors, and its eigenvalues by Lanczos iteration."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Found = TypeVar("Found")
 
 
 def flat_loss(problem: Problem) -> tuple[Callable, Array, Callable]:
-    """The loss of all the data as a function of one vector, that vector, and the way back to the free params."""
+    """Return the loss of all data as a function of one vector, the params as that vector, and the inverse of that."""
     start, back = ravel_pytree(free(problem.params))
     return lambda vector: full_loss(problem, back(vector), jnp.int32(0)), start, back
 
 
 def either_way(use: Callable[[Callable], Found], loss: Callable, at: Array) -> Found:
-    """`use(jax.grad)`, or `use(jax.jacfwd)` of a loss that has no derivative backward: a loop of unknown length."""
+    """Return `use(jax.grad)`, or `use(jax.jacfwd)` for a loss without reverse mode, such as a `while` loop."""
     try:
         return use(jax.grad)
     except Exception:
@@ -40,7 +40,7 @@ def either_way(use: Callable[[Callable], Found], loss: Callable, at: Array) -> F
 
 
 def products(problem: Problem, preconditioner: PyTree = None) -> tuple[Callable, Array, Callable]:
-    """v -> Hv, or v -> D^-1/2 H D^-1/2 v; with the params as a vector, and the way back.
+    """Return v -> Hv, or v -> D^-1/2 H D^-1/2 v, the params as a vector, and the inverse of that.
 
     The gradient is linearized once, so that a product costs about as much as a gradient.
     """
@@ -53,11 +53,11 @@ def products(problem: Problem, preconditioner: PyTree = None) -> tuple[Callable,
 
 
 Operator = Callable[[Array], Array]  # (n,) -> (n,), linear and symmetric
-STAGES = 32, 128  # steps: the small eigenproblem is solved in the least of these sizes that holds it, or in the most
+STAGES = 32, 128  # sizes in which the tridiagonal eigenproblem is solved: the smallest that holds it
 
 
 class Pairs(NamedTuple):
-    """Eigenvalues from the largest down, and how far each may be from one of the operator."""
+    """Eigenvalues in decreasing order, with bounds of their errors."""
 
     values: Array  # (count,)
     errors: Array  # (count,) norm of A v - value v: an eigenvalue lies within
@@ -75,7 +75,7 @@ class Krylov(NamedTuple):
 
 
 def dense(operator: Operator, size: int, count: int, dtype: np.dtype) -> Pairs:
-    """From the whole matrix, for few dimensions."""
+    """Return eigenpairs from the whole matrix, for few dimensions."""
     matrix = jax.vmap(operator)(jnp.eye(size, dtype=dtype))
     values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
     values, vectors = values[::-1][:count], vectors.T[::-1][:count]
@@ -84,19 +84,19 @@ def dense(operator: Operator, size: int, count: int, dtype: np.dtype) -> Pairs:
 
 
 def begin(key: Array, size: int, most: int, dtype: np.dtype) -> Krylov:
-    """From a random direction."""
+    """Return the basis with a random first vector."""
     return begin_at(jax.random.normal(key, (size,), dtype), most)
 
 
 def begin_at(start: Array, most: int) -> Krylov:
-    """From a direction that is not zero."""
+    """Return the basis with a given first vector, which is not zero."""
     dtype = start.dtype
     basis = jnp.zeros((most + 1, start.size), dtype).at[0].set(start / _length(start))
     return Krylov(jnp.int32(0), basis, jnp.zeros(most, dtype), jnp.zeros(most, dtype))
 
 
 def extend(operator: Operator, krylov: Krylov, key: Array) -> Krylov:
-    """One product more. Where the span is exhausted, a random direction orthogonal to it goes on."""
+    """Return the basis after one more product; if the span is exhausted, it continues with a random direction."""
     j, basis, diagonal, beside = krylov
     image = operator(basis[j])
     height = basis[j] @ image
@@ -121,13 +121,13 @@ def _orthogonal(vector: Array, basis: Array) -> Array:
 
 
 def _length(vector: Array) -> Array:
-    """The norm, also where squares would leave the range of the precision."""
+    """Return the norm, without overflow or underflow of the squares."""
     most = jnp.max(jnp.abs(vector))
     return most * jnp.linalg.norm(vector / jnp.maximum(most, jnp.finfo(vector.dtype).tiny))
 
 
 def ritz(krylov: Krylov, count: int, size: int) -> tuple[Array, Array, Array]:
-    """The eigenvalues of the tridiagonal matrix, of which at most `size` rows are filled, from the largest down.
+    """Return the eigenvalues of the tridiagonal matrix, of which at most `size` rows are filled, in decreasing order.
 
     Returns:
       (count,) values, (count,) residual norms, (count, most) vectors in the basis.
@@ -145,7 +145,7 @@ def ritz(krylov: Krylov, count: int, size: int) -> tuple[Array, Array, Array]:
 
 
 def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: Number, dtype: np.dtype) -> Pairs:
-    """The largest eigenvalues, until each residual norm is below `tolerance` times its magnitude.
+    """Return the largest eigenvalues, each with a residual norm below `tolerance` times its magnitude.
 
     Args:
       operator: Symmetric.
@@ -179,7 +179,7 @@ def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: 
         scale = jnp.maximum(jnp.max(jnp.abs(values)), jnp.max(jnp.abs(krylov.diagonal)))
         rounding = 8 * jnp.finfo(dtype).eps * scale
         precise = jnp.all(errors <= jnp.maximum(tolerance * jnp.maximum(jnp.abs(values), 0.01 * scale), rounding))
-        # Both may be exact by chance while the span has not met the direction: a few products more than wanted.
+        # The errors may be small by chance before the span contains the eigenvector, so take a few more products.
         enough = krylov.steps >= min(max(8, count + 2), most)
         return (krylov.steps < most) & jnp.all(jnp.isfinite(krylov.diagonal)) & ~(precise & enough)
 

@@ -1,4 +1,4 @@
-"""The limit of the learning rate, measured: a few sweeps over rates, each between two neighbors of the one before."""
+"""Limits of the learning rate by experiment: bisection with sweeps, and the range test."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def measured_limit(
 
 
 def with_rate(optimizer: Optimizer, rate: float | Varied) -> Optimizer:
-    """The optimizer with another learning rate, or a schedule of them.
+    """Return the optimizer with another learning rate or schedule.
 
     Raises:
       ValueError: If it takes none.
@@ -143,7 +143,7 @@ def pair_of_rates(verb: str, between: tuple[float, float]) -> tuple[float, float
     return low, high
 
 
-SAFETY = 10.0  # the suggested rate is this much below the turn
+SAFETY = 10.0  # the turn over the suggested learning rate
 
 
 class RangeTest(NamedTuple):
@@ -226,7 +226,7 @@ def learning_rate_range(
 
 
 def _turn(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
-    """The rate of the least loss, and the one to suggest."""
+    """Return the learning rate of the lowest loss, and the suggested one."""
     known = np.where(np.isfinite(losses), losses, np.inf)
     least = int(np.argmin(known))
     if least == 0:
@@ -237,7 +237,7 @@ def _turn(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
 
 
 def _smoothed(losses: np.ndarray, window: int) -> np.ndarray:
-    """The exponential mean over about `window` steps, corrected for its start."""
+    """Return the exponential moving average over about `window` steps, corrected for its start at zero."""
     keep, mean, out = 1 - 1 / window, 0.0, []
     for t, value in enumerate(losses):
         mean = keep * mean + (1 - keep) * value

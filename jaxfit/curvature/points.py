@@ -32,11 +32,11 @@ LANE = "#lane"
 
 
 class Asked(NamedTuple):
-    """A problem, and what else a question about it takes."""
+    """The arguments of a function of a problem."""
 
     problem: Problem
-    extra: PyTree = None  # may hold axes too
-    number: Any = None  # a setting that shall not recompile
+    extra: PyTree = None  # further arrays, which may hold axes too
+    number: Any = None  # a setting as a traced number, so that a new value does not recompile
 
 
 Question = Callable[[Asked], PyTree]  # hashable; of one member

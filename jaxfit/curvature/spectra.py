@@ -1,4 +1,4 @@
-"""The whole spectrum of a Hessian: every eigenvalue, or how they are distributed; and what a slice sees of it."""
+"""The whole spectrum of a Hessian, all eigenvalues or their distribution, and the curvature along directions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Spectrum(NamedTuple):
 
 @dataclass(frozen=True)
 class Whole:
-    """The question: all eigenvalues."""
+    """The function that computes all eigenvalues."""
 
     def __call__(self, asked: Asked) -> jax.Array:
         product, start, _ = products(asked.problem)
@@ -79,7 +79,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """The question: Gauss quadrature for the spectrum, by Lanczos from random directions."""
+    """The function that computes Gauss quadrature of the spectrum, by Lanczos iterations from random directions."""
 
     probes: int
     depth: int
@@ -159,7 +159,7 @@ class Along(NamedTuple):
 
 @dataclass(frozen=True)
 class Rayleigh:
-    """The question: d'Hd / d'd for each of the directions."""
+    """The function that computes d'Hd / d'd for each direction."""
 
     def __call__(self, asked: Asked) -> jax.Array:
         product, start, _ = products(asked.problem)

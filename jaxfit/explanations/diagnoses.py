@@ -1,4 +1,4 @@
-"""From what is seen of a run to what it means: the kind, the story, its numbers, and the remedy."""
+"""`explain`: which of the explanations fits a run, and running it again with the remedy."""
 
 from __future__ import annotations
 

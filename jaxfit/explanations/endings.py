@@ -40,11 +40,12 @@ from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
 from jaxfit.verbs.summaries import advice, judges, short
 
-SETTLED = 1e-4  # a share of all the loss could still fall: less is next to nothing
-ROUNDING = 1e-9  # of the loss: a method that judges itself and has more than that to gain has not arrived
+SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain
+ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain
 
 
 def of_end(run: Fit) -> Finding:
+    """Return the finding of a run that did not fail, by the loss curve and the curvature at its end."""
     training = training_of(run)
     problem, there = training.problem, training.at(put(marks_of(training.problem), run.params))
     here, seen = view(there.problem), curve(run.history.loss)
@@ -85,7 +86,7 @@ def of_end(run: Fit) -> Finding:
 
 
 def height_of_data(run: Fit) -> float:
-    """The loss of predictions of zero, where the loss is of residuals; else infinite."""
+    """Return the loss of predictions that are zero, if the loss compares predictions with data; else infinity."""
     problem = problem_of(run)
     if not noise_model_of(problem.loss).predicts:
         return np.inf
@@ -116,14 +117,14 @@ def _arrived(run: Fit, here: View) -> list[str]:
 
 
 def _moving(run: Fit) -> str:
-    """What the loss did at the end, in the words of `print`."""
+    """Return what the loss did at the end, in the words of `print`."""
     return {"stands": "the loss stands still", "swings": "the loss goes up and down"}.get(
         str(pace(run)), "the loss still falls"
     )
 
 
 def _on_its_way(run: Fit) -> str:
-    """The kind of a run that has not arrived, and whose rate is not to blame."""
+    """Return the kind of a run that has not arrived, and whose learning rate is adequate."""
     return "still descending" if pace(run) in (None, "falls") else "badly scaled"
 
 
@@ -146,9 +147,9 @@ def _noise(run: Fit, there: Training, here: View, seen: Curve | None, numbers: N
 
 
 def _jumps(run: Fit, here: View, seen: Curve) -> bool:
-    """Whether gradient descent falls ten times less than its slope promises: it crosses a valley to and fro.
+    """Return whether gradient descent decreases the loss ten times less than the slope predicts, in a valley.
 
-    The slope promises that only if a step stays well within the valley that the curvature draws.
+    The prediction is valid only if the learning rate is at most 1 / sharpness.
     """
     rate, steps = rate_of(run.optimizer), len(run.history.loss)
     if rate is None or law_limit(run.optimizer, 1.0) is None or here.largest > 1 / rate:
@@ -193,12 +194,12 @@ def _saddle(run: Fit, there: Training, here: View, found: tuple[np.ndarray, floa
 
 
 def _level(here: View, fall: float) -> bool:
-    """Whether descent along the gradient has next to nothing to gain, beside what the way down has."""
+    """Return whether the gain along the gradient is small beside that along the direction of negative curvature."""
     return here.norm**2 <= 0.1 * max(here.largest, abs(here.smallest)) * fall
 
 
 def _held(here: View, point: np.ndarray, fall: float, rate: float | None, slack: float, steps: int) -> bool:
-    """Whether leaving along the direction that curves down would take far longer than the run took."""
+    """Return whether escape along the direction of negative curvature would take far longer than the run."""
     distance = float(np.linalg.norm(point - here.point))
     ahead = abs(float(here.gradient @ here.downward)) / abs(here.smallest)
     if not _level(here, fall):
@@ -281,7 +282,7 @@ def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbe
 def _descending_freely(
     run: Fit, there: Training, here: View, numbers: Numbers, rate: float | None, uneven: str
 ) -> Finding:
-    """Of an optimizer whose pace no law tells."""
+    """Return the finding of a descending run whose optimizer has no known convergence rate."""
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
     story = [f"{_moving(run)}, and by the curvature there are {here.left:.3g} left to gain."]
     if rate is not None and left > reach(there.optimizer, rate, steps) / 10 and not here.bends_down:
@@ -297,7 +298,7 @@ def _descending_freely(
 def _wandering(
     run: Fit, there: Training, here: View, numbers: Numbers, rate: float | None, story: list[str]
 ) -> Finding:
-    """Where the loss curves down there is no minimum to aim at: the rate must fit the size of the params."""
+    """Return the finding where the loss has negative curvature, by the learning rate against the size of the params."""
     optimizer, steps = there.optimizer, int(there.steps)
     more, size = max(10 * steps, AFFORDABLE), float(np.sqrt(np.mean(here.point**2)))
     if rate is not None and reach(optimizer, rate, steps) < size:

@@ -35,11 +35,12 @@ from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import Runaway, loss_at, start_at
 from jaxfit.verbs.summaries import advice, growth, ran_away, short
 
-HIGH = 100  # times the first loss: what stands below that has not grown from step to step
-FAR = 20  # times by which a limit from the growth at the end may be below that at the start, and still count
+HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step
+FAR = 20  # the largest factor by which a limit from the growth at the end may be below that at the start
 
 
 def of_trouble(run: Fit) -> Finding:
+    """Return the finding of a run that diverged or became not finite."""
     training = training_of(run)
     problem, optimizer, start = training.problem, training.optimizer, view(training.problem)
     kind = "diverged" if run.status == Status.DIVERGED else "not finite"
@@ -126,11 +127,11 @@ def _seen(run: Fit, grown: float | None) -> str:
     return f"{where} {what}" + (f", growing {grown:,.3g}-fold a step." if grown and grown > 1.01 else ".")
 
 
-ROOM = 100  # times its start: how far a param that ran away may go when it is bounded
+ROOM = 100  # times its start: the bounds that are proposed for a runaway param
 
 
 def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
-    """Params that went to where the loss no longer depends on them, and a start with the other sign, or bounds."""
+    """Return the finding of runaway params; the remedy is a start with the other sign, or bounds."""
     problem = problem_of(run)
     story = [
         f"{ran_away(far)}.",
@@ -141,7 +142,7 @@ def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
 
 
 def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None:
-    """The start with the other sign of what ran away, if the loss is lower there and no bound is in the way."""
+    """Return the start with the other sign of the runaway params, if the loss is lower there and nothing is bounded."""
     if any(isinstance(x, Bounded) for x in jax.tree.leaves(problem.params, is_leaf=is_mark)):
         return None
     leaves = [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(free(problem.params))]
@@ -156,7 +157,7 @@ def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None
 
 
 def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
-    """Bounds around the start of what ran away: on its side of zero, a hundred times as far or as near."""
+    """Return bounds for the runaway params, of the same sign as their start and within a factor of a hundred of it."""
     places, at = {one.place for one in far}, 0
 
     def leaf(x):
@@ -185,7 +186,7 @@ def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
 
 
 def of_patience(run: Fit) -> Finding:
-    """A run that its patience ended: the best params are kept, unless it never got better than at its start."""
+    """Return the finding of a run stopped by its patience; a remedy only if it never improved on its start."""
     training = training_of(run)
     numbers = {
         "best_validation_loss": float(run.best_validation_loss), "best_step": int(run.best_step),

@@ -21,8 +21,8 @@ from jaxfit.typing import PyTree
 from jaxfit.verbs.judgments import start_at
 from jaxfit.verbs.summaries import round_down, short
 
-AFFORDABLE = 20_000  # updates that are proposed before another method is
-GOAL = 1e-4  # of the excess of the loss that shall be left
+AFFORDABLE = 20_000  # updates; if more are needed, another method is proposed
+GOAL = 1e-4  # of the excess of the loss: what the proposed number of steps leaves
 
 
 Numbers: TypeAlias = dict[str, Any]  # those that a story tells, by name
@@ -36,7 +36,7 @@ class Remedy(NamedTuple):
 
 
 def rate_of(optimizer: Optimizer) -> float | None:
-    """The learning rate, if it is one number."""
+    """Return the learning rate, if it is one number."""
     rate = optimizer.hyperparameters.get("learning_rate")
     return None if rate is None or callable(rate) or np.ndim(rate) else float(rate)
 
@@ -47,7 +47,7 @@ def noisy(training: Training) -> bool:
 
 
 def second_order(training: Training, start: PyTree | None = None) -> Remedy | None:
-    """Levenberg-Marquardt where the loss knows enough residuals, else L-BFGS; None for a loss with noise."""
+    """Return the remedy of Levenberg-Marquardt if there are enough residuals, else of L-BFGS; None for a noisy loss."""
     if noisy(training):
         return None
     problem = training.problem
@@ -79,7 +79,7 @@ def _residuals(problem: Problem) -> int:
 
 
 def slower(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
-    """A lower rate."""
+    """Return the remedy of a lower learning rate."""
     value = round_down(rate)
     return Remedy(
         f"learning_rate={short(value)} and {steps:,} steps", {"optimizer": with_rate(optimizer, value), "steps": steps}
@@ -87,7 +87,7 @@ def slower(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
 
 
 def coming_down(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
-    """A rate that comes down to nothing."""
+    """Return the remedy of a learning rate that decreases to zero as a cosine."""
     changed = with_rate(optimizer, schedules.cosine(rate, float(steps)))
     return Remedy(
         f"a rate that comes down: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps",
@@ -101,7 +101,7 @@ def onward(problem: Problem, here: View, steps: int, words: str) -> Remedy:
 
 
 def downhill(problem: Problem, here: View) -> tuple[np.ndarray, float] | None:
-    """The lowest of the points along the direction that curves down most, both ways, and its loss."""
+    """Return the best point along the direction of most negative curvature, both ways, and its loss."""
     size = max(float(np.linalg.norm(here.point)), 1.0)
     lengths = size * np.geomspace(1e-3, 3.0, 24)
     ways = np.concatenate([lengths, -lengths])
@@ -113,7 +113,7 @@ def downhill(problem: Problem, here: View) -> tuple[np.ndarray, float] | None:
 
 
 def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray:
-    """The point with new normal numbers where nothing moves: of variance 2 / fan-in in matrices, 0 in vectors."""
+    """Return the point with idle params redrawn: normal of variance 2 / fan-in in matrices, zero in vectors."""
     rng, at, parts = np.random.default_rng(0), 0, []
     for leaf in jax.tree.leaves(free(problem.params)):
         size, shape = int(np.size(leaf)), np.shape(leaf)
@@ -124,7 +124,7 @@ def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray
 
 
 def smaller(problem: Problem, start: View) -> tuple[np.ndarray, float] | None:
-    """The start shrunk by the factor of ten values that makes the slope steepest, or None if none makes it steeper."""
+    """Return the start times the factor, of ten, with the largest gradient; None if none increases the gradient."""
     factors = np.geomspace(0.02, 1.0, 10)
     slopes = [view(problem._replace(params=start_at(problem, f * start.point))).norm for f in factors]
     best = int(np.nanargmax(slopes))
@@ -149,7 +149,7 @@ def finding(kind: str, story: list[str], numbers: Numbers, remedy: Remedy | None
 
 
 def without_influence(problem: Problem, here: View, numbers: Numbers) -> Finding | None:
-    """Params of which the loss has no slope anywhere: what nothing moves here, nothing moves at random places."""
+    """Return the finding of params without influence: their gradient is zero here and at three random points."""
     ways = np.random.default_rng(0).normal(size=(3, here.point.size))
     places = [ways[0], 0.1 * ways[1], here.point + (1 + np.abs(here.point)) * ways[2]]
     seen = [view(problem._replace(params=start_at(problem, at))) for at in places]
@@ -163,7 +163,7 @@ def without_influence(problem: Problem, here: View, numbers: Numbers) -> Finding
 
 
 def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
-    """The start with the idle params fixed; None if a leaf is idle in part, or everything is."""
+    """Return the start with the idle params fixed; None if a leaf is idle in part, or all are idle."""
     at, parted = 0, False
 
     def leaf(x):
@@ -181,7 +181,7 @@ def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
 
 
 def dead(training: Training, start: View, here: View, numbers: Numbers) -> Finding:
-    """Params that nothing moves, and a start at which they would be moved."""
+    """Return the finding of params without gradient and curvature, with another start for them."""
     problem, count = training.problem, int(here.idle.sum())
     story = [
         f"{count:,} of {len(here.idle):,} params ({place(problem, here.idle)}) have no gradient and no curvature: "
@@ -194,7 +194,7 @@ def dead(training: Training, start: View, here: View, numbers: Numbers) -> Findi
 
 
 def beside(training: Training, start: View) -> Remedy:
-    """A start a little to the side."""
+    """Return the remedy of a start displaced by about 5 %."""
     point = start.point + 0.05 * (1 + np.abs(start.point)) * np.random.default_rng(0).uniform(0.5, 1, start.point.shape)
     return started_at(training, point, "a start a little to the side", least=np.inf)
 
@@ -202,10 +202,10 @@ def beside(training: Training, start: View) -> Remedy:
 def started_at(
     training: Training, point: np.ndarray, words: str, sharpness: float = 0.0, *, least: float = 30
 ) -> Remedy:
-    """Another start, and what the learning rate has to be there.
+    """Return the remedy of another start, with a learning rate for it.
 
-    Where a law tells the limit the run's own rate is kept, unless it is far from that; else it comes down to nothing,
-    since there is no telling how small it must become.
+    If the stability limit is known, the learning rate of the run stays unless it is far from the limit; else the rate
+    decreases to zero, because the right one is not known.
     """
     problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
     changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
@@ -224,7 +224,7 @@ def started_at(
 
 
 def law_limit(optimizer: Optimizer, sharpness: float) -> float | None:
-    """The law's learning rate for the plain Hessian, or None if there is none."""
+    """Return the stability limit of the learning rate, or None if no law without a preconditioner is known."""
     law = stability_limit(optimizer, sharpness)
     return float(law) if law.known and not law.preconditioned else None
 
@@ -235,8 +235,8 @@ def momentum_of(optimizer: Optimizer) -> float:
 
 
 def reach(optimizer: Optimizer, rate: float, steps: int) -> float:
-    """How far steps of an optimizer that takes no heed of the gradient's size can move a param; Adagrad's get shorter.
+    """Return how far a param can move in `steps` of an optimizer whose step length does not depend on the gradient's.
 
-    Its k-th step is rate / sqrt(k) where the gradient stays as it is.
+    The k-th step of Adagrad is rate / sqrt(k) if the gradient stays the same.
     """
     return rate * (2 * np.sqrt(steps) if optimizer.call.function is optax.adagrad else steps)

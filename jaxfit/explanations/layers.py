@@ -1,7 +1,7 @@
-"""Layer by layer: how steep the loss is where a network starts, and how far the run took each layer.
+"""Explanations of networks whose gradients vanish or explode from layer to layer.
 
-A layer's slope is the norm of the gradient by its params over the norm of those. Behind a long chain of layers it can
-be smaller, or larger, by many orders of magnitude than in front: then no learning rate is right for all of them.
+The slope of a layer is the norm of the gradient by its params over the norm of the params. Between the first and the
+last layers of a deep network it can differ by many orders of magnitude; then no learning rate suits all layers.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import STANDS, curve, start_at
 from jaxfit.verbs.summaries import short
 
-FALL, RISE = 1e3, 100  # times by which the slopes fall, or rise, from the last layers to the first, to be told
-FLAT = 1e-4  # of the loss: less than that is not much to gain by a change of a layer by its own size
-STAYED = 0.01  # of a layer's size: a layer that moved less has not been trained
-LOW = 1e-6  # of the first loss: a run that got there was not held
-GAINS = np.geomspace(0.5, 16, 16)
+FALL, RISE = 1e3, 100  # a gradient vanishes or explodes if slopes differ by these factors between last and first layers
+FLAT = 1e-4  # of the loss: a layer is flat if a change by its own size would change the loss by less, to first order
+STAYED = 0.01  # of a layer's norm: a layer that moved less has not been trained
+LOW = 1e-6  # of the first loss: a run that reached it has no such problem
+GAINS = np.geomspace(0.5, 16, 16)  # by which the matrices of a new start are multiplied
 
 
 class Layer(NamedTuple):
-    """Leaves that belong together."""
+    """The leaves of one layer."""
 
     name: str
-    where: np.ndarray  # (k,) the places of its numbers among the free params
+    where: np.ndarray  # (k,) positions of its numbers among the free params
 
 
 class Profile(NamedTuple):
-    """Of a run, from the first layer to the last."""
+    """Slopes and changes of the layers of a run, from the first to the last."""
 
     layers: list[Layer]
     start: np.ndarray  # (n,) the free params
     slopes: np.ndarray  # (layers,) at the start
-    moved: np.ndarray  # (layers,) distance from start to end, over the size at the start
-    flat: bool  # whether no layer has a slope to speak of at the start, nor a little farther out
+    moved: np.ndarray  # (layers,) distance from start to end over the norm at the start
+    flat: bool  # whether all layers are flat, at the start and at 1.1 times the start
 
 
 def of_layers(run: Fit) -> Finding | None:
-    """What is wrong with a run if its gradient vanishes or explodes from layer to layer, and that was what held it."""
+    """Return a finding if the gradient vanishes or explodes across layers and so kept the loss high; else None."""
     training = training_of(run)
     layers, first, goal = layers_of(training.problem), float(run.history.loss[0]), training.stop.loss_below
     met = goal is not None and run.loss < float(goal)
@@ -83,10 +83,10 @@ def of_layers(run: Fit) -> Finding | None:
 
 
 def layers_of(problem: Problem) -> list[Layer]:
-    """The layers that hold a matrix, in the order of their names and numbers; none if there are fewer than three.
+    """Return the layers that have a matrix, in the order of their names and numbers; none if fewer than three.
 
-    A layer is what stands at one place of a nested tree, such as [3] of a list of {"w": , "b": }; in a flat tree all
-    leaves of one number, such as w3 and b3.
+    The leaves of a layer have the same parent in a nested tree, such as [3] of a list of {"w": , "b": }; in a flat tree
+    they have the same number at the end of their names, such as w3 and b3.
     """
     found: dict[str, list[np.ndarray]] = {}
     at, matrices = 0, set()
@@ -103,6 +103,7 @@ def layers_of(problem: Problem) -> list[Layer]:
 
 
 def profile_of(run: Fit, layers: list[Layer]) -> Profile:
+    """Return the slopes at the start of a run, and how far the run moved each layer."""
     problem = problem_of(run)
     marked = marks_of(problem)
     start, end = (flattened(free(marks)) for marks in (marked, put(marked, run.params)))
@@ -115,13 +116,13 @@ def profile_of(run: Fit, layers: list[Layer]) -> Profile:
 
 
 def slopes_at(layers: list[Layer], gradient: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """(layers,) the norm of the gradient over that of the params."""
+    """Return (layers,) norms of the gradient over those of the params."""
     norms = [[np.linalg.norm(v[layer.where]) for layer in layers] for v in (gradient, point)]
     return np.array(norms[0]) / np.maximum(norms[1], 1e-300)
 
 
 def _trend(slopes: np.ndarray) -> float:
-    """The correlation of ranks with the order of the layers: 1 if every slope is larger than the one before."""
+    """Return the rank correlation of slopes with the order of the layers: 1 if they increase from layer to layer."""
     ranks = np.argsort(np.argsort(slopes))
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
 
@@ -157,7 +158,10 @@ def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
 
 
 def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
-    """That start, with a learning rate for it; by the sharpness alone, since a whole view of a deep net is dear."""
+    """Return the remedy of another start, with a learning rate from the sharpness there.
+
+    Unlike `started_at` it computes no whole `View`, which is expensive for a deep network.
+    """
     problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
     changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
     if rate is None:
@@ -178,13 +182,12 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
 
 
 def evened(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, float] | None:
-    """A start at which every layer matters: (free params, gain, largest slope over the least).
+    """Return a start with similar slopes in all layers: (free params, gain, largest slope over the smallest).
 
-    Its matrices are orthogonal, so that they keep lengths; their rows and columns sum to zero, so that a mean of the
-    activations, such as a sigmoid's 1/2, does not pass through. Of 16 gains it has the one at which |gradient| |params|
-    / loss of the layer where that is farthest from one is nearest to it: much less and the layer does not learn, much
-    more and no step is small enough. Vectors and bounded leaves stay as they are. None if the slopes are not at least
-    twice as alike as they were, though there were some.
+    Its matrices are orthogonal, which preserves norms. Their rows and columns sum to zero, which removes the mean of
+    the activations, such as 1/2 of a sigmoid. For each of 16 gains the ratio |gradient| |params| / loss is computed in
+    every layer; the gain is chosen whose worst layer has a ratio nearest to one. Vectors and bounded leaves stay.
+    Returns None if the largest slope over the smallest is not at least halved, unless all layers were flat.
 
     Source: Saxe, McClelland and Ganguli (2014), arXiv:1312.6120; Pennington, Schoenholz and Ganguli (2017),
     arXiv:1711.04735.
@@ -219,9 +222,10 @@ def _moving(marked: PyTree) -> list[PyTree]:
 
 
 def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """(rows, columns) with singular values of one or zero, and rows and columns that sum to zero if longer than two.
+    """Return a matrix (rows, columns) with equal nonzero singular values.
 
-    With more columns than rows it is larger by the root of their ratio, so that every unit gets as much as it gives.
+    Rows and columns sum to zero if they are longer than two. The singular values are one, or sqrt(columns / rows) if
+    there are more columns than rows.
     """
     matrix = rng.normal(size=(rows, columns))
     matrix = matrix - matrix.mean(axis=0) if rows > 2 else matrix

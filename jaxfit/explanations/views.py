@@ -1,4 +1,4 @@
-"""The loss around one point: its gradient, how it bends, and what a quadratic model makes of that."""
+"""The loss around one point: gradient, curvature, and what a quadratic model predicts from them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from jaxfit.problems.reading import holds_call, resolve
 from jaxfit.typing import PyTree
 
 DENSE = 256  # params up to which the whole Hessian is made
-DEPTH = 48  # products that the gradient's own part of the spectrum takes beyond
+DEPTH = 48  # Lanczos steps from the gradient beyond that
 
 
 class View(NamedTuple):
-    """Of a loss at a point; all in float64, the vectors over the free params in the order of their leaves."""
+    """Gradient and curvature of a loss at a point, in float64; vectors are over the free params in leaf order."""
 
     loss: float
     point: np.ndarray  # (n,)
     gradient: np.ndarray  # (n,) without what pushes against a bound
-    idle: np.ndarray  # (n,) whether neither the gradient nor the Hessian has anything there
+    idle: np.ndarray  # (n,) whether gradient and Hessian are zero there
     curvatures: np.ndarray  # (k,) eigenvalues, or nodes of the quadrature for the gradient's part of the spectrum
     shares: np.ndarray  # (k,) squared components of the gradient along them
     largest: float
@@ -41,7 +41,7 @@ class View(NamedTuple):
 
     @property
     def norm(self) -> float:
-        """Of the gradient."""
+        """The norm of the gradient."""
         return float(np.linalg.norm(self.gradient))
 
     @property
@@ -50,12 +50,12 @@ class View(NamedTuple):
 
     @property
     def curved(self) -> np.ndarray:
-        """Which of the curvatures are above rounding."""
+        """Which curvatures are positive beyond rounding."""
         return self.curvatures > 1e-10 * max(abs(self.largest), abs(self.smallest), 1e-300)
 
     @property
     def excess(self) -> float:
-        """How far the loss is above its least, by the quadratic model: half the squared Newton decrement."""
+        """How far the loss is above its minimum by the quadratic model: half the squared Newton decrement."""
         return float(0.5 * np.sum(self.shares[self.curved] / self.curvatures[self.curved]))
 
     @property
@@ -65,7 +65,7 @@ class View(NamedTuple):
 
     @property
     def condition(self) -> float:
-        """The largest curvature over the least one along which there is anything to gain."""
+        """The largest curvature over the smallest along which the loss can decrease."""
         up, shares = self.curvatures[self.curved], self.shares[self.curved]
         matters = shares / up > 1e-6 * np.sum(shares / up) if len(up) else np.zeros(0, bool)
         return float(self.largest / up[matters].min()) if matters.any() else 1.0
@@ -76,7 +76,7 @@ class View(NamedTuple):
         return self.smallest < -1e-6 * max(self.largest, 0.0) and self.smallest < 0
 
     def steps_to(self, share: float, rate: float, momentum: float = 0.0) -> float:
-        """Steps of gradient descent, or heavy ball, until the excess is that share of itself; infinite if it grows.
+        """Return the steps of gradient descent or heavy ball that reduce the excess to a share; inf if it diverges.
 
         Momentum b makes a step of `rate` one of rate / (1 - b) along flat directions; along steep ones the distance is
         multiplied by sqrt(b).
@@ -100,7 +100,7 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Inspection:
-    """The question whose answer is the `View` at the params of a problem."""
+    """The function that computes the `View` at the params of a problem."""
 
     def __call__(self, asked: Asked) -> View:
         problem = asked.problem
@@ -153,7 +153,7 @@ class Inspection:
 
 
 def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
-    """() half the squared Newton decrement where each param is measured in units of its own curvature."""
+    """Return half the squared Newton decrement with each param in units of its own curvature, ()."""
     own = jnp.abs(jnp.diag(matrix))
     unit = jnp.where(own > 0, 1 / jnp.sqrt(jnp.where(own > 0, own, 1)), 0)
     values, vectors = jnp.linalg.eigh(unit[:, None] * (matrix + matrix.T) / 2 * unit[None, :])
@@ -171,7 +171,7 @@ def view(problem: Problem) -> View:
 
 @dataclass(frozen=True)
 class Losses:
-    """The question: the loss at points, given as rows."""
+    """The function that computes the loss at points, given as rows."""
 
     def __call__(self, asked: Asked) -> jax.Array:
         loss, _, _ = flat_loss(asked.problem)
@@ -180,7 +180,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Gradients:
-    """The question: the loss and its gradient at points, given as rows."""
+    """The function that computes the loss and its gradient at points, given as rows."""
 
     def __call__(self, asked: Asked) -> tuple[jax.Array, jax.Array]:
         loss, _, _ = flat_loss(asked.problem)
@@ -189,17 +189,17 @@ class Gradients:
 
 
 def gradients_at(problem: Problem, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(k,) losses and (k, n) gradients by the free params at (k, n) points."""
+    """Return (k,) losses and (k, n) gradients by the free params at (k, n) points."""
     return at_one(Gradients(), Asked(problem, points), "float64")
 
 
 def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
-    """(k,) losses at (k, n) points."""
+    """Return (k,) losses at (k, n) points."""
     return at_one(Losses(), Asked(problem, points), "float64")
 
 
 def marks_of(problem: Problem) -> PyTree:
-    """The start with its marks, a call of it run."""
+    """Return the start with its marks; a `Call` is run."""
     return resolve(problem.params) if holds_call(problem.params) else problem.params
 
 
@@ -212,7 +212,7 @@ def count(steps: float) -> str:
 
 
 def place(problem: Problem, where: np.ndarray) -> str:
-    """The leaves in which there is anything of a mask over the free params."""
+    """Return the names of the leaves that a mask over the free params touches."""
     at, names = 0, []
     for path, leaf in jax.tree_util.tree_leaves_with_path(free(marks_of(problem))):
         size = int(np.size(leaf))
@@ -223,7 +223,7 @@ def place(problem: Problem, where: np.ndarray) -> str:
 
 
 def slopes(problem: Problem, here: View) -> dict[str, float]:
-    """The root mean square of the gradient in each leaf."""
+    """Return the root mean square of the gradient in each leaf."""
     at, found = 0, {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(free(problem.params)):
         size = int(np.size(leaf))
@@ -234,7 +234,7 @@ def slopes(problem: Problem, here: View) -> dict[str, float]:
 
 
 def scales(problem: Problem) -> str:
-    """What is uneven in the columns of the first data, in words."""
+    """Return a clause that says which columns of the first data differ in scale, or that it is off center; or ""."""
     if not problem.data or np.ndim(problem.data[0]) not in (1, 2) or not np.size(problem.data[0]):
         return ""
     x = np.asarray(problem.data[0], float)

@@ -106,7 +106,7 @@ def backprop(
 
 
 class _Opening:
-    """Which calls and scopes to open, and what there was to open."""
+    """The calls and scopes to open, and the names of all that were found."""
 
     def __init__(self, wanted: str | Iterable[str] | bool):
         self.all = wanted is True
@@ -142,7 +142,7 @@ def _checked_key(loss: LossFunction, key: KeyLike | None) -> Array | None:
 
 
 def _refuse_marks(loss: LossFunction, params: PyTree, sets: Sequence[tuple]) -> None:
-    """A graph has numbers on it: no axes, and nothing that is traced."""
+    """Raise a TypeError for axes and traced values, since a graph shows numbers."""
     leaves = jax.tree_util.tree_leaves_with_path((loss, params, *sets), is_leaf=is_axis)
     for _, leaf in leaves:
         if is_axis(leaf):
@@ -187,7 +187,7 @@ def _graph(
 
 
 def _close(found: PyTree, expected: PyTree, precision: str) -> bool:
-    """Whether two gradients agree to rounding."""
+    """Return whether two gradients agree to rounding."""
     tolerance = 1e-4 if precision == "float32" else 1e-10
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     largest = max((float(np.max(np.abs(x), initial=0)) for x in jax.tree.leaves(expected)), default=0.0)
@@ -195,12 +195,12 @@ def _close(found: PyTree, expected: PyTree, precision: str) -> bool:
 
 
 def _maker(program: Program, place: int) -> str:
-    """How a computed value is called: by the step that made it."""
+    """Return the name of the step that computed a value."""
     return next((step.name for step in program.steps if place in step.outputs), "constant")
 
 
 def _inputs(loss: LossFunction, arguments: tuple) -> list[tuple[str, str, str]]:
-    """Name, label and kind of each leaf of the arguments."""
+    """Return name, label and kind of each leaf of the arguments."""
     params, data, key, numbers = arguments
     names = [*data_names(loss), *(f"data[{i}]" for i in range(len(data)))][: len(data)]
     names = names if len(names) == len(data) else [f"data[{i}]" for i in range(len(data))]
@@ -218,14 +218,14 @@ def _inputs(loss: LossFunction, arguments: tuple) -> list[tuple[str, str, str]]:
 
 
 def _label(path: tuple) -> str:
-    """The path without its quotes: w, hidden.w, [0].w."""
+    """Return a path without quotes: w, hidden.w, [0].w."""
     text = jax.tree_util.keystr(path, simple=True, separator=".")
     first, dot, rest = text.partition(".")
     return f"[{first}]{dot}{rest}" if first.isdigit() else text
 
 
 def _first_argument(loss: LossFunction) -> str:
-    """What the loss calls its params, where they are one leaf."""
+    """Return the name of the loss's first argument, for params that are one leaf."""
     function = getattr(loss, "func", loss)
     try:
         return next(iter(inspect.signature(function).parameters)) if inspect.isfunction(function) else "params"
@@ -236,7 +236,7 @@ def _first_argument(loss: LossFunction) -> str:
 def _recorded(
     program: Program, passage: Passage, inputs: Sequence[tuple[str, str, str]], params: PyTree, precision: str
 ) -> Graph:
-    """The records of what a walk left behind."""
+    """Return the graph with the results of a forward and backward pass."""
     used = {place for step in program.steps for place in step.inputs} | {program.result}
     names, drawn = _Names(), []  # of (place or places, name, label, kind, operations)
     for place, (name, label, kind) in zip(program.inputs, inputs, strict=True):
@@ -286,7 +286,7 @@ def _sum(passage: Passage, place: int) -> PyTree:
 
 
 class _Names:
-    """Names that no two nodes share: multiply, multiply_2, ..."""
+    """Unique names of nodes: multiply, multiply_2, ..."""
 
     def __init__(self):
         self.counts: Counter[str] = Counter()
@@ -297,14 +297,14 @@ class _Names:
 
 
 def host(value: PyTree) -> PyTree:
-    """A value out of JAX: NumPy's scalars and arrays; keys, texts and None stay what they are."""
+    """Return a value of JAX as a NumPy scalar or array; keys, texts and None stay."""
     if value is None or isinstance(value, str):
         return value
     return value if is_key(value) else np.asarray(value)[()]
 
 
 class _Replay:
-    """The loss once more, with something added on some edges."""
+    """The loss as a function of numbers that are added to the values on some edges."""
 
     def __init__(self, program: Program, passage: Passage, precision: str):
         self.program, self.passage, self.precision = program, passage, precision
@@ -323,7 +323,7 @@ class _Replay:
 
 
 def _beside(training: Graph, validation: Graph) -> Graph:
-    """Two graphs on one set of params; the second one only forward."""
+    """Return two graphs as one, with common params; the second one has no gradients."""
     shared = {node.name for node in training.nodes if node.kind == "parameter"}
     count = len(training.edges)
 

@@ -17,7 +17,7 @@ FEW = 4  # entries of an array that are written out
 
 
 def number(value: Any, digits: int = 6) -> str:
-    """One number, with at most so many significant digits."""
+    """Return a number as text, with at most `digits` significant digits."""
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value)).lower()
     x = float(value)
@@ -33,7 +33,7 @@ def number(value: Any, digits: int = 6) -> str:
 
 
 def written(value: PyTree, digits: int = 6) -> str:
-    """A value on one line: a number, a few numbers, or the shape of an array with its mean and range."""
+    """Return a value on one line: a number, a few numbers, or the shape, mean and range of an array."""
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, tuple):
@@ -49,12 +49,12 @@ def written(value: PyTree, digits: int = 6) -> str:
 
 
 def shape(array: np.ndarray) -> str:
-    """(33,) or 4×3."""
+    """Return a shape as text: (33,) or 4×3."""
     return "×".join(map(str, array.shape)) if array.ndim > 1 else f"({array.size},)"
 
 
 def summary(array: np.ndarray, digits: int = 6) -> str:
-    """Mean and range; if all entries are one, that."""
+    """Return the mean and range of an array as text, or the one value that all entries have."""
     if not array.size:
         return "empty"
     if array.dtype == bool:
@@ -74,12 +74,12 @@ def summary(array: np.ndarray, digits: int = 6) -> str:
 
 
 def called(node: Node) -> str:
-    """How the table calls a node: params and constants by their labels, the rest by their names."""
+    """Return the name of a node in the table: the label of a param or constant, else the unique name."""
     return node.label if node.kind in ("parameter", "constant") else node.name
 
 
 def table(graph: Graph) -> str:
-    """The edges with their numbers, as aligned lines of text, and the gradients that meet at a fork."""
+    """Return a table of all edges, followed by the sums of gradients and the gradient by the params."""
     nodes = {node.name: node for node in graph.nodes}
     head = ("edge", "value", "local derivative", "gradient of the loss")
     rows = [
@@ -100,7 +100,7 @@ def table(graph: Graph) -> str:
 
 
 def total(graph: Graph, node: Node, digits: int = 6) -> str:
-    """The sum of the gradients that meet at a node, "-4 + -20 = -24"; "" if fewer than two do."""
+    """Return the sum of the gradients at a node as text, "-4 + -20 = -24"; "" if there are fewer than two."""
     parts = [graph.edges[i].gradient for i in node.leaving]
     parts = [part for part in parts if part is not None]
     if len(parts) < 2 or len(node.outputs) != 1:
@@ -115,7 +115,7 @@ SHAPES = {"parameter": "box", "data": "box", "constant": "plaintext", "operation
 
 
 def dot(graph: Graph) -> str:
-    """Graphviz: values in blue, gradients in red below them."""
+    """Return the graph in the language of Graphviz: values in blue, gradients in red below them."""
     lines = ["digraph backprop {", "  rankdir=LR;", '  node [fontname="sans-serif"]; edge [fontname="sans-serif"];']
     places = {node.name: f"n{i}" for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
@@ -137,7 +137,7 @@ def _quoted(text: str) -> str:
 
 
 def mermaid(graph: Graph) -> str:
-    """Mermaid: "value / ← gradient" on every edge, parameters with a thick border."""
+    """Return the graph in the language of Mermaid: "value / ← gradient" on every edge."""
     lines = ["flowchart LR"]
     places = {node.name: f"n{i}" for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
@@ -154,13 +154,13 @@ def mermaid(graph: Graph) -> str:
 
 
 def _entities(text: str) -> str:
-    """Text between quotes in Mermaid: what could end it, or be taken for markup, as entities."""
+    """Return text for Mermaid, with quotes and characters of its markup as entities."""
     special = '"#&<>[]{}()|`;\\_*'
     return "".join(f"#{ord(c)};" if c in special else " " if c in "\n\r\t" else c for c in text)
 
 
 def networkx(graph: Graph) -> Any:
-    """A `networkx.MultiDiGraph`."""
+    """Return the graph as a `networkx.MultiDiGraph`."""
     try:
         import networkx as nx  # pyright: ignore[reportMissingImports]
     except ImportError:

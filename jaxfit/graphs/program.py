@@ -1,6 +1,7 @@
-"""A jaxpr as a list of steps, each of which becomes one node, and the forward and backward pass through them.
+"""The program of a loss as a list of steps, one for each node, and the forward and backward pass through them.
 
-A step reads and writes places, which are numbers: one inner program called twice has its places apart.
+Every value has a place, an integer; steps read and write places. A function that is called twice has other places for
+each call.
 """
 
 from __future__ import annotations
@@ -57,24 +58,26 @@ SIGNS = {
 
 
 class Step(NamedTuple):
-    """One operation, or several folded into one."""
+    """One operation, or several that are shown as one."""
 
     name: str  # a word
     label: str
     function: Callable[..., Sequence[Array]]  # of the inputs; several outputs
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    kind: str  # "elementwise", "moves", "contracts", "reduces" or "": what its local derivative looks like
+    kind: str  # "elementwise", "moves", "contracts", "reduces" or "", which decides how its local derivative is shown
     operations: int
     scope: Scope | None  # the folded scope it belongs to, and which run of it
 
 
 class Program(NamedTuple):
+    """The steps of a loss, in the order of computation."""
+
     steps: list[Step]
     inputs: list[int]  # places of the arguments
     constants: dict[int, Array]
     result: int
-    rules: list[str]  # calls with a rule of their own that were opened
+    rules: list[str]  # names of opened calls that have a derivative rule of their own
 
 
 def read(closed: Closed, opened: Callable[[str], bool], *, rules: bool = True) -> Program:
@@ -143,7 +146,7 @@ def _keeps_type(operation: Operation) -> bool:
 
 
 def _is_mean(one: Row, other: Row, constants: Mapping[int, Array]) -> bool:
-    """Whether a sum and what follows it are a mean."""
+    """Return whether a sum and the operation after it are a mean."""
     names = one.operation.name, other.operation.name
     if names != ("reduce_sum", "div") or (one.level, one.scope) != (other.level, other.scope):
         return False
@@ -163,7 +166,7 @@ def _mean(total: Row, division: Row, constants: Mapping[int, Array], renamed: Ma
 
 
 def _named(operation: Operation) -> tuple[str, str]:
-    """A word for an operation, and what its box says."""
+    """Return the name of an operation, and the text in its box."""
     primitive, params = operation.name, operation.params
     if primitive in SIGNS:
         return SIGNS[primitive]
@@ -204,12 +207,12 @@ def _kind(operation: Operation) -> str:
 
 
 def _spreads(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
-    """Whether each entry of an array meets entries at its own place only, once single ones are repeated."""
+    """Return whether an operand of this shape is broadcast to a wide one without a new leading axis."""
     return not shape or len(shape) == len(wide) and all(n in (1, m) for n, m in zip(shape, wide, strict=True))
 
 
 def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Array]) -> list[Step]:
-    """The steps of each folded scope as one."""
+    """Return the steps with those of each folded scope merged into one."""
     folded = []
     for scope, run in itertools.groupby(steps, key=lambda step: step.scope):
         group = list(run)
@@ -218,7 +221,7 @@ def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Array]) 
 
 
 def _together(name: str, group: Sequence[Step], steps: Sequence[Step], result: int, constants: dict) -> Step:
-    """Steps that follow each other as one, constants inside of it."""
+    """Return consecutive steps as one step, with their constants inside."""
     made = [place for step in group for place in step.outputs]
     inside = {id(step) for step in group}
     fixed = {place: constants[place] for step in group for place in step.inputs if place in constants}
@@ -235,7 +238,7 @@ def _together(name: str, group: Sequence[Step], steps: Sequence[Step], result: i
 
 
 def run(steps: Sequence[Step], known: dict[int, Array]) -> dict[int, Array]:
-    """The values at all places."""
+    """Return the values at all places."""
     known = dict(known)
     for step in steps:
         known.update(zip(step.outputs, step.function(*(known[place] for place in step.inputs)), strict=True))
@@ -243,7 +246,7 @@ def run(steps: Sequence[Step], known: dict[int, Array]) -> dict[int, Array]:
 
 
 def is_float(x: Array) -> bool:
-    """Whether it has a gradient: half precision counts, integers, booleans and keys do not."""
+    """Return whether a value is floating, also in half precision, and so has a gradient."""
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -260,13 +263,13 @@ class Passage(NamedTuple):
 
 
 def walk(program: Program, arguments: Sequence[ArrayLike], params: set[int], name_of: Callable[[int], str]) -> Passage:
-    """Forward and backward.
+    """Return the results of one forward and backward pass.
 
     Args:
-      program: What to walk through.
+      program: The steps.
       arguments: The values of its inputs.
       params: The places of the params.
-      name_of: How a place is called, in the local derivative of a matrix product.
+      name_of: The name of a place, for the local derivative of a matrix product.
 
     Raises:
       TypeError: If a step between the params and the loss has no derivative.
@@ -304,7 +307,7 @@ def _passage(program: Program, values: dict[int, Array], params: set[int]) -> Pa
 
 
 def _forward(step: Step, given: Sequence[Array], needed: bool) -> tuple[Sequence[Array], Callable]:
-    """The outputs, and the function from their gradients to those of the inputs."""
+    """Return the outputs, and the function that maps their gradients to those of the inputs."""
     floats = [i for i, x in enumerate(given) if is_float(x)]
 
     def function(*numbers):
@@ -343,7 +346,7 @@ def _seed(output: Array, gradient: Array) -> Array | np.ndarray:
 
 
 def _without_reverse(step: Step, function: Callable, numbers: list, placed: Callable, needed: bool, error: Exception):
-    """The pull of a step that only knows its derivative forward, such as a `while`: from its whole Jacobian."""
+    """Return the gradient function of a step without reverse mode, such as a `while`, from its Jacobian."""
     try:
         every = jax.jacfwd(lambda numbers: [x for x in function(*numbers) if is_float(x)])(numbers)
     except Exception:
@@ -366,7 +369,7 @@ def _without_reverse(step: Step, function: Callable, numbers: list, placed: Call
 
 
 def _locals(step: Step, given: Sequence[Array], outputs: Sequence[Array], pull: Callable) -> list[PyTree]:
-    """The derivative of a step by each of its inputs, where it is a small thing; None where it is not."""
+    """Return the local derivative of a step by each input, as `backprop` documents it; None where it is too large."""
     if len(outputs) != 1 or step.kind == "contracts":
         return [None] * len(given)
     (output,) = outputs
@@ -385,7 +388,7 @@ def _locals(step: Step, given: Sequence[Array], outputs: Sequence[Array], pull: 
 
 
 def _jacobians(given: Sequence[Array], output: Array, pull: Callable) -> list[PyTree]:
-    """(*output.shape, *input.shape) for each input where that is small."""
+    """Return the Jacobian (*output.shape, *input.shape) by each input where it has few entries, else None."""
     small = [is_float(x) and output.size * x.size <= SMALL for x in given]
     if not any(small):
         return [None] * len(given)

@@ -19,7 +19,7 @@ from jaxfit.typing import Array, ArrayLike, OptimizerLike, PyTree
 
 
 class Edge(NamedTuple):
-    """One use of a value by an operation, numbers in the shapes that the program gives them."""
+    """One use of a value by an operation, with numbers in the shapes that they have in the program."""
 
     source: str  # name of the node the value comes from
     target: str  # name of the node that uses it
@@ -154,11 +154,11 @@ class Graph:
         return formats.networkx(self)
 
 
-# Folding: only where it makes no cycle: what nothing outside leads into, and runs of operations in their order
+# Folding, only where it makes no cycle: groups without inputs from outside, and consecutive operations
 
 
 def fold(nodes: Sequence[Node], edges: Sequence[Edge], boxes: int) -> tuple[tuple[Node, ...], tuple[Edge, ...]]:
-    """Nodes and edges with at most `boxes` nodes."""
+    """Return nodes and edges with at most `boxes` nodes."""
     if isinstance(boxes, bool) or not isinstance(boxes, int) or boxes < 4:
         raise ValueError(f"boxes is {boxes!r}, but it must be a whole number, 4 or more")
     if len(nodes) > boxes:
@@ -176,7 +176,7 @@ def fold(nodes: Sequence[Node], edges: Sequence[Edge], boxes: int) -> tuple[tupl
 
 
 def _prepared(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
-    """Operations that no parameter leads to, those that feed each other together."""
+    """Return groups of connected operations that do not depend on a parameter."""
     moved = {node.name for node in nodes if node.kind == "parameter"}
     for node in nodes:
         if any(edges[i].source in moved for i in node.inputs):
@@ -192,7 +192,7 @@ def _prepared(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
 
 
 def _branches(nodes: Sequence[Node], most: int) -> list[list[Node]]:
-    """Data of one name, and params of one branch of their tree, until there are at most `most`."""
+    """Return groups of inputs, by name or by branch of the params, so that at most `most` are left."""
     inputs = [node for node in nodes if node.kind in ("parameter", "data")]
     if len(inputs) <= most:
         return []
@@ -213,7 +213,7 @@ def _branch(node: Node) -> str:
 
 
 def _runs(nodes: Sequence[Node], count: int) -> list[list[Node]]:
-    """Operations in their order, cut into that many runs of equal length."""
+    """Return the operations, in order, cut into `count` runs of equal length."""
     operations = [node for node in nodes if node.kind == "operation"]
     length = math.ceil(len(operations) / count)
     runs = [operations[i : i + length] for i in range(0, len(operations), length)]
@@ -221,7 +221,7 @@ def _runs(nodes: Sequence[Node], count: int) -> list[list[Node]]:
 
 
 def _with_constants(groups: list[list[Node]], nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
-    """The groups, each with the constants that nothing else uses."""
+    """Return the groups, each with the constants that it alone uses."""
     belongs = {node.name: group for group in groups for node in group}
     for node in nodes:
         users = [belongs.get(edges[i].target) for i in node.leaving] if node.kind == "constant" else []
@@ -233,7 +233,7 @@ def _with_constants(groups: list[list[Node]], nodes: Sequence[Node], edges: Sequ
 def _merged(
     nodes: Sequence[Node], edges: Sequence[Edge], groups: Sequence[Sequence[Node]]
 ) -> tuple[list[Node], list[Edge]]:
-    """Each group as one node, in the place of its first one: what a group reads comes before that."""
+    """Return the graph with each group merged into one node, at the position of its first member."""
     names = _names(nodes, groups)
     belongs = {node.name: names[i] for i, group in enumerate(groups) for node in group}
     first = {group[0].name: group for group in groups}
@@ -278,7 +278,7 @@ def _names(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[str]
 
 
 def title(group: Sequence[Node]) -> str:
-    """What a folded node is called: a branch of the params, or how many operations, and the most frequent ones."""
+    """Return the name of a merged node: a branch of the params, or the number of operations and the most frequent."""
     if group[0].kind == "constant":
         return f"{len(group)} constants"
     if group[0].is_input:
@@ -290,7 +290,7 @@ def title(group: Sequence[Node]) -> str:
 
 
 def _one(name: str, group: Sequence[Node], kept: set[int]) -> Node:
-    """A group as one node; its outputs are the values that others use."""
+    """Return a group as one node, whose outputs are the values that other nodes use."""
     outputs: list[tuple[PyTree, PyTree, tuple[int, ...]]] = []
     for node in group:
         values = node.value if len(node.outputs) > 1 else (node.value,)

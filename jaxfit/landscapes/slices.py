@@ -1,7 +1,7 @@
 """Straight slices through the space of all params: lines and planes, for `surface` to evaluate.
 
-A slice is params + a * first + b * second. What it shows depends on its directions, and most of the space is never on
-it: every slice says in `about` how much of the thing that it is meant to show it holds.
+A slice is params + a * first + b * second. It shows only what lies along its directions: `about` says how much of the
+variance of a path, or of the squared curvature, that is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ POINTS = 61  # along each direction, unless asked
 
 @dataclass(frozen=True)
 class _Point:
-    """The params at some coordinates; a slice's own facts are no part of the program."""
+    """The function from coordinates to params; `about` is no part of the compiled program."""
 
     about: dict[str, Any] = field(compare=False)
 

@@ -170,7 +170,7 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
         raise TypeError(
             f"trail takes a fit, but got a {type(fit).__name__}; a grid's are reached by jf.lane(grid, ...)"
         )
-    params, problem = recorded(fit, "params", "trail"), problem_of(fit)
+    params, problem = recorded(fit, "params"), problem_of(fit)
     between = whole("between", between, least=0)
     steps = np.asarray(fit.history.step, float)
     dense = np.interp(np.arange((len(steps) - 1) * (between + 1) + 1) / (between + 1), np.arange(len(steps)), steps)

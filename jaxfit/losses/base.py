@@ -171,7 +171,7 @@ def terms_of(loss: LossFunction) -> tuple[Loss, ...]:
 
 
 def leaves_of(*leaves: str) -> Callable[[type[_Class]], type[_Class]]:
-    """Makes a dataclass a pytree with these leaves; unflattening checks nothing, so that any marker may stand there."""
+    """Return the loss of jaxfit inside of jax.jit(loss) or jax.checkpoint(loss), which a signature hides."""
 
     def register(cls: type[_Class]) -> type[_Class]:
         static = [field.name for field in fields(cls) if field.name not in leaves]  # pyright: ignore[reportArgumentType]
@@ -251,7 +251,7 @@ def takes_key(loss: LossFunction) -> bool:
 
 
 def _unwrapped(loss: LossFunction) -> Callable:
-    """The loss of jaxfit's inside of jax.jit(loss) or jax.checkpoint(loss), which knows better than its signature."""
+    """Return the loss of jaxfit inside of jax.jit(loss) or jax.checkpoint(loss); a signature does not show it."""
     inner = inspect.unwrap(loss.func if isinstance(loss, jax.tree_util.Partial) else loss)
     return inner if isinstance(inner, Loss) else loss
 
@@ -260,7 +260,7 @@ _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # what `_argume
 
 
 def _arguments(function: Callable) -> list[inspect.Parameter]:
-    """The arguments after the params; any, without a name, for a built-in function that does not tell."""
+    """Return the arguments after the params; one of any number for a built-in function without a signature."""
     try:
         return _known[function]
     except (KeyError, TypeError):  # new, or not one to remember
@@ -436,7 +436,7 @@ def as_float(value: Array | np.ndarray) -> Array:
 
 
 def number(name: str, value: Number | Varied, rule: str) -> Any:
-    """A plain number, checked, as a float; anything that may become one in a trace or a sweep, as it is."""
+    """Return a checked number as a float; a tracer or an `Axis` as it is."""
     refuse_unit(name, value)
     if isinstance(value, (str, bytes, bool, np.bool_, list, tuple, dict, complex, type(None))):
         raise TypeError(f"{name} is {reprlib.repr(value)}; it must be a number, {rule}")

@@ -61,7 +61,7 @@ class OfPredictions(Loss):
 
 
 def read(loss: OfPredictions, data: tuple) -> tuple[Any, ...]:
-    """x, y and where (or None), checked, before where any further data as they are.
+    """Return x, y, further data such as sigma, and where (or None), checked.
 
     Masked rows of x and y are replaced, so that nothing in them reaches a gradient.
     """
@@ -114,7 +114,7 @@ def beside(column: Array, like: Array) -> Array:
 
 
 def counted(values: Array, where: Array | None) -> Array:
-    """Zero in the rows that do not count; NaN in all if none does, since without data no params are better than others.
+    """Return values with zero in masked rows; NaN in all if every row is masked, since there is no data to fit.
 
     Args:
       values: (n, ...).
@@ -126,7 +126,7 @@ def counted(values: Array, where: Array | None) -> Array:
 
 
 def mean_of_rows(values: Array, where: Array | None) -> Array:
-    """The mean over rows that count, of values from `counted`."""
+    """Return the mean over rows that count, of values from `counted`."""
     return jnp.mean(values) if where is None else jnp.sum(values) / count(values, where)
 
 
@@ -136,7 +136,7 @@ def count(values: Array, where: Array | None) -> Number:
 
 
 def predicted(loss: OfPredictions | Smoothness, params: Params, x: Array, key: Array | None) -> Array:
-    """The prediction at x, whose whole numbers are floating, unless predict takes them only as they are: an index."""
+    """Return the prediction at x; integers become floats unless predict accepts only integers, as an index."""
     prediction = _tried(lambda x: loss.predict(params, x, **key_for(loss, key)), x)
     if not isinstance(prediction, (Array, np.ndarray, numbers.Number)):
         raise TypeError(

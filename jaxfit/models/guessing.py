@@ -1,8 +1,8 @@
-"""Starts for curves that are linear in some params: the best of a grid of shapes, by linear least squares.
+"""Initial guesses for curves that are linear in some params: a grid over the others, and linear least squares.
 
-A curve such as height * exp(-((x - center) / sigma)**2 / 2) is a column of numbers for each (center, sigma), times the
-height. Of a grid of such columns that one is taken which leaves the least sum of squares; where terms add up, one after
-another, each anew while the others stand. So noise, order and sign need no care, and there is no branch on a value.
+For each (center, sigma) the curve height * exp(-((x - center) / sigma)**2 / 2) is a column of numbers times the height.
+The column of the grid with the smallest sum of squares is chosen; in a sum of terms one term after another, in several
+rounds. This needs no assumption on noise, order or sign, and no branch on a value, so that it can be traced.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from jax import Array
 from jaxfit.typing import Number
 
 Shape = Mapping[str, Array]  # the params that a curve is not linear in, by name
-POINTS, PIXELS = 256, 4096  # at most; of more points neighbors are averaged, of more pixels every k-th is taken
-ROUNDS = 4  # in which each of several terms is chosen
-LIMITS = np.inf, 0.3, 0.1  # several terms are sought from several sides: first among shapes that fill so much
-SIGNS = 1, -1, 0  # and with heights of one sign, or of any
-DOUBT = 3  # how much better those of any sign must do: a wide peak less a narrow one looks like two
-DEPENDENT = 1e-5  # of a column's square that must stand out of the others
+POINTS, PIXELS = 256, 4096  # at most; more points are averaged over neighbors, of more pixels every k-th is used
+ROUNDS = 4  # of choices, if there are several terms
+LIMITS = np.inf, 0.3, 0.1  # the widest shapes of the first round, as a share of the points; each is tried
+SIGNS = 1, -1, 0  # of the heights of several terms of one kind; 0 is any; each is tried
+DOUBT = 3  # the factor by which heights of any sign must do better: a wide peak minus a narrow one looks like two
+DEPENDENT = 1e-5  # a column is dependent if less of its square is orthogonal to the others
 
 
 class Span(NamedTuple):
@@ -77,7 +77,7 @@ def spaced(low: Number, high: Number, count: int) -> Array:
 
 
 def separate(terms: Sequence[Term], x: Array, y: Array, where: Array | None = None) -> list[dict[str, Array]]:
-    """The params of each term, of about the least sum of squares of sum(terms) - y.
+    """Return the params of each term that about minimize the sum of squares of sum(terms) - y.
 
     Args:
       terms: Hashable; of equal ones each gets params of its own.
@@ -116,7 +116,7 @@ def separate(terms: Sequence[Term], x: Array, y: Array, where: Array | None = No
 
 
 def gathered(x: Array, y: Array, where: Array | None) -> tuple[Array, Array, Array]:
-    """Not too many points (m,), (m,), and the weight (m,) of each: the square root of how many it stands for."""
+    """Return at most `POINTS` points (m,), (m,), with weights (m,): the square root of how many each averages."""
     if where is not None:  # a point that does not count stands where one does, with no weight
         x = jnp.where(where if x.ndim == 1 else where[:, None], x, x[jnp.argmax(where)])
         y = jnp.where(where, y, 0)
@@ -148,7 +148,7 @@ def _columns(term: Term, shapes: Shape, span: Span, weight: Array) -> tuple[Arra
 
 
 def _chosen(columns: Sequence[Array], moving: Sequence[int], standing: Sequence[int], target: Array) -> list[Array]:
-    """For each moving term the place of its candidate in `columns` of its kind."""
+    """Return the index of the candidate that is chosen for each term with a shape."""
     if not moving:
         return []
     kinds = sorted(set(moving))
@@ -178,7 +178,7 @@ def _chosen(columns: Sequence[Array], moving: Sequence[int], standing: Sequence[
         return chosen.at[k].set(jnp.argmax(jnp.where(allowed, gain, -1)).astype(np.int32))
 
     def attempt(most, sign):
-        """The first choice of each among candidates that are not too wide: a wide one would stand for several."""
+        """Return a choice whose first round excludes wide candidates, each of which could replace several terms."""
         start = jnp.full(count, -1, np.int32)
         chosen = jax.lax.fori_loop(0, 1 if count == 1 else count * ROUNDS, lambda i, c: choose(i, c, most, sign), start)
         return chosen, jnp.sum((basis_of(chosen, chosen >= 0) @ target) ** 2)
@@ -194,7 +194,7 @@ def _chosen(columns: Sequence[Array], moving: Sequence[int], standing: Sequence[
 
 
 def _orthonormal(rows: Array) -> Array:
-    """Rows (r, m) that span the same, by modified Gram-Schmidt; zero where one depends on those before."""
+    """Return orthonormal rows (r, m) by modified Gram-Schmidt; zero where a row depends on those before."""
     found: list[Array] = []
     for row in rows:
         before = jnp.sum(row * row)
@@ -206,7 +206,7 @@ def _orthonormal(rows: Array) -> Array:
 
 
 def _gain(gram: Array, slope: Array, before: Array) -> Array:
-    """(g,) slope^T gram^-1 slope: what each candidate takes off the sum of squares, its dependent columns left out."""
+    """Return (g,) slope^T gram^-1 slope, the decrease of the sum of squares by each candidate."""
     width, gain = slope.shape[1], jnp.zeros(len(slope), slope.dtype)
     for i in range(width):
         pivot = gram[:, i, i]

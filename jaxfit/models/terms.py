@@ -40,23 +40,23 @@ class Curve:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of its params."""
+        """The names of its params."""
         raise NotImplementedError
 
     @property
     def terms(self) -> tuple[Any, ...]:
-        """What it is the sum of."""
+        """The terms that it is the sum of."""
         return (self,)
 
     def collect(self, found: Sequence[Params]) -> Params:
-        """Its params, from those of its terms."""
+        """Return its params from those of its terms."""
         return found[0]
 
     def __call__(self, params: Params, x: ArrayLike) -> Array:
         raise NotImplementedError
 
     def guess(self, x: ArrayLike, y: ArrayLike, where: ArrayLike | None = None) -> Params:
-        """Params near those of least squares: the best of a grid of shapes, each with its best heights.
+        """Return params near those of least squares: the best of a grid of shapes, each with its best heights.
 
         Where several params make the same curve, always the same of them are given, whatever the noise: of a logistic
         or Hill curve beside a constant, a line or a polynomial that with a positive height; of several terms of one
@@ -115,7 +115,7 @@ def _guess(curve: Curve, x: Array, y: Array, where: Array | None = None) -> Para
 
 
 def on_one_branch(terms: Sequence[Any], found: Sequence[Params]) -> list[Params]:
-    """The params of terms, and of those that make the same curve always the same ones, whatever the noise.
+    """Return the params of terms; of several that make the same curve always the same, whatever the noise.
 
     Beside a level (a constant, a line or a polynomial) a logistic or Hill curve has a mirror image: height * s(x) +
     level and -height * (1 - s(x)) + level + height are one. The height is then positive, and the sign of the rate or
@@ -179,7 +179,7 @@ class Term(Curve):
 
 
 def taken(curve: Curve, params: Params) -> list[Array]:
-    """The params in the order of the curve's names.
+    """Return the params in the order of the curve's names.
 
     Raises:
       ValueError: If names are missing, or there are others.

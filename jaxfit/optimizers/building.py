@@ -60,7 +60,7 @@ class Optimizer:
         return self.call.kwargs
 
     def build(self) -> Any:
-        """The transformation itself; call it inside the function that JAX traces.
+        """Return the transformation; call this inside the function that JAX traces.
 
         A hyperparameter given as a schedule, whose factory takes a number, gets that of each step: `scheduled`.
         """
@@ -171,7 +171,7 @@ def as_transformation(built: Any) -> Any:
 
 
 def as_part(value: OptimizerLike, whole: str) -> Optimizer:
-    """The value as an `Optimizer` that can be a part of another, `whole`, which works on gradients.
+    """Return the value as an `Optimizer` that can be a part of another, `whole`, which works on gradients.
 
     Raises:
       TypeError: If it is none, or a method that moves the params in its own way.

@@ -39,7 +39,7 @@ class Mask:
 
 
 def as_static(value: Any) -> Any:
-    """A dtype as its name, and a tree of booleans as a `Mask`; everything else as it is."""
+    """Return a dtype as its name, a tree of booleans as a `Mask`, and everything else unchanged."""
     if isinstance(value, np.dtype):
         return value.name
     leaves, structure = jax.tree.flatten(value)
@@ -113,7 +113,7 @@ def check_hyperparameter(name: str, key: str, value: Any) -> None:
 
 
 def show(value: Any) -> str:
-    """A hyperparameter as `repr` of its optimizer has it."""
+    """Return a hyperparameter as text for the `repr` of its optimizer."""
     if is_key(value):
         return "a key"
     if is_array(value) and np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):

@@ -108,12 +108,12 @@ def stability_limit(optimizer: OptimizerLike, sharpness: ArrayLike) -> Limit:
 
 
 def critical(momentum: float, *, nesterov: bool = False) -> float:
-    """The largest learning_rate * eigenvalue at which (heavy ball or Nesterov) momentum is stable."""
+    """Return the largest stable learning_rate * eigenvalue of heavy ball or Nesterov momentum."""
     return 2 * (1 + momentum) / ((1 + 2 * momentum) if nesterov else 1)
 
 
 def _law(optimizer: Optimizer) -> tuple[str, float, bool] | None:
-    """(in words, the largest stable learning_rate * L, whether L is preconditioned), or None."""
+    """Return (the law in words, the largest stable learning_rate * L, whether L is preconditioned), or None."""
     given, factory = optimizer.hyperparameters, optimizer.call.function
     b = given.get("momentum")
     if factory in (optax.sgd, optax.rmsprop) and not (b is None or is_number(b)):
@@ -151,7 +151,7 @@ def _why_not(optimizer: Optimizer) -> str:
 
 
 def limit_from_growth(optimizer: Optimizer, growth: float) -> float | None:
-    """The learning rate at which growth would turn into decay, if the loss is quadratic along its steepest direction.
+    """Return the learning rate at which growth turns into decay, for a loss that is quadratic where it is steepest.
 
     There the error is multiplied by -r in every step, the loss by r**2 = growth, so that z = -r is a root: gradient
     descent 1 - a = z, heavy ball z**2 - (1 + b - a) z + b = 0, Nesterov z**2 - (1 + b)(1 - a) z + b (1 - a) = 0.

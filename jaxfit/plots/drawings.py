@@ -1,4 +1,4 @@
-"""The layout of the picture of a graph: its boxes, the numbers on its edges and captions, measured and placed."""
+"""The picture of a computation graph before it is drawn: texts of boxes, edges and captions, their sizes and places."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxfit.typing import OptimizerLike, PyTree
 
 SIZE, SMALL, LINE = 10.0, 8.5, 1.25  # points of text on edges, of captions; a line in font sizes
 PAD = 12.0
-BACK = {"right": "←", "up": "↓", "down": "↑"}  # what a gradient's number begins with
+BACK = {"right": "←", "up": "↓", "down": "↑"}  # the arrow before a gradient, against the direction of the graph
 LEGEND = (
     ("value, computed forward", BLUE),
     ("{} gradient of the loss, carried back", RED),
@@ -29,12 +29,16 @@ SIGNS = frozenset("+−×÷<≤>≥=≠") | {"max", "min", "power"}
 
 
 class Phrase(NamedTuple):
+    """A line of text."""
+
     text: str
     color: str
     size: float
 
 
 class Box(NamedTuple):
+    """A node as it is drawn."""
+
     node: Node
     text: str
     caption: tuple[Phrase, ...]
@@ -43,19 +47,19 @@ class Box(NamedTuple):
 
 
 class Tie(NamedTuple):
-    """What is drawn of an edge, or of several between the same nodes."""
+    """An edge, or several between the same nodes, as it is drawn."""
 
     edges: tuple[int, ...]
     source: int
     target: int
     above: tuple[Phrase, ...]
     below: tuple[Phrase, ...]
-    flows: bool  # a gradient goes back along it to a parameter
-    walked: bool  # a gradient was computed at all
+    flows: bool  # whether a gradient is carried back along it to a parameter
+    walked: bool  # whether a gradient was computed
 
 
 class Drawing(NamedTuple):
-    """A graph, measured and arranged; x to the right and y up, in points."""
+    """A graph with the sizes and places of all parts; x to the right and y up, in points."""
 
     boxes: list[Box]
     ties: list[Tie]
@@ -68,7 +72,7 @@ class Drawing(NamedTuple):
 def measured(
     graph: Graph, optimizer: OptimizerLike | None, direction: str, legend: bool, backward: bool = True
 ) -> Drawing:
-    """Measures and arranges."""
+    """Return the drawing of a graph."""
     absorbed, texts = _absorbed(graph)
     nodes = [node for node in graph.nodes if node.name not in absorbed]
     index = {node.name: i for i, node in enumerate(nodes)}
@@ -102,7 +106,7 @@ def measured(
 
 
 def _absorbed(graph: Graph) -> tuple[set[str], dict[str, str]]:
-    """Numbers that are written into the box of the one operation that uses them, and what such boxes say."""
+    """Return the constants that are written into the box of the only operation that uses them, and its text."""
     by_name = {node.name: node for node in graph.nodes}
     absorbed, texts = set(), {}
     for node in graph.nodes:
@@ -117,7 +121,7 @@ def _absorbed(graph: Graph) -> tuple[set[str], dict[str, str]]:
 
 
 def _captions(graph: Graph, optimizer: OptimizerLike | None) -> dict[str, tuple[Phrase, ...]]:
-    """Below boxes: sums of gradients that meet, and where a step of the optimizer leads."""
+    """Return the captions below boxes: sums of gradients, and the values after a step of the optimizer."""
     found: dict[str, list[Phrase]] = {node.name: [] for node in graph.nodes}
     flowing = ways_back(graph)
     for node in graph.nodes:
@@ -135,7 +139,7 @@ def _captions(graph: Graph, optimizer: OptimizerLike | None) -> dict[str, tuple[
 
 
 def _step(before: PyTree, after: PyTree) -> str:
-    """Where a step leads, with as many digits as show its length."""
+    """Return the values before and after a step, with enough digits to show the difference."""
     if np.ndim(before) or before == after or not np.isfinite(after):
         return f"{_compact(before)} → {_compact(after)}"
     for digits in range(4, 10):
@@ -158,7 +162,7 @@ def _sum(graph: Graph, node: Node, parts: Sequence[int]) -> str:
 
 
 def ways_back(graph: Graph) -> set[int]:
-    """Edges on a way from a parameter to the loss, on which a gradient goes back."""
+    """Return the edges on paths from a parameter to the loss, which carry a gradient back."""
     moved = set(_parameters(graph))
     flowing = set()
     for node in graph.nodes:
@@ -174,7 +178,7 @@ def _minus(text: str) -> str:
 
 
 def _compact(value: PyTree) -> str:
-    """A number, a few numbers, or what an array is on the whole."""
+    """Return a number or a few numbers as text, or the mean of an array."""
     if not isinstance(value, (np.ndarray, np.generic)):
         return written(value)
     array = np.asarray(value)
@@ -193,7 +197,7 @@ def _compact(value: PyTree) -> str:
 
 
 def _above(edges: Sequence[Edge]) -> tuple[Phrase, ...]:
-    """The value; of an array its shape too."""
+    """Return the lines above an edge: its value, with the shape of an array."""
     if len(edges) > 1:
         return (Phrase(f"{len(edges)} values", BLUE, SIZE),)
     value = edges[0].value
@@ -204,7 +208,7 @@ def _above(edges: Sequence[Edge]) -> tuple[Phrase, ...]:
 
 
 def _range(value: PyTree, color: str) -> tuple[Phrase, ...]:
-    """The least and the largest entry of an array that has different ones."""
+    """Return the line with the range of an array whose entries differ."""
     array = np.asarray(value)
     if not array.ndim or array.dtype == bool or not _compact(value).startswith("mean"):
         return ()
@@ -212,7 +216,7 @@ def _range(value: PyTree, color: str) -> tuple[Phrase, ...]:
 
 
 def _below(edges: Sequence[Edge], flows: bool, back: str) -> tuple[Phrase, ...]:
-    """The gradient, and the local derivative."""
+    """Return the lines below an edge: its gradient and local derivative."""
     if not flows:
         return ()
     if len(edges) > 1:
@@ -226,7 +230,7 @@ def _below(edges: Sequence[Edge], flows: bool, back: str) -> tuple[Phrase, ...]:
 
 
 def _local(edge: Edge) -> str:
-    """The local derivative in a few words; "" for a Jacobian, which has none."""
+    """Return the local derivative as text; "" for a Jacobian that is no single number."""
     local = edge.local
     if local is None or isinstance(local, str):
         return local or ""
@@ -244,7 +248,7 @@ def _box(node: Node, text: str, caption: tuple[Phrase, ...]) -> Box:
 
 
 def _wide(line: Phrase) -> float:
-    """Width of a text in points, on the safe side."""
+    """Return the width of a text in points, 4 % above the measured one."""
     return 1.04 * text_to_path.get_text_width_height_descent(line.text, FontProperties(size=line.size), False)[0] + 1
 
 
@@ -271,12 +275,12 @@ def _label_extent(tie: Tie, level: bool) -> Extent:
 
 
 def _straightness(tie: Tie, boxes: Sequence[Box]) -> float:
-    """Ways of gradients are straight first, among them those between operations."""
+    """Return the weight of an edge in the layout: the largest for edges with gradients between operations."""
     return (4.0 if tie.flows else 1.0) * (3.0 if not boxes[tie.source].node.is_input else 1.0)
 
 
 def _legend(colors: set[str], width: float, back: str) -> list[tuple[Phrase, float, float]]:
-    """Colored lines below the graph with their places: x, and the distance of their feet below it."""
+    """Return the legend: colored lines with their x and the distance of their baseline below the graph."""
     lines = [Phrase(text.format(back), color, SIZE) for text, color in LEGEND if color in colors]
     together = sum(map(_wide, lines)) + 18 * (len(lines) - 1)
     placed, x = [], 0.0

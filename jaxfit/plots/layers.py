@@ -1,8 +1,8 @@
-"""Where the boxes of a graph go: in layers, with few crossings, the way from the params to the loss straight.
+"""The layout of a graph: boxes in layers, with few crossings and straight edges between the params and the loss.
 
-Sugiyama's method. A node stands one layer before the earliest that needs it. Every edge has a place for its label in a
-layer of its own, so that labels can no more overlap than boxes; a long edge has a point in each layer that it passes.
-Orders come from barycenters and swaps of neighbors, positions across the layers from a linear program.
+By Sugiyama's method. A node is placed one layer before the first node that uses it. The label of every edge is placed
+in a layer of its own, so that labels cannot overlap, and a long edge has a point in each layer that it crosses. The
+order within a layer comes from barycenters and swaps of neighbors, the positions from a linear program.
 
 Source: Sugiyama, Tagawa and Toda (1981), doi:10.1109/TSMC.1981.4308636; Gansner et al. (1993), doi:10.1109/32.221135.
 """
@@ -16,15 +16,15 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 
-PASS = 4.0  # half the room of an edge that passes a layer
+PASS = 4.0  # half the width reserved for an edge that crosses a layer
 
 
 class Extent(NamedTuple):
-    """Room that a thing takes around its point: along the layers' direction to both sides, across it before, after."""
+    """The size of a box or label around its point, in the direction of the edges (along) and across it."""
 
-    along: float
-    before: float
-    after: float
+    along: float  # whole length
+    before: float  # from the point towards smaller positions across
+    after: float  # and towards larger ones
 
 
 class Link(NamedTuple):
@@ -33,17 +33,21 @@ class Link(NamedTuple):
     source: int
     target: int
     label: Extent
-    weight: float  # how much it should be straight
+    weight: float  # of its bends in the cost that is minimized
 
 
 class Layout(NamedTuple):
+    """Positions of all nodes, labels and edges."""
+
     nodes: np.ndarray  # (nodes, 2) along, across
     labels: np.ndarray  # (links, 2)
-    routes: list[np.ndarray]  # of each link (points, 2): level at every point, curved between
+    routes: list[np.ndarray]  # of each link (points, 2): horizontal at every point, curved in between
     size: tuple[float, float]  # along, across; everything lies between zero and that
 
 
 class _Item(NamedTuple):
+    """A node, or a point of an edge in a layer that it crosses."""
+
     layer: int
     extent: Extent
     node: int  # -1 for a point of an edge
@@ -51,13 +55,13 @@ class _Item(NamedTuple):
 
 
 def arrange(nodes: Sequence[Extent], links: Sequence[Link], *, gap: float = 10.0, room: float = 22.0) -> Layout:
-    """Positions of nodes, labels and edges.
+    """Return the positions of nodes, labels and edges.
 
     Args:
-      nodes: What each node takes.
-      links: In the order of the arguments of their targets; they make no cycle.
-      gap: Between things of one layer.
-      room: Between two layers, where edges curve.
+      nodes: The size of each node.
+      links: In the order of the arguments of their targets; without cycles.
+      gap: Distance between neighbors in a layer.
+      room: Distance between two layers, where edges curve.
     """
     layers = _layers(len(nodes), links)
     items = [_Item(2 * layers[i], extent, i, -1) for i, extent in enumerate(nodes)]
@@ -85,7 +89,7 @@ def arrange(nodes: Sequence[Extent], links: Sequence[Link], *, gap: float = 10.0
 
 
 def _layers(count: int, links: Sequence[Link]) -> list[int]:
-    """Longest ways to the end, counted from the farthest node."""
+    """Return the layer of each node: the length of its longest path to the end, subtracted from the longest of all."""
     targets: list[list[int]] = [[] for _ in range(count)]
     for link in links:
         targets[link.source].append(link.target)
@@ -105,7 +109,7 @@ def _layers(count: int, links: Sequence[Link]) -> list[int]:
 
 
 def _weight(items: Sequence[_Item], link: Link, a: int, b: int) -> float:
-    """Long edges are straight first, then what lies between a node and its label."""
+    """Return the weight of a piece of an edge: bends inside of a long edge cost most, then those before its label."""
     inner = (items[a].node < 0) + (items[b].node < 0)
     return link.weight * (8.0 if inner == 2 else 3.0 if items[b].node < 0 else 2.0)
 
@@ -114,7 +118,7 @@ def _fewest_crossings(
     items: Sequence[_Item], pieces: Sequence[tuple[int, int, float]], links: Sequence[Link],
     chains: Sequence[Sequence[int]], layers: Sequence[int],
 ) -> list[list[int]]:  # fmt: skip
-    """The best of some starts: the arguments as they come, the other way round, and at random."""
+    """Return the best order found from several starts: the arguments in order, in reverse, and in random orders."""
     before: list[list[int]] = [[] for _ in items]
     after: list[list[int]] = [[] for _ in items]
     for a, b, _ in pieces:
@@ -137,7 +141,7 @@ def _first_order(
     items: Sequence[_Item], links: Sequence[Link], chains: Sequence[Sequence[int]], layers: Sequence[int],
     ranks: np.ndarray,
 ) -> list[list[int]]:  # fmt: skip
-    """As a walk from the ends meets them, arguments in the order of the ranks of their links."""
+    """Return an order by depth-first search from the end nodes, with arguments in the order of their links' ranks."""
     arriving: dict[int, list[int]] = {}
     for number, link in enumerate(links):
         arriving.setdefault(link.target, []).append(number)
@@ -163,7 +167,7 @@ def _first_order(
 def _ordered(
     order: list[list[int]], before: list[list[int]], after: list[list[int]], sweeps: int = 24
 ) -> tuple[list[list[int]], int]:
-    """The order in each layer with the fewest crossings that sweeps by barycenters and swaps find, and how many."""
+    """Return the order with the fewest crossings found by sweeps of barycenters and swaps, and its crossings."""
     best, fewest = [list(layer) for layer in order], _all_crossings(order, after)
     for sweep in range(sweeps):
         if not fewest:
@@ -187,7 +191,7 @@ def _ordered(
 
 
 def _swap(layer: list[int], place: dict[int, int], before: list[list[int]], after: list[list[int]]) -> None:
-    """Swaps neighbors as long as that saves crossings."""
+    """Swap neighbors in a layer while this reduces crossings."""
     for _ in range(4):
         changed = False
         for k in range(len(layer) - 1):
@@ -216,7 +220,7 @@ def _all_crossings(order: Sequence[Sequence[int]], after: Sequence[Sequence[int]
 def _across(
     items: Sequence[_Item], pieces: Sequence[tuple[int, int, float]], order: Sequence[Sequence[int]], gap: float
 ) -> np.ndarray:
-    """Positions across the layers: min sum of weight * |difference| along the edges, with room for everything."""
+    """Return positions across the layers that minimize the sum of weight * |bend| and let nothing overlap."""
     n, m = len(items), len(pieces)
     rows, columns, entries, limits = [], [], [], []
 
@@ -245,7 +249,7 @@ def _along(
     items: Sequence[_Item], order: Sequence[Sequence[int]], pieces: Sequence[tuple[int, int, float]],
     across: np.ndarray, room: float,
 ) -> tuple[np.ndarray, float]:  # fmt: skip
-    """Centers of the layers, farther apart where edges climb; and the whole length."""
+    """Return the positions of the layers, farther apart where edges are steep, and the total length."""
     climbs = np.zeros(len(order) + 1)
     for a, b, _ in pieces:
         climbs[items[b].layer] = max(climbs[items[b].layer], abs(across[a] - across[b]))
@@ -260,7 +264,7 @@ def _along(
 def _route(
     items: Sequence[_Item], order: Sequence[Sequence[int]], points: np.ndarray, chain: Sequence[int]
 ) -> np.ndarray:
-    """Level through every layer that it passes; from the middle of its source to that of its target."""
+    """Return the points of an edge from the middle of its source to that of its target, level in each layer."""
     route = [points[chain[0]]]
     for item in chain:
         half = max(items[i].extent.along for i in order[items[item].layer]) / 2

@@ -236,7 +236,7 @@ def _path(label: str, path: Path, dims: Sequence[str]) -> tuple[np.ndarray, ...]
     """Return the coordinates of a path along the dimensions, and its losses if it has any."""
     which = f" {label!r}" if label else ""
     if isinstance(path, Fit):
-        path = recorded(path, "params", f"path{which}")
+        path = recorded(path, "params", f"the fit{which}")
     if isinstance(path, Mapping):
         missing = [name for name in dims if name not in path]
         if missing:

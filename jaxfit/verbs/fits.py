@@ -170,17 +170,14 @@ def problem_of(fit: Fit, verb: str = "") -> Problem:
     return training_of(fit, verb).problem
 
 
-def recorded(fit: Fit, name: str, verb: str = "") -> PyTree:
+def recorded(fit: Fit, name: str, who: str = "the fit") -> PyTree:
     """Return what a fit recorded under a name.
 
     Raises:
-      ValueError: If it recorded no such thing; the message begins with the verb.
+      ValueError: If it recorded no such thing; the message begins with `who`.
     """
     if fit.history is None or name not in fit.history:
-        raise ValueError(
-            f"{verb}{': ' * bool(verb)}the fit did not record its {name}; run it with "
-            f"record=jf.Record(what=('loss', {name!r}))"
-        )
+        raise ValueError(f"{who} did not record its {name}; run it with record=jf.Record(what=('loss', {name!r}))")
     return fit.history[name]
 
 
