@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Array", "ArrayLike", "KeyLike", "LossFunction", "Model", "Number", "OptimizerLike", "Params", "PyTree",
-    "Schedule", "Varied",
+    "Scalar", "Schedule", "Varied",
 ]  # fmt: skip
 
 PyTree: TypeAlias = Any  # nested dicts, lists, tuples and dataclasses, with arrays or numbers at the leaves
 Params: TypeAlias = PyTree  # of a loss or model; a start may also hold Fixed, Bounded, Tied and Axis, or be a Call
+Scalar: TypeAlias = Any  # one number, or a () array of NumPy's or JAX's; in arguments also an axis of numbers
 LossFunction: TypeAlias = Callable[..., Any]  # loss(params, *data) -> scalar: one of jf.losses, or a plain function
 Model: TypeAlias = Callable[..., Any]  # model(params, x) -> array: one of jf.models, or a plain function
 Number: TypeAlias = "float | Array"  # one number, which may be traced

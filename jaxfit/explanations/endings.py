@@ -151,8 +151,9 @@ def _jumps(run: Fit, here: View, seen: Curve) -> bool:
 
     The prediction is valid only if the learning rate is at most 1 / sharpness.
     """
-    rate, steps = rate_of(run.optimizer), len(run.history.loss)
-    if rate is None or law_limit(run.optimizer, 1.0) is None or here.largest > 1 / rate:
+    optimizer: Any = run.optimizer
+    rate, steps = rate_of(optimizer), len(run.history.loss)
+    if rate is None or law_limit(optimizer, 1.0) is None or here.largest > 1 / rate:
         return False
     whole, promised = seen.first - seen.least, 0.5 * rate * here.norm**2
     fall = abs(seen.recent_fall) * whole / (0.1 * steps)

@@ -9,39 +9,41 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from jaxfit.datasets import refuse_unit
 from jaxfit.problems.messages import near_keywords
+from jaxfit.typing import PyTree, Scalar
 
 
 def repetition(items: Sequence) -> int | None:
     """The position of the first item that equals an earlier one."""
     try:
-        seen: dict[Any, int] = {}
+        seen: dict[object, int] = {}
         return next((i for i, item in enumerate(items) if seen.setdefault(item, i) != i), None)
     except TypeError:  # not hashable
         return next((i for i, item in enumerate(items) if item in items[:i]), None)
 
 
-def is_array(x: Any) -> bool:
+def is_array(x: object) -> bool:
     return isinstance(x, (np.ndarray, np.generic, jax.Array)) and x.dtype != np.object_
 
 
-def is_number(x: Any) -> bool:
+def is_number(x: PyTree) -> bool:
     return isinstance(x, (bool, int, float, np.number, np.bool_)) or (
         is_array(x) and np.shape(x) == () and not is_key(x)
     )
 
 
-def is_integer(x: Any) -> bool:
+def is_integer(x: object) -> bool:
     return isinstance(x, (bool, int)) or (is_array(x) and getattr(x.dtype, "kind", "V") in "biu")
 
 
-def is_inexact(x: Any) -> bool:
+def is_inexact(x: object) -> bool:
     return jax.numpy.issubdtype(x.dtype, np.inexact)
 
 
-def is_key(x: Any) -> bool:
+def is_key(x: object) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
@@ -50,13 +52,13 @@ def plain(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 
-def stack(column: Sequence) -> Any:
+def stack(column: Sequence) -> Array | np.ndarray:
     if all(isinstance(x, jax.Array) for x in column) and any(is_key(x) for x in column):
         return jax.numpy.stack(column)
     return np.stack([np.asarray(x) for x in column])
 
 
-def kind_of(x: Any) -> str:
+def kind_of(x: object) -> str:
     return "number" if is_number(x) else "text" if isinstance(x, str) else "object"
 
 
@@ -94,7 +96,7 @@ class Axis:
 
     name: str
     values: Any
-    labels: Sequence[Any] | None = None
+    labels: Sequence | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
@@ -168,7 +170,7 @@ class Axis:
         return f"Axis({self.name!r}, {len(self)} values)"
 
 
-def is_axis(x: Any) -> bool:
+def is_axis(x: object) -> bool:
     return isinstance(x, Axis)
 
 
@@ -184,7 +186,9 @@ class Place:
         return self.key.rsplit("/", 1)[0]
 
 
-def as_number(name: str, value: Any, rule: str = "a positive, finite number", holds: Callable = lambda x: x > 0) -> Any:
+def as_number(
+    name: str, value: Scalar, rule: str = "a positive, finite number", holds: Callable = lambda x: x > 0
+) -> Scalar:
     """One number as a float, so that it is a leaf, and an axis of numbers as one of floats; tracers pass.
 
     Raises:

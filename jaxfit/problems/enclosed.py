@@ -25,7 +25,7 @@ import numpy as np
 from jaxfit.problems.problems import WIDTHS, convert, precision_context, switched_precision
 from jaxfit.problems.reading import is_call, resolve
 
-Swap = Callable[[Any, Any], None]  # swap(old, new) puts `new` where `old` stands, if it still stands there
+Swap = Callable[[object, object], None]  # swap(old, new) puts `new` where `old` stands, if it still stands there
 MOST = 10_000  # objects looked at, and items of each
 ATOMS = (int, float, complex, str, bytes, bytearray, type(None), np.generic, jax.core.Tracer, types.ModuleType)
 OPEN = ("functools", "types", "collections", "argparse")  # of Python's own modules, those whose objects are looked into
@@ -33,7 +33,7 @@ _one_at_a_time = threading.RLock()
 
 
 @contextlib.contextmanager
-def enclosed_in_precision(*functions: Any) -> Iterator[None]:
+def enclosed_in_precision(*functions: object) -> Iterator[None]:
     """Inside, functions find the arrays that they enclose in the run's precision, if that is not the caller's own.
 
     Found are arrays in closures, globals, defaults, attributes and containers of the functions and of what they call,
@@ -42,7 +42,7 @@ def enclosed_in_precision(*functions: Any) -> Iterator[None]:
     """
     precision = switched_precision()
     with _one_at_a_time:
-        changed: list[tuple[Swap, Any, Any]] = []
+        changed: list[tuple[Swap, object, object]] = []
         try:
             if precision is not None:
                 found = [(value, swap) for value, swap in _enclosed(functions) if _differs(value, precision)]
@@ -61,25 +61,25 @@ def enclosed_in_precision(*functions: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_precision(precision: str, *functions: Any) -> Iterator[None]:
+def in_precision(precision: str, *functions: object) -> Iterator[None]:
     """Inside, JAX and what the functions enclose have the precision: for calling them without a trace of one's own."""
     with precision_context(precision), enclosed_in_precision(*functions):
         yield
 
 
-def resolved(tree: Any, precision: str) -> Any:
+def resolved(tree: object, precision: str) -> object:
     """The tree with the result of every `Call` in it, made in the precision."""
     calls = [x for x in jax.tree.leaves(tree, is_leaf=is_call) if is_call(x)]
     with in_precision(precision, *calls):
         return resolve(tree)
 
 
-def _swap(swap: Swap, old: Any, new: Any) -> None:
+def _swap(swap: Swap, old: object, new: object) -> None:
     with contextlib.suppress(Exception):  # an object that lets nothing be put into it keeps what it has
         swap(old, new)
 
 
-def _put_back(changed: list[tuple[Swap, Any, Any]]) -> None:
+def _put_back(changed: list[tuple[Swap, object, object]]) -> None:
     """Puts back whatever was replaced, also if Ctrl-C comes meanwhile."""
     try:
         while changed:
@@ -91,7 +91,7 @@ def _put_back(changed: list[tuple[Swap, Any, Any]]) -> None:
         raise
 
 
-def _is_array(x: Any) -> bool:
+def _is_array(x: object) -> bool:
     return type(x) is np.ndarray or issubclass(type(x), jax.Array) and not issubclass(type(x), jax.core.Tracer)
 
 
@@ -105,7 +105,7 @@ def _differs(x: Any, precision: str) -> bool:
     return other or isinstance(x, np.ndarray) and x.dtype.itemsize == 8
 
 
-def _copy(x: Any, precision: str) -> Any:
+def _copy(x: Any, precision: str) -> object:
     if not _differs(x, precision):
         return x
     if issubclass(type(x), tuple):
@@ -117,10 +117,10 @@ def _copy(x: Any, precision: str) -> Any:
         return jnp.asarray(copy) if isinstance(x, jax.Array) else copy
 
 
-def _enclosed(roots: Sequence[Any]) -> Iterator[tuple[Any, Swap]]:
+def _enclosed(roots: Sequence[object]) -> Iterator[tuple[object, Swap]]:
     """Arrays, and tuples that may hold some, with what puts another in their place; the nearest first."""
-    waiting: deque[tuple[Any, Swap | None]] = deque((root, None) for root in roots)
-    seen: dict[int, Any] = {}
+    waiting: deque[tuple[object, Swap | None]] = deque((root, None) for root in roots)
+    seen: dict[int, object] = {}
     while waiting and len(seen) < MOST:
         value, swap = waiting.popleft()
         if swap is not None and (_is_array(value) or issubclass(type(value), tuple)):
@@ -131,7 +131,7 @@ def _enclosed(roots: Sequence[Any]) -> Iterator[tuple[Any, Swap]]:
                 waiting.extend(item for item in _inside(value) if not issubclass(type(item[0]), ATOMS))
 
 
-def _inside(value: Any) -> Iterator[tuple[Any, Swap | None]]:
+def _inside(value: Any) -> Iterator[tuple[object, Swap | None]]:
     """What one object holds; what stands in a tuple is replaced with it."""
     kind = type(value)  # `isinstance` would ask the object itself
     if kind is types.FunctionType:
@@ -157,7 +157,7 @@ def _inside(value: Any) -> Iterator[tuple[Any, Swap | None]]:
         yield from _of_object(value)
 
 
-def _of_object(value: Any) -> Iterator[tuple[Any, Swap | None]]:
+def _of_object(value: Any) -> Iterator[tuple[object, Swap | None]]:
     """What stands in the `__dict__` and the `__slots__` of an object, and what its class holds."""
     kind = type(value)
     if issubclass(kind, functools.partial):
@@ -177,13 +177,13 @@ def _of_object(value: Any) -> Iterator[tuple[Any, Swap | None]]:
                 yield slot.__get__(value), functools.partial(_in_slot, slot, value)
 
 
-def _of_class(kind: type) -> Iterator[tuple[Any, Swap | None]]:
+def _of_class(kind: type) -> Iterator[tuple[object, Swap | None]]:
     if _is_the_users(kind.__module__):
         yield from ((x, functools.partial(_in_class, kind, name)) for name, x in list(vars(kind).items())
                     if not name.startswith("__") or name == "__call__")  # fmt: skip
 
 
-def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Swap | None]]:
+def _of_function(function: types.FunctionType) -> Iterator[tuple[object, Swap | None]]:
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # not filled yet
             yield cell.cell_contents, functools.partial(_in_cell, cell)
@@ -194,7 +194,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Swap | Non
         yield from _of_namespace(function.__globals__, set(_names(function.__code__)))
 
 
-def _of_namespace(space: dict[str, Any], names: set[str], depth: int = 1) -> Iterator[tuple[Any, Swap | None]]:
+def _of_namespace(space: dict[str, object], names: set[str], depth: int = 1) -> Iterator[tuple[object, Swap | None]]:
     """The globals of these names, and what the user's modules among them have under these names."""
     for name in names.intersection(space):
         value = space[name]
@@ -204,41 +204,41 @@ def _of_namespace(space: dict[str, Any], names: set[str], depth: int = 1) -> Ite
             yield from _of_namespace(vars(value), names, depth - 1)
 
 
-def _of_dict(items: dict[Any, Any]) -> Iterator[tuple[Any, Swap]]:
+def _of_dict(items: dict) -> Iterator[tuple[object, Swap]]:
     yield from ((x, functools.partial(_in_dict, items, key)) for key, x in itertools.islice(dict.items(items), MOST))
 
 
-def _in_dict(items: dict[Any, Any], key: Any, old: Any, new: Any) -> None:
+def _in_dict(items: dict, key: object, old: object, new: object) -> None:
     if dict.get(items, key) is old:
         dict.__setitem__(items, key, new)
 
 
-def _in_list(items: list[Any], i: int, old: Any, new: Any) -> None:
+def _in_list(items: list[object], i: int, old: object, new: object) -> None:
     if list.__getitem__(items, i) is old:
         list.__setitem__(items, i, new)
 
 
-def _in_slot(slot: types.MemberDescriptorType, value: Any, old: Any, new: Any) -> None:
+def _in_slot(slot: types.MemberDescriptorType, value: object, old: object, new: object) -> None:
     if slot.__get__(value) is old:
         slot.__set__(value, new)
 
 
-def _in_class(kind: type, name: str, old: Any, new: Any) -> None:
+def _in_class(kind: type, name: str, old: object, new: object) -> None:
     if vars(kind).get(name) is old:
         type.__setattr__(kind, name, new)
 
 
-def _in_cell(cell: types.CellType, old: Any, new: Any) -> None:
+def _in_cell(cell: types.CellType, old: object, new: object) -> None:
     if cell.cell_contents is old:
         cell.cell_contents = new
 
 
-def _in_defaults(function: types.FunctionType, old: Any, new: Any) -> None:
+def _in_defaults(function: types.FunctionType, old: object, new: object) -> None:
     if function.__defaults__ is old:
         function.__defaults__ = new
 
 
-def _in_partial(value: functools.partial, old: Any, new: Any) -> None:
+def _in_partial(value: functools.partial, old: object, new: object) -> None:
     if value.args is old:
         value.__setstate__((value.func, new, value.keywords, vars(value)))
 

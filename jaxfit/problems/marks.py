@@ -8,18 +8,23 @@ flattens.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
-from typing import Any
+import types
+from collections.abc import Callable, Hashable
+from typing import NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 
 from jaxfit.datasets import refuse_unit
 from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.messages import near_keywords, nothing_there, shown
 from jaxfit.problems.reading import Call
 from jaxfit.typing import PyTree
+
+Bound: TypeAlias = "ArrayLike | Axis | None"  # of a leaf, or of each of its entries
 
 
 @near_keywords
@@ -59,7 +64,11 @@ class Bounded:
       2.0
     """
 
-    def __init__(self, value: Any, low: Any = None, high: Any = None):
+    value: PyTree
+    low: PyTree
+    high: PyTree
+
+    def __init__(self, value: PyTree, low: Bound = None, high: Bound = None):
         for name, x in (("value", value), ("low", low), ("high", high)):
             _refuse_marks(f"Bounded: {name}", x)
         self.value, self.low, self.high = value, low, high
@@ -104,7 +113,7 @@ class Tied:
         return f"Tied({getattr(self.function, '__name__', repr(self.function))})"
 
 
-def _meaning(function: Any) -> Any:
+def _meaning(function: object) -> Hashable:
     """What tells two functions apart: the code, and what it encloses."""
     if not hasattr(function, "__code__"):
         return function
@@ -118,7 +127,7 @@ def _meaning(function: Any) -> Any:
     return meaning
 
 
-def _content(cell: Any) -> Any:
+def _content(cell: types.CellType) -> Hashable:
     try:
         value = cell.cell_contents
     except ValueError:  # not yet bound
@@ -129,7 +138,7 @@ def _content(cell: Any) -> Any:
 _VALUE = jax.tree_util.GetAttrKey("")  # the mark's own place in the tree
 
 
-def _made(cls: type, **fields: Any) -> Any:
+def _made(cls: type, **fields: PyTree) -> PyTree:
     mark = object.__new__(cls)
     mark.__dict__.update(fields)
     return mark
@@ -149,7 +158,7 @@ jax.tree_util.register_pytree_with_keys(
 jax.tree_util.register_pytree_with_keys(Tied, lambda m: ((), m), lambda m, _: m)
 
 
-def is_mark(x: Any) -> bool:
+def is_mark(x: object) -> bool:
     return isinstance(x, (Fixed, Bounded, Tied))
 
 
@@ -158,7 +167,7 @@ def is_marked(params: PyTree) -> bool:
     return any(map(is_mark, jax.tree.leaves(params, is_leaf=is_mark)))
 
 
-def _refuse_marks(where: str, value: Any) -> None:
+def _refuse_marks(where: str, value: PyTree) -> None:
     leaves = jax.tree.leaves(value, is_leaf=lambda x: is_mark(x) or isinstance(x, Axis))
     inner = [v for x in leaves if isinstance(x, Axis) and not is_array(x.values) for v in x.values]
     found = next((x for x in (*leaves, *inner) if is_mark(x)), None)
@@ -207,7 +216,7 @@ def put(marked: PyTree, values: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(values)))
 
 
-def _is_whole(x: Any) -> bool:
+def _is_whole(x: object) -> bool:
     """Whether one value, or one whole subtree of values, stands for it."""
     return isinstance(x, (Fixed, Bounded, Tied, Axis, Call))
 
@@ -256,7 +265,7 @@ def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:
     return [jax.tree_util.keystr(path, simple=simple, separator="." if simple else "") for path, _ in found]
 
 
-def _number(tied: Tied, value: Any) -> Any:
+def _number(tied: Tied, value: object) -> Array:
     refuse_unit(f"what {tied} returned", value)
     if not (isinstance(value, (int, float)) or is_array(value)) or value is True or value is False:
         raise TypeError(f"{tied} returned a {type(value).__name__}; it must return one number or array")
@@ -270,7 +279,7 @@ class _NotYetKnown(Exception):
 class Unknown:
     """Stands where a tied leaf is not computed yet: whatever asks for its value has to wait."""
 
-    def _wait(self, *_: Any, **__: Any) -> Any:
+    def _wait(self, *_: object, **__: object) -> NoReturn:
         raise _NotYetKnown
 
     __array__ = __jax_array__ = __float__ = __int__ = __bool__ = __iter__ = __len__ = __getitem__ = __call__ = _wait
@@ -278,7 +287,7 @@ class Unknown:
     __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = __lt__ = __le__ = __gt__ = __ge__ = _wait
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = _wait
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(name) if name.startswith("__") else _NotYetKnown
 
 
@@ -303,7 +312,7 @@ def bounds(marked: PyTree) -> tuple[PyTree, PyTree] | None:
     return side("low", -jnp.inf), side("high", jnp.inf)
 
 
-def check_bounds(name: str, value: Any, low: Any, high: Any) -> tuple[Any, Any]:
+def check_bounds(name: str, value: PyTree, low: PyTree, high: PyTree) -> tuple[PyTree, PyTree]:
     """Bounds as numbers or arrays, None where there is none, checked against each other and against the start.
 
     Raises:
@@ -331,7 +340,7 @@ def check_bounds(name: str, value: Any, low: Any, high: Any) -> tuple[Any, Any]:
     return low, high
 
 
-def _bound(name: str, limit: Any, none: float) -> Any:
+def _bound(name: str, limit: PyTree, none: float) -> PyTree:
     """A bound as floats; None for one that is never met."""
     if limit is None or isinstance(limit, jax.core.Tracer):
         return limit
@@ -341,7 +350,7 @@ def _bound(name: str, limit: Any, none: float) -> Any:
     return None if (numbers == none).all() else numbers
 
 
-def _numbers(name: str, given: Any) -> np.ndarray:
+def _numbers(name: str, given: object) -> np.ndarray:
     refuse_unit(name, given)
     try:
         numbers = np.asarray(given)
@@ -354,7 +363,7 @@ def _numbers(name: str, given: Any) -> np.ndarray:
     return numbers.astype(np.float64)
 
 
-def _compare(one: Any, other: Any, holds: Callable, message: Callable) -> None:
+def _compare(one: PyTree, other: PyTree, holds: Callable, message: Callable) -> None:
     """Raises unless `holds` for all entries and lanes; what is traced or missing passes."""
     swept = [isinstance(x, Axis) for x in (one, other)]
     values = [x.values if isinstance(x, Axis) else x for x in (one, other)]
@@ -376,7 +385,7 @@ def _compare(one: Any, other: Any, holds: Callable, message: Callable) -> None:
         raise ValueError(message(a[tuple(bad[0])], b[tuple(bad[0])]))
 
 
-def _is_numeric(x: Any) -> bool:
+def _is_numeric(x: object) -> bool:
     try:
         return np.asarray(x).dtype.kind in "iuf"
     except ValueError:

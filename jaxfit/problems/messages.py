@@ -12,16 +12,19 @@ import reprlib
 import sys
 import sysconfig
 import traceback
+import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 
 from jaxfit.problems.meanings import ARGUMENTS, EXAMPLES, IN_ROOM, NAMES
+from jaxfit.typing import PyTree
 
 _Function = TypeVar("_Function", bound=Callable)
+_Told = TypeVar("_Told")
 ROOMS = (
     "jaxfit.losses", "jaxfit.models", "jaxfit.optimizers", "jaxfit.schedules", "jaxfit.searches", "jaxfit.datasets",
     "jaxfit.landscapes", "jaxfit.plots",
@@ -45,7 +48,7 @@ def shown(value: object) -> str:
 
 def near_names(
     module: str, names: Sequence[str], beside: str = ""
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """A module's `__getattr__` and `__dir__`.
 
     The first answers an unknown name with what to write for it, if another library has it, else with what resembles
@@ -57,7 +60,7 @@ def near_names(
       beside: A sentence on what else there is.
     """
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         small = [own.lower() for own in names]
@@ -83,7 +86,7 @@ def near_attribute(owner: str, name: str, meanings: dict[str, str], names: Seque
     return f"{owner} has no {name!r}{f'; write {told}.' if told else did_you_mean(name, names)}"
 
 
-def _meant(name: str, table: dict[str, Any], cutoff: float = 1.0) -> Any:
+def _meant(name: str, table: Mapping[str, _Told], cutoff: float = 1.0) -> _Told | None:
     """The entry of a table by a name, whatever its capitals and underscores, or by one that resembles it as much."""
     plain = name.lower().replace("_", "")
     known = {key.lower().replace("_", ""): value for key, value in table.items()}
@@ -106,7 +109,7 @@ def near_keywords(function: _Function) -> _Function:
     """Lets a function, or a class, answer a call that does not fit its arguments with what it takes."""
     signature = inspect.signature(function)
 
-    def check(args: tuple, kwargs: dict[str, Any]) -> None:
+    def check(args: tuple, kwargs: dict[str, object]) -> None:
         try:
             signature.bind(*args, **kwargs)
         except TypeError:
@@ -131,7 +134,7 @@ def near_keywords(function: _Function) -> _Function:
     return checked  # pyright: ignore[reportReturnType]
 
 
-def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> str:
+def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, kwargs: dict[str, object]) -> str:
     """What is wrong with a call: an unknown name, too many arguments, one given twice, one that is missing."""
     name, parameters = function.__name__, dict(signature.parameters)
     if "self" in parameters:  # a method, whose caller does not write it
@@ -207,7 +210,7 @@ def nothing_there(error: LookupError, names: Sequence[str]) -> str:
     return f"{users_line(error)} {what}; the params are {', '.join(names)}{near}"
 
 
-def no_one_number(error: TypeError, params: Any) -> str | None:
+def no_one_number(error: TypeError, params: PyTree) -> str | None:
     """What the user's own line took for one number though it is several params, and how to mark a param."""
     kinds = [kind for kind in (tuple, list, dict) if f"'{kind.__name__}'" in str(error)]
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is not params and type(x) in kinds)
@@ -230,7 +233,7 @@ def line_of(trace: TracebackType | None) -> str:
     return "the loss" if trace is None else _last(trace)
 
 
-def _last(trace: Any) -> str:
+def _last(trace: types.TracebackType | None) -> str:
     theirs = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), sysconfig.get_path("stdlib"))
     for frame in reversed(traceback.extract_tb(trace)):
         if "site-packages" not in frame.filename and not frame.filename.startswith(theirs) and frame.lineno:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import enum
 import reprlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from jaxfit.datasets import refuse_unit
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.problems.axes import Axis, is_array, is_axis
 from jaxfit.problems.messages import near_keywords
-
-PyTree = Any
+from jaxfit.typing import OptimizerLike, PyTree, Scalar
 
 
 class Status(enum.IntEnum):
@@ -70,11 +68,11 @@ class Stop:
       ('CONVERGED', 4, 0.25)
     """
 
-    loss_below: Any = None
-    gradient_norm_below: Any = None
-    params_change_below: Any = None
-    loss_above: Any = None
-    patience: Any = None
+    loss_below: Scalar = None
+    gradient_norm_below: Scalar = None
+    params_change_below: Scalar = None
+    loss_above: Scalar = None
+    patience: Scalar = None
 
     @property
     def converges(self) -> bool:
@@ -168,7 +166,7 @@ class Batches:
       10
     """
 
-    size: Any
+    size: Scalar
     replace: bool = False
 
     def __post_init__(self):
@@ -205,7 +203,7 @@ class Training:
 
     problem: Problem
     optimizer: Optimizer
-    steps: ArrayLike  # () int32
+    steps: Scalar  # int32
     stop: Stop
     record: Record
     batches: Batches | None = None
@@ -225,7 +223,7 @@ class Training:
         return replace(self, problem=self.problem._replace(params=params))
 
 
-def _unflatten_training(_: None, arguments: Sequence[PyTree]) -> Training:
+def _unflatten_training(_: None, arguments: Iterable[PyTree]) -> Training:
     loss, params, data, optimizer, stop, record, steps, batches, key, validation = arguments
     return Training(Problem(loss, params, data, key), optimizer, steps, stop, record, batches, validation)
 
@@ -237,7 +235,7 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
-def whole(name: str, value: Any, *, least: int = 1) -> int:
+def whole(name: str, value: object, *, least: int = 1) -> int:
     """A whole number from `least` to what int32 holds.
 
     Raises:
@@ -267,7 +265,7 @@ PRECISIONS = {"float32": np.float32, "float64": np.float64}
 WIDTHS = {"float32": (np.dtype("float32"), np.dtype("int32")), "float64": (np.dtype("float64"), np.dtype("int64"))}
 
 
-def chosen_precision(precision: str | None, *given: Any, optimizer: Any = None) -> str:
+def chosen_precision(precision: str | None, *given: PyTree, optimizer: OptimizerLike | None = None) -> str:
     """The precision asked for; else what the optimizer (one on an axis of them) needs; else JAX's for what is given.
 
     That is float64 where `jax_enable_x64` is on, unless arrays are given and none of them has 64 bits.
@@ -311,7 +309,7 @@ def switched_precision() -> str | None:
     return getattr(_here, "precision", None)
 
 
-def convert(x: Any, precision: str) -> Any:
+def convert(x: PyTree, precision: str) -> PyTree:
     """A number or array in the precision: a float takes it, integers, booleans and keys stay what they are.
 
     A traced leaf stays traced, a JAX array of the right type stays where it is, all else becomes a NumPy array.

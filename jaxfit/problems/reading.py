@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +11,7 @@ import numpy as np
 from jaxfit.datasets import as_key, refuse_unit
 from jaxfit.problems.axes import Axis, Place, is_array, is_axis, is_integer, is_number, plain, repetition, stack
 from jaxfit.problems.messages import near_keywords, shown
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 @near_keywords
@@ -48,10 +47,10 @@ class Call:
                 _check_hashable(function, name, value)
 
     @property
-    def given(self) -> dict[int | str, Any]:
+    def given(self) -> dict[int | str, PyTree]:
         return dict(enumerate(self.args)) | self.kwargs
 
-    def __call__(self) -> Any:
+    def __call__(self) -> PyTree:
         return self.function(*resolve(self.args), **resolve(self.kwargs))
 
     def __repr__(self) -> str:
@@ -59,17 +58,17 @@ class Call:
         return f"Call({', '.join([getattr(self.function, '__name__', repr(self.function)), *given])})"
 
 
-def is_static(value: Any) -> bool:
+def is_static(value: object) -> bool:
     """Whether an argument is a part of the program (True) or a number that it works on (False)."""
     leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, (Axis, Place)))
     return all(isinstance(x, (bool, int, str, np.bool_, np.integer)) or _is_function(x) for x in leaves)
 
 
-def _is_function(x: Any) -> bool:
+def _is_function(x: object) -> bool:
     return callable(x) and not isinstance(x, (Axis, jax.Array))
 
 
-def _check_hashable(function: Callable, name: Any, value: Any) -> None:
+def _check_hashable(function: Callable, name: int | str, value: PyTree) -> None:
     try:
         hash(value)
     except TypeError:
@@ -104,7 +103,7 @@ def resolve(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x() if is_call(x) else x, tree, is_leaf=is_call)
 
 
-def is_call(x: Any) -> bool:
+def is_call(x: object) -> bool:
     return isinstance(x, Call)
 
 
@@ -112,7 +111,7 @@ def holds_call(tree: PyTree) -> bool:
     return any(map(is_call, jax.tree.leaves(tree, is_leaf=is_call)))
 
 
-def seeds(value: Any) -> Any:
+def seeds(value: PyTree) -> PyTree:
     """Seeds as keys: an integer, or an axis of integers, whose labels stay the integers."""
     if isinstance(value, Axis):
         if isinstance(value.values, np.ndarray) and value.values.ndim == 1:
@@ -161,7 +160,7 @@ def mentions(tree: PyTree, *, path: str = "", number: bool = True) -> Iterator[M
             yield from mentions(child, path=".".join(part for part in (path, name) if part), number=inside)
 
 
-def _children(tree: PyTree) -> list[tuple[str, Any]]:
+def _children(tree: PyTree) -> list[tuple[str, PyTree]]:
     """The children of one node, by name; a mapping's in the order written, which JAX would sort."""
     if isinstance(tree, Mapping):
         return [(str(name), child) for name, child in tree.items()]

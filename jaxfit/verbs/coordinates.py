@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,20 +12,23 @@ from jaxfit.problems.axes import Axis, is_array
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.problems.problems import Record
 from jaxfit.problems.reading import Dimension
+from jaxfit.typing import ArrayLike, Scalar
 
 ROUNDING = 1e-6  # relative: a number given in double precision is that of an axis in single
 
 
-def all_coordinates(dimensions: dict[str, Dimension], records: int, record: Record) -> dict[str, Any]:
+def all_coordinates(
+    dimensions: dict[str, Dimension], records: int, record: Record
+) -> dict[str, tuple[str, np.ndarray]]:
     coords = coordinates(dimensions)
     if record.what:
         coords["step"] = ("step", np.arange(records) * record.every)
     return coords
 
 
-def coordinates(dimensions: dict[str, Dimension]) -> dict[str, Any]:
+def coordinates(dimensions: dict[str, Dimension]) -> dict[str, tuple[str, np.ndarray]]:
     """Labels if given, else values if they are plain and shared by all leaves, else 0..n-1 with each leaf's beside."""
-    coords: dict[str, Any] = {}
+    coords: dict[str, tuple[str, np.ndarray]] = {}
     for name, dimension in dimensions.items():
         labels = next((m.axis.labels for m in dimension.mentions if m.axis.labels is not None), None)
         plain = [(m.path, v) for m in dimension.mentions if (v := _plain_values(m.axis)) is not None]
@@ -64,7 +66,7 @@ def _plain_values(axis: Axis) -> np.ndarray | None:
     return np.asarray(values) if all(isinstance(v, str) for v in values) else None
 
 
-def position(verb: str, name: str, axis: Any, wanted: Any, method: str = "cell") -> int:
+def position(verb: str, name: str, axis: ArrayLike, wanted: Scalar, method: str = "cell") -> int:
     """Return the index of a value along an axis: the equal value, up to rounding, or for numbers the nearest one.
 
     Half a cell of a value is half the distance to its nearest neighbor. On an axis that grows by factors, as rates do,
@@ -115,7 +117,7 @@ def position(verb: str, name: str, axis: Any, wanted: Any, method: str = "cell")
     return int(np.flatnonzero(values == known[i].astype(values.dtype))[0])
 
 
-def _equal(value: Any, wanted: Any) -> bool:
+def _equal(value: object, wanted: object) -> bool:
     """Return whether a label is the requested one; a boolean is not equal to a number."""
     if isinstance(value, bool) is not isinstance(wanted, (bool, np.bool_)):
         return False

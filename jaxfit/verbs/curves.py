@@ -17,9 +17,8 @@ from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import Record, Stop
+from jaxfit.typing import ArrayLike, OptimizerLike, PyTree
 from jaxfit.verbs.fits import Fit, fit
-
-PyTree = Any
 
 
 @near_keywords
@@ -27,10 +26,10 @@ def curve_fit(
     predict: Callable,
     start: PyTree,
     data: tuple,
-    sigma: Any = None,
+    sigma: ArrayLike | None = None,
     absolute_sigma: bool = False,
     *,
-    optimizer: Any = None,
+    optimizer: OptimizerLike | None = None,
     steps: int = 1000,
     stop: Stop = Stop(),  # noqa: B008 (frozen)
     record: Record | None = None,
@@ -94,7 +93,8 @@ def curve_fit(
             )
         start = predict.guess(x, y)
     if sigma is None or np.ndim(sigma) == 0:
-        sigma = np.full(np.shape(y), 1.0) if sigma is None else np.ones(np.shape(y)) * sigma
+        one: Any = 1.0 if sigma is None else sigma
+        sigma = np.ones(np.shape(y)) * one
     found = fit(
         chi_squared(predict), start, (x, y, sigma), steps=steps, stop=stop, record=record, progress=progress,
         optimizer=levenberg_marquardt() if optimizer is None else optimizer, precision=precision or "float64",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 
 from jaxfit.engine.counting import happened
 from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, stretches, terminating_as_interrupted
-from jaxfit.engine.loops import Best, unrolled
+from jaxfit.engine.loops import Best, End, State, unrolled
 from jaxfit.engine.single import Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training, is_traced
 from jaxfit.losses import model_of, takes_key
@@ -41,10 +42,11 @@ from jaxfit.problems.problems import (
 from jaxfit.problems.reading import holds_call, resolve
 from jaxfit.stores.checkpoints import Checkpoint, Saved, holding_file
 from jaxfit.stores.files import as_path
+from jaxfit.typing import Array, ArrayLike, KeyLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs import summaries
 from jaxfit.verbs.histories import History
 
-PyTree = Any
+Result = TypeVar("Result")
 LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
 
 
@@ -99,20 +101,20 @@ class Fit:
     """
 
     params: PyTree
-    loss: Any
-    status: Any
-    steps: Any
-    history: Any = None
-    validation_loss: Any = None
+    loss: Scalar
+    status: Scalar
+    steps: Scalar
+    history: History | None = None
+    validation_loss: Scalar = None
     coords: dict[str, Any] | None = None
-    start_loss: Any = field(default=None, repr=False)
+    start_loss: Scalar = field(default=None, repr=False)
     training: Training | None = field(default=None, repr=False)
     precision: str | None = field(default=None, repr=False)
     note: str | None = field(default=None, repr=False)
     absolute_sigma: bool | None = field(default=None, repr=False)
     best_params: PyTree = field(default=None, repr=False)
-    best_validation_loss: Any = field(default=None, repr=False)
-    best_step: Any = field(default=None, repr=False)
+    best_validation_loss: Scalar = field(default=None, repr=False)
+    best_step: Scalar = field(default=None, repr=False)
 
     @property
     def problem(self) -> Problem | None:
@@ -122,7 +124,7 @@ class Fit:
     def optimizer(self) -> Optimizer | None:
         return None if self.training is None else self.training.optimizer
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: ArrayLike) -> Array | np.ndarray:
         """Return the prediction of the loss's model at x, with the params of the fit; for a classifier, the logits.
 
         Args:
@@ -146,7 +148,7 @@ class Fit:
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):
                 raise AttributeError(name)
             own = [*(f.name for f in fields(self)), "problem", "optimizer", "predict"]
@@ -199,7 +201,7 @@ def any_traced(leaves: list) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in leaves)
 
 
-def _is_status(status: Any) -> bool:
+def _is_status(status: object) -> bool:
     return bool(np.isin(np.asarray(status), list(Status)).all())
 
 
@@ -220,9 +222,9 @@ def _flatten(fit: Fit) -> tuple:
     return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
 
 
-def _unflatten(known: Known, children: Any) -> Fit:
+def _unflatten(known: Known, children: Iterable) -> Fit:
     numbers: dict[str, Any] = dict(zip(_FIT_LEAVES, children, strict=True))
-    if any_traced(jax.tree.leaves(children)) or getattr(numbers["loss"], "ndim", 0):
+    if any_traced(jax.tree.leaves(list(numbers.values()))) or getattr(numbers["loss"], "ndim", 0):
         return Fit(**numbers)
     for name, kind in (("status", Status), ("steps", int)):  # as a map to NumPy arrays leaves them
         if isinstance(numbers[name], np.ndarray) and numbers[name].dtype.kind == "i":
@@ -254,7 +256,7 @@ class NotConverged(RuntimeError):
 
 
 @near_keywords
-def require_converged(result: Any) -> Any:
+def require_converged(result: Result) -> Result:
     """Return a fit or a grid unchanged if every run in it converged.
 
     Args:
@@ -301,16 +303,16 @@ def fit(
     params: PyTree,
     data: tuple = (),
     *,
-    optimizer: Any,
+    optimizer: OptimizerLike,
     steps: int = 1000,
     stop: Stop = Stop(),  # noqa: B008 (frozen)
     record: Record | None = None,
     batches: Batches | None = None,
-    key: Any = None,
+    key: KeyLike | None = None,
     validation: tuple | None = None,
     progress: bool | None = None,
     precision: str | None = None,
-    checkpoint: Any = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Fit:
     """Minimize a loss by the steps of an optimizer.
 
@@ -389,7 +391,7 @@ _SMALLER = (
 )
 
 
-def _check_untraced(checkpoint: Any) -> None:
+def _check_untraced(checkpoint: object) -> None:
     if checkpoint is not None:
         raise TypeError(
             f"checkpoint is {str(checkpoint)!r}, but inside of a jit, vmap or grad nothing is written; call fit outside"
@@ -485,7 +487,7 @@ def _run(
     return result
 
 
-def _check_start(training: Training, precision: str, loss: Any) -> None:
+def _check_start(training: Training, precision: str, loss: Scalar) -> None:
     """A start outside of where the loss is defined is an error; data too large for the precision are a status."""
     if not np.isfinite(loss) and beyond_range(training.problem.data, precision) is None:
         raise ValueError(
@@ -494,7 +496,7 @@ def _check_start(training: Training, precision: str, loss: Any) -> None:
         )
 
 
-def _segment(programs: Programs, leaves: list, every: int, state: Any, t: int, count: int) -> tuple:
+def _segment(programs: Programs, leaves: list, every: int, state: State, t: int, count: int) -> tuple:
     """One stretch of updates. Without a stop rule no step is judged, and a stretch that met trouble is run again."""
     happened("stretch", count)
     span = np.int32(t), np.int32(count)
@@ -511,7 +513,13 @@ def _joined(*parts: np.ndarray) -> np.ndarray:
 
 
 def _finished(
-    training: Training, state: Any, status: Status, made: int, end: Any, pieces: list[dict[str, PyTree]], precision: str
+    training: Training,
+    state: State,
+    status: Status,
+    made: int,
+    end: End,
+    pieces: list[dict[str, PyTree]],
+    precision: str,
 ) -> Fit:
     rows = jax.tree.map(_joined, *pieces)
     every = training.record.every

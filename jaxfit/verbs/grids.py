@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import numpy as np
@@ -17,11 +17,13 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Status, Training
 from jaxfit.problems.reading import Dimension, choose
 from jaxfit.stores.manifests import Variable
+from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.fits import Fit, best_of
 from jaxfit.verbs.histories import History
 
-PyTree = Any
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Grid:
       (('rate',), {'rate': 3})
     """
 
-    results: Any
+    results: xr.Dataset
     members: np.ndarray = field(repr=False)
     parts: tuple[FinishedPart, ...] = field(repr=False)
     precision: str = "float32"
@@ -79,7 +81,7 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
 
 def dataset(
     dimensions: dict[str, Dimension], parts: Sequence[FinishedPart], training: Training, attributes: dict[str, Any]
-) -> Any:
+) -> xr.Dataset:
     import xarray as xr
 
     tensors = [tensors_of(part.lanes) for part in parts]
@@ -90,7 +92,7 @@ def dataset(
     return xr.Dataset(variables, all_coordinates(dimensions, parts[0].shape.records, training.record), attributes)
 
 
-def tensors_of(lanes: Lanes) -> dict[str, Any]:
+def tensors_of(lanes: Lanes) -> dict[str, np.ndarray]:
     """Return the arrays of lanes by name, one for each leaf."""
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(lanes)}
 
@@ -145,7 +147,7 @@ def _agree(shapes: Sequence[dict[str, tuple]], beginning: str) -> bool:
     return all(each == own[0] for each in own)
 
 
-def _kind(x: Any) -> str:
+def _kind(x: PyTree) -> str:
     return np.dtype(x.dtype).name
 
 
@@ -153,7 +155,7 @@ def _kind(x: Any) -> str:
 
 
 @near_keywords
-def lane(grid: Grid, /, *, method: Any = None, **coords: Any) -> Fit:
+def lane(grid: Grid, /, *, method: str | None = None, **coords: object) -> Fit:
     """Return the run of a grid at the given coordinates as a `Fit` with `.coords`; nothing is computed again.
 
     Args:
@@ -195,7 +197,7 @@ def lane(grid: Grid, /, *, method: Any = None, **coords: Any) -> Fit:
     return member(grid, tuple(position("lane", n, axes[n], coords[n], how) if n in coords else 0 for n in dims))
 
 
-def check_grid(verb: str, grid: Any) -> None:
+def check_grid(verb: str, grid: object) -> None:
     """Raise a TypeError if it is not a grid."""
     if not isinstance(grid, Grid):
         what = "a fit, which is one run already" if isinstance(grid, Fit) else f"a {type(grid).__name__}"
@@ -245,10 +247,14 @@ def _training_of(part: FinishedPart, number: int) -> Training:
     return choose(part.training, {name: int(i) for name, i in part.along(number).items()})
 
 
+@overload
+def best(grid: Grid, by: str = "loss", over: None = None, *, highest: bool = False) -> Fit: ...
+@overload
+def best(grid: Grid, by: str = "loss", *, over: str | Sequence[str], highest: bool = False) -> Grid: ...
 @near_keywords
 def best(
     grid: Grid, by: str = "loss", over: str | Sequence[str] | None = None, *, highest: bool = False
-) -> Any:  # fmt: skip
+) -> Fit | Grid:  # fmt: skip
     """Return the run of a grid with the lowest final loss.
 
     Runs that diverged, became non-finite or did not finish are left out.
@@ -319,7 +325,7 @@ def best(
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)
 
 
-def _measured(results: Any, by: Any) -> np.ndarray | None:
+def _measured(results: xr.Dataset, by: str) -> np.ndarray | None:
     """Return one float for each lane: a variable of the results or the last record of its history, or None."""
     dims = results.status.dims
     if by in results and results[by].dims == dims:
@@ -331,7 +337,7 @@ def _measured(results: Any, by: Any) -> np.ndarray | None:
     return np.take_along_axis(results[name].values, last[..., None], axis=-1)[..., 0].astype(np.float64)
 
 
-def _refuse_unrun(ran: np.ndarray, results: Any, across: Sequence[str], kept: Sequence[str]) -> None:
+def _refuse_unrun(ran: np.ndarray, results: xr.Dataset, across: Sequence[str], kept: Sequence[str]) -> None:
     """Raise a ValueError if at some point of a refined grid no run to choose from was computed."""
     some = ran.any(axis=tuple(results.status.dims.index(name) for name in across))
     if not some.all():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 class History(Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,11 @@ from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import free, plain, put, unflattened
 from jaxfit.problems.problems import ENDED_WELL, Problem, convert_all, precision_context
 from jaxfit.problems.reading import holds_call
+from jaxfit.typing import ArrayLike, PyTree
 
-PyTree = Any
+if TYPE_CHECKING:
+    from jaxfit.verbs.fits import Fit
+
 STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still
 FAR = 1e4  # times its start: a param that went farther may have run away
 FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer depends on it
@@ -76,7 +79,7 @@ def swings(seen: Curve) -> bool:
     return seen.rises > 0.15 and seen.swing > 1e-2
 
 
-def pace(fit: Any) -> str | None:
+def pace(fit: Fit) -> str | None:
     """Return whether the loss "falls", "stands" or "swings" at the end of a run, or None if it is not clear.
 
     It cannot of less than ten records, or where every step sees other data.
@@ -94,7 +97,7 @@ def pace(fit: Any) -> str | None:
     return "stands" if seen.recent_fall < STANDS else "falls"
 
 
-def no_data(fit: Any) -> str:
+def no_data(fit: Fit) -> str:
     """Return an error text if the mask excludes all rows, otherwise ""."""
     if fit.problem is None or not is_masked(fit.problem.loss):
         return ""
@@ -112,7 +115,7 @@ class Runaway(NamedTuple):
     end: float
 
 
-def runaways(fit: Any) -> list[Runaway]:
+def runaways(fit: Fit) -> list[Runaway]:
     """The params that have gone ten thousand times as far as their start, to where the loss no longer depends on them.
 
     So does tau in exp(-x / tau) if it starts with the wrong sign: the least loss is at infinity. That the loss does not
@@ -148,7 +151,7 @@ def runaways(fit: Any) -> list[Runaway]:
     return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in found]
 
 
-def _names(path: tuple, leaf: Any) -> list[str]:
+def _names(path: tuple, leaf: ArrayLike) -> list[str]:
     name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
     if np.ndim(leaf) == 0:
         return [name]
@@ -161,7 +164,7 @@ def start_at(problem: Problem, point: np.ndarray) -> PyTree:
     return put(problem.params, values)
 
 
-def loss_at(problem: Any, precision: str | None, marked: PyTree) -> float:
+def loss_at(problem: Problem, precision: str | None, marked: PyTree) -> float:
     """Return the loss of all data at the values of a marked tree, in the precision of the run."""
     precision = precision or "float32"
     with precision_context(precision), enclosed_in_precision(problem.loss), np.errstate(all="ignore"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,16 +16,15 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
 from jaxfit.problems.reading import Call
+from jaxfit.typing import Array, KeyLike, PyTree
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.grids import Grid, check_grid, member
 from jaxfit.verbs.summaries import text_table
 
-PyTree = Any
-
 
 @near_keywords
 def starts(
-    params: PyTree, count: int = 100, *, key: Any, log: bool | str | Sequence[str] = False, name: str = "start"
+    params: PyTree, count: int = 100, *, key: KeyLike, log: bool | str | Sequence[str] = False, name: str = "start"
 ) -> PyTree:
     """Return starts spread evenly between bounds: the params with an `Axis` in every bounded leaf, for `sweep`.
 
@@ -81,11 +80,11 @@ def starts(
     return jax.tree_util.tree_unflatten(structure, drawn)
 
 
-def _is_marker(x: Any) -> bool:
+def _is_marker(x: object) -> bool:
     return isinstance(x, (Axis, Call))
 
 
-def _as_names(log: Any, names: Sequence[str]) -> Sequence[str]:
+def _as_names(log: bool | str | Sequence[str], names: Sequence[str]) -> Sequence[str]:
     if isinstance(log, (bool, np.bool_)):
         return names if log else ()
     given = [log] if isinstance(log, str) else list(log)
@@ -95,7 +94,7 @@ def _as_names(log: Any, names: Sequence[str]) -> Sequence[str]:
     return given
 
 
-def _bounds(label: str, leaf: Any) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(label: str, leaf: object) -> tuple[np.ndarray, np.ndarray]:
     """Return both bounds of a leaf, in its shape."""
     if not isinstance(leaf, Bounded):
         what = repr(leaf) if _is_marker(leaf) else f"free ({leaf!r})"
@@ -113,7 +112,7 @@ def _bounds(label: str, leaf: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
 
-def _stratified(key: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
+def _stratified(key: Array, count: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return (count, *shape) numbers from 0 to 1, with one in each part of length 1 / count along the first axis."""
     order, place = jax.random.split(key)
     parts = jax.random.permutation(order, np.broadcast_to(np.arange(count).reshape(-1, *[1] * len(shape)),
@@ -167,7 +166,7 @@ class Optima:
         return "\n".join([head, *(lines if len(self) else []), *more])
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     array = np.asarray(value)
     if array.ndim == 0:
         return f"{array:.5g}"

@@ -8,9 +8,9 @@ the nearest member that did, which has the same outcome as all that lie between 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -23,12 +23,16 @@ from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Batches, Record, Stop, whole
 from jaxfit.problems.reading import Dimension
+from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.grids import Grid, dataset
 from jaxfit.verbs.sweeps import check_memory, identity, plan_sweep, tally
 
-PyTree = Any
+if TYPE_CHECKING:
+    import xarray as xr
 
+By: TypeAlias = str | Callable
+Measure: TypeAlias = Mapping[str, Callable] | None
 
 FILLS = ("nearest", "linear")
 OWN = ("lane", "evaluated")  # names that the results need for themselves
@@ -41,17 +45,17 @@ def refine(
     params: PyTree,
     data: tuple = (),
     *,
-    optimizer: Any,
+    optimizer: OptimizerLike,
     depth: int = 4,
-    by: str | Callable = "status",
-    measure: Mapping[str, Callable] | None = None,
+    by: By = "status",
+    measure: Measure = None,
     over: str | Sequence[str] | None = None,
     fill: str = "nearest",
     steps: int = 1000,
     stop: Stop = Stop(),  # noqa: B008 (frozen)
     record: Record | None = None,
     batches: Batches | None = None,
-    key: Any = None,
+    key: KeyLike | None = None,
     validation: tuple | None = None,
     progress: bool | None = None,
     precision: str | None = None,
@@ -128,7 +132,7 @@ def refine(
 # What is asked
 
 
-def _measures(measure: Any, by: Any) -> dict[str, Callable]:
+def _measures(measure: Measure, by: By) -> dict[str, Callable]:
     measure = {} if measure is None else measure
     if not isinstance(measure, Mapping) or not all(isinstance(k, str) and callable(f) for k, f in measure.items()):
         raise TypeError(
@@ -146,7 +150,7 @@ def _measures(measure: Any, by: Any) -> dict[str, Callable]:
     return dict(measure)
 
 
-def _directions(dimensions: dict[str, Dimension], over: Any) -> tuple[str, ...]:
+def _directions(dimensions: dict[str, Dimension], over: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the axes to refine along, in the order of the dimensions."""
     for name in dimensions:
         if name in OWN:
@@ -172,7 +176,7 @@ def _directions(dimensions: dict[str, Dimension], over: Any) -> tuple[str, ...]:
     return tuple(name for name in dimensions if name in asked)
 
 
-def _is_ordered(values: Any) -> bool:
+def _is_ordered(values: PyTree) -> bool:
     return is_array(values) and not is_key(values) and np.ndim(values) == 1 and np.asarray(values).dtype.kind in "iuf"
 
 
@@ -247,7 +251,7 @@ def _draw(
 # Results
 
 
-def table(part: FinishedPart, dimensions: dict[str, Dimension]) -> Any:
+def table(part: FinishedPart, dimensions: dict[str, Dimension]) -> xr.Dataset:
     """Return the lanes of a part as a Dataset along "lane", with the coordinates of each."""
     count = len(part.lanes.status)
     along = {"lane": Dimension("lane", count, ())}
@@ -258,7 +262,7 @@ def table(part: FinishedPart, dimensions: dict[str, Dimension]) -> Any:
     return found.assign_coords(coords)
 
 
-def _column(what: str, values: Any, size: int) -> np.ndarray:
+def _column(what: str, values: PyTree, size: int) -> np.ndarray:
     column = np.asarray(values)
     if column.shape != (size,):
         raise ValueError(
@@ -267,7 +271,7 @@ def _column(what: str, values: Any, size: int) -> np.ndarray:
     return column
 
 
-def _outcome(by: Any, results: Any, measured: dict[str, np.ndarray]) -> np.ndarray:
+def _outcome(by: By, results: xr.Dataset, measured: dict[str, np.ndarray]) -> np.ndarray:
     """Return one label for each lane."""
     size = results.sizes["lane"]
     if isinstance(by, str) and by not in measured and not _is_scalar(results, by):
@@ -317,7 +321,7 @@ def _grid(
     return Grid(xr.Dataset(variables, coordinates(dimensions), attributes), members, parts, precision)
 
 
-def _is_scalar(table: Any, name: Any) -> bool:
+def _is_scalar(table: xr.Dataset, name: Hashable) -> bool:
     return name in table and table[name].dims == ("lane",)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +19,8 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import Record, Stop, Training, chosen_precision, convert_all, precision_context
+from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs.fits import traced_precision
-
-PyTree = Any
 
 
 class Step(tuple):
@@ -30,7 +28,7 @@ class Step(tuple):
 
     opt_state: PyTree
 
-    def __new__(cls, params: PyTree, value: Any, grads: PyTree, opt_state: PyTree):
+    def __new__(cls, params: PyTree, value: Scalar, grads: PyTree, opt_state: PyTree):
         new = super().__new__(cls, (params, value, grads))
         new.opt_state = opt_state
         return new
@@ -46,9 +44,9 @@ def step(
     params: PyTree,
     data: tuple = (),
     *,
-    optimizer: Any,
+    optimizer: OptimizerLike,
     opt_state: PyTree = None,
-    key: Any = None,
+    key: KeyLike | None = None,
     precision: str | None = None,
 ) -> Step:
     """Make one update and return the new params, the loss and the gradient.
@@ -94,7 +92,7 @@ def _step_program(ask: Callable) -> Callable:
     return compiled(lambda leaves, opt_state: _step(ask(leaves), opt_state))
 
 
-def _step(training: Training, opt_state: PyTree) -> tuple[PyTree, Any, PyTree, PyTree]:
+def _step(training: Training, opt_state: PyTree) -> tuple[PyTree, Scalar, PyTree, PyTree]:
     problem, method = training.problem, method_of(training.optimizer)
     objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
     params = free(problem.params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -13,7 +13,11 @@ from jaxfit.optimizers.stability import is_number, limit_from_growth
 from jaxfit.problems.marks import free
 from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Status
 from jaxfit.problems.reading import holds_call
+from jaxfit.typing import ArrayLike
 from jaxfit.verbs.judgments import Runaway, no_data, pace, runaways
+
+if TYPE_CHECKING:
+    from jaxfit.verbs.fits import Fit
 
 
 def growth_of(losses: np.ndarray) -> float | None:
@@ -58,7 +62,7 @@ def text_table(rows: Sequence[Sequence[str]], left: Sequence[bool], *, rule: boo
     return [lines[0], *["─" * (sum(widths) + 2 * (len(widths) - 1))] * rule, *lines[1:]]
 
 
-def advice(fit: Any) -> str:
+def advice(fit: Fit) -> str:
     """Return one or two sentences: what happened, with numbers, and what to change."""
     precision = fit.precision or "float32"
     where = f"after {int(fit.steps):,} update{'s' * int(fit.steps != 1)}"
@@ -100,7 +104,7 @@ def advice(fit: Any) -> str:
     )
 
 
-def judges(fit: Any) -> bool:
+def judges(fit: Fit) -> bool:
     """Return whether the method judges its own convergence."""
     return fit.optimizer is not None and fit.optimizer.traits.judges
 
@@ -116,7 +120,7 @@ def ran_away(far: Sequence[Runaway]) -> str:
     )
 
 
-def _out_of_steps(fit: Any, where: str) -> str:
+def _out_of_steps(fit: Fit, where: str) -> str:
     """Return advice by the behavior of the loss at the end; it must agree with that of `explain`."""
     if fit.loss == 0:
         return f"the steps ran out {where} at a loss of 0; a stop rule would end it there."
@@ -128,7 +132,7 @@ def _out_of_steps(fit: Any, where: str) -> str:
     return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
 
 
-def _patience(fit: Any) -> str:
+def _patience(fit: Fit) -> str:
     """Return a sentence: for how long the validation loss had no new minimum, and where its minimum was."""
     lasted = "for as long as the patience allows"
     if fit.training is not None:
@@ -139,7 +143,7 @@ def _patience(fit: Any) -> str:
     return f"the validation loss has had no new lowest {lasted} since {best} it ended"
 
 
-def _not_finite(fit: Any, where: str) -> str:
+def _not_finite(fit: Fit, where: str) -> str:
     if empty := no_data(fit):
         return f"the loss is not a number: {empty}."
     never = fit.best_step is not None and np.isnan(fit.best_validation_loss)
@@ -153,7 +157,7 @@ def _not_finite(fit: Any, where: str) -> str:
     )
 
 
-def growth(fit: Any) -> float | None:
+def growth(fit: Fit) -> float | None:
     history = fit.history
     if history is not None and "loss" in history and len(history.step) > 1 and history.step[1] == 1:
         return growth_of(history.loss)
@@ -165,7 +169,7 @@ def growth(fit: Any) -> float | None:
     return ratio if ratio > 1 else None
 
 
-def _pace(fit: Any) -> str:
+def _pace(fit: Fit) -> str:
     """Return the loss of all data at the start and at the end, where they are known."""
     first, last = fit.start_loss, fit.loss
     if first is None or not np.isfinite([float(first), float(last)]).all():
@@ -173,14 +177,14 @@ def _pace(fit: Any) -> str:
     return f" (loss {float(first):.6g} at the start, {float(last):.6g} now)"
 
 
-def _slower(fit: Any) -> str:
+def _slower(fit: Fit) -> str:
     if judges(fit):  # it has no learning rate
         return "Start elsewhere, or bound the params with jf.Bounded."
     rate: Any = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
     return f"Lower the learning rate tenfold{f': try {short(float(rate) / 10)}' if is_number(rate) else ''}."
 
 
-def _overrun(fit: Any) -> str:
+def _overrun(fit: Fit) -> str:
     return f"; {fit.note}" if fit.note else ""
 
 
@@ -188,7 +192,7 @@ def _fold(ratio: float) -> str:
     return f"{ratio:,.0f}-fold" if ratio >= 10 else f"{ratio:.3g}-fold" if ratio >= 1.01 else f"{ratio:.6f}-fold"
 
 
-def summary(fit: Any) -> str:
+def summary(fit: Fit) -> str:
     """Return the text of `print(fit)`: the outcome, the advice, the loss and the params."""
     name = Status(fit.status).name.lower().replace("_", " ")
     lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_beside(fit)}"]
@@ -210,7 +214,7 @@ def summary(fit: Any) -> str:
     return "\n".join(lines)
 
 
-def summary_of_lanes(fit: Any) -> str:
+def summary_of_lanes(fit: Fit) -> str:
     """Return the text for a fit whose fields hold many runs, as `jax.vmap` returns it."""
     status, loss = np.asarray(fit.status), np.asarray(fit.loss)
     counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
@@ -223,7 +227,7 @@ def summary_of_lanes(fit: Any) -> str:
     return "\n".join(lines)
 
 
-def doubts(fit: Any) -> list[str]:
+def doubts(fit: Fit) -> list[str]:
     """Return warnings about the params that follow from the data; computed only when needed."""
     if fit.problem is None or not noise_model_of(fit.problem.loss).predicts:
         return []
@@ -248,7 +252,7 @@ def doubts(fit: Any) -> list[str]:
     return found
 
 
-def _beside(fit: Any) -> str:
+def _beside(fit: Fit) -> str:
     """Return the label of the loss that says of which data it is, and that of the validation loss."""
     batches = fit.training is not None and fit.training.batches is not None
     told = " of all the data, not of a batch" if batches else ""
@@ -259,7 +263,7 @@ def _beside(fit: Any) -> str:
     return told
 
 
-def _numbers(leaf: Any) -> str:
+def _numbers(leaf: ArrayLike) -> str:
     array = np.asarray(leaf)
     if array.ndim == 0:
         return f"{array:.6g}"

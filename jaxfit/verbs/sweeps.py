@@ -7,9 +7,10 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -51,9 +52,12 @@ from jaxfit.stores.resuming import (
     task_at,
     wanted,
 )
+from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.grids import Grid, dataset, lane_numbers
 
-PyTree = Any
+StoreLike: TypeAlias = str | os.PathLike
+Rerun: TypeAlias = Mapping[str, object] | Callable  # which lanes: values by name, or a function of the results
+
 MOST_PROGRAMS = 64
 
 
@@ -63,20 +67,20 @@ def sweep(
     params: PyTree,
     data: tuple = (),
     *,
-    optimizer: Any,
+    optimizer: OptimizerLike,
     steps: int = 1000,
     stop: Stop = Stop(),  # noqa: B008 (frozen)
     record: Record | None = None,
     batches: Batches | None = None,
-    key: Any = None,
+    key: KeyLike | None = None,
     validation: tuple | None = None,
     progress: bool | None = None,
     precision: str | None = None,
     slots: int | None = None,
-    store: Any = None,
-    executor: Any = None,
-    rerun: Any = None,
-    rerun_of: Any = None,
+    store: StoreLike | None = None,
+    executor: Executor | None = None,
+    rerun: Rerun | None = None,
+    rerun_of: StoreLike | None = None,
 ) -> Grid:
     """Run `fit` once for every combination of the axes at the leaves of its arguments.
 
@@ -148,9 +152,10 @@ def sweep(
 
 
 def plan_sweep(
-    loss: Callable, params: PyTree, data: tuple = (), *, optimizer: Any, steps: int = 1000, stop: Stop = Stop(),  # noqa: B008
-    record: Record | None = None, batches: Batches | None = None, key: Any = None, validation: tuple | None = None,
-    precision: str | None = None, slots: int | None = None, verb: str = "sweep",
+    loss: Callable, params: PyTree, data: tuple = (), *, optimizer: OptimizerLike, steps: int = 1000,
+    stop: Stop = Stop(), record: Record | None = None, batches: Batches | None = None,  # noqa: B008
+    key: KeyLike | None = None, validation: tuple | None = None, precision: str | None = None,
+    slots: int | None = None, verb: str = "sweep",
 ) -> Plan:  # fmt: skip
     """Check the arguments of a sweep and return its plan; nothing is compiled."""
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
@@ -181,7 +186,9 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     return _given(Grid(results, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
 
 
-def begin_store(plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: Any = None) -> Stored:
+def begin_store(
+    plan: Plan, folder: Path, *, clean: bool = False, write: bool = True, of: StoreLike | None = None
+) -> Stored:
     """Return the store of a planned sweep. The caller holds its lock; `clean` requires an exclusive lock."""
     noted = {} if of is None else {"rerun_of": str(of)}
     return begin(plan, folder, lambda parts: identity(parts) | noted, clean=clean, write=write)

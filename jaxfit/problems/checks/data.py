@@ -5,7 +5,6 @@ from __future__ import annotations
 import reprlib
 import warnings
 from collections.abc import Callable, Container, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +19,10 @@ from jaxfit.problems.marks import plain
 from jaxfit.problems.messages import path_name, warn
 from jaxfit.problems.problems import PRECISIONS, convert, precision_context
 from jaxfit.problems.reading import Call, choose, read, resolve
+from jaxfit.typing import ArrayLike, KeyLike, LossFunction, PyTree
 
-PyTree = Any
 
-
-def as_data(data: Any, name: str = "data") -> tuple:
+def as_data(data: PyTree, name: str = "data") -> tuple:
     """The data as a tuple of arrays (or pytrees of them); lists, pandas objects and the like become arrays.
 
     Raises:
@@ -50,7 +48,7 @@ def as_data(data: Any, name: str = "data") -> tuple:
     return tuple(_as_item(item, f"{name}[{i}]") for i, item in enumerate(data))
 
 
-def _as_item(item: Any, name: str) -> Any:
+def _as_item(item: PyTree, name: str) -> PyTree:
     refuse_unit(name, item)
     if isinstance(item, Axis):
         return item
@@ -79,7 +77,7 @@ def _as_item(item: Any, name: str) -> Any:
     return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p)), item)
 
 
-def _numeric(array: Any, name: str) -> Any:
+def _numeric(array: PyTree, name: str) -> PyTree:
     if array.dtype.kind == "O":
         refuse_unit(name, array)
     if array.dtype.kind in "OSUMmV" and not jnp.issubdtype(array.dtype, jnp.floating):
@@ -175,7 +173,7 @@ def _axis_array(axis: Axis, label: str) -> np.ndarray:
     return _numeric(np.asarray([np.asarray(v) for v in axis.values]), label)
 
 
-def _check_numbers(label: str, values: np.ndarray, precision: str, where: Any, finite: bool) -> None:
+def _check_numbers(label: str, values: np.ndarray, precision: str, where: ArrayLike | None, finite: bool) -> None:
     if values.dtype.kind in "iu" and values.size:
         limit = np.iinfo(np.int64 if precision == "float64" else np.int32)
         if int(values.max()) > limit.max or int(values.min()) < limit.min:
@@ -216,7 +214,7 @@ def beyond_range(data: tuple, precision: str) -> str | None:
     return None
 
 
-def check_sigma(data: tuple, names: tuple[str, ...], loss: Any, name: str = "data") -> None:
+def check_sigma(data: tuple, names: tuple[str, ...], loss: LossFunction, name: str = "data") -> None:
     """Refuses standard deviations that are not positive, and covariances that are none."""
     place = names.index("sigma")
     swept = is_axis(data[place])
@@ -324,7 +322,7 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
 
 
 def floating_of_loss(
-    loss: Callable, params: PyTree, data: tuple, key: Any, precision: str, name: str = "data"
+    loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, name: str = "data"
 ) -> tuple:
     """`floating` for the loss of a run, at whose arguments axes, calls and marks may stand."""
 
@@ -342,14 +340,14 @@ def _first(tree: PyTree) -> PyTree:
     return choose(tree, dict.fromkeys(read({"": tree}), 0))
 
 
-def _is_whole(x: Any) -> bool:
+def _is_whole(x: object) -> bool:
     if isinstance(x, Axis):
         values = [x.values] if is_array(x.values) else jax.tree.leaves(x.values)
         return bool(values) and all(map(_is_whole, values))
     return is_array(x) and not is_key(x) and x.dtype.kind in "biu"
 
 
-def _like(x: Any, precision: str, *, made: bool) -> Any:
+def _like(x: PyTree, precision: str, *, made: bool) -> PyTree:
     """The shape of a leaf, or of the first value of an axis, in the precision."""
     if isinstance(x, Axis):
         first = jax.tree.map(lambda x: x[:1], x.values) if is_array(x.values) else x.values[0]
@@ -361,16 +359,16 @@ def _like(x: Any, precision: str, *, made: bool) -> Any:
     return jax.ShapeDtypeStruct(np.shape(x), dtype)
 
 
-def _mapped(function: Callable, x: Any) -> Any:
+def _mapped(function: Callable, x: PyTree) -> PyTree:
     """The function of a leaf, or of the values of an axis."""
     return Axis(x.name, jax.tree.map(function, x.values), x.labels) if isinstance(x, Axis) else function(x)
 
 
-def _cast(x: Any, traced: Any, concrete: Any = None) -> Any:
+def _cast(x: PyTree, traced: PyTree, concrete: PyTree = None) -> PyTree:
     return x.astype(traced) if isinstance(x, jax.core.Tracer) else np.asarray(x, concrete or traced)
 
 
-def _say_rounding(label: str, x: Any, precision: str) -> None:
+def _say_rounding(label: str, x: PyTree, precision: str) -> None:
     """Warns of whole numbers that the precision does not hold."""
     for values in jax.tree.leaves(x.values) if isinstance(x, Axis) else [x]:
         if isinstance(values, jax.core.Tracer) or values.dtype.itemsize < 4:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,7 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, free, is_m
 from jaxfit.problems.messages import path_name
 from jaxfit.problems.problems import PRECISIONS
 from jaxfit.problems.reading import Call
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 def as_params(params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True) -> PyTree:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -27,13 +26,12 @@ from jaxfit.problems.checks.training import (
 from jaxfit.problems.messages import shown
 from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
 from jaxfit.problems.reading import seeds
-
-PyTree = Any
+from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 
 
 def pose(
-    loss: Callable, params: PyTree, data: Any, *, optimizer: Any, steps: Any, stop: Stop, record: Record,
-    batches: Batches | None, key: Any, validation: Any, precision: str,
+    loss: Callable, params: PyTree, data: tuple, *, optimizer: OptimizerLike, steps: int, stop: Stop, record: Record,
+    batches: Batches | None, key: KeyLike | None, validation: tuple | None, precision: str,
 ) -> Training:  # fmt: skip
     """Return the arguments of a run as a checked training, its numbers as the user gave them; axes may be anywhere."""
     _check_asked(loss, precision)
@@ -52,18 +50,18 @@ def pose(
     elif "validation_loss" in record.what:
         raise ValueError('record asks for "validation_loss", but there are no validation data; pass validation=(x, y)')
     check_stop(stop, precision=precision, validation=validation)
-    optimizer = _each(as_optimizer, optimizer)
-    _each(lambda one: check_rate(one, precision), optimizer)
-    _each(lambda one: check_gradient_known(one, stop, record), optimizer)
-    _each(lambda one: check_scale_known(one, record), optimizer)
-    training = Training(problem, optimizer, np.int32(whole("steps", steps)), stop, record, batches, validation)
+    checked = _each(as_optimizer, optimizer)
+    _each(lambda one: check_rate(one, precision), checked)
+    _each(lambda one: check_gradient_known(one, stop, record), checked)
+    _each(lambda one: check_scale_known(one, record), checked)
+    training = Training(problem, checked, np.int32(whole("steps", steps)), stop, record, batches, validation)
     check_batches(training)
     check_methods(training)
     return training
 
 
 def pose_question(
-    loss: Callable, params: PyTree, data: Any, key: Any, precision: str, *, rows: bool = False
+    loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, *, rows: bool = False
 ) -> Problem:  # fmt: skip
     """Return the arguments of a function that evaluates the loss as a checked problem; axes may stand anywhere.
 
@@ -80,7 +78,7 @@ def pose_question(
     return problem
 
 
-def _check_asked(loss: Any, precision: Any) -> None:
+def _check_asked(loss: object, precision: object) -> None:
     check_platform()
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
@@ -121,7 +119,7 @@ def refuse_axes(verb: str, problem: Problem | Training) -> None:
         )
 
 
-def _each(f: Callable, x: Any) -> Any:
+def _each(f: Callable, x: PyTree) -> PyTree:
     """f of x, or an axis of f of its values."""
     return Axis(x.name, [f(v) for v in x.values], x.labels) if is_axis(x) else f(x)
 
@@ -146,5 +144,5 @@ def check_swept_numbers(loss: Callable) -> None:
                 )
 
 
-def _as_keys(key: Any) -> Any:
+def _as_keys(key: PyTree) -> PyTree:
     return seeds(key) if is_axis(key) else None if key is None else as_key(key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from jaxfit.problems.axes import is_array, is_axis
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import PRECISIONS, Problem, Record, Stop, Training, whole
+from jaxfit.typing import LossFunction, PyTree, Scalar
 
 
 def check_rate(optimizer: Optimizer, precision: str) -> None:
@@ -49,7 +49,7 @@ def check_schedule(optimizer: Optimizer, steps: int) -> None:
     for name, schedule in schedules_of(optimizer).items():
         for t in (0, steps - 1):
             with enclosed_in_precision(schedule):
-                value: Any = schedule(jnp.int32(t))
+                value: Scalar = schedule(jnp.int32(t))
             if isinstance(value, jax.core.Tracer) and value.shape == ():
                 continue
             if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
@@ -87,7 +87,7 @@ def check_scale_known(optimizer: Optimizer, record: Record) -> None:
         raise ValueError(f"record: preconditioner is asked for, but {unknown(optimizer)}; leave it out")
 
 
-def check_stop(stop: Any, *, precision: str, validation: Any) -> None:
+def check_stop(stop: Stop, *, precision: str, validation: tuple | None) -> None:
     """Refuses a rule that cannot work, and warns of one that cannot be met in the precision."""
     if not isinstance(stop, Stop):
         raise TypeError(f"stop is {stop!r}, but it must be a value such as jf.Stop(gradient_norm_below=1e-4)")
@@ -145,7 +145,7 @@ def check_batches(training: Training) -> None:
             )
 
 
-def _each(x: Any) -> Sequence:
+def _each(x: PyTree) -> Sequence:
     """The values of an axis, or the one value."""
     return x.values if is_axis(x) else [x]
 
@@ -174,7 +174,7 @@ def check_methods(training: Training) -> None:
                 _check_residuals(name, loss)
 
 
-def _check_residuals(name: str, loss: Any) -> None:
+def _check_residuals(name: str, loss: LossFunction) -> None:
     if not (isinstance(loss, Loss) and loss.knows_residuals):
         shown = getattr(getattr(loss, "func", loss), "__name__", None) or repr(loss)
         raise TypeError(
