@@ -9,11 +9,10 @@ from jaxfit.graphs.backward import backward_memory, forward_memory
 from jaxfit.landscapes import surface
 from jaxfit.optimizers import optimizer
 from jaxfit.optimizers.stability import preconditioner, stability_limit
-from jaxfit.problems.axes import Axis
+from jaxfit.problems.axes import Axis, Call
 from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names
 from jaxfit.problems.problems import Batches, Record, Status, Stop
-from jaxfit.problems.reading import Call
 from jaxfit.statistics import (
     band,
     bootstrap,

@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from numpy.typing import ArrayLike, NDArray
 
+from jaxfit.problems.axes import as_key, refuse_unit
 from jaxfit.problems.messages import near_keywords, near_names
-from jaxfit.typing import KeyLike
 
 Floats = NDArray[np.float64]
 
@@ -177,59 +176,6 @@ def download_time(part: str = "train") -> tuple[Floats, Floats]:
     if part == "train":
         return np.array(_TRAIN_MB), np.array(_TRAIN_SECONDS)
     return np.array(_TEST_MB), np.array(_TEST_SECONDS)
-
-
-def as_key(key: KeyLike) -> Array:
-    """Return one PRNG key, from an integer seed or a key of either of JAX's two forms, also if it is traced.
-
-    Raises:
-      TypeError: If it is neither, or a boolean.
-      ValueError: If a seed is a fraction or outside 0 .. 2**32 - 1, where different seeds would give equal keys; or
-        if there are several keys.
-    """
-    rule = "an integer seed of 0 to 2**32 - 1, or a key made by jax.random.key"
-    if isinstance(key, numbers.Integral) and not isinstance(key, bool):
-        if not 0 <= int(key) < 2**32:
-            raise ValueError(f"key is {key}; it must be {rule}")
-        return jax.random.key(int(key))
-    if isinstance(key, numbers.Real) and not isinstance(key, bool):
-        raise ValueError(f"key is {key}; it must be {rule}")
-    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
-    if dtype is None:
-        raise TypeError(f"key is {key!r}; it must be {rule}")
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        if shape != ():
-            raise ValueError(f"key holds keys of shape {shape}; it must be one key: choose one, such as key[0]")
-        return key  # pyright: ignore[reportReturnType]
-    if dtype == np.uint32 and shape == (2,):
-        return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
-    if shape == () and jnp.issubdtype(dtype, np.integer):
-        return jax.random.key(key) if isinstance(key, Tracer) else as_key(int(key))
-    raise TypeError(f"key is an array of shape {shape} and type {dtype}; it must be {rule}")
-
-
-def refuse_unit(name: str, value: object) -> None:
-    """Refuses a quantity with a unit (astropy's, pint's and the like), which would be dropped; also inside of a list,
-    an array of objects, or an array of xarray.
-
-    Raises:
-      TypeError: With the unit, and how to take it off.
-    """
-    value = getattr(value, "data", value) if hasattr(value, "dims") else value
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        value = list(value.flat)
-    items = {type(x): x for x in value}.values() if isinstance(value, (list, tuple)) else (value,)
-    for item in items:
-        unit = next((u for u in (getattr(item, key, None) for key in ("unit", "units")) if u is not None), None)
-        if unit is None or not (hasattr(item, "magnitude") or hasattr(item, "value")):
-            continue
-        told = str(unit) or "dimensionless"
-        off = "to_value" if hasattr(item, "to_value") else "m_as" if hasattr(item, "m_as") else None
-        plain = f".{off}({told!r})" if off else ".magnitude" if hasattr(item, "magnitude") else ".value"
-        raise TypeError(
-            f"{name} has the unit {told}, but jaxfit computes with plain numbers and would drop it: pass x{plain} for "
-            f"each such x, and all other numbers in units that go with it"
-        )
 
 
 def as_numbers(name: str, value: ArrayLike) -> Any:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxfit.problems.axes import Axis, as_number
+from jaxfit.problems.axes import Axis, Call, as_number
 from jaxfit.problems.messages import near_keywords, near_names
-from jaxfit.problems.reading import Call
 from jaxfit.typing import Number, Schedule
 
 

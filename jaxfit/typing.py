@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxfit.optimizers.building import Optimizer
-    from jaxfit.problems.axes import Axis
-    from jaxfit.problems.reading import Call
+    from jaxfit.problems.axes import Axis, Call
 
 __all__ = [
     "Array", "ArrayLike", "KeyLike", "LossFunction", "Model", "Number", "OptimizerLike", "Params", "PyTree",

@@ -2,7 +2,7 @@ import jax
 import pytest
 
 from jaxfit.engine import single
-from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import counting
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

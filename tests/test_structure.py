@@ -1,14 +1,17 @@
 """The layers that CONTRIBUTING.md draws are those of the code."""
 
 import ast
+import functools
 import importlib
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 import jaxfit as jf
+from jaxfit.engine.settings import counting, using
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxfit"
@@ -98,3 +101,30 @@ def test_only_the_engine_reads_jaxprs():
     """What `jaxprs` wraps, nothing else unwraps: equations and the values of literals."""
     reads = r"\.(eqns|invars|outvars|constvars|source_info)\b|eval_jaxpr"
     assert [p.name for p in FILES if re.search(reads, p.read_text("utf-8"))] == ["jaxprs.py"]
+
+
+@pytest.mark.parametrize(("event", "most"), [("stretch", 12), ("block", 16)], ids=["fit", "sweep"])
+def test_a_warm_call_reaches_the_compiled_step_through_few_files(event, most):
+    """A reader who follows a call has no more files to open than that; what comes after the step is not counted."""
+    rate = 1e-4 if event == "stretch" else jf.Axis("rate", [1e-4, 1e-3])
+    run, folder = jf.fit if event == "stretch" else jf.sweep, str(PACKAGE)
+    call = functools.partial(
+        run, jf.losses.mse(jf.models.line), {"w": 1.0, "b": 0.0}, jf.datasets.thermometer(),
+        optimizer=jf.optimizers.sgd(rate), steps=10,
+    )  # fmt: skip
+    entered = set()
+
+    def enter(frame, what, _):
+        if what == "call" and frame.f_code.co_filename.startswith(folder):
+            entered.add(frame.f_code.co_filename)
+
+    with using(workers=1):  # this thread, the only one that is followed
+        call()
+        with counting(lambda name, _: sys.setprofile(None) if name == event else None):
+            sys.setprofile(enter)
+            try:
+                call()
+            finally:
+                sys.setprofile(None)
+    names = sorted(str(Path(name).relative_to(folder)) for name in entered)
+    assert "problems/checks/posing.py" in names and len(names) <= most, names

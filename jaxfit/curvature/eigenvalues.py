@@ -14,14 +14,13 @@ from numpy.typing import DTypeLike
 
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
 from jaxfit.curvature.points import Asked, at_one, named, over_axes, over_grid, over_history
-from jaxfit.engine.tracing import is_traced
-from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import pose_question
+from jaxfit.problems.axes import holds_call, is_traced, resolve
+from jaxfit.problems.checks.posing import as_params, pose_question
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, convert_all, whole
-from jaxfit.problems.reading import Dimension, holds_call, read, resolve
+from jaxfit.problems.reading import Dimension, read
 from jaxfit.typing import Array, KeyLike, LossFunction, Params, PyTree
 from jaxfit.verbs.fits import Fit, problem_of, recorded
 from jaxfit.verbs.grids import Grid

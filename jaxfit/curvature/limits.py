@@ -11,10 +11,9 @@ from numpy.typing import DTypeLike
 from jaxfit import schedules
 from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer
-from jaxfit.problems.axes import Axis, as_number, is_axis
+from jaxfit.problems.axes import Axis, Call, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Batches, Record, Status, whole
-from jaxfit.problems.reading import Call
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Varied
 from jaxfit.verbs.fits import Fit, fit
 from jaxfit.verbs.summaries import short

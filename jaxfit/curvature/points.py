@@ -13,11 +13,11 @@ import numpy as np
 from jaxfit.engine.evaluating import evaluate, laid_out, member_like
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
-from jaxfit.problems.axes import Axis
-from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.axes import Axis, resolve
+from jaxfit.problems.checks.posing import as_params
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Problem, precision_context
-from jaxfit.problems.reading import Dimension, choose, fill, resolve
+from jaxfit.problems.reading import Dimension, choose, fill
 from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.fits import Fit, problem_of

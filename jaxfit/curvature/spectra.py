@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxfit.curvature.eigenvalues import Extreme, posed
 from jaxfit.curvature.lanczos import begin, extend, products
 from jaxfit.curvature.points import Asked, at_one
-from jaxfit.datasets import refuse_unit
+from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import chosen_precision, whole

@@ -10,9 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit.engine.counting import happened
 from jaxfit.engine.jaxprs import Closed, run
-from jaxfit.engine.settings import current
+from jaxfit.engine.settings import current, happened
 from jaxfit.engine.tracing import trace
 
 # By platform, for programs whose sums are made by `sums`: without XLA's own way to keep the digits of long sums.

@@ -20,12 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.compiling import compiled, compiler_options, worker_devices
-from jaxfit.engine.counting import happened
 from jaxfit.engine.host import out_of_memory_told
-from jaxfit.engine.layouts import layout_of, spec_of
-from jaxfit.engine.parts import FinishedPart, Part, Task
+from jaxfit.engine.layouts import layout_of
+from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
 from jaxfit.engine.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
-from jaxfit.engine.settings import current
+from jaxfit.engine.settings import current, happened
 from jaxfit.problems.problems import STATUSES, Status, precision_context
 from jaxfit.typing import PyTree
 

@@ -12,10 +12,11 @@ import numpy as np
 from jaxfit.engine.jaxprs import depends, largest_bytes
 from jaxfit.engine.loops import End, State, begin, look, watch, watched
 from jaxfit.engine.tracing import shape_of, trace
-from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.axes import resolve
+from jaxfit.problems.checks.posing import as_params
 from jaxfit.problems.marks import plain, put
 from jaxfit.problems.problems import Problem, Training
-from jaxfit.problems.reading import fill, resolve
+from jaxfit.problems.reading import fill
 
 PyTree = Any
 
@@ -76,15 +77,6 @@ def layout_of(structure: Any, leaves: tuple, columns: tuple, x64: bool) -> Layou
     if captured:
         return None
     return Layout(values, state, end, params, axes_of(template, values, state))
-
-
-def spec_of(columns: dict[str, PyTree]) -> tuple:
-    """The lanes' own values and their numbers as a part of a key: by place, structure, and each (shape, dtype)."""
-    found: list[tuple] = [("#", (jax.tree.structure(0), (((), np.dtype(np.int32)),)))]
-    for key, values in columns.items():
-        leaves, structure = jax.tree.flatten(values)
-        found.append((key, (structure, tuple((x.shape[1:], x.dtype) for x in leaves))))
-    return tuple(found)
 
 
 def axes_of(template: Training, values: dict[str, PyTree], state: State) -> State:

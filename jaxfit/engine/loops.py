@@ -23,9 +23,9 @@ from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.stability import preconditioner
+from jaxfit.problems.axes import resolve
 from jaxfit.problems.marks import free, is_marked, plain, put
 from jaxfit.problems.problems import Problem, Status, Stop, Training
-from jaxfit.problems.reading import resolve
 
 PyTree = Any
 RUNNING = Status.NOT_RUN

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.evaluating import Template, laid_out
-from jaxfit.engine.layouts import Layout, lane_training, layout_of, spec_of, working_bytes
+from jaxfit.engine.layouts import Layout, lane_training, layout_of, working_bytes
 from jaxfit.engine.pools import Lanes, Shape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
@@ -217,3 +217,12 @@ def power_of_two(n: int) -> int:
 def power_of_two_above(n: int) -> int:
     """Return the smallest power of two from n on."""
     return 1 << (n - 1).bit_length()
+
+
+def spec_of(columns: dict[str, PyTree]) -> tuple:
+    """The lanes' own values and their numbers as a part of a key: by place, structure, and each (shape, dtype)."""
+    found: list[tuple] = [("#", (jax.tree.structure(0), (((), np.dtype(np.int32)),)))]
+    for key, values in columns.items():
+        leaves, structure = jax.tree.flatten(values)
+        found.append((key, (structure, tuple((x.shape[1:], x.dtype) for x in leaves))))
+    return tuple(found)

@@ -6,7 +6,7 @@ Errors that JAX explains at length become one line about the user's own line.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -127,11 +127,6 @@ def check_silent(jaxpr: Any, verb: str) -> None:
 
 def _blank(x: Any) -> Any:
     return x if isinstance(x, jax.core.Tracer) else jnp.ones(x.shape, x.dtype)
-
-
-def is_traced(leaves: Sequence) -> bool:
-    """Whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
-    return any(isinstance(x, jax.core.Tracer) for x in (*leaves, jnp.add(0, 0)))
 
 
 def check_alive(problem: Any) -> None:

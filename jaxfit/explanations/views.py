@@ -14,10 +14,10 @@ from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, la
 from jaxfit.curvature.points import Asked, at_one
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
+from jaxfit.problems.axes import holds_call, resolve
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
-from jaxfit.problems.reading import holds_call, resolve
 from jaxfit.typing import PyTree
 
 DENSE = 256  # params up to which the whole Hessian is made

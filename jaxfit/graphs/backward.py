@@ -11,18 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.datasets import as_key
 from jaxfit.engine.jaxprs import alive_bytes, returned_bytes
 from jaxfit.engine.loops import objective_of
-from jaxfit.engine.tracing import check_silent, inspect_loss, inspect_value, is_traced, trace
+from jaxfit.engine.tracing import check_silent, inspect_loss, inspect_value, trace
 from jaxfit.graphs.formats import shape, written
 from jaxfit.graphs.program import Passage, Program, is_float, read, walk
 from jaxfit.graphs.records import Edge, Graph, Node
 from jaxfit.losses import Loss, data_names, takes_key
-from jaxfit.problems.axes import is_axis, is_key
+from jaxfit.problems.axes import as_key, is_axis, is_key, is_traced
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
-from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import as_loss, pose_question, refuse_axes
+from jaxfit.problems.checks.posing import as_loss, as_params, pose_question, refuse_axes
 from jaxfit.problems.enclosed import enclosed_in_precision, resolved
 from jaxfit.problems.marks import free, plain
 from jaxfit.problems.messages import near_keywords, path_name, shown

@@ -19,14 +19,13 @@ from jaxfit.engine.loops import full_loss
 from jaxfit.engine.parts import power_of_two
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.sums import fast_sums
-from jaxfit.engine.tracing import inspect_loss, is_traced, trace
-from jaxfit.problems.axes import Axis
-from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import pose_question
+from jaxfit.engine.tracing import inspect_loss, trace
+from jaxfit.problems.axes import Axis, is_traced, resolve
+from jaxfit.problems.checks.posing import as_params, pose_question
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
-from jaxfit.problems.reading import choose, fill, read, resolve
+from jaxfit.problems.reading import choose, fill, read
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.fits import Fit, problem_of, recorded

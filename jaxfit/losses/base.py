@@ -11,7 +11,7 @@ import reprlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxfit.datasets import as_numbers, refuse_unit
+from jaxfit.datasets import as_numbers
+from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.messages import shown
 from jaxfit.typing import ArrayLike, LossFunction, Number, Params, PyTree, Varied
 
@@ -83,10 +84,13 @@ class Loss:
 
     __array_ufunc__ = None  # an array of NumPy leaves `+` to the loss, which refuses it
 
+    DATA: ClassVar[tuple[str, ...]] = ()  # names of the data that the loss takes after the params; none for a penalty
+    takes_arrays = False  # whether each of the data must be one array
+
     @property
     def data_names(self) -> tuple[str, ...]:
-        """Names of the data that the loss takes after the params; empty for a penalty."""
-        return ()
+        """Names of the data that the loss takes after the params, with those of a mask; empty for a penalty."""
+        return (*self.DATA, "where") if getattr(self, "masked", False) else self.DATA
 
     @property
     def takes_data(self) -> bool:
@@ -95,8 +99,8 @@ class Loss:
 
     @property
     def functions(self) -> tuple[Callable, ...]:
-        """The functions it calls with the step's key, should they take one."""
-        return ()
+        """The functions it calls with the step's key, should they take one: by default the model."""
+        return (self.predict,) if hasattr(self, "predict") else ()
 
     @property
     def by_row(self) -> bool:
@@ -106,11 +110,6 @@ class Loss:
     @property
     def knows_residuals(self) -> bool:
         """Whether it is a sum over residuals, as least-squares methods need it, so that it has `blocks`."""
-        return False
-
-    @property
-    def takes_arrays(self) -> bool:
-        """Whether each of the data must be one array."""
         return False
 
     def noise_model(self) -> NoiseModel:

@@ -47,17 +47,7 @@ class OfPredictions(Loss):
 
     DATA = ("x", "y")  # not a field: no annotation
 
-    @property
-    def data_names(self) -> tuple[str, ...]:
-        return (*self.DATA, "where") if self.masked else self.DATA
-
-    @property
-    def takes_arrays(self) -> bool:
-        return True
-
-    @property
-    def functions(self) -> tuple[Callable, ...]:
-        return (self.predict,)
+    takes_arrays = True
 
 
 def read(loss: OfPredictions, data: tuple) -> tuple[Any, ...]:

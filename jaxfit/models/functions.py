@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.datasets import as_key, as_numbers
+from jaxfit.datasets import as_numbers
 from jaxfit.models.terms import array, whole
+from jaxfit.problems.axes import as_key
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.typing import ArrayLike, Params
 

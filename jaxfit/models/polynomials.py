@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.datasets import as_key, as_numbers
+from jaxfit.datasets import as_numbers
 from jaxfit.models.guessing import Shape, Span
 from jaxfit.models.terms import Curve, Term, array, whole
+from jaxfit.problems.axes import as_key
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import ArrayLike, Number, Params
 

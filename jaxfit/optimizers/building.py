@@ -22,9 +22,9 @@ from jaxfit.optimizers.hyperparameters import (
     show,
     takes_schedule,
 )
-from jaxfit.optimizers.methods import Traits, traits_of
+from jaxfit.optimizers.methods import Traits
+from jaxfit.problems.axes import Call, resolve
 from jaxfit.problems.messages import did_you_mean, near_keywords
-from jaxfit.problems.reading import Call, resolve
 from jaxfit.typing import OptimizerLike, Params
 
 JUDGES = "levenberg_marquardt", "lbfgs"  # which take no learning rate
@@ -299,3 +299,24 @@ def accumulated(optimizer: OptimizerLike, every: int) -> Optimizer:
 def _accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.MultiSteps:
     floating = jnp.result_type(float)  # of the run's precision; Optax accumulates in float32
     return optax.MultiSteps(optimizer, every, accumulator_dtype=floating)
+
+
+def traits_of(factory: Callable) -> Traits:
+    """Return the traits that the factory of a method carries, or those of a gradient method."""
+    if factory is optax.rprop:
+        return Traits(fixed_rate=True)
+    found = getattr(factory, "traits", None)
+    return found if isinstance(found, Traits) else Traits()
+
+
+def schedules_of(optimizer: Optimizer) -> dict[str, Callable]:
+    """Return the hyperparameters of an optimizer that are functions of the step.
+
+    These are a learning rate that is a schedule, and schedules for hyperparameters that the factory takes as numbers.
+    """
+    found = {}
+    for name, value in optimizer.hyperparameters.items():
+        built = value() if isinstance(value, Call) else value.build() if hasattr(value, "build") else value
+        if callable(built) and (name == "learning_rate" or not takes_schedule(optimizer.call.function, name)):
+            found[name] = built
+    return found

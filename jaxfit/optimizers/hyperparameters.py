@@ -14,14 +14,12 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxfit.datasets import refuse_unit
-from jaxfit.problems.axes import Axis, is_array, is_key
+from jaxfit.problems.axes import Axis, Call, is_array, is_key, refuse_unit
 from jaxfit.problems.messages import did_you_mean
-from jaxfit.problems.reading import Call
 from jaxfit.typing import PyTree
 
 if TYPE_CHECKING:
-    from jaxfit.optimizers.building import Optimizer
+    pass
 
 
 @dataclass(frozen=True)
@@ -164,16 +162,3 @@ def takes_schedule(factory: Callable, name: str) -> bool:
     if parameter.annotation is not parameter.empty:
         return "Callable" in words or "Schedule" in words or not ("float" in words or "Array" in words)
     return not isinstance(parameter.default, (int, float)) or isinstance(parameter.default, bool)
-
-
-def schedules_of(optimizer: Optimizer) -> dict[str, Callable]:
-    """Return the hyperparameters of an optimizer that are functions of the step.
-
-    These are a learning rate that is a schedule, and schedules for hyperparameters that the factory takes as numbers.
-    """
-    found = {}
-    for name, value in optimizer.hyperparameters.items():
-        built = value() if isinstance(value, Call) else value.build() if hasattr(value, "build") else value
-        if callable(built) and (name == "learning_rate" or not takes_schedule(optimizer.call.function, name)):
-            found[name] = built
-    return found

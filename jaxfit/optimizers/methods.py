@@ -93,14 +93,6 @@ class Traits:
         return self.differentiates and not (self.judges or self.residuals or self.deterministic)
 
 
-def traits_of(factory: Callable) -> Traits:
-    """Return the traits that the factory of a method carries, or those of a gradient method."""
-    if factory is optax.rprop:
-        return Traits(fixed_rate=True)
-    found = getattr(factory, "traits", None)
-    return found if isinstance(found, Traits) else Traits()
-
-
 class Method(Protocol):
     """How to move the free params; `Traits` tells what else its factory may say about it."""
 

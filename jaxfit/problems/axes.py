@@ -1,19 +1,20 @@
-"""What kind of thing a value is: a number, an array, a key."""
+"""`Axis` and `Call`, which stand for the values of many lanes; and what kind of thing a value is."""
 
 from __future__ import annotations
 
+import numbers
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.datasets import refuse_unit
-from jaxfit.problems.messages import near_keywords
-from jaxfit.typing import PyTree, Scalar
+from jaxfit.problems.messages import near_keywords, shown
+from jaxfit.typing import KeyLike, PyTree, Scalar
 
 
 def repetition(items: Sequence) -> int | None:
@@ -207,3 +208,186 @@ def as_number(
         where = f" (value {bad[0]} of axis {value.name!r})" if swept else ""
         raise ValueError(f"{name} is {np.ravel(array)[bad[0]]}{where}, but it must be {rule}")
     return Axis(value.name, array.astype(float), value.labels) if swept else float(array)
+
+
+def as_key(key: KeyLike) -> Array:
+    """Return one PRNG key, from an integer seed or a key of either of JAX's two forms, also if it is traced.
+
+    Raises:
+      TypeError: If it is neither, or a boolean.
+      ValueError: If a seed is a fraction or outside 0 .. 2**32 - 1, where different seeds would give equal keys; or
+        if there are several keys.
+    """
+    rule = "an integer seed of 0 to 2**32 - 1, or a key made by jax.random.key"
+    if isinstance(key, numbers.Integral) and not isinstance(key, bool):
+        if not 0 <= int(key) < 2**32:
+            raise ValueError(f"key is {key}; it must be {rule}")
+        return jax.random.key(int(key))
+    if isinstance(key, numbers.Real) and not isinstance(key, bool):
+        raise ValueError(f"key is {key}; it must be {rule}")
+    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
+    if dtype is None:
+        raise TypeError(f"key is {key!r}; it must be {rule}")
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if shape != ():
+            raise ValueError(f"key holds keys of shape {shape}; it must be one key: choose one, such as key[0]")
+        return key  # pyright: ignore[reportReturnType]
+    if dtype == np.uint32 and shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
+    if shape == () and jnp.issubdtype(dtype, np.integer):
+        return jax.random.key(key) if isinstance(key, jax.core.Tracer) else as_key(int(key))
+    raise TypeError(f"key is an array of shape {shape} and type {dtype}; it must be {rule}")
+
+
+def refuse_unit(name: str, value: object) -> None:
+    """Refuses a quantity with a unit (astropy's, pint's and the like), which would be dropped; also inside of a list,
+    an array of objects, or an array of xarray.
+
+    Raises:
+      TypeError: With the unit, and how to take it off.
+    """
+    value = getattr(value, "data", value) if hasattr(value, "dims") else value
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = list(value.flat)
+    items = {type(x): x for x in value}.values() if isinstance(value, (list, tuple)) else (value,)
+    for item in items:
+        unit = next((u for u in (getattr(item, key, None) for key in ("unit", "units")) if u is not None), None)
+        if unit is None or not (hasattr(item, "magnitude") or hasattr(item, "value")):
+            continue
+        told = str(unit) or "dimensionless"
+        off = "to_value" if hasattr(item, "to_value") else "m_as" if hasattr(item, "m_as") else None
+        plain = f".{off}({told!r})" if off else ".magnitude" if hasattr(item, "magnitude") else ".value"
+        raise TypeError(
+            f"{name} has the unit {told}, but jaxfit computes with plain numbers and would drop it: pass x{plain} for "
+            f"each such x, and all other numbers in units that go with it"
+        )
+
+
+@near_keywords
+class Call:
+    """A function call that each lane makes for itself, used in place of the value that it returns.
+
+    Among the arguments, floats, arrays, keys and axes of them are traced; integers, booleans, strings, None, functions
+    and tuples of such are static: parts of the program. An integer for an argument named `key` is a seed.
+
+    Raises:
+      TypeError: If `function` is not callable, or a static argument cannot be hashed.
+
+    Example:
+      >>> import jax
+      >>> start = jf.Call(jax.random.normal, key=jf.Axis("seed", [0, 1, 2]))
+      >>> grid = jf.sweep(lambda p: p**2, start, optimizer=jf.optimizers.sgd(0.5), steps=5)
+      >>> grid.results.params.values.tolist()
+      [0.0, 0.0, 0.0]
+    """
+
+    def __init__(self, function: Callable, /, *args, **kwargs):
+        if not callable(function):
+            raise TypeError(
+                f"Call: function is {shown(function)}, which cannot be called; pass the function and its "
+                f"arguments apart: Call(init, key=0), not Call(init(key=0))"
+            )
+        self.function = function
+        self.args = tuple(plain(a) for a in args)
+        self.kwargs = {name: seeds(value) if name == "key" else plain(value) for name, value in kwargs.items()}
+        for name, value in self.given.items():
+            refuse_unit(f"Call: argument {name!r}", value)
+            if is_static(value):
+                _check_hashable(function, name, value)
+
+    @property
+    def given(self) -> dict[int | str, PyTree]:
+        return dict(enumerate(self.args)) | self.kwargs
+
+    def __call__(self) -> PyTree:
+        return self.function(*resolve(self.args), **resolve(self.kwargs))
+
+    def __repr__(self) -> str:
+        given = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        return f"Call({', '.join([getattr(self.function, '__name__', repr(self.function)), *given])})"
+
+
+def is_static(value: object) -> bool:
+    """Whether an argument is a part of the program (True) or a number that it works on (False)."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, (Axis, Place)))
+    return all(isinstance(x, (bool, int, str, np.bool_, np.integer)) or _is_function(x) for x in leaves)
+
+
+def _is_function(x: object) -> bool:
+    return callable(x) and not isinstance(x, (Axis, jax.Array))
+
+
+def _check_hashable(function: Callable, name: int | str, value: PyTree) -> None:
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{getattr(function, '__name__', function)}: argument {name!r} is {value!r}, a part of the program that "
+            f"cannot be hashed; use a tuple instead of a list, or floats if these are numbers to sweep"
+        ) from None
+
+
+def _flatten_call(call: Call):
+    traced = {name: value for name, value in call.given.items() if not is_static(value)}
+    static = tuple((name, value) for name, value in call.given.items() if name not in traced)
+    children = [(jax.tree_util.GetAttrKey(str(name)), value) for name, value in traced.items()]
+    return children, (call.function, tuple(traced), static)
+
+
+def _unflatten_call(aux, children) -> Call:
+    function, names, static = aux
+    given = dict(static) | dict(zip(names, children, strict=True))
+    call = object.__new__(Call)
+    call.function = function
+    call.args = tuple(given[i] for i in range(sum(isinstance(k, int) for k in given)))
+    call.kwargs = {k: v for k, v in given.items() if isinstance(k, str)}
+    return call
+
+
+jax.tree_util.register_pytree_with_keys(Call, _flatten_call, _unflatten_call)
+
+
+def resolve(tree: PyTree) -> PyTree:
+    """The tree with every `Call` in it replaced by its result."""
+    return jax.tree.map(lambda x: x() if is_call(x) else x, tree, is_leaf=is_call)
+
+
+def is_call(x: object) -> bool:
+    return isinstance(x, Call)
+
+
+def holds_call(tree: PyTree) -> bool:
+    return any(map(is_call, jax.tree.leaves(tree, is_leaf=is_call)))
+
+
+def seeds(value: PyTree) -> PyTree:
+    """Seeds as keys: an integer, or an axis of integers, whose labels stay the integers."""
+    if isinstance(value, Axis):
+        if isinstance(value.values, np.ndarray) and value.values.ndim == 1:
+            _check_seeds(value.name, value.values)
+            keys = jax.numpy.stack([as_key(plain(seed)) for seed in value.values])
+            return Axis(value.name, keys, value.labels if value.labels is not None else value.values.tolist())
+        return value
+    return as_key(value) if is_number(value) else value
+
+
+def _check_seeds(name: str, values: np.ndarray) -> None:
+    whole = values == np.floor(values) if values.dtype.kind == "f" else np.full(values.shape, values.dtype.kind in "iu")
+    bad = np.flatnonzero(~(whole & (values >= 0) & (values < 2**32))) if values.dtype.kind != "b" else [0]
+    if len(bad):
+        raise ValueError(
+            f"Axis {name!r}: value {bad[0]} is {values[bad[0]]}, but a seed must be an integer of 0 to 2**32 - 1; "
+            f"pass such integers, or keys made by jax.random.split"
+        )
+    if values.dtype.kind == "f":
+        raise ValueError(f"Axis {name!r}: value 0 is {values[0]}, but seeds must be integers; use values.astype(int)")
+    repeated = repetition(values.tolist())
+    if repeated is not None:
+        raise ValueError(
+            f"Axis {name!r}: value {repeated} ({values[repeated]}) is a repetition, as its lanes would be; leave it out"
+        )
+
+
+def is_traced(leaves: Sequence) -> bool:
+    """Whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
+    return any(isinstance(x, jax.core.Tracer) for x in (*leaves, jnp.add(0, 0)))

@@ -18,10 +18,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxfit.datasets import refuse_unit
-from jaxfit.problems.axes import Axis, is_array
+from jaxfit.problems.axes import Axis, Call, is_array, refuse_unit
 from jaxfit.problems.messages import near_keywords, nothing_there, shown
-from jaxfit.problems.reading import Call
 from jaxfit.typing import PyTree
 
 Bound: TypeAlias = "ArrayLike | Axis | None"  # of a leaf, or of each of its entries

@@ -249,8 +249,8 @@ def path_name(root: str, path: tuple) -> str:
 
 def warn(message: str) -> None:
     """A warning that points at the caller's own line."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, functools.__file__  # cached properties
     frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_code.co_filename.startswith(here):
+    while frame is not None and frame.f_code.co_filename.startswith(ours):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)

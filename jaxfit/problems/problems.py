@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.datasets import refuse_unit
 from jaxfit.optimizers.building import Optimizer
-from jaxfit.problems.axes import Axis, is_array, is_axis
+from jaxfit.problems.axes import Axis, is_array, is_axis, refuse_unit
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import OptimizerLike, PyTree, Scalar
 

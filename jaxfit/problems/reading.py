@@ -1,142 +1,26 @@
-"""`Call`: a function run once per lane, in place of its result."""
+"""The axes in a problem: found, chosen from, and replaced by places that each lane fills with its own values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxfit.datasets import as_key, refuse_unit
-from jaxfit.problems.axes import Axis, Place, is_array, is_axis, is_integer, is_number, plain, repetition, stack
-from jaxfit.problems.messages import near_keywords, shown
+from jaxfit.problems.axes import (
+    Axis,
+    Call,
+    Place,
+    is_array,
+    is_axis,
+    is_integer,
+    is_number,
+    is_static,
+    plain,
+    stack,
+)
 from jaxfit.typing import PyTree
-
-
-@near_keywords
-class Call:
-    """A function call that each lane makes for itself, used in place of the value that it returns.
-
-    Among the arguments, floats, arrays, keys and axes of them are traced; integers, booleans, strings, None, functions
-    and tuples of such are static: parts of the program. An integer for an argument named `key` is a seed.
-
-    Raises:
-      TypeError: If `function` is not callable, or a static argument cannot be hashed.
-
-    Example:
-      >>> import jax
-      >>> start = jf.Call(jax.random.normal, key=jf.Axis("seed", [0, 1, 2]))
-      >>> grid = jf.sweep(lambda p: p**2, start, optimizer=jf.optimizers.sgd(0.5), steps=5)
-      >>> grid.results.params.values.tolist()
-      [0.0, 0.0, 0.0]
-    """
-
-    def __init__(self, function: Callable, /, *args, **kwargs):
-        if not callable(function):
-            raise TypeError(
-                f"Call: function is {shown(function)}, which cannot be called; pass the function and its "
-                f"arguments apart: Call(init, key=0), not Call(init(key=0))"
-            )
-        self.function = function
-        self.args = tuple(plain(a) for a in args)
-        self.kwargs = {name: seeds(value) if name == "key" else plain(value) for name, value in kwargs.items()}
-        for name, value in self.given.items():
-            refuse_unit(f"Call: argument {name!r}", value)
-            if is_static(value):
-                _check_hashable(function, name, value)
-
-    @property
-    def given(self) -> dict[int | str, PyTree]:
-        return dict(enumerate(self.args)) | self.kwargs
-
-    def __call__(self) -> PyTree:
-        return self.function(*resolve(self.args), **resolve(self.kwargs))
-
-    def __repr__(self) -> str:
-        given = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
-        return f"Call({', '.join([getattr(self.function, '__name__', repr(self.function)), *given])})"
-
-
-def is_static(value: object) -> bool:
-    """Whether an argument is a part of the program (True) or a number that it works on (False)."""
-    leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, (Axis, Place)))
-    return all(isinstance(x, (bool, int, str, np.bool_, np.integer)) or _is_function(x) for x in leaves)
-
-
-def _is_function(x: object) -> bool:
-    return callable(x) and not isinstance(x, (Axis, jax.Array))
-
-
-def _check_hashable(function: Callable, name: int | str, value: PyTree) -> None:
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            f"{getattr(function, '__name__', function)}: argument {name!r} is {value!r}, a part of the program that "
-            f"cannot be hashed; use a tuple instead of a list, or floats if these are numbers to sweep"
-        ) from None
-
-
-def _flatten_call(call: Call):
-    traced = {name: value for name, value in call.given.items() if not is_static(value)}
-    static = tuple((name, value) for name, value in call.given.items() if name not in traced)
-    children = [(jax.tree_util.GetAttrKey(str(name)), value) for name, value in traced.items()]
-    return children, (call.function, tuple(traced), static)
-
-
-def _unflatten_call(aux, children) -> Call:
-    function, names, static = aux
-    given = dict(static) | dict(zip(names, children, strict=True))
-    call = object.__new__(Call)
-    call.function = function
-    call.args = tuple(given[i] for i in range(sum(isinstance(k, int) for k in given)))
-    call.kwargs = {k: v for k, v in given.items() if isinstance(k, str)}
-    return call
-
-
-jax.tree_util.register_pytree_with_keys(Call, _flatten_call, _unflatten_call)
-
-
-def resolve(tree: PyTree) -> PyTree:
-    """The tree with every `Call` in it replaced by its result."""
-    return jax.tree.map(lambda x: x() if is_call(x) else x, tree, is_leaf=is_call)
-
-
-def is_call(x: object) -> bool:
-    return isinstance(x, Call)
-
-
-def holds_call(tree: PyTree) -> bool:
-    return any(map(is_call, jax.tree.leaves(tree, is_leaf=is_call)))
-
-
-def seeds(value: PyTree) -> PyTree:
-    """Seeds as keys: an integer, or an axis of integers, whose labels stay the integers."""
-    if isinstance(value, Axis):
-        if isinstance(value.values, np.ndarray) and value.values.ndim == 1:
-            _check_seeds(value.name, value.values)
-            keys = jax.numpy.stack([as_key(plain(seed)) for seed in value.values])
-            return Axis(value.name, keys, value.labels if value.labels is not None else value.values.tolist())
-        return value
-    return as_key(value) if is_number(value) else value
-
-
-def _check_seeds(name: str, values: np.ndarray) -> None:
-    whole = values == np.floor(values) if values.dtype.kind == "f" else np.full(values.shape, values.dtype.kind in "iu")
-    bad = np.flatnonzero(~(whole & (values >= 0) & (values < 2**32))) if values.dtype.kind != "b" else [0]
-    if len(bad):
-        raise ValueError(
-            f"Axis {name!r}: value {bad[0]} is {values[bad[0]]}, but a seed must be an integer of 0 to 2**32 - 1; "
-            f"pass such integers, or keys made by jax.random.split"
-        )
-    if values.dtype.kind == "f":
-        raise ValueError(f"Axis {name!r}: value 0 is {values[0]}, but seeds must be integers; use values.astype(int)")
-    repeated = repetition(values.tolist())
-    if repeated is not None:
-        raise ValueError(
-            f"Axis {name!r}: value {repeated} ({values[repeated]}) is a repetition, as its lanes would be; leave it out"
-        )
 
 
 class Mention(NamedTuple):

@@ -11,11 +11,10 @@ import jax
 import numpy as np
 
 from jaxfit.engine.evaluating import evaluate, laid_out
-from jaxfit.problems.axes import Axis, is_axis
-from jaxfit.problems.checks.params import as_params
+from jaxfit.problems.axes import Axis, is_axis, resolve
+from jaxfit.problems.checks.posing import as_params
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked
 from jaxfit.problems.problems import Problem, Status, precision_context
-from jaxfit.problems.reading import resolve
 from jaxfit.verbs.fits import Fit, NotConverged, problem_of
 from jaxfit.verbs.grids import Grid
 

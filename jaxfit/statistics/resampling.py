@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.datasets import as_key
 from jaxfit.losses import Block, Loss
 from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import levenberg_marquardt
-from jaxfit.problems.axes import Axis, is_axis
+from jaxfit.problems.axes import Axis, as_key, is_axis
 from jaxfit.problems.marks import put
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxfit.engine.counting import happened
-from jaxfit.engine.settings import current
+from jaxfit.engine.settings import current, happened
 from jaxfit.stores.files import StoreError, digest, pack, read, unpack, write
 
 _NAME = re.compile(r"(\d+(?:\.\d+)*|all)-(\d+)-(\d{6,9})-([0-9a-f]{32})\.safetensors")

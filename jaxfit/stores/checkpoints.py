@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.counting import happened
-from jaxfit.engine.settings import current
+from jaxfit.engine.settings import current, happened
 from jaxfit.engine.single import Programs
 from jaxfit.problems.axes import is_key
 from jaxfit.stores import StoreError

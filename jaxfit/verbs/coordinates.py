@@ -7,8 +7,7 @@ import reprlib
 import jax
 import numpy as np
 
-from jaxfit.datasets import refuse_unit
-from jaxfit.problems.axes import Axis, is_array
+from jaxfit.problems.axes import Axis, is_array, refuse_unit
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.problems.problems import Record
 from jaxfit.problems.reading import Dimension

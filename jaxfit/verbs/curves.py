@@ -11,10 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit.datasets import refuse_unit
 from jaxfit.losses import chi_squared
 from jaxfit.optimizers import levenberg_marquardt
-from jaxfit.problems.axes import is_axis
+from jaxfit.problems.axes import is_axis, refuse_unit
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import Record, Stop
 from jaxfit.typing import ArrayLike, OptimizerLike, PyTree

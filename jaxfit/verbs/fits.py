@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import jax
 import numpy as np
 
-from jaxfit.engine.counting import happened
 from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, stretches, terminating_as_interrupted
 from jaxfit.engine.loops import Best, End, State, unrolled
+from jaxfit.engine.settings import happened
 from jaxfit.engine.single import Programs, prepare
-from jaxfit.engine.tracing import check_alive, inspect_training, is_traced
+from jaxfit.engine.tracing import check_alive, inspect_training
 from jaxfit.losses import model_of, takes_key
 from jaxfit.optimizers import Optimizer
-from jaxfit.problems.axes import is_array, is_axis
+from jaxfit.problems.axes import holds_call, is_array, is_axis, is_traced, resolve
 from jaxfit.problems.checks.data import as_data, beyond_range, floating
-from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import pose
-from jaxfit.problems.checks.training import check_schedule
+from jaxfit.problems.checks.posing import as_params, check_schedule, pose
 from jaxfit.problems.enclosed import in_precision, resolved
 from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.meanings import ATTRIBUTES
@@ -39,7 +37,6 @@ from jaxfit.problems.problems import (
     name_of,
     precision_context,
 )
-from jaxfit.problems.reading import holds_call, resolve
 from jaxfit.stores.checkpoints import Checkpoint, Saved, holding_file
 from jaxfit.stores.files import as_path
 from jaxfit.typing import Array, ArrayLike, KeyLike, OptimizerLike, PyTree, Scalar

@@ -10,10 +10,10 @@ import numpy as np
 
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked
+from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import free, plain, put, unflattened
 from jaxfit.problems.problems import ENDED_WELL, Problem, convert_all, precision_context
-from jaxfit.problems.reading import holds_call
 from jaxfit.typing import ArrayLike, PyTree
 
 if TYPE_CHECKING:

@@ -10,12 +10,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.datasets import as_key
-from jaxfit.problems.axes import Axis, is_axis
+from jaxfit.problems.axes import Axis, Call, as_key, is_axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
-from jaxfit.problems.reading import Call
 from jaxfit.typing import Array, KeyLike, PyTree
 from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.grids import Grid, check_grid, member

@@ -12,9 +12,9 @@ import numpy as np
 from jaxfit.engine.compiling import compiled
 from jaxfit.engine.loops import method_of, objective_of, step_key
 from jaxfit.engine.single import prepare
-from jaxfit.engine.tracing import check_alive, is_traced
-from jaxfit.problems.checks.params import as_params
-from jaxfit.problems.checks.posing import pose, refuse_axes
+from jaxfit.engine.tracing import check_alive
+from jaxfit.problems.axes import is_traced
+from jaxfit.problems.checks.posing import as_params, pose, refuse_axes
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords, path_name

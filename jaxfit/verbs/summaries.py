@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.optimizers.stability import is_number, limit_from_growth
+from jaxfit.problems.axes import holds_call
 from jaxfit.problems.marks import free
 from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Status
-from jaxfit.problems.reading import holds_call
 from jaxfit.typing import ArrayLike
 from jaxfit.verbs.judgments import Runaway, no_data, pace, runaways
 

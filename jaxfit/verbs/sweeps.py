@@ -15,15 +15,13 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from jaxfit.engine.counting import happened
 from jaxfit.engine.dispatch import Memory, Report, run_all
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
 from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
 from jaxfit.engine.pools import Shape, chunk_of
-from jaxfit.engine.settings import current
-from jaxfit.engine.tracing import is_traced
-from jaxfit.problems.checks.posing import pose
-from jaxfit.problems.checks.training import check_schedule
+from jaxfit.engine.settings import current, happened
+from jaxfit.problems.axes import is_traced
+from jaxfit.problems.checks.posing import check_schedule, pose
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import (
     STATUSES,

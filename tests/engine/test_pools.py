@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine.counting import counting
 from jaxfit.engine.parts import pool_shape
-from jaxfit.engine.settings import using
+from jaxfit.engine.settings import counting, using
 from jaxfit.verbs import sweeps
 from tests.shared import small_sweeps
 from tests.shared.soak import soaking

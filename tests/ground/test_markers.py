@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.problems.axes import Place
-from jaxfit.problems.reading import choose, fill, lanes, read, resolve
+from jaxfit.problems.axes import Place, resolve
+from jaxfit.problems.reading import choose, fill, lanes, read
 
 
 def test_dimensions_come_in_the_order_of_first_mention_not_sorted():

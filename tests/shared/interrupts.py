@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 
-from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import counting
 
 
 def ended_by(error: BaseException | type[BaseException], event: str, times: int) -> AbstractContextManager:

@@ -12,8 +12,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import experiments
-from jaxfit.engine.counting import counting
-from jaxfit.engine.settings import using
+from jaxfit.engine.settings import counting, using
 from jaxfit.stores import files
 from tests.shared.bad_inputs import fit, sweep
 from tests.shared.small_sweeps import run

@@ -10,8 +10,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine.counting import counting
-from jaxfit.engine.settings import using
+from jaxfit.engine.settings import counting, using
 from jaxfit.stores import files
 from jaxfit.stores.files import holding
 from tests.shared.interrupts import ended_by

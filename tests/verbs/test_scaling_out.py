@@ -15,7 +15,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import worker
-from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import counting
 from jaxfit.stores import executors, files, manifests, verification
 from tests.shared.small_sweeps import LOSS, T_C, T_U, arguments, blocks, contents, run, same
 

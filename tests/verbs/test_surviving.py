@@ -17,8 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxfit as jf
-from jaxfit.engine.counting import counting
-from jaxfit.engine.settings import using
+from jaxfit.engine.settings import counting, using
 from jaxfit.stores import files, manifests
 from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same

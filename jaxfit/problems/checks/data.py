@@ -10,15 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.datasets import refuse_unit
 from jaxfit.losses import Loss, Sum, data_names, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
-from jaxfit.problems.axes import Axis, is_array, is_axis, is_key
+from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, refuse_unit, resolve
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import plain
 from jaxfit.problems.messages import path_name, warn
 from jaxfit.problems.problems import PRECISIONS, convert, precision_context
-from jaxfit.problems.reading import Call, choose, read, resolve
+from jaxfit.problems.reading import choose, read
 from jaxfit.typing import ArrayLike, KeyLike, LossFunction, PyTree
 
 

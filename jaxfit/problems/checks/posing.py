@@ -1,32 +1,28 @@
-"""The door: every verb's arguments come in here, and leave as a checked problem."""
+"""The arguments of every verb, checked before anything compiles: they become a `Problem` or a `Training`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.datasets import as_key
-from jaxfit.losses import Loss, takes_data
+from jaxfit.losses import Loss, takes_data, takes_key
 from jaxfit.losses.base import label
-from jaxfit.optimizers.building import as_optimizer
-from jaxfit.problems.axes import Axis, is_array, is_axis
+from jaxfit.optimizers import Optimizer
+from jaxfit.optimizers.building import as_optimizer, schedules_of
+from jaxfit.optimizers.hyperparameters import check_hyperparameter
+from jaxfit.optimizers.stability import has_preconditioner, unknown
+from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, seeds
 from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
-from jaxfit.problems.checks.params import as_params, check_free
-from jaxfit.problems.checks.training import (
-    check_batches,
-    check_gradient_known,
-    check_key,
-    check_methods,
-    check_rate,
-    check_scale_known,
-    check_stop,
-)
-from jaxfit.problems.messages import shown
+from jaxfit.problems.enclosed import enclosed_in_precision
+from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, free, is_mark
+from jaxfit.problems.messages import path_name, shown, warn
 from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
-from jaxfit.problems.reading import seeds
-from jaxfit.typing import KeyLike, OptimizerLike, PyTree
+from jaxfit.typing import KeyLike, LossFunction, OptimizerLike, PyTree, Scalar
 
 
 def pose(
@@ -146,3 +142,267 @@ def check_swept_numbers(loss: Callable) -> None:
 
 def _as_keys(key: PyTree) -> PyTree:
     return seeds(key) if is_axis(key) else None if key is None else as_key(key)
+
+
+def check_rate(optimizer: Optimizer, precision: str) -> None:
+    """Refuses a learning rate that the precision rounds to zero or infinity."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    numbers = rate.values if is_axis(rate) else rate
+    if isinstance(numbers, jax.core.Tracer) or not (is_array(numbers) or isinstance(numbers, float)):
+        return
+    limits = np.finfo(PRECISIONS[precision])
+    if isinstance(numbers, float) and limits.tiny <= numbers <= limits.max:
+        return
+    numbers = np.atleast_1d(np.asarray(numbers, np.float64))
+    bad = np.flatnonzero((numbers > limits.max) | (numbers < limits.tiny))
+    if bad.size:
+        raise ValueError(
+            f"learning_rate is {numbers[bad[0]]:g}, which {precision} cannot hold; it must lie between "
+            f"{limits.tiny:.1g} and {limits.max:.1g}: choose other units for the data"
+            + (', or precision="float64"' * (precision == "float32"))
+        )
+
+
+def check_schedule(optimizer: Optimizer, steps: int) -> None:
+    """Refuse a schedule that does not give one number which its hyperparameter can be, at the first step and the last.
+
+    A learning rate may be zero in some steps.
+    """
+    for name, schedule in schedules_of(optimizer).items():
+        for t in (0, steps - 1):
+            with enclosed_in_precision(schedule):
+                value: Scalar = schedule(jnp.int32(t))
+            if isinstance(value, jax.core.Tracer) and value.shape == ():
+                continue
+            if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
+                found = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
+                raise ValueError(
+                    f"{name}: the schedule returned {found} at step {t}, but it must return one number, a scalar"
+                )
+            if name == "learning_rate":
+                if not 0 <= float(value) < np.inf:
+                    raise ValueError(
+                        f"{name}: the schedule returned {float(value):.6g} at step {t}; it must be finite, zero or more"
+                    )
+            else:
+                check_hyperparameter(f"{optimizer.name}, at step {t}", name, float(value))
+    for part in optimizer.hyperparameters.values():
+        if isinstance(part, Optimizer):
+            check_schedule(part, steps)
+
+
+def check_gradient_known(optimizer: Optimizer, stop: Stop, record: Record) -> None:
+    """Refuses to watch or record the gradient of a method that finds none."""
+    if optimizer.traits.finds_gradient:
+        return
+    asked = [f"record: {name}" for name in ("gradient", "gradient_norm") if name in record.what]
+    asked += ["Stop: gradient_norm_below"] if stop.gradient_norm_below is not None else []
+    if asked:
+        raise ValueError(
+            f"{asked[0]} is asked for, but {optimizer.name} finds no gradient; watch or record the loss or the params"
+        )
+
+
+def check_scale_known(optimizer: Optimizer, record: Record) -> None:
+    """Refuses to record the preconditioner of an optimizer that has none."""
+    if "preconditioner" in record.what and not has_preconditioner(optimizer):
+        raise ValueError(f"record: preconditioner is asked for, but {unknown(optimizer)}; leave it out")
+
+
+def check_stop(stop: Stop, *, precision: str, validation: tuple | None) -> None:
+    """Refuses a rule that cannot work, and warns of one that cannot be met in the precision."""
+    if not isinstance(stop, Stop):
+        raise TypeError(f"stop is {stop!r}, but it must be a value such as jf.Stop(gradient_norm_below=1e-4)")
+    eps, tiny = float(np.finfo(PRECISIONS[precision]).eps), float(np.finfo(PRECISIONS[precision]).tiny)
+    for name, value in vars(stop).items():
+        refuse_unit(f"Stop: {name}", value)
+        numbers = value.values if is_axis(value) else value
+        if value is None or isinstance(numbers, jax.core.Tracer):
+            continue
+        numbers = np.asarray(numbers)
+        if numbers.dtype.kind not in "iuf" or (numbers.ndim and not is_axis(value)) or np.isnan(numbers).any():
+            raise ValueError(
+                f"Stop: {name} is {reprlib.repr(value)}, but it must be a number, or None for no such rule"
+            )
+        least = eps / 100 if name in ("gradient_norm_below", "params_change_below") else tiny
+        if least != tiny and (numbers <= 0).any():
+            raise ValueError(f"Stop: {name} is {value!r}, but a norm is never below that; it must be positive")
+        if name != "patience" and ((0 < numbers) & (numbers < least)).any():
+            warn(
+                f"Stop: {name}={np.min(numbers):.3g} is below what {precision} can tell from zero here, {least:.1g}, "
+                f"so that it may never be met; raise it" + (', or use precision="float64"' * (precision == "float32"))
+            )
+        if name == "patience":
+            if (numbers < 1).any() or (numbers % 1 != 0).any():
+                raise ValueError(f"Stop: patience is {value!r}, but it counts records: a whole number, at least 1")
+            if validation is None:
+                raise ValueError(
+                    "Stop: patience watches the validation loss, but there is none; pass validation=(x, y)"
+                )
+
+
+def check_key(problem: Problem, *, drawn: bool) -> None:
+    """Refuses randomness without a key: of a loss, or of batches that are drawn."""
+    if problem.key is not None:
+        return
+    if drawn:
+        raise ValueError("key is None, but batches are drawn at random; pass a seed, key=0, or a key of jax.random.key")
+    if any(map(takes_key, _values(problem.loss))):
+        raise ValueError("key is None, but the loss takes a key; pass a seed, key=0, or a key of jax.random.key")
+
+
+def check_batches(training: Training) -> None:
+    """Refuses batches that the data cannot fill."""
+    batches = training.batches
+    if batches is None:
+        return
+    data = jax.tree.leaves(training.problem.data, is_leaf=is_axis)
+    shapes = [np.shape(x.values)[1:] if is_axis(x) else np.shape(x) for x in data]
+    rows = next((shape[0] for shape in shapes if shape), 0)
+    for position, size in enumerate(_values(batches.size)):
+        where = f" (value {position} of axis {batches.size.name!r})" if is_axis(batches.size) else ""
+        if whole(f"batches: size{where}", size) > rows:
+            raise ValueError(
+                f"batches: size is {size}{where}, but the data have {rows} points; a batch takes from 1 to {rows}"
+            )
+
+
+def _values(x: PyTree) -> Sequence:
+    """The values of an axis, or the one value."""
+    return x.values if is_axis(x) else [x]
+
+
+def check_methods(training: Training) -> None:
+    """Refuses what a method cannot work with: a loss without residuals, batches, randomness."""
+    losses = _values(training.problem.loss)
+    for optimizer in _values(training.optimizer):
+        if is_axis(optimizer):
+            check_methods(replace(training, optimizer=optimizer))
+            continue
+        name, traits = optimizer.name, optimizer.traits
+        if traits.deterministic:
+            if training.batches is not None:
+                raise ValueError(
+                    f"batches: {name} compares the losses of different steps, so every step needs all the data; "
+                    f"leave batches out, or use an optimizer such as jf.optimizers.adam(1e-2)"
+                )
+            if any(map(takes_key, losses)):
+                raise ValueError(
+                    f"loss: {name} compares the losses of different steps, which a random one changes; use a loss "
+                    f"without a key, or an optimizer such as jf.optimizers.adam(1e-2)"
+                )
+        if traits.residuals:
+            for loss in losses:
+                _check_residuals(name, loss)
+
+
+def _check_residuals(name: str, loss: LossFunction) -> None:
+    if not (isinstance(loss, Loss) and loss.knows_residuals):
+        shown = getattr(getattr(loss, "func", loss), "__name__", None) or repr(loss)
+        raise TypeError(
+            f"loss: {name} needs the residuals behind the loss, which {shown} does not tell; write a function "
+            f"residuals(params, *data) and pass jf.losses.least_squares(residuals), or use mse, rss, chi_squared or "
+            f"huber of jf.losses with any penalties of its own; any loss does for jf.optimizers.lbfgs()"
+        )
+
+
+def as_params(params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True) -> PyTree:
+    """The params with whole scalars made floats; axes and calls stay. Unless `finite`, NaN and infinity pass.
+
+    Raises:
+      ValueError: If there is no leaf, or one is not finite, or not in the precision.
+      TypeError: If a leaf is text, a PRNG key, complex, half precision, or an array of integers.
+    """
+
+    if hasattr(params, "start_loss") and hasattr(params, "params"):
+        raise TypeError(f"{root} is a fit; pass its params: fit.params")
+
+    def leaf(path, x):
+        name = path_name(root, path)
+        if isinstance(x, (Call, Tied)):  # a call's arguments are not params
+            return x
+        if isinstance(x, Fixed):
+            return Fixed(as_params(x.value, root=name, precision=precision, finite=finite))
+        if isinstance(x, Bounded):
+            value = leaf(path, x.value)
+            low, high = check_bounds(name, value, x.low, x.high)
+            return Bounded(value, low, high)
+        if isinstance(x, Axis):
+            if is_array(x.values):
+                return Axis(x.name, check(name + f" (axis {x.name!r})", x.values, swept=True), x.labels)
+            return Axis(
+                x.name,
+                [as_params(v, root=f"{name}[{i}]", precision=precision) for i, v in enumerate(x.values)],
+                x.labels,
+            )
+        return check(name, x)
+
+    def check(name, x, swept=False):
+        refuse_unit(name, x)
+        if isinstance(x, (str, bytes)):
+            raise TypeError(
+                f"{name} is the text {x!r}, but params are numbers; keep settings out of them, in the model itself"
+            )
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                f"{name} is a PRNG key, but params are numbers; run the initializer with it, jf.Call(init, key=key), "
+                f"or keep it out of them (with Flax NNX: graph, params, rest = nnx.split(model, nnx.Param, ...))"
+            )
+        if isinstance(x, jax.core.Tracer):
+            dtype, shape = x.dtype, x.shape
+        else:
+            array = np.asarray(x)
+            dtype, shape = array.dtype, array.shape
+        if dtype.kind in "OUSMm":
+            raise TypeError(
+                f"{name} is {reprlib.repr(x)} ({type(x).__name__}), but params are numbers or arrays of them; convert "
+                f"it with np.asarray(x, float), or keep it in the model"
+            )
+        if dtype.kind == "c":
+            raise TypeError(f"{name} is complex, but params are real; use two leaves for its real and imaginary part")
+        if dtype.kind == "b":
+            raise TypeError(
+                f"{name} is boolean, but params are floats; a switch belongs in the model, not in its params, and "
+                f"whether a param moves is told by its mark: jf.Fixed(value)"
+            )
+        if dtype.kind in "iu":
+            if shape[1:] if swept else shape:
+                raise TypeError(
+                    f"{name} is an array of integers (dtype {dtype}), which cannot be moved by a gradient; "
+                    f"make it floats with .astype(float), or keep it out of the params"
+                )
+            return x.astype(float) if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float64)
+        if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:
+            raise TypeError(
+                f"{name} is {dtype}, but runs are made in float32 or float64; convert it with .astype('float32')"
+            )
+        if finite and not isinstance(x, jax.core.Tracer):
+            numbers = np.asarray(x)
+            bad = ~(np.abs(numbers) <= np.finfo(PRECISIONS[precision]).max)
+            if bad.any():
+                first = tuple(int(i) for i in np.argwhere(bad)[0])
+                at = f" at index {first[0] if len(first) == 1 else first}" if first else ""
+                large = np.isfinite(numbers[first])
+                raise ValueError(
+                    f"{name} is {numbers[first]}{at}, "
+                    + (f"too large for {precision}; " if large else "but a run must start from finite numbers; ")
+                    + ('choose other units, or precision="float64"' if large else "give another start")
+                )
+        return x
+
+    def marked(x):
+        return isinstance(x, (Axis, Call)) or is_mark(x)
+
+    if not jax.tree.leaves(params, is_leaf=marked):
+        raise ValueError(
+            f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)"
+        )
+    return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=marked)
+
+
+def check_free(params: PyTree) -> None:
+    """Refuses params of which none may move."""
+    if not jax.tree.leaves(free(params), is_leaf=lambda x: isinstance(x, (Axis, Call))):
+        raise ValueError(
+            "params are all fixed or tied, so that nothing can move; leave one free, or call the loss itself"
+        )
