@@ -113,24 +113,26 @@ class Regressor(RegressorMixin, BaseEstimator):
         """
         given: Any = (X, y)
         checked: Any = validate_data(self, *given, dtype=np.float64, y_numeric=True)
-        x, y = self._points(checked[0]), checked[1]
+        x, target = self._points(checked[0]), checked[1]
         model = self._model()
         optimizer = levenberg_marquardt() if self.optimizer is None else self.optimizer
-        start = self._start(model, x, y)
+        start = self._start(model, x, target)
         options: dict[str, Any] = {
             "optimizer": optimizer, "record": NOTHING, "steps": self.steps, "stop": self.stop or Stop(),
             "precision": self.precision,
         }  # fmt: skip
         if self.loss is None:
             residuals = smallest if model is linear else Weighted(model)
-            found = fit(least_squares(residuals), start, (x, y, np.sqrt(_weights(sample_weight, len(y)))), **options)
+            found = fit(
+                least_squares(residuals), start, (x, target, np.sqrt(_weights(sample_weight, len(target)))), **options
+            )
         elif sample_weight is not None:
             raise ValueError(
                 "sample_weight weighs squares, but a loss was given, which has weights of its own; leave one of the "
                 "two out"
             )
         else:
-            found = fit(self.loss(model), start, (x, y), **options)
+            found = fit(self.loss(model), start, (x, target), **options)
         self.params_ = _as_numpy(found.params)
         self.loss_, self.status_, self.n_iter_ = float(found.loss), found.status, int(found.steps)
         judged = found.optimizer is not None and found.optimizer.traits.judges

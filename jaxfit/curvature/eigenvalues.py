@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
+from jaxfit.curvature.evaluations import Asked, at_one, named, over_axes, over_grid, over_history
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
-from jaxfit.curvature.points import Asked, at_one, named, over_axes, over_grid, over_history
 from jaxfit.problems.axes import holds_call, is_traced, resolve
 from jaxfit.problems.checks.posing import as_params, pose_question
 from jaxfit.problems.enclosed import resolved

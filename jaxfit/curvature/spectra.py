@@ -12,8 +12,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.eigenvalues import Extreme, posed
+from jaxfit.curvature.evaluations import Asked, at_one
 from jaxfit.curvature.lanczos import begin, extend, products
-from jaxfit.curvature.points import Asked, at_one
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords, path_name

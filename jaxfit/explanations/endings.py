@@ -15,15 +15,15 @@ from jaxfit.explanations.findings import (
     Finding,
     Numbers,
     Remedy,
-    beside,
-    coming_down,
-    dead,
+    dead_units,
+    decaying,
+    displaced,
     downhill,
     finding,
     law_limit,
     momentum_of,
+    more_steps,
     noisy,
-    onward,
     rate_of,
     reach,
     second_order,
@@ -32,7 +32,7 @@ from jaxfit.explanations.findings import (
     started_at,
     without_influence,
 )
-from jaxfit.explanations.views import View, count, marks_of, place, scales, slopes, times, view
+from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local_model, marks_of, scales, slopes, times
 from jaxfit.losses.base import noise_model_of
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Status, Training
@@ -48,7 +48,7 @@ def of_end(run: Fit) -> Finding:
     """Return the finding of a run that did not fail, by the loss curve and the curvature at its end."""
     training = training_of(run)
     problem, there = training.problem, training.at(put(marks_of(training.problem), run.params))
-    here, seen = view(there.problem), curve(run.history.loss)
+    here, seen = local_model(there.problem), curve(run.history.loss)
     start_loss = float(run.start_loss if run.start_loss is not None else run.history.loss[0])
     yardstick = min(start_loss, height_of_data(run))
     share = here.left / max(yardstick - here.loss + here.left, 1e-300)
@@ -60,10 +60,11 @@ def of_end(run: Fit) -> Finding:
     low = exact or 0 <= here.loss < 1e-6 * yardstick
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
-        where = place(problem, ~np.isfinite(here.gradient))
-        return finding("not defined", [f"where it ended, {where} is not finite."], numbers, beside(there, here))
+        where = leaves_of(problem, ~np.isfinite(here.gradient))
+        return finding("not defined", [f"where it ended, {where} is not finite."], numbers, displaced(there, here))
     if here.idle.mean() > 0.1 and not low:
-        return without_influence(there.problem, here, numbers) or dead(training, view(problem), here, numbers)
+        found = without_influence(there.problem, here, numbers)
+        return found or dead_units(training, local_model(problem), here, numbers)
     if noisy(training):
         return _noise(run, there, here, seen, numbers)
     stands = pace(run) in (None, "stands")
@@ -96,7 +97,7 @@ def height_of_data(run: Fit) -> float:
     return loss_at(problem._replace(loss=nothing), run.precision, {})
 
 
-def _arrived(run: Fit, here: View) -> list[str]:
+def _arrived(run: Fit, here: LocalModel) -> list[str]:
     if run.status == Status.CONVERGED:
         story = [f"{advice(run).removesuffix('.')}; the gradient's norm is {here.norm:.3g}."]
     elif run.status == Status.NOT_DETERMINED:
@@ -128,7 +129,7 @@ def _on_its_way(run: Fit) -> str:
     return "still descending" if pace(run) in (None, "falls") else "badly scaled"
 
 
-def _noise(run: Fit, there: Training, here: View, seen: Curve | None, numbers: Numbers) -> Finding:
+def _noise(run: Fit, there: Training, here: LocalModel, seen: Curve | None, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     stands = seen is None or abs(seen.recent_fall) < 0.1
@@ -141,12 +142,10 @@ def _noise(run: Fit, there: Training, here: View, seen: Curve | None, numbers: N
         return finding("noise floor", story, numbers, Remedy("four times the steps", {"steps": 4 * steps}))
     need = 3 * here.steps_to(1e-2, start, momentum_of(optimizer)) if limit else 0
     longer = int(min(max(4 * steps, 4000, need if np.isfinite(need) else 0), 10 * AFFORDABLE))
-    return finding(
-        "noise floor" if stands else "still descending", story, numbers, coming_down(optimizer, start, longer)
-    )
+    return finding("noise floor" if stands else "still descending", story, numbers, decaying(optimizer, start, longer))
 
 
-def _jumps(run: Fit, here: View, seen: Curve) -> bool:
+def _jumps(run: Fit, here: LocalModel, seen: Curve) -> bool:
     """Return whether gradient descent decreases the loss ten times less than the slope predicts, in a valley.
 
     The prediction is valid only if the learning rate is at most 1 / sharpness.
@@ -160,7 +159,7 @@ def _jumps(run: Fit, here: View, seen: Curve) -> bool:
     return abs(seen.recent_fall) < STANDS and promised > max(10 * fall, 10 * STANDS * whole / steps)
 
 
-def _cycle(run: Fit, there: Training, here: View, seen: Curve, numbers: Numbers) -> Finding:
+def _cycle(run: Fit, there: Training, here: LocalModel, seen: Curve, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     numbers |= {"period": seen.period, "limit": limit, "rate": rate}
@@ -179,11 +178,11 @@ def _cycle(run: Fit, there: Training, here: View, seen: Curve, numbers: Numbers)
         )
         need = 3 * here.steps_to(GOAL, 0.5 * limit, momentum_of(optimizer))
         longer = int(max(2 * steps, 4000, min(need, AFFORDABLE)))
-        return finding("limit cycle", story, numbers, coming_down(optimizer, limit / 2, longer))
-    return finding("limit cycle", story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
+        return finding("limit cycle", story, numbers, decaying(optimizer, limit / 2, longer))
+    return finding("limit cycle", story, numbers, decaying(optimizer, rate / 3, max(2 * steps, 4000)))
 
 
-def _saddle(run: Fit, there: Training, here: View, found: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
+def _saddle(run: Fit, there: Training, here: LocalModel, found: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
     point, loss = found
     story = [
         f"it {'stands at' if _level(here, here.loss - loss) else 'heads for'} a saddle: the gradient's norm is "
@@ -194,12 +193,12 @@ def _saddle(run: Fit, there: Training, here: View, found: tuple[np.ndarray, floa
     return finding("saddle", story, numbers, started_at(there, point, "a start on that way", here.largest, least=100))
 
 
-def _level(here: View, fall: float) -> bool:
+def _level(here: LocalModel, fall: float) -> bool:
     """Return whether the gain along the gradient is small beside that along the direction of negative curvature."""
     return here.norm**2 <= 0.1 * max(here.largest, abs(here.smallest)) * fall
 
 
-def _held(here: View, point: np.ndarray, fall: float, rate: float | None, slack: float, steps: int) -> bool:
+def _held(here: LocalModel, point: np.ndarray, fall: float, rate: float | None, slack: float, steps: int) -> bool:
     """Return whether escape along the direction of negative curvature would take far longer than the run."""
     distance = float(np.linalg.norm(point - here.point))
     ahead = abs(float(here.gradient @ here.downward)) / abs(here.smallest)
@@ -210,7 +209,7 @@ def _held(here: View, point: np.ndarray, fall: float, rate: float | None, slack:
     return np.log(max(distance / ahead, 1.0)) / (rate / slack * abs(here.smallest)) > min(10 * steps, AFFORDABLE)
 
 
-def _plateau(run: Fit, there: Training, here: View, numbers: Numbers) -> Finding:
+def _plateau(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> Finding:
     training = training_of(run)
     steep = slopes(there.problem, here)
     story = [
@@ -222,7 +221,7 @@ def _plateau(run: Fit, there: Training, here: View, numbers: Numbers) -> Finding
         story.append(
             f"The gradient is least in {least} ({steep[least]:.2g}) and largest in {most} ({steep[most]:.2g})."
         )
-    start = view(training.problem)
+    start = local_model(training.problem)
     found = smaller(training.problem, start)
     if found is None:
         return finding("plateau", story, numbers, second_order(there))
@@ -231,7 +230,7 @@ def _plateau(run: Fit, there: Training, here: View, numbers: Numbers) -> Finding
     return finding("plateau", story, numbers, started_at(training, point, f"the start times {factor:.2g}"))
 
 
-def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbers: Numbers) -> Finding:
+def _descending(run: Fit, there: Training, here: LocalModel, seen: Curve | None, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     uneven = scales(there.problem)
@@ -257,12 +256,12 @@ def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbe
                 "rate too small", story, numbers, Remedy(f"learning_rate={short(limit / 4)}, from here", changed)
             )
         return finding(
-            _on_its_way(run), story, numbers, onward(there.problem, here, more, f"{more:,} more steps, from here")
+            _on_its_way(run), story, numbers, more_steps(there.problem, here, more, f"{more:,} more steps, from here")
         )
     if now <= AFFORDABLE and now < 10 * fast:
         more = max(int(np.ceil(now)), 1000)  # beyond what the curvature tells, since it changes on the way
         return finding(
-            _on_its_way(run), story, numbers, onward(there.problem, here, more, f"{more:,} more steps, from here")
+            _on_its_way(run), story, numbers, more_steps(there.problem, here, more, f"{more:,} more steps, from here")
         )
     if fast <= AFFORDABLE:
         story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
@@ -281,7 +280,7 @@ def _descending(run: Fit, there: Training, here: View, seen: Curve | None, numbe
 
 
 def _descending_freely(
-    run: Fit, there: Training, here: View, numbers: Numbers, rate: float | None, uneven: str
+    run: Fit, there: Training, here: LocalModel, numbers: Numbers, rate: float | None, uneven: str
 ) -> Finding:
     """Return the finding of a descending run whose optimizer has no known convergence rate."""
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
@@ -297,21 +296,21 @@ def _descending_freely(
 
 
 def _wandering(
-    run: Fit, there: Training, here: View, numbers: Numbers, rate: float | None, story: list[str]
+    run: Fit, there: Training, here: LocalModel, numbers: Numbers, rate: float | None, story: list[str]
 ) -> Finding:
     """Return the finding where the loss has negative curvature, by the learning rate against the size of the params."""
     optimizer, steps = there.optimizer, int(there.steps)
     more, size = max(10 * steps, AFFORDABLE), float(np.sqrt(np.mean(here.point**2)))
     if rate is not None and reach(optimizer, rate, steps) < size:
         story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, could not go far.")
-        advice, changes = coming_down(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
+        advice, changes = decaying(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
         changes |= {"params": start_at(there.problem, here.point)}
         return finding("rate too small", story, numbers, Remedy(f"{advice}, from here", changes))
     if rate is not None and rate > max(size, 1e-300) / 10:
         story = [f"a step moves every param by {short(rate)} or so, and they are of size {size:.2g}: it cannot settle."]
-        advice, changes = coming_down(optimizer, min(rate / 3, size / 10), more)
+        advice, changes = decaying(optimizer, min(rate / 3, size / 10), more)
         changes |= {"params": start_at(there.problem, here.point)}
         return finding("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))
     return finding(
-        _on_its_way(run), story, numbers, onward(there.problem, here, more, f"{more:,} more steps, from here")
+        _on_its_way(run), story, numbers, more_steps(there.problem, here, more, f"{more:,} more steps, from here")
     )

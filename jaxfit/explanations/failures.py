@@ -16,9 +16,9 @@ from jaxfit.explanations.findings import (
     Finding,
     Numbers,
     Remedy,
-    beside,
-    coming_down,
-    dead,
+    dead_units,
+    decaying,
+    displaced,
     finding,
     law_limit,
     momentum_of,
@@ -27,7 +27,7 @@ from jaxfit.explanations.findings import (
     second_order,
     slower,
 )
-from jaxfit.explanations.views import View, count, place, scales, times, view
+from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local_model, scales, times
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems.problems import Problem, Status
@@ -42,7 +42,7 @@ FAR = 20  # the largest factor by which a limit from the growth at the end may b
 def of_trouble(run: Fit) -> Finding:
     """Return the finding of a run that diverged or became not finite."""
     training = training_of(run)
-    problem, optimizer, start = training.problem, training.optimizer, view(training.problem)
+    problem, optimizer, start = training.problem, training.optimizer, local_model(training.problem)
     kind = "diverged" if run.status == Status.DIVERGED else "not finite"
     rate, steps = rate_of(optimizer), int(training.steps)
     numbers: Numbers = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
@@ -51,11 +51,11 @@ def of_trouble(run: Fit) -> Finding:
     if run.note:
         return finding("out of range", [seen, f"{run.note}."], numbers, second_order(training))
     if not start.finite:
-        where = place(problem, ~np.isfinite(start.gradient)) if np.isfinite(start.loss) else "the loss itself"
+        where = leaves_of(problem, ~np.isfinite(start.gradient)) if np.isfinite(start.loss) else "the loss itself"
         story = [seen, f"At the start {where} is not finite, so that no step can be made from there."]
-        return finding("not defined", story, numbers, beside(training, start))
+        return finding("not defined", story, numbers, displaced(training, start))
     if start.idle.mean() > 0.5:
-        found = dead(training, start, start, numbers)
+        found = dead_units(training, start, start, numbers)
         return replace(found, story=(seen, *found.story))
     if rate is None:
         return finding(kind, [seen], numbers, second_order(training))
@@ -67,10 +67,10 @@ def of_trouble(run: Fit) -> Finding:
     longer = max(steps, 5000)
     lower = min(rate / 10, max(10 * longest / longer, 1e-6 * rate))
     story = [seen, f"A Newton step from the start moves a param by at most {longest:.3g}; the rate is {short(rate)}."]
-    return finding(kind, story, numbers, coming_down(optimizer, lower, longer))
+    return finding(kind, story, numbers, decaying(optimizer, lower, longer))
 
 
-def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: Numbers, limits: list[float]) -> Finding:
+def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers, limits: list[float]) -> Finding:
     """Explain a divergence of an optimizer whose limit is known."""
     training = training_of(run)
     optimizer, steps, rate = training.optimizer, int(training.steps), numbers["rate"]
@@ -82,7 +82,7 @@ def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: Numbers, limit
             f"At the start the law would allow {short(limit)}, more than the learning rate {short(rate)}: the loss "
             f"is steeper elsewhere."
         )
-        return finding(kind, story, numbers, coming_down(optimizer, rate / 3, max(2 * steps, 4000)))
+        return finding(kind, story, numbers, decaying(optimizer, rate / 3, max(2 * steps, 4000)))
     story.append(
         f"The learning rate {short(rate)} is {times(rate / limit)} the limit {short(limit)}, above which every "
         f"step overshoots by more than the one before."
@@ -92,16 +92,16 @@ def _beyond(run: Fit, kind: str, seen: str, start: View, numbers: Numbers, limit
         story.append("The loss is not defined everywhere: near the edge steps must be smaller than the law says.")
         lower /= 5
     if noisy(training):
-        return finding(kind, story, numbers, coming_down(optimizer, lower / 2, max(10 * steps, 4000)))
+        return finding(kind, story, numbers, decaying(optimizer, lower / 2, max(10 * steps, 4000)))
     if not grows:
         story.append("It does not grow from step to step, so that it is steeper elsewhere than at the start.")
-        return finding(kind, story, numbers, coming_down(optimizer, lower, max(10 * steps, 4000)))
+        return finding(kind, story, numbers, decaying(optimizer, lower, max(10 * steps, 4000)))
     if limit < max(limits) / FAR:
         story.append(
             f"That is by its growth at the end; at the start the law would allow {short(max(limits))}: the loss is no "
             f"quadratic, and grew the faster the higher it was."
         )
-        return finding(kind, story, numbers, coming_down(optimizer, min(max(limits), rate) / FAR, AFFORDABLE))
+        return finding(kind, story, numbers, decaying(optimizer, min(max(limits), rate) / FAR, AFFORDABLE))
     need = 1.5 * start.steps_to(GOAL, lower, momentum_of(optimizer))
     numbers |= {"condition": start.condition, "steps_needed": need}
     if start.bends_down:

@@ -11,7 +11,7 @@ import optax
 
 from jaxfit import schedules
 from jaxfit.curvature.limits import with_rate
-from jaxfit.explanations.views import View, losses_at, place, view
+from jaxfit.explanations.local_models import LocalModel, leaves_of, local_model, losses_at
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.stability import is_number, stability_limit
@@ -86,7 +86,7 @@ def slower(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
     )
 
 
-def coming_down(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
+def decaying(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
     """Return the remedy of a learning rate that decreases to zero as a cosine."""
     changed = with_rate(optimizer, schedules.cosine(rate, float(steps)))
     return Remedy(
@@ -95,12 +95,12 @@ def coming_down(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
     )
 
 
-def onward(problem: Problem, here: View, steps: int, words: str) -> Remedy:
+def more_steps(problem: Problem, here: LocalModel, steps: int, words: str) -> Remedy:
     """Return the advice to take more steps from the end of the run."""
     return Remedy(words, {"params": start_at(problem, here.point), "steps": steps})
 
 
-def downhill(problem: Problem, here: View) -> tuple[np.ndarray, float] | None:
+def downhill(problem: Problem, here: LocalModel) -> tuple[np.ndarray, float] | None:
     """Return the best point along the direction of most negative curvature, both ways, and its loss."""
     size = max(float(np.linalg.norm(here.point)), 1.0)
     lengths = size * np.geomspace(1e-3, 3.0, 24)
@@ -123,10 +123,10 @@ def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray
     return np.concatenate(parts)
 
 
-def smaller(problem: Problem, start: View) -> tuple[np.ndarray, float] | None:
+def smaller(problem: Problem, start: LocalModel) -> tuple[np.ndarray, float] | None:
     """Return the start times the factor, of ten, with the largest gradient; None if none increases the gradient."""
     factors = np.geomspace(0.02, 1.0, 10)
-    slopes = [view(problem._replace(params=start_at(problem, f * start.point))).norm for f in factors]
+    slopes = [local_model(problem._replace(params=start_at(problem, f * start.point))).norm for f in factors]
     best = int(np.nanargmax(slopes))
     return (factors[best] * start.point, float(factors[best])) if slopes[best] > 1.1 * slopes[-1] else None
 
@@ -148,14 +148,14 @@ def finding(kind: str, story: list[str], numbers: Numbers, remedy: Remedy | None
     return Finding(kind, tuple(s for s in story if s), numbers, advice, changes)
 
 
-def without_influence(problem: Problem, here: View, numbers: Numbers) -> Finding | None:
+def without_influence(problem: Problem, here: LocalModel, numbers: Numbers) -> Finding | None:
     """Return the finding of params without influence: their gradient is zero here and at three random points."""
     ways = np.random.default_rng(0).normal(size=(3, here.point.size))
     places = [ways[0], 0.1 * ways[1], here.point + (1 + np.abs(here.point)) * ways[2]]
-    seen = [view(problem._replace(params=start_at(problem, at))) for at in places]
+    seen = [local_model(problem._replace(params=start_at(problem, at))) for at in places]
     if not all(one.finite and one.idle[here.idle].all() for one in seen):
         return None
-    names = place(problem, here.idle)
+    names = leaves_of(problem, here.idle)
     story = [f"the data do not determine {names}: there the gradient is zero, here and elsewhere."]
     held = _held_fixed(problem.params, here.idle)
     remedy = None if held is None else Remedy(f"jf.Fixed for {names}", {"params": held})
@@ -180,11 +180,11 @@ def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
     return None if parted or idle.all() else held
 
 
-def dead(training: Training, start: View, here: View, numbers: Numbers) -> Finding:
+def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers: Numbers) -> Finding:
     """Return the finding of params without gradient and curvature, with another start for them."""
     problem, count = training.problem, int(here.idle.sum())
     story = [
-        f"{count:,} of {len(here.idle):,} params ({place(problem, here.idle)}) have no gradient and no curvature: "
+        f"{count:,} of {len(here.idle):,} params ({leaves_of(problem, here.idle)}) have no gradient and no curvature: "
         f"nothing they could do would change the loss, as behind a relu that is never on or a tanh that always is."
     ]
     point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
@@ -193,7 +193,7 @@ def dead(training: Training, start: View, here: View, numbers: Numbers) -> Findi
     )
 
 
-def beside(training: Training, start: View) -> Remedy:
+def displaced(training: Training, start: LocalModel) -> Remedy:
     """Return the remedy of a start displaced by about 5 %."""
     point = start.point + 0.05 * (1 + np.abs(start.point)) * np.random.default_rng(0).uniform(0.5, 1, start.point.shape)
     return started_at(training, point, "a start a little to the side", least=np.inf)
@@ -213,9 +213,9 @@ def started_at(
     if rate is None:
         return Remedy(words, changes)
     if law_limit(optimizer, 1.0) is None or noisy(training):
-        down = coming_down(optimizer, rate, steps)
+        down = decaying(optimizer, rate, steps)
         return Remedy(f"{words}, with {down.advice}", changes | down.changes)
-    limit = law_limit(optimizer, max(view(problem._replace(params=changes["params"])).largest, sharpness))
+    limit = law_limit(optimizer, max(local_model(problem._replace(params=changes["params"])).largest, sharpness))
     if limit is not None and np.isfinite(limit) and not limit / least < rate < limit / 4:
         new = limit / (100 if least == 100 and rate < limit else 10)
         changes["optimizer"] = with_rate(optimizer, new)

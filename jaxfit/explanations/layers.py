@@ -13,21 +13,21 @@ import jax
 import numpy as np
 
 from jaxfit.curvature.eigenvalues import Extreme
+from jaxfit.curvature.evaluations import Asked, at_one
 from jaxfit.curvature.limits import with_rate
-from jaxfit.curvature.points import Asked, at_one
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     Finding,
     Numbers,
     Remedy,
-    coming_down,
+    decaying,
     finding,
     law_limit,
     noisy,
     rate_of,
     second_order,
 )
-from jaxfit.explanations.views import gradients_at, marks_of, times
+from jaxfit.explanations.local_models import gradients_at, marks_of, times
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
@@ -146,7 +146,7 @@ def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
     story.append(f"{listed}.")
     if kind == "vanishing gradient" and not profile.flat:
         story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
-    found = evened(training.problem, profile)
+    found = balanced(training.problem, profile)
     if found is None:
         return finding(kind, story, numbers, second_order(training))
     point, gain, left = found
@@ -160,7 +160,7 @@ def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
 def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
     """Return the remedy of another start, with a learning rate from the sharpness there.
 
-    Unlike `started_at` it computes no whole `View`, which is expensive for a deep network.
+    Unlike `started_at` it computes no whole `LocalModel`, which is expensive for a deep network.
     """
     problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
     changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
@@ -168,7 +168,7 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
         return Remedy(words, changes)
     if law_limit(optimizer, 1.0) is None:
         size = float(np.sqrt(np.mean(point**2)))
-        down = coming_down(optimizer, rate if size / 1000 < rate < size / 30 else size / 200, changes["steps"])
+        down = decaying(optimizer, rate if size / 1000 < rate < size / 30 else size / 200, changes["steps"])
         return Remedy(f"{words}, with {down.advice}", changes | down.changes)
     asked = Asked(problem._replace(params=changes["params"]), None, 1e-2)
     limit = law_limit(optimizer, float(at_one(Extreme(1, "largest"), asked, "float64")[0].values[0]))
@@ -176,12 +176,12 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
         rate = limit / 10
         changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"
     if noisy(training):
-        down = coming_down(optimizer, rate, changes["steps"])
+        down = decaying(optimizer, rate, changes["steps"])
         return Remedy(f"{words}, coming down to nothing", changes | down.changes)
     return Remedy(words, changes)
 
 
-def evened(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, float] | None:
+def balanced(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, float] | None:
     """Return a start with similar slopes in all layers: (free params, gain, largest slope over the smallest).
 
     Its matrices are orthogonal, which preserves norms. Their rows and columns sum to zero, which removes the mean of

@@ -4,7 +4,7 @@
 """
 
 from jaxfit.graphs.backward import backprop
-from jaxfit.graphs.records import Edge, Graph, Node
+from jaxfit.graphs.graph import Edge, Graph, Node
 from jaxfit.problems.messages import near_names
 
 __all__ = ["Edge", "Graph", "Node", "backprop"]

@@ -11,7 +11,7 @@ from jaxfit.typing import PyTree
 from jaxfit.verbs.summaries import text_table
 
 if TYPE_CHECKING:
-    from jaxfit.graphs.records import Edge, Graph, Node
+    from jaxfit.graphs.graph import Edge, Graph, Node
 
 FEW = 4  # entries of an array that are written out
 

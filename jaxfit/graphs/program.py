@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxfit.engine.jaxprs import (
     CALLS,
@@ -91,7 +92,7 @@ def read(closed: Closed, opened: Callable[[str], bool], *, rules: bool = True) -
     with_rules: list[str] = []
     runs = itertools.count()
 
-    def opens(operation: Operation, inner: Closed, scope: Scope | None) -> bool:
+    def opens(operation: Operation, inner: ClosedJaxpr | Closed, scope: Scope | None) -> bool:
         name, has_rule, size = _named(operation)[0], operation.name in RULES, len(operations(inner))
         if size == 0 or not has_rule and size == 1:
             return True

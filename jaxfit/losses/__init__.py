@@ -5,7 +5,7 @@ also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced
 """
 
 from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, model_of, takes_data, takes_key
-from jaxfit.losses.measured import (
+from jaxfit.losses.likelihoods import (
     ChiSquared,
     CrossEntropy,
     LeastSquares,

@@ -241,7 +241,7 @@ def _tukey(residuals: Array, delta: Any) -> Array:
     return delta**2 / 6 * square * (3 - square * (3 - square))  # delta**2 / 6 * (1 - (1 - square)**3)
 
 
-_ROBUST: dict[str, Callable[[Array, Any], Array]] = {  # each is r**2 / 2 where |r| is small against delta
+_ROBUST: dict[str, Callable[..., Array]] = {  # each is r**2 / 2 where |r| is small against delta
     "huber": _huber,
     "soft_l1": _soft_l1,
     "cauchy": _cauchy,

@@ -13,8 +13,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from PIL import Image
 
-from jaxfit.graphs.records import Graph
-from jaxfit.plots.drawings import LINE, PAD, SIGNS, SIZE, Box, Drawing, Phrase, height_of, measured, ways_back
+from jaxfit.graphs.graph import Graph
+from jaxfit.plots.graph_drawing import LINE, PAD, SIGNS, SIZE, Box, Drawing, Phrase, drawing_of, height_of, ways_back
 from jaxfit.plots.house import BLUE, DARK, GREY, LARGEST, PALE, RED, style
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import OptimizerLike
@@ -62,7 +62,7 @@ def backprop_graph(
     with style():
         if boxes is not None or len(graph.nodes) > WHOLE:
             graph = graph.fold(boxes or FOLDED)
-        drawing = measured(graph, optimizer, direction, legend, backward)
+        drawing = drawing_of(graph, optimizer, direction, legend, backward)
         ax, scale = _axes(drawing, ax)
         _paint(drawing, ax, scale, backward=None if backward else set(), captions=backward)
         return ax
@@ -91,7 +91,7 @@ def backprop_animation(graph: Graph, *, optimizer: OptimizerLike | None = None, 
       b'GIF8'
     """
     with style():
-        drawing = measured(graph, optimizer, "right", True)
+        drawing = drawing_of(graph, optimizer, "right", True)
         frames = [_frame(drawing, *stage) for stage in _stages(drawing, graph, optimizer is not None)]
     palette = frames[-1].quantize(128, dither=Image.Dither.NONE)
     pictures = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

@@ -18,7 +18,7 @@ from mpl_toolkits.mplot3d import proj3d
 from jaxfit.landscapes import Slice, trail
 from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, Room, house, number, style
 from jaxfit.problems.messages import near_keywords
-from jaxfit.typing import ArrayLike
+from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.fits import Fit, recorded
 
 if TYPE_CHECKING:
@@ -235,23 +235,22 @@ def _edges(heights: np.ndarray, levels: Sequence[float]) -> np.ndarray:
 def _path(label: str, path: Path, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
     """Return the coordinates of a path along the dimensions, and its losses if it has any."""
     which = f" {label!r}" if label else ""
-    if isinstance(path, Fit):
-        path = recorded(path, "params", f"the fit{which}")
-    if isinstance(path, Mapping):
-        missing = [name for name in dims if name not in path]
+    given: PyTree = recorded(path, "params", f"the fit{which}") if isinstance(path, Fit) else path
+    if isinstance(given, Mapping):
+        missing = [name for name in dims if name not in given]
         if missing:
             raise ValueError(
-                f"the path{which} has params {', '.join(map(str, path))}, but the surface has the dimensions "
+                f"the path{which} has params {', '.join(map(str, given))}, but the surface has the dimensions "
                 f"{', '.join(dims)}: name the axes like the params, or give the path as (x, y)"
             )
-        path = tuple(path[name] for name in dims)
-    shapes = [np.shape(numbers) for numbers in path] if isinstance(path, (tuple, list, np.ndarray)) else []
+        given = tuple(given[name] for name in dims)
+    shapes = [np.shape(numbers) for numbers in given] if isinstance(given, (tuple, list, np.ndarray)) else []
     if len(shapes) not in (2, 3) or any(len(shape) != 1 or shape != shapes[0] for shape in shapes):
         raise ValueError(
-            f"the path{which} is {reprlib.repr(path)}, but it must be a fit with its params recorded, or (x, y) or "
+            f"the path{which} is {reprlib.repr(given)}, but it must be a fit with its params recorded, or (x, y) or "
             f"(x, y, loss), sequences of one length"
         )
-    return tuple(np.asarray(numbers, float) for numbers in path)
+    return tuple(np.asarray(numbers, float) for numbers in given)
 
 
 def _path_3d(label: str, path: Path, dims: Sequence[str]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
@@ -303,11 +302,11 @@ def _quiet(ax: Axes, least: float) -> None:
     ax.patch.set_visible(False)
     ax.grid(False)
     ax.locator_params(nbins=5)
-    ax.set_box_aspect((1, 1, 0.62))
+    ax.set_box_aspect((1, 1, 0.62))  # pyright: ignore[reportArgumentType]
     ax.set_zticks([tick for tick in ax.get_zticks() if least - 1e-9 <= tick <= ax.get_zlim()[1]])
 
 
-def _projected(ax: Axes, points: Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
+def _projected(ax: Axes, points: ArrayLike | Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of points in space in the plane of the picture."""
     x, y, z = (np.asarray(numbers, float) for numbers in points)
     right, up, _ = proj3d.proj_transform(x, y, z, ax.get_proj())

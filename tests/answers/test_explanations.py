@@ -12,7 +12,7 @@ import jaxfit as jf
 from jaxfit.explanations.diagnoses import AT_ONCE, IN_THREE, TESTED
 from jaxfit.explanations.findings import smaller
 from jaxfit.explanations.layers import layers_of, orthogonal
-from jaxfit.explanations.views import view
+from jaxfit.explanations.local_models import local_model
 from jaxfit.verbs.judgments import curve
 from tests.shared.failing_runs import failing, follow, of_quartic, of_well
 from tests.shared.problems import PROBLEMS
@@ -112,9 +112,9 @@ def test_a_start_is_shrunk_only_where_that_makes_the_slope_steeper():
         return jf.fit(lambda p: jnp.tanh(p["x"]) ** 2, start, optimizer=jf.optimizers.sgd(0.1), steps=1).problem
 
     far, at_zero = problem({"x": 6.0}), problem({"x": 0.0})
-    found = smaller(far, view(far))
+    found = smaller(far, local_model(far))
     assert found is not None and 0.02 < found[1] < 0.5  # the slope is steepest at x = 0.66
-    assert smaller(at_zero, view(at_zero)) is None
+    assert smaller(at_zero, local_model(at_zero)) is None
 
 
 def chain(params):
@@ -195,8 +195,8 @@ def test_other_troubles_have_their_names():
     def relu(p):
         return (jnp.maximum(p["w"] - 1, 0) * p["v"] - 1) ** 2 + (p["u"] - 1) ** 2
 
-    dead = jf.fit(relu, {"w": -1.0, "v": 1.0, "u": 0.5}, optimizer=jf.optimizers.sgd(0.1), steps=100)
-    assert jf.explain(dead).kind == "dead units" and jf.explain(dead).numbers["dead"] == 2
+    dead_units = jf.fit(relu, {"w": -1.0, "v": 1.0, "u": 0.5}, optimizer=jf.optimizers.sgd(0.1), steps=100)
+    assert jf.explain(dead_units).kind == "dead units" and jf.explain(dead_units).numbers["dead"] == 2
     swings = jf.fit(lambda p: jnp.abs(p - 0.3), 1.0, optimizer=jf.optimizers.sgd(0.2), steps=100)
     found = jf.explain(swings)
     assert found.kind == "limit cycle" and float(found.retry().loss) < 1e-2

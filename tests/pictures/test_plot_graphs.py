@@ -14,7 +14,7 @@ from PIL import Image
 
 import jaxfit as jf
 from jaxfit import plots
-from jaxfit.plots.layers import Extent, Link, arrange
+from jaxfit.plots.graph_layout import Extent, Link, arrange
 
 X, Y = np.linspace(-1, 2, 7), np.linspace(3, 1, 7)
 RATE = jf.optimizers.sgd(0.01)

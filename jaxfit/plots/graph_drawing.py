@@ -11,9 +11,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from jaxfit.graphs.formats import number, shape, written
-from jaxfit.graphs.records import Edge, Graph, Node
+from jaxfit.graphs.graph import Edge, Graph, Node
+from jaxfit.plots.graph_layout import Extent, Layout, Link, arrange
 from jaxfit.plots.house import BLUE, DARK, GREEN, RED
-from jaxfit.plots.layers import Extent, Layout, Link, arrange
 from jaxfit.problems.messages import path_name
 from jaxfit.typing import OptimizerLike, PyTree
 
@@ -69,7 +69,7 @@ class Drawing(NamedTuple):
     size: tuple[float, float]
 
 
-def measured(
+def drawing_of(
     graph: Graph, optimizer: OptimizerLike | None, direction: str, legend: bool, backward: bool = True
 ) -> Drawing:
     """Return the drawing of a graph."""

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxfit.curvature.evaluations import Asked, at_one
 from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, largest
-from jaxfit.curvature.points import Asked, at_one
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
 from jaxfit.problems.axes import holds_call, resolve
@@ -24,7 +24,7 @@ DENSE = 256  # params up to which the whole Hessian is made
 DEPTH = 48  # Lanczos steps from the gradient beyond that
 
 
-class View(NamedTuple):
+class LocalModel(NamedTuple):
     """Gradient and curvature of a loss at a point, in float64; vectors are over the free params in leaf order."""
 
     loss: float
@@ -100,9 +100,9 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Inspection:
-    """The function that computes the `View` at the params of a problem."""
+    """The function that computes the `LocalModel` at the params of a problem."""
 
-    def __call__(self, asked: Asked) -> View:
+    def __call__(self, asked: Asked) -> LocalModel:
         problem = asked.problem
         loss, start, back = flat_loss(problem)
         value = loss(start)
@@ -117,7 +117,7 @@ class Inspection:
         def operator(vector):
             return moves * product(moves * vector)
 
-        record: Any = View  # its numbers are still arrays
+        record: Any = LocalModel  # its numbers are still arrays
         size = start.size
         probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
         idle = (gradient == 0) & (probe == 0) & (moves > 0)
@@ -162,11 +162,11 @@ def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(jnp.where(up, parts**2 / jnp.where(up, values, 1), 0))
 
 
-def view(problem: Problem) -> View:
+def local_model(problem: Problem) -> LocalModel:
     """Return the view of the loss at the params of the problem, in float64."""
     problem = problem._replace(params=resolved(problem.params, "float64"))
     found: Any = at_one(Inspection(), Asked(problem), "float64")
-    return View(*(x.item() if np.ndim(x) == 0 else x for x in found))
+    return LocalModel(*(x.item() if np.ndim(x) == 0 else x for x in found))
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def count(steps: float) -> str:
     return f"{steps:,.0f}" if steps < 1e9 else "more than a billion"
 
 
-def place(problem: Problem, where: np.ndarray) -> str:
+def leaves_of(problem: Problem, where: np.ndarray) -> str:
     """Return the names of the leaves that a mask over the free params touches."""
     at, names = 0, []
     for path, leaf in jax.tree_util.tree_leaves_with_path(free(marks_of(problem))):
@@ -222,7 +222,7 @@ def place(problem: Problem, where: np.ndarray) -> str:
     return ", ".join(names[:6]) + (" and others" if len(names) > 6 else "")
 
 
-def slopes(problem: Problem, here: View) -> dict[str, float]:
+def slopes(problem: Problem, here: LocalModel) -> dict[str, float]:
     """Return the root mean square of the gradient in each leaf."""
     at, found = 0, {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(free(problem.params)):
