@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxfit.engine.compiling import compiled, worker_devices
 from jaxfit.engine.settings import current
-from jaxfit.problems.axes import Place
+from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.problems import convert, precision_context
 from jaxfit.problems.reading import fill, lanes
 
@@ -28,7 +28,7 @@ PyTree = Any
 class Template(NamedTuple):
     """A tree whose axes are all traced, taken apart into what its members share and what each owns."""
 
-    structure: Any  # of the tree with a `Place` instead of each axis
+    structure: Any  # of the tree with a `Placeholder` instead of each axis
     leaves: list  # of it, in the precision
     columns: dict[str, PyTree]  # by the key of the place: the axis' values, with a leading axis
 
@@ -145,7 +145,7 @@ def _program(
         template = jax.tree.unflatten(structure, leaves)
 
         def member(at):
-            own = {key: jax.tree.map(lambda x, k=key: x[at[Place(k).name]], columns[key]) for key in columns}
+            own = {key: jax.tree.map(lambda x, k=key: x[at[Placeholder(k).name]], columns[key]) for key in columns}
             return function(fill(template, own))
 
         def block(which):

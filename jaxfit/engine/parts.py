@@ -20,7 +20,7 @@ from jaxfit.engine.pools import Lanes, Shape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_training, trace
-from jaxfit.problems.axes import Place
+from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.problems import Training, precision_context
 from jaxfit.problems.reading import Dimension
 from jaxfit.typing import PyTree
@@ -49,7 +49,7 @@ class Part:
 
     @property
     def any_lane(self) -> Training:
-        """The training of any lane, with a `Place` for each of its own values."""
+        """The training of any lane, with a `Placeholder` for each of its own values."""
         return jax.tree.unflatten(self.template.structure, self.template.leaves)
 
     @functools.cached_property
@@ -88,7 +88,7 @@ class Part:
         along = self.along(members)
         taken: dict[str, PyTree] = {"#": members.astype(np.int32)}  # a column also where there is no axis
         for key, values in self.template.columns.items():
-            taken[key] = jax.tree.map(operator.itemgetter(along[Place(key).name]), values)
+            taken[key] = jax.tree.map(operator.itemgetter(along[Placeholder(key).name]), values)
         return taken
 
     def columns_like(self) -> dict[str, PyTree]:

@@ -18,7 +18,7 @@ from jaxfit.typing import KeyLike, PyTree, Scalar
 
 
 def repetition(items: Sequence) -> int | None:
-    """The position of the first item that equals an earlier one."""
+    """Return the position of the first item that equals an earlier one."""
     try:
         seen: dict[object, int] = {}
         return next((i for i, item in enumerate(items) if seen.setdefault(item, i) != i), None)
@@ -177,8 +177,8 @@ def is_axis(x: object) -> bool:
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Place:
-    """Where a lane's own value goes."""
+class Placeholder:
+    """What stands in a template where each lane has a value of its own."""
 
     key: str
 
@@ -190,7 +190,7 @@ class Place:
 def as_number(
     name: str, value: Scalar, rule: str = "a positive, finite number", holds: Callable = lambda x: x > 0
 ) -> Scalar:
-    """One number as a float, so that it is a leaf, and an axis of numbers as one of floats; tracers pass.
+    """Return one number as a float, so that it is a leaf, and an axis of numbers as one of floats; tracers pass.
 
     Raises:
       TypeError, ValueError: If it is neither, or a number is not finite or breaks the rule; the message begins `name`.
@@ -240,7 +240,7 @@ def as_key(key: KeyLike) -> Array:
 
 
 def refuse_unit(name: str, value: object) -> None:
-    """Refuses a quantity with a unit (astropy's, pint's and the like), which would be dropped; also inside of a list,
+    """Refuse a quantity with a unit (astropy's, pint's and the like), which would be dropped; also inside of a list,
     an array of objects, or an array of xarray.
 
     Raises:
@@ -308,8 +308,8 @@ class Call:
 
 
 def is_static(value: object) -> bool:
-    """Whether an argument is a part of the program (True) or a number that it works on (False)."""
-    leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, (Axis, Place)))
+    """Return whether an argument is a part of the program (True) or a number that it works on (False)."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, (Axis, Placeholder)))
     return all(isinstance(x, (bool, int, str, np.bool_, np.integer)) or _is_function(x) for x in leaves)
 
 
@@ -348,7 +348,7 @@ jax.tree_util.register_pytree_with_keys(Call, _flatten_call, _unflatten_call)
 
 
 def resolve(tree: PyTree) -> PyTree:
-    """The tree with every `Call` in it replaced by its result."""
+    """Return the tree with every `Call` in it replaced by its result."""
     return jax.tree.map(lambda x: x() if is_call(x) else x, tree, is_leaf=is_call)
 
 
@@ -361,7 +361,7 @@ def holds_call(tree: PyTree) -> bool:
 
 
 def seeds(value: PyTree) -> PyTree:
-    """Seeds as keys: an integer, or an axis of integers, whose labels stay the integers."""
+    """Return seeds as keys: an integer, or an axis of integers, whose labels stay the integers."""
     if isinstance(value, Axis):
         if isinstance(value.values, np.ndarray) and value.values.ndim == 1:
             _check_seeds(value.name, value.values)
@@ -389,5 +389,5 @@ def _check_seeds(name: str, values: np.ndarray) -> None:
 
 
 def is_traced(leaves: Sequence) -> bool:
-    """Whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
+    """Return whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
     return any(isinstance(x, jax.core.Tracer) for x in (*leaves, jnp.add(0, 0)))

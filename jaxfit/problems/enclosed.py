@@ -68,7 +68,7 @@ def in_precision(precision: str, *functions: object) -> Iterator[None]:
 
 
 def resolved(tree: object, precision: str) -> object:
-    """The tree with the result of every `Call` in it, made in the precision."""
+    """Return the tree with the result of every `Call` in it, made in the precision."""
     calls = [x for x in jax.tree.leaves(tree, is_leaf=is_call) if is_call(x)]
     with in_precision(precision, *calls):
         return resolve(tree)
@@ -80,7 +80,7 @@ def _swap(swap: Swap, old: object, new: object) -> None:
 
 
 def _put_back(changed: list[tuple[Swap, object, object]]) -> None:
-    """Puts back whatever was replaced, also if Ctrl-C comes meanwhile."""
+    """Put back whatever was replaced, also if Ctrl-C comes meanwhile."""
     try:
         while changed:
             swap, value, copy = changed[-1]
@@ -96,7 +96,7 @@ def _is_array(x: object) -> bool:
 
 
 def _differs(x: Any, precision: str) -> bool:
-    """Whether JAX could take an array, or one in a tuple, for one of another precision."""
+    """Return whether JAX could take an array, or one in a tuple, for one of another precision."""
     if issubclass(type(x), tuple):
         return any(_differs(item, precision) for item in tuple.__iter__(x))
     if not _is_array(x) or not (jnp.issubdtype(x.dtype, np.floating) or jnp.issubdtype(x.dtype, np.integer)):
@@ -118,7 +118,7 @@ def _copy(x: Any, precision: str) -> object:
 
 
 def _enclosed(roots: Sequence[object]) -> Iterator[tuple[object, Swap]]:
-    """Arrays, and tuples that may hold some, with what puts another in their place; the nearest first."""
+    """Yield arrays, and tuples that may hold some, with what puts another in their place; the nearest first."""
     waiting: deque[tuple[object, Swap | None]] = deque((root, None) for root in roots)
     seen: dict[int, object] = {}
     while waiting and len(seen) < MOST:
@@ -132,7 +132,7 @@ def _enclosed(roots: Sequence[object]) -> Iterator[tuple[object, Swap]]:
 
 
 def _inside(value: Any) -> Iterator[tuple[object, Swap | None]]:
-    """What one object holds; what stands in a tuple is replaced with it."""
+    """Yield what one object holds; what stands in a tuple is replaced with it."""
     kind = type(value)  # `isinstance` would ask the object itself
     if kind is types.FunctionType:
         yield from _of_function(value)
@@ -158,7 +158,7 @@ def _inside(value: Any) -> Iterator[tuple[object, Swap | None]]:
 
 
 def _of_object(value: Any) -> Iterator[tuple[object, Swap | None]]:
-    """What stands in the `__dict__` and the `__slots__` of an object, and what its class holds."""
+    """Yield what stands in the `__dict__` and the `__slots__` of an object, and what its class holds."""
     kind = type(value)
     if issubclass(kind, functools.partial):
         yield value.func, None
@@ -195,7 +195,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[object, Swap | 
 
 
 def _of_namespace(space: dict[str, object], names: set[str], depth: int = 1) -> Iterator[tuple[object, Swap | None]]:
-    """The globals of these names, and what the user's modules among them have under these names."""
+    """Yield the globals of these names, and what the user's modules among them have under these names."""
     for name in names.intersection(space):
         value = space[name]
         if not issubclass(type(value), types.ModuleType):
@@ -244,7 +244,7 @@ def _in_partial(value: functools.partial, old: object, new: object) -> None:
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
-    """The names that code asks for, and that of the functions in it."""
+    """Yield the names that code uses, and that of the functions in it."""
     yield from code.co_names
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
@@ -260,7 +260,7 @@ def _is_pythons(module: str) -> bool:
 
 @functools.cache
 def _is_the_users(module: str | None) -> bool:
-    """Whether a module is no library's: neither Python's own, nor installed, nor of this package."""
+    """Return whether a module is the user's: neither Python's own, nor installed, nor of this package."""
     name = module or ""
     file = getattr(sys.modules.get(name), "__file__", None) or ""
     installed = "site-packages" in file or "dist-packages" in file

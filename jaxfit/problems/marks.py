@@ -112,7 +112,7 @@ class Tied:
 
 
 def _meaning(function: object) -> Hashable:
-    """What tells two functions apart: the code, and what it encloses."""
+    """Return what tells two functions apart: the code, and what it encloses."""
     if not hasattr(function, "__code__"):
         return function
     cells = tuple(_content(cell) for cell in function.__closure__ or ())
@@ -161,7 +161,7 @@ def is_mark(x: object) -> bool:
 
 
 def is_marked(params: PyTree) -> bool:
-    """Whether there is any mark in the tree."""
+    """Return whether there is any mark in the tree."""
     return any(map(is_mark, jax.tree.leaves(params, is_leaf=is_mark)))
 
 
@@ -215,7 +215,7 @@ def put(marked: PyTree, values: PyTree) -> PyTree:
 
 
 def _is_whole(x: object) -> bool:
-    """Whether one value, or one whole subtree of values, stands for it."""
+    """Return whether one value, or one whole subtree of values, stands for it."""
     return isinstance(x, (Fixed, Bounded, Tied, Axis, Call))
 
 
@@ -290,7 +290,7 @@ class Unknown:
 
 
 def bounds(marked: PyTree) -> tuple[PyTree, PyTree] | None:
-    """The lowest and the highest values of what moves, like `free(marked)`; None if nothing is bounded."""
+    """Return the lowest and the highest values of what moves, like `free(marked)`; None if nothing is bounded."""
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     if not any(isinstance(x, Bounded) for x in leaves):
         return None
@@ -311,7 +311,7 @@ def bounds(marked: PyTree) -> tuple[PyTree, PyTree] | None:
 
 
 def check_bounds(name: str, value: PyTree, low: PyTree, high: PyTree) -> tuple[PyTree, PyTree]:
-    """Bounds as numbers or arrays, None where there is none, checked against each other and against the start.
+    """Return bounds as numbers or arrays, None where there is none, checked against each other and against the start.
 
     Raises:
       TypeError: If they are not numbers.
@@ -339,7 +339,7 @@ def check_bounds(name: str, value: PyTree, low: PyTree, high: PyTree) -> tuple[P
 
 
 def _bound(name: str, limit: PyTree, none: float) -> PyTree:
-    """A bound as floats; None for one that is never met."""
+    """Return a bound as floats; None for one that is never met."""
     if limit is None or isinstance(limit, jax.core.Tracer):
         return limit
     if isinstance(limit, Axis):
@@ -362,7 +362,7 @@ def _numbers(name: str, given: object) -> np.ndarray:
 
 
 def _compare(one: PyTree, other: PyTree, holds: Callable, message: Callable) -> None:
-    """Raises unless `holds` for all entries and lanes; what is traced or missing passes."""
+    """Raise unless `holds` for all entries and lanes; what is traced or missing passes."""
     swept = [isinstance(x, Axis) for x in (one, other)]
     values = [x.values if isinstance(x, Axis) else x for x in (one, other)]
     if any(x is None or isinstance(x, jax.core.Tracer) or not _is_numeric(x) for x in values):
@@ -391,13 +391,13 @@ def _is_numeric(x: object) -> bool:
 
 
 def roles(marked: PyTree) -> PyTree:
-    """The user's tree with "free", "bounded", "fixed" or "tied" at each leaf; a fixed subtree is one leaf."""
+    """Return the user's tree with "free", "bounded", "fixed" or "tied" at each leaf; a fixed subtree is one leaf."""
     names = {Fixed: "fixed", Bounded: "bounded", Tied: "tied"}
     return jax.tree.map(lambda x: names.get(type(x), "free"), marked, is_leaf=is_mark)
 
 
 def at_bound(marked: PyTree, params: PyTree) -> PyTree:
-    """The user's tree with booleans: where a bounded leaf of `params` lies on a bound; False at all others."""
+    """Return the user's tree with booleans: where a bounded leaf of `params` lies on a bound; False at all others."""
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
 
     def leaf(x, value):

@@ -34,14 +34,14 @@ NEARLY = 0.85  # from here on one name is the other with a slip of the pen
 
 
 def did_you_mean(name: str, among: Sequence[str]) -> str:
-    """The end of a sentence about an unknown name: a question after those of the others that resemble it."""
+    """Return the end of a sentence about an unknown name: a question after those of the others that resemble it."""
     near = [own for own in among if own.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, among, n=3, cutoff=0.4)
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def shown(value: object) -> str:
-    """How a message shows a value of which a function was wanted: an array, the result of a call, by its shape."""
+    """Return how a message shows a value where a function was wanted: an array, the result of a call, by its shape."""
     shape = getattr(value, "shape", ())
     return f"an array of shape {shape}" if isinstance(shape, tuple) and shape else reprlib.repr(value)
 
@@ -49,7 +49,7 @@ def shown(value: object) -> str:
 def near_names(
     module: str, names: Sequence[str], beside: str = ""
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """A module's `__getattr__` and `__dir__`.
+    """Return a module's `__getattr__` and `__dir__`.
 
     The first answers an unknown name with what to write for it, if another library has it, else with what resembles
     it; the second lists what the module offers, without what it is made of.
@@ -64,12 +64,12 @@ def near_names(
         if name.startswith("__"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         small = [own.lower() for own in names]
-        told = (
-            None if name.lower() in small else _meant(name, NAMES | IN_ROOM.get(module, {})) or _elsewhere(name, module)
-        )
-        if told is None and not difflib.get_close_matches(name.lower(), small, cutoff=NEARLY):
-            told = _meant(name, NAMES, NEARLY)
-        answer = f"; write {told}." if told else did_you_mean(name, names)
+        hint = None
+        if name.lower() not in small:
+            hint = _equivalent(name, NAMES | IN_ROOM.get(module, {})) or _in_another_module(name, module)
+        if hint is None and not difflib.get_close_matches(name.lower(), small, cutoff=NEARLY):
+            hint = _equivalent(name, NAMES, NEARLY)
+        answer = f"; write {hint}." if hint else did_you_mean(name, names)
         if beside:
             raise AttributeError(f"{module} has no {name!r}{answer} {beside}")
         raise AttributeError(f"module {module!r} has no attribute {name!r}{answer}")
@@ -81,21 +81,21 @@ def near_names(
 
 
 def near_attribute(owner: str, name: str, meanings: dict[str, str], names: Sequence[str]) -> str:
-    """The same for an object whose attribute does not exist."""
-    told = _meant(name, meanings, NEARLY)
-    return f"{owner} has no {name!r}{f'; write {told}.' if told else did_you_mean(name, names)}"
+    """Return a sentence about an attribute that an object does not have, with what to write or what resembles it."""
+    hint = _equivalent(name, meanings, NEARLY)
+    return f"{owner} has no {name!r}{f'; write {hint}.' if hint else did_you_mean(name, names)}"
 
 
-def _meant(name: str, table: Mapping[str, _Told], cutoff: float = 1.0) -> _Told | None:
-    """The entry of a table by a name, whatever its capitals and underscores, or by one that resembles it as much."""
+def _equivalent(name: str, table: Mapping[str, _Told], cutoff: float = 1.0) -> _Told | None:
+    """Return the entry of a table for a name, whatever its capitals and underscores, or for one that resembles it."""
     plain = name.lower().replace("_", "")
     known = {key.lower().replace("_", ""): value for key, value in table.items()}
     near = difflib.get_close_matches(plain, known, n=1, cutoff=cutoff if len(plain) > 5 else 1.0)
     return known[near[0]] if near else None
 
 
-def _elsewhere(name: str, module: str) -> str | None:
-    """The same name, in small letters, in another room that has been imported."""
+def _in_another_module(name: str, module: str) -> str | None:
+    """Return where another imported module of jaxfit has this name, in small letters; None if none has."""
     for room in ("jaxfit", *ROOMS):
         there = sys.modules.get(room)
         offered = getattr(there, "__all__", ())
@@ -106,7 +106,7 @@ def _elsewhere(name: str, module: str) -> str | None:
 
 
 def near_keywords(function: _Function) -> _Function:
-    """Lets a function, or a class, answer a call that does not fit its arguments with what it takes."""
+    """Let a function, or a class, answer a call that does not fit its arguments with what it takes."""
     signature = inspect.signature(function)
 
     def check(args: tuple, kwargs: dict[str, object]) -> None:
@@ -135,7 +135,7 @@ def near_keywords(function: _Function) -> _Function:
 
 
 def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, kwargs: dict[str, object]) -> str:
-    """What is wrong with a call: an unknown name, too many arguments, one given twice, one that is missing."""
+    """Return what is wrong with a call: an unknown name, too many arguments, one given twice, one that is missing."""
     name, parameters = function.__name__, dict(signature.parameters)
     if "self" in parameters:  # a method, whose caller does not write it
         parameters.pop("self")
@@ -147,7 +147,7 @@ def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, k
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         for keyword in kwargs:
             if keyword not in takes:
-                return f"{name} has no argument {keyword!r}{_told(keyword, takes)} It takes {', '.join(takes)}"
+                return f"{name} has no argument {keyword!r}{_how_to_write(keyword, takes)} It takes {', '.join(takes)}"
     if len(args) > len(ordered) and inspect.Parameter.VAR_POSITIONAL not in kinds:
         others = f"name the others: {', '.join(f'{other}=' for other in by_name)}" if by_name else "leave out the rest"
         if "data" in ordered:
@@ -171,9 +171,9 @@ def _required(p: inspect.Parameter) -> bool:
     return p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
 
 
-def _told(keyword: str, takes: Sequence[str]) -> str:
-    """What an unknown keyword is called here, or what to write for it, or which ones resemble it."""
-    for meaning in _meant(keyword, ARGUMENTS, NEARLY) or ():
+def _how_to_write(keyword: str, takes: Sequence[str]) -> str:
+    """Return what an unknown keyword is called here, or what to write for it, or which ones resemble it."""
+    for meaning in _equivalent(keyword, ARGUMENTS, NEARLY) or ():
         given = re.match(r"`?(\w+)=", meaning)
         if meaning in takes:
             return f"; did you mean {meaning}?"
@@ -183,7 +183,7 @@ def _told(keyword: str, takes: Sequence[str]) -> str:
 
 
 def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
-    """How a function is called, with what it cannot do without: jf.fit(loss, params, data, optimizer=...)."""
+    """Return how a function is called, with what it cannot do without: jf.fit(loss, params, data, optimizer=...)."""
     room = ".".join(function.__module__.split(".")[:2])
     inside = f"{room.removeprefix('jaxfit.')}." if room in ROOMS and function.__name__ != "optimizer" else ""
     words = []
@@ -198,12 +198,12 @@ def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
 
 
 def users_line(error: BaseException) -> str:
-    """Where an error was raised."""
+    """Return where an error was raised."""
     return _last(error.__traceback__)
 
 
 def nothing_there(error: LookupError, names: Sequence[str]) -> str:
-    """What the user's own line asked the params for in vain."""
+    """Return what the user's own line asked the params for in vain."""
     key = error.args[0] if isinstance(error, KeyError) else None
     what = f"finds no {key!r}" if isinstance(error, KeyError) else f"fails: {error}"
     near = did_you_mean(str(key), names) if isinstance(error, KeyError) else "."
@@ -211,7 +211,7 @@ def nothing_there(error: LookupError, names: Sequence[str]) -> str:
 
 
 def no_one_number(error: TypeError, params: PyTree) -> str | None:
-    """What the user's own line took for one number though it is several params, and how to mark a param."""
+    """Return what the user's own line took for one number though it is several params, and how to mark a param."""
     kinds = [kind for kind in (tuple, list, dict) if f"'{kind.__name__}'" in str(error)]
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is not params and type(x) in kinds)
     path, node = next(((path, node) for path, node in nodes if type(node) in kinds), ((), params))
@@ -229,7 +229,7 @@ def no_one_number(error: TypeError, params: PyTree) -> str | None:
 
 
 def line_of(trace: TracebackType | None) -> str:
-    """The user's own line in a traceback; "the loss" if there is none."""
+    """Return the user's own line in a traceback; "the loss" if there is none."""
     return "the loss" if trace is None else _last(trace)
 
 
@@ -248,7 +248,7 @@ def path_name(root: str, path: tuple) -> str:
 
 
 def warn(message: str) -> None:
-    """A warning that points at the caller's own line."""
+    """Warn at the caller's own line."""
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, functools.__file__  # cached properties
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_code.co_filename.startswith(ours):

@@ -1,4 +1,4 @@
-"""What is asked: a problem as one pytree, whose numbers are leaves and whose program is its structure."""
+"""A problem and its training as pytrees: their numbers are leaves, their program is the structure."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ jax.tree_util.register_pytree_with_keys(
 
 
 class Problem(NamedTuple):
-    """What is asked: a loss, its params with their marks, and its data. All but the leaves is part of a program."""
+    """A loss, its params with their marks, and its data. All but the leaves is part of a program."""
 
     loss: Callable  # a pytree: jaxfit's own, or jax.tree_util.Partial around a plain function
     params: PyTree  # the start
@@ -235,7 +235,7 @@ jax.tree_util.register_pytree_with_keys(
 
 
 def whole(name: str, value: object, *, least: int = 1) -> int:
-    """A whole number from `least` to what int32 holds.
+    """Return a whole number from `least` to what int32 holds.
 
     Raises:
       ValueError: If it is anything else.
@@ -256,7 +256,7 @@ def whole(name: str, value: object, *, least: int = 1) -> int:
 
 
 def name_of(function: Callable) -> str:
-    """The name of a function, also of one wrapped by functools.partial or made by a class."""
+    """Return the name of a function, also of one wrapped by functools.partial or made by a class."""
     return getattr(function, "__name__", None) or name_of(getattr(function, "func", type(function)))
 
 
@@ -265,7 +265,7 @@ WIDTHS = {"float32": (np.dtype("float32"), np.dtype("int32")), "float64": (np.dt
 
 
 def chosen_precision(precision: str | None, *given: PyTree, optimizer: OptimizerLike | None = None) -> str:
-    """The precision asked for; else what the optimizer (one on an axis of them) needs; else JAX's for what is given.
+    """Return the precision asked for; else what the optimizer (or one on an axis) needs; else JAX's for what is given.
 
     That is float64 where `jax_enable_x64` is on, unless arrays are given and none of them has 64 bits.
     """
@@ -304,12 +304,12 @@ def _switched(precision: str) -> Iterator[None]:
 
 
 def switched_precision() -> str | None:
-    """The precision of the run that is going on in this thread, if it is not that of the caller's JAX."""
+    """Return the precision of the run that is going on in this thread, if it is not that of the caller's JAX."""
     return getattr(_here, "precision", None)
 
 
 def convert(x: PyTree, precision: str) -> PyTree:
-    """A number or array in the precision: a float takes it, integers, booleans and keys stay what they are.
+    """Return a number or array in the precision: a float takes it, integers, booleans and keys stay what they are.
 
     A traced leaf stays traced, a JAX array of the right type stays where it is, all else becomes a NumPy array.
     """

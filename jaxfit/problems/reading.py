@@ -11,7 +11,7 @@ import numpy as np
 from jaxfit.problems.axes import (
     Axis,
     Call,
-    Place,
+    Placeholder,
     is_array,
     is_axis,
     is_integer,
@@ -32,7 +32,7 @@ class Mention(NamedTuple):
 
 
 def mentions(tree: PyTree, *, path: str = "", number: bool = True) -> Iterator[Mention]:
-    """Every axis in the tree, in the order written; an axis before those inside its values."""
+    """Yield every axis in the tree, in the order written; an axis before those inside its values."""
     if isinstance(tree, Axis):
         yield Mention(tree, path, number)
         if not is_array(tree.values):
@@ -45,7 +45,7 @@ def mentions(tree: PyTree, *, path: str = "", number: bool = True) -> Iterator[M
 
 
 def _children(tree: PyTree) -> list[tuple[str, PyTree]]:
-    """The children of one node, by name; a mapping's in the order written, which JAX would sort."""
+    """Return the children of one node, by name; a mapping's in the order written, which JAX would sort."""
     if isinstance(tree, Mapping):
         return [(str(name), child) for name, child in tree.items()]
     if isinstance(tree, Call):
@@ -71,7 +71,7 @@ RESERVED = ("loss", "status", "steps", "validation_loss", "best_validation_loss"
 
 
 def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> dict[str, Dimension]:
-    """The dimensions of a problem, in the order of first mention.
+    """Return the dimensions of a problem by name, in the order of first mention.
 
     Args:
       tree: What stands at each place ("params", "optimizer", ...).
@@ -102,7 +102,7 @@ def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> di
 
 
 def stacked(mention: Mention) -> PyTree | None:
-    """The values of a traced axis with a leading axis along the dimension; None if they are parts of the program."""
+    """Return the values of a traced axis, stacked along the dimension; None if they are parts of the program."""
     values = mention.axis.values
     if is_array(values):
         kind = getattr(values.dtype, "kind", "V")
@@ -121,7 +121,7 @@ def stacked(mention: Mention) -> PyTree | None:
 
 
 def choose(tree: PyTree, indices: Mapping[str, int]) -> PyTree:
-    """The tree with each axis named in `indices` replaced by its value there, also inside other axes' values."""
+    """Return the tree with each axis named in `indices` replaced by its value there, also inside other axes' values."""
 
     def pick(x):
         if not isinstance(x, Axis):
@@ -136,30 +136,30 @@ def choose(tree: PyTree, indices: Mapping[str, int]) -> PyTree:
 
 
 def lanes(tree: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
-    """A problem whose axes are all traced, taken apart.
+    """Return a problem whose axes are all traced, taken apart.
 
     Returns:
-      The tree with a `Place` at each axis (of whole optimizers or params: at each leaf of such a value, whose structure
-      all values share), and by the key of the place the values with a leading axis. `fill` puts a lane's own values in.
+      The tree with a `Placeholder` at each axis (of whole optimizers or params: at each leaf of such a value, whose
+      structure all values share), and by its key the values with a leading axis. `fill` puts a lane's own values in.
     """
     columns: dict[str, PyTree] = {}
 
-    def places(x):
+    def replaced(x):
         if not isinstance(x, Axis):
             return x
 
-        def place(values):
+        def placeholder(values):
             key = f"{x.name}/{len(columns)}"
             columns[key] = values
-            return Place(key)
+            return Placeholder(key)
 
-        return jax.tree.map(place, stacked(Mention(x, x.name, True)))
+        return jax.tree.map(placeholder, stacked(Mention(x, x.name, True)))
 
-    return jax.tree.map(places, tree, is_leaf=is_axis), columns
+    return jax.tree.map(replaced, tree, is_leaf=is_axis), columns
 
 
 def fill(tree: PyTree, values: Mapping[str, PyTree]) -> PyTree:
-    """The tree with every `Place` replaced by the value of its key."""
+    """Return the tree with every `Placeholder` replaced by the value of its key."""
     return jax.tree.map(
-        lambda x: values[x.key] if isinstance(x, Place) else x, tree, is_leaf=lambda x: isinstance(x, Place)
+        lambda x: values[x.key] if isinstance(x, Placeholder) else x, tree, is_leaf=lambda x: isinstance(x, Placeholder)
     )

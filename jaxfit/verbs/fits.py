@@ -443,7 +443,7 @@ def _run(
     pieces: list[dict[str, PyTree]] = []
     status, made, end, t = Status.NOT_RUN, 0, None, 0
     saved = None if checkpoint is None else checkpoint.load()
-    stood: Saved | None = None
+    latest: Saved | None = None
     if saved is None:
         state = programs.begin(leaves)
     else:
@@ -462,17 +462,17 @@ def _run(
             kept = (made - t) // every + 1 if ended else count // every
             pieces.append(jax.tree.map(lambda x, k=kept: np.asarray(x)[:k], rows))
             t += count
-            stood = Saved(state, list(pieces), end, t, ended or t >= total)
-            if checkpoint is not None and (stood.ended or checkpoint.due()):
-                checkpoint.save(stood)
+            latest = Saved(state, list(pieces), end, t, ended or t >= total)
+            if checkpoint is not None and (latest.ended or checkpoint.due()):
+                checkpoint.save(latest)
             bar.update(made - bar.n)
             bar.set_postfix_str(f"loss {float(end.loss):.4g}", refresh=False)
             if ended:
                 break
     except KeyboardInterrupt:
         interrupted = True
-        if checkpoint is not None and stood is not None:
-            checkpoint.save(stood)
+        if checkpoint is not None and latest is not None:
+            checkpoint.save(latest)
     else:
         interrupted = False
     finally:

@@ -289,7 +289,7 @@ def best(
         )
     results = grid.results
     dims = results.status.dims
-    measure = _measured(results, by)
+    measure = _lane_values(results, by)
     if measure is None:
         kinds = dims, (*dims, "step")
         given = [str(name).removeprefix("history.") for name in results.data_vars if results[name].dims in kinds]
@@ -325,7 +325,7 @@ def best(
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)
 
 
-def _measured(results: xr.Dataset, by: str) -> np.ndarray | None:
+def _lane_values(results: xr.Dataset, by: str) -> np.ndarray | None:
     """Return one float for each lane: a variable of the results or the last record of its history, or None."""
     dims = results.status.dims
     if by in results and results[by].dims == dims:

@@ -234,7 +234,7 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
 
 def _one_problem(grid: Grid) -> bool:
     """Return whether all lanes have the same loss, data, bounds and fixed params."""
-    first, *others = [_asked(part.training.problem) for part in grid.parts]
+    first, *others = [_question(part.training.problem) for part in grid.parts]
     leaves, structure = jax.tree.flatten(first, is_leaf=is_axis)
     if any(map(is_axis, leaves)):
         return False
@@ -245,7 +245,7 @@ def _one_problem(grid: Grid) -> bool:
     )
 
 
-def _asked(problem: Problem) -> tuple:
+def _question(problem: Problem) -> tuple:
     """Return what must be equal for the losses of two lanes to be comparable: everything but the starts."""
     marks = [x for x in jax.tree.leaves(problem.params, is_leaf=is_mark) if is_mark(x)]
     kept = [(x.low, x.high) if isinstance(x, Bounded) else x for x in marks]

@@ -88,9 +88,9 @@ def advice(fit: Fit) -> str:
     overflowed = not np.isfinite(fit.loss)
     seen = f"the loss overflowed {precision}" if overflowed else f"the loss stood at {fit.loss:.4g}, above its start"
     if fit.steps == 0:
-        return f"{seen} at the start{_overrun(fit) or '; scale the data, or start elsewhere'}."
+        return f"{seen} at the start{_note(fit) or '; scale the data, or start elsewhere'}."
     if fit.note:
-        return f"{where} {seen}{_overrun(fit)}."
+        return f"{where} {seen}{_note(fit)}."
     grown = growth(fit)
     if grown is None:
         return f"{where} {seen}. {_slower(fit)}"
@@ -153,7 +153,7 @@ def _not_finite(fit: Fit, where: str) -> str:
     return (
         f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that "
         f"is not positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too)"
-        f"{_overrun(fit)}"
+        f"{_note(fit)}"
     )
 
 
@@ -184,7 +184,7 @@ def _slower(fit: Fit) -> str:
     return f"Lower the learning rate tenfold{f': try {short(float(rate) / 10)}' if is_number(rate) else ''}."
 
 
-def _overrun(fit: Fit) -> str:
+def _note(fit: Fit) -> str:
     return f"; {fit.note}" if fit.note else ""
 
 
@@ -195,7 +195,7 @@ def _fold(ratio: float) -> str:
 def summary(fit: Fit) -> str:
     """Return the text of `print(fit)`: the outcome, the advice, the loss and the params."""
     name = Status(fit.status).name.lower().replace("_", " ")
-    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_beside(fit)}"]
+    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_loss_label(fit)}"]
     pairs = jax.tree_util.tree_leaves_with_path(fit.params)
     for i, (path, leaf) in enumerate(pairs[:12]):
         label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
@@ -218,8 +218,8 @@ def summary_of_lanes(fit: Fit) -> str:
     """Return the text for a fit whose fields hold many runs, as `jax.vmap` returns it."""
     status, loss = np.asarray(fit.status), np.asarray(fit.loss)
     counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
-    told = ", ".join(f"{count:,} {name}" for count, name in counts)
-    lines = [f"Fit of {'x'.join(map(str, status.shape))} lane{'s' * (status.size != 1)}: {told}"]
+    text = ", ".join(f"{count:,} {name}" for count, name in counts)
+    lines = [f"Fit of {'x'.join(map(str, status.shape))} lane{'s' * (status.size != 1)}: {text}"]
     lines.append(f"  loss    {_numbers(loss)}")
     for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(fit.params)[:12]):
         label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
@@ -236,8 +236,8 @@ def doubts(fit: Fit) -> list[str]:
         x, y = x[more[-1]], y[more[-1]]
         if not y.size:
             return []  # which the outcome says
-    moved = fit.params if holds_call(fit.problem.params) else free(fit.problem.params)
-    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moved)), []
+    moving = fit.params if holds_call(fit.problem.params) else free(fit.problem.params)
+    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moving)), []
     if params > y.size:
         found.append(
             f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, others fit as well"
@@ -252,15 +252,15 @@ def doubts(fit: Fit) -> list[str]:
     return found
 
 
-def _beside(fit: Fit) -> str:
+def _loss_label(fit: Fit) -> str:
     """Return the label of the loss that says of which data it is, and that of the validation loss."""
     batches = fit.training is not None and fit.training.batches is not None
-    told = " of all the data, not of a batch" if batches else ""
+    text = " of all the data, not of a batch" if batches else ""
     if fit.validation_loss is not None:
-        told += f"   validation {fit.validation_loss:.8g}"
+        text += f"   validation {fit.validation_loss:.8g}"
     if fit.best_step is not None:
-        told += f"   best validation {float(fit.best_validation_loss):.8g} at step {int(fit.best_step):,}"
-    return told
+        text += f"   best validation {float(fit.best_validation_loss):.8g} at step {int(fit.best_step):,}"
+    return text
 
 
 def _numbers(leaf: ArrayLike) -> str:

@@ -135,18 +135,18 @@ def sweep(
     plan = plan_sweep(**arguments)
     if folder is None:
         return _in_memory(plan, progress)
-    again = None if rerun is None and rerun_of is None else chosen(plan, folder, rerun, rerun_of)
+    chosen_lanes = None if rerun is None and rerun_of is None else chosen(plan, folder, rerun, rerun_of)
     call = None if executor is None else packed(arguments)
     with terminating_as_interrupted(), claim(folder):
         stored = begin_store(plan, folder, clean=True, of=rerun_of)
-        tasks = missing(stored) if again is None else wanted(stored, again)
+        tasks = missing(stored) if chosen_lanes is None else wanted(stored, chosen_lanes)
         if call is None:
             with keeping(stored) as sink:
                 early = _run(plan, tasks, progress, lambda report: run_all(stored.plan.parts, tasks, report, sink))
         else:
             todo = [(call, str(folder.absolute()), task.part, task.segment, task.block) for task in tasks]
             early = _run(plan, tasks, progress, functools.partial(run_on, executor, run_elsewhere, todo))
-        return _given(grid_of(stored), early)
+        return _result(grid_of(stored), early)
 
 
 def plan_sweep(
@@ -161,8 +161,8 @@ def plan_sweep(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,
     )  # fmt: skip
-    asked = training.arguments() | {"params": params}  # in the order written, which JAX sorts
-    dimensions = read(asked, static_places=("batches", "steps", "record"))
+    written = training.arguments() | {"params": params}  # in the order written, which JAX sorts
+    dimensions = read(written, static_places=("batches", "steps", "record"))
     slots = None if slots is None else whole("slots", slots)
     if is_traced(jax.tree.leaves(training)):
         raise TypeError(CAPTURED.replace("sweep", verb, 1))
@@ -181,7 +181,7 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     early = _run(plan, tasks, progress, lambda report: run_all(parts, tasks, report, memory.keep))
     finished = tuple(memory.finished())
     results = dataset(plan.dimensions, finished, plan.training, identity(parts))
-    return _given(Grid(results, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
+    return _result(Grid(results, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
 
 
 def begin_store(
@@ -215,7 +215,7 @@ def _run(plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable
             return error
 
 
-def _given(grid: Grid, early: bool | OutOfMemory) -> Grid:
+def _result(grid: Grid, early: bool | OutOfMemory) -> Grid:
     """Return the grid; if the sweep ended early, raise its error with the grid as `result`."""
     if early is False:
         return grid

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.problems.axes import Place, resolve
+from jaxfit.problems.axes import Placeholder, resolve
 from jaxfit.problems.reading import choose, fill, lanes, read
 
 
@@ -49,7 +49,7 @@ def test_lanes_and_fill_are_inverse_to_each_other():
     template, columns = lanes(tree)
     own = {key: values[1] for key, values in columns.items()}
     assert fill(template, own) == {"a": 2.0, "b": {"c": 4.0, "d": 7.0}}
-    assert [Place(key).name for key in columns] == ["x", "y"]
+    assert [Placeholder(key).name for key in columns] == ["x", "y"]
 
 
 def test_a_call_runs_with_its_static_and_traced_arguments_in_their_places():

@@ -22,7 +22,7 @@ from jaxfit.typing import ArrayLike, KeyLike, LossFunction, PyTree
 
 
 def as_data(data: PyTree, name: str = "data") -> tuple:
-    """The data as a tuple of arrays (or pytrees of them); lists, pandas objects and the like become arrays.
+    """Return the data as a tuple of arrays (or pytrees of them); lists, pandas objects and the like become arrays.
 
     Raises:
       TypeError: If it is not a tuple, or something in it is not numeric.
@@ -102,7 +102,7 @@ def check_data(
     rows: bool = False,
     finite: bool = True,
 ) -> None:
-    """Refuses data that no fit can be made of. Traced leaves pass.
+    """Refuse data that no fit can be made of. Traced leaves pass.
 
     Args:
       data: As `as_data` gives it; leaves may be axes.
@@ -157,7 +157,7 @@ def check_data(
 
 
 def _has_sigma(loss: Callable) -> bool:
-    """Whether the loss, or a term of it, takes the standard deviations of the data."""
+    """Return whether the loss, or a term of it, takes the standard deviations of the data."""
     return any(noise_model_of(term).sigma for term in (loss.terms if isinstance(loss, Sum) else (loss,)))
 
 
@@ -214,7 +214,7 @@ def beyond_range(data: tuple, precision: str) -> str | None:
 
 
 def check_sigma(data: tuple, names: tuple[str, ...], loss: LossFunction, name: str = "data") -> None:
-    """Refuses standard deviations that are not positive, and covariances that are none."""
+    """Refuse standard deviations that are not positive, and covariances that are none."""
     place = names.index("sigma")
     swept = is_axis(data[place])
     sigma = data[place].values if swept else data[place]
@@ -268,7 +268,7 @@ def _check_covariance(label: str, matrix: np.ndarray) -> None:
 
 
 def floating(data: tuple, call: Callable, precision: str, name: str = "data") -> tuple:
-    """The data with whole and boolean arrays made floating, so that no arithmetic on them can overflow.
+    """Return the data with whole and boolean arrays made floating, so that no arithmetic on them can overflow.
 
     An array stays whole if `call(data)` fails (or warns) with it floating: an index, a label, a mask; with 32 bits at
     least. Where one is an index and a number too, x.astype(int) at the index makes it floating elsewhere.
@@ -284,8 +284,8 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
     if not whole:
         return data
 
-    def told(made: Container[int]) -> set[str] | None:
-        """What the call warns of with these leaves floating; None if it fails."""
+    def warnings_with(made: Container[int]) -> set[str] | None:
+        """Return what the call warns of with these leaves floating; None if it fails."""
         try:
             like = [_like(x, precision, made=i in made) for i, x in enumerate(leaves)]
             with (
@@ -300,10 +300,10 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
         return {str(warning.message) for warning in warned}
 
     def works(made: Container[int]) -> bool:
-        found = told(made)
+        found = warnings_with(made)
         if not found:
             return found is not None
-        anyway = told(())
+        anyway = warnings_with(())
         return anyway is None or found <= anyway
 
     if not works(whole):
@@ -335,7 +335,7 @@ def floating_of_loss(
 
 
 def _first(tree: PyTree) -> PyTree:
-    """The tree with the first value of each axis."""
+    """Return the tree with the first value of each axis."""
     return choose(tree, dict.fromkeys(read({"": tree}), 0))
 
 
@@ -347,7 +347,7 @@ def _is_whole(x: object) -> bool:
 
 
 def _like(x: PyTree, precision: str, *, made: bool) -> PyTree:
-    """The shape of a leaf, or of the first value of an axis, in the precision."""
+    """Return the shape of a leaf, or of the first value of an axis, in the precision."""
     if isinstance(x, Axis):
         first = jax.tree.map(lambda x: x[:1], x.values) if is_array(x.values) else x.values[0]
         like = jax.tree.map(lambda x: _like(x, precision, made=made), first)
@@ -359,7 +359,7 @@ def _like(x: PyTree, precision: str, *, made: bool) -> PyTree:
 
 
 def _mapped(function: Callable, x: PyTree) -> PyTree:
-    """The function of a leaf, or of the values of an axis."""
+    """Return the function of a leaf, or of the values of an axis."""
     return Axis(x.name, jax.tree.map(function, x.values), x.labels) if isinstance(x, Axis) else function(x)
 
 
@@ -368,7 +368,7 @@ def _cast(x: PyTree, traced: PyTree, concrete: PyTree = None) -> PyTree:
 
 
 def _say_rounding(label: str, x: PyTree, precision: str) -> None:
-    """Warns of whole numbers that the precision does not hold."""
+    """Warn of whole numbers that the precision does not hold."""
     for values in jax.tree.leaves(x.values) if isinstance(x, Axis) else [x]:
         if isinstance(values, jax.core.Tracer) or values.dtype.itemsize < 4:
             continue

@@ -90,10 +90,10 @@ def _by_row(loss: Callable) -> bool:
 
 
 def check_platform() -> None:
-    """Refuses to run where JAX is told to use what is not there; it says so by an assertion, or at length.
+    """Refuse to run where JAX is set to a platform that is not there; JAX itself says so by an assertion, or at length.
 
     Raises:
-      RuntimeError: With what was asked for, and what there is.
+      RuntimeError: With what was wanted for, and what there is.
     """
     try:
         jax.default_backend()
@@ -107,7 +107,7 @@ def check_platform() -> None:
 
 
 def refuse_axes(verb: str, problem: Problem | Training) -> None:
-    """Refuses the axes of a sweep, for a verb of one run."""
+    """Refuse the axes of a sweep, for a verb of one run."""
     axes = [x for x in jax.tree.leaves(problem, is_leaf=is_axis) if is_axis(x)]
     if axes:
         raise ValueError(
@@ -121,13 +121,13 @@ def _each(f: Callable, x: PyTree) -> PyTree:
 
 
 def as_loss(loss: Callable) -> Callable:
-    """The loss as a pytree: its own, if it is one, or a `Partial` whose function is part of the program."""
+    """Return the loss as a pytree: its own, if it is one, or a `Partial` whose function is part of the program."""
     leaves = jax.tree.leaves(loss)
     return jax.tree_util.Partial(loss) if len(leaves) == 1 and leaves[0] is loss else loss
 
 
 def check_swept_numbers(loss: Callable) -> None:
-    """Refuses an axis of numbers that a loss of jaxfit's would refuse one by one."""
+    """Refuse an axis of numbers that a loss of jaxfit's would refuse one by one."""
     for path, axis in jax.tree_util.tree_leaves_with_path(loss, is_leaf=is_axis):
         name = getattr(path[-1], "name", None) if path else None
         if is_axis(axis) and is_array(axis.values) and name in ("delta", "strength", "scale"):
@@ -145,7 +145,7 @@ def _as_keys(key: PyTree) -> PyTree:
 
 
 def check_rate(optimizer: Optimizer, precision: str) -> None:
-    """Refuses a learning rate that the precision rounds to zero or infinity."""
+    """Refuse a learning rate that the precision rounds to zero or infinity."""
     rate = optimizer.hyperparameters.get("learning_rate")
     numbers = rate.values if is_axis(rate) else rate
     if isinstance(numbers, jax.core.Tracer) or not (is_array(numbers) or isinstance(numbers, float)):
@@ -192,25 +192,25 @@ def check_schedule(optimizer: Optimizer, steps: int) -> None:
 
 
 def check_gradient_known(optimizer: Optimizer, stop: Stop, record: Record) -> None:
-    """Refuses to watch or record the gradient of a method that finds none."""
+    """Refuse to watch or record the gradient of a method that finds none."""
     if optimizer.traits.finds_gradient:
         return
-    asked = [f"record: {name}" for name in ("gradient", "gradient_norm") if name in record.what]
-    asked += ["Stop: gradient_norm_below"] if stop.gradient_norm_below is not None else []
-    if asked:
+    wanted = [f"record: {name}" for name in ("gradient", "gradient_norm") if name in record.what]
+    wanted += ["Stop: gradient_norm_below"] if stop.gradient_norm_below is not None else []
+    if wanted:
         raise ValueError(
-            f"{asked[0]} is asked for, but {optimizer.name} finds no gradient; watch or record the loss or the params"
+            f"{wanted[0]} is wanted for, but {optimizer.name} finds no gradient; watch or record the loss or the params"
         )
 
 
 def check_scale_known(optimizer: Optimizer, record: Record) -> None:
-    """Refuses to record the preconditioner of an optimizer that has none."""
+    """Refuse to record the preconditioner of an optimizer that has none."""
     if "preconditioner" in record.what and not has_preconditioner(optimizer):
-        raise ValueError(f"record: preconditioner is asked for, but {unknown(optimizer)}; leave it out")
+        raise ValueError(f"record: preconditioner is wanted for, but {unknown(optimizer)}; leave it out")
 
 
 def check_stop(stop: Stop, *, precision: str, validation: tuple | None) -> None:
-    """Refuses a rule that cannot work, and warns of one that cannot be met in the precision."""
+    """Refuse a rule that cannot work, and warn of one that cannot be met in the precision."""
     if not isinstance(stop, Stop):
         raise TypeError(f"stop is {stop!r}, but it must be a value such as jf.Stop(gradient_norm_below=1e-4)")
     eps, tiny = float(np.finfo(PRECISIONS[precision]).eps), float(np.finfo(PRECISIONS[precision]).tiny)
@@ -242,7 +242,7 @@ def check_stop(stop: Stop, *, precision: str, validation: tuple | None) -> None:
 
 
 def check_key(problem: Problem, *, drawn: bool) -> None:
-    """Refuses randomness without a key: of a loss, or of batches that are drawn."""
+    """Refuse randomness without a key: of a loss, or of batches that are drawn."""
     if problem.key is not None:
         return
     if drawn:
@@ -252,7 +252,7 @@ def check_key(problem: Problem, *, drawn: bool) -> None:
 
 
 def check_batches(training: Training) -> None:
-    """Refuses batches that the data cannot fill."""
+    """Refuse batches that the data cannot fill."""
     batches = training.batches
     if batches is None:
         return
@@ -268,12 +268,12 @@ def check_batches(training: Training) -> None:
 
 
 def _values(x: PyTree) -> Sequence:
-    """The values of an axis, or the one value."""
+    """Return the values of an axis, or the one value."""
     return x.values if is_axis(x) else [x]
 
 
 def check_methods(training: Training) -> None:
-    """Refuses what a method cannot work with: a loss without residuals, batches, randomness."""
+    """Refuse what a method cannot work with: a loss without residuals, batches, randomness."""
     losses = _values(training.problem.loss)
     for optimizer in _values(training.optimizer):
         if is_axis(optimizer):
@@ -307,7 +307,7 @@ def _check_residuals(name: str, loss: LossFunction) -> None:
 
 
 def as_params(params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True) -> PyTree:
-    """The params with whole scalars made floats; axes and calls stay. Unless `finite`, NaN and infinity pass.
+    """Return the params with whole scalars made floats; axes and calls stay. Unless `finite`, NaN and infinity pass.
 
     Raises:
       ValueError: If there is no leaf, or one is not finite, or not in the precision.
@@ -401,7 +401,7 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
 
 
 def check_free(params: PyTree) -> None:
-    """Refuses params of which none may move."""
+    """Refuse params of which none may move."""
     if not jax.tree.leaves(free(params), is_leaf=lambda x: isinstance(x, (Axis, Call))):
         raise ValueError(
             "params are all fixed or tied, so that nothing can move; leave one free, or call the loss itself"
