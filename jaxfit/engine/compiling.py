@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -14,10 +14,12 @@ from jaxfit.engine.jaxprs import Closed, run
 from jaxfit.engine.settings import current, happened
 from jaxfit.engine.tracing import trace
 
+Options: TypeAlias = dict[str, Any]
+Device: TypeAlias = Any  # jax.Device, which type checkers take for a variable
 # By platform, for programs whose sums are made by `sums`: without XLA's own way to keep the digits of long sums.
-SUMS = {"cpu": {"xla_disable_hlo_passes": "tree_reduction_rewriter"}}
+SUMS: dict[str, Options] = {"cpu": {"xla_disable_hlo_passes": "tree_reduction_rewriter"}}
 # By platform, for loops over many lanes, where the compiler knows the option.
-WISHES = {
+WISHES: dict[str, Options] = {
     "cpu": {
         "xla_cpu_prefer_vector_width": 512,  # 10-20 % on AVX-512
         "xla_cpu_experimental_ynn_fusion_type": "",  # a call for each sum: ten times slower beyond 256 slots
@@ -25,7 +27,7 @@ WISHES = {
 }
 
 
-def compiled(function: Callable, options: dict[str, Any] | None = None) -> Any:
+def compiled(function: Callable, options: Options | None = None) -> jax.stages.Wrapped:
     """`jax.jit(function)`, of a program that holds copies of the NumPy arrays that the function encloses.
 
     JAX lets such an array have one type only, as long as any program holds it: enclosed by a program in float32, the
@@ -44,7 +46,7 @@ def compiled(function: Callable, options: dict[str, Any] | None = None) -> Any:
 
 
 @functools.cache
-def compiler_options(platform: str) -> dict[str, Any]:
+def compiler_options(platform: str) -> Options:
     """What a program of many lanes is compiled with: of the wished options those that this version of XLA takes."""
     known = {}
     for name, value in WISHES.get(platform, {}).items():
@@ -56,7 +58,7 @@ def compiler_options(platform: str) -> dict[str, Any]:
     return SUMS.get(platform, {}) | known
 
 
-def worker_devices() -> list[jax.Device]:
+def worker_devices() -> list[Device]:
     """Return the device of each worker: each device once, or the CPU once for each core that this process may use."""
     devices, count = jax.local_devices(), current().workers
     if count is None:

@@ -13,18 +13,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from jaxfit.engine.compiling import compiled, compiler_options, worker_devices
+from jaxfit.engine.compiling import Device, compiled, compiler_options, worker_devices
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.layouts import layout_of
 from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
 from jaxfit.engine.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
 from jaxfit.engine.settings import current, happened
+from jaxfit.engine.tracing import Structure
 from jaxfit.problems.problems import STATUSES, Status, precision_context
 from jaxfit.typing import PyTree
 
@@ -35,15 +37,15 @@ Sink = Callable[[Task, Lanes], None]
 class Programs(NamedTuple):
     """A block's program: lowered and compiled once for each device that takes part."""
 
-    run: Any  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
+    run: jax.stages.Wrapped  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
     pool: Pool  # its shapes
-    blank: dict[Any, Pool]  # by device: a pool to start with, if it is small
-    lowered: dict[Any, Any]  # by device
-    compiled: dict[Any, Callable]  # by device
+    blank: dict[Device, Pool]  # by device: a pool to start with, if it is small
+    lowered: dict[Device, jax.stages.Lowered]  # by device
+    compiled: dict[Device, jax.stages.Compiled]  # by device
     lock: threading.Lock
-    pace: list  # [seconds a chunk takes], once measured
+    pace: list[float]  # [seconds a chunk takes], once measured
 
-    def lower(self, device: Any, leaves: list, columns: dict[str, PyTree]) -> None:
+    def lower(self, device: Device, leaves: list, columns: dict[str, PyTree]) -> None:
         """Traces it, in the thread of the caller, whose settings of JAX it takes on."""
         if device in self.lowered:
             return
@@ -52,13 +54,13 @@ class Programs(NamedTuple):
         arguments = spec((leaves, columns, self.pool, np.int32(0), np.int32(0)))
         self.lowered[device] = self.run.lower(*arguments)
 
-    def compile(self, device: Any) -> Callable:
+    def compile(self, device: Device) -> jax.stages.Compiled:
         with self.lock:
             if device not in self.compiled:
                 self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
             return self.compiled[device]
 
-    def blank_pool(self, device: Any) -> Pool:
+    def blank_pool(self, device: Device) -> Pool:
         """A pool that loads its first lanes next."""
         if device in self.blank:
             return self.blank[device]
@@ -69,7 +71,9 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: bool, settings: tuple) -> Programs:
+def _programs(
+    structure: Structure, shapes: tuple, columns: tuple, shape: Shape, x64: bool, settings: tuple
+) -> Programs:
     template = functools.partial(jax.tree.unflatten, structure)
     layout = layout_of(structure, shapes, columns, x64)
     assert layout is not None  # or it would have been refused
@@ -81,7 +85,7 @@ def _programs(structure: Any, shapes: tuple, columns: tuple, shape: Shape, x64: 
     return Programs(compiled(running), like, {}, {}, {}, threading.Lock(), [])
 
 
-def programs_of(part: Part, devices: Sequence[jax.Device]) -> Programs:
+def programs_of(part: Part, devices: Sequence[Device]) -> Programs:
     """Return the program of a part, lowered for the devices."""
     structure, leaves, columns = part.template
     shapes = tuple((x.shape, x.dtype) for x in leaves)
@@ -116,7 +120,7 @@ def run_all(parts: Sequence[Part], tasks: Sequence[Task], report: Report, keep: 
         programs = {i: programs_of(parts[i], team) for i in sorted({task.part for task in tasks})}
     stop, lock = threading.Event(), threading.Lock()
 
-    def work(device: jax.Device, tell: Report) -> None:
+    def work(device: Device, tell: Report) -> None:
         with precision_context(precision):  # a setting of each thread
             number, leaves, pools = -1, [], []  # of the last part: what its lanes share, put on the device once; a pool
             for task in _taking(waiting, lock, stop):
@@ -142,7 +146,7 @@ def _advice(part: Part) -> str:
     return f"{need}; make the loss smaller: batches=jf.Batches(size), or jax.checkpoint around a part of it"
 
 
-def _alone(work: Callable, device: Any, report: Callable, stop: threading.Event) -> bool:
+def _alone(work: Callable, device: Device, report: Report, stop: threading.Event) -> bool:
     """The work in the calling thread; whether Ctrl-C ended it."""
 
     def tell(counts):
@@ -158,7 +162,7 @@ def _alone(work: Callable, device: Any, report: Callable, stop: threading.Event)
     return stop.is_set()
 
 
-def _side_by_side(work: Callable, team: Sequence[Any], report: Callable, stop: threading.Event) -> bool:
+def _side_by_side(work: Callable, team: Sequence[Device], report: Report, stop: threading.Event) -> bool:
     """The work in a thread for each device, reported in the calling one; whether Ctrl-C ended it."""
     news: queue.SimpleQueue = queue.SimpleQueue()
 
@@ -197,7 +201,7 @@ def _side_by_side(work: Callable, team: Sequence[Any], report: Callable, stop: t
     return interrupted
 
 
-def _put_once(leaves: list, device: Any, blocks: Sequence[Task]) -> list:
+def _put_once(leaves: list, device: Device, blocks: Sequence[Task]) -> list:
     """Leaves on the device; small ones of a few blocks go there faster with each call."""
     size = sum(x.nbytes for x in leaves if isinstance(x, np.ndarray))
     return leaves if size * len(blocks) < 2**20 and len(blocks) <= 8 else jax.device_put(leaves, device)
@@ -217,7 +221,7 @@ def _run_block(
     programs: Programs,
     leaves: list,
     task: Task,
-    device: jax.Device,
+    device: Device,
     pools: list[Pool],
     stop: threading.Event,
     tell: Report,
@@ -250,7 +254,7 @@ def _again(pool: Pool) -> Pool:
     return pool._replace(following=np.int32(0), suspect=np.False_, results=results)
 
 
-def _zeros(like: jax.ShapeDtypeStruct) -> Any:
+def _zeros(like: jax.ShapeDtypeStruct) -> Array | np.ndarray:
     return np.zeros(like.shape, like.dtype) if isinstance(like.dtype, np.dtype) else jnp.zeros(like.shape, like.dtype)
 
 

@@ -15,20 +15,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxfit.engine.compiling import compiled, worker_devices
 from jaxfit.engine.settings import current
+from jaxfit.engine.tracing import Structure
 from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.problems import convert, precision_context
 from jaxfit.problems.reading import fill, lanes
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 class Template(NamedTuple):
     """A tree whose axes are all traced, taken apart into what its members share and what each owns."""
 
-    structure: Any  # of the tree with a `Placeholder` instead of each axis
+    structure: Structure  # of the tree with a `Placeholder` instead of each axis
     leaves: list  # of it, in the precision
     columns: dict[str, PyTree]  # by the key of the place: the axis' values, with a leading axis
 
@@ -61,7 +62,7 @@ def evaluate(
     precision: str,
     *,
     width: int = 1,
-    options: tuple[tuple[str, Any], ...] = (),
+    options: tuple[tuple[str, str | int], ...] = (),
 ) -> PyTree:
     """Return function(member) of many members, as NumPy arrays with a leading axis of members.
 
@@ -86,14 +87,14 @@ def evaluate(
     team = team[: len(firsts)]
     sizes = tuple(where.items()) if grid else None
     names = () if grid else tuple(where)
-    found: list[Any] = [None] * len(firsts)
+    found: list[PyTree] = [None] * len(firsts)
     with precision_context(precision):
         run = _program(
             function, template.spec, sizes, names, in_turn, width, blocks, options, jax.config.jax_enable_x64,
             current().of_programs,
         )  # fmt: skip
 
-    def positions(first: int) -> Any:
+    def positions(first: int) -> np.int32 | tuple[np.ndarray, ...]:
         if grid:
             return np.int32(first)
         members = np.minimum(np.arange(first, first + width * blocks), count - 1)
@@ -127,14 +128,14 @@ def _program(
     in_turn: bool,
     width: int,
     blocks: int,
-    options: tuple[tuple[str, Any], ...],
+    options: tuple[tuple[str, str | int], ...],
     x64: bool,
     settings: tuple,
 ) -> Callable:
     """(leaves, columns, positions) -> answers (blocks, width, ...); `positions` is the first member's, of a grid."""
     structure = spec[0]
 
-    def index_of(points: Any) -> Mapping[str, Any]:
+    def index_of(points: Array) -> Mapping[str, Array]:
         shape = tuple(size for _, size in sizes or ())
         points = jnp.minimum(points, math.prod(shape) - 1)
         return dict(

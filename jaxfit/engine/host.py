@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -127,7 +127,7 @@ def stretches(total: int, most: int, every: int, pace: list[float]) -> Iterator[
         done += count
 
 
-def progress_bar(total: int, progress: bool | None, unit: str) -> Any:
+def progress_bar(total: int, progress: bool | None, unit: str) -> Bar:
     """A tqdm bar on stderr; by default only where that is a terminal."""
     if progress if progress is not None else sys.stderr.isatty():
         from tqdm.auto import tqdm
@@ -136,8 +136,20 @@ def progress_bar(total: int, progress: bool | None, unit: str) -> Any:
     return _NoBar()
 
 
+class Bar(Protocol):
+    """What is used of a bar of tqdm."""
+
+    n: float
+
+    def update(self, n: float, /) -> object: ...
+
+    def set_postfix_str(self, s: str, /, refresh: bool = True) -> object: ...
+
+    def close(self) -> object: ...
+
+
 class _NoBar:
-    n = 0
+    n = 0.0
 
     def update(self, n):
         pass

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
 if TYPE_CHECKING:  # importing it would take 20 ms
@@ -29,7 +30,7 @@ class Closed(NamedTuple):
     """A jaxpr with the values of its constants, in the form that `jax.make_jaxpr` returns."""
 
     jaxpr: Jaxpr
-    consts: Sequence[ArrayLike]
+    consts: Sequence[Any]
 
 
 class Value(Protocol):
@@ -93,7 +94,7 @@ class Operation:
         inner = self.params.get("call_jaxpr", self.params.get("jaxpr"))
         return inner if inner is None or hasattr(inner, "jaxpr") else Closed(inner, ())
 
-    def __call__(self, *inputs: Any) -> Sequence[Any]:
+    def __call__(self, *inputs: ArrayLike) -> Sequence[Array]:
         inner, primitive = self.inner(JITS), self._equation.primitive
         if inner is not None and len(inner.consts):  # JAX 0.10.1 may run the call of another program with them
             return tuple(run(inner, *inputs))
@@ -118,7 +119,7 @@ def function_name(program: ClosedJaxpr | Closed) -> str | None:
     return getattr(getattr(program.jaxpr, "debug_info", None), "func_name", None)
 
 
-def run(program: ClosedJaxpr | Closed, *inputs: Any) -> Sequence[Any]:
+def run(program: ClosedJaxpr | Closed, *inputs: ArrayLike) -> Sequence[Array]:
     """Return the results of a program for flat inputs."""
     return jax.core.eval_jaxpr(program.jaxpr, program.consts, *inputs)
 
@@ -141,7 +142,7 @@ class Listing(NamedTuple, Generic[Scope]):
 
     rows: list[Row[Scope]]
     inputs: list[int]  # the numbers of the arguments
-    constants: dict[int, Any]  # the value for each number; literals too
+    constants: dict[int, Array]  # the value for each number; literals too
     results: list[int]
 
 
@@ -163,9 +164,9 @@ def inline(
     """
     numbers, levels = itertools.count(), itertools.count()
     rows: list[Row[Scope]] = []
-    constants: dict[int, Any] = {}
+    constants: dict[int, Array] = {}
 
-    def constant(value: ArrayLike) -> int:
+    def constant(value: Array) -> int:
         number = next(numbers)
         constants[number] = value
         return number
@@ -173,8 +174,8 @@ def inline(
     def read(jaxpr: Jaxpr, arguments: Sequence[int], within: Scope | None) -> list[int]:
         level, known = next(levels), dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
 
-        def number(atom: Any) -> int:
-            return constant(atom.val) if is_literal(atom) else known[atom]
+        def number(atom: Var | Literal) -> int:
+            return constant(atom.val) if is_literal(atom) else known[atom]  # pyright: ignore
 
         here = [Operation(equation) for equation in jaxpr.eqns]
         for equation, operation, scope in zip(jaxpr.eqns, here, scopes(here, within), strict=True):
@@ -235,7 +236,7 @@ class Difference(NamedTuple):
     operation: Operation | None
 
 
-def difference(one: ClosedJaxpr, other: ClosedJaxpr, same: Callable[[ArrayLike, ArrayLike], bool]) -> Difference | None:
+def difference(one: ClosedJaxpr, other: ClosedJaxpr, same: Callable[[Array, Array], bool]) -> Difference | None:
     """Return where two programs differ, in what they do or in the values of their constants; None if nowhere."""
     pairs = zip(one.jaxpr.constvars, one.consts, other.consts, strict=False)
     changed = {v for v, a, b in pairs if not same(a, b)}
@@ -244,7 +245,7 @@ def difference(one: ClosedJaxpr, other: ClosedJaxpr, same: Callable[[ArrayLike, 
     for a, b in itertools.zip_longest(one.jaxpr.eqns, other.jaxpr.eqns):
         uses = a is not None and not changed.isdisjoint(v for v in a.invars if not is_literal(v))
         if uses or a is None or b is None or _content(a) != _content(b):
-            return Difference(Operation(a or b))
+            return Difference(Operation(a or b))  # pyright: ignore[reportArgumentType]
     return Difference(None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,13 @@ import numpy as np
 
 from jaxfit.engine.jaxprs import depends, largest_bytes
 from jaxfit.engine.loops import End, State, begin, look, watch, watched
-from jaxfit.engine.tracing import shape_of, trace
+from jaxfit.engine.tracing import Structure, shape_of, trace
 from jaxfit.problems.axes import resolve
 from jaxfit.problems.checks.posing import as_params
 from jaxfit.problems.marks import plain, put
 from jaxfit.problems.problems import Problem, Training
 from jaxfit.problems.reading import fill
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 class Layout(NamedTuple):
@@ -48,7 +47,7 @@ def lock_step(template: Training) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def layout_of(structure: Any, leaves: tuple, columns: tuple, x64: bool) -> Layout | None:
+def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) -> Layout | None:
     """What the lanes of a problem hold; None if it captured a tracer of the caller's, so that nobody can say.
 
     Args:

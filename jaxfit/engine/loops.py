@@ -21,17 +21,18 @@ from jaxfit.engine.shuffles import shuffled
 from jaxfit.engine.sums import fast_sums
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked
+from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.stability import preconditioner
 from jaxfit.problems.axes import resolve
 from jaxfit.problems.marks import free, is_marked, plain, put
 from jaxfit.problems.problems import Problem, Status, Stop, Training
+from jaxfit.typing import PyTree
 
-PyTree = Any
 RUNNING = Status.NOT_RUN
 
 
-def method_of(optimizer: Any) -> Method:
+def method_of(optimizer: Optimizer) -> Method:
     """The method that an optimizer builds; a gradient transformation is wrapped."""
     built = optimizer.build()
     if hasattr(built, "update"):
@@ -64,18 +65,19 @@ class State(NamedTuple):
     start_loss: Array  # () of all the data
     status: Array  # () int32; RUNNING while it moves
     steps: Array  # () int32 updates made until it ended; kept only while watching
-    change: Any  # None, or () norm of the last update that was made
+    change: Array | None  # () norm of the last update that was made, if a rule asks for it
     best: Best | None  # with patience; its params are what is free of them
-    stale: Any  # None, or () int32 records since the best
+    stale: Any  # with patience: () int32 records since the best; else None
 
 
-def objective_of(problem: Problem, data: Any, key: Any) -> Objective:
+def objective_of(problem: Problem, data: PyTree, key: Any) -> Objective:
     """The loss as a function of the free params alone."""
     extra = {"key": key} if takes_key(problem.loss) else {}
     return Objective(problem.loss, data, extra, problem.params if is_marked(problem.params) else None)
 
 
 def step_key(problem: Problem, t: Array) -> Any:
+    """Return the key of step `t`; None if the run has no key."""
     return None if problem.key is None else jax.random.fold_in(problem.key, t)
 
 
@@ -108,7 +110,7 @@ def _with_data(picked: Array, where: Array) -> Array:
     return jnp.where(where[picked].any(), picked, jnp.minimum(following, n - 1)[picked])
 
 
-def _batch_key(problem: Problem, t: Array) -> Any:
+def _batch_key(problem: Problem, t: Array) -> Array:
     return jax.random.fold_in(step_key(problem, t), 0)  # the loss gets the step's key itself
 
 
@@ -205,7 +207,7 @@ def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
     diverged = jnp.isinf(loss)
     if stop.loss_above is not None:
         diverged |= loss > stop.loss_above
-    status: Any = RUNNING
+    status: Array | Status = RUNNING
     if state.best is not None:
         ended = jnp.where(jnp.isnan(state.best.validation_loss), Status.NOT_FINITE, Status.STOPPED_EARLY)
         status = jnp.where(state.stale >= stop.patience, ended, status)

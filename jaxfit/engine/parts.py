@@ -19,7 +19,7 @@ from jaxfit.engine.layouts import Layout, lane_training, layout_of, working_byte
 from jaxfit.engine.pools import Lanes, Shape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
-from jaxfit.engine.tracing import inspect_training, trace
+from jaxfit.engine.tracing import Structure, inspect_training, trace
 from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.problems import Training, precision_context
 from jaxfit.problems.reading import Dimension
@@ -169,7 +169,7 @@ class Needs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def _needs(structure: jax.tree_util.PyTreeDef, shapes: tuple, columns: tuple, records: int, x64: bool) -> Needs:
+def _needs(structure: Structure, shapes: tuple, columns: tuple, records: int, x64: bool) -> Needs:
     """Inspect the training of one lane, and return the bytes that it takes."""
     template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in shapes])
     values = {

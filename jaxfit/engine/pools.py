@@ -24,8 +24,7 @@ from jaxfit.engine.settings import current
 from jaxfit.engine.sums import fast_sums
 from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.problems import STATUSES, Status, Training
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 class Shape(NamedTuple):
@@ -74,8 +73,8 @@ def chunk_of(template: Training) -> int:
 def pool_like(template: Training, layout: Layout, shape: Shape) -> Pool:
     """The shapes of a pool."""
 
-    def stacked(*sizes: int) -> Callable[[Any], Any]:
-        return lambda x: jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype)
+    def stacked(*sizes: int) -> Callable[[Array], Array]:
+        return lambda x: jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype)  # pyright: ignore[reportReturnType]
 
     column, slots = stacked(shape.lanes + shape.slots), stacked(shape.slots)
     height = shape.records + chunk_of(template) // template.record.every + 1
@@ -318,7 +317,7 @@ def pick(mask: Array, new: Array, old: Array) -> Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
 
 
-def _is_none(x: Any) -> bool:
+def _is_none(x: object) -> bool:
     return x is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,11 @@ import jax.numpy as jnp
 from jaxfit.engine.compiling import SUMS, compiled
 from jaxfit.engine.loops import advance, begin, propose, row, stepper, watched
 from jaxfit.engine.settings import current
-from jaxfit.engine.tracing import inspect_training, shape_of
+from jaxfit.engine.tracing import Structure, inspect_training, shape_of
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import Training, convert
-
-PyTree = Any
+from jaxfit.typing import PyTree
 
 
 class Programs(NamedTuple):
@@ -30,7 +29,7 @@ class Programs(NamedTuple):
     watched: bool  # whether only `watch` will do
     captured: bool  # whether the loss holds a tracer of the caller's, so that nothing can be compiled apart
     capacity: int  # rows that one call can record
-    pace: list  # [seconds a step takes], once measured
+    pace: list[float]  # [seconds a step takes], once measured
 
 
 def prepare(training: Training, precision: str) -> tuple[Programs, list]:
@@ -48,7 +47,7 @@ def prepare(training: Training, precision: str) -> tuple[Programs, list]:
 
 
 @functools.lru_cache(maxsize=64)
-def programs_of(structure: Any, shapes: tuple, x64: bool, settings: tuple) -> Programs:
+def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> Programs:
     """One set for each structure of a problem. Bounded, so that a new function in every call cannot fill the memory."""
     ask = functools.partial(jax.tree.unflatten, structure)
     training = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
@@ -100,8 +99,7 @@ def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> N
         "optimizer": "write jf.optimizer(optax.adam, learning_rate=...), whose numbers do not recompile",
     }
     for name, function in functions.items():
-        code = getattr(function, "__code__", None)
-        if code is None:
+        if function is None or not hasattr(function, "__code__"):
             continue
         made = seen.setdefault(_origin(function), set())
         if len(made) == ENOUGH or id(function) in made:
@@ -114,7 +112,7 @@ def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> N
             )
 
 
-def _origin(function: Any, depth: int = 2) -> tuple:
+def _origin(function: Callable, depth: int = 2) -> tuple:
     """Where a function was written, and where those that it closes over were: equal for all that one line makes."""
     cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())] if depth else []
     inner = [x for cell in cells for x in (cell if isinstance(cell, (tuple, list)) else (cell,))]

@@ -6,12 +6,13 @@ Errors that JAX explains at length become one line about the user's own line.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxfit.engine.jaxprs import depends, difference, operations, run
 from jaxfit.losses import takes_key
@@ -20,8 +21,12 @@ from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import free, is_marked, plain, put
 from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
 from jaxfit.problems.problems import Problem, Training, name_of
+from jaxfit.typing import PyTree
 
-PyTree = Any
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
+
+Structure: TypeAlias = Hashable  # of a tree: jax.tree_util.PyTreeDef
 ALIKE = ("add", "sub", "mul", "div", "max", "min")  # whose operands are of one type
 
 
@@ -84,8 +89,13 @@ def _free_and_whole(marked: PyTree) -> tuple[PyTree, Callable]:
 
 
 def inspect_value(
-    loss: Callable, params: PyTree, data: tuple, key: Any, name: str = "data", users: Callable = lambda params: params
-) -> tuple[Callable, tuple, Any, bool]:
+    loss: Callable,
+    params: PyTree,
+    data: tuple,
+    key: Array | None,
+    name: str = "data",
+    users: Callable = lambda params: params,
+) -> tuple[Callable, tuple, ClosedJaxpr, bool]:
     """Traces a loss, and refuses one that is not a pure function with a scalar, floating result; `name` as in `data`.
 
     `users` makes of params the tree that the loss takes.
@@ -115,7 +125,7 @@ def _call_of(loss: Callable, users: Callable) -> tuple[Callable, list]:
     return call, numbers
 
 
-def check_silent(jaxpr: Any, verb: str) -> None:
+def check_silent(jaxpr: ClosedJaxpr, verb: str) -> None:
     """Refuses a program that does something beside computing its result."""
     for operation in operations(jaxpr):
         if operation.has_effects:
@@ -125,11 +135,11 @@ def check_silent(jaxpr: Any, verb: str) -> None:
             )
 
 
-def _blank(x: Any) -> Any:
+def _blank(x: Array) -> Array:
     return x if isinstance(x, jax.core.Tracer) else jnp.ones(x.shape, x.dtype)
 
 
-def check_alive(problem: Any) -> None:
+def check_alive(problem: PyTree) -> None:
     """Refuses leaves that leaked out of a trace that has ended."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(problem):
         if isinstance(leaf, jax.core.Tracer):
@@ -137,7 +147,7 @@ def check_alive(problem: Any) -> None:
             _check_alive(leaf, f"{name} is")
 
 
-def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
+def trace(function: Callable, *args: PyTree) -> tuple[ClosedJaxpr, PyTree]:
     """The program of a function of pytrees, and the shape of its result.
 
     JAX keeps the structures of the arguments that it traces with: for a problem that is its loss and all that it closes
@@ -163,13 +173,13 @@ def trace(function: Callable, *args: Any) -> tuple[Any, Any]:
     return jaxpr, jax.tree.unflatten(results[-1], shapes)
 
 
-def program_of(function: Callable, *args: Any) -> tuple[Any, Any]:
+def program_of(function: Callable, *args: PyTree) -> tuple[ClosedJaxpr, PyTree]:
     """`jax.make_jaxpr` with the shape of the result, where enclosed arrays have the precision of the run."""
     with enclosed_in_precision(function, jax.tree.structure(args)):
         return jax.make_jaxpr(function, return_shape=True)(*args)
 
 
-def shape_of(function: Callable, *args: Any) -> tuple[Any, bool]:
+def shape_of(function: Callable, *args: PyTree) -> tuple[PyTree, bool]:
     """The shape of what a function that runs an optimizer returns, and whether it captured a tracer of the caller's.
 
     Raises:
@@ -205,7 +215,7 @@ def _check_signature(loss: Callable, data: tuple, name: str) -> None:
         )
 
 
-def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Any, Any]:
+def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[ClosedJaxpr, PyTree]:
     """The program and the shape of the result; `name` is what the call is about, for messages."""
     try:
         jaxpr, result = program_of(call, *arguments)
@@ -306,7 +316,7 @@ def _needs_number(where: str) -> str:
     )
 
 
-def _captured(jaxpr: Any, who: str) -> bool:
+def _captured(jaxpr: ClosedJaxpr, who: str) -> bool:
     """Whether a program holds tracers of a trace that is still going on; an error if it has ended."""
     tracers = [x for x in jaxpr.consts if isinstance(x, jax.core.Tracer)]
     for tracer in tracers:
@@ -321,14 +331,14 @@ def _leaked(who: str) -> str:
     )
 
 
-def _check_alive(tracer: Any, who: str) -> None:
+def _check_alive(tracer: jax.core.Tracer, who: str) -> None:
     try:
         jax.random.key_data(tracer) if is_key(tracer) else jnp.add(tracer, 0)
     except jax.errors.UnexpectedTracerError as error:
         raise ValueError(_leaked(who)) from error
 
 
-def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
+def _check_scalar(who: str, result: PyTree, *, real: bool = True) -> None:
     if not hasattr(result, "shape"):
         raise TypeError(
             f"{who} returned {'None' if result is None else 'a ' + type(result).__name__}, but it must return one "
@@ -348,7 +358,7 @@ def _check_scalar(who: str, result: Any, *, real: bool = True) -> None:
         )
 
 
-def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
+def _check_pure(call: Callable, arguments: tuple, first: ClosedJaxpr) -> None:
     """Two traces of a pure function are the same program with the same constants."""
     again, _ = program_of(lambda *a: call(*a), *arguments)
     found = difference(first, again, _same)
@@ -361,7 +371,7 @@ def _check_pure(call: Callable, arguments: tuple, first: Any) -> None:
     )
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: Array, b: Array) -> bool:
     if not is_array(a) or jnp.issubdtype(a.dtype, jax.dtypes.extended):
         return True
     return a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind == "f")
@@ -398,7 +408,7 @@ def _warn_unmoved(call: Callable, arguments: tuple, forward: bool) -> None:
         )
 
 
-def _filler(x: jax.ShapeDtypeStruct) -> Any:
+def _filler(x: jax.ShapeDtypeStruct) -> Array:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.key(0) if not x.shape else jax.random.split(jax.random.key(0), x.shape)
     return jnp.ones(x.shape, x.dtype)

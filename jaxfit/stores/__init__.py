@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING
 
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.stores.files import StoreError, as_path
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 __all__ = ["StoreError", "open_dataset"]
 __getattr__, __dir__ = near_names(__name__, __all__)
 
 
 @near_keywords
-def open_dataset(path: Any, *, damaged: str = "error") -> Any:
+def open_dataset(path: str | os.PathLike, *, damaged: str = "error") -> Dataset:
     """Return the results of a sweep with a store as an `xarray.Dataset`, also while the sweep still runs.
 
     Blocks are read and checked when their values are used; lanes that have not run have status 0 (NOT_RUN) and NaN.

@@ -14,9 +14,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxfit.engine.settings import current, happened
 from jaxfit.stores.files import StoreError, digest, pack, read, unpack, write
@@ -104,7 +105,7 @@ class Blocks:
     skip: bool = False
     files: dict[tuple[str, int, int], list[Path]] = field(default_factory=dict)
     _kept: OrderedDict = field(default_factory=OrderedDict, repr=False)
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self):
         if self.folder.is_dir():
@@ -186,7 +187,7 @@ class Column:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, lanes: Any) -> np.ndarray:
+    def __getitem__(self, lanes: slice | ArrayLike) -> np.ndarray:
         wanted = np.arange(len(self))[lanes] if isinstance(lanes, slice) else np.asarray(lanes)
         flat = wanted.reshape(-1)
         out = np.full((flat.size, *self.shape[1:]), np.nan if self.dtype.kind == "f" else 0, self.dtype)
@@ -201,7 +202,7 @@ class Column:
                 out[group] = tensors[self.name][rank[group] % part.block]
         return out.reshape((*wanted.shape, *self.shape[1:]))[()]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
     def __repr__(self) -> str:

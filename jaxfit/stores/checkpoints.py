@@ -7,19 +7,21 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 
+from jaxfit.engine.loops import End
 from jaxfit.engine.settings import current, happened
 from jaxfit.engine.single import Programs
 from jaxfit.problems.axes import is_key
 from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path, digest, holding, pack, read, unpack, write
 from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, refuse, words_of
+from jaxfit.typing import PyTree
 
-PyTree = Any
 VERSION = "jaxfit checkpoint 1"
 
 
@@ -28,7 +30,7 @@ class Saved(NamedTuple):
 
     state: PyTree
     pieces: list[dict[str, PyTree]]  # the history until there, one after another
-    end: Any
+    end: End
     t: int  # the step that comes next
     ended: bool
 
@@ -99,18 +101,18 @@ class Checkpoint:
         return Saved(*parts, t, bool(ended))
 
 
-def _raw(spec: Any) -> Any:
+def _raw(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """The shape and kind of what is written: of a key its data."""
     keys = jax.dtypes.issubdtype(spec.dtype, jax.dtypes.prng_key)
     return jax.eval_shape(jax.random.key_data, spec) if keys else spec
 
 
-def _plain(x: Any) -> np.ndarray:
+def _plain(x: Array) -> np.ndarray:
     return np.asarray(jax.random.key_data(x) if is_key(x) else x)
 
 
 @contextlib.contextmanager
-def holding_file(path: Any, programs: Programs, leaves: list, precision: str) -> Iterator[Checkpoint]:
+def holding_file(path: object, programs: Programs, leaves: list, precision: str) -> Iterator[Checkpoint]:
     """The checkpoint of a run, for this process alone.
 
     Raises:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from xarray import Dataset, Variable, open_dataset
@@ -14,7 +13,7 @@ from xarray.core import indexing
 
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import StoreError
-from jaxfit.stores.manifests import Manifest, block_maps, blocks_of, read_manifest
+from jaxfit.stores.manifests import Manifest, StoredVariable, block_maps, blocks_of, read_manifest
 
 
 class GridArray(BackendArray):
@@ -69,7 +68,13 @@ class Store(BackendEntrypoint):
     description = "the store of a jaxfit sweep"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "damaged")
 
-    def open_dataset(self, filename_or_obj: Any, *, drop_variables: Any = None, damaged: str = "error") -> Dataset:
+    def open_dataset(
+        self,
+        filename_or_obj: str | os.PathLike,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        damaged: str = "error",
+    ) -> Dataset:
         folder = Path(filename_or_obj)
         manifest = read_manifest(folder)
         blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), block_maps(manifest)
@@ -84,11 +89,13 @@ class Store(BackendEntrypoint):
         except (TypeError, ValueError) as error:
             raise StoreError(f"{folder / 'manifest.json'} says what cannot be: {error}; use another store") from error
 
-    def guess_can_open(self, filename_or_obj: Any) -> bool:
+    def guess_can_open(self, filename_or_obj: object) -> bool:
         return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "manifest.json").is_file()
 
 
-def _lazy(blocks: Blocks, parts: dict[str, BlockMap], manifest: Manifest, told: Any) -> indexing.LazilyIndexedArray:
+def _lazy(
+    blocks: Blocks, parts: dict[str, BlockMap], manifest: Manifest, told: StoredVariable
+) -> indexing.LazilyIndexedArray:
     columns = [Column(blocks, part, told.tensor) for part in parts.values()]
     return indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
 

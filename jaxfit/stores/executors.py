@@ -12,13 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfit.engine.dispatch import Report
 from jaxfit.problems.axes import is_key
 
 AHEAD = 64  # tasks handed over before the first of them is done
 PATIENCE = 3  # times that workers may die in a row with no block done
 
 
-def check_executor(executor: Any) -> None:
+def check_executor(executor: object) -> None:
     """Refuses what cannot run blocks.
 
     Raises:
@@ -38,7 +39,7 @@ def check_executor(executor: Any) -> None:
         )
 
 
-def packed(arguments: Mapping[str, Any]) -> bytes:
+def packed(arguments: Mapping[str, object]) -> bytes:
     """A call's arguments as bytes for another process. Nothing of them goes to disk.
 
     Raises:
@@ -65,7 +66,7 @@ def unpacked(content: bytes) -> dict[str, Any]:
 _CANNOT = (pickle.PicklingError, AttributeError, TypeError, RecursionError)
 
 
-def _dumps(value: Any) -> bytes:
+def _dumps(value: object) -> bytes:
     try:
         import cloudpickle
 
@@ -91,7 +92,7 @@ def _key(data: np.ndarray, kind: str) -> jax.Array:
     return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=kind)
 
 
-def run_on(executor: Any, function: Callable, tasks: Sequence[tuple], report: Callable) -> bool:
+def run_on(executor: futures.Executor, function: Callable, tasks: Sequence[tuple], report: Report) -> bool:
     """Calls a function of each task on an executor's workers.
 
     Args:
@@ -154,7 +155,7 @@ def _finished(future: futures.Future) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _replaced(broken: Any, first: Any) -> futures.ProcessPoolExecutor:
+def _replaced(broken: futures.Executor, first: Any) -> futures.ProcessPoolExecutor:
     if broken is not first:
         broken.shutdown(wait=False)
     return futures.ProcessPoolExecutor(first._max_workers, first._mp_context, first._initializer, first._initargs)

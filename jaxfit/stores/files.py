@@ -29,7 +29,7 @@ class StoreError(RuntimeError):
     """
 
 
-def as_path(name: str, value: Any) -> Path:
+def as_path(name: str, value: object) -> Path:
     """A path given as an argument.
 
     Raises:

@@ -7,20 +7,20 @@ import os
 import platform
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jaxlib
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxfit.engine.compiling import compiler_options
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.messages import path_name
 from jaxfit.problems.problems import Training, name_of
 from jaxfit.stores.files import digest
+from jaxfit.typing import PyTree
 
-PyTree = Any
 _ISA = ("fma", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")
 
 
@@ -69,7 +69,7 @@ def _instructions() -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def program_digest(*lowered: Any) -> str:
+def program_digest(*lowered: jax.stages.Lowered) -> str:
     """Of programs that JAX has lowered: their text tells all but where in which file it was written."""
     return digest(*(program.as_text().encode() for program in lowered))
 
@@ -80,7 +80,7 @@ def numbers_of(tree: PyTree) -> dict[str, str]:
     return {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
 
 
-def describe(x: Any) -> str:
+def describe(x: ArrayLike) -> str:
     """A number itself, or the digest of an array."""
     kind, values = _plain(x)
     if values.ndim == 0:
@@ -94,7 +94,7 @@ def values_digest(tree: PyTree, first: int) -> str:
     return digest(*(f"{kind} {x.shape[1:]} {_digest(x[:first])}\n".encode() for kind, x in pairs))
 
 
-def _plain(x: Any) -> tuple[str, np.ndarray]:
+def _plain(x: ArrayLike) -> tuple[str, np.ndarray]:
     if is_key(x):
         return f"key ({jax.random.key_impl(x)})", np.asarray(jax.random.key_data(x))
     values = np.asarray(x)

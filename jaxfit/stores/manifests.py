@@ -12,26 +12,27 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 
 from jaxfit.stores.blocks import BlockMap, Blocks
 from jaxfit.stores.files import StoreError, as_path, digest, make_folder, pack, read, unpack, write
 
+Json: TypeAlias = Any  # what json.loads returns
 FORMAT, VERSION = "jaxfit sweep", 1
 MANIFEST, BLOCKS = "manifest.json", "blocks"
 _OWN = re.compile(r"manifest\.json|blocks|lock|shard-\d+-of-\d+\.lock|coordinates-[0-9a-f]{32}\.safetensors|\..*\.tmp")
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 
 
-class Variable(NamedTuple):
+class StoredVariable(NamedTuple):
     """One variable of the results: a tensor of every part, over the grid."""
 
     tensor: str
     extra: tuple[str, ...]  # dimensions after those of the grid
     dtype: str
-    attributes: dict[str, Any]
+    attributes: dict[str, Json]
 
 
 class StoredPart(NamedTuple):
@@ -54,9 +55,9 @@ class Manifest(NamedTuple):
     segments: tuple[dict[str, int], ...]  # the size of every dimension after each growth
     names: tuple[str, ...]  # of the segments, over which the digests of blocks go
     parts: dict[str, StoredPart]  # by key
-    variables: dict[str, Variable]
+    variables: dict[str, StoredVariable]
     coordinates: dict[str, tuple[tuple[str, ...], np.ndarray]]
-    attributes: dict[str, Any]
+    attributes: dict[str, Json]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -67,7 +68,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically."""
     arrays, coordinates = {}, []
     for name, (dims, values) in manifest.coordinates.items():
-        entry: dict[str, Any] = {"name": name, "dims": list(dims)}
+        entry: dict[str, Json] = {"name": name, "dims": list(dims)}
         if values.dtype.kind == "U":
             entry["texts"] = values.tolist()
         else:
@@ -101,11 +102,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
             path.unlink(missing_ok=True)
 
 
-def _text(fields: dict[str, Any]) -> bytes:
+def _text(fields: dict[str, Json]) -> bytes:
     return json.dumps(fields, sort_keys=True, indent=1, allow_nan=False).encode()
 
 
-def _pairs(attributes: dict[str, Any]) -> list[list]:
+def _pairs(attributes: dict[str, Json]) -> list[list]:
     """A dict whose order is kept, which that of a JSON object is not."""
     return [[name, value] for name, value in attributes.items()]
 
@@ -134,7 +135,7 @@ def read_manifest(folder: Path) -> Manifest:
 _REMEDY = "remove it and make the same sweep with the same store= again: its blocks are kept"
 
 
-def _fields(path: Path) -> dict[str, Any]:
+def _fields(path: Path) -> dict[str, Json]:
     try:
         fields = json.loads(read(path, 2**30), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -152,11 +153,11 @@ def _fields(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _checked(folder: Path, fields: dict[str, Any]) -> Manifest:
+def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
     dimensions = [_text_of(name) for name in fields["dimensions"]]
     segments = tuple(
         dict(zip(dimensions, (_count(n) for n in sizes), strict=True)) for sizes in _list(fields["segments"])
@@ -173,7 +174,9 @@ def _checked(folder: Path, fields: dict[str, Any]) -> Manifest:
     for name in _list(fields["order"]):
         told = fields["variables"][_text_of(name)]
         extra = tuple(_text_of(x) for x in told["extra"])
-        variables[name] = Variable(_text_of(told["tensor"]), extra, _dtype(told["dtype"]), dict(told["attributes"]))
+        variables[name] = StoredVariable(
+            _text_of(told["tensor"]), extra, _dtype(told["dtype"]), dict(told["attributes"])
+        )
     parts = {key: _part(key, part, segments[-1]) for key, part in fields["parts"].items()}
     sizes = [math.prod(segments[-1][name] for name in part.dynamic) for part in parts.values()]
     if sum(sizes) != math.prod(segments[-1].values()):
@@ -194,7 +197,7 @@ def _checked(folder: Path, fields: dict[str, Any]) -> Manifest:
     return manifest
 
 
-def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> StoredPart:
+def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
     choice = {name: told["choice"][name] for name in sizes if name in told["choice"]}  # which sorted JSON reorders
     if (
         len(choice) < len(told["choice"])
@@ -213,7 +216,7 @@ def _part(key: str, told: dict[str, Any], sizes: dict[str, int]) -> StoredPart:
     return StoredPart(choice, dynamic, block, slots, records, tensors, words)
 
 
-def _coordinates(folder: Path, fields: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+def _coordinates(folder: Path, fields: dict[str, Json], sizes: dict[str, int]) -> dict[str, Json]:
     path = folder / _arrays_name(_hexadecimal(fields["arrays"]))
     content = read(path)
     if digest(content) != fields["arrays"]:
@@ -236,37 +239,37 @@ def part_key(choice: dict[str, int]) -> str:
     return ".".join(str(int(index)) for index in choice.values()) or "all"
 
 
-def _list(x: Any) -> list:
+def _list(x: Json) -> list:
     if not isinstance(x, list):
         raise TypeError(f"{str(x)[:40]!r} is no list")
     return x
 
 
-def _text_of(x: Any) -> str:
+def _text_of(x: Json) -> str:
     if not isinstance(x, str) or len(x) > 100_000:
         raise TypeError(f"{str(x)[:40]!r} is no text")
     return x
 
 
-def _whole(x: Any) -> int:
+def _whole(x: Json) -> int:
     if not isinstance(x, int) or isinstance(x, bool) or not 0 <= x < 2**31:
         raise ValueError(f"{str(x)[:40]} is no count")
     return x
 
 
-def _count(x: Any) -> int:
+def _count(x: Json) -> int:
     if _whole(x) == 0:
         raise ValueError("a count is zero")
     return x
 
 
-def _dtype(x: Any) -> str:
+def _dtype(x: Json) -> str:
     if x not in DTYPES:
         raise ValueError(f"{str(x)[:40]!r} is no kind of number")
     return x
 
 
-def _hexadecimal(x: Any) -> str:
+def _hexadecimal(x: Json) -> str:
     if not isinstance(x, str) or not re.fullmatch("[0-9a-f]{32}", x):
         raise ValueError(f"{str(x)[:40]!r} is no digest")
     return x
@@ -299,7 +302,7 @@ def blocks_of(folder: Path, manifest: Manifest, *, skip: bool = False) -> Blocks
     return Blocks(folder / BLOCKS, manifest.names, skip)
 
 
-def as_folder(store: Any) -> Path:
+def as_folder(store: object) -> Path:
     """The folder that `store=` names: a new one, an empty one, or one that holds a sweep.
 
     Raises:

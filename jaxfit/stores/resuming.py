@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -52,9 +52,6 @@ from jaxfit.stores.manifests import (
 )
 from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.grids import Grid, lane_numbers, tensors_of, variables_of
-
-PyTree = Any
-
 
 WRITERS = 2  # threads that wait for the disk: as many blocks as are done but not yet kept
 SHARES = 16  # of a small sweep: for the workers that may come, however many there are now
@@ -282,7 +279,7 @@ def grid_of(stored: Stored) -> Grid:
     return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)
 
 
-def chosen(plan: Plan, folder: Path, rerun: Any, other: Any) -> np.ndarray:
+def chosen(plan: Plan, folder: Path, rerun: object, other: object) -> np.ndarray:
     """Over the grid, whether a lane is to be run again.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,8 @@ from jaxfit.problems.problems import ENDED_WELL, Record, Status, whole
 from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path
 from jaxfit.stores.manifests import block_maps, blocks_of, read_manifest
-from jaxfit.verbs.fits import Fit, fit
+from jaxfit.typing import PyTree
+from jaxfit.verbs.fits import Fit, fit, training_of
 from jaxfit.verbs.grids import Grid, member, part_of, tensors_of
 
 UNITS = (1, 2, 4, 8)  # in the last place: changes as rounding makes them
@@ -82,7 +84,9 @@ class NotReproduced(RuntimeError):
 
 
 @near_keywords
-def verify(grid: Any, *, sample: int = 4, seed: int = 0, rtol: float | None = None) -> Verification:
+def verify(
+    grid: Grid | str | os.PathLike, *, sample: int = 4, seed: int = 0, rtol: float | None = None
+) -> Verification:
     """Check a sweep: the bytes of all its stored blocks, and some lanes by running them again.
 
     Lanes are run again side by side, by the program that ran them, and must have the same bits. They are also run as
@@ -140,7 +144,7 @@ def verify(grid: Any, *, sample: int = 4, seed: int = 0, rtol: float | None = No
     return Verification(blocks, lanes + len(sensitive), fits, sensitive)
 
 
-def check_blocks(folder: Any) -> int:
+def check_blocks(folder: Path) -> int:
     """Reads every block of a store; how many there are.
 
     Raises:
@@ -198,7 +202,7 @@ def _compare(part: FinishedPart, lanes: np.ndarray) -> int:
     return len(lanes)
 
 
-def _bytes_of(values: Any) -> np.ndarray:
+def _bytes_of(values: np.ndarray) -> np.ndarray:
     """(lanes, bytes) of an array with a lane axis in front."""
     return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
 
@@ -270,20 +274,20 @@ def _flat(one: Fit) -> np.ndarray:
 
 def fit_of(lane: Fit, precision: str, units: int = 0) -> Fit:
     """Return a fit of its own to a lane's problem, its start and rates made smaller by units in the last place."""
-    training: Any = lane.training
+    training = training_of(lane)
     problem = training.problem
     params, optimizer = problem.params, training.optimizer
     if units:
         smaller = functools.partial(_smaller, precision=precision, units=units)
         params, optimizer = jax.tree.map(smaller, (resolved(params, precision), optimizer))
     return fit(
-        problem.loss, params, problem.data, optimizer=optimizer, steps=int(training.steps), stop=training.stop,
+        problem.loss, params, problem.data, optimizer=optimizer, steps=int(np.asarray(training.steps)), stop=training.stop,
         batches=training.batches, key=problem.key, validation=training.validation, precision=precision, progress=False,
         record=Record(training.record.every, ()),  # patience counts records
     )  # fmt: skip
 
 
-def _smaller(x: Any, precision: str, units: int) -> Any:
+def _smaller(x: PyTree, precision: str, units: int) -> PyTree:
     """A floating number or array times 1 - units * eps of the precision; bounds stay in their order."""
     if is_key(x) or np.asarray(x).dtype.kind != "f":
         return x

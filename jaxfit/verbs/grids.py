@@ -16,7 +16,7 @@ from jaxfit.engine.pools import Lanes
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Status, Training
 from jaxfit.problems.reading import Dimension, choose
-from jaxfit.stores.manifests import Variable
+from jaxfit.stores.manifests import StoredVariable
 from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.fits import Fit, best_of
@@ -97,35 +97,35 @@ def tensors_of(lanes: Lanes) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(lanes)}
 
 
-def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, Variable]:
+def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, StoredVariable]:
     """Return the variables of the results that all parts have, with the same shape."""
-    found = {name: Variable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
-    found["status"] = Variable(".status", (), "int8", status_attributes())
+    found = {name: StoredVariable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
+    found["status"] = StoredVariable(".status", (), "int8", status_attributes())
     if training.validation is not None:
-        found["validation_loss"] = Variable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
+        found["validation_loss"] = StoredVariable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
     shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
     alike = len({jax.tree.structure(own.params) for own in lanes}) == 1 and _agree(shapes, ".params")
     if alike:
         found |= _variables_of_params("params", ".params", lanes[0].params)
     best = lanes[0].best
     if best is not None and all(own.best is not None for own in lanes):
-        found["best_validation_loss"] = Variable(".best.validation_loss", (), _kind(best.validation_loss), {})
-        found["best_step"] = Variable(".best.step", (), _kind(best.step), {})
+        found["best_validation_loss"] = StoredVariable(".best.validation_loss", (), _kind(best.validation_loss), {})
+        found["best_step"] = StoredVariable(".best.step", (), _kind(best.step), {})
         found |= _variables_of_params("best_params", ".best.params", best.params) if alike else {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(lanes[0].rows):
         name, tensor = _dotted("history", path), f".rows{jax.tree_util.keystr(path)}"
         if _agree(shapes, tensor):
             extra = ("step", *(f"{name}_dim_{k}" for k in range(leaf.ndim - 2)))
-            found[name] = Variable(tensor, extra, _kind(leaf), {})
+            found[name] = StoredVariable(tensor, extra, _kind(leaf), {})
     return found
 
 
-def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, Variable]:
+def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, StoredVariable]:
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         whole = _dotted(name, path)
         extra = tuple(f"{whole}_dim_{k}" for k in range(leaf.ndim - 1))
-        found[whole] = Variable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
+        found[whole] = StoredVariable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
     return found
 
 

@@ -140,7 +140,7 @@ def sweep(
     with terminating_as_interrupted(), claim(folder):
         stored = begin_store(plan, folder, clean=True, of=rerun_of)
         tasks = missing(stored) if chosen_lanes is None else wanted(stored, chosen_lanes)
-        if call is None:
+        if executor is None or call is None:
             with keeping(stored) as sink:
                 early = _run(plan, tasks, progress, lambda report: run_all(stored.plan.parts, tasks, report, sink))
         else:
@@ -195,8 +195,12 @@ def begin_store(
 def run_elsewhere(call: bytes, folder: str, part: int, segment: int, block: int) -> list[int]:
     """Run and write one block of a sweep in a worker of an executor; return counts of lanes by status."""
     stored = _session(call, folder)
-    counts, task = np.zeros(STATUSES, int), task_at(stored, part, segment, block)
-    run_all(stored.plan.parts, [task], counts.__iadd__, functools.partial(keep, stored))
+    counts = np.zeros(STATUSES, int)
+
+    def report(more: np.ndarray) -> None:
+        counts[:] += more
+
+    run_all(stored.plan.parts, [task_at(stored, part, segment, block)], report, functools.partial(keep, stored))
     return counts.tolist()
 
 
@@ -288,8 +292,8 @@ def _part(training: Training, dimensions: dict[str, Dimension], choice: dict[str
     """Return the lanes with these values on the static axes, checked."""
     chosen = choose(training, choice)
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
-    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(training.steps))
-    records = int(training.steps) // training.record.every + 1 if training.record.what else 0
+    check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(np.asarray(training.steps)))
+    records = int(np.asarray(training.steps)) // training.record.every + 1 if training.record.what else 0
     part = Part(choice, dynamic, chosen, precision, Shape(0, 0, records))
     part.needs  # noqa: B018 (which inspects the loss)
     return part
