@@ -1,4 +1,4 @@
-"""python -m jaxfit.worker MODULE:PROBLEM STORE --shard I/N: the I-th of N shares of a sweep, in a process of its own.
+"""python -m jaxfit.worker MODULE:PROBLEM STORE --shard I/N: run one of N shares of a sweep in a process of its own.
 
 PROBLEM is a dict of the arguments of `jf.sweep`, or a function that returns one. It is imported here, and never read
 from the store, which only tells whether it is the same. Shares need no scheduler and know nothing of each other: an
@@ -28,7 +28,7 @@ from jaxfit.verbs.sweeps import bar_of_lanes, begin_store, plan_sweep
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs a share; the exit status is 0 when all of it is done, 1 after an error, 130 after Ctrl-C."""
+    """Run a share; the exit status is 0 when all of it is done, 1 after an error, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m jaxfit.worker", description=str(__doc__).split("\n\n")[0])
     parser.add_argument("problem", metavar="MODULE:PROBLEM", help="a dict of jf.sweep's arguments, or what makes one")
     parser.add_argument("store", metavar="STORE", help="the folder that all shares write to")
@@ -48,7 +48,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def shard_of(text: str) -> tuple[int, int]:
-    """I and N of "I/N".
+    """Return I and N of "I/N".
 
     Raises:
       ValueError: If there is no such share.
@@ -60,7 +60,7 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def problem_of(name: str) -> dict[str, Any]:
-    """The arguments of a sweep, by the name of a module and of what stands in it.
+    """Return the arguments of a sweep, given as module:name.
 
     Raises:
       ValueError, ImportError, LookupError, TypeError: If there is none.
@@ -81,7 +81,7 @@ def problem_of(name: str) -> dict[str, Any]:
 
 
 def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | None = None) -> str:
-    """Runs a share of a sweep, and says how far the whole is."""
+    """Run a share of a sweep, and return how many of all lanes are done, as text."""
     own, shares = shard
     folder, plan = as_folder(store), plan_sweep(**problem_of(name))
     label = f"shard-{own}-of-{shares}.lock"

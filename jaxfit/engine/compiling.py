@@ -16,9 +16,9 @@ from jaxfit.engine.tracing import trace
 
 Options: TypeAlias = dict[str, Any]
 Device: TypeAlias = Any  # jax.Device, which type checkers take for a variable
-# By platform, for programs whose sums are made by `sums`: without XLA's own way to keep the digits of long sums.
+# By platform, for programs whose sums `sums` rewrites: without XLA's own, slow way to keep the digits of long sums.
 SUMS: dict[str, Options] = {"cpu": {"xla_disable_hlo_passes": "tree_reduction_rewriter"}}
-# By platform, for loops over many lanes, where the compiler knows the option.
+# By platform, for loops over many lanes, if the compiler knows the option.
 WISHES: dict[str, Options] = {
     "cpu": {
         "xla_cpu_prefer_vector_width": 512,  # 10-20 % on AVX-512
@@ -28,7 +28,7 @@ WISHES: dict[str, Options] = {
 
 
 def compiled(function: Callable, options: Options | None = None) -> jax.stages.Wrapped:
-    """`jax.jit(function)`, of a program that holds copies of the NumPy arrays that the function encloses.
+    """Return `jax.jit(function)`, whose program holds copies of the NumPy arrays that the function encloses.
 
     JAX lets such an array have one type only, as long as any program holds it: enclosed by a program in float32, the
     array itself would stay float32 in the next one, in float64.
@@ -47,7 +47,7 @@ def compiled(function: Callable, options: Options | None = None) -> jax.stages.W
 
 @functools.cache
 def compiler_options(platform: str) -> Options:
-    """What a program of many lanes is compiled with: of the wished options those that this version of XLA takes."""
+    """Return the options for programs of many lanes: those of `WISHES` that this version of XLA knows."""
     known = {}
     for name, value in WISHES.get(platform, {}).items():
         try:

@@ -35,7 +35,7 @@ Sink = Callable[[Task, Lanes], None]
 
 
 class Programs(NamedTuple):
-    """A block's program: lowered and compiled once for each device that takes part."""
+    """The program of a block, lowered and compiled once for each device."""
 
     run: jax.stages.Wrapped  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
     pool: Pool  # its shapes
@@ -46,7 +46,7 @@ class Programs(NamedTuple):
     pace: list[float]  # [seconds a chunk takes], once measured
 
     def lower(self, device: Device, leaves: list, columns: dict[str, PyTree]) -> None:
-        """Traces it, in the thread of the caller, whose settings of JAX it takes on."""
+        """Trace the program for a device, with the settings of JAX in the calling thread."""
         if device in self.lowered:
             return
         there = jax.sharding.SingleDeviceSharding(device)
@@ -61,7 +61,7 @@ class Programs(NamedTuple):
             return self.compiled[device]
 
     def blank_pool(self, device: Device) -> Pool:
-        """A pool that loads its first lanes next."""
+        """Return a pool that loads the first lanes of a block next."""
         if device in self.blank:
             return self.blank[device]
         pool = jax.tree.map(_zeros, self.pool)
@@ -147,7 +147,7 @@ def _advice(part: Part) -> str:
 
 
 def _alone(work: Callable, device: Device, report: Report, stop: threading.Event) -> bool:
-    """The work in the calling thread; whether Ctrl-C ended it."""
+    """Work in the calling thread; return whether Ctrl-C ended it."""
 
     def tell(counts):
         try:
@@ -163,7 +163,7 @@ def _alone(work: Callable, device: Device, report: Report, stop: threading.Event
 
 
 def _side_by_side(work: Callable, team: Sequence[Device], report: Report, stop: threading.Event) -> bool:
-    """The work in a thread for each device, reported in the calling one; whether Ctrl-C ended it."""
+    """Work in a thread for each device, and report in the calling one; return whether Ctrl-C ended it."""
     news: queue.SimpleQueue = queue.SimpleQueue()
 
     def worker(device):
@@ -202,7 +202,7 @@ def _side_by_side(work: Callable, team: Sequence[Device], report: Report, stop: 
 
 
 def _put_once(leaves: list, device: Device, blocks: Sequence[Task]) -> list:
-    """Leaves on the device; small ones of a few blocks go there faster with each call."""
+    """Put leaves on the device; of a few blocks, small ones get there faster with each call."""
     size = sum(x.nbytes for x in leaves if isinstance(x, np.ndarray))
     return leaves if size * len(blocks) < 2**20 and len(blocks) <= 8 else jax.device_put(leaves, device)
 
@@ -249,7 +249,7 @@ def _run_block(
 
 
 def _again(pool: Pool) -> Pool:
-    """A pool that has done its work as one that loads its first lanes next."""
+    """Return a finished pool, changed so that it loads the first lanes of the next block."""
     results = pool.results._replace(status=np.zeros(pool.results.status.shape, np.int32))
     return pool._replace(following=np.int32(0), suspect=np.False_, results=results)
 

@@ -1,7 +1,7 @@
-"""A pure function of a tree at many members: in blocks, on every core and device.
+"""Evaluate a pure function of a tree at many members, in blocks, on every core and device.
 
-A tree that has `Axis` at its leaves stands for many; `evaluate` is the one way to ask something of all of them that is
-not a run: a loss, an eigenvalue, a standard error.
+A tree with an `Axis` at some leaves stands for many members. `evaluate` computes for all of them what is not a run: a
+loss, an eigenvalue, a standard error.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def evaluate(
     width: int = 1,
     options: tuple[tuple[str, str | int], ...] = (),
 ) -> PyTree:
-    """Return function(member) of many members, as NumPy arrays with a leading axis of members.
+    """Return function(member) for many members, as NumPy arrays with a leading axis of members.
 
     A program is compiled once for a function, a structure and a width. Each core or device takes every other call.
 
@@ -105,8 +105,8 @@ def evaluate(
             leaves, columns = jax.device_put((template.leaves, template.columns), team[number])
             for i in range(number, len(firsts), len(team)):
                 kept = min(width * blocks, count - firsts[i])
-                answers = run(leaves, columns, positions(firsts[i]))
-                found[i] = jax.tree.map(lambda x, n=kept: np.asarray(x).reshape(-1, *x.shape[2:])[:n], answers)
+                results = run(leaves, columns, positions(firsts[i]))
+                found[i] = jax.tree.map(lambda x, n=kept: np.asarray(x).reshape(-1, *x.shape[2:])[:n], results)
 
     if len(team) == 1:
         work(0)
@@ -132,7 +132,10 @@ def _program(
     x64: bool,
     settings: tuple,
 ) -> Callable:
-    """(leaves, columns, positions) -> answers (blocks, width, ...); `positions` is the first member's, of a grid."""
+    """Return the program (leaves, columns, positions) -> results (blocks, width, ...).
+
+    Of a grid `positions` is the number of the first member.
+    """
     structure = spec[0]
 
     def index_of(points: Array) -> Mapping[str, Array]:

@@ -1,4 +1,4 @@
-"""What ends a run in its middle: Ctrl-C, SIGTERM, a device out of memory. What is finished is kept."""
+"""Interruptions of a run (Ctrl-C, SIGTERM, a device out of memory), its progress bar, and how often it reports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interruption(message: str, result: Any) -> Interrupted:
-    """What a verb raises after Ctrl-C. A program that does not catch it exits with status 130, as after any Ctrl-C."""
+    """Return the error that a verb raises after Ctrl-C; if nobody catches it, the process exits with status 130."""
     _exit_as_after_ctrl_c()
     return Interrupted(message, result)
 
@@ -56,7 +56,7 @@ class OutOfMemory(MemoryError):
 
 @contextlib.contextmanager
 def out_of_memory_told(advice: str) -> Iterator[None]:
-    """Inside, a device that runs out of memory is an `OutOfMemory` that says what to change."""
+    """Inside, raise `OutOfMemory` with the advice where a device runs out of memory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -67,7 +67,7 @@ def out_of_memory_told(advice: str) -> Iterator[None]:
 
 
 def _exit_as_after_ctrl_c() -> None:
-    """Python leaves with status 130 after its own exception alone, and with 1 after one derived from it."""
+    """Make an uncaught `Interrupted` exit with status 130: Python does so for `KeyboardInterrupt` itself alone."""
     before = sys.excepthook
     if getattr(before, "after_ctrl_c", False):
         return
@@ -128,7 +128,7 @@ def stretches(total: int, most: int, every: int, pace: list[float]) -> Iterator[
 
 
 def progress_bar(total: int, progress: bool | None, unit: str) -> Bar:
-    """A tqdm bar on stderr; by default only where that is a terminal."""
+    """Return a tqdm bar on stderr; by default only where that is a terminal."""
     if progress if progress is not None else sys.stderr.isatty():
         from tqdm.auto import tqdm
 

@@ -1,4 +1,4 @@
-"""What a lane of a sweep holds, found in its program before anything runs."""
+"""What a lane of a sweep holds, as shapes, and which of it all lanes share: read from its program before it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.jaxprs import depends, largest_bytes
-from jaxfit.engine.loops import End, State, begin, look, watch, watched
+from jaxfit.engine.loops import End, State, begin, check, judged_step, judges_steps
 from jaxfit.engine.tracing import Structure, shape_of, trace
 from jaxfit.problems.axes import resolve
 from jaxfit.problems.checks.posing import as_params
@@ -31,24 +31,25 @@ class Layout(NamedTuple):
 
 
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
-    """The problem of one lane: its own values filled in, its calls run."""
+    """Return the problem of one lane, with its own values filled in and each `Call` replaced by its result."""
     problem = fill(template, values)
     return problem._replace(params=as_params(resolve(problem.params)))
 
 
 def lane_training(template: Training, values: dict[str, PyTree]) -> Training:
-    """The training of one lane: its own values filled in, its calls run."""
+    """Return the training of one lane, with its own values filled in and each `Call` replaced by its result."""
     training = fill(template, values)
     return training.at(as_params(resolve(training.problem.params)))
 
 
 def lock_step(template: Training) -> bool:
-    return not watched(template)
+    """Return whether all lanes of a pool take the same number of steps: no step is judged."""
+    return not judges_steps(template)
 
 
 @functools.lru_cache(maxsize=256)
 def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) -> Layout | None:
-    """What the lanes of a problem hold; None if it captured a tracer of the caller's, so that nobody can say.
+    """Return what each lane holds; None if the loss captured a tracer of the caller, so that it cannot be found out.
 
     Args:
       structure: Of the training with a place for each of the lanes' own values.
@@ -69,7 +70,7 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
     def lane(template, values):
         training = lane_training(template, values)
         state = begin(training)
-        _, end = look(training, state, jnp.int32(0))
+        _, end = check(training, state, jnp.int32(0))
         return state, end, plain(put(training.problem.params, state.params))
 
     (state, end, params), captured = shape_of(lane, template, values)
@@ -79,16 +80,17 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
 
 
 def axes_of(template: Training, values: dict[str, PyTree], state: State) -> State:
-    """For each leaf of the state, 0 if lanes may differ in it, None if they share it.
+    """Return the axes of `vmap` for the state: 0 for leaves in which lanes may differ, None for those that they share.
 
-    Slots that go their own way share nothing. In lock-step the results are each lane's own, also where all lanes are
-    alike, and the rest is found in the program: a leaf is shared if neither its start nor its update depends on a
-    lane's own values, nor on what is each lane's own in the state.
+    If steps are judged, slots share nothing. Otherwise the results are each lane's own, and another leaf is shared if
+    neither its start nor its update depends on a lane's own values or on leaves that are each lane's own.
     """
     if not lock_step(template):
         return jax.tree.map(lambda _: 0, state)
     first, _ = trace(lambda p, v: begin(lane_training(p, v)), template, values)
-    update, _ = trace(lambda p, v, s, t: watch(lane_training(p, v), s, t)[0], template, values, state, np.int32(0))
+    update, _ = trace(
+        lambda p, v, s, t: judged_step(lane_training(p, v), s, t)[0], template, values, state, np.int32(0)
+    )
     given = [False] * len(jax.tree.leaves(template)) + [True] * len(jax.tree.leaves(values))
     shared = jax.tree.map(lambda _: False, state)
     results = shared._replace(
@@ -103,7 +105,7 @@ def axes_of(template: Training, values: dict[str, PyTree], state: State) -> Stat
 
 
 def working_bytes(training: Training) -> int:
-    """Bytes that a step of one lane works on: its state, and the inputs and outputs of its largest operation."""
+    """Return the bytes that a step of one lane touches: its state, and inputs and outputs of its largest operation."""
     _, state = trace(begin, training)
-    step, _ = trace(lambda p, s, t: watch(p, s, t)[0], training, state, np.int32(0))
+    step, _ = trace(lambda p, s, t: judged_step(p, s, t)[0], training, state, np.int32(0))
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(step)

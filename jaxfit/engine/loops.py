@@ -1,8 +1,7 @@
-"""One step of a run, and its verdict: the only place where a gradient is taken for training.
+"""The steps of a run, and the verdict on each: the only module that takes a gradient for training.
 
-A run is `begin`, then `advance` until the status says how it ended. A method is `init` and `step`; the loop does not
-care whether it is a gradient transformation or something of second order. All functions are for one lane, and pure:
-`vmap` makes many of them.
+A run is `begin`, then `advance` until the status says how it ended. A method has `init` and `step`, whether it is a
+gradient transformation or of second order. All functions are pure and for one lane; `pools` maps them over many.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ RUNNING = Status.NOT_RUN
 
 
 def method_of(optimizer: Optimizer) -> Method:
-    """The method that an optimizer builds; a gradient transformation is wrapped."""
+    """Return the method that an optimizer builds; a gradient transformation is wrapped."""
     built = optimizer.build()
     if hasattr(built, "update"):
         return GradientMethod(optax.with_extra_args_support(built))
@@ -44,13 +43,13 @@ def method_of(optimizer: Optimizer) -> Method:
     return built
 
 
-def watched(training: Training) -> bool:
-    """Whether the verdict is wanted in every step: there is a stop rule, or the method judges for itself."""
+def judges_steps(training: Training) -> bool:
+    """Return whether every step is judged: there is a stop rule, or the method judges itself."""
     return training.stop.watches or training.optimizer.traits.judges
 
 
 class Best(NamedTuple):
-    """Where the validation loss was lowest, of a run with patience: among its records and its end."""
+    """Where the validation loss of a run with patience was lowest, among its records and its end."""
 
     params: PyTree
     validation_loss: Any  # (); NaN until it was a number
@@ -58,20 +57,20 @@ class Best(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a run carries from step to step."""
+    """What a run carries from one step to the next."""
 
-    params: PyTree  # what is free of them
-    memory: PyTree  # the method's own
+    params: PyTree  # the free ones
+    memory: PyTree  # the state of the method
     start_loss: Array  # () of all the data
     status: Array  # () int32; RUNNING while it moves
-    steps: Array  # () int32 updates made until it ended; kept only while watching
+    steps: Array  # () int32 updates until it ended; counted only where steps are judged
     change: Array | None  # () norm of the last update that was made, if a rule asks for it
-    best: Best | None  # with patience; its params are what is free of them
+    best: Best | None  # with patience; its params are the free ones
     stale: Any  # with patience: () int32 records since the best; else None
 
 
 def objective_of(problem: Problem, data: PyTree, key: Any) -> Objective:
-    """The loss as a function of the free params alone."""
+    """Return the loss as a function of the free params alone."""
     extra = {"key": key} if takes_key(problem.loss) else {}
     return Objective(problem.loss, data, extra, problem.params if is_marked(problem.params) else None)
 
@@ -85,8 +84,8 @@ def rows_of(data: tuple) -> int:
     return next(np.shape(x)[0] for x in jax.tree.leaves(data) if np.ndim(x))
 
 
-def draw(training: Training, t: Array) -> tuple:
-    """The data of step `t`."""
+def batch_at(training: Training, t: Array) -> tuple:
+    """Return the data of step `t`."""
     problem, batches = training.problem, training.batches
     if batches is None:
         return problem.data
@@ -102,7 +101,7 @@ def draw(training: Training, t: Array) -> tuple:
 
 
 def _with_data(picked: Array, where: Array) -> Array:
-    """The rows of a batch; if none of them counts, in place of each the next that does, from the end to the first."""
+    """Return the rows of a batch; if none of them counts, replace each by the next one that does, cyclically."""
     n = len(where)
     at = jnp.where(where, jnp.arange(n, dtype=picked.dtype), n)
     following = jax.lax.cummin(at, reverse=True)
@@ -115,7 +114,7 @@ def _batch_key(problem: Problem, t: Array) -> Array:
 
 
 def begin(training: Training) -> State:
-    """The state before the first step."""
+    """Return the state before the first step."""
     problem, stop = training.problem, training.stop
     problem = problem._replace(params=resolve(problem.params))
     params = free(problem.params)
@@ -134,7 +133,7 @@ def begin(training: Training) -> State:
 
 
 def full_loss(problem: Problem, params: PyTree, t: Array) -> Array:
-    """The loss of all the data."""
+    """Return the loss of all the data."""
     return objective_of(problem, problem.data, step_key(problem, t))(params)
 
 
@@ -143,19 +142,19 @@ def validation_loss(training: Training, params: PyTree, t: Array) -> Array:
 
 
 def propose(training: Training, state: State, t: Array) -> Proposal:
-    """What the method would do at step `t`."""
-    objective = objective_of(training.problem, draw(training, t), step_key(training.problem, t))
+    """Return the update that the method proposes at step `t`."""
+    objective = objective_of(training.problem, batch_at(training, t), step_key(training.problem, t))
     return method_of(training.optimizer).step(objective, state.params, state.memory)
 
 
-def move(training: Training, state: State, t: Array) -> tuple[State, Proposal]:
-    """One update, without looking at where it leads."""
+def plain_step(training: Training, state: State, t: Array) -> tuple[State, Proposal]:
+    """Make one update without judging it."""
     proposal = propose(training, state, t)
     return state._replace(params=proposal.params, memory=proposal.memory), proposal
 
 
-def watch(training: Training, state: State, t: Array, *, recorded: Array | bool = True) -> tuple[State, Proposal]:
-    """One update, unless the run has ended, or ends at these params by the verdict on them or for want of steps."""
+def judged_step(training: Training, state: State, t: Array, *, recorded: Array | bool = True) -> tuple[State, Proposal]:
+    """Judge the params, and make one update unless the run has ended, or ends here."""
     proposal = propose(training, state, t)
     running = state.status == RUNNING
     if state.best is not None and recorded is not False:
@@ -176,26 +175,26 @@ def watch(training: Training, state: State, t: Array, *, recorded: Array | bool 
 
 
 def better_of(best: Best, params: PyTree, value: Array, t: Array, where: Array) -> tuple[Best, Array]:
-    """The best so far and these params, and whether these are better; nothing changes where `where` is False."""
+    """Return the better of the best params so far and these, and whether it is these; only where `where` is true."""
     better = where & ~(value >= best.validation_loss) & ~jnp.isnan(value)
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), Best(params, value, t), best), better
 
 
 def count_record(state: State, value: Array, t: Array, counts: Array | bool) -> State:
-    """The state after a record with this validation loss, where it counts."""
+    """Return the state after a record of this validation loss, where it counts."""
     best, better = better_of(state.best, state.params, value, t, jnp.asarray(counts))  # pyright: ignore[reportArgumentType]
     return state._replace(best=best, stale=jnp.where(counts, jnp.where(better, 0, state.stale + 1), state.stale))
 
 
 def skipped(proposal: Proposal, size: Array) -> Array:
-    """Whether a step of this size was none: by the method's word, or where the params stay without a reason."""
+    """Return whether an update was skipped: the method says so, or params stay though the gradient is not zero."""
     if proposal.skipped is not None:
         return jnp.asarray(proposal.skipped)
     return (size == 0) & (True if proposal.grads is None else any_nonzero(proposal.grads))
 
 
 def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
-    """The status at the params of the proposal; RUNNING to go on. Trouble comes before success."""
+    """Return the status at the params of the proposal, RUNNING to go on; failures take precedence over success."""
     loss = proposal.loss
     converged = jnp.asarray(proposal.converged)
     if stop.loss_below is not None:
@@ -218,19 +217,17 @@ def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
 
 
 class End(NamedTuple):
-    """What is known at the params where a stretch of updates led."""
+    """What is known at the params at the end of a stretch of steps."""
 
     loss: Array  # () of all the data
     validation_loss: Array | None  # ()
     row: dict[str, PyTree]  # a record
 
 
-def look(training: Training, state: State, t: Array) -> tuple[State, End]:
-    """The verdict at step `t` without an update; a run that is out of steps ends here."""
+def check(training: Training, state: State, t: Array) -> tuple[State, End]:
+    """Judge the params at step `t` without an update; a run that is out of steps ends here."""
     running = state.status == RUNNING
-    if watched(training) and takes_key(
-        training.problem.loss
-    ):  # whose randomness is that of the step where the run ended
+    if judges_steps(training) and takes_key(training.problem.loss):  # the loss draws as in the step where the run ended
         t = jnp.where(running, t, state.steps)
     proposal = propose(training, state, t)
     validation: Any = None
@@ -248,7 +245,7 @@ def look(training: Training, state: State, t: Array) -> tuple[State, End]:
     above = (status == Status.OUT_OF_STEPS) & (final > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
     state = state._replace(status=status, steps=jnp.where(running, t, state.steps))
-    if state.best is not None:  # a run that goes on meets this record again, in its next step
+    if state.best is not None:  # if the run goes on, its next step makes this record
         best, _ = better_of(state.best, state.params, validation, state.steps, status != RUNNING)
         state = state._replace(best=best)
     end = End(final, validation, row(training, state, t, proposal))
@@ -256,7 +253,7 @@ def look(training: Training, state: State, t: Array) -> tuple[State, End]:
 
 
 def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
-    """One record: what the history holds of step `t`, whose proposal was made at `state.params`."""
+    """Return one record, of step `t`, whose proposal was made at `state.params`."""
 
     def whole():
         return plain(put(training.problem.params, state.params))
@@ -279,25 +276,25 @@ def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[
 
 
 class Stepper(NamedTuple):
-    """The functions that a loop over steps is made of; of one lane, or of many by vmap."""
+    """The functions that a loop over steps calls; for one lane, or for many by `vmap`."""
 
     recorded: Callable  # (state, t) -> (state, row)
     unrecorded: Callable  # (state, t) -> state
-    look: Callable  # (state, t) -> (state, End)
+    check: Callable  # (state, t) -> (state, End)
 
 
-def stepper(training: Training, *, watching: bool) -> Stepper:
-    """The steps of one lane: judged every time (a run that ends stays where it ended), or not at all."""
+def stepper(training: Training, *, judged: bool) -> Stepper:
+    """Return the functions for one lane, with steps that are judged (a run that has ended stays there) or not."""
 
     def recorded(state, t):
-        new, proposal = watch(training, state, t) if watching else move(training, state, t)
+        new, proposal = judged_step(training, state, t) if judged else plain_step(training, state, t)
         return new, row(training, state, t, proposal)
 
     def unrecorded(state, t):
-        return (watch(training, state, t, recorded=False) if watching else move(training, state, t))[0]
+        return (judged_step(training, state, t, recorded=False) if judged else plain_step(training, state, t))[0]
 
     def at_the_end(state, t):
-        return look(training, state, t)
+        return check(training, state, t)
 
     return Stepper(*map(fast_sums, (recorded, unrecorded, at_the_end)))
 
@@ -305,28 +302,28 @@ def stepper(training: Training, *, watching: bool) -> Stepper:
 def advance(
     stepper: Stepper, state: State, t: Array, count: Array, *, every: int, capacity: int, early: bool = False
 ) -> tuple[State, dict[str, PyTree], End]:  # fmt: skip
-    """At most `count` updates from step `t`, and a look at where they led.
+    """Make at most `count` updates from step `t`, and judge the params at their end.
 
     Args:
-      stepper: What to do in a step.
+      stepper: The functions of a step.
       state: At step `t`, a multiple of the stride.
       t: () int32; of many lanes also (lanes,).
       count: () int32, at most capacity * every.
       every: The stride of records.
       capacity: Rows to keep, and one more; the record of step t + k * every is row k.
-      early: Leave the loop with the run; for one lane that is watched.
+      early: Whether to leave the loop where the run ends; only for one lane whose steps are judged.
 
     Returns:
-      The state, the rows (those beyond a run's end are not meant), and what is known at the end. If `count` is a
+      The state, the rows (those after a run's end are undefined), and what is known at the end. If `count` is a
       multiple of the stride, the row after the last is the record at step t + count.
     """
     shapes = jax.eval_shape(lambda s: stepper.recorded(s, t)[1], state)
     rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
-    state, rows = walk(stepper, state, t, count, rows, every=every, early=early)
-    return arrive(stepper, state, rows, t, count, every=every, early=early)
+    state, rows = take_steps(stepper, state, t, count, rows, every=every, early=early)
+    return check_end(stepper, state, rows, t, count, every=every, early=early)
 
 
-def walk(
+def take_steps(
     stepper: Stepper,
     state: State,
     t: Array,
@@ -336,7 +333,7 @@ def walk(
     every: int,
     early: bool = False,
 ) -> tuple[State, dict[str, PyTree]]:
-    """The updates of `advance`, and its rows but for the last, written into those that are given."""
+    """Make the updates of `advance`; write its rows, except the last, into the given ones."""
     blocks = (count + every - 1) // every
 
     def block(carry):  # one record and `every` updates
@@ -357,11 +354,11 @@ def walk(
     return state, rows
 
 
-def arrive(
+def check_end(
     stepper: Stepper, state: State, rows: dict[str, PyTree], t: Array, count: Array, *, every: int, early: bool = False
 ) -> tuple[State, dict[str, PyTree], End]:
-    """The look of `advance` at where `walk` led."""
-    state, end = stepper.look(state, t + count)
+    """Judge the params at the end of `advance`, and write the last row."""
+    state, end = stepper.check(state, t + count)
     at = (count + every - 1) // every
     here = count % every == 0
     if early:
@@ -371,16 +368,16 @@ def arrive(
 
 
 def unrolled(training: Training, steps: int) -> tuple[State, dict[str, PyTree], End]:
-    """A whole run as one masked scan, which reverse-mode differentiation can go through; rows are NaN after its end."""
+    """Make a whole run as one masked scan, for reverse-mode differentiation; its rows are NaN after the end."""
     every = training.record.every
 
     def body(state, t):
-        new, proposal = watch(training, state, t, recorded=t % every == 0)
+        new, proposal = judged_step(training, state, t, recorded=t % every == 0)
         return new, blank_unless(state.status == RUNNING, row(training, state, t, proposal))
 
     state, rows = jax.lax.scan(body, begin(training), jnp.arange(steps, dtype=np.int32))
     running = state.status == RUNNING
-    state, end = look(training, state, jnp.int32(steps))
+    state, end = check(training, state, jnp.int32(steps))
     rows = jax.tree.map(lambda x: x[::every], rows)
     if steps % every == 0:
         last = blank_unless(running, end.row)
@@ -393,11 +390,11 @@ def blank_unless(condition: Array, rows: PyTree) -> PyTree:
 
 
 def norm(tree: PyTree) -> Array:
-    """Euclidean norm over all leaves."""
+    """Return the Euclidean norm over all leaves."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def finite(tree: PyTree) -> Array:
-    """Whether every number in the tree is finite."""
+    """Return whether every number in the tree is finite."""
     checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
     return jnp.stack(checks).all() if checks else jnp.asarray(True)

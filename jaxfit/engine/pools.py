@@ -1,10 +1,10 @@
-"""Many lanes in one compiled program: a block of lanes, run to exhaustion by a pool of slots.
+"""A pool of slots: many lanes side by side in one compiled program, which runs the lanes of a block to their ends.
 
-A pool has a fixed number of slots, and runs a chunk of steps at a time. Without a stop rule the slots go in lock-step:
-they load together and end together, no step is judged, and what does not depend on the lane (Adam's step count, a
-shared batch) is kept once for all. Lanes are looked at once a chunk; a chunk in which one met trouble is run again
-with a look at every step, so that the trouble has its step and its params. With a stop rule every step is judged, and a
-slot whose lane has ended writes the result and loads the next lane of the block.
+A pool has a fixed number of slots, and runs a chunk of steps at a time. With a stop rule every step is judged; after
+each chunk a slot whose lane has ended writes the result and loads the next lane of the block. Without a stop rule the
+slots run in lock-step: they load together and end together, steps are not judged, and what does not depend on the lane
+(Adam's step count, a shared batch) is kept once for all. Then lanes are judged once a chunk; if one has become
+non-finite, the chunk is discarded and run again with every step judged, to find the step and the params.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from jaxfit.engine.layouts import Layout, lane_training, lock_step
-from jaxfit.engine.loops import RUNNING, Best, State, Stepper, arrive, begin, stepper, walk
+from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
 from jaxfit.engine.sums import fast_sums
 from jaxfit.problems.marks import is_marked, plain, put
@@ -49,29 +49,31 @@ class Lanes(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A block under way. One of zeros has yet to load its first lanes, and so has any other whose `following` is set to
-    zero: nothing else in it is read before it is written, but the statuses of the results.
+    """A block that is being run.
+
+    A pool whose `following` is zero has yet to load its first lanes. Nothing else in it is read before it is written,
+    except the statuses of the results, which must be zero.
     """
 
     ids: Array  # (slots,) int32: the lane of each slot; from `real` on, none
     t: Array  # () int32 in lock-step, else (slots,)
     values: dict[str, PyTree]  # the slots' lanes' own values
     state: State  # of the slots
-    loss: Array  # (slots,) where a lane ended
+    loss: Array  # (slots,) at the last check
     validation_loss: Array | None
-    results: Lanes  # of the block, and some rows that nobody reads
+    results: Lanes  # of the block; rows after these are scratch space
     following: Array  # () int32: the next lane to load
-    suspect: Array  # () bool: the next chunk is one that met trouble, run again
+    suspect: Array  # () bool: the next chunk repeats the last one, with every step judged
 
 
 def chunk_of(template: Training) -> int:
-    """Steps between two looks: a multiple of the stride of records."""
+    """Return the steps between two checks: a multiple of the stride of records."""
     every = template.record.every
     return every * max(1, (template.optimizer.traits.chunk or current().chunk) // every)
 
 
 def pool_like(template: Training, layout: Layout, shape: Shape) -> Pool:
-    """The shapes of a pool."""
+    """Return the shapes of a pool."""
 
     def stacked(*sizes: int) -> Callable[[Array], Array]:
         return lambda x: jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype)  # pyright: ignore[reportReturnType]
@@ -113,13 +115,13 @@ def run_pool(
     layout: Layout,
     shape: Shape,
 ) -> tuple[Pool, Array]:
-    """At most `chunks` chunks further.
+    """Run at most `chunks` chunks.
 
     Args:
       template: The problem with a place for each of the lanes' own values.
       columns: Those values, each with a leading axis of the block's lanes.
-      pool: Where it stands.
-      real: () int32: lanes of the block that are meant; those after them only fill it up.
+      pool: The block as it stands.
+      real: () int32: the number of lanes of the block; those after them are padding.
       chunks: () int32.
       layout, shape: Of the pool.
 
@@ -143,14 +145,14 @@ def run_pool(
 
 
 def running(pool: Pool, real: Array) -> Array:
-    """(slots,) which of them hold a lane that still runs."""
+    """Return (slots,) whether a slot holds a lane that still runs."""
     return (pool.state.status == RUNNING) & (pool.ids < real) & (pool.following > 0)
 
 
 def _together(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
-    """One chunk in lock-step; first, where no lane runs any more, all results are written and the next lanes loaded.
+    """Run one chunk in lock-step; if no lane runs any more, first write all results and load the next lanes.
 
-    A chunk in which a lane met trouble leads nowhere, but to the same chunk with a look at every step.
+    If a lane becomes non-finite, the chunk is discarded, and the next one repeats it with every step judged.
     """
     axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
 
@@ -169,21 +171,21 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
     live = running(pool, real)
     doubled = jnp.maximum(
         every * max(1, current().first_chunk // every), pool.t // every * every
-    )  # most trouble comes soon
+    )  # most failures come early
     count = jnp.minimum(jnp.minimum(chunk, doubled), template.steps - pool.t)
 
-    def steps(watching):
-        return many(template, pool.values, axes, watching=watching)
+    def steps(judged):
+        return many(template, pool.values, axes, judged=judged)
 
-    def stretch(watching):
+    def stretch(judged):
         rows = blank_rows(layout, shape, chunk // every)
-        return walk(steps(watching), pool.state, pool.t, count, rows, every=every)
+        return take_steps(steps(judged), pool.state, pool.t, count, rows, every=every)
 
     moved, piece = jax.lax.cond(pool.suspect, lambda: stretch(True), lambda: stretch(False))
-    new, piece, end = arrive(steps(True), moved, piece, pool.t, count, every=every)
-    trouble = (new.status == Status.NOT_FINITE) | ~jnp.isfinite(end.loss)
-    trouble |= ~jnp.isfinite(pool.state.start_loss) | ~_finite_rows(piece, count, every)
-    suspect = ~pool.suspect & jnp.any(live & trouble)
+    new, piece, end = check_end(steps(True), moved, piece, pool.t, count, every=every)
+    failed = (new.status == Status.NOT_FINITE) | ~jnp.isfinite(end.loss)
+    failed |= ~jnp.isfinite(pool.state.start_loss) | ~_finite_rows(piece, count, every)
+    suspect = ~pool.suspect & jnp.any(live & failed)
     accepted = live & ~suspect
     rows = jax.tree.map(lambda all, one: _paste(all, one, pool.t // every, pool.ids[0]), pool.results.rows, piece)
     return pool._replace(
@@ -197,7 +199,7 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
 
 
 def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
-    """One chunk of slots that each go their own way; first, those whose lane has ended load another."""
+    """Run one chunk of slots at their own steps; first, slots whose lane has ended write it and load another."""
     axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
 
@@ -216,10 +218,10 @@ def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layou
         )
 
     pool = jax.lax.cond(jnp.any(ended), next_lanes, lambda: pool)
-    steps = many(template, pool.values, axes, watching=True)
+    steps = many(template, pool.values, axes, judged=True)
     count, piece = jnp.int32(chunk), blank_rows(layout, shape, chunk // every)
-    state, piece = walk(steps, pool.state, pool.t, count, piece, every=every)
-    state, piece, end = arrive(steps, state, piece, pool.t, count, every=every)
+    state, piece = take_steps(steps, pool.state, pool.t, count, piece, every=every)
+    state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
     rows = pool.results.rows
     if rows:
         height = jnp.arange(chunk // every + 1)
@@ -236,12 +238,12 @@ def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layou
 
 
 def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
-    """The own values of the lanes `ids`; an id beyond the block gets the last lane's."""
+    """Return the own values of the lanes `ids`; after the end of the block, those of its last lane."""
     return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
 
 
 def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree) -> PyTree:
-    """The free params of the slots as the user's own tree."""
+    """Return the free params of the slots as the user's own tree."""
     if not is_marked(
         jax.eval_shape(lambda: lane_training(template, jax.tree.map(lambda x: x[0], values))).problem.params
     ):
@@ -250,13 +252,13 @@ def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree)
 
 
 def write_neighbors(template: Training, pool: Pool, shape: Shape) -> Lanes:
-    """The results with those of the slots, whose lanes are neighbors; where there are none yet, nobody reads them."""
+    """Return the results with those of the slots, whose lanes are neighbors, written into them."""
     at = jnp.where(pool.following == 0, shape.lanes, pool.ids[0])
     return _write(template, pool, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0))
 
 
 def write_scattered(template: Training, pool: Pool, shape: Shape) -> Lanes:
-    """The results with those of the slots whose lane has ended."""
+    """Return the results with those of the slots whose lane has ended written into them."""
     at = jnp.where((pool.following == 0) | (pool.state.status == RUNNING), shape.lanes, pool.ids)
     return _write(template, pool, lambda all, one: all.at[at].set(one, mode="drop"))
 
@@ -279,9 +281,9 @@ def _write(template: Training, pool: Pool, put: Callable) -> Lanes:
 
 
 def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
-    """The results of the lanes that were meant, as NumPy arrays, histories NaN after a lane's end.
+    """Return the results of the lanes, without padding, as NumPy arrays; histories are NaN after a lane's end.
 
-    In memory a history stays as it was written, row by row: to turn it takes longer than to make it.
+    In memory a history stays as it was written, row by row: to transpose it takes longer than to make it.
     """
     results = jax.tree.map(np.asarray, pool.results)
     rows = jax.tree.map(lambda x: x[: shape.records, :real].copy(), results.rows)
@@ -293,13 +295,13 @@ def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
     return cut._replace(rows=jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows))
 
 
-def many(template: Training, values: dict[str, PyTree], axes: State, *, watching: bool) -> Stepper:
-    """The steps of many lanes side by side; in lock-step at one time, else each at its own."""
+def many(template: Training, values: dict[str, PyTree], axes: State, *, judged: bool) -> Stepper:
+    """Return the functions of a step for many lanes; in lock-step at one step number, else each at its own."""
     time = None if lock_step(template) else 0
 
     def lane(name):
         def one(values, state, t):
-            return getattr(stepper(lane_training(template, values), watching=watching), name)(state, t)
+            return getattr(stepper(lane_training(template, values), judged=judged), name)(state, t)
 
         out = axes if name == "unrecorded" else (axes, 0)
         mapped = jax.vmap(one, in_axes=(0, axes, time), out_axes=out)
@@ -313,7 +315,7 @@ def start(template: Training, values: dict[str, PyTree], axes: State) -> State:
 
 
 def pick(mask: Array, new: Array, old: Array) -> Array:
-    """Lane by lane, `new` where the mask is true."""
+    """Return `new` for the lanes where the mask is true, `old` for the others."""
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
 
 
@@ -322,7 +324,7 @@ def _is_none(x: object) -> bool:
 
 
 def merge(mask: Array, new: State, old: State, axes: State) -> State:
-    """Lane by lane the new state where the mask is true; what lanes share is always new."""
+    """Return the new state for the lanes where the mask is true; what lanes share is always new."""
     return jax.tree.map(lambda axis, a, b: a if axis is None else pick(mask, a, b), axes, new, old, is_leaf=_is_none)
 
 

@@ -1,4 +1,4 @@
-"""Random orders that are never made: what stands at a place of a shuffle is computed from the place alone."""
+"""Shuffles whose entries are computed one by one, from their index alone, without making the order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROUNDS = 20
 
 
 def shuffled(places: Array, key: Array, n: int) -> Array:
-    """The numbers that stand at some places of a random order of 0, 1, ..., n - 1.
+    """Return the numbers that stand at some places of a random order of 0, 1, ..., n - 1.
 
     A round draws a k of 0 ... n - 1 and pairs every number i with k - i (mod n); the two change places if a coin says
     so, the highest bit of multiplier * max(i, k - i) + offset (mod 2^32), which for random multiplier and offset is

@@ -1,4 +1,4 @@
-"""What is compiled, once for each structure of a problem, and a warning when that happens too often."""
+"""The programs of a single run, compiled once for each structure of its training, and a warning about too many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfit.engine.compiling import SUMS, compiled
-from jaxfit.engine.loops import advance, begin, propose, row, stepper, watched
+from jaxfit.engine.loops import advance, begin, judges_steps, propose, row, stepper
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
 from jaxfit.optimizers.building import Optimizer
@@ -20,20 +20,20 @@ from jaxfit.typing import PyTree
 
 
 class Programs(NamedTuple):
-    """The parts of a run, for problems of one structure, given as their leaves. Each compiles when first called."""
+    """The programs of runs of one structure, whose leaves are arguments. Each is compiled when it is first called."""
 
     begin: Callable  # (leaves) -> State
-    advance: Callable  # (leaves, state, t, count) -> (State, rows, End), without looking at every step
-    watch: Callable  # the same, looking
-    ask: Callable  # (leaves) -> Training
-    watched: bool  # whether only `watch` will do
-    captured: bool  # whether the loss holds a tracer of the caller's, so that nothing can be compiled apart
+    plain: Callable  # (leaves, state, t, count) -> (State, rows, End), without judging steps
+    judged: Callable  # the same, judging each step
+    training: Callable  # (leaves) -> Training
+    judges_steps: bool  # whether every step is judged
+    captured: bool  # whether the loss holds a tracer of the caller, so that it cannot be compiled on its own
     capacity: int  # rows that one call can record
     pace: list[float]  # [seconds a step takes], once measured
 
 
 def prepare(training: Training, precision: str) -> tuple[Programs, list]:
-    """The programs for a run, and its leaves in the precision; large ones are put on the device once.
+    """Return the programs for a run, and its leaves in the precision; large ones are put on the device once.
 
     Raises:
       ValueError, TypeError: If its loss cannot be trained; see `inspect_training`.
@@ -48,7 +48,7 @@ def prepare(training: Training, precision: str) -> tuple[Programs, list]:
 
 @functools.lru_cache(maxsize=64)
 def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> Programs:
-    """One set for each structure of a problem. Bounded, so that a new function in every call cannot fill the memory."""
+    """Return the programs for a structure. The cache is bounded: new functions in every call cannot fill the memory."""
     ask = functools.partial(jax.tree.unflatten, structure)
     training = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
     captured = inspect_training(training)
@@ -60,24 +60,24 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
         capacity = max(1, min(current().stretch_rows, current().stretch_bytes // max(size, 1)))
 
-    def run(watching):
+    def run(judged):
         def segment(leaves, state, t, count):
             training = ask(leaves)
             every = training.record.every
             return advance(
-                stepper(training, watching=watching),
+                stepper(training, judged=judged),
                 state,
                 t,
                 count,
                 every=every,
                 capacity=capacity,
-                early=watching,
+                early=judged,
             )
 
         return compiled(segment, SUMS.get(jax.default_backend()))
 
     first = compiled(lambda leaves: begin(ask(leaves)))
-    return Programs(first, run(False), run(True), ask, watched(training), captured, capacity, [])
+    return Programs(first, run(False), run(True), ask, judges_steps(training), captured, capacity, [])
 
 
 def _first_row(training: Training) -> dict[str, PyTree]:
@@ -90,7 +90,7 @@ seen: dict[tuple, set[int]] = {}  # the functions compiled so far, by where they
 
 
 def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> None:
-    """A function is known by its identity: one made anew for every call is compiled anew for every call."""
+    """Warn if functions from one line were compiled again and again: a new function in every call is a new program."""
     functions = {"loss": getattr(loss, "func", getattr(loss, "predict", None))}
     if optimizer is not None:
         functions["optimizer"] = getattr(optimizer.hyperparameters.get("transformation"), "update", None)
@@ -113,7 +113,7 @@ def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> N
 
 
 def _origin(function: Callable, depth: int = 2) -> tuple:
-    """Where a function was written, and where those that it closes over were: equal for all that one line makes."""
+    """Return where a function and those that it closes over were written: equal for all that one line makes."""
     cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())] if depth else []
     inner = [x for cell in cells for x in (cell if isinstance(cell, (tuple, list)) else (cell,))]
     return function.__code__, tuple(_origin(x, depth - 1) for x in inner if hasattr(x, "__code__"))

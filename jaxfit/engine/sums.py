@@ -1,9 +1,9 @@
-"""Sums over many numbers, made fast: several in one pass, and each in stretches.
+"""Rewrite the sums of a program for speed on a CPU: several in one loop, and long ones as sums of partial sums.
 
-A loss and the gradient of each param are sums over the same points. XLA on a CPU makes a loop of each, and in each of
-them the residuals anew: as one reduction with several operands they are one loop. A loop adds one number after another,
-so that a long sum would lose digits: it is made of the sums of its stretches. (XLA's own remedy is a window that moves
-over the numbers, which is many times slower, and is turned off where these are used; see `compiling`.)
+A loss and the gradient of each param are sums over the same points. XLA on a CPU makes one loop of each, which computes
+the residuals again; one reduction with several operands is one loop. A loop adds one number after another, so that a
+long sum would lose digits; therefore it is a sum of partial sums over at most `sum_length` numbers. (XLA's own remedy,
+a reduce-window, is many times slower, and is turned off for these programs; see `compiling`.)
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def fast_sums(function: Callable) -> Callable:
-    """A function that returns the same, with its sums made fast; it is to be compiled.
+    """Return the function with its sums rewritten; compile the result.
 
-    Made together are sums over the same axes of arrays that share what they are made of, entry by entry, and of which
-    none depends on another. The order of addition changes, and so may last digits. Sums inside of a loop of the
-    function's own stay as they are. The function can be mapped with `vmap`; its sums cannot be differentiated.
+    Sums are joined if they are over the same axes of arrays that are computed, entry by entry, from common arrays, and
+    none depends on another. The order of addition changes, and so may last digits. Sums inside of a loop in the
+    function stay as they are. The result can be mapped with `vmap`; its sums cannot be differentiated.
     """
     if jax.default_backend() != "cpu":
         return function
@@ -60,16 +60,16 @@ def _inputs(group: Sequence[Row], values: Mapping[int, Array]) -> list[Array]:
 
 
 def _has_sums(operation: Operation) -> bool:
-    """Return whether an operation is an inner `jit` that makes sums; others stay calls, which compile sooner."""
+    """Return whether an operation is an inner `jit` that contains sums; others stay calls, which compile faster."""
     inner = operation.inner(JITS)
     return inner is not None and any(o.name == "reduce_sum" or _has_sums(o) for o in operations(inner))
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows in an order that they can be run in, sums of one kind together.
+    """Return the rows in an order in which they can run, with the sums that can be joined in one group.
 
-    The depth of a value is the number of sums that one has to pass to get there, so that sums of equal depth do not
-    depend on each other.
+    The depth of a value is the largest number of sums on a path to it, so that sums of equal depth do not depend on
+    each other.
     """
     family, depth = _families(rows), dict[int, int]()
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -86,7 +86,7 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _families(rows: Sequence[Row]) -> dict[int, int]:
-    """For each value one of those that share their entries with it: the same one for all of them."""
+    """Return for each value a representative of the values that are computed entry by entry from common ones."""
     above: dict[int, int] = {}
 
     def eldest(value: int) -> int:
@@ -114,7 +114,7 @@ def _is_to_change(group: Sequence[Row]) -> bool:
 
 
 def _count(row: Row) -> int:
-    """How many numbers each of its sums adds."""
+    """Return how many numbers a sum adds."""
     (summand,) = row.operation.operands
     return math.prod(summand.shape[axis] for axis in row.operation.params["axes"])
 
@@ -132,22 +132,22 @@ def _sum(group: Sequence[Row], values: Mapping[int, Array]) -> Sequence[Array]:
 
 
 def _along(summands: Sequence[Array], axis: int) -> Sequence[Array]:
-    """Sums along one axis: of its whole stretches, and of the rest."""
+    """Return the sums along one axis, of partial sums of `sum_length` numbers and of the rest."""
     shape, length = summands[0].shape, current().sum_length
     whole, rest = divmod(shape[axis], length)
     if whole == 0 or shape[axis] == length:
         return _reduced(summands, (axis,))
     cut = whole * length
     split = (*shape[:axis], whole, length, *shape[axis + 1 :])
-    stretches = [jax.lax.slice_in_dim(x, 0, cut, axis=axis).reshape(split) for x in summands]
-    sums = _along(_ended(_reduced(stretches, (axis + 1,))), axis)
+    pieces = [jax.lax.slice_in_dim(x, 0, cut, axis=axis).reshape(split) for x in summands]
+    sums = _along(_ended(_reduced(pieces, (axis + 1,))), axis)
     if not rest:
         return sums
     left = _reduced([jax.lax.slice_in_dim(x, cut, None, axis=axis) for x in summands], (axis,))
     return [a + b for a, b in zip(sums, left, strict=True)]
 
 
-_ended = jax.lax.optimization_barrier  # or XLA would make one long sum of sums of sums again
+_ended = jax.lax.optimization_barrier  # keeps XLA from joining the partial sums into one long sum
 
 
 def _reduced(summands: Sequence[Array], axes: tuple[int, ...]) -> Sequence[Array]:

@@ -1,6 +1,6 @@
-"""What tracing a loss reveals, before anything compiles: its shape, its purity, what it captured, what cannot move.
+"""Check a loss by tracing it, before anything compiles: its shape, purity, what it captured, which params cannot move.
 
-Errors that JAX explains at length become one line about the user's own line.
+Errors that JAX explains at length become one sentence about the user's own line.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
 
 Structure: TypeAlias = Hashable  # of a tree: jax.tree_util.PyTreeDef
-ALIKE = ("add", "sub", "mul", "div", "max", "min")  # whose operands are of one type
+ALIKE = ("add", "sub", "mul", "div", "max", "min")  # operations whose operands must have one dtype
 
 
 def inspect_training(training: Training) -> bool:
-    """Traces the loss of one lane, and refuses one that cannot be trained; warns of leaves that cannot move.
+    """Trace the loss of one lane; refuse one that cannot be trained, and warn of leaves that cannot move.
 
     Returns:
       Whether the loss captured a tracer of a trace that is still going on.
@@ -59,7 +59,7 @@ def inspect_training(training: Training) -> bool:
 
 
 def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool = False) -> bool:
-    """Traces the loss of one lane, and refuses one that cannot be evaluated; warns of leaves that cannot move.
+    """Trace the loss of one lane; refuse one that cannot be evaluated, and warn of leaves that cannot move.
 
     Args:
       problem: Of one lane.
@@ -81,7 +81,7 @@ def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool
 
 
 def _free_and_whole(marked: PyTree) -> tuple[PyTree, Callable]:
-    """What moves of the params, and the function that makes the user's whole tree of it."""
+    """Return the free params, and the function that makes the user's whole tree of them."""
     if not is_marked(marked):
         return marked, lambda params: params
     values, marks = jax.tree.flatten(marked)
@@ -96,7 +96,7 @@ def inspect_value(
     name: str = "data",
     users: Callable = lambda params: params,
 ) -> tuple[Callable, tuple, ClosedJaxpr, bool]:
-    """Traces a loss, and refuses one that is not a pure function with a scalar, floating result; `name` as in `data`.
+    """Trace a loss; refuse one that is not a pure function with a scalar, floating result.
 
     `users` makes of params the tree that the loss takes.
 
@@ -116,7 +116,7 @@ def inspect_value(
 
 
 def _call_of(loss: Callable, users: Callable) -> tuple[Callable, list]:
-    """The loss as a function of (params, data, key, its own numbers), and these numbers."""
+    """Return the loss as a function of (params, data, key, its own numbers), and these numbers."""
     numbers, program = jax.tree.flatten(loss)
 
     def call(params, data, key, numbers):
@@ -126,7 +126,7 @@ def _call_of(loss: Callable, users: Callable) -> tuple[Callable, list]:
 
 
 def check_silent(jaxpr: ClosedJaxpr, verb: str) -> None:
-    """Refuses a program that does something beside computing its result."""
+    """Refuse a program that does something beside computing its result."""
     for operation in operations(jaxpr):
         if operation.has_effects:
             raise TypeError(
@@ -140,7 +140,7 @@ def _blank(x: Array) -> Array:
 
 
 def check_alive(problem: PyTree) -> None:
-    """Refuses leaves that leaked out of a trace that has ended."""
+    """Refuse leaves that leaked out of a trace that has ended."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(problem):
         if isinstance(leaf, jax.core.Tracer):
             name = jax.tree_util.keystr(path).replace("..", ".").removeprefix(".")
@@ -148,7 +148,7 @@ def check_alive(problem: PyTree) -> None:
 
 
 def trace(function: Callable, *args: PyTree) -> tuple[ClosedJaxpr, PyTree]:
-    """The program of a function of pytrees, and the shape of its result.
+    """Return the program of a function of pytrees, and the shape of its result.
 
     JAX keeps the structures of the arguments that it traces with: for a problem that is its loss and all that it closes
     over. So JAX gets to see leaves only.
@@ -174,13 +174,13 @@ def trace(function: Callable, *args: PyTree) -> tuple[ClosedJaxpr, PyTree]:
 
 
 def program_of(function: Callable, *args: PyTree) -> tuple[ClosedJaxpr, PyTree]:
-    """`jax.make_jaxpr` with the shape of the result, where enclosed arrays have the precision of the run."""
+    """Return a program and the shape of its result; enclosed arrays take the precision of the run."""
     with enclosed_in_precision(function, jax.tree.structure(args)):
         return jax.make_jaxpr(function, return_shape=True)(*args)
 
 
 def shape_of(function: Callable, *args: PyTree) -> tuple[PyTree, bool]:
-    """The shape of what a function that runs an optimizer returns, and whether it captured a tracer of the caller's.
+    """Return the shape of the result of a function that runs an optimizer, and whether it captured a tracer.
 
     Raises:
       TypeError: If the optimizer's factory decides by a number, which then has to be a part of the program.
@@ -216,7 +216,7 @@ def _check_signature(loss: Callable, data: tuple, name: str) -> None:
 
 
 def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[ClosedJaxpr, PyTree]:
-    """The program and the shape of the result; `name` is what the call is about, for messages."""
+    """Return the program of a call and the shape of its result; `name` says in messages what the call is about."""
     try:
         jaxpr, result = program_of(call, *arguments)
     except jax.errors.TracerArrayConversionError as error:
@@ -280,7 +280,7 @@ FORWARD = ("apply forward-mode", "do not support JVP", "No JVP defined", "Differ
 
 
 def undifferentiable(error: Exception) -> str | None:
-    """Why a program has no derivative, and what to do, if that is what JAX says with an error."""
+    """Return why a program has no derivative, and what to do, if an error of JAX says so; else None."""
     said = str(error)
     if any(words in said for words in BACKWARD):
         return (
@@ -317,7 +317,7 @@ def _needs_number(where: str) -> str:
 
 
 def _captured(jaxpr: ClosedJaxpr, who: str) -> bool:
-    """Whether a program holds tracers of a trace that is still going on; an error if it has ended."""
+    """Return whether a program holds tracers of a trace that is still going on; an error if it has ended."""
     tracers = [x for x in jaxpr.consts if isinstance(x, jax.core.Tracer)]
     for tracer in tracers:
         _check_alive(tracer, f"{who} uses")
@@ -359,7 +359,7 @@ def _check_scalar(who: str, result: PyTree, *, real: bool = True) -> None:
 
 
 def _check_pure(call: Callable, arguments: tuple, first: ClosedJaxpr) -> None:
-    """Two traces of a pure function are the same program with the same constants."""
+    """Refuse a loss that is not pure: two traces of it are different programs, or have different constants."""
     again, _ = program_of(lambda *a: call(*a), *arguments)
     found = difference(first, again, _same)
     if found is None:
@@ -378,7 +378,7 @@ def _same(a: Array, b: Array) -> bool:
 
 
 def _warn_unmoved(call: Callable, arguments: tuple, forward: bool) -> None:
-    """Warns of leaves whose gradient is zero whatever the numbers: found in the program, not in its values.
+    """Warn of leaves whose gradient is zero for any values: the gradient's program does not depend on its inputs there.
 
     Args:
       call: The loss as a function of params and more.

@@ -1,8 +1,8 @@
-"""The lanes of a store in blocks: which file holds which lanes, and columns that read only what is asked of them.
+"""The block files of a store: which file holds which lanes, and columns that read only the blocks they need.
 
-A grid grows at the ends of its axes, a segment at a time; lanes are ordered as they stand in the grid, within the
-segment that added them, and every block is a fixed range of one segment of one part. So a block keeps its lanes
-whatever is added later. The name of its file ends with a digest of where it belongs and of its bytes.
+A grid grows at the ends of its axes; each growth adds a segment of lanes. A block is a fixed range of one segment of
+one part, so that it keeps its lanes whatever is added later. The name of its file ends with a digest of its segment,
+part, number and bytes.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Blocks:
 
     Attributes:
       folder: Where they are.
-      segments: The name of each segment, which the digests go over.
-      skip: Whether damaged blocks count as not run, instead of being an error.
+      segments: The name of each segment, which is part of the digests.
+      skip: Whether damaged blocks count as not run, instead of raising an error.
     """
 
     folder: Path

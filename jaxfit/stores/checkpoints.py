@@ -1,4 +1,4 @@
-"""A long run on disk: its state and history now and then, so that the same call goes on from there to the same bits."""
+"""Checkpoints: the state and history of a long run in a file, from which the same call resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Saved(NamedTuple):
     """The saved state of a run."""
 
     state: PyTree
-    pieces: list[dict[str, PyTree]]  # the history until there, one after another
+    pieces: list[dict[str, PyTree]]  # the history so far, in consecutive pieces
     end: End
-    t: int  # the step that comes next
+    t: int  # the next step
     ended: bool
 
 
 class Checkpoint:
-    """The file of a run, which may not be there yet; `holding_file` opens one."""
+    """The file of a run, which may not exist yet; `holding_file` opens one."""
 
     def __init__(self, path: Path, identity: Mapping[str, str], words: Mapping[str, str], shapes: tuple):
         self.path, self.identity, self.words, self.shapes = path, dict(identity), dict(words), shapes
@@ -64,7 +64,7 @@ class Checkpoint:
         happened("checkpoint", self.path)
 
     def load(self) -> Saved | None:
-        """What the file holds; None if there is none.
+        """Return what the file holds; None if there is none.
 
         Raises:
           ValueError: If it is of another run: with the fields that differ.
@@ -102,7 +102,7 @@ class Checkpoint:
 
 
 def _raw(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """The shape and kind of what is written: of a key its data."""
+    """Return the shape and kind of what is written: of a key its data."""
     keys = jax.dtypes.issubdtype(spec.dtype, jax.dtypes.prng_key)
     return jax.eval_shape(jax.random.key_data, spec) if keys else spec
 
@@ -113,7 +113,7 @@ def _plain(x: Array) -> np.ndarray:
 
 @contextlib.contextmanager
 def holding_file(path: object, programs: Programs, leaves: list, precision: str) -> Iterator[Checkpoint]:
-    """The checkpoint of a run, for this process alone.
+    """Open the checkpoint of a run, and lock it for this process.
 
     Raises:
       TypeError, ValueError: If `path` is no path.
@@ -140,10 +140,10 @@ def holding_file(path: object, programs: Programs, leaves: list, precision: str)
 
 
 def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[str, str], dict[str, str], tuple]:
-    """What fixes the bits of a run, what its program is made of, and the shapes of what is kept of it."""
+    """Return what fixes the bits of a run, what its program is made of, and the shapes of what is kept of it."""
     state = jax.eval_shape(programs.begin, leaves)
     span = jax.ShapeDtypeStruct((), np.int32)
-    lowered = programs.begin.lower(leaves), programs.watch.lower(leaves, state, span, span)
-    training = programs.ask(leaves)
+    lowered = programs.begin.lower(leaves), programs.judged.lower(leaves, state, span, span)
+    training = programs.training(leaves)
     identity = environment(precision) | {PROGRAM: program_digest(*lowered)} | numbers_of(training)
     return identity, words_of(training), lowered[1].out_info

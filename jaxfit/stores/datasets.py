@@ -1,4 +1,4 @@
-"""A store as an `xarray.Dataset`, at any moment: what has not run has status 0. Blocks are read when needed."""
+"""Open a store as an `xarray.Dataset`, also while its sweep runs: lanes that have not run have status 0."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GridArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._taken)
 
     def _taken(self, key: tuple) -> np.ndarray:
-        """What stands at the crossing of the indices of each dimension."""
+        """Return the values at the outer product of the indices of each dimension."""
         grid, tail = key[: len(self.dims)], key[len(self.dims) :]
         wanted = {
             name: np.atleast_1d(np.arange(size)[index]) for (name, size), index in zip(self._sizes(), grid, strict=True)
@@ -56,7 +56,7 @@ class GridArray(BackendArray):
 
 
 def _outer(array: np.ndarray, skip: int, tail: tuple) -> np.ndarray:
-    """The crossing of the indices of the dimensions after the first `skip`; from the last, so that places stay."""
+    """Return the values at the outer product of the indices of all dimensions after the first `skip`."""
     for axis in reversed(range(len(tail))):
         array = array[(slice(None),) * (skip + axis) + (tail[axis],)]
     return array

@@ -15,12 +15,12 @@ import numpy as np
 from jaxfit.engine.dispatch import Report
 from jaxfit.problems.axes import is_key
 
-AHEAD = 64  # tasks handed over before the first of them is done
-PATIENCE = 3  # times that workers may die in a row with no block done
+AHEAD = 64  # tasks submitted at a time
+PATIENCE = 3  # times in a row that workers may die before a block is done
 
 
 def check_executor(executor: object) -> None:
-    """Refuses what cannot run blocks.
+    """Refuse an object that cannot run blocks.
 
     Raises:
       TypeError: If it is no executor.
@@ -40,7 +40,7 @@ def check_executor(executor: object) -> None:
 
 
 def packed(arguments: Mapping[str, object]) -> bytes:
-    """A call's arguments as bytes for another process. Nothing of them goes to disk.
+    """Return the arguments of a call as bytes for another process; nothing is written to disk.
 
     Raises:
       TypeError: If one cannot travel, with its name.
@@ -93,10 +93,10 @@ def _key(data: np.ndarray, kind: str) -> jax.Array:
 
 
 def run_on(executor: futures.Executor, function: Callable, tasks: Sequence[tuple], report: Report) -> bool:
-    """Calls a function of each task on an executor's workers.
+    """Call a function for each task on the workers of an executor.
 
     Args:
-      executor: Of the caller; it stays open. One of processes whose worker died is replaced by one like it.
+      executor: It stays open. A process pool whose worker died is replaced by one like it.
       function: Returns counts.
       tasks: Its arguments, for each task.
       report: Called with the counts of each task.

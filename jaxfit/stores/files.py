@@ -1,4 +1,4 @@
-"""Atomic files: written under another name, flushed, renamed, and checked by their name when read."""
+"""Read, write and lock files: a file is written under another name, flushed and renamed: never in part."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StoreError(RuntimeError):
 
 
 def as_path(name: str, value: object) -> Path:
-    """A path given as an argument.
+    """Return an argument as a path.
 
     Raises:
       TypeError, ValueError: If it is no path, or one that no file system takes.
@@ -80,7 +80,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, if it is not there.
+    """Make a folder, if it is not there.
 
     Raises:
       OSError: With the path, and what to do.
@@ -102,7 +102,7 @@ def _not_written(path: Path, error: OSError) -> OSError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder last, where the system can."""
+    """Flush the names in a folder to disk, where the system can."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -113,7 +113,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read(path: Path, most: int = 2**40) -> bytes:
-    """The contents of a plain file.
+    """Return the contents of a plain file.
 
     Raises:
       StoreError: If it is none, or cannot be read.
@@ -184,7 +184,7 @@ def holding(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def _holder(path: Path, handle: int) -> str:
-    """Who holds a lock: its file tells, or those of the shards that share it."""
+    """Return who holds a lock, as its file says, or the files of the shards that share it."""
     told = [os.pread(handle, 200, 0)]
     for shard in sorted(path.parent.glob("shard-*.lock")):
         with contextlib.suppress(OSError):
@@ -194,7 +194,7 @@ def _holder(path: Path, handle: int) -> str:
 
 @contextlib.contextmanager
 def claim(folder: Path, name: str = "lock", *, shared: bool = False) -> Iterator[None]:
-    """Makes the folder of a store if there is none, and holds its lock.
+    """Make the folder of a store if there is none, and hold its lock.
 
     Raises:
       StoreError: If another process holds it.

@@ -55,11 +55,11 @@ def environment(precision: str) -> dict[str, str]:
     return found | ({"instructions": _instructions()} if found["platform"] == "cpu" else {})
 
 
-_APART = ("--xla_force_host_platform_device_count", "--xla_dump")  # flags that change no bit
+_APART = ("--xla_force_host_platform_device_count", "--xla_dump")  # flags that do not change results
 
 
 def _instructions() -> str:
-    """The instruction set that programs are compiled for, as far as the system tells."""
+    """Return the instruction set that programs are compiled for, as far as the system tells."""
     try:
         with open("/proc/cpuinfo") as lines:
             flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
@@ -70,7 +70,7 @@ def _instructions() -> str:
 
 @functools.lru_cache(maxsize=64)
 def program_digest(*lowered: jax.stages.Lowered) -> str:
-    """Of programs that JAX has lowered: their text tells all but where in which file it was written."""
+    """Return a digest of lowered programs: of their text, without the lines of source that they come from."""
     return digest(*(program.as_text().encode() for program in lowered))
 
 
@@ -81,7 +81,7 @@ def numbers_of(tree: PyTree) -> dict[str, str]:
 
 
 def describe(x: ArrayLike) -> str:
-    """A number itself, or the digest of an array."""
+    """Return a number as text, or the type, shape and digest of an array."""
     kind, values = _plain(x)
     if values.ndim == 0:
         return f"{kind} {values.item()!r}"
@@ -89,7 +89,7 @@ def describe(x: ArrayLike) -> str:
 
 
 def values_digest(tree: PyTree, first: int) -> str:
-    """Of the first rows of every array."""
+    """Return of the first rows of every array."""
     pairs = [_plain(x) for x in jax.tree.leaves(tree)]
     return digest(*(f"{kind} {x.shape[1:]} {_digest(x[:first])}\n".encode() for kind, x in pairs))
 
@@ -111,7 +111,7 @@ Words = Mapping[str, str]
 
 
 def words_of(training: Training) -> dict[str, str]:
-    """What the program of a run is made of, by names: no digest tells what became another."""
+    """Return the names of what the program of a run is made of, since its digest does not tell which part changed."""
     problem, stop, record, batches = training.problem, training.stop, training.record, training.batches
     rules = [name for name, value in vars(stop).items() if value is not None]
     loss = getattr(problem.loss, "func", None)
@@ -129,13 +129,13 @@ def differences(
     old: Words, new: Words, ignored: Callable[[str], bool] = lambda _: False, *,
     words: Mapping[str, tuple[Words, Words]], label: Callable[[str], str] = str,
 ) -> list[str]:  # fmt: skip
-    """What differs between two records of what fixes bits, in words, the plainest first.
+    """Return what differs between the identities of two runs, in words, the clearest first.
 
     Args:
       old, new: By name; names of a part of a sweep begin "part KEY: ".
-      ignored: Of names that only `new` has, which do not count.
-      words: By part ("" if there are none) `words_of` both programs, as far as they are known.
-      label: What to call a part.
+      ignored: ignored(name): whether a name that only `new` has does not count.
+      words: For each part ("" if there are none), `words_of` both programs, as far as they are known.
+      label: label(part): the name of a part in messages.
 
     Returns:
       Settings and numbers with both values, then what the programs are made of, then arrays.
@@ -176,7 +176,7 @@ def _program_differences(old: Words, new: Words) -> list[str]:
 
 
 def _value_difference(name: str, was: str, now: str) -> tuple[int, list[str]]:
-    """The rank, and the text: of arrays only the kinds and shapes, whose digests say nothing to a person."""
+    """Return the rank and the text; of arrays the text has type and shape, without the digest."""
     kinds = [_ARRAY.sub(r"\1", told) for told in (was, now)]
     rank = 2 if [was, now] != kinds else 0
     other = " of other values" if kinds[0] == kinds[1] else ""
@@ -184,7 +184,7 @@ def _value_difference(name: str, was: str, now: str) -> tuple[int, list[str]]:
 
 
 def _kinds(old: Words, new: Words, name: str) -> tuple[str, str]:
-    """The kind of a value before and now; that of arrays is their shape too."""
+    """Return the type of a value before and now; for arrays with the shape."""
     was, now = (_ARRAY.sub(r"\1", told.get(name, "absent")) for told in (old, new))
     return (was, now) if "(" in was + now else (was.split(" ")[0], now.split(" ")[0])
 
@@ -195,7 +195,7 @@ def _part_and_name(name: str) -> tuple[str, str]:
 
 
 def _in_parts(text: str, parts: list[str], every: set[str], label: Callable[[str], str]) -> str:
-    """The text with where it holds, unless it does everywhere."""
+    """Return the text with the parts for which it holds, unless it holds for all."""
     if parts == [""] or set(parts) >= every and len(every) > 1:
         return text
     more = f", and {len(parts) - 1} more" * (len(parts) > 1)
@@ -203,7 +203,7 @@ def _in_parts(text: str, parts: list[str], every: set[str], label: Callable[[str
 
 
 def refuse(what: str, found: list[str], remedy: str) -> None:
-    """Raises unless there is no difference.
+    """Raise an error if there are differences.
 
     Raises:
       ValueError: With the fields that differ.

@@ -1,7 +1,6 @@
-"""What a store holds, in one sorted JSON file with nothing in it that differs between two runs, and one of coordinates.
+"""The manifest of a store: a sorted JSON file that is the same for every run of a sweep, and a file of coordinates.
 
-Fields, and what is said of each part, are checked when it is read, so that a file from anywhere does no harm: no path
-is made from its words.
+All fields are checked when it is read, so that a file from an unknown source does no harm; no path is made of its text.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "ui
 
 
 class StoredVariable(NamedTuple):
-    """One variable of the results: a tensor of every part, over the grid."""
+    """One variable of the results, stored as a tensor of each part."""
 
     tensor: str
     extra: tuple[str, ...]  # dimensions after those of the grid
@@ -36,7 +35,7 @@ class StoredVariable(NamedTuple):
 
 
 class StoredPart(NamedTuple):
-    """The lanes of one program, as a manifest tells them."""
+    """The lanes of one program, as described by a manifest."""
 
     choice: dict[str, int]  # the index along each static dimension
     dynamic: list[str]  # the other dimensions
@@ -50,10 +49,10 @@ class StoredPart(NamedTuple):
 class Manifest(NamedTuple):
     """The contents of a store."""
 
-    identity: dict[str, str]  # all that fixes the bits beside the axes
-    axes: dict[str, dict[str, str]]  # by dimension, then by place: a digest of the values there
+    identity: dict[str, str]  # everything except the axes that determines the bits of the results
+    axes: dict[str, dict[str, str]]  # by dimension, then by path in the arguments: a digest of the values
     segments: tuple[dict[str, int], ...]  # the size of every dimension after each growth
-    names: tuple[str, ...]  # of the segments, over which the digests of blocks go
+    names: tuple[str, ...]  # of the segments; part of the digests of blocks
     parts: dict[str, StoredPart]  # by key
     variables: dict[str, StoredVariable]
     coordinates: dict[str, tuple[tuple[str, ...], np.ndarray]]
@@ -107,7 +106,7 @@ def _text(fields: dict[str, Json]) -> bytes:
 
 
 def _pairs(attributes: dict[str, Json]) -> list[list]:
-    """A dict whose order is kept, which that of a JSON object is not."""
+    """Return a dict as pairs, whose order sorted JSON keeps."""
     return [[name, value] for name, value in attributes.items()]
 
 
@@ -116,7 +115,7 @@ def _arrays_name(name: str) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a store.
+    """Return the manifest of a store.
 
     Raises:
       StoreError: If it is missing, damaged, of another version, or says what cannot be.
@@ -198,7 +197,7 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
 
 
 def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
-    choice = {name: told["choice"][name] for name in sizes if name in told["choice"]}  # which sorted JSON reorders
+    choice = {name: told["choice"][name] for name in sizes if name in told["choice"]}  # sorted JSON lost the order
     if (
         len(choice) < len(told["choice"])
         or key != part_key(choice)
@@ -294,7 +293,7 @@ def has_manifest(folder: Path) -> bool:
 
 
 def segment_name(identity: dict[str, str], axes: dict[str, dict[str, str]], sizes: dict[str, int]) -> str:
-    """The name that the digests of a segment's blocks go over, so that blocks of another sweep are no blocks of it."""
+    """Return the name of a segment, part of the digests of its blocks: blocks of another sweep do not fit."""
     return digest(_text({"identity": identity, "axes": axes, "sizes": sizes}))
 
 
@@ -303,7 +302,7 @@ def blocks_of(folder: Path, manifest: Manifest, *, skip: bool = False) -> Blocks
 
 
 def as_folder(store: object) -> Path:
-    """The folder that `store=` names: a new one, an empty one, or one that holds a sweep.
+    """Return the folder that `store=` names: a new one, an empty one, or one that holds a sweep.
 
     Raises:
       TypeError, ValueError: If it is no path.

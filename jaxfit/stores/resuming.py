@@ -1,7 +1,7 @@
-"""A sweep on disk: what its store must hold, what is there already, and what is missing.
+"""Resume a sweep from its store: check that it is the same sweep, and find the blocks that are missing.
 
-The manifest of a store tells all that fixes the bits of its lanes. A call that would give other bits is refused; one
-whose axes only grew at their ends adds a segment of lanes.
+The manifest of a store has everything that determines the bits of its lanes. A call that would give other bits is
+refused; one whose axes only grew at their ends adds a segment of lanes.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ from jaxfit.stores.manifests import (
 from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.grids import Grid, lane_numbers, tensors_of, variables_of
 
-WRITERS = 2  # threads that wait for the disk: as many blocks as are done but not yet kept
-SHARES = 16  # of a small sweep: for the workers that may come, however many there are now
+WRITERS = 2  # threads that write blocks; as many blocks may wait to be written
+SHARES = 16  # into which a small sweep is cut, for workers that may join later
 _REMEDY = "Make the call as it was to go on, or give this one another store="
 
 
@@ -62,7 +62,7 @@ class Stored(NamedTuple):
     """A sweep and its store."""
 
     folder: Path
-    plan: Plan  # whose parts have the pools that the store tells
+    plan: Plan  # its parts have the pools of the store
     examples: Sequence[Lanes]  # by part: the results of no lanes
     maps: Sequence[BlockMap]  # by part: which block file holds which lanes
     manifest: Manifest
@@ -70,7 +70,7 @@ class Stored(NamedTuple):
 
 
 def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write: bool) -> Stored:
-    """The store of a sweep, new or gone on with; the caller holds its lock.
+    """Return the store of a sweep, new or resumed; the caller holds its lock.
 
     Raises:
       ValueError: If it holds another sweep: with the fields that differ.
@@ -95,7 +95,7 @@ def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write:
 
 
 def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) -> Shape:
-    """Return the shape of the pool as the store tells it, which fixes bits; another might be chosen here."""
+    """Return the shape of the pool in the store, which may not be what this machine would choose; it fixes bits."""
     told = old.parts.get(part_key(part.choice)) if old else None
     if told is None:
         return pool_shape(part, slots, SHARES)
@@ -133,7 +133,7 @@ def _identity(part: Part) -> dict[str, str]:
 
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
-    """By place, a digest of the first values along a dimension; those that are programs are told by their parts."""
+    """Return a digest of the first values along a dimension, by path; values that are programs have none."""
     found = {}
     for mention in dimension.mentions:
         values = stacked(mention)
@@ -156,7 +156,7 @@ def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], n
 
 
 def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
-    """The old manifest, with a segment more if the axes grew.
+    """Return the old manifest, with one more segment if the axes grew.
 
     Raises:
       ValueError: If anything else differs.
@@ -168,7 +168,7 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
 
 
 def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
-    """In words, what differs from the sweep that a store holds; of other axes that alone, as all else then does too."""
+    """Return in words what differs from the sweep in a store; if the axes differ, only that."""
     if list(old.sizes) != list(new.sizes):
         return [f"the axes were {', '.join(old.sizes)}, are now {', '.join(new.sizes)}"]
     parts = [", ".join(_static(manifest)) or "none" for manifest in (old, new)]
@@ -182,19 +182,19 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
     }
     told = functools.partial(_told_part, new)
     found = differences(old.identity, new.identity, lambda name: name.startswith(fresh), words=words, label=told)
-    if old.identity.get("precision") == new.identity["precision"]:  # or all values differ
+    if old.identity.get("precision") == new.identity["precision"]:  # otherwise all values differ
         for name, size in old.sizes.items():
             found += _axis_differences(name, size, old, new, plan)
     return found
 
 
 def _static(manifest: Manifest) -> list[str]:
-    """The axes whose values are programs of their own."""
+    """Return the axes whose values are programs of their own."""
     return list(next(iter(manifest.parts.values())).choice)
 
 
 def _told_part(manifest: Manifest, prefix: str) -> str:
-    """A part of a sweep by its place on the axes."""
+    """Return a part of a sweep by its place on the axes."""
     choice = manifest.parts[prefix.removeprefix("part ")].choice
     return "at " + ", ".join(f"{name}={manifest.coordinates[name][1][i]}" for name, i in choice.items())
 
@@ -269,7 +269,7 @@ def keeping(stored: Stored) -> Iterator[Sink]:
 
 
 def grid_of(stored: Stored) -> Grid:
-    """What the store holds now, as the result of the sweep; blocks are read when they are looked at."""
+    """Return what the store holds now, as the result of the sweep; blocks are read when they are looked at."""
     plan, blocks = stored.plan, blocks_of(stored.folder, stored.manifest)
     parts = []
     for part, own, lanes in zip(plan.parts, stored.maps, stored.examples, strict=True):
@@ -280,7 +280,7 @@ def grid_of(stored: Stored) -> Grid:
 
 
 def chosen(plan: Plan, folder: Path, rerun: object, other: object) -> np.ndarray:
-    """Over the grid, whether a lane is to be run again.
+    """Return for each point of the grid whether its lane is to be run again.
 
     Raises:
       ValueError, TypeError: If `rerun` cannot be applied, or the other store is of other axes.
@@ -301,7 +301,7 @@ def chosen(plan: Plan, folder: Path, rerun: object, other: object) -> np.ndarray
                 there = ", ".join(map(str, results.variables))
                 raise ValueError(f"rerun: the results have no {name!r}; they have {there}")
             own = np.atleast_1d(np.asarray(values))
-            if name in results.dims:  # of an axis the values themselves, also where they were rounded
+            if name in results.dims:  # the exact values of the axis, for numbers that were rounded
                 places = [position("rerun", name, results[name].values, value, "exact") for value in own.tolist()]
                 own = results[name].values[places]
             found = found & results[name].isin(own)
@@ -315,7 +315,7 @@ def chosen(plan: Plan, folder: Path, rerun: object, other: object) -> np.ndarray
 
 
 def wanted(stored: Stored, again: np.ndarray) -> list[Task]:
-    """The blocks with a lane that is to be run again."""
+    """Return the blocks with a lane that is to be run again."""
     tasks, names = [], list(stored.manifest.sizes)
     for i, (part, own_blocks) in enumerate(zip(stored.plan.parts, stored.maps, strict=True)):
         own = again[tuple(part.choice.get(name, slice(None)) for name in names)].reshape(-1)

@@ -1,4 +1,4 @@
-"""A finished sweep looked at again: the same bits when lanes are run once more, the same numbers from single fits."""
+"""Verify a finished sweep: the same bits when lanes are run again, the same losses from single fits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxfit.typing import PyTree
 from jaxfit.verbs.fits import Fit, fit, training_of
 from jaxfit.verbs.grids import Grid, member, part_of, tensors_of
 
-UNITS = (1, 2, 4, 8)  # in the last place: changes as rounding makes them
+UNITS = (1, 2, 4, 8)  # in the last place: changes of the size of rounding errors
 RTOL = {"float32": 1e-2, "float64": 1e-6}
 
 
@@ -36,7 +36,7 @@ class _Looked(NamedTuple):
 
 
 class Verification(_Looked):
-    """What was looked at, and found to be as it should.
+    """What was checked, and found correct.
 
     Attributes:
       blocks: Blocks of a store whose bytes are those that were written.
@@ -145,7 +145,7 @@ def verify(
 
 
 def check_blocks(folder: Path) -> int:
-    """Reads every block of a store; how many there are.
+    """Read every block of a store, and return how many there are.
 
     Raises:
       StoreError: With all those that are damaged.
@@ -178,14 +178,14 @@ def check_bits(grid: Grid, sample: int, random: np.random.Generator) -> int:
 
 
 def _block(part: FinishedPart, number: int) -> np.ndarray:
-    """The lanes of a block that ran."""
+    """Return the lanes of a block that ran."""
     first, size = number * part.shape.lanes, len(part.lanes.status)
     lanes = np.arange(first, min(first + part.shape.lanes, size))
     return lanes[np.asarray(part.lanes.status[lanes]) != Status.NOT_RUN]
 
 
 def _compare(part: FinishedPart, lanes: np.ndarray) -> int:
-    """Runs lanes once more; how many there are, if they have the same bits."""
+    """Run lanes once more; how many there are, if they have the same bits."""
     if not len(lanes):
         return 0
     again: list[Lanes] = []
@@ -203,7 +203,7 @@ def _compare(part: FinishedPart, lanes: np.ndarray) -> int:
 
 
 def _bytes_of(values: np.ndarray) -> np.ndarray:
-    """(lanes, bytes) of an array with a lane axis in front."""
+    """Return (lanes, bytes) of an array with a lane axis in front."""
     return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
 
 
@@ -243,7 +243,7 @@ def check_fits(
 
 
 def _apart(one: Fit, other: Fit) -> float:
-    """The difference of two losses; 0 if both, and infinite if one, is not finite."""
+    """Return the difference of two losses; 0 if both, and infinite if one, is not finite."""
     finite = [bool(np.isfinite(fit.loss)) for fit in (one, other)]
     return abs(float(one.loss) - float(other.loss)) if all(finite) else np.inf if any(finite) else 0.0
 
@@ -253,7 +253,7 @@ def _near(one: Fit, rtol: float) -> float:
 
 
 def _is_sensitive(lane: Fit, alone: Fit, precision: str, rtol: float, run_alone: Callable[..., Fit]) -> bool:
-    """Whether changes of the last bits move a lane's own fit as far: its loss or params by rtol, or a tenth of the way.
+    """Return whether changes of the last bits move the loss or the params of a lane's own fit as far.
 
     The params tell more than the loss, which of a chaotic run may be small most of the time, and large in bursts.
     """
@@ -281,14 +281,14 @@ def fit_of(lane: Fit, precision: str, units: int = 0) -> Fit:
         smaller = functools.partial(_smaller, precision=precision, units=units)
         params, optimizer = jax.tree.map(smaller, (resolved(params, precision), optimizer))
     return fit(
-        problem.loss, params, problem.data, optimizer=optimizer, steps=int(np.asarray(training.steps)), stop=training.stop,
-        batches=training.batches, key=problem.key, validation=training.validation, precision=precision, progress=False,
-        record=Record(training.record.every, ()),  # patience counts records
+        problem.loss, params, problem.data, optimizer=optimizer, steps=int(np.asarray(training.steps)),
+        stop=training.stop, batches=training.batches, key=problem.key, validation=training.validation,
+        precision=precision, progress=False, record=Record(training.record.every, ()),  # patience counts records
     )  # fmt: skip
 
 
 def _smaller(x: PyTree, precision: str, units: int) -> PyTree:
-    """A floating number or array times 1 - units * eps of the precision; bounds stay in their order."""
+    """Return a floating number or array times 1 - units * eps of the precision; bounds stay in their order."""
     if is_key(x) or np.asarray(x).dtype.kind != "f":
         return x
     wide = np.asarray(x, precision)

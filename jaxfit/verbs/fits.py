@@ -374,7 +374,7 @@ def fit(
         programs, leaves = prepare(training, precision)
         if programs.captured:
             _check_untraced(checkpoint)
-            return _traced_fit(programs.ask(leaves), count)
+            return _traced_fit(programs.training(leaves), count)
         with out_of_memory_told(_SMALLER):
             if checkpoint is None:
                 return _run(training, programs, leaves, count, precision, progress)
@@ -497,12 +497,12 @@ def _segment(programs: Programs, leaves: list, every: int, state: State, t: int,
     """One stretch of updates. Without a stop rule no step is judged, and a stretch that met trouble is run again."""
     happened("stretch", count)
     span = np.int32(t), np.int32(count)
-    if not programs.watched:
-        new, rows, end = programs.advance(leaves, state, *span)
+    if not programs.judges_steps:
+        new, rows, end = programs.plain(leaves, state, *span)
         losses = np.asarray(rows["loss"])[: -(-count // every)] if "loss" in rows else ()
         if np.isfinite(end.loss) and np.isfinite(losses).all() and int(new.status) != Status.NOT_FINITE:
             return new, rows, end
-    return programs.watch(leaves, state, *span)
+    return programs.judged(leaves, state, *span)
 
 
 def _joined(*parts: np.ndarray) -> np.ndarray:

@@ -82,8 +82,8 @@ def step(
         training = training.at(as_params(resolved(training.problem.params, precision), precision=precision))
         programs, leaves = prepare(training, precision)
         if programs.captured:
-            return Step(*_step(programs.ask(leaves), opt_state))
-        found = _step_program(programs.ask)(leaves, opt_state)
+            return Step(*_step(programs.training(leaves), opt_state))
+        found = _step_program(programs.training)(leaves, opt_state)
         return Step(*jax.tree.map(np.asarray if precision == "float64" else lambda x: x, found))
 
 
