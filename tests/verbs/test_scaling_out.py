@@ -75,9 +75,7 @@ def test_processes_write_the_same_files(workers, tmp_path, finished, memory):
 
 DYING = """
 import os, sys
-import functools
 import jaxfit as jf
-from jaxfit.engine.counting import counting
 from tests.shared.small_sweeps import T_U
 
 
