@@ -118,7 +118,7 @@ KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, {root!r})
 import jax
-from jaxfit.engine.counting import counting
+from jaxfit.engine.settings import counting
 from tests.verbs.test_surviving import run_long
 store, log, cache, kills = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 jax.config.update("jax_compilation_cache_dir", cache)
