@@ -154,6 +154,7 @@ def test_as_many_points_as_params_have_no_interval_by_any_method():
         assert np.isnan(found.params["a"]).all() and not found.converged.any()
 
 
+@pytest.mark.soak
 def test_nineteen_of_twenty_wald_intervals_of_a_line_hold_the_truth():
     y = 2.0 * X + 1.0 + 0.3 * np.random.default_rng(9).normal(size=(SETS, X.size))
     loss = jf.losses.rss(lambda p, x: p["a"] * x + p["b"])

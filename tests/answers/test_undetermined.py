@@ -53,7 +53,7 @@ REDUNDANT = {
 }
 
 
-@pytest.mark.parametrize("case", soaking(REDUNDANT, keep=("a sum", "two slopes", "a param without influence")))
+@pytest.mark.parametrize("case", soaking(REDUNDANT, keep=("two slopes", "a param without influence")))
 def test_redundant_params_end_at_the_least_loss_as_not_determined(case):
     predict, start, least = REDUNDANT[case]
     run = fit(predict, start)
@@ -94,7 +94,7 @@ def test_a_sweep_tells_lanes_whose_params_are_determined_from_those_where_they_a
     for i, x in enumerate(sets):
         least = np.sum((Y - np.polyval(np.polyfit(x, Y, 1 if np.ptp(x) else 0), x)) ** 2)
         np.testing.assert_allclose(grid.results.loss[i], least, rtol=1e-12)
-    alone = jf.sweep(RSS(line), {"a": 1.0, "b": 2.0}, (jf.Axis("set", sets[1:2]), Y), optimizer=LM(), steps=50)
+    alone = jf.sweep(RSS(line), {"a": 1.0, "b": 2.0}, (jf.Axis("set", sets[[1, 1, 1]]), Y), optimizer=LM(), steps=50)
     assert jf.best(alone).status == Status.NOT_DETERMINED  # whose loss is as good as any
 
 
@@ -151,6 +151,7 @@ def test_a_triangle_has_rows_of_zeros_for_columns_that_depend_on_others():
         np.testing.assert_allclose(triangle.T @ shadow, matrix.T @ b, atol=1e-12)
 
 
+@pytest.mark.soak
 def test_a_bound_at_zero_of_a_param_that_enters_as_a_square_is_no_trap():
     """Hyperbolas: from any start the loss comes down to where it comes without the bound, as the sign means nothing."""
 
@@ -206,7 +207,8 @@ def test_a_minimum_is_known_where_the_jacobian_is_singular_or_steps_are_slow(nam
     assert last <= max(lowest * (1 + 1e-12), 1e-30)
 
 
-@pytest.mark.parametrize("name", soaking(["Chebyquad 8", "Chebyquad 10", "trigonometric"], keep=("Chebyquad 8",)))
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["Chebyquad 8", "Chebyquad 10", "trigonometric"])
 def test_a_minimum_that_only_second_derivatives_tell_is_known_whatever_the_rounding(name):
     """At a least value that is not zero J is singular, once or twice, and the params are determined nevertheless."""
     problem, rng = mgh.PROBLEMS[name], np.random.default_rng(0)

@@ -38,6 +38,7 @@ def test_pixels_counted_in_bytes_give_the_parabola_they_were_made_of():
     assert fit.params["a"] == pytest.approx(1, abs=1e-9) and fit.params["b"] == pytest.approx(0.5, rel=1e-12)
 
 
+@pytest.mark.soak
 def test_years_in_32_bits_may_be_cubed():
     years = np.arange(1950, 2020, dtype=np.int32)
     fit = jf.curve_fit(lambda p, x: p["a"] + p["b"] * (x**3 / 8e9), START, (years, 3 + 2 * (years / 2e3) ** 3.0))

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.shared.combinations import SMALL, SPACE, check, drawn, fails, legal, simplest
+from tests.shared.soak import soaking
 
 
 def holds(spec):
@@ -12,7 +13,7 @@ def holds(spec):
         raise AssertionError(f"{spec} fails, and as simple as it can be {simplest(spec, fails)}") from error
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", soaking(range(12), keep=range(5)))
 def test_a_small_combination_runs_opens_again_and_equals_single_fits(seed):
     holds(drawn(seed, SMALL))
 
@@ -42,7 +43,7 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("what", FOUND)
+@pytest.mark.parametrize("what", soaking(FOUND, but=("keys on an executor",)))
 def test_what_random_combinations_found_holds(what):
     simple = {name: choices[0] for name, choices in SPACE.items()}
     holds(simple | {"params": "w axis"} | FOUND[what])
