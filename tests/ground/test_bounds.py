@@ -14,7 +14,8 @@ from tests.shared.soak import soaking
 X = np.linspace(0.0, 2.0, 25)
 Y = 2.0 * X + 1.0 + 0.1 * np.random.default_rng(0).normal(size=25)
 LM, LBFGS = jf.optimizers.levenberg_marquardt(), jf.optimizers.lbfgs()
-OPTIMIZERS = {"lm": LM, "lbfgs": LBFGS, "sgd": jf.optimizers.sgd(0.1), "adam": jf.optimizers.adam(0.05)}
+SGD = jf.optimizers.sgd(0.1)
+OPTIMIZERS = {"lm": LM, "lbfgs": LBFGS, "sgd": SGD, "adam": jf.optimizers.adam(0.05)}
 
 
 def line(params, x):
@@ -38,7 +39,7 @@ def test_a_fixed_leaf_stays_and_the_others_find_their_minimum(name):
     np.testing.assert_allclose(found.params["w"], through(0.5), rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", soaking(OPTIMIZERS, keep=("lm", "sgd")))
 def test_a_bound_that_matters_is_reached_exactly(name):
     found = fit({"w": 0.0, "b": jf.Bounded(0.2, low=-1.0, high=0.5)}, OPTIMIZERS[name])
     assert found.params["b"] == 0.5
@@ -63,7 +64,7 @@ def test_a_tied_leaf_follows(name):
 
 @pytest.mark.parametrize("optimizer", soaking([LM, LBFGS], keep=[LM]))
 def test_both_judges_converge_on_a_bound(optimizer):
-    found = fit({"w": 0.0, "b": jf.Bounded(0.2, high=0.5)}, optimizer, steps=100)
+    found = fit({"w": 0.0, "b": jf.Bounded(0.2, low=-1.0, high=0.5)}, optimizer, steps=100)
     assert found.status == jf.Status.CONVERGED
 
 
@@ -73,7 +74,7 @@ def test_a_stop_rule_on_the_gradient_sees_only_what_is_free_to_move():
     assert stopped.status == jf.Status.CONVERGED and stopped.params["b"] == 0.5
 
 
-@pytest.mark.parametrize("optimizer", [LM, LBFGS, OPTIMIZERS["sgd"]])
+@pytest.mark.parametrize("optimizer", [LM, LBFGS, SGD])
 def test_a_start_on_the_wrong_bound_leaves_it(optimizer):
     found = fit({"w": 0.0, "b": jf.Bounded(-1.0, low=-1.0, high=5.0)}, optimizer)
     np.testing.assert_allclose(found.params["b"], np.polyfit(X, Y, 1)[1], rtol=1e-6)
@@ -92,7 +93,7 @@ def test_arrays_are_bounded_entry_by_entry():
     matrix = np.random.default_rng(1).normal(size=(30, 3))
     target = matrix @ np.array([1.0, -2.0, 3.0])
     marked = jf.Bounded(np.zeros(3), low=[-np.inf, -1.0, -1.0], high=10.0)
-    found = fit(marked, loss=jf.losses.mse(lambda w, x: x @ w), data=(matrix, target))
+    found = fit(marked, SGD, jf.losses.mse(lambda w, x: x @ w), data=(matrix, target))
     rest = np.linalg.lstsq(matrix[:, [0, 2]], target + matrix[:, 1], rcond=None)[0]
     np.testing.assert_allclose(found.params, [rest[0], -1.0, rest[1]], rtol=1e-9)
     np.testing.assert_array_equal(at_bound(found.problem.params, found.params), [False, True, False])
@@ -104,7 +105,7 @@ def test_marks_stand_anywhere_in_any_tree():
         return slope["s"] * x + offset + extra["more"][0] * extra["more"][1]
 
     fixed = {"more": np.array([0.5, 2.0])}
-    found = fit([({"s": jf.Bounded(1.0, 0, None)}, 0.0), jf.Fixed(fixed)], loss=jf.losses.mse(predict))
+    found = fit([({"s": jf.Bounded(1.0, 0, None)}, 0.0), jf.Fixed(fixed)], SGD, jf.losses.mse(predict))
     (slope, offset), extra = found.params
     np.testing.assert_allclose([slope["s"], offset + 1.0], np.polyfit(X, Y, 1), rtol=1e-9)
     np.testing.assert_array_equal(extra["more"], fixed["more"])
@@ -122,9 +123,8 @@ def test_ties_may_follow_ties_in_any_order():
 
 
 def test_histories_hold_the_users_tree():
-    record = jf.Record(what=("loss", "params", lambda p, x, y: p["b"]))
     record = jf.Record(what=("params", total))
-    found = fit({"w": 1.0, "b": jf.Tied(lambda p: p["w"] / 2)}, record=record)
+    found = fit({"w": 1.0, "b": jf.Tied(lambda p: p["w"] / 2)}, SGD, record=record, steps=50)
     np.testing.assert_array_equal(found.history.params["b"] * 2, found.history.params["w"])
     np.testing.assert_array_equal(found.history.total, found.history.params["w"] * 1.5)
 
@@ -149,7 +149,8 @@ def test_marks_stand_inside_an_axis():
     variants = jf.Axis(
         "variant", [jf.Fixed(0.5), jf.Bounded(0.0, high=0.2), jf.Bounded(0.0)], labels=["fixed", "bounded", "free"]
     )
-    grid = jf.sweep(jf.losses.mse(line), {"w": 0.0, "b": variants}, (X, Y), optimizer=LM)
+    options = {"optimizer": SGD, "steps": 2000, "precision": "float64"}
+    grid = jf.sweep(jf.losses.mse(line), {"w": 0.0, "b": variants}, (X, Y), **options)
     np.testing.assert_allclose(grid.results["params.b"], [0.5, 0.2, np.polyfit(X, Y, 1)[1]], rtol=1e-9)
 
 
@@ -165,7 +166,8 @@ def test_a_call_may_return_marks():
     def init(key):
         return {"w": jax.random.normal(key), "b": jf.Fixed(0.5)}
 
-    grid = jf.sweep(jf.losses.mse(line), jf.Call(init, key=jf.Axis("seed", range(3))), (X, Y), optimizer=LM)
+    options = {"optimizer": SGD, "steps": 300, "precision": "float64"}
+    grid = jf.sweep(jf.losses.mse(line), jf.Call(init, key=jf.Axis("seed", range(3))), (X, Y), **options)
     np.testing.assert_allclose(grid.results["params.w"], through(0.5), rtol=1e-9)
 
 
@@ -175,7 +177,7 @@ def test_the_fit_knows_the_role_of_each_leaf():
     def predict(params, x):
         return params["w"] * x + params["b"] + params["d"] + 0 * params["c"]
 
-    found = fit(marked, loss=jf.losses.mse(predict))
+    found = fit(marked, SGD, jf.losses.mse(predict))
     assert roles(found.problem.params) == {"w": "bounded", "b": "fixed", "c": "tied", "d": "free"}
     assert at_bound(found.problem.params, found.params) == {"w": True, "b": False, "c": False, "d": False}
 
@@ -233,7 +235,7 @@ def test_a_leaf_that_matters_only_through_a_tie_is_no_reason_to_warn():
     def predict(params, x):
         return params["b"] * x + params["c"]
 
-    found = fit({"a": 1.0, "b": jf.Tied(lambda p: 2 * p["a"]), "c": 0.0}, loss=jf.losses.mse(predict))
+    found = fit({"a": 1.0, "b": jf.Tied(lambda p: 2 * p["a"]), "c": 0.0}, SGD, jf.losses.mse(predict))
     np.testing.assert_allclose(2 * found.params["a"], np.polyfit(X, Y, 1)[0], rtol=1e-9)
 
 

@@ -1,5 +1,7 @@
 """Quantities with units, of astropy, pint and the like, are refused wherever numbers are given."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,9 +64,17 @@ X = np.linspace(0.0, 1.0, 8)
 Y = 2 * X + 1 + 0.01 * np.sin(9 * X)
 START = {"w": 1.0, "b": 0.0}
 SGD, LOSS = jf.optimizers.sgd(0.1), jf.losses.mse(jf.models.line)
-FIT = jf.curve_fit(jf.models.line, START, (X, Y))
-GRID = jf.sweep(LOSS, START | {"w": jf.Axis("w0", [1.0, 2.0])}, (X, Y), optimizer=SGD, steps=1)
-WITH_SIGMA = jf.curve_fit(jf.models.line, START, (X, Y), sigma=np.linspace(1.0, 2.0, 8))
+
+
+@functools.cache
+def fit(weighted=False):
+    return jf.curve_fit(jf.models.line, START, (X, Y), sigma=np.linspace(1.0, 2.0, 8) if weighted else None)
+
+
+@functools.cache
+def grid():
+    return jf.sweep(LOSS, START | {"w": jf.Axis("w0", [1.0, 2.0])}, (X, Y), optimizer=SGD, steps=1)
+
 
 PLACES = {
     r"data\[0\]": (X, lambda q: jf.curve_fit(jf.models.line, START, (q, Y))),
@@ -83,16 +93,16 @@ PLACES = {
     "Axis 'w1': values": (X, lambda q: jf.Axis("w1", [q[0], q[1]])),
     r"data\[0\]  ": (X, lambda q: jf.curve_fit(jf.models.line, START, (xr.DataArray(q), Y))),
     r"data\[0\]   ": (X, lambda q: jf.curve_fit(jf.models.line, START, (pd.Series([*q], dtype=object), Y))),
-    r"x\[0\]": (X, lambda q: FIT.predict(q)),
+    r"x\[0\]": (X, lambda q: fit().predict(q)),
     "sgd: learning_rate": (0.1, lambda q: jf.optimizers.sgd(q)),
     "Stop: loss_below": (0.1, lambda q: jf.fit(
         LOSS, START, (X, Y), optimizer=SGD, steps=1, stop=jf.Stop(loss_below=q))),
     "delta": (1.0, lambda q: jf.losses.huber(jf.models.line, delta=q)),
     "strength": (1.0, lambda q: jf.losses.l2(q)),
     "Call: argument 's'": (1.0, lambda q: jf.Call(lambda s: s, s=q)),
-    "lane: w0": (1.0, lambda q: jf.lane(GRID, w0=q)),
-    "band: x": (X, lambda q: jf.band(FIT, q)),
-    "band: sigma": (1.0, lambda q: jf.band(WITH_SIGMA, X, kind="prediction", sigma=q)),
+    "lane: w0": (1.0, lambda q: jf.lane(grid(), w0=q)),
+    "band: x": (X, lambda q: jf.band(fit(), q)),
+    "band: sigma": (1.0, lambda q: jf.band(fit(weighted=True), X, kind="prediction", sigma=q)),
     "y": (Y, lambda q: LOSS(START, X, q)),
     "x ": (X, lambda q: jf.models.gaussian.guess(q, Y)),
     r"data\[1\] ": (Y, lambda q: jf.surface(LOSS, START | {"w": jf.Axis("w0", [1.0])}, (X, q))),
@@ -130,4 +140,4 @@ def test_a_quantity_is_refused_by_name_with_its_unit_and_how_to_take_it_off(plac
 def test_what_only_looks_like_a_quantity_passes():
     xarray = pytest.importorskip("xarray")
     x = xarray.DataArray(X, attrs={"units": "ms"})
-    assert jf.curve_fit(jf.models.line, START, (x, Y)).loss == FIT.loss
+    assert jf.curve_fit(jf.models.line, START, (x, Y)).loss == fit().loss
