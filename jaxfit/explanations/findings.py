@@ -11,7 +11,7 @@ import optax
 
 from jaxfit import schedules
 from jaxfit.curvature.limits import with_rate
-from jaxfit.explanations.local_models import LocalModel, leaves_of, local_model, losses_at
+from jaxfit.explanations.local_models import LocalModel, free_leaves, leaves_of, local_model, losses_at
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.stability import is_number, stability_limit
@@ -114,12 +114,11 @@ def downhill(problem: Problem, here: LocalModel) -> tuple[np.ndarray, float] | N
 
 def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray:
     """Return the point with idle params redrawn: normal of variance 2 / fan-in in matrices, zero in vectors."""
-    rng, at, parts = np.random.default_rng(0), 0, []
-    for leaf in jax.tree.leaves(free(problem.params)):
+    rng, parts = np.random.default_rng(0), []
+    for _, leaf, own in free_leaves(problem):
         size, shape = int(np.size(leaf)), np.shape(leaf)
         new = rng.normal(size=size) * np.sqrt(2 / shape[0]) if len(shape) > 1 else np.zeros(size)
-        parts.append(np.where(idle[at : at + size], new, point[at : at + size]))
-        at += size
+        parts.append(np.where(idle[own], new, point[own]))
     return np.concatenate(parts)
 
 

@@ -27,7 +27,7 @@ from jaxfit.explanations.findings import (
     rate_of,
     second_order,
 )
-from jaxfit.explanations.local_models import gradients_at, marks_of, times
+from jaxfit.explanations.local_models import free_leaves, gradients_at, marks_of, times
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
@@ -89,15 +89,14 @@ def layers_of(problem: Problem) -> list[Layer]:
     they have the same number at the end of their names, such as w3 and b3.
     """
     found: dict[str, list[np.ndarray]] = {}
-    at, matrices = 0, set()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(free(marks_of(problem))):
-        size, names = int(np.size(leaf)), [jax.tree_util.keystr((key,), simple=True) for key in path]
+    matrices = set()
+    for path, leaf, own in free_leaves(problem):
+        names = [jax.tree_util.keystr((key,), simple=True) for key in path]
         number = re.search(r"\d+$", names[-1]) if names else None
         name = ".".join(names[:-1]) if len(names) > 1 else number.group() if number else "".join(names)
-        found.setdefault(name, []).append(np.arange(at, at + size))
+        found.setdefault(name, []).append(np.arange(own.start, own.stop))
         if np.ndim(leaf) > 1:
             matrices.add(name)
-        at += size
     ordered = sorted(matrices, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
     return [Layer(name, np.concatenate(found[name])) for name in ordered] if len(ordered) > 2 else []
 
