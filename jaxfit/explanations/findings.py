@@ -90,7 +90,7 @@ def decaying(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
     """Return the remedy of a learning rate that decreases to zero as a cosine."""
     changed = with_rate(optimizer, schedules.cosine(rate, float(steps)))
     return Remedy(
-        f"a rate that comes down: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps",
+        f"a decreasing rate: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps",
         {"optimizer": changed, "steps": steps},
     )
 
@@ -184,11 +184,11 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
     problem, count = training.problem, int(here.idle.sum())
     story = [
         f"{count:,} of {len(here.idle):,} params ({leaves_of(problem, here.idle)}) have no gradient and no curvature: "
-        f"nothing they could do would change the loss, as behind a relu that is never on or a tanh that always is."
+        f"no change of them changes the loss, as behind a relu that is always zero or a saturated tanh."
     ]
     point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
     return finding(
-        "dead units", story, numbers | {"dead": count}, started_at(training, point, "another start for those")
+        "dead units", story, numbers | {"dead": count}, started_at(training, point, "another start for these")
     )
 
 

@@ -141,7 +141,7 @@ def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
         f"than in the last."
     ]
     if profile.flat:
-        story = [f"at the start no layer has a gradient to speak of: at most {slopes.max():.0e} of its params."]
+        story = [f"at the start the gradient of every layer is almost zero: at most {slopes.max():.0e} of its params."]
     story.append(f"{listed}.")
     if kind == "vanishing gradient" and not profile.flat:
         story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
@@ -176,7 +176,7 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
         changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"
     if noisy(training):
         down = decaying(optimizer, rate, changes["steps"])
-        return Remedy(f"{words}, coming down to nothing", changes | down.changes)
+        return Remedy(f"{words}, decreasing to zero", changes | down.changes)
     return Remedy(words, changes)
 
 
