@@ -9,6 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {  # by the word after `python -m jaxfit`: what it does
     "version": "print the versions and devices that a bug report needs",
     "experiments": "run the checked figures of a folder: python -m jaxfit experiments FOLDER [NAME ...]",
+    "explore": "write the page of a store, to look at in a browser: python -m jaxfit explore STORE [FILE]",
     "worker": "run a share of a sweep: python -m jaxfit worker MODULE:PROBLEM STORE --shard I/N",
 }
 PACKAGES = ("jaxfit-toolkit", "jax", "jaxlib", "optax", "numpy", "scipy", "xarray", "matplotlib")
@@ -53,6 +54,10 @@ def main(words: Sequence[str]) -> int:
         from jaxfit import worker
 
         return worker.main(given.rest)
+    if given.command == "explore":
+        from jaxfit.pages import explore
+
+        return explore.main(given.rest)
     from jaxfit import experiments
 
     return experiments.main(given.rest)

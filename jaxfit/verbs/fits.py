@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -192,6 +193,11 @@ def training_of(fit: Fit, verb: str = "") -> Training:
             f"transformation of pytrees drops; use it as jf.fit returned it"
         )
     return fit.training
+
+
+def pages() -> Any:
+    """Return the pages, which lie above and are imported only when one is asked for, as `jf.plots` is."""
+    return importlib.import_module("jaxfit.pages")
 
 
 def any_traced(leaves: list) -> bool:

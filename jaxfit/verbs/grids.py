@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from jaxfit.problems.reading import Dimension, choose
 from jaxfit.stores.manifests import StoredVariable
 from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import all_coordinates, position
-from jaxfit.verbs.fits import Fit, best_of
+from jaxfit.verbs.fits import Fit, best_of, pages
 from jaxfit.verbs.histories import History
 
 if TYPE_CHECKING:
@@ -55,6 +56,22 @@ class Grid:
         counts = ", ".join(f"{int((status == s).sum()):,} {s.name.lower()}" for s in Status if (status == s).any())
         sizes = " x ".join(f"{name} {size}" for name, size in zip(self.results.status.dims, status.shape, strict=True))
         return f"Grid({sizes}: {counts})\n{self.results}"
+
+    def to_html(self, path: str | os.PathLike) -> Path:
+        """Write a page to explore the sweep in a browser, and return its path.
+
+        The page is one file that needs no server and no network: a map of any two axes, each lane with its curve, the
+        best ones in a table, all of them in parallel coordinates. A sweep too large for 3 MB is coarsened, and the page
+        says so. Where `jf.stability_limit` knows the limit of a swept learning rate it is drawn.
+
+        Args:
+          path: The file to write; one that is there is replaced.
+
+        Raises:
+          TypeError, ValueError: If `path` is not a path.
+          OSError: If it cannot be written.
+        """
+        return pages().write_sweep(self, path)
 
 
 # Results as a labelled Dataset

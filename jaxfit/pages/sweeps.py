@@ -1,0 +1,227 @@
+"""The page of a sweep: all lanes as columns, coarsened where they are too many for a page."""
+
+from __future__ import annotations
+
+import keyword
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from xarray import Dataset
+
+from jaxfit.pages.packing import MANTISSA, as_float32, made, packed, page_of, rounded
+from jaxfit.problems.problems import ENDED_WELL, Status
+
+LARGEST = 2_100_000  # packed bytes; a third more as base64, and the page stays below 3 MB
+NUMBERS = 4_000_000  # in all columns, which a browser unpacks in less than a second
+TRIED = 0.7  # of the size that is expected from the try before; a larger one is not tried
+MOST = 16  # numbers of a lane beside status, steps and loss
+CALLS = 2_000  # values of an axis up to which they are written with the fewest digits
+CURVES = 8  # numbers of an array that are told one by one
+LADDER = ((65, MANTISSA), (33, MANTISSA), (17, MANTISSA), (17, 12), (9, 10), (0, MANTISSA), (0, 12))
+
+
+class Law(NamedTuple):
+    """A limit on one axis, for every lane; drawn over the map."""
+
+    axis: str
+    limit: np.ndarray  # in the shape of the results' status
+    words: str
+
+
+class Measure(NamedTuple):
+    """One number of each lane."""
+
+    name: str
+    values: np.ndarray  # in the shape of the results' status
+
+
+def sweep_page(results: Dataset, *, title: str = "sweep", law: Law | None = None) -> str:
+    """Return the page of the results of a sweep, also of one under way: what has not run has status 0.
+
+    Args:
+      results: The Dataset of a grid or of a store.
+      title: What stands above.
+      law: A limit to draw, if one is known.
+    """
+    results = results.load()
+    dims = results.status.dims
+    measures, left_out = measures_of(results)
+    counts = {str(int(s)): int((results.status.values == s).sum()) for s in Status}
+    header: dict[str, Any] = {
+        "kind": "sweep",
+        "title": title,
+        "counts": counts,
+        "statuses": {str(int(s)): s.name.lower().replace("_", " ") for s in Status},
+        "well": [int(s) for s in ENDED_WELL],
+        "failed": [int(Status.DIVERGED), int(Status.NOT_FINITE)],
+        "provenance": provenance(results),
+    }
+    notes = [f"not shown: {', '.join(left_out)}, which are no single numbers"] if left_out else []
+    density = 0.0  # packed bytes for a bit of the numbers, of the last try
+    for stride in _strides(results.status.size):
+        chosen = {name: _some(results.sizes[name], stride, at) for name, at in _best(results).items()}
+        lanes = math.prod(len(at) for at in chosen.values())
+        axes = [_axis(results, name, chosen[name]) for name in dims]
+        for records, bits in LADDER:
+            curves, steps = _curves(results, records)
+            numbers = lanes * (len(measures) + 2 + len(curves) * len(steps))
+            if numbers > NUMBERS or TRIED * density * numbers * bits > LARGEST:
+                continue
+            own = {**header, "axes": axes, "records": steps, "curves": list(curves)}
+            own["plain"] = all(str(n).isidentifier() and not keyword.iskeyword(str(n)) for n in dims)
+            own["measures"] = [m.name for m in measures]
+            own["notes"] = notes + _coarsened(results, chosen, curves, steps, bits)
+            columns = _columns(results, measures, curves, chosen, bits)
+            if law is not None:
+                own["law"] = {"axis": dims.index(law.axis), "words": law.words}
+                columns["law"] = rounded(as_float32(law.limit[np.ix_(*chosen.values())]), bits)
+            content = packed(own, columns)
+            if len(content) <= LARGEST:
+                return page_of(title, content)
+            density = len(content) / (numbers * bits)
+    raise ValueError(f"the axes of this sweep alone are larger than a page of {LARGEST:,} bytes: select a part of it")
+
+
+def measures_of(results: Dataset) -> tuple[list[Measure], list[str]]:
+    """Return what is one number for each lane, and the names of what is not shown: too large, or no number."""
+    dims, status = results.status.dims, results.status.values
+    found, left_out = [Measure("loss", results.loss.values)], []
+    for name, variable in results.data_vars.items():
+        if name in ("loss", "status", "steps"):
+            continue
+        values, extra = variable.values, variable.dims[len(dims) :]
+        if variable.dims[: len(dims)] != dims or values.dtype.kind not in "biuf":
+            left_out.append(str(name))
+        elif extra == ("step",):
+            if name != "history.loss":
+                last = np.searchsorted(results.step.values, results.steps.values, side="right") - 1
+                end = np.take_along_axis(values, last[..., None], -1)[..., 0]
+                end = np.where(status == Status.NOT_RUN, np.nan, end)
+                found.append(Measure(f"last {str(name).removeprefix('history.')}", end))
+        elif "step" in extra or math.prod(values.shape[len(dims) :]) > CURVES:
+            left_out.append(str(name))
+        else:
+            for place in np.ndindex(values.shape[len(dims) :]):
+                label = str(name).removeprefix("params.") + (f"[{', '.join(map(str, place))}]" if place else "")
+                found.append(Measure(label, values[(..., *place)]))
+    return found[: MOST + 1], left_out + [m.name for m in found[MOST + 1 :]]
+
+
+def provenance(results: Dataset) -> list[list[str]]:
+    """Return rows of what determines the bits of the results, and when the page was made."""
+    rows = [[str(name), ", ".join(map(str, np.ravel(value)))] for name, value in results.attrs.items()]
+    return [["page", made()], *([name, text] for name, text in rows if text)]
+
+
+def _strides(lanes: int) -> Iterator[int]:
+    """Every n-th value of each axis, from all of them to so few that they always fit."""
+    yield from (n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256) if n == 1 or n < lanes)
+    yield from (2**k for k in range(9, 40) if 2**k < 2 * lanes)
+
+
+def _some(size: int, stride: int, best: int) -> np.ndarray:
+    """Every n-th index of an axis, with both ends and that of the best lane; a short axis stays whole."""
+    if stride == 1 or size <= 8:
+        return np.arange(size)
+    return np.unique(np.concatenate([np.arange(0, size, stride), [best, size - 1]]))
+
+
+def _best(results: Dataset) -> dict[str, int]:
+    """Where the lane with the lowest loss is, by axis."""
+    loss = np.where(np.isin(results.status, ENDED_WELL), results.loss.values.astype(float), np.nan)
+    at = int(np.nanargmin(loss)) if not np.isnan(loss).all() else 0
+    return dict(zip(results.status.dims, map(int, np.unravel_index(at, loss.shape)), strict=True))
+
+
+def _axis(results: Dataset, name: Any, chosen: np.ndarray) -> dict[str, Any]:
+    """Return an axis: its numbers, or the words for its values and the Python that names them in a call."""
+    values = results[name].values[chosen]
+    found: dict[str, Any] = {"name": str(name)}
+    if values.dtype.kind in "iuf":
+        found["values"] = [_json(x) for x in _short(values)]
+        if len(values) <= CALLS or not np.isfinite(values.astype(float)).all():
+            found["code"] = [_code(results[name].values, x) for x in values]
+    else:
+        found["words"] = [str(x) for x in values.tolist()]
+        found["code"] = [repr(x) for x in values.tolist()]
+    beside = [c for c in results.coords if c != name and results[c].dims == (name,)]
+    found["beside"] = [[str(c), [_word(x) for x in results[c].values[chosen].tolist()]] for c in beside[:4]]
+    return found
+
+
+def _short(values: np.ndarray) -> list:
+    """Return numbers with no more digits than their kind has; in a long axis nine, by which `lane` finds them."""
+    if values.dtype.kind != "f":
+        return values.tolist()
+    if values.dtype.itemsize < 8:
+        return [float(str(x)) for x in values]
+    return [float(f"{x:.9g}") for x in values.tolist()] if len(values) > 10_000 else values.tolist()
+
+
+def _code(axis: np.ndarray, value: Any) -> str:
+    """Return the fewest digits by which `lane` finds a value of an axis, from three on; infinite ones as Python."""
+    number = value.item()
+    if not math.isfinite(number):
+        return f'float("{number}")'
+    if value.dtype.kind != "f":
+        return str(number)
+    near = np.abs(axis[axis != value] - value).min(initial=math.inf)
+    low, high = axis.min(), axis.max()
+    for digits in range(3, 9):
+        rough = float(f"{number:.{digits}g}")
+        if abs(rough - number) < 1e-3 * near and low <= rough <= high:
+            return repr(rough)
+    return repr(float(str(value)))
+
+
+def _json(x: Any) -> Any:
+    return x if math.isfinite(x) else str(x)
+
+
+def _word(x: Any) -> str:
+    return f"{x:.6g}" if isinstance(x, float) else str(x)
+
+
+def _curves(results: Dataset, records: int) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Return the histories of one number, at so many records with both ends, and the steps of these."""
+    own = (*results.status.dims, "step")
+    names = [n for n, v in results.data_vars.items() if v.dims == own and v.dtype.kind in "fiu"]
+    if not records or not names:
+        return {}, []
+    size = results.sizes["step"]
+    at = np.unique(np.round(np.linspace(0, size - 1, min(size, records))).astype(int))
+    return {str(n): results[n].values[..., at] for n in names[:4]}, results.step.values[at].tolist()
+
+
+def _columns(
+    results: Dataset, measures: list[Measure], curves: dict[str, np.ndarray], chosen: dict[str, np.ndarray], bits: int
+) -> dict[str, np.ndarray]:
+    at = np.ix_(*chosen.values())
+    columns = {"status": results.status.values[at].astype(np.uint8), "steps": results.steps.values[at].astype("<i4")}
+    columns |= {f"lane {m.name}": rounded(as_float32(m.values[at]), bits) for m in measures}
+    return columns | {f"curve {n}": rounded(as_float32(values[at]), min(bits, 12)) for n, values in curves.items()}
+
+
+def _coarsened(
+    results: Dataset, chosen: dict[str, np.ndarray], curves: dict[str, np.ndarray], steps: list[int], bits: int
+) -> list[str]:
+    """Return what the page leaves out."""
+    told = [f"{len(at):,} of {results.sizes[n]:,} values of {n}" for n, at in chosen.items()
+            if len(at) < results.sizes[n]]  # fmt: skip
+    notes = []
+    if told:
+        shown = math.prod(map(len, chosen.values()))
+        notes.append(
+            f"coarsened: {shown:,} of {results.status.size:,} lanes are in this page ({', '.join(told)}), the best one "
+            f"among them; the counts are of all"
+        )
+    records = results.sizes.get("step", 0)
+    if records and not curves and any(str(n).startswith("history.") for n in results.data_vars):
+        notes.append("the histories were left out: there are too many lanes for them")
+    elif curves and len(steps) < records:
+        notes.append(f"curves are drawn through {len(steps)} of {records:,} records")
+    if bits < MANTISSA:
+        notes.append(f"numbers are rounded to {math.floor((bits + 1) * math.log10(2))} digits")
+    return notes
