@@ -6,11 +6,22 @@ the step is a schedule too, those of Optax for instance; its numbers are then pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from jaxfit.problems.axes import Axis, Call, as_number
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.typing import Number, Schedule
+
+
+def _of(function: Callable[..., Schedule], **given: Number | Axis) -> Call:
+    """Return the call of a function that makes a schedule, with its numbers checked: positive, `final` zero or more."""
+    verb, zero_or_more = function.__name__.removeprefix("_"), ("a finite number, zero or more", lambda x: x >= 0)
+    return Call(
+        function,
+        **{k: as_number(f"{verb}: {k}", v, *(zero_or_more if k == "final" else ())) for k, v in given.items()},
+    )
 
 
 @near_keywords
@@ -27,7 +38,7 @@ def constant(rate: Number | Axis) -> Call:
       >>> float(jf.schedules.constant(0.5)()(10))
       0.5
     """
-    return Call(_constant, rate=as_number("constant: rate", rate))
+    return _of(_constant, rate=rate)
 
 
 @near_keywords
@@ -47,12 +58,7 @@ def exponential(rate: Number | Axis, factor: Number | Axis, every: Number | Axis
       >>> [round(float(rate(t)), 3) for t in (0, 10, 20)]
       [0.5, 0.25, 0.125]
     """
-    return Call(
-        _exponential,
-        rate=as_number("exponential: rate", rate),
-        factor=as_number("exponential: factor", factor),
-        every=as_number("exponential: every", every),
-    )
+    return _of(_exponential, rate=rate, factor=factor, every=every)
 
 
 @near_keywords
@@ -72,12 +78,7 @@ def stepwise(rate: Number | Axis, factor: Number | Axis, every: Number | Axis) -
       >>> [round(float(rate(t)), 3) for t in (0, 9, 10)]
       [0.5, 0.5, 0.25]
     """
-    return Call(
-        _stepwise,
-        rate=as_number("stepwise: rate", rate),
-        factor=as_number("stepwise: factor", factor),
-        every=as_number("stepwise: every", every),
-    )
+    return _of(_stepwise, rate=rate, factor=factor, every=every)
 
 
 @near_keywords
@@ -99,11 +100,7 @@ def inverse_time(rate: Number | Axis, half: Number | Axis) -> Call:
       >>> [round(float(rate(t)), 3) for t in (0, 10)]
       [0.5, 0.25]
     """
-    return Call(
-        _inverse_time,
-        rate=as_number("inverse_time: rate", rate),
-        half=as_number("inverse_time: half", half),
-    )
+    return _of(_inverse_time, rate=rate, half=half)
 
 
 @near_keywords
@@ -126,13 +123,7 @@ def polynomial(
       >>> [round(float(rate(t)), 3) for t in (0, 50, 100)]
       [0.5, 0.25, 0.0]
     """
-    return Call(
-        _polynomial,
-        rate=as_number("polynomial: rate", rate),
-        steps=as_number("polynomial: steps", steps),
-        power=as_number("polynomial: power", power),
-        final=as_number("polynomial: final", final, "a finite number, zero or more", lambda x: x >= 0),
-    )
+    return _of(_polynomial, rate=rate, steps=steps, power=power, final=final)
 
 
 @near_keywords
@@ -154,12 +145,7 @@ def cosine(rate: Number | Axis, steps: Number | Axis, *, final: Number | Axis = 
       >>> [round(float(rate(t)), 3) for t in (0, 50, 100)]
       [0.5, 0.25, 0.0]
     """
-    return Call(
-        _cosine,
-        rate=as_number("cosine: rate", rate),
-        steps=as_number("cosine: steps", steps),
-        final=as_number("cosine: final", final, "a finite number, zero or more", lambda x: x >= 0),
-    )
+    return _of(_cosine, rate=rate, steps=steps, final=final)
 
 
 @near_keywords
@@ -190,13 +176,7 @@ def warmup_cosine(
             f"warmup_cosine: warmup is {warmup:g} of {steps:g} steps, but something must be left to come down in; "
             f"warm up for fewer"
         )
-    return Call(
-        _warmup_cosine,
-        rate=as_number("warmup_cosine: rate", rate),
-        warmup=warmup,
-        steps=steps,
-        final=as_number("warmup_cosine: final", final, "a finite number, zero or more", lambda x: x >= 0),
-    )
+    return _of(_warmup_cosine, rate=rate, warmup=warmup, steps=steps, final=final)
 
 
 # The functions of the step, built where their numbers are traced

@@ -116,6 +116,12 @@ def extend(operator: Operator, krylov: Krylov, key: Array) -> Krylov:
     )
 
 
+def tridiagonal(krylov: Krylov) -> Array:
+    """Return the operator in a basis that is filled, (most, most)."""
+    beside = krylov.beside[:-1]
+    return jnp.diag(krylov.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+
+
 def _orthogonal(vector: Array, basis: Array) -> Array:
     return vector - basis.T @ (basis @ vector)
 

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.eigenvalues import Extreme, posed
 from jaxfit.curvature.evaluations import Asked, at_one
-from jaxfit.curvature.lanczos import begin, extend, products
+from jaxfit.curvature.lanczos import begin, extend, products, tridiagonal
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords, path_name
@@ -67,14 +67,11 @@ class Spectrum(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Whole:
-    """The function that computes all eigenvalues."""
-
-    def __call__(self, asked: Asked) -> jax.Array:
-        product, start, _ = products(asked.problem)
-        matrix = jax.lax.map(product, jnp.eye(start.size, dtype=start.dtype), batch_size=64)
-        return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)
+def _all_eigenvalues(asked: Asked) -> jax.Array:
+    """Return all eigenvalues of the Hessian."""
+    product, start, _ = products(asked.problem)
+    matrix = jax.lax.map(product, jnp.eye(start.size, dtype=start.dtype), batch_size=64)
+    return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)
 
 
 @dataclass(frozen=True)
@@ -90,9 +87,7 @@ class Quadrature:
         def probe(key):
             krylov = begin(key, start.size, self.depth, start.dtype)
             krylov = jax.lax.fori_loop(0, self.depth, lambda _, k: extend(product, k, key), krylov)
-            beside = krylov.beside[:-1]
-            matrix = jnp.diag(krylov.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
-            values, vectors = jnp.linalg.eigh(matrix)
+            values, vectors = jnp.linalg.eigh(tridiagonal(krylov))
             return values, vectors[0] ** 2
 
         return jax.lax.map(probe, jax.random.split(jax.random.key(1), self.probes))
@@ -136,7 +131,7 @@ def hessian_spectrum(
     _refuse_axes("hessian_spectrum", dimensions)
     size = sum(int(np.size(x)) for x in jax.tree.leaves(free(asked.problem.params)))
     if probes is None and size <= EXACT:
-        values = at_one(Whole(), asked, precision)
+        values = at_one(_all_eigenvalues, asked, precision)
         return Spectrum(values, np.full(size, 1 / size), size, True, size)
     probes = 8 if probes is None else whole("hessian_spectrum: probes", probes)
     depth = min(size, depth)
@@ -157,14 +152,11 @@ class Along(NamedTuple):
         return self.curvatures / self.sharpness
 
 
-@dataclass(frozen=True)
-class Rayleigh:
-    """The function that computes d'Hd / d'd for each direction."""
-
-    def __call__(self, asked: Asked) -> jax.Array:
-        product, start, _ = products(asked.problem)
-        ways = jax.vmap(lambda d: ravel_pytree(d)[0].astype(start.dtype))(asked.extra)
-        return jax.lax.map(lambda d: (d @ product(d)) / (d @ d), ways)
+def _rayleigh_quotients(asked: Asked) -> jax.Array:
+    """Return d'Hd / d'd for each direction."""
+    product, start, _ = products(asked.problem)
+    ways = jax.vmap(lambda d: ravel_pytree(d)[0].astype(start.dtype))(asked.extra)
+    return jax.lax.map(lambda d: (d @ product(d)) / (d @ d), ways)
 
 
 @near_keywords
@@ -197,7 +189,7 @@ def curvature_along(
     asked, dimensions = posed(loss, params, data, key, precision)
     _refuse_axes("curvature_along", dimensions)
     _check_directions(directions, free(asked.problem.params))
-    curvatures = at_one(Rayleigh(), asked._replace(extra=directions), precision)
+    curvatures = at_one(_rayleigh_quotients, asked._replace(extra=directions), precision)
     top, _ = at_one(Extreme(1, "largest"), asked._replace(extra=None, number=1e-4), precision)
     return Along(curvatures, float(top.values[0]))
 

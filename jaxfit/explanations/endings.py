@@ -107,8 +107,8 @@ def _arrived(run: Fit, here: LocalModel) -> list[str]:
         ]
     else:
         story = [
-            f"the steps ran out after {run.steps:,} updates where next to nothing is left to gain, though no stop rule "
-            f"says so; the gradient's norm is {here.norm:.3g}."
+            f"the steps ran out after {run.steps:,} updates where almost nothing is left to gain, though no stop rule "
+            f"was met; the gradient's norm is {here.norm:.3g}."
         ]
     return [
         *story,
@@ -134,8 +134,8 @@ def _noise(run: Fit, there: Training, here: LocalModel, seen: Curve | None, numb
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     stands = seen is None or abs(seen.recent_fall) < 0.1
     story = [
-        f"each step sees other data, and the params wander: the loss of all the data is {here.excess:.3g} above what "
-        f"the curvature says is its least."
+        f"each step uses other data, so that the params fluctuate: the loss of all the data is {here.excess:.3g} above "
+        f"its minimum by the curvature."
     ]
     start = min([x for x in (rate, limit and limit / 4) if x] or [0.01])
     if rate is None:
@@ -165,10 +165,10 @@ def _cycle(run: Fit, there: Training, here: LocalModel, seen: Curve, numbers: Nu
     numbers |= {"period": seen.period, "limit": limit, "rate": rate}
     period = f", with a period of about {seen.period} steps" if seen.period else ""
     story = [
-        f"it swings and does not arrive: in the last fifth the loss rose in {100 * seen.rises:.0f} % of the steps"
+        f"it oscillates and does not converge: in the last fifth the loss rose in {100 * seen.rises:.0f} % of the steps"
         f"{period}."
         if swings(seen)
-        else "it crosses a valley to and fro: each step gains less than a tenth of what the slope promises."
+        else "it oscillates across a valley: each step gains less than a tenth of what the slope predicts."
     ]
     if rate is None:
         return finding("limit cycle", story, numbers, second_order(there))
@@ -185,12 +185,14 @@ def _cycle(run: Fit, there: Training, here: LocalModel, seen: Curve, numbers: Nu
 def _saddle(run: Fit, there: Training, here: LocalModel, found: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
     point, loss = found
     story = [
-        f"it {'stands at' if _level(here, here.loss - loss) else 'heads for'} a saddle: the gradient's norm is "
-        f"{here.norm:.3g}, and next to nothing of it points along a direction in which the loss curves down, by "
+        f"it {'is at' if _level(here, here.loss - loss) else 'approaches'} a saddle: the gradient's norm is "
+        f"{here.norm:.3g}, and almost nothing of it points along a direction in which the loss curves down, by "
         f"{here.smallest:.3g} against {here.largest:.3g} upwards.",
-        f"That way it falls from {here.loss:.6g} to {loss:.6g}.",
+        f"Along it the loss falls from {here.loss:.6g} to {loss:.6g}.",
     ]
-    return finding("saddle", story, numbers, started_at(there, point, "a start on that way", here.largest, least=100))
+    return finding(
+        "saddle", story, numbers, started_at(there, point, "a start along that direction", here.largest, least=100)
+    )
 
 
 def _level(here: LocalModel, fall: float) -> bool:
@@ -213,8 +215,7 @@ def _plateau(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> F
     training = training_of(run)
     steep = slopes(there.problem, here)
     story = [
-        f"it stands on a plateau: the gradient's norm is {here.norm:.3g}, and the loss hardly curves "
-        f"({here.largest:.3g})."
+        f"it is on a plateau: the gradient's norm is {here.norm:.3g}, and the loss hardly curves ({here.largest:.3g})."
     ]
     if len(steep) > 1:
         least, most = min(steep, key=lambda k: steep[k]), max(steep, key=lambda k: steep[k])
@@ -286,7 +287,7 @@ def _descending_freely(
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
     story = [f"{_moving(run)}, and by the curvature there are {here.left:.3g} left to gain."]
     if rate is not None and left > reach(there.optimizer, rate, steps) / 10 and not here.bends_down:
-        story.append(f"The way that is left is {left:.3g} for one param, and a step moves it by {short(rate)} or so.")
+        story.append(f"One param has {left:.3g} left to go, and a step moves it by about {short(rate)}.")
         return finding("rate too small", story, numbers, second_order(there, start_at(there.problem, here.point)))
     if here.bends_down:
         return _wandering(run, there, here, numbers, rate, story)
@@ -302,12 +303,14 @@ def _wandering(
     optimizer, steps = there.optimizer, int(there.steps)
     more, size = max(10 * steps, AFFORDABLE), float(np.sqrt(np.mean(here.point**2)))
     if rate is not None and reach(optimizer, rate, steps) < size:
-        story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, could not go far.")
+        story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, cannot move far.")
         advice, changes = decaying(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
         changes |= {"params": start_at(there.problem, here.point)}
         return finding("rate too small", story, numbers, Remedy(f"{advice}, from here", changes))
     if rate is not None and rate > max(size, 1e-300) / 10:
-        story = [f"a step moves every param by {short(rate)} or so, and they are of size {size:.2g}: it cannot settle."]
+        story = [
+            f"a step moves every param by about {short(rate)}, and they are of size {size:.2g}: it cannot converge."
+        ]
         advice, changes = decaying(optimizer, min(rate / 3, size / 10), more)
         changes |= {"params": start_at(there.problem, here.point)}
         return finding("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))

@@ -195,7 +195,7 @@ def of_patience(run: Fit) -> Finding:
     story = [advice(run)]
     if run.best_step > 0:
         return finding("stopped early", story, numbers, None)
-    story.append("It never got better than at its start: either the steps are too large, or the patience too short.")
+    story.append("It never improved on its start: the steps are too large, or the patience is too short.")
     changes: dict[str, Any] = {"stop": replace(training.stop, patience=10 * int(training.stop.patience))}
     words, rate = f"patience={10 * int(training.stop.patience)}", rate_of(training.optimizer)
     if rate is not None:

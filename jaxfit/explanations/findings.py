@@ -11,7 +11,7 @@ import optax
 
 from jaxfit import schedules
 from jaxfit.curvature.limits import with_rate
-from jaxfit.explanations.local_models import LocalModel, leaves_of, local_model, losses_at
+from jaxfit.explanations.local_models import LocalModel, free_leaves, leaves_of, local_model, losses_at
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.stability import is_number, stability_limit
@@ -90,7 +90,7 @@ def decaying(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
     """Return the remedy of a learning rate that decreases to zero as a cosine."""
     changed = with_rate(optimizer, schedules.cosine(rate, float(steps)))
     return Remedy(
-        f"a rate that comes down: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps",
+        f"a decreasing rate: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps",
         {"optimizer": changed, "steps": steps},
     )
 
@@ -114,12 +114,11 @@ def downhill(problem: Problem, here: LocalModel) -> tuple[np.ndarray, float] | N
 
 def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray:
     """Return the point with idle params redrawn: normal of variance 2 / fan-in in matrices, zero in vectors."""
-    rng, at, parts = np.random.default_rng(0), 0, []
-    for leaf in jax.tree.leaves(free(problem.params)):
+    rng, parts = np.random.default_rng(0), []
+    for _, leaf, own in free_leaves(problem):
         size, shape = int(np.size(leaf)), np.shape(leaf)
         new = rng.normal(size=size) * np.sqrt(2 / shape[0]) if len(shape) > 1 else np.zeros(size)
-        parts.append(np.where(idle[at : at + size], new, point[at : at + size]))
-        at += size
+        parts.append(np.where(idle[own], new, point[own]))
     return np.concatenate(parts)
 
 
@@ -185,11 +184,11 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
     problem, count = training.problem, int(here.idle.sum())
     story = [
         f"{count:,} of {len(here.idle):,} params ({leaves_of(problem, here.idle)}) have no gradient and no curvature: "
-        f"nothing they could do would change the loss, as behind a relu that is never on or a tanh that always is."
+        f"no change of them changes the loss, as behind a relu that is always zero or a saturated tanh."
     ]
     point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
     return finding(
-        "dead units", story, numbers | {"dead": count}, started_at(training, point, "another start for those")
+        "dead units", story, numbers | {"dead": count}, started_at(training, point, "another start for these")
     )
 
 

@@ -27,7 +27,7 @@ from jaxfit.explanations.findings import (
     rate_of,
     second_order,
 )
-from jaxfit.explanations.local_models import gradients_at, marks_of, times
+from jaxfit.explanations.local_models import free_leaves, gradients_at, marks_of, times
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
@@ -89,15 +89,14 @@ def layers_of(problem: Problem) -> list[Layer]:
     they have the same number at the end of their names, such as w3 and b3.
     """
     found: dict[str, list[np.ndarray]] = {}
-    at, matrices = 0, set()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(free(marks_of(problem))):
-        size, names = int(np.size(leaf)), [jax.tree_util.keystr((key,), simple=True) for key in path]
+    matrices = set()
+    for path, leaf, own in free_leaves(problem):
+        names = [jax.tree_util.keystr((key,), simple=True) for key in path]
         number = re.search(r"\d+$", names[-1]) if names else None
         name = ".".join(names[:-1]) if len(names) > 1 else number.group() if number else "".join(names)
-        found.setdefault(name, []).append(np.arange(at, at + size))
+        found.setdefault(name, []).append(np.arange(own.start, own.stop))
         if np.ndim(leaf) > 1:
             matrices.add(name)
-        at += size
     ordered = sorted(matrices, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
     return [Layer(name, np.concatenate(found[name])) for name in ordered] if len(ordered) > 2 else []
 
@@ -142,7 +141,7 @@ def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
         f"than in the last."
     ]
     if profile.flat:
-        story = [f"at the start no layer has a gradient to speak of: at most {slopes.max():.0e} of its params."]
+        story = [f"at the start the gradient of every layer is almost zero: at most {slopes.max():.0e} of its params."]
     story.append(f"{listed}.")
     if kind == "vanishing gradient" and not profile.flat:
         story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
@@ -177,7 +176,7 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
         changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"
     if noisy(training):
         down = decaying(optimizer, rate, changes["steps"])
-        return Remedy(f"{words}, coming down to nothing", changes | down.changes)
+        return Remedy(f"{words}, decreasing to zero", changes | down.changes)
     return Remedy(words, changes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.evaluations import Asked, at_one
-from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, largest
+from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, largest, tridiagonal
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
 from jaxfit.problems.axes import holds_call, resolve
@@ -98,58 +97,52 @@ class LocalModel(NamedTuple):
         return high
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """The function that computes the `LocalModel` at the params of a problem."""
+def _local_model(asked: Asked) -> LocalModel:
+    """Return the `LocalModel` at the params of a problem, its numbers as arrays."""
+    problem = asked.problem
+    loss, start, back = flat_loss(problem)
+    value = loss(start)
+    gradient, product = either_way(lambda grad: jax.linearize(grad(loss), start), loss, start)
+    moves = jnp.ones_like(start)
+    limits = bounds(problem.params) if is_marked(problem.params) else None
+    if limits is not None:
+        kept = ravel_pytree(inward(back(gradient), back(start), *limits))[0]
+        moves = jnp.where((kept == 0) & (gradient != 0), 0.0, 1.0)
+        gradient = kept
 
-    def __call__(self, asked: Asked) -> LocalModel:
-        problem = asked.problem
-        loss, start, back = flat_loss(problem)
-        value = loss(start)
-        gradient, product = either_way(lambda grad: jax.linearize(grad(loss), start), loss, start)
-        moves = jnp.ones_like(start)
-        limits = bounds(problem.params) if is_marked(problem.params) else None
-        if limits is not None:
-            kept = ravel_pytree(inward(back(gradient), back(start), *limits))[0]
-            moves = jnp.where((kept == 0) & (gradient != 0), 0.0, 1.0)
-            gradient = kept
+    def operator(vector):
+        return moves * product(moves * vector)
 
-        def operator(vector):
-            return moves * product(moves * vector)
-
-        record: Any = LocalModel  # its numbers are still arrays
-        size = start.size
-        probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
-        idle = (gradient == 0) & (probe == 0) & (moves > 0)
-        if size <= DENSE:
-            matrix = jax.vmap(operator)(jnp.eye(size, dtype=start.dtype))
-            values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-            parts = vectors.T @ gradient
-            up = values > 1e-10 * jnp.max(jnp.abs(values))
-            newton = vectors @ jnp.where(up, -parts / jnp.where(up, values, 1), 0)
-            mixed = jnp.where(
-                values <= 0.5 * values[0], jax.random.normal(jax.random.key(4), start.shape, start.dtype), 0
-            )
-            downward = vectors @ jnp.where(values[0] < 0, mixed.at[0].set(1.0), 0)
-            downward = downward / jnp.maximum(jnp.linalg.norm(downward), 1e-300)
-            return record(
-                loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=parts**2,
-                largest=values[-1], smallest=values[0], downward=downward, scaled=scaled_excess(matrix, gradient),
-                newton=newton,
-            )  # fmt: skip
-        options = {"most": min(size, 200), "tolerance": 1e-2, "dtype": start.dtype}
-        top = largest(operator, size, 1, **options)
-        bottom = largest(lambda v: -operator(v), size, 1, **options)
-        safe = jnp.where(jnp.any(gradient != 0), gradient, jnp.ones_like(gradient))
-        krylov = jax.lax.fori_loop(0, DEPTH, lambda _, k: extend(operator, k, jax.random.key(3)), begin_at(safe, DEPTH))
-        beside = krylov.beside[:-1]
-        values, vectors = jnp.linalg.eigh(jnp.diag(krylov.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
-        shares = jnp.sum(gradient**2) * vectors[0] ** 2
+    record: Any = LocalModel
+    size = start.size
+    probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
+    idle = (gradient == 0) & (probe == 0) & (moves > 0)
+    if size <= DENSE:
+        matrix = jax.vmap(operator)(jnp.eye(size, dtype=start.dtype))
+        values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+        parts = vectors.T @ gradient
+        up = values > 1e-10 * jnp.max(jnp.abs(values))
+        newton = vectors @ jnp.where(up, -parts / jnp.where(up, values, 1), 0)
+        mixed = jnp.where(values <= 0.5 * values[0], jax.random.normal(jax.random.key(4), start.shape, start.dtype), 0)
+        downward = vectors @ jnp.where(values[0] < 0, mixed.at[0].set(1.0), 0)
+        downward = downward / jnp.maximum(jnp.linalg.norm(downward), 1e-300)
         return record(
-            loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=shares,
-            largest=top.values[0], smallest=-bottom.values[0], downward=bottom.vectors[0],
-            scaled=jnp.zeros_like(value), newton=jnp.zeros_like(start),
+            loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=parts**2,
+            largest=values[-1], smallest=values[0], downward=downward, scaled=scaled_excess(matrix, gradient),
+            newton=newton,
         )  # fmt: skip
+    options = {"most": min(size, 200), "tolerance": 1e-2, "dtype": start.dtype}
+    top = largest(operator, size, 1, **options)
+    bottom = largest(lambda v: -operator(v), size, 1, **options)
+    safe = jnp.where(jnp.any(gradient != 0), gradient, jnp.ones_like(gradient))
+    krylov = jax.lax.fori_loop(0, DEPTH, lambda _, k: extend(operator, k, jax.random.key(3)), begin_at(safe, DEPTH))
+    values, vectors = jnp.linalg.eigh(tridiagonal(krylov))
+    shares = jnp.sum(gradient**2) * vectors[0] ** 2
+    return record(
+        loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=shares,
+        largest=top.values[0], smallest=-bottom.values[0], downward=bottom.vectors[0],
+        scaled=jnp.zeros_like(value), newton=jnp.zeros_like(start),
+    )  # fmt: skip
 
 
 def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -163,39 +156,33 @@ def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def local_model(problem: Problem) -> LocalModel:
-    """Return the view of the loss at the params of the problem, in float64."""
+    """Return the local model of the loss at the params of a problem, in float64."""
     problem = problem._replace(params=resolved(problem.params, "float64"))
-    found: Any = at_one(Inspection(), Asked(problem), "float64")
+    found: Any = at_one(_local_model, Asked(problem), "float64")
     return LocalModel(*(x.item() if np.ndim(x) == 0 else x for x in found))
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The function that computes the loss at points, given as rows."""
-
-    def __call__(self, asked: Asked) -> jax.Array:
-        loss, _, _ = flat_loss(asked.problem)
-        return jax.lax.map(loss, asked.extra)
+def _losses(asked: Asked) -> jax.Array:
+    """Return the loss at points that are given as rows."""
+    loss, _, _ = flat_loss(asked.problem)
+    return jax.lax.map(loss, asked.extra)
 
 
-@dataclass(frozen=True)
-class Gradients:
-    """The function that computes the loss and its gradient at points, given as rows."""
-
-    def __call__(self, asked: Asked) -> tuple[jax.Array, jax.Array]:
-        loss, _, _ = flat_loss(asked.problem)
-        points = asked.extra
-        return either_way(lambda grad: jax.lax.map(lambda x: (loss(x), grad(loss)(x)), points), loss, points[0])
+def _losses_and_gradients(asked: Asked) -> tuple[jax.Array, jax.Array]:
+    """Return the loss and its gradient at points that are given as rows."""
+    loss, _, _ = flat_loss(asked.problem)
+    points = asked.extra
+    return either_way(lambda grad: jax.lax.map(lambda x: (loss(x), grad(loss)(x)), points), loss, points[0])
 
 
 def gradients_at(problem: Problem, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (k,) losses and (k, n) gradients by the free params at (k, n) points."""
-    return at_one(Gradients(), Asked(problem, points), "float64")
+    return at_one(_losses_and_gradients, Asked(problem, points), "float64")
 
 
 def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
     """Return (k,) losses at (k, n) points."""
-    return at_one(Losses(), Asked(problem, points), "float64")
+    return at_one(_losses, Asked(problem, points), "float64")
 
 
 def marks_of(problem: Problem) -> PyTree:
@@ -211,26 +198,26 @@ def count(steps: float) -> str:
     return f"{steps:,.0f}" if steps < 1e9 else "more than a billion"
 
 
+def free_leaves(problem: Problem) -> list[tuple[tuple, Any, slice]]:
+    """Return path, value and position among all free numbers of each free leaf of the start."""
+    leaves = jax.tree_util.tree_leaves_with_path(free(marks_of(problem)))
+    ends = np.cumsum([np.size(leaf) for _, leaf in leaves], dtype=int).tolist()
+    return [(path, leaf, slice(end - np.size(leaf), end)) for (path, leaf), end in zip(leaves, ends, strict=True)]
+
+
 def leaves_of(problem: Problem, where: np.ndarray) -> str:
     """Return the names of the leaves that a mask over the free params touches."""
-    at, names = 0, []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(free(marks_of(problem))):
-        size = int(np.size(leaf))
-        if where[at : at + size].any():
-            names.append(jax.tree_util.keystr(path, simple=True, separator=".") or "params")
-        at += size
+    names = [_name(path) for path, _, own in free_leaves(problem) if where[own].any()]
     return ", ".join(names[:6]) + (" and others" if len(names) > 6 else "")
 
 
 def slopes(problem: Problem, here: LocalModel) -> dict[str, float]:
     """Return the root mean square of the gradient in each leaf."""
-    at, found = 0, {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(free(problem.params)):
-        size = int(np.size(leaf))
-        name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
-        found[name] = float(np.sqrt(np.mean(here.gradient[at : at + size] ** 2)))
-        at += size
-    return found
+    return {_name(path): float(np.sqrt(np.mean(here.gradient[own] ** 2))) for path, _, own in free_leaves(problem)}
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "params"
 
 
 def scales(problem: Problem) -> str:

@@ -218,25 +218,25 @@ class Residual(OfPredictions):
         return f"{self.kind}({', '.join([label(self.predict), *options])})"
 
 
-def _huber(residuals: Array, delta: Any) -> Array:
+def _huber(residuals: Array, delta: Number) -> Array:
     size = jnp.abs(residuals)
     return jnp.where(size <= delta, jnp.square(residuals) / 2, delta * (size - delta / 2))
 
 
-def _soft_l1(residuals: Array, delta: Any) -> Array:
+def _soft_l1(residuals: Array, delta: Number) -> Array:
     square = jnp.square(residuals / delta)
     return jnp.square(residuals) / (1 + jnp.sqrt(1 + square))  # delta**2 * (sqrt(1 + square) - 1), of small ones too
 
 
-def _cauchy(residuals: Array, delta: Any) -> Array:
+def _cauchy(residuals: Array, delta: Number) -> Array:
     return delta**2 / 2 * jnp.log1p(jnp.square(residuals / delta))
 
 
-def _arctan(residuals: Array, delta: Any) -> Array:
+def _arctan(residuals: Array, delta: Number) -> Array:
     return delta**2 / 2 * jnp.arctan(jnp.square(residuals / delta))
 
 
-def _tukey(residuals: Array, delta: Any) -> Array:
+def _tukey(residuals: Array, delta: Number) -> Array:
     square = jnp.minimum(jnp.square(residuals / delta), 1)
     return delta**2 / 6 * square * (3 - square * (3 - square))  # delta**2 / 6 * (1 - (1 - square)**3)
 

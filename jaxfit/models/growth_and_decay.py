@@ -137,6 +137,8 @@ class DampedOscillation(Term):
       [1.0, -1.0]
     """
 
+    ordered_by = "frequency"
+
     def value(self, x: Array, amplitude: Number, rate: Number, frequency: Number, phase: Number) -> Array:
         return amplitude * jnp.exp(-rate * x) * jnp.cos(2 * jnp.pi * frequency * x + phase)
 
@@ -147,10 +149,6 @@ class DampedOscillation(Term):
             rate=jnp.array([0.0, 1.0, 3.0, 10.0]) / span.width,
             frequency=0.25 * jnp.arange(1, count + 1) / span.width,
         )
-
-    @property
-    def ordered_by(self) -> str:
-        return "frequency"
 
     def columns(self, shape: Shape, span: Span) -> Array:
         x = span.x - span.low
@@ -198,15 +196,13 @@ class Logistic(Term):
       [1.0]
     """
 
+    ordered_by = "midpoint"
+
     def value(self, x: Array, capacity: Number, rate: Number, midpoint: Number) -> Array:
         return capacity * jax.nn.sigmoid(rate * (x - midpoint))
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=_steepness(span), midpoint=_places(span))
-
-    @property
-    def ordered_by(self) -> str:
-        return "midpoint"
 
     def mirrored(self, params: Params) -> Params:
         """The same curve less its capacity."""
@@ -231,15 +227,13 @@ class Gompertz(Term):
       [0.736]
     """
 
+    ordered_by = "inflection"
+
     def value(self, x: Array, capacity: Number, rate: Number, inflection: Number) -> Array:
         return capacity * jnp.exp(-jnp.exp(-rate * (x - inflection)))
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=_steepness(span), inflection=_places(span))
-
-    @property
-    def ordered_by(self) -> str:
-        return "inflection"
 
 
 gompertz = Gompertz()

@@ -131,8 +131,9 @@ def on_one_branch(terms: Sequence[Any], found: Sequence[Params]) -> list[Params]
             found[level] = terms[level].raised(found[level], rise)
     for kind in dict.fromkeys(terms):
         places = [i for i, term in enumerate(terms) if term == kind]
-        if len(places) > 1 and getattr(kind, "ordered_by", ""):
-            order = jnp.argsort(jnp.stack([jnp.ravel(found[i][kind.ordered_by])[0] for i in places]))
+        by = (kind.ordered_by or "".join(kind.names[1:2])) if isinstance(kind, Term) else ""
+        if len(places) > 1 and by:
+            order = jnp.argsort(jnp.stack([jnp.ravel(found[i][by])[0] for i in places]))
             sorted_ = jax.tree.map(lambda *values, order=order: jnp.stack(values)[order], *[found[i] for i in places])
             for k, i in enumerate(places):
                 found[i] = jax.tree.map(lambda value, k=k: value[k], sorted_)
@@ -145,15 +146,12 @@ _compiled = functools.partial(jax.jit, static_argnums=0)(_guess)
 class Term(Curve):
     """A curve that is proportional to the first of its params; the others are its shape."""
 
+    ordered_by: ClassVar[str] = ""  # the param that orders several of the kind; by default the first of the shape
+
     @property
     def names(self) -> tuple[str, ...]:
         code = type(self).value.__code__  # value(self, x, height, center, ...)
         return code.co_varnames[2 : code.co_argcount]
-
-    @property
-    def ordered_by(self) -> str:
-        """The param by whose size a guess orders several of the kind; "" if there is no shape."""
-        return self.names[1] if len(self.names) > 1 else ""
 
     def __call__(self, params: Params, x: ArrayLike) -> Array:
         return self.value(array(x), *taken(self, params))
