@@ -13,13 +13,14 @@ import numpy as np
 
 from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, stretches, terminating_as_interrupted
 from jaxfit.engine.loops import Best, End, State, unrolled
+from jaxfit.engine.ranges import warn_of_overflow
 from jaxfit.engine.settings import happened
 from jaxfit.engine.single import Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training
 from jaxfit.losses import model_of, takes_key
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems.axes import holds_call, is_array, is_axis, is_traced, resolve
-from jaxfit.problems.checks.data import as_data, beyond_range, floating
+from jaxfit.problems.checks.data import as_data, beyond_range, floating, has_large_indices
 from jaxfit.problems.checks.posing import as_params, check_schedule, pose
 from jaxfit.problems.enclosed import in_precision, resolved
 from jaxfit.problems.marks import is_marked, plain, put
@@ -362,6 +363,8 @@ def fit(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, record=record, batches=batches, key=key,
         validation=validation, precision=precision,
     )  # fmt: skip
+    if has_large_indices(training.problem.data):
+        warn_of_overflow(training.problem, precision)
     count = int(training.steps)
     if checkpoint is not None:
         as_path("checkpoint", checkpoint)

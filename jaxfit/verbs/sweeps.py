@@ -19,8 +19,10 @@ from jaxfit.engine.dispatch import Memory, Report, run_all
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
 from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
 from jaxfit.engine.pools import Shape, chunk_of
+from jaxfit.engine.ranges import warn_of_overflow
 from jaxfit.engine.settings import current, happened
 from jaxfit.problems.axes import is_traced
+from jaxfit.problems.checks.data import has_large_indices
 from jaxfit.problems.checks.posing import check_schedule, pose
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import (
@@ -161,6 +163,8 @@ def plan_sweep(
         loss, params, data, optimizer=optimizer, steps=steps, stop=stop, batches=batches, key=key, precision=precision,
         record=record or Record(what=()), validation=validation,
     )  # fmt: skip
+    if has_large_indices(training.problem.data):
+        warn_of_overflow(training.problem, precision)
     written = training.arguments() | {"params": params}  # in the order written, which JAX sorts
     dimensions = read(written, static_places=("batches", "steps", "record"))
     slots = None if slots is None else whole("slots", slots)

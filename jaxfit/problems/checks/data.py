@@ -270,8 +270,9 @@ def _check_covariance(label: str, matrix: np.ndarray) -> None:
 def floating(data: tuple, call: Callable, precision: str, name: str = "data") -> tuple:
     """Return the data with whole and boolean arrays made floating, so that no arithmetic on them can overflow.
 
-    An array stays whole if `call(data)` fails (or warns) with it floating: an index, a label, a mask; with 32 bits at
-    least. Where one is an index and a number too, x.astype(int) at the index makes it floating elsewhere.
+    An array stays whole if `call(data)` fails (or warns) with it floating: an index, a label, a mask; with as many
+    bits as the precision has. Where one is an index and a number too, x.astype(int) at the index makes it floating
+    elsewhere.
 
     Args:
       data: As `as_data` gives it; leaves may be axes.
@@ -287,7 +288,7 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
     def warnings_with(made: Container[int]) -> set[str] | None:
         """Return what the call warns of with these leaves floating; None if it fails."""
         try:
-            like = [_like(x, precision, made=i in made) for i, x in enumerate(leaves)]
+            like = [shaped(x, precision, made=i in made) for i, x in enumerate(leaves)]
             with (
                 precision_context(precision),
                 enclosed_in_precision(call),
@@ -313,9 +314,10 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
     for i in whole:
         _say_rounding(f"{name}[{paths[i][0].idx}]{path_name('', paths[i][1:])}", leaves[i], precision)
         leaves[i] = _mapped(lambda x: _cast(x, float, np.float64), leaves[i])
+    wide = np.dtype(np.int64 if precision == "float64" else np.int32)
     for i in kept:
         leaves[i] = _mapped(
-            lambda x: _cast(x, np.int32) if x.dtype.kind in "iu" and x.dtype.itemsize < 4 else x, leaves[i]
+            lambda x: _cast(x, wide) if x.dtype.kind in "iu" and x.dtype.itemsize < wide.itemsize else x, leaves[i]
         )
     return jax.tree.unflatten(structure, leaves)
 
@@ -324,6 +326,11 @@ def floating_of_loss(
     loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, name: str = "data"
 ) -> tuple:
     """`floating` for the loss of a run, at whose arguments axes, calls and marks may stand."""
+    return floating(data, call_of(loss, params, key), precision, name)
+
+
+def call_of(loss: Callable, params: PyTree, key: KeyLike | None) -> Callable[[tuple], None]:
+    """Return the loss of a run as a function of the data, at the first value of each axis."""
 
     def call(given):
         for one in loss.values if is_axis(loss) else (loss,):
@@ -331,7 +338,7 @@ def floating_of_loss(
             own = {"key": jax.random.key(0)} if key is not None and takes_key(first) else {}
             first(jax.tree.map(lambda x: jnp.asarray(x, float), plain(resolve(start))), *given, **own)
 
-    return floating(data, call, precision, name)
+    return call
 
 
 def _first(tree: PyTree) -> PyTree:
@@ -346,16 +353,35 @@ def _is_whole(x: object) -> bool:
     return is_array(x) and not is_key(x) and x.dtype.kind in "biu"
 
 
-def _like(x: PyTree, precision: str, *, made: bool) -> PyTree:
+def shaped(x: PyTree, precision: str, *, made: bool) -> PyTree:
     """Return the shape of a leaf, or of the first value of an axis, in the precision."""
     if isinstance(x, Axis):
         first = jax.tree.map(lambda x: x[:1], x.values) if is_array(x.values) else x.values[0]
-        like = jax.tree.map(lambda x: _like(x, precision, made=made), first)
+        like = jax.tree.map(lambda x: shaped(x, precision, made=made), first)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like) if is_array(x.values) else like
     if is_key(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype)
     dtype = PRECISIONS[precision] if made else convert(np.zeros((), x.dtype), precision).dtype
     return jax.ShapeDtypeStruct(np.shape(x), dtype)
+
+
+Range = tuple[int, int]  # the least and the greatest
+SMALL = 215  # up to here no fourth power leaves int32: labels and small indices are not looked at
+
+
+def has_large_indices(data: tuple) -> bool:
+    """Return whether data that stay whole are so large that arithmetic on them may leave int32."""
+    leaves = jax.tree.leaves(data, is_leaf=is_axis)
+    ranges = [range_of(x.values if isinstance(x, Axis) else x) for x in leaves]
+    return any(found and max(map(abs, found)) > SMALL for found in ranges)
+
+
+def range_of(value: object) -> Range | None:
+    """Return the range of whole numbers that are known; None of any other value."""
+    known = isinstance(value, (np.ndarray, np.generic, jax.Array, int)) and not isinstance(value, jax.core.Tracer)
+    if not known or jnp.result_type(value).kind not in "biu" or not np.size(value):
+        return None
+    return int(np.min(value)), int(np.max(value))
 
 
 def _mapped(function: Callable, x: PyTree) -> PyTree:
