@@ -23,7 +23,7 @@ from jaxfit.problems.problems import Status
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.files import claim
 from jaxfit.stores.manifests import as_folder
-from jaxfit.stores.resuming import Stored, keeping, missing
+from jaxfit.stores.resuming import Stored, missing_blocks, writing_in_background
 from jaxfit.verbs.sweeps import bar_of_lanes, begin_store, plan_sweep
 
 
@@ -88,8 +88,8 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     with claim(folder, shared=True), claim(folder, label):
         try:
             stored = begin_store(plan, folder)
-            tasks = [task for task in missing(stored) if _number(stored, task) % shares == own - 1]
-            with bar_of_lanes(plan, tasks, progress) as report, keeping(stored) as sink:
+            tasks = [task for task in missing_blocks(stored) if _number(stored, task) % shares == own - 1]
+            with bar_of_lanes(plan, tasks, progress) as report, writing_in_background(stored) as sink:
                 interrupted = run_all(stored.plan.parts, tasks, report, sink)
         finally:
             (folder / label).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from jaxfit.engine.compiling import Device, compiled, compiler_options, worker_d
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.layouts import layout_of
 from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
-from jaxfit.engine.pools import Lanes, Pool, Shape, pool_like, read_pool, run_pool
+from jaxfit.engine.pools import Lanes, Pool, PoolShape, pool_like, read_pool, run_pool
 from jaxfit.engine.settings import current, happened
 from jaxfit.engine.tracing import Structure
 from jaxfit.problems.problems import STATUSES, Status, precision_context
@@ -72,7 +72,7 @@ class Programs(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _programs(
-    structure: Structure, shapes: tuple, columns: tuple, shape: Shape, x64: bool, settings: tuple
+    structure: Structure, shapes: tuple, columns: tuple, shape: PoolShape, x64: bool, settings: tuple
 ) -> Programs:
     template = functools.partial(jax.tree.unflatten, structure)
     layout = layout_of(structure, shapes, columns, x64)
@@ -229,7 +229,7 @@ def _run_block(
     """Run one block to its end; return None if it was stopped before. `pools` has the pool of the last block."""
     running = programs.compile(device)
     columns, real = part.columns(task.members), np.int32(len(task.members))
-    pool, told = _again(pools.pop()) if pools else programs.blank_pool(device), np.zeros(STATUSES, np.int32)
+    pool, reported = _reset(pools.pop()) if pools else programs.blank_pool(device), np.zeros(STATUSES, np.int32)
     while True:
         chunks = int(max(1, current().block_seconds / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
@@ -239,8 +239,8 @@ def _run_block(
         if left:
             programs.pace[:] = [(time.perf_counter() - began) / chunks]
         counts[Status.NOT_RUN] = 0
-        tell(counts - told)
-        told = counts
+        tell(counts - reported)
+        reported = counts
         if not left:
             pools.append(pool)
             return read_pool(pool, len(task.members), part.shape, part.training.record.every)
@@ -248,7 +248,7 @@ def _run_block(
             return None
 
 
-def _again(pool: Pool) -> Pool:
+def _reset(pool: Pool) -> Pool:
     """Return a finished pool, changed so that it loads the first lanes of the next block."""
     results = pool.results._replace(status=np.zeros(pool.results.status.shape, np.int32))
     return pool._replace(following=np.int32(0), suspect=np.False_, results=results)

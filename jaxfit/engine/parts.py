@@ -16,7 +16,7 @@ import numpy as np
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.evaluating import Template, laid_out
 from jaxfit.engine.layouts import Layout, lane_training, layout_of, working_bytes
-from jaxfit.engine.pools import Lanes, Shape, pool_like
+from jaxfit.engine.pools import Lanes, PoolShape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import Structure, inspect_training, trace
@@ -39,7 +39,7 @@ class Part:
     dimensions: tuple[Dimension, ...]  # the others; the last one runs fastest
     training: Training  # with the choice made, and axes where lanes differ; its numbers as the user gave them
     precision: str
-    shape: Shape  # of the pool that runs it; slots and lanes are 0 as long as none is chosen
+    shape: PoolShape  # of the pool that runs it; slots and lanes are 0 as long as none is chosen
 
     @functools.cached_property
     def template(self) -> Template:
@@ -100,7 +100,7 @@ class Part:
 
         return {"#": jax.ShapeDtypeStruct((length,), np.int32), **jax.tree.map(like, self.template.columns)}
 
-    def in_pool(self, shape: Shape) -> Part:
+    def in_pool(self, shape: PoolShape) -> Part:
         """Return the same lanes, to be run by a pool of this shape."""
         part = copy.copy(self)
         part.shape = shape
@@ -182,13 +182,13 @@ def _needs(structure: Structure, shapes: tuple, columns: tuple, records: int, x6
     layout: Layout | None = layout_of(structure, shapes, columns, x64)
     if layout is None:
         raise TypeError(CAPTURED)
-    results = pool_like(template, layout, Shape(1, 1, records)).results
+    results = pool_like(template, layout, PoolShape(1, 1, records)).results
     scalars = sum(x.size // x.shape[0] * x.dtype.itemsize for x in jax.tree.leaves(results._replace(rows={})))
     rows = sum(x.size // (x.shape[0] * x.shape[1]) * records * x.dtype.itemsize for x in jax.tree.leaves(results.rows))
     return Needs(scalars + rows, working_bytes(filled))
 
 
-def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> Shape:
+def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> PoolShape:
     """Return how many lanes run side by side, and how many are in a block.
 
     On a CPU what the slots work on should stay in a core's own cache; an accelerator needs thousands of slots.
@@ -206,7 +206,7 @@ def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> Sha
     share = power_of_two_above(-(-part.size // (workers or len(worker_devices()))))
     lanes = min(limits.block_lanes, limits.block_bytes // max(part.needs.results, 1))
     loads = max(lanes // slots, limits.block_loads)
-    return Shape(slots, max(1, min(loads, -(-share // slots))) * slots, part.shape.records)
+    return PoolShape(slots, max(1, min(loads, -(-share // slots))) * slots, part.shape.records)
 
 
 def power_of_two(n: int) -> int:

@@ -27,7 +27,7 @@ from jaxfit.problems.problems import STATUSES, Status, Training
 from jaxfit.typing import PyTree
 
 
-class Shape(NamedTuple):
+class PoolShape(NamedTuple):
     """What fixes a pool's program beside the problem itself."""
 
     slots: int  # lanes side by side
@@ -72,7 +72,7 @@ def chunk_of(template: Training) -> int:
     return every * max(1, (template.optimizer.traits.chunk or current().chunk) // every)
 
 
-def pool_like(template: Training, layout: Layout, shape: Shape) -> Pool:
+def pool_like(template: Training, layout: Layout, shape: PoolShape) -> Pool:
     """Return the shapes of a pool."""
 
     def stacked(*sizes: int) -> Callable[[Array], Array]:
@@ -113,7 +113,7 @@ def run_pool(
     real: Array,
     chunks: Array,
     layout: Layout,
-    shape: Shape,
+    shape: PoolShape,
 ) -> tuple[Pool, Array]:
     """Run at most `chunks` chunks.
 
@@ -149,7 +149,7 @@ def running(pool: Pool, real: Array) -> Array:
     return (pool.state.status == RUNNING) & (pool.ids < real) & (pool.following > 0)
 
 
-def _together(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
+def _together(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: PoolShape) -> Pool:
     """Run one chunk in lock-step; if no lane runs any more, first write all results and load the next lanes.
 
     If a lane becomes non-finite, the chunk is discarded, and the next one repeats it with every step judged.
@@ -198,7 +198,7 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
     )
 
 
-def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: Shape) -> Pool:
+def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: PoolShape) -> Pool:
     """Run one chunk of slots at their own steps; first, slots whose lane has ended write it and load another."""
     axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
@@ -251,13 +251,13 @@ def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree)
     return jax.vmap(lambda v, params: plain(put(lane_training(template, v).problem.params, params)))(values, params)
 
 
-def write_neighbors(template: Training, pool: Pool, shape: Shape) -> Lanes:
+def write_neighbors(template: Training, pool: Pool, shape: PoolShape) -> Lanes:
     """Return the results with those of the slots, whose lanes are neighbors, written into them."""
     at = jnp.where(pool.following == 0, shape.lanes, pool.ids[0])
     return _write(template, pool, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0))
 
 
-def write_scattered(template: Training, pool: Pool, shape: Shape) -> Lanes:
+def write_scattered(template: Training, pool: Pool, shape: PoolShape) -> Lanes:
     """Return the results with those of the slots whose lane has ended written into them."""
     at = jnp.where((pool.following == 0) | (pool.state.status == RUNNING), shape.lanes, pool.ids)
     return _write(template, pool, lambda all, one: all.at[at].set(one, mode="drop"))
@@ -280,7 +280,7 @@ def _write(template: Training, pool: Pool, put: Callable) -> Lanes:
     return jax.tree.map(put, pool.results._replace(rows={}), new)._replace(rows=pool.results.rows)
 
 
-def read_pool(pool: Pool, real: int, shape: Shape, every: int) -> Lanes:
+def read_pool(pool: Pool, real: int, shape: PoolShape, every: int) -> Lanes:
     """Return the results of the lanes, without padding, as NumPy arrays; histories are NaN after a lane's end.
 
     In memory a history stays as it was written, row by row: to transpose it takes longer than to make it.
@@ -328,7 +328,7 @@ def merge(mask: Array, new: State, old: State, axes: State) -> State:
     return jax.tree.map(lambda axis, a, b: a if axis is None else pick(mask, a, b), axes, new, old, is_leaf=_is_none)
 
 
-def blank_rows(layout: Layout, shape: Shape, capacity: int) -> dict[str, PyTree]:
+def blank_rows(layout: Layout, shape: PoolShape, capacity: int) -> dict[str, PyTree]:
     return jax.tree.map(lambda x: jnp.zeros((capacity + 1, shape.slots, *x.shape), x.dtype), layout.end.row)
 
 

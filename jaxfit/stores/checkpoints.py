@@ -19,7 +19,7 @@ from jaxfit.engine.single import Programs
 from jaxfit.problems.axes import is_key
 from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path, digest, holding, pack, read, unpack, write
-from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, refuse, words_of
+from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, program_names, refuse
 from jaxfit.typing import PyTree
 
 VERSION = "jaxfit checkpoint 1"
@@ -146,4 +146,4 @@ def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[st
     lowered = programs.begin.lower(leaves), programs.judged.lower(leaves, state, span, span)
     training = programs.training(leaves)
     identity = environment(precision) | {PROGRAM: program_digest(*lowered)} | numbers_of(training)
-    return identity, words_of(training), lowered[1].out_info
+    return identity, program_names(training), lowered[1].out_info

@@ -34,7 +34,7 @@ def hardware() -> dict[str, str]:
     return {"platform": jax.default_backend(), "device": jax.local_devices()[0].device_kind}
 
 
-def options_told() -> str:
+def compiler_options_text() -> str:
     """Return the options that programs of many lanes are compiled with, as text."""
     return ", ".join(f"{name}={value}" for name, value in sorted(compiler_options(jax.default_backend()).items()))
 
@@ -110,7 +110,7 @@ _ARRAY = re.compile(r"(.* \(.*\)) [0-9a-f]{32}")
 Words = Mapping[str, str]
 
 
-def words_of(training: Training) -> dict[str, str]:
+def program_names(training: Training) -> dict[str, str]:
     """Return the names of what the program of a run is made of, since its digest does not tell which part changed."""
     problem, stop, record, batches = training.problem, training.stop, training.record, training.batches
     rules = [name for name, value in vars(stop).items() if value is not None]
@@ -134,7 +134,7 @@ def differences(
     Args:
       old, new: By name; names of a part of a sweep begin "part KEY: ".
       ignored: ignored(name): whether a name that only `new` has does not count.
-      words: For each part ("" if there are none), `words_of` both programs, as far as they are known.
+      words: For each part ("" if there are none), `program_names` both programs, as far as they are known.
       label: label(part): the name of a part in messages.
 
     Returns:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.dispatch import Sink, example, programs_of
 from jaxfit.engine.parts import Part, Plan, Task, pool_shape
-from jaxfit.engine.pools import Lanes, Shape
+from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import convert, precision_context
 from jaxfit.problems.reading import Dimension, stacked
@@ -30,14 +30,14 @@ from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import as_path
 from jaxfit.stores.identity import (
     PROGRAM,
+    compiler_options_text,
     differences,
     environment,
     numbers_of,
-    options_told,
     program_digest,
+    program_names,
     refuse,
     values_digest,
-    words_of,
 )
 from jaxfit.stores.manifests import (
     Manifest,
@@ -69,7 +69,7 @@ class Stored(NamedTuple):
     blocks: Blocks
 
 
-def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write: bool) -> Stored:
+def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write: bool) -> Stored:
     """Return the store of a sweep, new or resumed; the caller holds its lock.
 
     Raises:
@@ -94,25 +94,31 @@ def begin(plan: Plan, folder: Path, attributes: Callable, *, clean: bool, write:
     return Stored(folder, plan, examples, maps, manifest, blocks_of(folder, manifest))
 
 
-def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) -> Shape:
+def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) -> PoolShape:
     """Return the shape of the pool in the store, which may not be what this machine would choose; it fixes bits."""
     told = old.parts.get(part_key(part.choice)) if old else None
     if told is None:
         return pool_shape(part, slots, SHARES)
     if slots not in (None, told.slots):
         refuse(f"store: {folder} holds another sweep", [f"slots was {told.slots}, is now {slots}"], _REMEDY)
-    return Shape(told.slots, told.block, part.shape.records)
+    return PoolShape(told.slots, told.block, part.shape.records)
 
 
 def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict) -> Manifest:
     sizes = {name: d.size for name, d in plan.dimensions.items()}
-    identity, parts = environment(plan.precision) | {"compiler options": options_told()}, {}
+    identity, parts = environment(plan.precision) | {"compiler options": compiler_options_text()}, {}
     for part, lanes in zip(plan.parts, examples, strict=True):
         key, shape = part_key(part.choice), part.shape
         identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(part).items()}
         tensors = {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()}
         parts[key] = StoredPart(
-            part.choice, list(part.sizes), shape.lanes, shape.slots, shape.records, tensors, words_of(part.training)
+            part.choice,
+            list(part.sizes),
+            shape.lanes,
+            shape.slots,
+            shape.records,
+            tensors,
+            program_names(part.training),
         )
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
     return Manifest(
@@ -216,7 +222,7 @@ def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: 
     return found or changed
 
 
-def missing(stored: Stored) -> list[Task]:
+def missing_blocks(stored: Stored) -> list[Task]:
     """Return the blocks that have yet to run; one whose file is damaged runs again."""
     tasks, damaged = [], []
     for i, part in enumerate(stored.maps):
@@ -245,25 +251,25 @@ def task_at(stored: Stored, part: int, segment: int, block: int) -> Task:
     return Task(part, stored.maps[part].lanes_of(segment, block), segment, block)
 
 
-def keep(stored: Stored, task: Task, lanes: Lanes) -> None:
+def write_block(stored: Stored, task: Task, lanes: Lanes) -> None:
     """Write a block that is done."""
     stored.blocks.write(stored.maps[task.part], task.segment, task.block, tensors_of(lanes))
 
 
 @contextlib.contextmanager
-def keeping(stored: Stored) -> Iterator[Sink]:
+def writing_in_background(stored: Stored) -> Iterator[Sink]:
     """Yield a sink that writes blocks in threads of its own; at the end all is written, or the error is raised."""
     waiting: deque[Future] = deque()
     lock = threading.Lock()
     with ThreadPoolExecutor(WRITERS) as pool:
 
-        def handed_over(task, lanes):
+        def sink(task: Task, lanes: Lanes) -> None:
             with lock:
                 while len(waiting) >= WRITERS:
                     waiting.popleft().result()
-                waiting.append(pool.submit(keep, stored, task, lanes))
+                waiting.append(pool.submit(write_block, stored, task, lanes))
 
-        yield handed_over
+        yield sink
         while waiting:
             waiting.popleft().result()
 
@@ -279,7 +285,7 @@ def grid_of(stored: Stored) -> Grid:
     return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)
 
 
-def chosen(plan: Plan, folder: Path, rerun: object, other: object) -> np.ndarray:
+def lanes_to_rerun(plan: Plan, folder: Path, rerun: object, other: object) -> np.ndarray:
     """Return for each point of the grid whether its lane is to be run again.
 
     Raises:
@@ -314,7 +320,7 @@ def chosen(plan: Plan, folder: Path, rerun: object, other: object) -> np.ndarray
     return found.broadcast_like(results.status).transpose(*sizes).values
 
 
-def wanted(stored: Stored, again: np.ndarray) -> list[Task]:
+def blocks_to_rerun(stored: Stored, again: np.ndarray) -> list[Task]:
     """Return the blocks with a lane that is to be run again."""
     tasks, names = [], list(stored.manifest.sizes)
     for i, (part, own_blocks) in enumerate(zip(stored.plan.parts, stored.maps, strict=True)):

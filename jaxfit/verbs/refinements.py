@@ -18,7 +18,7 @@ import numpy as np
 from jaxfit.engine.dispatch import Report, run_all
 from jaxfit.engine.host import interruption, progress_bar
 from jaxfit.engine.parts import FinishedPart, Part, Task, pool_shape, power_of_two
-from jaxfit.engine.pools import Lanes, Shape
+from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Batches, Record, Stop, whole
@@ -180,7 +180,7 @@ def _is_ordered(values: PyTree) -> bool:
     return is_array(values) and not is_key(values) and np.ndim(values) == 1 and np.asarray(values).dtype.kind in "iuf"
 
 
-def _shape(part: Part, slots: int | None) -> Shape:
+def _shape(part: Part, slots: int | None) -> PoolShape:
     """Return the shape of blocks: small, because few lanes run at a time, and the same for every depth."""
     shape = pool_shape(part, slots)
     return shape._replace(lanes=min(shape.lanes, max(1, power_of_two(part.size // 256) // shape.slots) * shape.slots))

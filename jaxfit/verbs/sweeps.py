@@ -18,7 +18,7 @@ import numpy as np
 from jaxfit.engine.dispatch import Memory, Report, run_all
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
 from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
-from jaxfit.engine.pools import Shape, chunk_of
+from jaxfit.engine.pools import PoolShape, chunk_of
 from jaxfit.engine.ranges import warn_of_overflow
 from jaxfit.engine.settings import current, happened
 from jaxfit.problems.axes import is_traced
@@ -39,18 +39,18 @@ from jaxfit.problems.problems import (
 from jaxfit.problems.reading import Dimension, choose, read
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
 from jaxfit.stores.files import claim
-from jaxfit.stores.identity import hardware, options_told, versions
+from jaxfit.stores.identity import compiler_options_text, hardware, versions
 from jaxfit.stores.manifests import as_folder
 from jaxfit.stores.resuming import (
     Stored,
-    begin,
-    chosen,
+    blocks_to_rerun,
     grid_of,
-    keep,
-    keeping,
-    missing,
+    lanes_to_rerun,
+    missing_blocks,
+    open_or_create,
     task_at,
-    wanted,
+    write_block,
+    writing_in_background,
 )
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.grids import Grid, dataset, lane_numbers
@@ -137,13 +137,13 @@ def sweep(
     plan = plan_sweep(**arguments)
     if folder is None:
         return _in_memory(plan, progress)
-    chosen_lanes = None if rerun is None and rerun_of is None else chosen(plan, folder, rerun, rerun_of)
+    chosen_lanes = None if rerun is None and rerun_of is None else lanes_to_rerun(plan, folder, rerun, rerun_of)
     call = None if executor is None else packed(arguments)
     with terminating_as_interrupted(), claim(folder):
         stored = begin_store(plan, folder, clean=True, of=rerun_of)
-        tasks = missing(stored) if chosen_lanes is None else wanted(stored, chosen_lanes)
+        tasks = missing_blocks(stored) if chosen_lanes is None else blocks_to_rerun(stored, chosen_lanes)
         if executor is None or call is None:
-            with keeping(stored) as sink:
+            with writing_in_background(stored) as sink:
                 early = _run(plan, tasks, progress, lambda report: run_all(stored.plan.parts, tasks, report, sink))
         else:
             todo = [(call, str(folder.absolute()), task.part, task.segment, task.block) for task in tasks]
@@ -193,7 +193,7 @@ def begin_store(
 ) -> Stored:
     """Return the store of a planned sweep. The caller holds its lock; `clean` requires an exclusive lock."""
     noted = {} if of is None else {"rerun_of": str(of)}
-    return begin(plan, folder, lambda parts: identity(parts) | noted, clean=clean, write=write)
+    return open_or_create(plan, folder, lambda parts: identity(parts) | noted, clean=clean, write=write)
 
 
 def run_elsewhere(call: bytes, folder: str, part: int, segment: int, block: int) -> list[int]:
@@ -204,7 +204,7 @@ def run_elsewhere(call: bytes, folder: str, part: int, segment: int, block: int)
     def report(more: np.ndarray) -> None:
         counts[:] += more
 
-    run_all(stored.plan.parts, [task_at(stored, part, segment, block)], report, functools.partial(keep, stored))
+    run_all(stored.plan.parts, [task_at(stored, part, segment, block)], report, functools.partial(write_block, stored))
     return counts.tolist()
 
 
@@ -273,7 +273,7 @@ def identity(parts: Sequence[Part]) -> dict[str, Any]:
         "block": sorted({part.shape.lanes for part in parts}),
         "chunk": sorted({chunk_of(part.any_lane) for part in parts}),
         **hardware(),
-        "compiler_options": options_told(),
+        "compiler_options": compiler_options_text(),
         **versions(),
     }
 
@@ -298,7 +298,7 @@ def _part(training: Training, dimensions: dict[str, Dimension], choice: dict[str
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
     check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(np.asarray(training.steps)))
     records = int(np.asarray(training.steps)) // training.record.every + 1 if training.record.what else 0
-    part = Part(choice, dynamic, chosen, precision, Shape(0, 0, records))
+    part = Part(choice, dynamic, chosen, precision, PoolShape(0, 0, records))
     part.needs  # noqa: B018 (which inspects the loss)
     return part
 
