@@ -56,7 +56,7 @@ class OutOfMemory(MemoryError):
 
 @contextlib.contextmanager
 def out_of_memory_told(advice: str) -> Iterator[None]:
-    """Inside, raise `OutOfMemory` with the advice where a device runs out of memory."""
+    """Raise `OutOfMemory` with the advice if a device runs out of memory inside of the context."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -83,7 +83,7 @@ def _exit_as_after_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def terminating_as_interrupted() -> Iterator[None]:
-    """Inside, SIGTERM ends a run as Ctrl-C does; after that the process gets the signal that it was sent."""
+    """Treat SIGTERM inside of the context as Ctrl-C; after the run has ended, send the signal on to the process."""
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield
@@ -117,7 +117,7 @@ def stretches(total: int, most: int, every: int, pace: list[float]) -> Iterator[
       pace: [seconds a step takes], kept up to date for the next run; empty at first, since the first stretch compiles.
     """
     done, limits = 0, current()
-    most = min(most, limits.stretch_steps or most)
+    most = min(most, max(every, (limits.stretch_steps or most) // every * every))
     while done < total:
         count = int(limits.stretch_seconds / pace[0]) if pace and pace[0] else 1000
         count = min(most, max(every, count // every * every), total - done)

@@ -1,12 +1,12 @@
-"""Settings of the engine, which tests and users of unusual machines change; no call has them as arguments.
+"""Settings of the engine, for tests and for unusual machines, and the events of a run, which tests count.
 
     from jaxfit.engine.settings import using
 
     with using(workers=1, block_lanes=256):
         grid = jf.sweep(...)
 
-They hold for the whole process. No setting changes results but for rounding. A store and a checkpoint refuse to go on
-where another setting makes another program.
+Settings hold for the whole process. They change results only by rounding. A store and a checkpoint do not resume if a
+setting makes another program.
 """
 
 from __future__ import annotations
@@ -23,40 +23,56 @@ import jax
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes, thresholds and intervals."""
+    """Sizes, thresholds and intervals.
 
-    # Workers
-    workers: int | None = None  # threads that run blocks; None for one on each core of a CPU, or on each device
+    Attributes:
+      workers: Number of threads that run blocks of lanes; None for one on each core of a CPU, or on each device.
+      block_lanes: Largest number of lanes in a block.
+      block_bytes: Largest size of the results of a block.
+      block_loads: Smallest number of lanes in a block for each slot, which goes before the two limits above: with a
+        stop rule, slots are idle at the end of a block.
+      cpu_slots: Largest number of lanes side by side on a CPU, if `slots` is not given.
+      chunk: Steps of a lane between two checks, about.
+      first_chunk: Steps of the first chunk without a stop rule; chunks double from there.
+      block_seconds: Time between two reports of a running block.
+      stretch_rows: Largest number of records that one call of the program of a single fit keeps.
+      stretch_bytes: Largest size of these records.
+      stretch_steps: Largest number of steps of a single fit between two reports; None for no limit.
+      stretch_seconds: Time between two reports of a single fit.
+      checkpoint_seconds: Smallest time between two writings of a checkpoint.
+      checkpoint_share: Largest share of the time for writing checkpoints.
+      free_bytes: Memory that results may take; None to ask the system.
+      unasked_bytes: Size up to which results are not checked against the free memory.
+      idle_pool_bytes: Size up to which a pool stays on the device between sweeps.
+      read_bytes: Size of the blocks of a store that are kept after reading.
+      members: Number of members that one call of a program evaluates (surfaces, statistics, sharpness), about.
+      dense_plane: Number of params up to which a plane of the Hessian is found from the whole matrix.
+      sum_length: Largest number of terms added one after another on a CPU; the rounding errors of more add up.
+      joint_sums: Whether one loop computes several sums on a CPU; before jax 0.11, XLA does not vectorize it.
+    """
 
-    # Blocks of lanes
-    block_lanes: int = 8192  # at most
-    block_bytes: int = 2**26  # of a block's results, at most, but at least
-    block_loads: int = 8  # lanes for each slot: with a stop rule, slots are idle at the end of a block
-    cpu_slots: int = 512  # lanes side by side on a CPU, at most, if `slots` is not given
-    chunk: int = 512  # steps of a lane between two checks of a pool, about
-    first_chunk: int = 32  # without a stop rule chunks begin with so many steps, and double
-    block_seconds: float = 0.2  # between two reports of a block that runs
-
-    # Single fits
-    stretch_rows: int = 2**17  # records that one call of a program keeps, at most
-    stretch_bytes: int = 2**25  # of these records, at most
-    stretch_steps: int | None = None  # steps between two reports, at most; None for what takes
+    workers: int | None = None
+    block_lanes: int = 8192
+    block_bytes: int = 2**26
+    block_loads: int = 8
+    cpu_slots: int = 512
+    chunk: int = 512
+    first_chunk: int = 32
+    block_seconds: float = 0.2
+    stretch_rows: int = 2**17
+    stretch_bytes: int = 2**25
+    stretch_steps: int | None = None
     stretch_seconds: float = 0.3
-    checkpoint_seconds: float = 2.0  # between two writings, or longer, so that they take at most
-    checkpoint_share: float = 0.05  # of the time
-
-    # Memory
-    free_bytes: int | None = None  # that results may take; None to ask the system
-    unasked_bytes: int = 2**24  # results up to this size are not checked
-    idle_pool_bytes: int = 2**20  # a pool up to this size stays on the device between sweeps
-    read_bytes: int = 2**26  # blocks of a store that were read last and are kept
-    members: int = 2**16  # that one call of a program evaluates, about: surfaces, statistics, sharpness
-    dense_plane: int = 512  # params up to which a plane of the Hessian is found from all of it
-
-    # Sums on a CPU
-    sum_length: int = 256  # numbers added one after another, at most: roundings of more add up to a digit
-    joint_sums: bool = jax.__version_info__ >= (0, 11)  # whether one loop makes several sums: before, XLA did not
-    # vectorize it
+    checkpoint_seconds: float = 2.0
+    checkpoint_share: float = 0.05
+    free_bytes: int | None = None
+    unasked_bytes: int = 2**24
+    idle_pool_bytes: int = 2**20
+    read_bytes: int = 2**26
+    members: int = 2**16
+    dense_plane: int = 512
+    sum_length: int = 256
+    joint_sums: bool = jax.__version_info__ >= (0, 11)
 
     @property
     def of_programs(self) -> tuple[object, ...]:
@@ -74,7 +90,7 @@ def current() -> Settings:
 
 @contextlib.contextmanager
 def using(**changes: object) -> Iterator[Settings]:
-    """Inside, some settings have other values, by name.
+    """Change some settings inside of the context.
 
     Raises:
       TypeError: If there is no such setting.
@@ -88,7 +104,7 @@ def using(**changes: object) -> Iterator[Settings]:
         _current = before
 
 
-EVENTS = {  # with what comes along
+EVENTS = {  # by name: when it happens, and what is reported with it
     "program": "a program was traced, to be compiled: its name",
     "block": "a block of lanes begins to run: their numbers",
     "lanes": "lanes have ended: how many",
@@ -102,14 +118,14 @@ _listening: list[Callable[[str, object], None]] = []
 
 
 def happened(event: str, what: object) -> None:
-    """Tell those who count that an event of `EVENTS` happened."""
+    """Report an event of `EVENTS` to those who count."""
     for tell in tuple(_listening):
         tell(event, what)
 
 
 @contextlib.contextmanager
 def counting(then: Listener | None = None) -> Iterator[dict[str, list]]:
-    """Inside, lists what happens: by event, what came along each time.
+    """List the events inside of the context: by name, what was reported with each.
 
     Args:
       then: Called after each event, in the thread where it happened; what it raises interrupts the run there.
