@@ -32,11 +32,11 @@ from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.stores.verification import NotReproduced, verify
 from jaxfit.verbs.curves import curve_fit
-from jaxfit.verbs.fits import Fit, NotConverged, fit, require_converged
+from jaxfit.verbs.fits import fit, step
 from jaxfit.verbs.grids import Grid, best, lane
 from jaxfit.verbs.multistarts import Optima, optima, starts
 from jaxfit.verbs.refinements import refine
-from jaxfit.verbs.steps import step
+from jaxfit.verbs.results import Fit, NotConverged, require_converged
 from jaxfit.verbs.sweeps import sweep
 
 __all__ = [

@@ -24,7 +24,7 @@ from jaxfit.problems.checks.posing import as_params
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.problems.problems import convert_all
 from jaxfit.typing import KeyLike, PyTree, Varied
-from jaxfit.verbs.steps import step
+from jaxfit.verbs.fits import step
 
 
 @near_keywords

@@ -22,8 +22,8 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import chosen_precision, convert_all, whole
 from jaxfit.problems.reading import Dimension, read
 from jaxfit.typing import Array, KeyLike, LossFunction, Params, PyTree
-from jaxfit.verbs.fits import Fit, problem_of, recorded
 from jaxfit.verbs.grids import Grid
+from jaxfit.verbs.results import Fit, problem_of, recorded
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -20,8 +20,8 @@ from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.problems.reading import Dimension, choose, fill
 from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.coordinates import coordinates
-from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid
+from jaxfit.verbs.results import Fit, problem_of
 from jaxfit.verbs.sweeps import choices_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from jaxfit.problems.axes import Axis, Call, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Batches, Record, Status, whole
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Varied
-from jaxfit.verbs.fits import Fit, fit
+from jaxfit.verbs.fits import fit
+from jaxfit.verbs.results import Fit
 from jaxfit.verbs.summaries import short
 from jaxfit.verbs.sweeps import sweep
 

@@ -12,8 +12,9 @@ from jaxfit.explanations.findings import Finding
 from jaxfit.explanations.layers import of_layers
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Record, Status
-from jaxfit.verbs.fits import Fit, fit, training_of
+from jaxfit.verbs.fits import fit
 from jaxfit.verbs.judgments import no_data, runaways
+from jaxfit.verbs.results import Fit, training_of
 
 
 def diagnose(run: Fit) -> Finding:

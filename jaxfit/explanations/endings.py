@@ -36,8 +36,8 @@ from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local
 from jaxfit.losses.base import noise_model_of
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Status, Training
-from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
+from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import advice, judges, short
 
 SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain

@@ -31,8 +31,8 @@ from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems.problems import Problem, Status
-from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import Runaway, loss_at, start_at
+from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import advice, growth, ran_away, short
 
 HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step

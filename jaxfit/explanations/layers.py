@@ -31,8 +31,8 @@ from jaxfit.explanations.local_models import free_leaves, gradients_at, marks_of
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
-from jaxfit.verbs.fits import Fit, problem_of, training_of
 from jaxfit.verbs.judgments import STANDS, curve, start_at
+from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import short
 
 FALL, RISE = 1e3, 100  # a gradient vanishes or explodes if slopes differ by these factors between last and first layers

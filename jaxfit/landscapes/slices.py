@@ -25,7 +25,7 @@ from jaxfit.problems.marks import Bounded, flattened, free, is_mark, is_marked, 
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.typing import ArrayLike, KeyLike, Number, Params, PyTree
-from jaxfit.verbs.fits import Fit, recorded
+from jaxfit.verbs.results import Fit, recorded
 
 NORMS = ("filter", "leaf", "none")
 POINTS = 61  # along each direction, unless asked

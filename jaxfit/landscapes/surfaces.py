@@ -28,7 +28,7 @@ from jaxfit.problems.problems import Problem, chosen_precision, precision_contex
 from jaxfit.problems.reading import choose, fill, read
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.coordinates import coordinates
-from jaxfit.verbs.fits import Fit, problem_of, recorded
+from jaxfit.verbs.results import Fit, problem_of, recorded
 from jaxfit.verbs.sweeps import choices_of
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from jaxfit.plots.surfaces import from_above
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import ArrayLike
-from jaxfit.verbs.fits import Fit, problem_of
+from jaxfit.verbs.results import Fit, problem_of
 
 if TYPE_CHECKING:
     import xarray as xr

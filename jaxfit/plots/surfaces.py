@@ -19,7 +19,7 @@ from jaxfit.landscapes import Slice, trail
 from jaxfit.plots.house import BLUE, DARK, GREEN, ORANGE, PINK, RED, Room, house, number, style
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import ArrayLike, PyTree
-from jaxfit.verbs.fits import Fit, recorded
+from jaxfit.verbs.results import Fit, recorded
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -18,7 +18,7 @@ from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.lanes import labels_of
 from jaxfit.statistics.profiles import Profile
 from jaxfit.typing import PyTree
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.results import Fit
 
 GRID = 300
 

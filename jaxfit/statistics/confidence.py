@@ -12,7 +12,7 @@ from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.lanes import example, labels_of
 from jaxfit.statistics.profiles import profile_ends, said
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.results import Fit
 
 PyTree = Any
 DRAWN = ("bootstrap", "monte_carlo")

@@ -24,7 +24,7 @@ from jaxfit.statistics.lanes import (
     like,
     over_lanes,
 )
-from jaxfit.verbs.fits import Fit, problem_of
+from jaxfit.verbs.results import Fit, problem_of
 
 PyTree = Any
 MOST = 4096  # params, whose covariance then takes 134 MB

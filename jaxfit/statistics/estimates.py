@@ -23,7 +23,7 @@ from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.results import Fit
 
 PyTree = Any
 

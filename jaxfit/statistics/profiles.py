@@ -25,7 +25,7 @@ from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.lanes import free_places, like, over_lanes
 from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, follow, undercut
 from jaxfit.statistics.resampling import NAME, Held, Refits
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
 
 PyTree = Any

@@ -21,7 +21,7 @@ from jaxfit.problems.problems import convert, precision_context
 from jaxfit.statistics.confidence import check_level
 from jaxfit.statistics.covariances import factor, moments
 from jaxfit.statistics.lanes import PRECISION, check_result, example, labelled, like, over_lanes
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.results import Fit
 
 PyTree = Any
 

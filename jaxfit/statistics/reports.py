@@ -24,10 +24,10 @@ from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, dist
 from jaxfit.statistics.goodness import Goodness, goodness
 from jaxfit.statistics.lanes import PRECISION, check_result, labels_of
 from jaxfit.verbs import summaries
-from jaxfit.verbs.fits import Fit, problem_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.judgments import runaways
 from jaxfit.verbs.multistarts import met
+from jaxfit.verbs.results import Fit, problem_of
 from jaxfit.verbs.summaries import text_table
 
 PyTree = Any

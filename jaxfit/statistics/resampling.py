@@ -23,7 +23,7 @@ from jaxfit.problems.reading import Mention, stacked
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
 from jaxfit.statistics.lanes import PRECISION, Group, groups_of, labelled, like, over_lanes
-from jaxfit.verbs.fits import Fit
+from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
 
 PyTree = Any

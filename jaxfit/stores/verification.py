@@ -22,8 +22,9 @@ from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path
 from jaxfit.stores.manifests import block_maps, blocks_of, read_manifest
 from jaxfit.typing import PyTree
-from jaxfit.verbs.fits import Fit, fit, training_of
+from jaxfit.verbs.fits import fit
 from jaxfit.verbs.grids import Grid, member, part_of, tensors_of
+from jaxfit.verbs.results import Fit, training_of
 
 UNITS = (1, 2, 4, 8)  # in the last place: changes of the size of rounding errors
 RTOL = {"float32": 1e-2, "float64": 1e-6}

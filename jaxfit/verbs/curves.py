@@ -17,7 +17,8 @@ from jaxfit.problems.axes import is_axis, refuse_unit
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import Record, Stop
 from jaxfit.typing import ArrayLike, OptimizerLike, PyTree
-from jaxfit.verbs.fits import Fit, fit
+from jaxfit.verbs.fits import fit
+from jaxfit.verbs.results import Fit
 
 
 @near_keywords

@@ -1,304 +1,52 @@
-"""A single run from start to end: `fit`, and its result `Fit`."""
+"""A single run from start to end, `fit`, and a single update of one, `step`."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.engine.compiling import compiled
 from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, stretches, terminating_as_interrupted
-from jaxfit.engine.loops import Best, End, State, unrolled
+from jaxfit.engine.loops import Best, End, State, method_of, objective_of, step_key, unrolled
 from jaxfit.engine.ranges import warn_of_overflow
 from jaxfit.engine.settings import happened
 from jaxfit.engine.single import Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training
-from jaxfit.losses import model_of, takes_key
-from jaxfit.optimizers import Optimizer
-from jaxfit.problems.axes import holds_call, is_array, is_axis, is_traced, resolve
-from jaxfit.problems.checks.data import as_data, beyond_range, floating, has_large_indices
-from jaxfit.problems.checks.posing import as_params, check_schedule, pose
-from jaxfit.problems.enclosed import in_precision, resolved
-from jaxfit.problems.marks import is_marked, plain, put
-from jaxfit.problems.meanings import ATTRIBUTES
-from jaxfit.problems.messages import near_attribute, near_keywords
+from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
+from jaxfit.problems.checks.data import beyond_range, has_large_indices
+from jaxfit.problems.checks.posing import as_params, check_schedule, pose, refuse_axes
+from jaxfit.problems.enclosed import resolved
+from jaxfit.problems.marks import free, is_marked, plain, put
+from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import (
     ENDED_WELL,
     Batches,
-    Problem,
     Record,
     Status,
     Stop,
     Training,
     chosen_precision,
     convert_all,
-    name_of,
     precision_context,
 )
 from jaxfit.stores.checkpoints import Checkpoint, Saved, holding_file
 from jaxfit.stores.files import as_path
-from jaxfit.typing import Array, ArrayLike, KeyLike, OptimizerLike, PyTree, Scalar
-from jaxfit.verbs import summaries
-from jaxfit.verbs.histories import History
+from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Scalar
+from jaxfit.verbs.results import Fit, History, best_of
 
-Result = TypeVar("Result")
 LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """The fields of a fit that are not arrays.
-
-    All of these compare equal, so that functions of fits are not compiled again for every problem. For the same reason
-    a compiled function must not keep the values of its first call: if a leaf is traced, they are dropped.
-    """
-
-    training: Training | None = None
-    precision: str | None = None
-    note: str | None = None
-    absolute_sigma: bool | None = None
-    labels: dict[str, str] | None = None  # those of the coordinates that are no numbers
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Known)
-
-    def __hash__(self) -> int:
-        return hash(Known)
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A run that has ended, with its final params, loss and status; a pytree.
-
-    Attributes:
-      params: Like the start.
-      loss: () the loss of all data at params.
-      status: A `Status`: how the run ended. If the run failed, params are those where the failure was first seen.
-      steps: The number of updates up to params.
-      history: `step` and everything that was recorded; the record of step k is after k updates, and step 0 is the
-        start. None for a lane of a sweep that recorded nothing.
-      validation_loss: () at params, or None.
-      best_params, best_validation_loss, best_step: With patience, where the validation loss was lowest among the
-        records and the end (NaN if it never was a number); otherwise None.
-      coords: The coordinates of a lane in its sweep; None for a single fit.
-      problem: The loss, the start, the data and the key of the run, with the user's own arrays; None for a fit that
-        comes out of the caller's own `jax.jit` or `jax.vmap`. Its params keep the marks `Fixed`, `Bounded` and `Tied`.
-      training: The problem with all other arguments of the run; None where `problem` is.
-      absolute_sigma: Whether sigma is in the units of y, as given to `curve_fit`; None for other fits.
-
-    Example:
-      >>> x, y = jf.datasets.thermometer()
-      >>> run = jf.curve_fit(jf.models.line, None, (x, y))
-      >>> type(run).__name__, run.status.name, round(float(run.loss), 3)
-      ('Fit', 'CONVERGED', 32.204)
-      >>> [round(float(v), 2) for v in run.predict([32.0, 212.0])]
-      [-0.13, 96.49]
-    """
-
-    params: PyTree
-    loss: Scalar
-    status: Scalar
-    steps: Scalar
-    history: History | None = None
-    validation_loss: Scalar = None
-    coords: dict[str, Any] | None = None
-    start_loss: Scalar = field(default=None, repr=False)
-    training: Training | None = field(default=None, repr=False)
-    precision: str | None = field(default=None, repr=False)
-    note: str | None = field(default=None, repr=False)
-    absolute_sigma: bool | None = field(default=None, repr=False)
-    best_params: PyTree = field(default=None, repr=False)
-    best_validation_loss: Scalar = field(default=None, repr=False)
-    best_step: Scalar = field(default=None, repr=False)
-
-    @property
-    def problem(self) -> Problem | None:
-        return None if self.training is None else self.training.problem
-
-    @property
-    def optimizer(self) -> Optimizer | None:
-        return None if self.training is None else self.training.optimizer
-
-    def predict(self, x: ArrayLike) -> Array | np.ndarray:
-        """Return the prediction of the loss's model at x, with the params of the fit; for a classifier, the logits.
-
-        Args:
-          x: Inputs, as in the data.
-
-        Raises:
-          TypeError: If the loss has no model of its own, or one that takes a key.
-        """
-        model = None if self.problem is None else model_of(self.problem.loss)
-        if model is None or takes_key(model):
-            why = "forgot its problem" if self.problem is None else f"is of {name_of(self.problem.loss)}"
-            raise TypeError(
-                f"predict needs the fit of a loss of a model, such as jf.losses.mse(model), but this one {why}; call "
-                f"the model itself: model(fit.params, x)"
-            )
-        precision = self.precision or "float32"
-        (x,) = floating(as_data((x,), "x"), lambda given: model(self.params, *given), precision, "x")
-        with in_precision(precision, model):
-            found = model(self.params, convert_all(x, precision))
-        return np.asarray(found) if precision == "float64" else found
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            if name.startswith("_"):
-                raise AttributeError(name)
-            own = [*(f.name for f in fields(self)), "problem", "optimizer", "predict"]
-            raise AttributeError(near_attribute("a fit", name, ATTRIBUTES, own))
-
-    def __repr__(self) -> str:
-        leaves = jax.tree.leaves((self.params, self.loss, self.status, self.steps))
-        if any_traced(leaves):
-            return "Fit(traced)"
-        if not all(isinstance(x, (int, float)) or is_array(x) for x in leaves) or not _is_status(self.status):
-            return f"Fit({', '.join(f'{name}={getattr(self, name)!r}' for name in _FIT_LEAVES[:4])})"
-        return summaries.summary_of_lanes(self) if np.ndim(self.status) else summaries.summary(_single(self))
-
-
-def problem_of(fit: Fit, verb: str = "") -> Problem:
-    """Return the problem of a fit.
-
-    Raises:
-      ValueError: As `training_of`.
-    """
-    return training_of(fit, verb).problem
-
-
-def recorded(fit: Fit, name: str, who: str = "the fit") -> PyTree:
-    """Return what a fit recorded under a name.
-
-    Raises:
-      ValueError: If it recorded no such thing; the message begins with `who`.
-    """
-    if fit.history is None or name not in fit.history:
-        raise ValueError(f"{who} did not record its {name}; run it with record=jf.Record(what=('loss', {name!r}))")
-    return fit.history[name]
-
-
-def training_of(fit: Fit, verb: str = "") -> Training:
-    """Return the training of a fit.
-
-    Raises:
-      ValueError: If the fit went through a transformation that dropped it; the message begins with the verb.
-    """
-    if fit.training is None:
-        raise ValueError(
-            f"{verb}{': ' * bool(verb)}the fit no longer knows its loss and data, which a jit or another "
-            f"transformation of pytrees drops; use it as jf.fit returned it"
-        )
-    return fit.training
 
 
 def pages() -> Any:
     """Return the pages, which lie above and are imported only when one is asked for, as `jf.plots` is."""
     return importlib.import_module("jaxfit.pages")
-
-
-def any_traced(leaves: list) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in leaves)
-
-
-def _is_status(status: object) -> bool:
-    return bool(np.isin(np.asarray(status), list(Status)).all())
-
-
-def _single(fit: Fit) -> Fit:
-    """Return the fit with plain scalars instead of arrays, and its history only if it is that of a single run."""
-    history = fit.history if fit.history is not None and np.ndim(fit.history["step"]) == 1 else None
-    loss = np.asarray(fit.loss)[()]
-    return replace(fit, loss=loss, status=Status(int(fit.status)), steps=int(fit.steps), history=history)
-
-
-def _flatten(fit: Fit) -> tuple:
-    coords = fit.coords or {}
-    labels = {name: value for name, value in coords.items() if isinstance(value, str)}
-    numbers = {name: getattr(fit, name) for name in _FIT_LEAVES}
-    numbers["coords"] = fit.coords and {name: value for name, value in coords.items() if name not in labels}
-    known = Known(fit.training, fit.precision, fit.note, fit.absolute_sigma, labels)
-    traced = any_traced(jax.tree.leaves(numbers))
-    return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
-
-
-def _unflatten(known: Known, children: Iterable) -> Fit:
-    numbers: dict[str, Any] = dict(zip(_FIT_LEAVES, children, strict=True))
-    if any_traced(jax.tree.leaves(list(numbers.values()))) or getattr(numbers["loss"], "ndim", 0):
-        return Fit(**numbers)
-    for name, kind in (("status", Status), ("steps", int)):  # as a map to NumPy arrays leaves them
-        if isinstance(numbers[name], np.ndarray) and numbers[name].dtype.kind == "i":
-            numbers[name] = kind(int(numbers[name]))
-    kept = vars(known).copy()
-    if labels := kept.pop("labels"):
-        numbers["coords"] = labels | numbers["coords"]
-    return Fit(**numbers, **kept)
-
-
-_FIT_LEAVES = (
-    "params", "loss", "status", "steps", "history", "validation_loss", "coords", "start_loss", "best_params",
-    "best_validation_loss", "best_step",
-)  # fmt: skip
-jax.tree_util.register_pytree_with_keys(Fit, _flatten, _unflatten)
-
-
-class NotConverged(RuntimeError):
-    """A run, or at least one lane of a sweep, did not converge; raised by `require_converged`.
-
-    Example:
-      >>> short = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=2)
-      >>> try:
-      ...     jf.require_converged(short)
-      ... except jf.NotConverged:
-      ...     print("more steps are needed")
-      more steps are needed
-    """
-
-
-@near_keywords
-def require_converged(result: Result) -> Result:
-    """Return a fit or a grid unchanged if every run in it converged.
-
-    Args:
-      result: A `Fit` or a `Grid`.
-
-    Raises:
-      NotConverged: If a run did not converge; the message says how it ended and what to do next.
-      TypeError: If `result` is neither a fit nor a grid, or is traced.
-
-    Example:
-      >>> x, y = jf.datasets.thermometer()
-      >>> run = jf.require_converged(jf.curve_fit(jf.models.line, None, (x, y)))
-      >>> round(float(run.params["w"]), 3)
-      0.537
-    """
-    if isinstance(result, Fit):
-        if isinstance(result.status, jax.core.Tracer):
-            raise TypeError(
-                "require_converged: the fit is traced, so that nobody knows yet how it ends; call it on what the jit, "
-                "vmap or grad returns"
-            )
-        if not np.all(np.asarray(result.status) == Status.CONVERGED):
-            raise NotConverged(str(result))
-        return result
-    if not hasattr(result, "results"):
-        raise TypeError(
-            f"require_converged takes a fit or a grid, but got a {type(result).__name__}; pass what jf.fit or jf.sweep "
-            f"returned"
-        )
-    status = np.asarray(result.results.status)
-    failed = status != Status.CONVERGED
-    if failed.any():
-        first = dict(zip(result.results.status.dims, np.argwhere(failed)[0].tolist(), strict=True))
-        counts = ", ".join(f"{int((status == s).sum()):,} {s.name}" for s in Status if (status == s).any())
-        raise NotConverged(
-            f"{int(failed.sum()):,} of {status.size:,} lanes did not converge ({counts}); the first is at {first}"
-        )
-    return result
 
 
 @near_keywords
@@ -432,13 +180,6 @@ def _traced_fit(training: Training, steps: int) -> Fit:
     )
 
 
-def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[str, Any]:
-    """The fields of a fit that tell where its validation loss was lowest; `own` makes the user's tree of params."""
-    if best is None:
-        return {}
-    return {"best_params": own(best.params), "best_validation_loss": best.validation_loss, "best_step": best.step}
-
-
 def _run(
     training: Training,
     programs: Programs,
@@ -553,3 +294,104 @@ def _finished(
         note=None if fine else beyond_range((*problem.data, *(training.validation or ())), precision),
         **best_of(best, users_own),
     )
+
+
+class Step(tuple):
+    """The result of one update: `params, value, grads = step(...)`; `opt_state` is passed to the next call."""
+
+    opt_state: PyTree
+
+    def __new__(cls, params: PyTree, value: Scalar, grads: PyTree, opt_state: PyTree):
+        new = super().__new__(cls, (params, value, grads))
+        new.opt_state = opt_state
+        return new
+
+    params = property(lambda self: self[0])
+    value = property(lambda self: self[1])
+    grads = property(lambda self: self[2])
+
+
+@near_keywords
+def step(
+    loss: Callable,
+    params: PyTree,
+    data: tuple = (),
+    *,
+    optimizer: OptimizerLike,
+    opt_state: PyTree = None,
+    key: KeyLike | None = None,
+    precision: str | None = None,
+) -> Step:
+    """Make one update and return the new params, the loss and the gradient.
+
+    Use it for teaching, in tests, and in training loops of your own.
+
+    Args:
+      loss, params, data, optimizer, key, precision: As for `fit`.
+      opt_state: The optimizer's state from the step before (`step(...).opt_state`); None makes a new one.
+
+    Returns:
+      (params after the update, loss before it, gradient before it), with the attribute `.opt_state`. Marks such as
+      `Fixed` stay in the params, ready for the next step; the gradient is by the free params.
+
+    Raises:
+      ValueError, TypeError: As `fit`; also for an `opt_state` of another tree or shape.
+
+    Example:
+      >>> params, value, grads = jf.step(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.25))
+      >>> float(params), float(value), float(grads)
+      (1.5, 9.0, 6.0)
+    """
+    precision = chosen_precision(precision, params, data, optimizer=optimizer)
+    training = pose(
+        loss, params, data, optimizer=optimizer, steps=1, stop=Stop(), record=Record(), batches=None, key=key,
+        validation=None, precision=precision,
+    )  # fmt: skip
+    refuse_axes("step", training)
+    if is_traced(jax.tree.leaves((training, opt_state))):
+        check_alive(training)
+        return Step(*_step(convert_all(training, traced_precision(precision)), opt_state))
+    with precision_context(precision):
+        training = training.at(as_params(resolved(training.problem.params, precision), precision=precision))
+        programs, leaves = prepare(training, precision)
+        if programs.captured:
+            return Step(*_step(programs.training(leaves), opt_state))
+        found = _step_program(programs.training)(leaves, opt_state)
+        return Step(*jax.tree.map(np.asarray if precision == "float64" else lambda x: x, found))
+
+
+@functools.lru_cache(maxsize=64)
+def _step_program(ask: Callable) -> Callable:
+    return compiled(lambda leaves, opt_state: _step(ask(leaves), opt_state))
+
+
+def _step(training: Training, opt_state: PyTree) -> tuple[PyTree, Scalar, PyTree, PyTree]:
+    problem, method = training.problem, method_of(training.optimizer)
+    objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
+    params = free(problem.params)
+    if opt_state is None:
+        opt_state = method.init(objective, params)
+    else:
+        _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), params))
+    found = method.step(objective, params, opt_state)
+    after = put(problem.params, found.params)
+    return after, found.loss, found.grads, found.memory
+
+
+def _check_opt_state(opt_state: PyTree, fresh: PyTree) -> None:
+    if jax.tree.structure(opt_state) != jax.tree.structure(fresh):
+        raise ValueError(
+            f"opt_state has the leaves {_leaf_names(opt_state)}, but these params and this optimizer need "
+            f"{_leaf_names(fresh)}; pass the .opt_state of the step before, or None to start afresh"
+        )
+    for (path, have), want in zip(jax.tree_util.tree_leaves_with_path(opt_state), jax.tree.leaves(fresh), strict=True):
+        if jnp.shape(have) != want.shape:
+            raise ValueError(
+                f"{path_name('opt_state', path)} has shape {jnp.shape(have)}, but these params need {want.shape}; "
+                f"pass the .opt_state of the step before, or None to start afresh"
+            )
+
+
+def _leaf_names(tree: PyTree) -> str:
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "of an empty tree"

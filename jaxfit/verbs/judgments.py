@@ -17,7 +17,7 @@ from jaxfit.problems.problems import ENDED_WELL, Problem, convert_all, precision
 from jaxfit.typing import ArrayLike, PyTree
 
 if TYPE_CHECKING:
-    from jaxfit.verbs.fits import Fit
+    from jaxfit.verbs.results import Fit
 
 STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still
 FAR = 1e4  # times its start: a param that went farther may have run away

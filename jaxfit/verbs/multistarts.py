@@ -15,8 +15,8 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
 from jaxfit.typing import Array, KeyLike, PyTree
-from jaxfit.verbs.fits import Fit
 from jaxfit.verbs.grids import Grid, check_grid, member
+from jaxfit.verbs.results import Fit
 from jaxfit.verbs.summaries import text_table
 
 

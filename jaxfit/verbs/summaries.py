@@ -17,7 +17,7 @@ from jaxfit.typing import ArrayLike
 from jaxfit.verbs.judgments import Runaway, no_data, pace, runaways
 
 if TYPE_CHECKING:
-    from jaxfit.verbs.fits import Fit
+    from jaxfit.verbs.results import Fit
 
 
 def growth_of(losses: np.ndarray) -> float | None:
