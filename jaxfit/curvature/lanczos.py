@@ -39,13 +39,53 @@ def either_way(use: Callable[[Callable], Found], loss: Callable, at: Array) -> F
         raise
 
 
+def gradient_and_product(loss: Callable, at: Array) -> tuple[Array, Callable]:
+    """Return the gradient of the loss at a vector, and the function v -> Hv.
+
+    H is the gradient's derivative forward; where the loss has no derivative backward, that of its derivative forward;
+    where a rule of `jax.custom_vjp` has none forward, the gradient's derivative backward; where it has neither, central
+    differences of the gradient, correct to about eps**(2/3).
+    """
+    first: Exception | None = None
+    for way in (_forward(jax.grad), _forward(jax.jacfwd), _backward, _differences):
+        try:
+            gradient, product = way(loss, at)
+            jax.eval_shape(jax.vmap(product), at[None])  # what has no rule is told only here
+            return gradient, product
+        except Exception as error:  # noqa: BLE001 (a rule of a user's own may refuse in any words)
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _forward(slope: Callable) -> Callable:
+    return lambda loss, at: jax.linearize(slope(loss), at)
+
+
+def _backward(loss: Callable, at: Array) -> tuple[Array, Callable]:
+    gradient, pull = jax.vjp(jax.grad(loss), at)
+    return gradient, lambda vector: pull(vector)[0]
+
+
+def _differences(loss: Callable, at: Array) -> tuple[Array, Callable]:
+    slope = jax.grad(loss)
+    step = jnp.finfo(at.dtype).eps ** (1 / 3) * jnp.maximum(1, jnp.max(jnp.abs(at)))
+
+    def product(vector):
+        length = jnp.max(jnp.abs(vector))
+        move = step * vector / jnp.where(length > 0, length, 1)
+        return (slope(at + move) - slope(at - move)) / (2 * step) * length
+
+    return slope(at), product
+
+
 def products(problem: Problem, preconditioner: PyTree = None) -> tuple[Callable, Array, Callable]:
     """Return v -> Hv, or v -> D^-1/2 H D^-1/2 v, the params as a vector, and the inverse of that.
 
     The gradient is linearized once, so that a product costs about as much as a gradient.
     """
     loss, start, back = flat_loss(problem)
-    _, product = either_way(lambda grad: jax.linearize(grad(loss), start), loss, start)
+    _, product = gradient_and_product(loss, start)
     if preconditioner is None:
         return product, start, back
     scale = 1 / jnp.sqrt(ravel_pytree(preconditioner)[0])

@@ -291,8 +291,8 @@ def undifferentiable(error: Exception) -> str | None:
         )
     if any(words in said for words in FORWARD):
         return (
-            f"{users_line(error)} cannot be differentiated forward, as Levenberg-Marquardt and the errors of a fit "
-            f"need it (a jax.custom_vjp, such as jax.experimental.ode.odeint and diffrax' default adjoint are, or a "
+            f"{users_line(error)} cannot be differentiated forward, as Levenberg-Marquardt needs it, and refits by "
+            f"it (a jax.custom_vjp, such as jax.experimental.ode.odeint and diffrax' default adjoint are, or a "
             f"callback): in diffrax pass adjoint=diffrax.ForwardMode(); else integrate with jax.lax.scan, write a "
             f"jax.custom_jvp, or fit by jf.optimizers.lbfgs(), which differentiates backward "
             f"(not through a callback: give that one a derivative by jax.custom_jvp)"

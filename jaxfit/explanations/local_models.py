@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.evaluations import Asked, at_one
-from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, largest, tridiagonal
+from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, gradient_and_product, largest, tridiagonal
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
 from jaxfit.problems.axes import holds_call, resolve
@@ -102,7 +102,7 @@ def _local_model(asked: Asked) -> LocalModel:
     problem = asked.problem
     loss, start, back = flat_loss(problem)
     value = loss(start)
-    gradient, product = either_way(lambda grad: jax.linearize(grad(loss), start), loss, start)
+    gradient, product = gradient_and_product(loss, start)
     moves = jnp.ones_like(start)
     limits = bounds(problem.params) if is_marked(problem.params) else None
     if limits is not None:

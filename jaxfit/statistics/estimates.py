@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxfit.curvature.lanczos import gradient_and_product
+from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Loss, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.methods import Objective
@@ -108,6 +110,7 @@ class Estimate(NamedTuple):
     held: Array  # (k,) bool: on a bound
     blind: Array  # (k, k) rows: directions of the free params that change no prediction; NaN for those that do
     span: Array  # () how large the numbers are that residuals are differences of: root mean square; 0 if not known
+    loss: Array  # ()
 
 
 class Basis(NamedTuple):
@@ -194,8 +197,15 @@ def jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, 
     def residuals(flat):
         return jnp.concatenate([jnp.ravel(block.residuals) for block in objective.blocks(back(flat))])
 
-    found, push = jax.linearize(residuals, flat)
-    return found, jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+    try:
+        found, push = jax.linearize(residuals, flat)
+        return found, jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+    except Exception as error:
+        if not undifferentiable(error):
+            raise
+        found, pull = jax.vjp(residuals, flat)  # a rule of jax.custom_vjp: one row after the other
+        row = lambda i: pull(jnp.zeros_like(found).at[i].set(1.0))[0]  # noqa: E731
+        return found, jax.lax.map(row, jnp.arange(found.size)).T
 
 
 def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]:
@@ -235,7 +245,8 @@ def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Ca
     def total(flat):
         return count * objective(back(flat))
 
-    gradient, information = jax.grad(total)(flat), jax.hessian(total)(flat)
+    gradient, product = gradient_and_product(total, flat)
+    information = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype))
     free = ~held
     information = jnp.where(free[:, None] & free[None, :], information, 0)
     diagonal = jnp.diagonal(information)
@@ -277,7 +288,7 @@ def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | N
     blind = jnp.where(basis.kept[:, None], jnp.nan, basis.vectors / basis.scale[None, :])
     offset = jnp.sqrt(jnp.sum((basis.gradient @ basis.root) ** 2))
     return Estimate(values, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held, blind,
-                    basis.span)  # fmt: skip
+                    basis.span, objective(back(flat)))  # fmt: skip
 
 
 def _undetermined(basis: Basis, slopes: Array, only_params: bool) -> Array:

@@ -9,7 +9,7 @@ values and slopes finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ TINY = 1e-6  # of the way, or of a standard error: a step as small, and the bran
 SHORT = 1e-3  # the same where a refit is not finite; and how narrow a bracket is good enough when the rounds are over
 FAR = 30.0  # times as far as the linear theory has it: from there an end may be open
 LEVEL = 3.0  # the same where there are no refits further out
+HALVINGS = 8  # of a gap in which a profile passes the goal
+BENEATH = 4e-3  # of the goal by which a refit at an end must be lower: 0.2 % of tau
 EVER = np.log(1e6)  # e-folds of the way over which a rise would have to go on
 
 
@@ -52,6 +54,7 @@ class Walk(NamedTuple):
     inner: Nodes  # the last below the goal
     before: Nodes  # the one before that
     outer: Nodes  # the first above it; NaN while there is none
+    other: Nodes  # the last that was refused, perhaps on another branch; NaN while there is none
     step: Any  # (n,) the longest that may be tried
     astray: Any  # (n,) bool: there was no fit where the line through the last two optima leads
     end: Any  # (n,) NaN while it is not found
@@ -65,10 +68,8 @@ def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
     """At the minimum; `slopes` (n, k) are those of the params by the value in the linear theory."""
     back = way.side * way.scale
     before = nodes._replace(value=nodes.value - back, params=nodes.params - slopes * back[:, None])
-    nothing, zero = np.full(len(back), np.nan), np.zeros(len(back))
-    outer = Nodes(nothing, nothing, nothing, nothing, np.full(nodes.params.shape, np.nan))
-    no = np.zeros(len(back), bool)
-    return Walk(nodes, before, outer, FIRST * way.scale, no, nothing, zero, zero, no, no)
+    nowhere, zero, no = _nowhere(nodes), np.zeros(len(back)), np.zeros(len(back), bool)
+    return Walk(nodes, before, nowhere, nowhere, FIRST * way.scale, no, nowhere.value, zero, zero, no, no)
 
 
 def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
@@ -87,37 +88,63 @@ def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
 
 
 def across(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any) -> Walk:
-    """The walk with lost profiles taken up beyond, where a refit from the minimum is below the goal there.
+    """The walk with lost profiles taken up beyond the gap, by refits from the minimum.
 
-    A logistic curve's rate goes to infinity as its midpoint comes to a point of the data, and is finite beyond.
+    A logistic curve's rate goes to infinity as its midpoint comes to a point of the data, and is finite beyond. Where
+    the refit beyond is below the goal, the walk goes on from it; where it is above, the end lies in the gap, and is
+    found by halving.
     """
     inner, stride = walk.inner, FIRST * way.scale
     ahead = inner.value + way.side * stride
     ahead = np.where(way.side < 0, np.maximum(ahead, way.edge), np.minimum(ahead, way.edge))
     found = refit(np.where(walk.lost, ahead, inner.target), np.where(walk.lost[:, None], origin, inner.params))
-    there = np.abs(found.value - ahead) <= SLACK * stride
-    on = walk.lost & there & np.isfinite(found.rise) & (found.rise < way.goal)
+    there = walk.lost & np.isfinite(found.rise) & (np.abs(found.value - ahead) <= SLACK * stride)
+    beyond, known, low = there & (found.rise >= way.goal), np.zeros(len(ahead), bool), inner.value
+    for _ in range(HALVINGS if beyond.any() else 0):
+        middle = (low + found.value) / 2
+        nodes = refit(np.where(beyond, middle, inner.target), np.where(beyond[:, None], found.params, inner.params))
+        fine = np.isfinite(nodes.rise) & (np.abs(nodes.value - middle) <= SLACK * stride)
+        above = beyond & fine & (nodes.rise >= way.goal)
+        known, low = np.where(above, known, fine), np.where(above, low, middle)
+        found = _taken(above, nodes, found)
+    walk = walk._replace(end=np.where(beyond, found.value, walk.end), lost=walk.lost & ~(beyond & known))
+    on = there & ~beyond
+    walk = _taken_up(walk, found, on, way)
+    return walk._replace(several=walk.several | on)
+
+
+def beneath(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, starts: Iterable[Any]) -> Walk:
+    """The walk with profiles taken up at their ends where a refit there, from other starts (n, k) each, is lower."""
+    closed = np.isfinite(walk.end)
+    end = np.where(closed, walk.end, walk.inner.value)
+    known = np.where(closed & np.isfinite(walk.outer.rise), way.goal, walk.inner.rise)
+    least = walk.inner._replace(rise=np.full(len(end), np.inf))
+    for params in starts:
+        found = refit(end, params)
+        there = np.abs(found.value - end) <= SLACK * np.abs(end - way.start)
+        rise = found.rise + found.slope * (end - found.value)
+        least = _taken(there & (rise < least.rise), found._replace(rise=rise), least)
+    several = walk.several | (least.rise < known - SLACK - SHARE * known)
+    on = closed & (end != way.edge) & (least.rise < (1 - BENEATH) * way.goal)
+    return _taken_up(walk._replace(several=several), least, on, way)
+
+
+def _taken_up(walk: Walk, nodes: Nodes, where: np.ndarray, way: Way) -> Walk:
+    """The walk begun again at some nodes below the goal, wherever it ended."""
     return walk._replace(
-        inner=_taken(on, found, inner),
-        before=_taken(on, found, walk.before),
-        outer=_taken(on, begin(found, np.zeros(found.params.shape), way).outer, walk.outer),
-        step=np.where(on, stride, walk.step),
-        end=np.where(on, np.nan, walk.end),
-        several=walk.several | on,
-        lost=walk.lost & ~on,
+        inner=_taken(where, nodes, walk.inner),
+        before=_taken(where, nodes, walk.before),
+        outer=_taken(where, _nowhere(nodes), walk.outer),
+        other=_taken(where, _nowhere(nodes), walk.other),
+        step=np.where(where, FIRST * way.scale, walk.step),
+        end=np.where(where, np.nan, walk.end),
+        lost=walk.lost & ~where,
     )
 
 
-def undercut(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any, slopes: Any) -> np.ndarray:
-    """(n,) bool: whether a refit at an end finds less from the minimum, or from where the linear theory leads."""
-    known = np.where(np.isfinite(walk.outer.rise), way.goal, walk.inner.rise)
-    end = np.where(np.isfinite(walk.end), walk.end, walk.inner.value)
-    found = np.zeros(len(end), bool)
-    for params in (origin, origin + slopes * (end - way.start)[:, None]):
-        other = refit(end, params)
-        there = np.abs(other.value - end) <= SLACK * np.abs(end - way.start)
-        found |= there & (other.rise < known - SLACK - SHARE * known)
-    return found
+def _nowhere(nodes: Nodes) -> Nodes:
+    """Nodes of NaN in the shape of these."""
+    return Nodes(*(np.full(np.shape(x), np.nan) for x in nodes))
 
 
 def _next(walk: Walk, way: Way, *, halves: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -178,19 +205,18 @@ def _judged(inner: Nodes, found: Nodes, way: Way, under_way: np.ndarray) -> Verd
 def _ended(walk: Walk, found: Nodes, way: Way, verdict: Verdict) -> tuple[np.ndarray, np.ndarray]:
     """(n,) ends, NaN while not found, and (n,) bool where one is for want of refits further out."""
     inner, outer, inside = walk.inner, walk.outer, verdict.inside
-    tried, reach = np.abs(found.target - inner.target), np.sqrt(way.goal) * way.scale
+    reach = np.sqrt(way.goal) * way.scale
     at_edge = inside & (found.target == way.edge)
     with np.errstate(invalid="ignore"):
         at_goal = (inside | verdict.outside) & (np.abs(found.rise / way.goal - 1) <= 2 * CLOSE)
         within = found.rise + found.slope * (way.edge - found.value) < way.goal
-    stays = inside & (np.abs(found.value - inner.value) <= TINY * tried) & (tried > way.scale)
     narrow = np.abs(outer.value - inner.value) <= 1e-12 * way.scale + 4e-16 * np.abs(inner.value)
     stuck = verdict.refused & verdict.small
     lost = stuck & ~np.isfinite(found.rise)
     level = inside & np.isnan(outer.rise) & _never(found, way, FAR * reach) | lost & _never(inner, way, LEVEL * reach)
     end = walk.end
     for where, value in (
-        (at_goal, found.value), (at_edge & within, way.edge), (stays | at_edge, found.value), (level, way.edge),
+        (at_goal, found.value), (at_edge & within, way.edge), (at_edge, found.value), (level, way.edge),
         (narrow | stuck, inner.value),
     ):  # fmt: skip
         end = np.where(np.isnan(end) & where, value, end)
@@ -207,6 +233,11 @@ def _never(nodes: Nodes, way: Way, far: np.ndarray) -> np.ndarray:
 
 def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
     """The walk after one more refit of each."""
+    tried = np.abs(found.target - walk.inner.value)
+    stays = (
+        np.abs(found.value - walk.inner.value) <= TINY * tried
+    )  # as it does at params beyond which nothing is finite
+    found = found._replace(rise=np.where(stays & under_way, np.inf, found.rise))
     verdict = _judged(walk.inner, found, way, under_way)
     end, lost = _ended(walk, found, way, verdict)
     inside, tried = verdict.inside, np.abs(found.target - walk.inner.target)
@@ -221,6 +252,7 @@ def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
         inner=inner,
         before=_taken(inside, walk.inner, walk.before),
         outer=_taken(verdict.outside, found, walk.outer),
+        other=_taken(verdict.refused & np.isfinite(found.rise), found, walk.other),
         step=np.where(verdict.jumps, FIRST * way.scale, step),
         astray=verdict.refused & ~np.isfinite(found.rise),
         end=end,

@@ -7,6 +7,7 @@ shape. All params, both sides and all lanes take each step together, as one swee
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.lanes import free_places, like, over_lanes
-from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, follow, undercut
+from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, beneath, follow
 from jaxfit.statistics.resampling import NAME, Held, Refits
 from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
@@ -31,6 +32,7 @@ from jaxfit.verbs.sweeps import sweep
 PyTree = Any
 STEPS = 300
 STIFFNESS = 1e4  # of the springs that hold params, against how stiffly the data hold them
+BRANCHES = 3  # that a profile may change onto, lower ones that begin next to its end
 LOWER = 1e-3  # of tau**2 that a sum may be below the minimum, for want of convergence
 COARSE = 4096 * float(np.finfo(float).eps)  # of the numbers: of less noise, rounding hides how a profile bends
 
@@ -39,6 +41,7 @@ class Ground(NamedTuple):
     """Where a lane's profiles start."""
 
     flat: Any  # (k,) free params
+    start: Any  # (k,) where the run began
     low: Any  # (k,) bounds
     high: Any
     loss: Any  # ()
@@ -50,7 +53,8 @@ def _ground(problem: Problem, params: PyTree) -> Ground:
     low, high = (jnp.full(flat.shape, x) for x in (-jnp.inf, jnp.inf))
     if limits is not None:
         low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
-    return Ground(flat, low, high, objective(back(flat)))
+    start = jax.flatten_util.ravel_pytree(free(problem.params))[0]
+    return Ground(flat, start, low, high, objective(back(flat)))
 
 
 class Sides:
@@ -83,6 +87,7 @@ class Sides:
         self.least = ground.loss[lane]
         self.per_rise = np.ones(len(lane)) if known.absolute else self.least / freedom[lane]
         self.flat, self.low, self.high = ground.flat[lane], ground.low[lane], ground.high[lane]
+        self.began = ground.start[lane]
         refits.along = {name: index[lane] for name, index in refits.along.items()}
         refits.lane, self.refits = lane, refits
         problem = refits.problem
@@ -107,6 +112,20 @@ class Sides:
 
     def way(self, goal: Any) -> Way:
         return Way(self.start, self.side, self.error, self.edge, np.broadcast_to(goal, self.start.shape))
+
+    def elsewhere(self, walk: Walk) -> Iterator[np.ndarray]:
+        """Starts (n, k) of refits at the ends: the minimum, the start of the run, where the linear theory leads, where
+        a refit was refused, and the ends of the lane's other profiles.
+        """
+        yield self.flat
+        yield self.began
+        yield self.flat + self.slopes * (np.where(np.isfinite(walk.end), walk.end, self.start) - self.start)[:, None]
+        if np.isfinite(walk.other.rise).any():
+            yield walk.other.params
+        _, first, lane, count = np.unique(self.lane, return_index=True, return_inverse=True, return_counts=True)
+        own, numbers = first[lane], np.arange(len(lane))
+        for shift in range(1, count.max()):
+            yield walk.inner.params[own + (numbers - own + shift) % count[lane]]
 
     def refit(self, targets: np.ndarray, params: np.ndarray) -> Nodes:
         """All sides with the number held at a target each, by springs; the starts are the free params (n, k)."""
@@ -164,8 +183,12 @@ def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
         walk = follow(sides.refit, sides.begin(way), way)
         if walk.lost.any():
             walk = follow(sides.refit, across(sides.refit, walk, way, sides.flat), way)
-        several = walk.several | undercut(sides.refit, walk, way, sides.flat, sides.slopes)
-        flags = several, walk.lowest < -LOWER, walk.lost
+        for _ in range(BRANCHES):
+            walk = beneath(sides.refit, walk, way, sides.elsewhere(walk))
+            if not np.isnan(walk.end).any():
+                break
+            walk = follow(sides.refit, walk, way)
+        flags = walk.several, walk.lowest < -LOWER, walk.lost
         ends, several, lower, lost = map(sides.spread, (walk.end, *flags))
         low, high = (np.where(np.isnan(x), y, x) for x, y in ((low, ends[..., 0]), (high, ends[..., 1])))
         several, lower, lost = (x.any(axis=-1) for x in (several, lower, lost))

@@ -414,7 +414,7 @@ def _facts(fit: Fit, known: Moments) -> dict[str, str]:
     named = repr(loss) if isinstance(loss, Loss) else name_of(loss)
     facts = {
         "fit": f"{status}: {summaries.advice(fit)}",
-        "loss": f"{named} = {float(fit.loss):.8g}",
+        "loss": f"{named} = {float(known.estimate.loss):.6g}",
         "data": f"{n:,} {model.counted}, {k:,} of {moving:,} free param{'s' * (moving != 1)} determined by them",
         "by": f"{fit.optimizer!r}, {fit.precision or 'float32'}",
         "errors": f"from {model.source(known.absolute)}",

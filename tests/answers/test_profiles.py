@@ -1,5 +1,6 @@
 """Profiles followed outward from the minimum: against closed forms, lmfit, R's data, and refits with a param held."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import scipy.stats
 import jaxfit as jf
 from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.paths import SHORT, Nodes, Way, across, begin, follow
-from jaxfit.statistics.profiles import profile_ends
+from jaxfit.statistics.profiles import Ends, profile_ends, said
+from tests.shared import brute_profiles
 
 LM = jf.optimizers.levenberg_marquardt()
 X = np.arange(10.0)
+STEEP = np.array([0.07, 0.8, -1.21, 2.79, 0.39, 2.92, 5.8, 5.99, 8.13, 7.74])
 
 
 def logistic(params, x):
@@ -22,9 +25,8 @@ def logistic(params, x):
 @pytest.fixture(scope="module")
 def steep():
     """Noise so large that a first step as far as the linear theory has the end is beyond a rate of zero."""
-    y = np.array([0.07, 0.8, -1.21, 2.79, 0.39, 2.92, 5.8, 5.99, 8.13, 7.74])
     start = {"top": 10.0, "rate": 0.9, "mid": 6.0, "growth": jf.Tied(lambda p: jnp.exp(p["rate"] / 5))}
-    return jf.curve_fit(logistic, start, (X, y))
+    return jf.curve_fit(logistic, start, (X, STEEP))
 
 
 # The path alone, on rises that are known
@@ -110,7 +112,7 @@ def test_a_path_is_taken_up_beyond_a_gap_of_refits_if_it_is_below_the_goal_there
     np.testing.assert_allclose(walk.end, [-1.25, 1.25], rtol=SHORT)
     assert walk.lost.all() and not walk.several.any()
     walk = follow(refit, across(refit, walk, way, np.zeros((2, 1))), way)
-    np.testing.assert_allclose(walk.end, [-1.25, np.sqrt(3.5)], rtol=SHORT)
+    np.testing.assert_allclose(walk.end, [-1.3, np.sqrt(3.5)], rtol=SHORT)  # on the left the gap's far side is too high
     assert list(walk.lost) == [True, False] and list(walk.several) == [False, True]
 
 
@@ -124,6 +126,51 @@ def test_a_path_over_a_hill_below_the_goal_goes_on_to_the_first_place_at_it():
     found, several = ends_of(rise, slope)
     np.testing.assert_allclose(rise(found), 4, rtol=1e-7)
     assert found[1] > 3 and found[0] < 0 and list(several) == [False, True]
+
+
+def test_a_path_of_a_rate_does_not_follow_refits_onto_another_curve():
+    """Of STEEP by a logistic curve, with refits by SciPy: the linear theory leads to a rate below zero.
+
+    lmfit's `conf_interval` has the lower end at 0.298. The upper one is open: a step fits well enough.
+    """
+
+    def residuals(p):
+        with np.errstate(over="ignore"):
+            return p[0] / (1 + np.exp(-p[1] * (X - p[2]))) - STEEP
+
+    def held(rate, params):
+        found = scipy.optimize.least_squares(
+            lambda p: residuals([p[0], rate, p[1]]), params[[0, 2]], x_scale="jac", xtol=1e-12, ftol=1e-12
+        )
+        params = np.array([found.x[0], rate, found.x[1]])
+        bend = (residuals(params + [0, 1e-6, 0]) - residuals(params - [0, 1e-6, 0])) / 2e-6
+        return 2 * found.cost, 2 * bend @ found.fun, params
+
+    best = scipy.optimize.least_squares(residuals, [10, 0.9, 6.0], x_scale="jac", xtol=1e-14, ftol=1e-14)
+    scatter, unit = 2 * best.cost / 7, np.linalg.inv(best.jac.T @ best.jac)
+    side, error = np.array([-1.0, 1.0]), np.sqrt(scatter * unit[1, 1])
+    reach = scipy.stats.t.ppf(0.975, 7)
+    assert best.x[1] - reach * error < 0
+
+    def refit(targets, params):
+        sums, slopes, params = (np.array(x) for x in zip(*map(held, targets, params), strict=True))
+        return Nodes(targets, targets, (sums - 2 * best.cost) / scatter, slopes / scatter, params)
+
+    start, zero = np.full(2, best.x[1]), np.zeros(2)
+    way = Way(start, side, np.full(2, error), np.inf * side, np.full(2, reach**2))
+    origin = Nodes(start, start, zero, zero, np.tile(best.x, (2, 1)))
+    walk = follow(refit, begin(origin, np.tile(unit[1] / unit[1, 1], (2, 1)), way), way)
+    assert walk.end[0] == pytest.approx(0.29799, abs=1e-4) and walk.end[1] == np.inf
+    assert not walk.lost.any() and not walk.several.any()
+
+
+def test_what_is_known_of_profiles_is_said_by_name_and_of_a_grid_by_lanes():
+    flags = np.array([[False, True], [False, True], [False, False]])
+    (one,) = said(Ends(None, None, flags[0], flags[2], flags[2]), ["a", "b"])
+    assert one.startswith("the profile of b has more than one minimum")
+    lower, lost = said(Ends(None, None, 0 * flags == 1, flags, flags), ["a", "b"])
+    assert lower.startswith("with b (2 of 3 lanes) held elsewhere the loss is lower")
+    assert lost.startswith("the interval of b (2 of 3 lanes) ends where no refit leads further")
 
 
 # Fits
@@ -142,6 +189,7 @@ def refitted(fit, name, value, others):
     return 2 * scipy.optimize.least_squares(residuals, start, x_scale="jac", xtol=1e-12, ftol=1e-12).cost
 
 
+@pytest.mark.soak
 def test_the_interval_of_a_rate_is_where_refits_have_it(steep):
     """lmfit's `conf_interval` has 0.298; the fit with the rate held at 0.5 stands 1.44 standard errors away."""
     found = jf.intervals(steep, "profile")
@@ -163,12 +211,14 @@ def test_wider_levels_contain_narrower_ones_and_compile_nothing(steep, events):
         assert all(wide[n].low <= narrow[n].low < narrow[n].high <= wide[n].high for n in narrow)
 
 
+@pytest.mark.soak
 def test_a_report_says_which_ends_are_open(steep):
     text = str(jf.report(steep, method="profile", level=0.99))
     assert "mid is open above" in text and "for a level of 99 %" in text and "top is open above" in text
     assert "open" not in str(jf.report(steep, method="profile", level=0.5))
 
 
+@pytest.mark.soak
 def test_a_param_tied_to_one_other_has_its_interval(steep):
     found = jf.intervals(steep, "profile")
     np.testing.assert_allclose(found["growth"], np.exp(np.array(found["rate"]) / 5), rtol=1e-6)
@@ -196,6 +246,7 @@ def test_a_tied_param_has_the_profile_of_what_it_is_tied_to():
     np.testing.assert_allclose(found["a"], jf.intervals(fit)["a"], rtol=1e-7)  # straight in a
 
 
+@pytest.mark.soak
 def test_a_profile_over_another_minimum_is_said_and_ends_beyond_it():
     """y = a**2 x has minima at -a and a; where zero is not excluded, the interval holds both.
 
@@ -253,63 +304,6 @@ def test_a_chick_that_never_slows_down_has_no_latest_time_of_its_steepest_growth
     assert "xmid is open above" in str(jf.report(fit, method="profile"))
 
 
-def many(params, x):
-    """Four curves of three params, by the row of x."""
-    kind, x = x
-    a, b, c = params
-    return jnp.select(
-        [kind == 0, kind == 1, kind == 2],
-        [a / (1 + jnp.exp(-b * (x - c))), a * jnp.exp(-c * jnp.exp(-b * x)), a * jnp.exp(-b * x) + c],
-        a * (x / c) ** b / (1 + (x / c) ** b),
-    )
-
-
-TRUTHS = np.array([[10, 0.9, 6], [10, 0.4, 5], [3, 0.6, 1], [10, 2, 3]], float)
-NOISES = np.array([1.0, 0.6, 0.25, 0.6])
-
-
-@pytest.mark.soak
-def test_ends_of_random_data_on_four_curves_are_where_refits_are_at_the_reach():
-    """Every end that is not open to 1 % of the half width, refits by SciPy step by step."""
-    sets, x = 8, np.arange(1.0, 11.0)
-    kinds = np.repeat(np.arange(4), sets)
-    draw = np.random.default_rng(11)
-    y = np.stack([np.asarray(many(TRUTHS[k], (k, x))) for k in kinds])
-    y = y + NOISES[kinds, None] * draw.normal(size=y.shape)
-    given = np.stack([np.broadcast_to(kinds[:, None], y.shape), np.broadcast_to(x, y.shape)], axis=1)
-    loss = jf.losses.least_squares(lambda p, x, y: many(p, (x[0], x[1])) - y)
-    starts = jf.Axis("set", TRUTHS[kinds])
-    grid = jf.sweep(loss, starts, (jf.Axis("set", given), jf.Axis("set", y)), optimizer=LM, steps=300)
-    ends = np.asarray(jf.intervals(grid, "profile").params.transpose("set", ..., "end"))
-    best, least = np.asarray(grid.results.params), np.asarray(grid.results.loss)
-    reach = scipy.stats.t.ppf(0.975, 7)
-    assert not np.isnan(ends).any() and np.isfinite(ends).mean() > 0.8
-
-    for i, place, end in np.argwhere(np.isfinite(ends)):
-        others, half = [j for j in range(3) if j != place], ends[i, place, end] - best[i, place]
-        at, tau = best[i, others], []
-        for share in (*np.geomspace(0.02, 0.7, 8), 0.99, 1.01):
-            value = best[i, place] + share * half
-            at, _, about, _, _ = scipy.optimize.leastsq(
-                lambda p, place=place, value=value, i=i: curve(kinds[i], np.insert(p, place, value), x) - y[i],
-                at, full_output=True, maxfev=2000,
-            )  # fmt: skip
-            tau.append(np.sqrt((np.sum(about["fvec"] ** 2) - least[i]) / (least[i] / 7)))
-        assert tau[-2] < reach < tau[-1], (i, place, end, tau)
-
-
-def curve(kind, params, x):
-    a, b, c = params
-    with np.errstate(all="ignore"):
-        if kind == 0:
-            return a / (1 + np.exp(-b * (x - c)))
-        if kind == 1:
-            return a * np.exp(-c * np.exp(-b * x))
-        if kind == 2:
-            return a * np.exp(-b * x) + c
-        return a * np.abs(x / c) ** b / (1 + np.abs(x / c) ** b)
-
-
 # 2,000 data sets
 
 SETS = 250  # of each curve
@@ -335,76 +329,46 @@ EIGHT = {
 }  # fmt: skip
 
 
-def held_along(loss, data, name, params, values):
-    """(steps, n) the least sums of squares of n data sets with a param held, from where the steps before lead.
-
-    There are three starts: the last optimum; the line through the last two; the same line in logarithms, as an
-    amplitude far from the data grows. From the last optimum alone a refit can stay in a worse minimum: of a logistic
-    curve whose midpoint goes to infinity, or whose rate does while the midpoint lies on the wrong side of a point.
-    """
-    found, before, width = [], params, np.ones_like(values[0])
-    for i, row in enumerate(values):
-        share = (row - values[i - 1]) / width if i > 1 else np.zeros_like(row)
-        sums, ends = [], []
-        for start in onward(params, before, np.nan_to_num(share)):
-            marked = {n: jf.Axis("set", v) for n, v in start.items()} | {name: jf.Fixed(jf.Axis("set", row))}
-            grid = jf.sweep(loss, marked, data, optimizer=LM, steps=500, progress=False)
-            sums.append(np.where(np.isfinite(grid.results.loss), grid.results.loss, np.inf))
-            ends.append({n: np.asarray(grid.results[f"params.{n}"]) for n in params})
-        least = np.min(sums, axis=0)
-        best = {n: np.choose(np.argmin(sums, axis=0), [e[n] for e in ends]) for n in params}
-        before, params = params, {n: np.where(np.isfinite(least), best[n], v) for n, v in params.items()}
-        width = np.where(row == values[i - 1], 1, row - values[i - 1]) if i else np.ones_like(row)
-        found.append(np.where(np.isfinite(least), least, np.nan))
-    return np.stack(found)
-
-
-def onward(params, before, share):
-    """The starts of `held_along`, with what a step is of the last one."""
-    lines, curves = {}, {}
-    for n, v in params.items():
-        with np.errstate(all="ignore"):
-            line, curve = v + share * (v - before[n]), v * np.abs(v / before[n]) ** share
-        lines[n], curves[n] = (np.where(np.isfinite(x), x, v) for x in (line, curve))
-    return params, lines, curves
+NAMED = {  # whether these params are those of the curve, of which another set gives the same curve on these data
+    "two exponentials": lambda p: p[2] >= p[3],
+    "damped wave": lambda p: (p[3] > 0) & (p[3] < np.pi / 0.7) & (jnp.abs(p[1:3]) < 7).all(),
+}
 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:intervals")
 @pytest.mark.parametrize("name", EIGHT)
 def test_ends_of_2000_data_sets_are_at_the_reach_to_1_percent_of_the_half_width(name):
-    """No end is missing, none is too near or too far, and where one is open the sum stays below the reach.
+    """No end is missing, and each is where the least of refits from many starts passes the reach, or open as that is.
 
-    One that is said to end where no refit leads further may be too near: slopes overflow as a rate goes to infinity.
+    Where that is not so, another minimum or a gap in the refits is said. Cost: 20 to 100 s of CPU for a curve.
     """
     predict, truth, x, noise = EIGHT[name]
-    draw = np.random.default_rng([7, *map(ord, name)])
+    draw, keys = np.random.default_rng([7, *map(ord, name)]), sorted(truth)
     y = predict(np, truth, x) + noise * draw.normal(size=(SETS, x.size))
     loss, data = jf.losses.rss(lambda p, x: predict(jnp, p, x)), (x, jf.Axis("set", y))
-    grid = jf.sweep(loss, truth, data, optimizer=LM, steps=1000, progress=False)
-    ends, errors = jf.intervals(grid, "profile"), jf.standard_errors(grid)
-    lost = profile_ends("intervals", grid, moments("intervals", grid, None), 0.95).lost
-    assert lost.mean() < 0.05
-    params = {n: np.asarray(grid.results[f"params.{n}"]) for n in truth}
-    least, freedom = np.asarray(grid.results.loss), x.size - len(truth)
-    reach = scipy.stats.t.ppf(0.975, freedom)
-    for param in truth:
-        error = np.asarray(errors[f"params.{param}"])
-        known = np.isfinite(error) & (np.asarray(grid.results.status) == jf.Status.CONVERGED)
-        assert known.mean() > 0.9
-        for side, which in ((-1, "low"), (1, "high")):
-            end = np.asarray(ends[f"params.{param}"].sel(end=which))
-            assert not np.isnan(end[known]).any()
-            for closed in (True, False):
-                chosen = known & (np.isfinite(end) == closed)
-                if not chosen.any():
-                    continue
-                half = np.where(chosen & closed, np.abs(end - params[param]), np.where(known, error, 0))
-                shares = (*np.geomspace(0.02, 0.9, 10), 0.99, 1.01) if closed else np.geomspace(0.1, 1e3, 60)
-                sums = held_along(loss, data, param, params, params[param] + side * np.multiply.outer(shares, half))
-                tau = np.sqrt(np.maximum(sums[:, chosen] - least[chosen], 0) / (least[chosen] / freedom))
-                if closed:
-                    told = lost[chosen, sorted(truth).index(param)]
-                    assert (tau[-2] < reach).all() and ((tau[-1] > reach) | np.isnan(tau[-1]) | told).all()
-                else:
-                    assert (np.nanmax(tau, axis=0) < reach * (1 + 1e-6)).all()
+    start = {n: 1.1 * v for n, v in truth.items()}
+    grid = jf.sweep(loss, start, data, optimizer=LM, steps=1000, progress=False)
+    found = profile_ends("intervals", grid, moments("intervals", grid, None), 0.95)
+    best, errors = (
+        np.stack([np.asarray(tree[f"params.{n}"]) for n in keys], axis=1)
+        for tree in (grid.results, jf.standard_errors(grid))
+    )
+    known = (np.asarray(grid.results.status) == jf.Status.CONVERGED)[:, None] & np.isfinite(errors)
+    assert known.mean() > 0.95
+    freedom = x.size - len(truth)
+    goal = np.asarray(grid.results.loss) * (1 + scipy.stats.t.ppf(0.975, freedom) ** 2 / freedom)
+    with jax.enable_x64(True):
+        question = brute_profiles.ask(
+            lambda p, x: predict(jnp, dict(zip(keys, p, strict=True)), x), x, y, best,
+            np.array([truth[n] for n in keys]), np.where(known, errors, 1.0), goal, NAMED.get(name, lambda p: True),
+        )  # fmt: skip
+        expected = brute_profiles.ends(question).reshape(*best.shape, 2)
+    ends = np.stack([found.low, found.high], axis=-1)
+    assert not np.isnan(ends[known]).any()
+    off = np.abs(ends - expected) > 0.01 * np.abs(expected - best[..., None])
+    far = np.abs(ends - best[..., None]) > brute_profiles.FARTHEST * errors[..., None]
+    off = np.where(np.isinf(expected), ~far, off) & known[..., None]
+    told = (found.several | found.lower | found.lost)[..., None]
+    assert not np.argwhere(off & ~told).tolist()
+    assert off.mean() < 0.005 and told[known].mean() < 0.05

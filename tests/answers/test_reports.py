@@ -144,3 +144,12 @@ def test_a_report_counts_the_correlations_that_it_does_not_show(report):
     pairs = found.pairs()
     assert len(pairs) > 10 and f"the 10 strongest of {len(pairs)} correlations of 0.1 and more" in str(found)
     assert "\ncorrelations of 0.1 and more" in str(report)  # of few
+
+
+@pytest.mark.soak
+def test_the_loss_of_a_fit_in_float32_is_the_chi_squared_beside_it():
+    fit = jf.fit(jf.losses.rss(jf.models.line), {"w": 1.0, "b": 0.0}, (X, 1e4 * Y), optimizer=jf.optimizers.lbfgs())
+    text = str(jf.report(fit))
+    assert fit.precision != "float64"
+    least = np.sum((fit.params["w"].astype(float) * X + fit.params["b"].astype(float) - 1e4 * Y) ** 2)
+    assert f") = {least:.6g}\n" in text and f"chi-squared               {least:.6g}\n" in text

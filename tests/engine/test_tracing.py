@@ -207,3 +207,37 @@ def test_a_solver_that_goes_backward_only_is_refused_forward_with_a_method_that_
         jf.fit(loss, 1.0, (X, np.exp(-2 * X)), optimizer=LM, precision="float32")
     fit = jf.fit(loss, 1.0, (X, np.exp(-2 * X)), optimizer=jf.optimizers.lbfgs(), steps=30)
     assert fit.params == pytest.approx(2, rel=1e-3)
+
+
+@pytest.mark.parametrize("second", soaking(["none", "backward"], keep=("none",)))
+def test_a_fit_of_what_goes_backward_only_has_reasons_and_errors(second):
+    """As a plain exponential has them, whether or not the user's rule has a derivative itself."""
+
+    @jax.custom_vjp
+    def decay(rate, x):
+        return jnp.exp(-rate * x)
+
+    @jax.custom_vjp
+    def once(x):
+        return x
+
+    once.defvjp(lambda x: (x, None), _no_second if second == "none" else lambda _, g: (g,))
+    decay.defvjp(
+        lambda b, x: (decay(b, x), (b, x)), lambda k, g: (once(-jnp.sum(g * k[1] * jnp.exp(-k[0] * k[1]))), None)
+    )
+    x = np.linspace(0.1, 2.0, 20)
+    y = np.exp(-2 * x) + 0.05 * np.sin(9 * x)
+    loss = jf.losses.rss(lambda p, x: decay(p["b"], x))
+    fit = jf.fit(loss, {"b": 1.0}, (x, y), optimizer=jf.optimizers.lbfgs(), precision="float64")
+    found = jf.explain(fit)
+    b, bend = fit.params["b"], -x * np.exp(-fit.params["b"] * x)
+    r = np.exp(-b * x) - y
+    assert found.kind == "converged"
+    np.testing.assert_allclose(jf.standard_errors(fit)["b"], np.sqrt(r @ r / 19 / (bend @ bend)), rtol=1e-9)
+    expected = 2 * (bend @ bend + r @ (x**2 * np.exp(-b * x)))
+    rounding = 10 * np.finfo("float32").eps ** (2 / 3 if second == "none" else 1)  # differences, or none
+    np.testing.assert_allclose(jf.sharpness(loss, fit.params, fit.problem.data).value, expected, rtol=rounding)
+
+
+def _no_second(_, g):
+    raise NotImplementedError("no second derivative")
