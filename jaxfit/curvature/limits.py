@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from jaxfit import schedules
-from jaxfit.optimizers import Optimizer
-from jaxfit.optimizers.building import as_optimizer
-from jaxfit.problems.axes import Axis, Call, as_number, is_axis
+from jaxfit.optimizers.building import as_optimizer, with_rate
+from jaxfit.problems.axes import Axis, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Batches, Record, Status, whole
-from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Varied
+from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.results import Fit
 from jaxfit.verbs.summaries import short
@@ -114,20 +113,6 @@ def measured_limit(
         if not (0 < first and last < np.inf) or last / first - 1 <= tolerance:
             return MeasuredLimit(float(first), float(last), runs, int(steps))
         low, high = first, last
-
-
-def with_rate(optimizer: Optimizer, rate: float | Varied) -> Optimizer:
-    """Return the optimizer with another learning rate or schedule.
-
-    Raises:
-      ValueError: If it takes none.
-    """
-    if "learning_rate" not in optimizer.hyperparameters:
-        raise ValueError(
-            f"optimizer is {optimizer!r}, which has no hyperparameter named learning_rate to be replaced; use a named "
-            f"one such as jf.optimizers.adam(0.1), or jf.optimizer(factory, learning_rate=...)"
-        )
-    return Optimizer(Call(optimizer.call.function, **optimizer.hyperparameters | {"learning_rate": rate}))
 
 
 def pair_of_rates(verb: str, between: tuple[float, float]) -> tuple[float, float]:

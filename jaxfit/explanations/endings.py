@@ -8,7 +8,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.curvature.limits import with_rate
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
@@ -34,6 +33,7 @@ from jaxfit.explanations.findings import (
 )
 from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local_model, marks_of, scales, slopes, times
 from jaxfit.losses.base import noise_model_of
+from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Status, Training
 from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit.curvature.limits import with_rate
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
@@ -28,6 +27,7 @@ from jaxfit.explanations.findings import (
     slower,
 )
 from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local_model, scales, times
+from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems.problems import Problem, Status

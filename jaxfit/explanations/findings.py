@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 from jaxfit import schedules
-from jaxfit.curvature.limits import with_rate
 from jaxfit.explanations.local_models import LocalModel, free_leaves, leaves_of, local_model, losses_at
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
+from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import is_number, stability_limit
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, plain
 from jaxfit.problems.problems import Problem, Training

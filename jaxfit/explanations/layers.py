@@ -14,7 +14,6 @@ import numpy as np
 
 from jaxfit.curvature.eigenvalues import Extreme
 from jaxfit.curvature.evaluations import Asked, at_one
-from jaxfit.curvature.limits import with_rate
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     Finding,
@@ -28,6 +27,7 @@ from jaxfit.explanations.findings import (
     second_order,
 )
 from jaxfit.explanations.local_models import free_leaves, gradients_at, marks_of, times
+from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree

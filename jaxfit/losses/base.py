@@ -281,10 +281,9 @@ def key_for(loss: LossFunction, key: Array | None) -> dict[str, Array]:
     return {"key": key}
 
 
-@leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
-class Plain(Loss):
-    """A user's function loss(params, *data) as a term of a sum."""
+class OfFunction(Loss):
+    """A loss made of one function of (params, *data), which tells by its arguments what data it takes."""
 
     function: Callable
 
@@ -303,6 +302,12 @@ class Plain(Loss):
     @property
     def functions(self) -> tuple[Callable, ...]:
         return (self.function,)
+
+
+@leaves_of()
+@dataclass(frozen=True, eq=False, repr=False)
+class Plain(OfFunction):
+    """A user's function loss(params, *data) as a term of a sum."""
 
     def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         given = key_for(self, key)

@@ -1,4 +1,4 @@
-"""Losses of measurements: residuals in units of their uncertainty, and residual functions of the user."""
+"""Losses that are likelihoods or sums of squares: chi-squared, cross-entropy, and residual functions of the user."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from jaxfit.losses.base import (
     Block,
     Loss,
     NoiseModel,
+    OfFunction,
     as_float,
-    data_names,
     hashable,
     key_for,
     label,
     leaves_of,
-    takes_data,
 )
 from jaxfit.losses.regression import OfPredictions, beside, checked, counted, difference, mean_of_rows, predicted, read
 from jaxfit.problems.messages import near_keywords
@@ -106,26 +105,8 @@ def chi_squared(predict: Model, *, masked: bool = False) -> ChiSquared:
 
 @leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
-class LeastSquares(SumOfSquares):
+class LeastSquares(OfFunction, SumOfSquares):
     """The loss made by `least_squares`."""
-
-    function: Callable
-
-    @property
-    def data_names(self) -> tuple[str, ...]:
-        return data_names(self.function)
-
-    @property
-    def takes_data(self) -> bool:
-        return takes_data(self.function)
-
-    @property
-    def by_row(self) -> bool:
-        return False
-
-    @property
-    def functions(self) -> tuple[Callable, ...]:
-        return (self.function,)
 
     def noise_model(self) -> NoiseModel:
         return NoiseModel(SQUARES, additive=True)

@@ -25,7 +25,7 @@ from jaxfit.optimizers.hyperparameters import (
 from jaxfit.optimizers.methods import Traits
 from jaxfit.problems.axes import Call, resolve
 from jaxfit.problems.messages import did_you_mean, near_keywords
-from jaxfit.typing import OptimizerLike, Params
+from jaxfit.typing import OptimizerLike, Params, Varied
 
 JUDGES = "levenberg_marquardt", "lbfgs"  # which take no learning rate
 NAMES = (
@@ -159,6 +159,20 @@ def as_optimizer(value: OptimizerLike) -> Optimizer:
 
 def _ready(transformation):
     return transformation
+
+
+def with_rate(optimizer: Optimizer, rate: float | Varied) -> Optimizer:
+    """Return the optimizer with another learning rate or schedule.
+
+    Raises:
+      ValueError: If it takes none.
+    """
+    if "learning_rate" not in optimizer.hyperparameters:
+        raise ValueError(
+            f"optimizer is {optimizer!r}, which has no hyperparameter named learning_rate to be replaced; use a named "
+            f"one such as jf.optimizers.adam(0.1), or jf.optimizer(factory, learning_rate=...)"
+        )
+    return Optimizer(Call(optimizer.call.function, **optimizer.hyperparameters | {"learning_rate": rate}))
 
 
 def as_transformation(built: Any) -> Any:
