@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
-from jaxfit.curvature.evaluations import Asked, at_one, named, over_axes, over_grid, over_history
+from jaxfit.curvature.evaluations import Arguments, at_one, named, over_axes, over_grid, over_history
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
 from jaxfit.problems.axes import holds_call, is_traced, resolve
 from jaxfit.problems.checks.posing import as_params, pose_question
@@ -99,8 +99,8 @@ class Extreme:
     count: int
     end: str
 
-    def __call__(self, asked: Asked) -> tuple[Pairs, PyTree]:
-        product, start, back = products(asked.problem, asked.extra)
+    def __call__(self, arguments: Arguments) -> tuple[Pairs, PyTree]:
+        product, start, back = products(arguments.problem, arguments.extra)
         sign = 1 if self.end == "largest" else -1
         operator = product if sign > 0 else lambda vector: -product(vector)
         size = start.size
@@ -114,7 +114,7 @@ class Extreme:
         else:
             room = BASIS_BYTES // (size * start.dtype.itemsize)
             most = min(size, max(32, self.count + 16, min(256, room)))
-            found = largest(operator, size, self.count, most=most, tolerance=asked.number, dtype=start.dtype)
+            found = largest(operator, size, self.count, most=most, tolerance=arguments.number, dtype=start.dtype)
         return found._replace(values=sign * found.values), jax.vmap(back)(found.vectors)
 
 
@@ -168,12 +168,12 @@ def sharpness(
       >>> round(float(jf.sharpness(loss, {"a": 1.0, "b": 1.0})), 3)
       6.0
     """
-    question, tolerance = _question(count, end, tolerance)
+    quantity, tolerance = _extreme(count, end, tolerance)
     if isinstance(loss, (Fit, Grid)):
         _refuse_more("sharpness", loss, params, data, key, precision)
         if isinstance(loss, Fit):
-            return _of_fit(question, tolerance, loss, preconditioner, history)
-        return _of_grid(question, tolerance, loss, preconditioner, history)
+            return _of_fit(quantity, tolerance, loss, preconditioner, history)
+        return _of_grid(quantity, tolerance, loss, preconditioner, history)
     if history:
         raise ValueError("sharpness: history is True, but there is no run; pass a fit or a grid: sharpness(fit, ...)")
     if isinstance(preconditioner, str):
@@ -182,19 +182,19 @@ def sharpness(
             f"themselves, or a fit: sharpness(fit, preconditioner='recorded')"
         )
     precision = chosen_precision(precision, params, data)
-    asked, dimensions = posed(loss, params, data, key, precision, preconditioner)
-    asked = asked._replace(number=tolerance)
-    if is_traced(jax.tree.leaves(asked)):
-        return _answer(question(asked), preconditioner is not None)
+    arguments, dimensions = posed(loss, params, data, key, precision, preconditioner)
+    arguments = arguments._replace(number=tolerance)
+    if is_traced(jax.tree.leaves(arguments)):
+        return _answer(quantity(arguments), preconditioner is not None)
     if dimensions:
-        found, _ = over_axes(question, asked, dimensions, precision)
-        return _labelled(question, found.values, lambda values, *extra: named(values, dimensions, "sharpness", extra))
-    return _answer(at_one(question, asked, precision), preconditioner is not None)
+        found, _ = over_axes(quantity, arguments, dimensions, precision)
+        return _labelled(quantity, found.values, lambda values, *extra: named(values, dimensions, "sharpness", extra))
+    return _answer(at_one(quantity, arguments, precision), preconditioner is not None)
 
 
 def posed(
     loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, extra: PyTree = None
-) -> tuple[Asked, dict[str, Dimension]]:
+) -> tuple[Arguments, dict[str, Dimension]]:
     """Return a checked problem without an optimizer, and its dimensions."""
     if params is None:
         raise TypeError("sharpness: params are missing; pass sharpness(loss, params, data), or a fit or grid alone")
@@ -202,13 +202,13 @@ def posed(
     if is_traced(jax.tree.leaves((problem, extra))):
         problem = convert_all(problem._replace(params=resolve(problem.params)), precision)
         check_scale(extra, free(problem.params))
-        return Asked(problem, extra), {}
+        return Arguments(problem, extra), {}
     dimensions = read(problem._asdict() | {"params": params, "preconditioner": extra})
     if holds_call(problem.params) and not dimensions:
         problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
     if not dimensions:
         check_scale(extra, free(problem.params))
-    return Asked(problem, extra), dimensions
+    return Arguments(problem, extra), dimensions
 
 
 def check_scale(preconditioner: PyTree, params: PyTree) -> None:
@@ -231,7 +231,7 @@ def check_scale(preconditioner: PyTree, params: PyTree) -> None:
             )
 
 
-def _question(count: int, end: str, tolerance: float) -> tuple[Extreme, float]:
+def _extreme(count: int, end: str, tolerance: float) -> tuple[Extreme, float]:
     if end not in ("largest", "smallest"):
         raise ValueError(f"sharpness: end is {end!r}, but it must be 'largest' or 'smallest'")
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
@@ -252,7 +252,7 @@ def _refuse_more(
 
 
 def _of_fit(
-    question: Extreme, tolerance: float, fit: Fit, preconditioner: PyTree, history: bool
+    quantity: Extreme, tolerance: float, fit: Fit, preconditioner: PyTree, history: bool
 ) -> Sharpness | xr.DataArray:
     problem = problem_of(fit)
     scale = recorded(fit, "preconditioner", "sharpness: the fit") if isinstance(preconditioner, str) else preconditioner
@@ -260,22 +260,22 @@ def _of_fit(
         if isinstance(preconditioner, str):
             scale = jax.tree.map(lambda x: x[-1], scale)
         marked = fit.params if holds_call(problem.params) else put(problem.params, fit.params)
-        asked = Asked(problem._replace(params=marked), scale, tolerance)
+        arguments = Arguments(problem._replace(params=marked), scale, tolerance)
         check_scale(scale, free(marked))
-        return _answer(at_one(question, asked, fit.precision or "float32"), preconditioner is not None)
+        return _answer(at_one(quantity, arguments, fit.precision or "float32"), preconditioner is not None)
     recorded(fit, "params", "sharpness: the fit")
-    found, _ = over_history(question, fit, scale, tolerance)
+    found, _ = over_history(quantity, fit, scale, tolerance)
     import xarray as xr
 
     step = ("step", np.asarray(fit.history.step))
     return _labelled(
-        question,
+        quantity,
         found.values,
         lambda values, *extra: xr.DataArray(values, {"step": step}, ("step", *extra), "sharpness"),
     )
 
 
-def _of_grid(question: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool) -> xr.DataArray:
+def _of_grid(quantity: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool) -> xr.DataArray:
     import xarray as xr
 
     if preconditioner is not None and preconditioner != "recorded":
@@ -289,17 +289,17 @@ def _of_grid(question: Extreme, tolerance: float, grid: Grid, preconditioner: Py
                 f"sharpness: the grid did not record its {name}; sweep with record=jf.Record(every=..., "
                 f"what=({', '.join(repr(n) for n in [*rows, name])},))"
             )
-    found, _ = over_grid(question, grid, history=history, extra=preconditioner and "preconditioner", number=tolerance)
+    found, _ = over_grid(quantity, grid, history=history, extra=preconditioner and "preconditioner", number=tolerance)
     like = grid.results.status
     coords = dict(like.coords) | ({"step": grid.results.step} if history else {})
     dims = (*like.dims, *(("step",) if history else ()))
     return _labelled(
-        question, found.values, lambda values, *extra: xr.DataArray(values, coords, (*dims, *extra), "sharpness")
+        quantity, found.values, lambda values, *extra: xr.DataArray(values, coords, (*dims, *extra), "sharpness")
     )
 
 
-def _labelled(question: Extreme, values: np.ndarray, label: Callable[..., xr.DataArray]) -> xr.DataArray:
-    return label(values[..., 0]) if question.count == 1 else label(values, "eigenvalue")
+def _labelled(quantity: Extreme, values: np.ndarray, label: Callable[..., xr.DataArray]) -> xr.DataArray:
+    return label(values[..., 0]) if quantity.count == 1 else label(values, "eigenvalue")
 
 
 def _answer(found: tuple[Pairs, PyTree], preconditioned: bool) -> Sharpness:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LANE = "#lane"
 
 
-class Asked(NamedTuple):
+class Arguments(NamedTuple):
     """The arguments of a function of a problem."""
 
     problem: Problem
@@ -39,22 +39,22 @@ class Asked(NamedTuple):
     number: Any = None  # a setting as a traced number, so that a new value does not recompile
 
 
-Question = Callable[[Asked], PyTree]  # hashable; of one member
+Quantity = Callable[[Arguments], PyTree]  # hashable; of one member
 
 
-def at_one(question: Question, asked: Asked, precision: str) -> PyTree:
-    """The answer for one member, as NumPy arrays."""
-    found = _evaluate(question, asked, {}, precision)
+def at_one(quantity: Quantity, arguments: Arguments, precision: str) -> PyTree:
+    """Return a quantity of one member, as NumPy arrays."""
+    found = _evaluate(quantity, arguments, {}, precision)
     return jax.tree.map(lambda x: x[0], found)
 
 
-def over_axes(question: Question, asked: Asked, dimensions: Mapping[str, Dimension], precision: str) -> PyTree:
-    """The answers at all combinations of the axes: arrays whose leading dimensions are those."""
+def over_axes(quantity: Quantity, arguments: Arguments, dimensions: Mapping[str, Dimension], precision: str) -> PyTree:
+    """Return a quantity at all combinations of the axes, in arrays whose leading dimensions are the axes."""
     sizes = [d.size for d in dimensions.values()]
     found: PyTree = None
     for choice in choices_of(dict(dimensions)):
         dynamic = [d for d in dimensions.values() if d.name not in choice]
-        part = _evaluate(question, choose(asked, choice), {d.name: d.size for d in dynamic}, precision)
+        part = _evaluate(quantity, choose(arguments, choice), {d.name: d.size for d in dynamic}, precision)
         if found is None:
             found = jax.tree.map(lambda x: np.empty((*sizes, *x.shape[1:]), x.dtype), part)
         where = tuple(choice.get(name, slice(None)) for name in dimensions)
@@ -63,14 +63,14 @@ def over_axes(question: Question, asked: Asked, dimensions: Mapping[str, Dimensi
     return found
 
 
-def over_history(question: Question, fit: Fit, extra: PyTree, number: float | None = None) -> PyTree:
-    """The answers at all records of a run: arrays with a leading axis along `fit.history.step`.
+def over_history(quantity: Quantity, fit: Fit, extra: PyTree, number: float | None = None) -> PyTree:
+    """Return a quantity at all records of a run, in arrays with a leading axis along `fit.history.step`.
 
     `extra` has such an axis too.
     """
     problem, (params, more) = problem_of(fit), jax.tree.map(_records, (fit.history.params, extra))
-    asked = Asked(problem._replace(params=put(problem.params, params)), more, number)
-    return _evaluate(question, asked, {"#record": len(fit.history.step)}, fit.precision or "float32")
+    arguments = Arguments(problem._replace(params=put(problem.params, params)), more, number)
+    return _evaluate(quantity, arguments, {"#record": len(fit.history.step)}, fit.precision or "float32")
 
 
 def _records(values: Array) -> Axis:
@@ -78,16 +78,16 @@ def _records(values: Array) -> Axis:
 
 
 def over_grid(
-    question: Question, grid: Grid, *, history: bool, extra: str | None, number: float | None = None
+    quantity: Quantity, grid: Grid, *, history: bool, extra: str | None, number: float | None = None
 ) -> PyTree:
-    """The answers at the end of all lanes, or at all their records: arrays whose leading dimensions are the grid's.
+    """Return a quantity at the end of all lanes, or at all records, in arrays whose leading dimensions are the grid's.
 
     Args:
-      question: What is asked.
-      grid: Of a sweep; with its params recorded, if it is asked about the history.
+      quantity: The function to evaluate.
+      grid: Of a sweep; with its params recorded, if the history is evaluated.
       history: Whether the last leading axis runs along the records.
       extra: The name of a record to hand over as well.
-      number: A setting of the question.
+      number: A setting of the quantity.
     """
     found = []
     for part in grid.parts:
@@ -98,12 +98,12 @@ def over_grid(
         params = part.lanes.rows["params"] if history else part.lanes.params
         more = None if extra is None else jax.tree.map(one, part.lanes.rows[extra])
         problem = part.training.problem
-        asked = Asked(problem._replace(params=put(problem.params, jax.tree.map(one, params))), more, number)
-        answers = _evaluate(question, asked, index | {LANE: np.arange(count * records)}, grid.precision)
+        arguments = Arguments(problem._replace(params=put(problem.params, jax.tree.map(one, params))), more, number)
+        values = _evaluate(quantity, arguments, index | {LANE: np.arange(count * records)}, grid.precision)
         if history:
             beyond = np.arange(records) * part.training.record.every > np.asarray(part.lanes.steps)[:, None]
-            answers = jax.tree.map(lambda x, b=beyond: _blank(x.reshape(*b.shape, *x.shape[1:]), b), answers)
-        found.append(answers)
+            values = jax.tree.map(lambda x, b=beyond: _blank(x.reshape(*b.shape, *x.shape[1:]), b), values)
+        found.append(values)
     joined = jax.tree.map(lambda *pieces: np.concatenate(pieces), *found)
     return jax.tree.map(lambda x: x[grid.members], joined)
 
@@ -117,7 +117,7 @@ def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:
 def named(
     values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, extra: tuple[str, ...] = ()
 ) -> xr.DataArray:
-    """Answers over axes as an `xarray.DataArray`."""
+    """Return values over axes as an `xarray.DataArray`."""
     import xarray as xr
 
     return xr.DataArray(values, coordinates(dict(dimensions)), (*dimensions, *extra), name=name)
@@ -127,22 +127,24 @@ def named(
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A question about one member, whose start is made first if a `Call` makes it."""
+class OfMember:
+    """A quantity of one member, whose start is made first if a `Call` makes it."""
 
-    question: Question
+    quantity: Quantity
 
-    def __call__(self, asked: Asked) -> PyTree:
-        params = as_params(resolve(asked.problem.params))
-        return self.question(asked._replace(problem=asked.problem._replace(params=params)))
+    def __call__(self, arguments: Arguments) -> PyTree:
+        params = as_params(resolve(arguments.problem.params))
+        return self.quantity(arguments._replace(problem=arguments.problem._replace(params=params)))
 
 
-def _evaluate(question: Question, asked: Asked, where: Mapping[str, int | np.ndarray], precision: str) -> PyTree:
-    """The answers at many members; `where` as for `evaluate`."""
+def _evaluate(
+    quantity: Quantity, arguments: Arguments, where: Mapping[str, int | np.ndarray], precision: str
+) -> PyTree:
+    """Return a quantity of many members; `where` as for `evaluate`."""
     with precision_context(precision):
-        template = laid_out(asked, precision)
+        template = laid_out(arguments, precision)
         _inspect(template.spec, jax.config.jax_enable_x64)
-    return evaluate(Answer(question), template, where, precision)
+    return evaluate(OfMember(quantity), template, where, precision)
 
 
 @functools.lru_cache(maxsize=64)

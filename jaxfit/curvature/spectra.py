@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.eigenvalues import Extreme, posed
-from jaxfit.curvature.evaluations import Asked, at_one
+from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.curvature.lanczos import begin, extend, products, tridiagonal
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.marks import free
@@ -67,9 +67,9 @@ class Spectrum(NamedTuple):
         )
 
 
-def _all_eigenvalues(asked: Asked) -> jax.Array:
+def _all_eigenvalues(arguments: Arguments) -> jax.Array:
     """Return all eigenvalues of the Hessian."""
-    product, start, _ = products(asked.problem)
+    product, start, _ = products(arguments.problem)
     matrix = jax.lax.map(product, jnp.eye(start.size, dtype=start.dtype), batch_size=64)
     return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)
 
@@ -81,8 +81,8 @@ class Quadrature:
     probes: int
     depth: int
 
-    def __call__(self, asked: Asked) -> tuple[jax.Array, jax.Array]:
-        product, start, _ = products(asked.problem)
+    def __call__(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+        product, start, _ = products(arguments.problem)
 
         def probe(key):
             krylov = begin(key, start.size, self.depth, start.dtype)
@@ -127,15 +127,15 @@ def hessian_spectrum(
     """
     depth = whole("hessian_spectrum: depth", depth, least=2)
     precision = chosen_precision(precision, params, data)
-    asked, dimensions = posed(loss, params, data, key, precision)
+    arguments, dimensions = posed(loss, params, data, key, precision)
     _refuse_axes("hessian_spectrum", dimensions)
-    size = sum(int(np.size(x)) for x in jax.tree.leaves(free(asked.problem.params)))
+    size = sum(int(np.size(x)) for x in jax.tree.leaves(free(arguments.problem.params)))
     if probes is None and size <= EXACT:
-        values = at_one(_all_eigenvalues, asked, precision)
+        values = at_one(_all_eigenvalues, arguments, precision)
         return Spectrum(values, np.full(size, 1 / size), size, True, size)
     probes = 8 if probes is None else whole("hessian_spectrum: probes", probes)
     depth = min(size, depth)
-    values, weights = (np.ravel(x) for x in at_one(Quadrature(probes, depth), asked, precision))
+    values, weights = (np.ravel(x) for x in at_one(Quadrature(probes, depth), arguments, precision))
     order = np.argsort(values)
     return Spectrum(values[order], weights[order] / probes, size, False, probes * depth)
 
@@ -152,10 +152,10 @@ class Along(NamedTuple):
         return self.curvatures / self.sharpness
 
 
-def _rayleigh_quotients(asked: Asked) -> jax.Array:
+def _rayleigh_quotients(arguments: Arguments) -> jax.Array:
     """Return d'Hd / d'd for each direction."""
-    product, start, _ = products(asked.problem)
-    ways = jax.vmap(lambda d: ravel_pytree(d)[0].astype(start.dtype))(asked.extra)
+    product, start, _ = products(arguments.problem)
+    ways = jax.vmap(lambda d: ravel_pytree(d)[0].astype(start.dtype))(arguments.extra)
     return jax.lax.map(lambda d: (d @ product(d)) / (d @ d), ways)
 
 
@@ -186,11 +186,11 @@ def curvature_along(
       [2.0, 6.0]
     """
     precision = chosen_precision(precision, params, data)
-    asked, dimensions = posed(loss, params, data, key, precision)
+    arguments, dimensions = posed(loss, params, data, key, precision)
     _refuse_axes("curvature_along", dimensions)
-    _check_directions(directions, free(asked.problem.params))
-    curvatures = at_one(_rayleigh_quotients, asked._replace(extra=directions), precision)
-    top, _ = at_one(Extreme(1, "largest"), asked._replace(extra=None, number=1e-4), precision)
+    _check_directions(directions, free(arguments.problem.params))
+    curvatures = at_one(_rayleigh_quotients, arguments._replace(extra=directions), precision)
+    top, _ = at_one(Extreme(1, "largest"), arguments._replace(extra=None, number=1e-4), precision)
     return Along(curvatures, float(top.values[0]))
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxfit.curvature.eigenvalues import Extreme
-from jaxfit.curvature.evaluations import Asked, at_one
+from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     Finding,
@@ -169,8 +169,8 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
         size = float(np.sqrt(np.mean(point**2)))
         down = decaying(optimizer, rate if size / 1000 < rate < size / 30 else size / 200, changes["steps"])
         return Remedy(f"{words}, with {down.advice}", changes | down.changes)
-    asked = Asked(problem._replace(params=changes["params"]), None, 1e-2)
-    limit = law_limit(optimizer, float(at_one(Extreme(1, "largest"), asked, "float64")[0].values[0]))
+    arguments = Arguments(problem._replace(params=changes["params"]), None, 1e-2)
+    limit = law_limit(optimizer, float(at_one(Extreme(1, "largest"), arguments, "float64")[0].values[0]))
     if limit is not None and np.isfinite(limit) and not limit / 10 < rate < limit / 4:
         rate = limit / 10
         changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"

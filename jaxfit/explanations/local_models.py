@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxfit.curvature.evaluations import Asked, at_one
+from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, gradient_and_product, largest, tridiagonal
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
@@ -97,9 +97,9 @@ class LocalModel(NamedTuple):
         return high
 
 
-def _local_model(asked: Asked) -> LocalModel:
+def _local_model(arguments: Arguments) -> LocalModel:
     """Return the `LocalModel` at the params of a problem, its numbers as arrays."""
-    problem = asked.problem
+    problem = arguments.problem
     loss, start, back = flat_loss(problem)
     value = loss(start)
     gradient, product = gradient_and_product(loss, start)
@@ -158,31 +158,31 @@ def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
 def local_model(problem: Problem) -> LocalModel:
     """Return the local model of the loss at the params of a problem, in float64."""
     problem = problem._replace(params=resolved(problem.params, "float64"))
-    found: Any = at_one(_local_model, Asked(problem), "float64")
+    found: Any = at_one(_local_model, Arguments(problem), "float64")
     return LocalModel(*(x.item() if np.ndim(x) == 0 else x for x in found))
 
 
-def _losses(asked: Asked) -> jax.Array:
+def _losses(arguments: Arguments) -> jax.Array:
     """Return the loss at points that are given as rows."""
-    loss, _, _ = flat_loss(asked.problem)
-    return jax.lax.map(loss, asked.extra)
+    loss, _, _ = flat_loss(arguments.problem)
+    return jax.lax.map(loss, arguments.extra)
 
 
-def _losses_and_gradients(asked: Asked) -> tuple[jax.Array, jax.Array]:
+def _losses_and_gradients(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
     """Return the loss and its gradient at points that are given as rows."""
-    loss, _, _ = flat_loss(asked.problem)
-    points = asked.extra
+    loss, _, _ = flat_loss(arguments.problem)
+    points = arguments.extra
     return either_way(lambda grad: jax.lax.map(lambda x: (loss(x), grad(loss)(x)), points), loss, points[0])
 
 
 def gradients_at(problem: Problem, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (k,) losses and (k, n) gradients by the free params at (k, n) points."""
-    return at_one(_losses_and_gradients, Asked(problem, points), "float64")
+    return at_one(_losses_and_gradients, Arguments(problem, points), "float64")
 
 
 def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
     """Return (k,) losses at (k, n) points."""
-    return at_one(_losses, Asked(problem, points), "float64")
+    return at_one(_losses, Arguments(problem, points), "float64")
 
 
 def marks_of(problem: Problem) -> PyTree:
