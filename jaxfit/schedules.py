@@ -17,11 +17,14 @@ from jaxfit.typing import Number, Schedule
 
 def _of(function: Callable[..., Schedule], **given: Number | Axis) -> Call:
     """Return the call of a function that makes a schedule, with its numbers checked: positive, `final` zero or more."""
-    verb, zero_or_more = function.__name__.removeprefix("_"), ("a finite number, zero or more", lambda x: x >= 0)
-    return Call(
-        function,
-        **{k: as_number(f"{verb}: {k}", v, *(zero_or_more if k == "final" else ())) for k, v in given.items()},
-    )
+    verb = function.__name__.removeprefix("_")
+
+    def checked(name: str, value: Number | Axis) -> Number | Axis:
+        if name == "final":
+            return as_number(f"{verb}: {name}", value, "a finite number, zero or more", lambda x: x >= 0)
+        return as_number(f"{verb}: {name}", value)
+
+    return Call(function, **{name: checked(name, value) for name, value in given.items()})
 
 
 @near_keywords

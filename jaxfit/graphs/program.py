@@ -81,7 +81,7 @@ class Program(NamedTuple):
     rules: list[str]  # names of opened calls that have a derivative rule of their own
 
 
-def read(closed: Closed, opened: Callable[[str], bool], *, rules: bool = True) -> Program:
+def read(closed: ClosedJaxpr | Closed, opened: Callable[[str], bool], *, rules: bool = True) -> Program:
     """Return the program of a closed jaxpr with one result.
 
     Args:

@@ -306,7 +306,7 @@ def _quiet(ax: Axes, least: float) -> None:
     ax.set_zticks([tick for tick in ax.get_zticks() if least - 1e-9 <= tick <= ax.get_zlim()[1]])
 
 
-def _projected(ax: Axes, points: ArrayLike | Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
+def _projected(ax: Axes, points: np.ndarray | Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of points in space in the plane of the picture."""
     x, y, z = (np.asarray(numbers, float) for numbers in points)
     right, up, _ = proj3d.proj_transform(x, y, z, ax.get_proj())

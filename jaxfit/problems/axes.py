@@ -235,7 +235,7 @@ def as_key(key: KeyLike) -> Array:
     if dtype == np.uint32 and shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
     if shape == () and jnp.issubdtype(dtype, np.integer):
-        return jax.random.key(key) if isinstance(key, jax.core.Tracer) else as_key(int(key))
+        return jax.random.key(key) if isinstance(key, jax.core.Tracer) else as_key(int(key))  # pyright: ignore[reportArgumentType]
     raise TypeError(f"key is an array of shape {shape} and type {dtype}; it must be {rule}")
 
 
