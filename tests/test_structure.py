@@ -77,6 +77,18 @@ def test_the_package_lists_its_public_names_and_its_documented_modules():
     assert dir(jf) == sorted({*jf.__all__, "open", *MODULES})
 
 
+def test_what_the_package_imports_later_is_what_type_checkers_see():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    (later,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {(node.module, alias.name) for node in later.body for alias in node.names}
+    names = {(f"jaxfit.{module}", name) for module, names in jf._LATER.items() for name in names}
+    assert seen == names | {("jaxfit", name) for name in jf._MODULES}
+    for module, name in names:
+        assert getattr(jf, name) is getattr(importlib.import_module(module), name)
+    for name in jf._MODULES:
+        assert getattr(jf, name) is importlib.import_module(f"jaxfit.{name}")
+
+
 @pytest.mark.parametrize("name", [*MODULES, "stores", "statistics", "curvature", "graphs", "explanations"])
 def test_a_module_lists_nothing_but_documented_functions_and_classes(name):
     module = importlib.import_module(f"jaxfit.{name}")

@@ -385,16 +385,25 @@ def test_require_converged_raises_the_printed_outcome():
     assert jf.require_converged(done) is done
 
 
-def test_importing_jaxfit_imports_no_heavy_library():
-    heavy = "[m for m in ('matplotlib', 'xarray', 'pandas', 'tqdm', 'safetensors') if m in sys.modules]"
+IMPORTED = """
+import sys, jax, optax
+before = {*sys.modules}
+import jaxfit
+print(*{*sys.modules} - before)
+"""
+FOR_A_FIT = {  # the rooms and the modules of verbs that a single fit needs
+    "jaxfit", "datasets", "engine", "losses", "optimizers", "problems", "stores", "typing", "verbs", "verbs.curves",
+    "verbs.fits", "verbs.histories", "verbs.judgments", "verbs.steps", "verbs.summaries",
+}  # fmt: skip
 
-    def loaded_by(modules):
-        code = f"import sys, {modules}; print({heavy})"
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
-        ).stdout
 
-    assert loaded_by("jaxfit") == loaded_by("jax, optax")
+def test_importing_jaxfit_imports_no_other_library_and_only_what_a_single_fit_needs():
+    new = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORTED], capture_output=True, text=True, check=True
+    ).stdout.split()
+    own = {name.removeprefix("jaxfit.") for name in new if name.split(".")[0] == "jaxfit"}
+    assert {name if name.startswith("verbs") else name.split(".")[0] for name in own} <= FOR_A_FIT
+    assert {name.split(".")[0] for name in new} - {"jaxfit"} <= {*sys.stdlib_module_names, "numpy"}
 
 
 def test_printing_is_for_people():
