@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from jaxfit import datasets, losses, optimizers
+from jaxfit.engine.compiling import cache
 from jaxfit.engine.host import Interrupted, OutOfMemory
 from jaxfit.optimizers import optimizer
 from jaxfit.optimizers.stability import preconditioner, stability_limit
@@ -47,12 +48,12 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged",
     "NotReproduced", "Optima", "OutOfMemory", "Record", "Status", "Stop", "StoreError", "Tied", "backprop",
-    "backward_memory", "band", "best", "bootstrap", "correlations", "covariance", "curvature_along", "curve_fit",
-    "datasets", "explain", "f_test", "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum", "intervals",
-    "landscapes", "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo", "optima",
-    "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report", "require_converged",
-    "residuals", "schedules", "searches", "sharpness", "stability_limit", "standard_errors", "starts", "step",
-    "surface", "sweep", "verify",
+    "backward_memory", "band", "best", "bootstrap", "cache", "correlations", "covariance", "curvature_along",
+    "curve_fit", "datasets", "explain", "f_test", "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum",
+    "intervals", "landscapes", "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo",
+    "optima", "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report",
+    "require_converged", "residuals", "schedules", "searches", "sharpness", "stability_limit", "standard_errors",
+    "starts", "step", "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 _MODULES = "experiments", "landscapes", "models", "plots", "schedules", "searches", "sklearn"

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.engine.compiling import Device, compiled, compiler_options, worker_devices
+from jaxfit.engine.compiling import Device, compiled, compiler_options, kept, worker_devices
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.layouts import layout_of
 from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
@@ -57,7 +57,8 @@ class Programs(NamedTuple):
     def compile(self, device: Device) -> jax.stages.Compiled:
         with self.lock:
             if device not in self.compiled:
-                self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
+                with kept():
+                    self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
             return self.compiled[device]
 
     def blank_pool(self, device: Device) -> Pool:
