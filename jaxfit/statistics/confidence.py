@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 def check_level(verb: str, level: Any) -> float:
-    """A level of confidence.
+    """Return the level of confidence as a float.
 
     Raises:
       TypeError, ValueError: If it is no number between 0 and 1.
@@ -57,7 +57,8 @@ def intervals(
       method: "wald": value -+ t * standard error, from the curvature at the minimum; symmetric.
         "profile": where the sum of squares, minimized over all other params, has risen by t**2 * s**2; also correct for
         models that are nonlinear in the params. Each side is followed outward from the minimum to the first point with
-        this rise. An end that is never reached is infinite, one beyond a bound is the bound. A warning is given if a
+        this rise, and on from there if a refit from another start (the fit's own, the ends of the other params) is
+        lower. An end that is never reached is infinite, one beyond a bound is the bound. A warning is given if a
         profile has another minimum on the way, or one below the fit. A tied param has a profile like any other.
         "bootstrap": between quantiles of refits to resampled residuals, whatever the distribution of the noise; the
         interval is widened by the ratio of Student's t to the normal quantile.
@@ -97,7 +98,7 @@ def ends(
     absolute_sigma: bool | None,
     known: Moments | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The (..., K) lower and upper ends of the intervals, and what to know of them; `known` if the moments are."""
+    """Return the (..., K) ends of the intervals, and sentences about them; `known` are the moments, if at hand."""
     level = check_asked(verb, method, level, key, samples)
     known = known or moments(verb, result, absolute_sigma)
     if method in DRAWN:
@@ -111,7 +112,7 @@ def ends(
 
 
 def check_asked(verb: str, method: Any, level: Any, key: Any, samples: Any) -> float:
-    """The level, if there are such intervals."""
+    """Return the level, if method, level, key and samples go together."""
     level = check_level(verb, level)
     if method not in METHODS:
         near = did_you_mean(str(method), METHODS)
@@ -124,7 +125,7 @@ def check_asked(verb: str, method: Any, level: Any, key: Any, samples: Any) -> f
 
 
 def paired(result: Any, low: np.ndarray, high: np.ndarray) -> Any:
-    """(..., K) ends as intervals of the params."""
+    """Return (..., K) ends as intervals of the params."""
     if isinstance(result, Fit):
         return jax.tree.map(Interval, spread(result, low), spread(result, high))
     return spread(result, np.stack([low, high], axis=-1), {"end": ["low", "high"]})

@@ -39,7 +39,7 @@ class Group(NamedTuple):
 
 
 def check_result(verb: str, result: Any) -> None:
-    """Refuses what is no finished run.
+    """Check that it is a finished run.
 
     Raises:
       TypeError: If it is neither a fit nor a grid.
@@ -59,7 +59,7 @@ def check_result(verb: str, result: Any) -> None:
 
 
 def groups_of(result: Any) -> list[Group]:
-    """The lanes of a fit (one) or of a grid, by program."""
+    """Return the lanes of a fit (one) or of a grid, by program."""
     if isinstance(result, Fit):
         params = jax.tree.map(lambda x: np.asarray(x)[None], result.params)
         return [Group(result.problem, {}, params, np.zeros(1, bool))]  # pyright: ignore[reportArgumentType]
@@ -78,7 +78,7 @@ def groups_of(result: Any) -> list[Group]:
 
 
 def example(result: Any) -> tuple[Problem, PyTree]:
-    """The problem, with its axes if it is a grid's, and the params of one lane.
+    """Return the problem, with its axes for a grid, and the params of one lane.
 
     Raises:
       ValueError: If the lanes' params differ in shape.
@@ -93,7 +93,7 @@ def example(result: Any) -> tuple[Problem, PyTree]:
 
 
 def free_places(marked: PyTree, params: PyTree) -> np.ndarray:
-    """(K,) bool: which numbers of the user's tree are free, in the order in which they move."""
+    """Return (K,) bool: which numbers of the user's tree are free."""
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     values = structure.flatten_up_to(params) if is_marked(marked) else [params]
     leaves = leaves if is_marked(marked) else [None]
@@ -102,7 +102,7 @@ def free_places(marked: PyTree, params: PyTree) -> np.ndarray:
 
 
 def over_lanes(result: Any, function: Callable, static: tuple = (), extra: tuple = ()) -> PyTree:
-    """function(problem, params, *static, *extra), as NumPy arrays; of a grid each with the grid's axes leading.
+    """Return function(problem, params, *static, *extra) as NumPy arrays; for a grid with its axes leading.
 
     A program is compiled once for a structure; lanes run in blocks. Floats are NaN where a run has failed.
 
@@ -124,7 +124,7 @@ def over_lanes(result: Any, function: Callable, static: tuple = (), extra: tuple
 
 @dataclass(frozen=True)
 class Statistic:
-    """A function of (problem, params, *extra) at one lane, whose start is made first if a `Call` makes it."""
+    """A function of (problem, params, *extra) at one lane; a start given as a `Call` is made first."""
 
     function: Callable
     static: tuple
@@ -149,7 +149,7 @@ def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTre
 
 
 def _block(group: Group) -> int:
-    """Lanes side by side: as many as keep a few copies of their Jacobians small."""
+    """Return the number of lanes side by side, so that a few copies of their Jacobians stay small."""
     points = max([np.size(x) for x in jax.tree.leaves(group.problem.data) if not is_axis(x)] + [64])
     for x in jax.tree.leaves(group.problem.data, is_leaf=is_axis):
         if is_axis(x):
@@ -159,7 +159,7 @@ def _block(group: Group) -> int:
 
 
 def labelled(grid: Grid, values: np.ndarray, extra: dict[str, Any] | None = None, name: str | None = None) -> Any:
-    """An array over the grid's axes, and some of its own behind them, as an `xarray.DataArray`."""
+    """Return an array over the axes of the grid, followed by its own, as an `xarray.DataArray`."""
     import xarray as xr
 
     status, extra = grid.results.status, extra or {}
@@ -168,7 +168,7 @@ def labelled(grid: Grid, values: np.ndarray, extra: dict[str, Any] | None = None
 
 
 def labels_of(params: PyTree) -> list[str]:
-    """The name of every number of a tree, in the order of its leaves: a, w[0], w[1], inner.b, ..."""
+    """Return the name of every number of a tree, in the order of its leaves: a, w[0], w[1], inner.b, ..."""
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         label = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -178,7 +178,7 @@ def labels_of(params: PyTree) -> list[str]:
 
 
 def like(params: PyTree, flat: np.ndarray) -> PyTree:
-    """(..., K) numbers as a tree like params, (...) leading at every leaf."""
+    """Return (..., K) numbers as a tree like params, (...) leading at every leaf."""
     leaves, structure = jax.tree.flatten(params)
     ends = np.cumsum([np.size(x) for x in leaves])
     parts = np.split(flat, ends[:-1], axis=-1)

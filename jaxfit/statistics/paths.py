@@ -1,10 +1,9 @@
-"""Follow the smallest sum of squares outward from a minimum, by steps that double while it stays on one branch.
+"""Follow profiles outward from a minimum, in steps that double while the refits stay on one branch.
 
-A refit with a param held can end in another basin than its neighbor did. On one branch the rise of the sum is the
-integral of its slope, whatever the step; so a step counts only if the trapezoid rule holds over it, and is tried again
-at a quarter where it does not. Each refit starts where the line through the last two optima leads, or at the last one
-where that line leads out of what is finite. The first step that passes the goal brackets it, and the cubic through
-values and slopes finds it.
+A refit with a param held can end in another basin than the refit before. On one branch the rise of the sum of squares
+is the integral of its slope. So a step is accepted only if the trapezoid rule holds over it; otherwise a quarter of it
+is tried. A refit starts on the line through the last two optima, or at the last optimum if the refit from that line was
+not finite. The first accepted step beyond the goal brackets the end, which is then found by cubic interpolation.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ROUNDS = 150
-FIRST = 0.25  # of a standard error: the first step
-RISE = 1.0  # of tau that a step aims at, at most
-SLACK, SHARE = 0.02, 0.1  # of the rise by which the trapezoid rule may be off: in itself, and of the step's own
-CLOSE = 1e-8  # of tau
-TINY = 1e-6  # of the way, or of a standard error: a step as small, and the branch has ended
-SHORT = 1e-3  # the same where a refit is not finite; and how narrow a bracket is good enough when the rounds are over
-FAR = 30.0  # times as far as the linear theory has it: from there an end may be open
-LEVEL = 3.0  # the same where there are no refits further out
-HALVINGS = 8  # of a gap in which a profile passes the goal
-BENEATH = 4e-3  # of the goal by which a refit at an end must be lower: 0.2 % of tau
-EVER = np.log(1e6)  # e-folds of the way over which a rise would have to go on
+ROUNDS = 150  # at most
+FIRST = 0.25  # standard errors: the first step
+RISE = 1.0  # the largest rise of tau that a step aims at
+SLACK, SHARE = 0.02, 0.1  # error allowed to the trapezoid rule: of tau**2, and relative to the rise over the step
+CLOSE = 1e-8  # relative error of tau at an end
+TINY = 1e-6  # relative to the distance so far: the smallest step; where it is refused, the branch ends
+SHORT = 1e-3  # the same where refits are not finite; also the width of a bracket that is accepted after the last round
+FAR = 30.0  # times the distance of the linear theory, beyond which an end may be open
+LEVEL = 3.0  # the same where there are no finite refits further out
+HALVINGS = 8  # bisections of a gap in which a profile passes the goal
+BENEATH = 4e-3  # relative to the goal: how much lower a refit at an end must be to go on from it; 0.2 % of tau
+EVER = np.log(1e6)  # e-folds of distance over which a profile that hardly rises is extrapolated
 
 
 class Nodes(NamedTuple):
-    """Refits with a value held, one for each profile."""
+    """One refit with the value held, for each profile."""
 
     target: Any  # (n,) where it was held
     value: Any  # (n,) where it ended, a little short of that
@@ -39,7 +38,7 @@ class Nodes(NamedTuple):
 
 
 class Way(NamedTuple):
-    """Where profiles lead."""
+    """The task of each profile: where it begins, and where it ends."""
 
     start: Any  # (n,) the value at the minimum
     side: Any  # (n,) -1 or 1
@@ -49,23 +48,23 @@ class Way(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Profiles on their way."""
+    """The state of each profile while it is followed."""
 
     inner: Nodes  # the last below the goal
     before: Nodes  # the one before that
     outer: Nodes  # the first above it; NaN while there is none
     other: Nodes  # the last that was refused, perhaps on another branch; NaN while there is none
     step: Any  # (n,) the longest that may be tried
-    astray: Any  # (n,) bool: there was no fit where the line through the last two optima leads
+    astray: Any  # (n,) bool: the refit from the line through the last two optima was not finite
     end: Any  # (n,) NaN while it is not found
     peak: Any  # (n,) the largest rise so far
     lowest: Any  # (n,) and the least
-    several: Any  # (n,) bool: it fell again, or went on on another branch
-    lost: Any  # (n,) bool: there are no refits beyond its end, or they lead no further
+    several: Any  # (n,) bool: it has another minimum, or changed to another branch
+    lost: Any  # (n,) bool: no refit beyond its end is finite, or the rounds were over
 
 
 def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
-    """At the minimum; `slopes` (n, k) are those of the params by the value in the linear theory."""
+    """Return the state at the minimum; `slopes` (n, k) are d params / d value in the linear theory."""
     back = way.side * way.scale
     before = nodes._replace(value=nodes.value - back, params=nodes.params - slopes * back[:, None])
     nowhere, zero, no = _nowhere(nodes), np.zeros(len(back)), np.zeros(len(back), bool)
@@ -73,7 +72,7 @@ def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
 
 
 def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
-    """All profiles to their ends: the goal, the edge, infinity, or as far as there are refits."""
+    """Follow all profiles to their ends: the goal, the edge, infinity, or the last finite refit."""
     for count in range(ROUNDS):
         under_way = np.isnan(walk.end)
         if not under_way.any():
@@ -88,11 +87,11 @@ def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
 
 
 def across(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any) -> Walk:
-    """The walk with lost profiles taken up beyond the gap, by refits from the minimum.
+    """Continue lost profiles beyond a gap without finite refits, by a refit from the minimum.
 
-    A logistic curve's rate goes to infinity as its midpoint comes to a point of the data, and is finite beyond. Where
-    the refit beyond is below the goal, the walk goes on from it; where it is above, the end lies in the gap, and is
-    found by halving.
+    A logistic curve's rate goes to infinity as its midpoint comes to a point of the data, and is finite beyond. If the
+    refit beyond is below the goal, the profile continues from it; if it is above, the end lies between and is found by
+    bisection.
     """
     inner, stride = walk.inner, FIRST * way.scale
     ahead = inner.value + way.side * stride
@@ -114,7 +113,7 @@ def across(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any
 
 
 def beneath(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, starts: Iterable[Any]) -> Walk:
-    """The walk with profiles taken up at their ends where a refit there, from other starts (n, k) each, is lower."""
+    """Continue profiles at whose ends a refit from one of the other starts, (n, k) each, is below the goal."""
     closed = np.isfinite(walk.end)
     end = np.where(closed, walk.end, walk.inner.value)
     known = np.where(closed & np.isfinite(walk.outer.rise), way.goal, walk.inner.rise)
@@ -130,7 +129,7 @@ def beneath(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, starts: It
 
 
 def _taken_up(walk: Walk, nodes: Nodes, where: np.ndarray, way: Way) -> Walk:
-    """The walk begun again at some nodes below the goal, wherever it ended."""
+    """Return the state with some profiles continued from nodes below the goal."""
     return walk._replace(
         inner=_taken(where, nodes, walk.inner),
         before=_taken(where, nodes, walk.before),
@@ -143,12 +142,12 @@ def _taken_up(walk: Walk, nodes: Nodes, where: np.ndarray, way: Way) -> Walk:
 
 
 def _nowhere(nodes: Nodes) -> Nodes:
-    """Nodes of NaN in the shape of these."""
+    """Return nodes of NaN with the shapes of these."""
     return Nodes(*(np.full(np.shape(x), np.nan) for x in nodes))
 
 
 def _next(walk: Walk, way: Way, *, halves: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Where to hold the values, and the params to start from."""
+    """Return the next values to hold, (n,), and the params to start from, (n, k)."""
     inner, before, outer = walk.inner, walk.before, walk.outer
     bracketed = ~np.isnan(outer.rise)
     share = np.full(len(way.goal), 0.5) if halves else _crossing(inner, outer, way.goal)
@@ -164,7 +163,7 @@ def _next(walk: Walk, way: Way, *, halves: bool) -> tuple[np.ndarray, np.ndarray
 
 
 def _crossing(inner: Nodes, outer: Nodes, goal: Any) -> np.ndarray:
-    """(n,) the part of the way between two nodes where the cubic through their rises and slopes is at the goal."""
+    """Return (n,) the fraction between two nodes at which the cubic through their rises and slopes meets the goal."""
     width = outer.value - inner.value
     low, high = np.zeros(len(goal)), np.ones(len(goal))
     for _ in range(50):
@@ -178,13 +177,13 @@ def _crossing(inner: Nodes, outer: Nodes, goal: Any) -> np.ndarray:
 
 
 class Verdict(NamedTuple):
-    """What a refit is to the path that asked for it; all (n,) bool."""
+    """How a refit continues its profile; all (n,) bool."""
 
-    inside: Any  # its next node
-    outside: Any  # on the branch, and beyond the goal
-    refused: Any  # on no branch known, or none at all
-    jumps: Any  # the next node, though on another branch: this one has ended
-    small: Any  # after a step as small as steps get
+    inside: Any  # accepted, below the goal
+    outside: Any  # accepted, above the goal
+    refused: Any  # not on the branch, or not finite
+    jumps: Any  # accepted though on another branch, because this branch ends here
+    small: Any  # the step was the smallest that is tried
 
 
 def _judged(inner: Nodes, found: Nodes, way: Way, under_way: np.ndarray) -> Verdict:
@@ -203,7 +202,7 @@ def _judged(inner: Nodes, found: Nodes, way: Way, under_way: np.ndarray) -> Verd
 
 
 def _ended(walk: Walk, found: Nodes, way: Way, verdict: Verdict) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) ends, NaN while not found, and (n,) bool where one is for want of refits further out."""
+    """Return (n,) ends, NaN while not found, and (n,) bool: ends that are the last finite refit."""
     inner, outer, inside = walk.inner, walk.outer, verdict.inside
     reach = np.sqrt(way.goal) * way.scale
     at_edge = inside & (found.target == way.edge)
@@ -224,7 +223,7 @@ def _ended(walk: Walk, found: Nodes, way: Way, verdict: Verdict) -> tuple[np.nda
 
 
 def _never(nodes: Nodes, way: Way, far: np.ndarray) -> np.ndarray:
-    """(n,) bool: from as far, rising on at the present pace for each e-fold of the way, none would reach the goal."""
+    """Return (n,) bool: at least this far out, and at the present rise per e-fold of distance short of the goal."""
     so_far = np.abs(nodes.value - way.start)
     pace = way.side * nodes.slope * so_far
     with np.errstate(invalid="ignore"):
@@ -232,11 +231,11 @@ def _never(nodes: Nodes, way: Way, far: np.ndarray) -> np.ndarray:
 
 
 def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
-    """The walk after one more refit of each."""
+    """Return the state after one more refit of each profile."""
     tried = np.abs(found.target - walk.inner.value)
     stays = (
         np.abs(found.value - walk.inner.value) <= TINY * tried
-    )  # as it does at params beyond which nothing is finite
+    )  # so does a refit at params beyond which nothing is finite
     found = found._replace(rise=np.where(stays & under_way, np.inf, found.rise))
     verdict = _judged(walk.inner, found, way, under_way)
     end, lost = _ended(walk, found, way, verdict)
@@ -264,5 +263,5 @@ def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
 
 
 def _taken(where: np.ndarray, new: Nodes, old: Nodes) -> Nodes:
-    """The new nodes at some places."""
+    """Return the new nodes where asked, else the old."""
     return Nodes(*(np.where(where[:, None] if x.ndim > 1 else where, x, y) for x, y in zip(new, old, strict=True)))

@@ -32,13 +32,13 @@ from jaxfit.verbs.sweeps import sweep
 PyTree = Any
 STEPS = 300
 STIFFNESS = 1e4  # of the springs that hold params, against how stiffly the data hold them
-BRANCHES = 3  # that a profile may change onto, lower ones that begin next to its end
-LOWER = 1e-3  # of tau**2 that a sum may be below the minimum, for want of convergence
-COARSE = 4096 * float(np.finfo(float).eps)  # of the numbers: of less noise, rounding hides how a profile bends
+BRANCHES = 3  # lower branches at its end that a profile is continued on, at most
+LOWER = 1e-3  # of tau**2: how far below the minimum a sum may be, as the fit may not have fully converged
+COARSE = 4096 * float(np.finfo(float).eps)  # relative noise below which rounding hides the shape of a profile
 
 
 class Ground(NamedTuple):
-    """Where a lane's profiles start."""
+    """What the profiles of a lane need to know of it."""
 
     flat: Any  # (k,) free params
     start: Any  # (k,) where the run began
@@ -58,7 +58,7 @@ def _ground(problem: Problem, params: PyTree) -> Ground:
 
 
 class Sides:
-    """Both sides of every number of a result that has a profile, the left ones and the right ones in turn."""
+    """The profiles of all numbers of a result, two each: to the left and to the right."""
 
     def __init__(self, verb: str, result: Any, known: Moments):
         if known.kind != SQUARES:
@@ -96,14 +96,14 @@ class Sides:
         self.example = free(problem.params, jax.tree.map(lambda x: x[0], refits.group.params))
 
     def by_lane(self, values: np.ndarray) -> np.ndarray:
-        """(lanes, ...) numbers of each lane once, of those with a result's axes leading."""
+        """Return the numbers of each lane once, (lanes, ...), from those with the axes of the result leading."""
         if self.single:
             return np.asarray(values)[None]
         axes, first = self.result.members.ndim, np.unique(self.result.members, return_index=True)[1]
         return values.reshape(-1, *values.shape[axes:])[first]
 
     def origin(self) -> Nodes:
-        """All sides at the minimum."""
+        """Return the nodes at the minimum."""
         zero = np.zeros(len(self.lane))
         return Nodes(self.start, self.start, zero, zero, self.flat)
 
@@ -114,8 +114,10 @@ class Sides:
         return Way(self.start, self.side, self.error, self.edge, np.broadcast_to(goal, self.start.shape))
 
     def elsewhere(self, walk: Walk) -> Iterator[np.ndarray]:
-        """Starts (n, k) of refits at the ends: the minimum, the start of the run, where the linear theory leads, where
-        a refit was refused, and the ends of the lane's other profiles.
+        """Yield starts (n, k) of refits at the ends.
+
+        They are the minimum, the start of the run, the point of the linear theory, the refit that was refused last, and
+        the ends of the other profiles of the lane.
         """
         yield self.flat
         yield self.began
@@ -128,7 +130,7 @@ class Sides:
             yield walk.inner.params[own + (numbers - own + shift) % count[lane]]
 
     def refit(self, targets: np.ndarray, params: np.ndarray) -> Nodes:
-        """All sides with the number held at a target each, by springs; the starts are the free params (n, k)."""
+        """Refit with each number held near its target (n,) by a spring, from free params (n, k)."""
         stiffness = STIFFNESS * self.per_rise / self.error**2
         given = Axis(NAME, self.which.astype(np.int64)), Axis(NAME, targets), Axis(NAME, stiffness)
         fine = np.isfinite(params).all(axis=1)
@@ -149,20 +151,20 @@ class Sides:
         return Nodes(targets, values, rise, slope, numbers[:, self.free])
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """(sides,) numbers as (..., K, 2), NaN where there is no profile."""
+        """Return numbers of each side as (..., K, 2), NaN where there is no profile."""
         full = np.full((*self.sound.shape, 2), np.nan if values.dtype.kind == "f" else False, values.dtype)
         full[self.sound] = values.reshape(-1, 2)
         return self.spread_lanes(full)
 
     def spread_lanes(self, values: np.ndarray) -> np.ndarray:
-        """(lanes, ...) numbers with the result's axes leading."""
+        """Return (lanes, ...) numbers with the axes of the result leading."""
         if self.single:
             return values[0]
         return values[np.searchsorted(np.unique(self.result.members), self.result.members)]
 
 
 class Ends(NamedTuple):
-    """Where profiles are as high as a level has it; NaN where there is none."""
+    """Where profiles reach a level; NaN where there is no profile."""
 
     low: Any  # (..., K)
     high: Any  # (..., K)
@@ -172,7 +174,7 @@ class Ends(NamedTuple):
 
 
 def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
-    """Where tau is as large as the level has it: the first place to each side."""
+    """Return the first values to each side at which tau reaches its quantile for the level."""
     sides = Sides(verb, result, known)
     reach = np.asarray(factor(known, level))
     half = np.where(sides.spread_lanes(sides.straight), reach, np.nan)[..., None] * known.errors
@@ -196,7 +198,7 @@ def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
 
 
 def said(ends: Ends, names: list[str]) -> list[str]:
-    """What there is to know of profiles beside their ends; of a grid's, in how many lanes."""
+    """Return the sentences about profiles that are not what the ends alone say; for a grid with counts of lanes."""
     found = []
     for flags, text in (
         (ends.lower, "with {} held elsewhere the loss is lower than where the fit ended, which is no minimum, or not "
@@ -261,13 +263,13 @@ def profile(fit: Any, points: int = 21, reach: float = 3.0, *, absolute_sigma: b
 
 
 def _straight(known: Moments, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_along`, in the linear theory."""
+    """Return what `_along` does, by the linear theory."""
     values = known.values[:, None] + known.errors[:, None] * offsets
     return values, np.where(np.isnan(values), np.nan, offsets)
 
 
 def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(K, points) values at offsets in standard errors, and tau there."""
+    """Return (K, points) values at offsets in standard errors, and tau there."""
     found = np.full((2, *sides.sound.shape[1:], len(offsets)), np.nan)
     if not len(sides.lane):
         return found[0], found[1]
@@ -290,5 +292,5 @@ def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trailing(fit: Fit, values: np.ndarray) -> PyTree:
-    """(K, points) numbers as a tree like the params, the points last."""
+    """Return (K, points) numbers as a tree like the params, the points last."""
     return jax.tree.map(lambda x: np.moveaxis(x, 0, -1), like(fit.params, values.T))

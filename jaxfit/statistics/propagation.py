@@ -111,7 +111,7 @@ def _shaped(result: Any, shape: PyTree, flat: np.ndarray) -> PyTree:
 
 
 def predicted(loss: Any, params: PyTree, x: Any) -> Any:
-    """What the model of a loss predicts at x."""
+    """Return the prediction of the loss's model at x."""
     return jnp.asarray(loss.predict(params, x), float)
 
 
@@ -187,7 +187,7 @@ def band(
 
 
 def _noise(result: Any, loss: Any, known: Any, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """The variance of a new observation, (..., 1) or (..., m)."""
+    """Return the variance of a new observation, (..., 1) or (..., m)."""
     model = noise_model_of(loss)
     if not model.sigma:
         if model.kind == ROBUST:
@@ -221,7 +221,7 @@ class _Spread(NamedTuple):
 
 
 def _sigmas(problem: Any, params: PyTree) -> _Spread:
-    """The least and the largest standard deviation that counts."""
+    """Return the least and the largest standard deviation that counts."""
     y, sigma = problem.data[1:3]
     if sigma.shape != y.shape:
         sigma = jnp.sqrt(jnp.diagonal(sigma))

@@ -33,7 +33,7 @@ NAME = "refit"
 
 
 class _OfBlocks(Loss):
-    """A loss that is known by its blocks."""
+    """A loss defined by its blocks of residuals."""
 
     loss: Loss
 
@@ -97,7 +97,7 @@ class Held(_OfBlocks):
 
 
 class Refits:
-    """The lanes of a result, each taken several times, for sweeps over one axis.
+    """The lanes of a result, each repeated, for a sweep over one axis.
 
     Raises:
       ValueError: If the lanes belong to several programs.
@@ -120,12 +120,12 @@ class Refits:
         return self.group.problem
 
     def of_lanes(self, values: Any) -> Any:
-        """Numbers of each lane, (lanes, ...), as an axis over the refits; of one fit as they are."""
+        """Return numbers of each lane, (lanes, ...), as an axis over the refits; for one fit unchanged."""
         values = np.asarray(values)
         return values[0] if self.single else Axis(NAME, values[self.lane])
 
     def collapsed(self, tree: PyTree) -> PyTree:
-        """A tree with every axis replaced by one over the refits."""
+        """Return the tree with every axis replaced by one over the refits."""
 
         def one(x):
             if not is_axis(x):
@@ -137,11 +137,11 @@ class Refits:
 
     @property
     def ends(self) -> PyTree:
-        """The marks of the problem around the params where the lanes ended."""
+        """Return the marks of the problem around the final params of the lanes."""
         return put(self.collapsed(self.problem.params), jax.tree.map(self.of_lanes, self.group.params))
 
     def started(self, values: PyTree) -> PyTree:
-        """The marks around starts of their own: `values` is what is free of the params, (refits, ...) at each leaf."""
+        """Return the marks around a start for each refit; `values` are the free params, (refits, ...) at each leaf."""
         return put(self.ends, jax.tree.map(lambda x: Axis(NAME, np.asarray(x)), values))
 
 
@@ -226,7 +226,11 @@ def _resamples(result: Any, flat: np.ndarray, good: np.ndarray) -> Resamples:
 
 
 def check_draws(verb: str, key: Any, samples: Any) -> int:
-    """How many samples, if they can be drawn."""
+    """Return the number of samples.
+
+    Raises:
+      TypeError, ValueError: If it is no positive whole number, or there is no key.
+    """
     samples = whole(f"{verb}: samples", samples)
     if key is None:
         raise ValueError(f"{verb} draws random numbers and needs a key: pass key=0, or a key of jax.random")
@@ -237,7 +241,7 @@ def check_draws(verb: str, key: Any, samples: Any) -> int:
 def resample(
     verb: str, result: Any, known: Moments, kind: str, key: Any, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The (..., samples, K) params of refits, NaN where one failed or a param has no error; and (..., samples) bool."""
+    """Return (..., samples, K) params of refits, NaN if one failed or a param has no error; and (..., samples) bool."""
     samples = check_draws(verb, key, samples)
     if known.kind == LIKELIHOOD:
         raise TypeError(f'{verb}: a likelihood has no residuals to draw; use method="wald"')
@@ -284,25 +288,25 @@ def resample(
 
 
 def _silent(known: Moments, kind: str) -> np.ndarray:
-    """() where there is no noise to draw: residuals are no more than params, and nothing else tells of it."""
+    """Return () bool: the noise is not known, as there are not more residuals than params."""
     few = np.asarray(known.estimate.count - known.estimate.rank) <= 0
     return few & (not (known.absolute and kind == "normal"))
 
 
 def _per_lane(grid: Any, values: np.ndarray, lanes: int) -> np.ndarray:
-    """Numbers with a grid's axes leading, (...), as (lanes, ...) in the order of the program."""
+    """Return numbers with the axes of a grid leading as (lanes, ...), in the order of the program."""
     axes = grid.members.ndim
     flat, first = values.reshape(-1, *values.shape[axes:]), np.unique(grid.members, return_index=True)[1]
     return flat[first][:lanes]
 
 
 def _axis(values: np.ndarray) -> Any:
-    """Values for each refit as an axis; a single number as it is."""
+    """Return values for each refit as an axis; a single number unchanged."""
     return np.asarray(values) if np.ndim(values) == 0 else Axis(NAME, np.asarray(values))
 
 
 def _in_blocks(problem: Problem, params: PyTree, kind: str) -> tuple:
-    """The residuals, their leverages and whether they count, by block."""
+    """Return for each block the residuals, their leverages and whether they count."""
     objective, flat, back = objective_at(problem, params)
     basis = basis_of(problem, params, kind)
     _, columns = jacobian(objective, flat, back)
@@ -322,10 +326,10 @@ def _draw(
     kind: str, key: Any, found: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int, *,
     centered: bool,
 ) -> tuple:  # fmt: skip
-    """The shifts and scales of each block, (lanes * samples, ...).
+    """Return the shifts and scales of each block, (lanes * samples, ...).
 
-    The mean of noise is what least squares takes for zero; a robust loss takes its residuals as they are, whose mean
-    outliers have moved.
+    Residuals are centered for least squares, whose noise has the mean zero, but not for a robust loss, as outliers move
+    their mean.
     """
     shifts, scales = [], []
     for i, (r, pull, good) in enumerate(zip(found, leverage, counts, strict=True)):
@@ -357,7 +361,7 @@ def _draw(
 
 
 def _places(key: Any, good: np.ndarray, samples: int) -> np.ndarray:
-    """(lanes, samples, n) random places of data that count."""
+    """Return (lanes, samples, n) random indices of data that count."""
     lanes, n = good.shape
     total, order = good.sum(axis=1), np.argsort(~good, axis=1, kind="stable")
     uniform = np.asarray(jax.random.uniform(key, (lanes, samples, n)))
@@ -366,11 +370,11 @@ def _places(key: Any, good: np.ndarray, samples: int) -> np.ndarray:
 
 
 def quantiles(flat: np.ndarray, known: Moments, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """The (..., K) ends between which (..., samples, K) refits lie, for intervals that hold the truth at this level.
+    """Return the (..., K) ends of intervals of this level from (..., samples, K) refits.
 
-    The share below each end is Phi(-t) with Student's t of the level: refits scatter by an estimate of the noise, and
-    as often as that is too small the plain share would miss too often. The share p is that below the order statistic
-    p (samples + 1); no end lies beyond the samples.
+    The share of refits below the lower end is Phi(-t) with Student's t of the level, not with the normal quantile, as
+    refits scatter by an estimate of the noise. The quantile of a share p is the order statistic p (samples + 1); no
+    end lies beyond the samples.
 
     Source: Hesterberg (2015), What Teachers Should Know About the Bootstrap, The American Statistician 69, section 5.
     """
@@ -384,7 +388,7 @@ def quantiles(flat: np.ndarray, known: Moments, level: float) -> tuple[np.ndarra
 
 
 def _between(ordered: np.ndarray, count: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """(..., K) from (..., samples, K) in order, of which the first ones count, at ranks that need not be whole."""
+    """Return (..., K) interpolated at ranks in sorted (..., samples, K), of which the first `count` are valid."""
     rank = np.clip(np.where(np.isnan(rank), 0, rank), 0, np.maximum(count - 1, 0))
     below = rank.astype(int)
     above = np.minimum(below + 1, np.maximum(count - 1, 0))

@@ -9,7 +9,7 @@ import scipy.stats
 
 import jaxfit as jf
 from jaxfit.statistics.covariances import moments
-from jaxfit.statistics.paths import SHORT, Nodes, Way, across, begin, follow
+from jaxfit.statistics.paths import SHORT, Nodes, Way, across, begin, beneath, follow
 from jaxfit.statistics.profiles import Ends, profile_ends, said
 from tests.shared import brute_profiles
 
@@ -114,6 +114,40 @@ def test_a_path_is_taken_up_beyond_a_gap_of_refits_if_it_is_below_the_goal_there
     walk = follow(refit, across(refit, walk, way, np.zeros((2, 1))), way)
     np.testing.assert_allclose(walk.end, [-1.3, np.sqrt(3.5)], rtol=SHORT)  # on the left the gap's far side is too high
     assert list(walk.lost) == [True, False] and list(walk.several) == [False, True]
+
+
+def test_a_path_goes_on_where_a_refit_from_another_start_is_lower():
+    """Two branches, by the sign of the other param: v**2, and 3 + |v| / 10, which is lower from there on."""
+    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
+    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
+
+    def refit(targets, params):
+        second = params[:, 0] > 0
+        rise = np.where(second, 3 + np.abs(targets) / 10, targets**2)
+        return Nodes(targets, targets, rise, np.where(second, np.sign(targets) / 10, 2 * targets), params)
+
+    origin = Nodes(zero, zero, zero, zero, -np.ones((2, 1)))
+    first = follow(refit, begin(origin, np.zeros((2, 1)), way), way)
+    same = beneath(refit, first, way, [-np.ones((2, 1))])
+    assert (same.end == first.end).all() and not same.several.any()
+    np.testing.assert_allclose(first.end, [-2, 2], rtol=1e-7)
+    walk = follow(refit, beneath(refit, first, way, [-np.ones((2, 1)), np.ones((2, 1))]), way)
+    np.testing.assert_allclose(walk.end, [-10, 10], rtol=1e-7)
+    assert walk.several.all()
+
+
+def test_a_path_whose_refits_stay_where_they_are_is_lost():
+    """As refits do at params beyond which the model is not finite, whatever the target."""
+    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
+    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
+
+    def refit(targets, params):
+        values = np.clip(targets, -1.25, 1.25)
+        return Nodes(targets, values, values**2, 2 * values + 2e4 * (targets - values), params)
+
+    walk = follow(refit, begin(Nodes(zero, zero, zero, zero, np.zeros((2, 1))), np.zeros((2, 1)), way), way)
+    np.testing.assert_allclose(walk.end, [-1.25, 1.25], rtol=SHORT)
+    assert walk.lost.all()
 
 
 def test_a_path_over_a_hill_below_the_goal_goes_on_to_the_first_place_at_it():
