@@ -2,7 +2,7 @@
 
 The loss of a line through 50 simulated points is a bowl, 1.64 times as curved one way as the other; that of a line
 through the blood pressures of 33 women is a canyon, 21,582 times. Both runs stop 0.001 above their least loss, as does
-a third, of 29 steps, on the same women with their ages standardized. The pull on a marble is minus the gradient.
+a third, of 29 steps, on the same women with their ages standardized. The steepest descent is minus the gradient.
 
 The loss at (3, 3) is 6.1589; the book cuts it to 6.15, and its notebook draws the dot of that height at (2.95, 2.95).
 The least loss of the bowl is 0.7401; the 0.7492 of the notebook has slope and intercept swapped.
@@ -213,7 +213,7 @@ def canyon(result: Result):
 def bowl(result: Result):
     case = result.bowl
     figure = spaces(
-        "The loss of the simulated points is a bowl, and the pull on a marble is minus the gradient",
+        "The loss of the simulated points is a bowl, and the steepest descent is minus the gradient",
         f"Mean squared error of a line, 50 points. It is {condition(case):.2f} times as curved one way as the other.",
     )
     ax = figure.add_axes((-0.02, -0.05, 0.54, 0.94), projection="3d")
@@ -223,7 +223,7 @@ def bowl(result: Result):
     ax = figure.add_axes((0.48, 0.0, 0.54, 0.94), projection="3d")
     pulls = -pair(result.step.grads)
     scale, (start, height) = 0.028, ((3.0, 3.0), result.dots[0])
-    names = (f"pull along a: {pulls[0]:.4f}", f"pull along b: {pulls[1]:.4f}", "both: the steepest way down")
+    names = (f"minus the slope along a: {pulls[0]:.4f}", f"along b: {pulls[1]:.4f}", "both: the steepest way down")
     parts = dict(zip([name.replace("-", "−") for name in names], ([1, 0], [0, 1], [1, 1]), strict=True))
     arrows = {}
     for name, part in parts.items():

@@ -2,7 +2,7 @@
 
 In the text an optimizer keeps the params, backward() fills a gradient beside them, and step() changes them in place.
 Here nothing is kept: params, gradient and state go into a function and new ones come out, as in the diagram, which
-has the numbers of Adam's first turn. So no gradient has to be set to zero before the next. What forgetting it does is
+has the numbers of Adam's first update. So no gradient has to be set to zero before the next. What forgetting it does is
 exactly a momentum of 1: the new gradients join all the old ones, and the params oscillate around the optimum for ever,
 on the curve cos((k + 1/2) theta), cos theta = 1 - rate lambda / 2, along each eigenvector of the Hessian. Where a sum
 of gradients is wanted, it is asked for: the mean over two halves of the data is the gradient of all. The text's list of
@@ -50,8 +50,8 @@ ROWS = {
 }  # fmt: skip
 
 
-class Turn(NamedTuple):
-    """One turn with Adam."""
+class Update(NamedTuple):
+    """One update with Adam."""
 
     params: list[float]  # w and b before it
     loss: float
@@ -61,7 +61,7 @@ class Turn(NamedTuple):
 
 
 class Result(NamedTuple):
-    turns: list[Turn]
+    updates: list[Update]
     fresh: tuple[int, list[float], list[float]]  # the state that init returns
     forgetful: np.ndarray  # (SWING + 1, 2): w and b if gradients are never set to zero
     plain: np.ndarray  # the same with plain gradient descent
@@ -97,11 +97,11 @@ def compute(config: Config) -> Result:
     away = (np.array([1.0, 0.0]) - optimum) @ directions
     gradient = jax.jit(jax.grad(loss))
     whole, twice = gradient(START, *data), jax.tree.map(np.add, gradient(START, *data), gradient(START, *data))
-    turns, fresh = adam(loss, data)
+    updates, fresh = adam(loss, data)
     swept = {name: sweep(loss, data, name, config.rates, 1.01 * least) for name in config.names}
     halves, between = by_halves(loss, tuple(part[:10] for part in data))
     return Result(
-        turns=turns,
+        updates=updates,
         fresh=fresh,
         forgetful=history(forgetful),
         plain=history(plain),
@@ -120,17 +120,17 @@ def compute(config: Config) -> Result:
     )
 
 
-def adam(loss: Any, data: tuple) -> tuple[list[Turn], tuple]:
-    """Three turns, the state handed from each to the next."""
+def adam(loss: Any, data: tuple) -> tuple[list[Update], tuple]:
+    """Three updates, the state handed from each to the next."""
     optimizer = jf.optimizers.adam(RATE)
     fresh = optimizer.build().init(jax.tree.map(np.float32, START))
-    params, opt_state, turns = START, None, []
+    params, opt_state, updates = START, None, []
     for _ in range(3):
         found = jf.step(loss, params, data, optimizer=optimizer, opt_state=opt_state)
         after, value, grads = found
-        turns.append(Turn(pair(params), float(value), pair(grads), pair(after), moments(found.opt_state)))
+        updates.append(Update(pair(params), float(value), pair(grads), pair(after), moments(found.opt_state)))
         params, opt_state = after, found.opt_state
-    return turns, moments(fresh)
+    return updates, moments(fresh)
 
 
 def moments(opt_state: Any) -> tuple[int, list[float], list[float]]:
@@ -198,13 +198,15 @@ def largest(result: Result, name: str) -> float:
 def checks(result: Result) -> list[Check]:
     diagram, gathered, names = "DLWPT-F5.11, ", "DLWPT-5.5.1.acc, ", "DLWPT-5.5.2, "
     rows = [Check("init: count, moments", [0, 0, 0, 0, 0], flat(result.fresh), 0, diagram + "zeros")]
-    steps = by_hand([turn.gradient for turn in result.turns])
-    for k, (turn, (m, v, moved)) in enumerate(zip(result.turns, steps, strict=True), 1):
+    steps = by_hand([update.gradient for update in result.updates])
+    for k, (update, (m, v, moved)) in enumerate(zip(result.updates, steps, strict=True), 1):
         rows += [
-            Check(f"turn {k}: count", k, turn.state[0], 0, diagram + "by hand"),
-            Check(f"turn {k}: first moments", m, np.array(turn.state[1]), 1e-5 * abs(m), diagram + "by hand"),
-            Check(f"turn {k}: second moments", v, np.array(turn.state[2]), 1e-5 * v, diagram + "by hand"),
-            Check(f"turn {k}: w and b after it", moved + [1.0, 0.0], np.array(turn.after), 1e-5, diagram + "by hand"),
+            Check(f"update {k}: count", k, update.state[0], 0, diagram + "by hand"),
+            Check(f"update {k}: first moments", m, np.array(update.state[1]), 1e-5 * abs(m), diagram + "by hand"),
+            Check(f"update {k}: second moments", v, np.array(update.state[2]), 1e-5 * v, diagram + "by hand"),
+            Check(
+                f"update {k}: w and b after it", moved + [1.0, 0.0], np.array(update.after), 1e-5, diagram + "by hand"
+            ),
         ]
     swinging = np.linalg.norm(result.forgetful - result.optimum, axis=1)
     rows += [
@@ -218,7 +220,7 @@ def checks(result: Result) -> list[Check]:
         Check("classes of the text's list that have a name here", list(LISTED.values()),
               [name for name in LISTED.values() if name in dir(jf.optimizers)], source=names + "the print"),
     ]  # fmt: skip
-    g = np.array(result.turns[0].gradient)
+    g = np.array(result.updates[0].gradient)
     firsts = {
         "sgd": -1e-2 * g,
         "momentum": -1e-2 * g,
@@ -250,17 +252,17 @@ def flat(state: tuple[int, list[float], list[float]]) -> list[float]:
 
 
 def draw(result: Result):
-    return {"": draw_turn(result), "accumulation": draw_accumulation(result), "names": draw_names(result)}
+    return {"": draw_update(result), "accumulation": draw_accumulation(result), "names": draw_names(result)}
 
 
-def draw_turn(result: Result):
+def draw_update(result: Result):
     figure, axes = plots.panels(
         "A", size=(11, 4.3), gridspec_kw={"top": 0.79, "left": 0.02, "right": 0.98, "bottom": 0.03}
     )
     figure.suptitle("What goes into an optimizer, and what comes out: Adam's first update", x=0.02, ha="left", y=0.98)
     text = "No function keeps a state: the caller holds it. A to D are the four panels of the text's figure."
     figure.text(0.02, 0.875, text, color="#555555")
-    turn, update = result.turns[0], np.array(result.turns[0].after) - [1.0, 0.0]
+    update, moved = result.updates[0], np.array(result.updates[0].after) - [1.0, 0.0]
     boxes = {
         "init": plots.Box(
             "A  init(params)",
@@ -268,22 +270,25 @@ def draw_turn(result: Result):
             (0, 0),
             plots.BLUE,
         ),
-        "loss": plots.Box("B  Loss of the data", [f"{turn.loss:.4f}"], (1, 0), plots.BLUE),
+        "loss": plots.Box("B  Loss of the data", [f"{update.loss:.4f}"], (1, 0), plots.BLUE),
         "grads": plots.Box(
-            "C  Gradient", [f"by w: {minus(turn.gradient[0])}", f"by b: {minus(turn.gradient[1])}"], (2, 0), plots.RED
+            "C  Gradient",
+            [f"by w: {minus(update.gradient[0])}", f"by b: {minus(update.gradient[1])}"],
+            (2, 0),
+            plots.RED,
         ),
         "update": plots.Box(
             "D  update(gradient, state)",
-            [f"step of w: {minus(update[0])}", f"step of b: {minus(update[1])}"],
+            [f"step of w: {minus(moved[0])}", f"step of b: {minus(moved[1])}"],
             (2, 1),
             plots.RED,
         ),
         "apply": plots.Box(
-            "Params + step", [f"w = {turn.after[0]:.4f}", f"b = {turn.after[1]:.4f}"], (1, 1), plots.RED
+            "Params + step", [f"w = {update.after[0]:.4f}", f"b = {update.after[1]:.4f}"], (1, 1), plots.RED
         ),
         "next": plots.Box(
-            "What the next turn gets",
-            [f"params: w = {turn.after[0]:.1f}, b = {turn.after[1]:.1f}", f"state: {told(turn.state)}"],
+            "What the next update gets",
+            [f"params: w = {update.after[0]:.1f}, b = {update.after[1]:.1f}", f"state: {told(update.state)}"],
             (0, 1),
             plots.BLUE,
         ),
@@ -294,7 +299,7 @@ def draw_turn(result: Result):
         plots.Arrow("grads", "update", "gradient", plots.RED),
         plots.Arrow("update", "apply", "step", plots.RED),
         plots.Arrow("apply", "next", "and the new state"),
-        plots.Arrow("next", "loss", "next turn", plots.BLUE),
+        plots.Arrow("next", "loss", "next update", plots.BLUE),
     ]
     plots.flow(boxes, arrows, ax=axes["A"])
     return figure

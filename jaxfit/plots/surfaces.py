@@ -149,7 +149,7 @@ def surface_3d(
     """
     with style():
         if ax is None:  # over the whole frame: the surface has room of its own around it
-            frame = {"left": 0, "right": 1, "bottom": 0, "top": 1}
+            frame = {"left": 0, "right": 1, "bottom": 0.06, "top": 1.08}
             ax = plt.subplots(figsize=(6.4, 5), subplot_kw={"projection": "3d"}, gridspec_kw=frame)[1]
         if getattr(ax, "name", "") != "3d":
             raise ValueError(f"surface_3d draws on axes made with projection='3d', not on a {type(ax).__name__}")

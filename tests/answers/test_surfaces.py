@@ -172,6 +172,16 @@ def test_the_axes_in_perspective_are_kept_if_given_and_none_of_the_loss_lies_bel
     assert ax is axes and min(ax.get_zticks()) >= -1e-6
 
 
+@pytest.mark.parametrize("view", [(38, -60), (20, 30), (60, -120)])
+def test_the_axes_in_perspective_lie_inside_of_a_new_frame_with_all_their_numbers(view):
+    x, y = jf.Axis("x", np.linspace(-2.0, 8.0, 9)), jf.Axis("y", np.linspace(-25.0, 15.0, 9))
+    figure = plots.surface_3d(jf.surface(bowl, {"x": x, "y": y}), view=view).figure
+    figure.canvas.draw()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis, figure.axes[0].zaxis):
+        box = axis.get_tightbbox(figure.canvas.get_renderer())
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
 # Wrong calls
 
 
