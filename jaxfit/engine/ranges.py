@@ -68,7 +68,7 @@ def overflow(program: Any, ranges: Sequence[Range | None]) -> tuple[Operation, i
     known = dict(zip(listing.inputs, ranges, strict=True))
     known |= {number: range_of(value) for number, value in listing.constants.items()}
     for row in listing.rows:
-        dtype = getattr(row.operation.results[0], "dtype", np.dtype(float)) if row.outputs else np.dtype(float)
+        dtype: Any = getattr(row.operation.results[0], "dtype", np.dtype(float)) if row.outputs else np.dtype(float)
         if not jnp.issubdtype(dtype, np.signedinteger):
             continue
         found, limits = _after(row.operation, [known.get(number) for number in row.inputs]), np.iinfo(dtype)

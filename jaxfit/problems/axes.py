@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxfit.problems.messages import near_keywords, shown
-from jaxfit.typing import KeyLike, PyTree, Scalar
+from jaxfit.typing import PyTree, Scalar
 
 
 def repetition(items: Sequence) -> int | None:
@@ -210,7 +210,7 @@ def as_number(
     return Axis(value.name, array.astype(float), value.labels) if swept else float(array)
 
 
-def as_key(key: KeyLike) -> Array:
+def as_key(key: Scalar) -> Array:
     """Return one PRNG key, from an integer seed or a key of either of JAX's two forms, also if it is traced.
 
     Raises:

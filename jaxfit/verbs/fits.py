@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -42,11 +41,6 @@ from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs.results import Fit, History, best_of
 
 LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
-
-
-def pages() -> Any:
-    """Return the pages, which lie above and are imported only when one is asked for, as `jf.plots` is."""
-    return importlib.import_module("jaxfit.pages")
 
 
 @near_keywords

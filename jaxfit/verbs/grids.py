@@ -20,8 +20,7 @@ from jaxfit.problems.reading import Dimension, choose
 from jaxfit.stores.manifests import StoredVariable
 from jaxfit.typing import PyTree
 from jaxfit.verbs.coordinates import all_coordinates, position
-from jaxfit.verbs.fits import pages
-from jaxfit.verbs.results import Fit, History, best_of
+from jaxfit.verbs.results import Fit, History, best_of, pages
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -345,3 +346,8 @@ def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[st
     if best is None:
         return {}
     return {"best_params": own(best.params), "best_validation_loss": best.validation_loss, "best_step": best.step}
+
+
+def pages() -> Any:
+    """Return the pages, which lie above and are imported only when one is asked for, as `jf.plots` is."""
+    return importlib.import_module("jaxfit.pages")

@@ -376,7 +376,7 @@ def has_large_indices(data: tuple) -> bool:
     return any(found and max(map(abs, found)) > SMALL for found in ranges)
 
 
-def range_of(value: object) -> Range | None:
+def range_of(value: PyTree) -> Range | None:
     """Return the range of whole numbers that are known; None of any other value."""
     known = isinstance(value, (np.ndarray, np.generic, jax.Array, int)) and not isinstance(value, jax.core.Tracer)
     if not known or jnp.result_type(value).kind not in "biu" or not np.size(value):
