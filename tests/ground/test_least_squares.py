@@ -11,7 +11,7 @@ from tests.shared import nist
 from tests.shared.soak import soaking
 
 LM = jf.optimizers.levenberg_marquardt
-SMALL = ("BoxBOD", "Eckerle4", "MGH09", "Misra1a")
+SMALL = ("MGH09", "Misra1a"), ("BoxBOD", "Eckerle4")
 X = np.linspace(0.0, 4.0, 30)
 
 
@@ -24,15 +24,16 @@ def noisy(seed=0, a=2.0, b=1.3, c=0.5):
 
 
 START = {"a": 1.0, "b": 1.0, "c": 0.0}
+PATH = jf.Record(what=("params", "loss"))
 
 
-@pytest.fixture(scope="module")
-def certified():
-    return nist.table(LM(), names=SMALL)
+@pytest.fixture(scope="module", params=soaking(SMALL, keep=SMALL[:1]), ids=" and ".join)
+def certified(request):
+    return nist.table(LM(), names=request.param)
 
 
 def test_certified_problems_are_solved_to_the_digits_that_are_certified(certified):
-    assert len(certified) == 2 * len(SMALL)
+    assert len(certified) == 2 * 2  # starts
     worst = min(certified, key=lambda row: row[-1])
     assert worst[-1] > 8, worst
     assert np.mean([row[-1] for row in certified]) > 10
@@ -64,9 +65,9 @@ def test_a_line_takes_the_closed_form_in_few_steps():
 
 
 def test_the_loss_is_the_loss_at_params_and_never_rises():
-    fit = jf.fit(jf.losses.mse(decay), START, (X, noisy()), optimizer=LM(), steps=50)
+    fit = jf.fit(jf.losses.rss(decay), START, (X, noisy()), optimizer=LM(), steps=50, record=PATH)
     residuals = noisy() - (fit.params["a"] * np.exp(-fit.params["b"] * X) + fit.params["c"])
-    np.testing.assert_allclose(fit.loss, np.mean(residuals**2), rtol=1e-12)
+    np.testing.assert_allclose(fit.loss, np.sum(residuals**2), rtol=1e-12)
     assert (np.diff(fit.history.loss) <= 1e-12 * fit.history.loss[0]).all()
 
 
@@ -84,7 +85,7 @@ def test_no_step_depends_on_units(unit):
     def other(params, x):
         return decay({"a": params["a"] / unit, "b": params["b"] * unit, "c": params["c"]}, x)
 
-    options = {"optimizer": LM(), "steps": 4, "record": jf.Record(what=("params", "loss"))}
+    options = {"optimizer": LM(), "steps": 4, "record": PATH}
     one = jf.fit(jf.losses.rss(decay), START, (X, noisy()), **options).history
     two = jf.fit(jf.losses.rss(other), {"a": unit, "b": 1 / unit, "c": 0.0}, (X, noisy()), **options).history
     np.testing.assert_allclose(two.loss, one.loss, rtol=1e-9)
@@ -238,13 +239,12 @@ def test_new_starts_and_data_do_not_compile_anew(traces):
     assert model.count == count
 
 
-def test_stop_rules_work_beside_the_methods_own_verdict():
-    for optimizer in (LM(), jf.optimizers.lbfgs()):
-        fit = jf.fit(
-            jf.losses.mse(decay), START, (X, noisy()), optimizer=optimizer, stop=jf.Stop(loss_below=0.01), steps=50
-        )
-        assert fit.status == jf.Status.CONVERGED and fit.loss < 0.01
-        assert (fit.history.loss[:-1] >= 0.01).all()
+@pytest.mark.parametrize("method", soaking([LM, jf.optimizers.lbfgs], keep=(LM,)))
+def test_stop_rules_work_beside_the_methods_own_verdict(method):
+    stop = jf.Stop(loss_below=0.01)
+    fit = jf.fit(jf.losses.mse(decay), START, (X, noisy()), optimizer=method(), stop=stop, steps=50)
+    assert fit.status == jf.Status.CONVERGED and fit.loss < 0.01
+    assert (fit.history.loss[:-1] >= 0.01).all()
 
 
 @pytest.mark.soak
