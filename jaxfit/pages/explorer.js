@@ -1,12 +1,13 @@
 "use strict";
-// What users named enters the page as text nodes only. The colors are those of jaxfit's figures (Okabe and Ito).
+// Names that users gave become text nodes only. The colors are those of jaxfit's figures (Okabe and Ito).
 const [BLUE, RED, GREEN, PINK, ORANGE, SKY] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const INKS = { 1: BLUE, 2: SKY, 3: RED, 4: PINK, 5: GREEN, 6: "#8a8a8a", 7: ORANGE }; // by status
 const VIRIDIS = ["#fde725", "#addc30", "#5ec962", "#28ae80", "#21918c", "#2c728e", "#3b528b", "#472d7b", "#440154"];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const run = (...all) => all.forEach((f) => f());
 const span = (n) => [...Array(n).keys()];
-const SVG = /^(svg|path|line|circle|text|title)$/;
+const SVG = /^(svg|path|circle|text|title)$/;
 
 function make(tag, attrs, ...kids) {
 	const node = SVG.test(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
@@ -19,6 +20,7 @@ function make(tag, attrs, ...kids) {
 }
 const div = (name, ...kids) => make("div", { class: name }, ...kids);
 const button = (words, onclick, id = false) => make("button", { type: "button", id, onclick }, words);
+const swatch = (color, words) => make("span", {}, make("span", { class: "swatch", style: `background:${color}` }), words);
 const heading = (words) => make("h2", {}, words);
 const copied = (words, text) => button(words, async (e) => {
 	await navigator.clipboard.writeText(text());
@@ -38,8 +40,8 @@ function show(x, digits = 5, powers = false) {
 	const size = Math.abs(x);
 	if (powers || (size && (size < 1e-4 || size >= 1e6) && !(Number.isInteger(x) && size < 1e9))) {
 		const [front, n] = x.toExponential(digits - 1).split("e");
-		const factor = String(Number(front)).replace("-", "−");
-		return factor.replace(/^(−?)1$/, "$1") + (/^−?1$/.test(factor) ? "" : "×") + "10" + power(Number(n));
+		const factor = String(Number(front)).replace("-", "−") + "×";
+		return factor.replace(/^(−?)1×/, "$1") + "10" + power(Number(n));
 	}
 	return (Number.isInteger(x) ? x : Number(x.toPrecision(digits))).toLocaleString("en-US", { maximumFractionDigits: 12 }).replace("-", "−");
 }
@@ -97,12 +99,12 @@ function ticks({ low, high, log }, most = 5) { // as [number, words]
 	return found.map((t) => [t, show(t)]);
 }
 
-// A line chart. A series is {x, y, color, dash, dots, bars, stems, low, high}, where low and high are edges of a band.
-function chart(series, { width = 520, height = 260, x = scale(series.map((s) => s.x), false, 0.015), y, ylog = false, xlabel = "", label = xlabel }) {
+// A series is {x, y, color, dash, dots, bars, stems, low, high}; the last two are edges of a band.
+function chart(series, { width, height = 260, x = scale(series.map((s) => s.x), false, 0.015), y, ylog = false, xlabel = "", label = xlabel }) {
 	const left = 58, right = width - 12, top = 10, foot = height - (xlabel ? 40 : 24);
 	y = y || scale(series.flatMap((s) => [s.y, s.low || [], s.high || [], ...(s.bars ? [1, -1].map((sign) => s.y.map((v, i) => v + sign * s.bars[i])) : [])]), ylog, 0.05);
 	const px = (v) => left + part(v, x) * (right - left), py = (v) => clamp(foot - part(v, y) * (foot - top), -50, height + 50);
-	const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+	const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, style: `max-width:${width}px`, role: "img", "aria-label": label });
 	const path = (d, attrs) => svg.append(make("path", { d, fill: "none", ...attrs }));
 	for (const [t, words] of ticks(x, 6)) {
 		path(`M${px(t)} ${top}V${foot}`, { class: "faint" });
@@ -161,7 +163,6 @@ function sweep(page, header, columns) {
 		hues[name] = sorted.length ? scale([[sorted[Math.floor(sorted.length * 0.01)], sorted[Math.floor(sorted.length * 0.99)]]], log) : whole[name];
 	}
 
-	// The state: the axes drawn, what the colors show, the lane looked at, the pinned ones, and the brushes.
 	const many = coords.filter((k) => axes[k].size > 1), first = law ? law.axis : many[0] || 0;
 	const second = many.find((k) => k !== first);
 	const state = { x: first, y: second === undefined ? -1 : second, by: "loss", curve: header.curves.includes("history.loss") ? "history.loss" : header.curves[0], at: index(0), pins: [], brushes: {} };
@@ -184,7 +185,6 @@ function sweep(page, header, columns) {
 		return found;
 	}
 
-	// Colors as red, green, blue.
 	const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16)), stops = VIRIDIS.map(rgb);
 	const ramp = span(256).map((k) => {
 		const i = Math.min(k >> 5, 7);
@@ -206,9 +206,9 @@ function sweep(page, header, columns) {
 		draw.write = (text, x, y, room, align = "center", ink = "soft") => {
 			draw.fillStyle = css(ink);
 			draw.textAlign = align;
-			const whole = draw.measureText(text).width <= room;
-			while (!whole && text.length > 1 && draw.measureText(text + "…").width > room) text = text.slice(0, -1);
-			draw.fillText(whole ? text : text + "…", x, y);
+			const fits = (text) => text.length < 3 || draw.measureText(text).width <= room;
+			if (!fits(text)) while (!fits((text = text.slice(0, -2) + "…")));
+			draw.fillText(text, x, y);
 		};
 		draw.rule = (x, y, w, h, ink = "soft") => {
 			draw.fillStyle = css(ink);
@@ -231,7 +231,7 @@ function sweep(page, header, columns) {
 	}
 
 	// The map of two axes, or the plot of a number along one.
-	const canvas = make("canvas", { class: "map", tabindex: 0, role: "application", "aria-label": "Map of the lanes: arrows move, Enter pins, Escape unpins" });
+	const canvas = make("canvas", { class: "map", tabindex: 0, role: "application", "aria-label": "Map: arrows move, Enter pins, Escape unpins" });
 	const LEFT = 66, TOP = 10;
 	let area;
 	function drawMap() {
@@ -261,8 +261,7 @@ function sweep(page, header, columns) {
 				draw.globalAlpha = filtered && !passes(l) ? 0.15 : 1;
 				draw.fillStyle = color(status[l]);
 				draw.beginPath();
-				if (lost.has(status[l])) draw.rect(cx(i) - r, cy(l) - r, 2 * r, 2 * r);
-				else draw.arc(cx(i), cy(l), r, 0, 7);
+				draw.arc(cx(i), cy(l), r, 0, 7);
 				draw.fill();
 			}
 			draw.globalAlpha = 1;
@@ -330,8 +329,7 @@ function sweep(page, header, columns) {
 		outlined(2, () => draw.rect(x - rx, y - ry, 2 * rx, 2 * ry));
 	}
 
-	// What is said of a lane, its curve, and the call that returns it.
-	const badge = (s) => make("span", {}, make("span", { class: "swatch", style: `background:${color(s)}` }), statuses[s] || String(s));
+	const badge = (s) => swatch(color(s), statuses[s] || String(s));
 	const call = (lane) => `jf.lane(grid, ${header.plain
 		? axes.map((axis, k) => axis.name + "=" + axis.call(along(lane, k))).join(", ")
 		: "**{" + axes.map((axis, k) => JSON.stringify(axis.name) + ": " + axis.call(along(lane, k))).join(", ") + "}"})`;
@@ -346,7 +344,7 @@ function sweep(page, header, columns) {
 		if (state.curve) {
 			const all = among.map(curve), heights = all.map(([, y]) => y), name = state.curve.replace("history.", "");
 			const own = { x: curve(lane)[0], y: curve(lane)[1], color: status[lane] ? color(status[lane]) : css("soft") };
-			kids.push(div("quiet", name), chart([own], { ...size, x: scale(all.map(([x]) => x), false), y: scale(heights, spans(heights.flat()), 0.06), xlabel: "step", label: `${name} of this lane by step` }));
+			kids.push(div("quiet", name), chart([own], { ...size, x: scale(all.map(([x]) => x), false), y: scale(heights, spans(heights.flat()), 0.06), xlabel: "step", label: name }));
 		}
 		return [...kids, div("call", make("code", {}, call(lane)), copied("Copy", () => call(lane))), div("row", ...buttons)];
 	}
@@ -357,18 +355,14 @@ function sweep(page, header, columns) {
 	function drawPins() {
 		pinned.hidden = !state.pins.length;
 		cards.replaceChildren(...state.pins.map((lane, n) => make("section", { class: "card" }, card(lane, `Lane ${n + 1}`, { width: 320, height: 190 }, state.pins,
-			button("Unpin", () => toggle(lane)), button("Go there", () => go(lane)), copied("Copy explain", () => `print(jf.explain(${call(lane)}))`)))));
+			button("Unpin", () => toggle(lane)), button("Show", () => go(lane)), copied("Copy explain", () => `print(jf.explain(${call(lane)}))`)))));
 	}
 	function toggle(lane) {
 		state.pins = state.pins.includes(lane) ? state.pins.filter((l) => l !== lane) : [...state.pins, lane];
-		[drawPins, drawReading, drawMap].forEach((f) => f());
+		run(drawPins, drawReading, drawMap);
 	}
-	function go(lane) {
-		state.at = index(lane);
-		drawAll();
-	}
+	const go = (lane) => drawAll((state.at = index(lane)));
 
-	// The table of the best.
 	const bestTitle = heading(""), bestBox = make("div", { id: "best" });
 	function drawBest() {
 		const head = [...axes.map((axis) => axis.name), "status", ...shown], left = head.map((name, i) => i === axes.length);
@@ -378,8 +372,8 @@ function sweep(page, header, columns) {
 		if (!bestBox.querySelector("td")) bestBox.replaceChildren("No lane ended well.");
 	}
 
-	// Parallel coordinates: a line for each lane, brushed by dragging along an axis.
-	const lines = make("canvas", { id: "parallel", "aria-label": "Parallel coordinates: drag along an axis to keep a part of it" });
+	// Parallel coordinates, brushed by dragging.
+	const lines = make("canvas", { id: "parallel", "aria-label": "Parallel coordinates" });
 	const stands = [...many, ...shown].map((of) => {
 		const axis = axes[of], s = whole[of];
 		return axis ? { name: "axis " + of, title: axis.name, ends: [0, axis.size - 1].map((k) => axis.told(axis.order[k])) }
@@ -432,6 +426,7 @@ function sweep(page, header, columns) {
 	const high = (e) => clamp(1 - (e.offsetY - HEAD) / RUN, 0, 1);
 	lines.addEventListener("pointerdown", (e) => {
 		drag = { name: stands[clamp(Math.round((e.offsetX - 46) / gap()), 0, stands.length - 1)].name, from: high(e) };
+		delete state.brushes[drag.name];
 		lines.setPointerCapture(e.pointerId);
 	});
 	lines.addEventListener("pointermove", (e) => {
@@ -441,22 +436,20 @@ function sweep(page, header, columns) {
 		if (ends[1] - ends[0] > 0.02) state.brushes[drag.name] = [ends[0] - 1e-9, ends[1] + 1e-9];
 		later(drawLines);
 	});
-	lines.addEventListener("pointerup", (e) => {
-		if (drag && Math.abs(high(e) - drag.from) <= 0.02) delete state.brushes[drag.name];
+	lines.addEventListener("pointerup", () => {
 		drag = null;
 		brushed();
 	});
-	const kept = make("span", { class: "quiet", id: "kept" }), clear = button("Clear the brushes", () => {
+	const kept = make("span", { class: "quiet", id: "kept" }), clear = button("Clear", () => {
 		state.brushes = {};
 		brushed();
 	}, "clear");
 	function brushed() {
 		clear.hidden = !brushing();
-		kept.textContent = brushing() ? `${show(span(lanes).filter(passes).length)} of ${show(lanes)} lanes` : "Drag along an axis to keep a part of it; a click clears it.";
-		[drawMap, drawBest, drawLines].forEach((f) => f());
+		kept.textContent = brushing() ? `${show(span(lanes).filter(passes).length)} of ${show(lanes)} lanes` : "Drag along an axis to keep a part; click to clear.";
+		run(drawMap, drawBest, drawLines);
 	}
 
-	// The axes, the colors, and a slider for every axis that is not drawn.
 	const tools = div("tools"), sliders = div("tools"), key = div("");
 	const choice = (id, words, options, value, change) => make("label", {}, words, make("select", { id, onchange: (e) => {
 		change(e.target.value);
@@ -486,18 +479,14 @@ function sweep(page, header, columns) {
 		if (law && state.x === law.axis && state.y >= 0) kids.push(make("span", { class: "law" }, law.words));
 		key.replaceChildren(ramped ? div("scale", state.by + (hue.log ? " (log)" : ""), make("span", {}, show(hue.low, 3)), make("i", { style: `background:linear-gradient(90deg,${VIRIDIS})` }), make("span", {}, show(hue.high, 3))) : "", div("key", ...kids));
 	}
-	const waiting = new Set();
-	function later(draw) {
-		if (!waiting.size) requestAnimationFrame(() => {
-			waiting.forEach((f) => f());
-			waiting.clear();
-		});
-		waiting.add(draw);
-	}
-	const drawLane = () => [drawMap, drawReading, drawLines].forEach((f) => f());
+	const waiting = new Set(), later = (draw) => waiting.add(draw).size > 1 || requestAnimationFrame(() => {
+		run(...waiting);
+		waiting.clear();
+	});
+	const drawLane = () => run(drawMap, drawReading, drawLines);
 	function drawAll() {
 		inks = {};
-		[drawTools, drawKey, drawPins, drawBest, drawLane].forEach((f) => f());
+		run(drawTools, drawKey, drawPins, drawBest, drawLane);
 	}
 	function pointed(e) {
 		const { w, h, X, Y, flat } = area, i = Math.floor(((e.offsetX - LEFT) / w) * X.size), j = Math.floor((1 - (e.offsetY - TOP) / h) * Y.size);
@@ -511,7 +500,7 @@ function sweep(page, header, columns) {
 	canvas.addEventListener("keydown", (e) => {
 		const [k, way] = { ArrowRight: [state.x, 1], ArrowLeft: [state.x, -1], ArrowUp: [state.y, 1], ArrowDown: [state.y, -1] }[e.key] || [-1];
 		if (k >= 0) {
-			state.at[k] = axes[k].order[clamp(axes[k].rank[state.at[k]] + way * (e.shiftKey ? 10 : 1), 0, axes[k].size - 1)];
+			state.at[k] = axes[k].order[clamp(axes[k].rank[state.at[k]] + way, 0, axes[k].size - 1)];
 			drawLane();
 		} else if (e.key !== "Enter") return;
 		else if (!state.pins.includes(here())) toggle(here());
@@ -535,12 +524,26 @@ function sweep(page, header, columns) {
 	return drawAll;
 }
 
+function fit(page, header, columns) {
+	const drawn = ({ title, text, note, rows, head, left, copies, series, ...how }) => {
+		if (title || text) return title ? heading(title) : make("p", { class: note ? "note" : "" }, text);
+		if (rows) return table(head, rows.map((row) => make("tr", {}, cells(row, left))), left);
+		if (copies) return div("row", ...copies.map(([words, told]) => copied(words, () => told)));
+		const inks = { blue: css("accent"), orange: ORANGE, ink: css("ink") };
+		const full = series.map((s) => ({ ...Object.fromEntries(Object.entries(s).map(([k, v]) => [k, columns[v] ? [...columns[v]] : v])), color: inks[s.color] }));
+		return [chart(full, { width: Math.min(page.clientWidth - 28, 760), ...how }), div("key", ...full.filter((s) => s.words).map((s) => swatch(s.color, s.words)))];
+	};
+	const draw = () => page.replaceChildren(make("h1", {}, header.title), ...header.blocks.flatMap(drawn), heading("Provenance"), facts(header.provenance));
+	draw();
+	return draw;
+}
+
 async function main() {
 	const page = document.getElementById("page");
 	try {
-		if (!window.DecompressionStream) throw new Error("this browser is older than 2023 and cannot unpack the data");
+		if (!window.DecompressionStream) throw new Error("this browser is older than 2023");
 		const [header, columns] = await unpack(document.getElementById("data").textContent);
-		const again = sweep(page, header, columns);
+		const again = { sweep, fit }[header.kind](page, header, columns);
 		let width = innerWidth;
 		addEventListener("resize", () => width !== innerWidth && (width = innerWidth) && again());
 		matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -181,7 +183,7 @@ class Report:
         if pairs := self.pairs():
             texts = [f"{a}, {b}: {r:+.3f}" for a, b, r in pairs[:PAIRS]]
             lines += ["", _pairs_shown(len(pairs)), *(f"  {text}" for text in texts)]
-        lines += ["", *(f"{name:26}{text}" for name, text in self._sums())]
+        lines += ["", *(f"{name:26}{text}" for name, text in self.sums())]
         lines += ["", *(f"note    {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines)
 
@@ -194,7 +196,8 @@ class Report:
         ]
         return sorted(found, key=lambda pair: -abs(pair[2]))
 
-    def _sums(self) -> list[tuple[str, str]]:
+    def sums(self) -> list[tuple[str, str]]:
+        """Return the names and values of the goodness of the fit, those that are known."""
         g, names = self.goodness, []
         for name, value in (
             ("chi-squared", g.chi_squared), ("reduced chi-squared", g.reduced_chi_squared),
@@ -215,13 +218,13 @@ class Report:
         if pairs:
             tables.append(f"<p>{escape(_pairs_shown(len(found)))}</p>")
             tables.append(reports.html_table(("param", "param", "correlation"), pairs, (True, True, False)))
-        tables.append(reports.html_table(("fit", ""), self._sums(), (True, False)))
+        tables.append(reports.html_table(("fit", ""), self.sums(), (True, False)))
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return f"<ul>{facts}</ul>{''.join(tables)}{notes}"
 
     def to_markdown(self) -> str:
         """The table of the params, the sums and the facts below it, and the notes."""
-        sums = reports.markdown_table(("fit", ""), self._sums(), (True, False))
+        sums = reports.markdown_table(("fit", ""), self.sums(), (True, False))
         facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
         parts = [reports.markdown_table(*_table(self.rows, self.level)), sums, facts, *self.notes]
         return "\n\n".join(parts)
@@ -229,6 +232,18 @@ class Report:
     def to_latex(self) -> str:
         """The table of the params as a tabular of the package booktabs."""
         return reports.latex_table(*_table(self.rows, self.level))
+
+    def table(self) -> tuple[list[str], list[list[str]], list[bool]]:
+        """Return the header of the table of the params, its rows, and which columns are words."""
+        return _table(self.rows, self.level)
+
+    def to_csv(self) -> str:
+        """Return the numbers of the params in full, a line for each; what is not known is empty."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(Row._fields)
+        table.writerows(["" if x != x else x for x in row] for row in self.rows)
+        return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in plain Python: None where a number is not known, "inf" for an open end."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import jax
@@ -188,12 +190,27 @@ class Fit:
             found = model(self.params, convert_all(x, precision))
         return np.asarray(found) if precision == "float64" else found
 
+    def to_html(self, path: str | os.PathLike) -> Path:
+        """Write a page to look at the fit in a browser, and return its path.
+
+        The page is one file that needs no server and no network: data and curve with its band, residuals, the report
+        with buttons to copy it, correlations, and the history of the loss; whatever of these the fit has.
+
+        Args:
+          path: The file to write; one that is there is replaced.
+
+        Raises:
+          TypeError, ValueError: If `path` is not a path, or the fit is traced or holds many runs.
+          OSError: If it cannot be written.
+        """
+        return pages().write_fit(self, path)
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):
                 raise AttributeError(name)
-            own = [*(f.name for f in fields(self)), "problem", "optimizer", "predict"]
+            own = [*(f.name for f in fields(self)), "problem", "optimizer", "predict", "to_html"]
             raise AttributeError(near_attribute("a fit", name, ATTRIBUTES, own))
 
     def __repr__(self) -> str:

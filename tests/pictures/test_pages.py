@@ -4,12 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
 
 import jaxfit as jf
 from jaxfit.pages.explore import main
+from jaxfit.pages.fits import fit_page
 from jaxfit.pages.laws import law_of
 from jaxfit.pages.packing import as_float32, rounded, unpacked
 from jaxfit.pages.sweeps import sweep_page
@@ -195,6 +197,66 @@ def test_explore_writes_the_page_of_a_sweep_under_way(tmp_path, capsys, monkeypa
     assert main([str(tmp_path / "nothing")]) == 1 and "does not exist" in capsys.readouterr().err
 
 
+def a_fit(**how):
+    x = np.linspace(0, 10, 21)
+    y = 5 * np.exp(-0.5 * ((x - 4) / 1.3) ** 2) + 0.2 * np.cos(20 * x)
+    return jf.curve_fit(jf.models.gaussian, None, (x, y), **how)
+
+
+def blocks_of(page):
+    header, columns = unpacked(page)
+    titles, found = None, {}
+    for block in header["blocks"]:
+        titles = block.get("title", titles)
+        found.setdefault(titles, []).append(block)
+    return found, columns
+
+
+def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history():
+    run = a_fit(sigma=np.full(21, 0.2), absolute_sigma=True)
+    found, columns = blocks_of(fit_page(run))
+    curve, points = found["Data and curve"][1]["series"]
+    x, y = run.problem.data[:2]
+    np.testing.assert_allclose(columns[points["x"]], x, rtol=1e-6)
+    np.testing.assert_allclose(columns[points["y"]], y, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(columns[points["bars"]], 0.2, rtol=1e-6)
+    expected = jf.band(run, columns[curve["x"]].astype(float))
+    for name, value in {"y": expected.value, "low": expected.low, "high": expected.high}.items():
+        np.testing.assert_allclose(columns[curve[name]], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    (left,) = found["Residuals over their standard deviation"][1]["series"]
+    np.testing.assert_allclose(columns[left["y"]], jf.residuals(run).standardized, rtol=1e-5)
+    report = jf.report(run)
+    assert found["Params"][1]["rows"] == report.table()[1]
+    assert dict(found["Params"][2]["copies"])["Copy as LaTeX"] == report.to_latex()
+    assert found["Correlations"][1]["rows"][1][1:3] == [f"{r:+.3f}" for r in report.correlations[1, :2]]
+    (loss,) = found["History of the loss"][1]["series"]
+    np.testing.assert_allclose(columns[loss["y"]], run.history.loss, rtol=1e-6)
+
+
+def test_the_csv_of_a_report_holds_its_numbers_in_full():
+    import csv
+
+    report = jf.report(a_fit())
+    rows = list(csv.DictReader(report.to_csv().splitlines()))
+    assert [row["name"] for row in rows] == [row.name for row in report.rows]
+    for row, told in zip(report.rows, rows, strict=True):
+        assert [float(told[name]) for name in ("value", "error", "low", "high", "start")] == list(row[1:6])
+
+
+def test_a_fit_of_which_little_is_known_has_a_page_and_many_runs_have_none():
+    plain = jf.fit(lambda p: (p["a"] ** 2).sum(), {"a": np.arange(3.0)}, optimizer=jf.optimizers.sgd(0.1), steps=5)
+    found, _ = blocks_of(fit_page(plain))
+    assert found["Params"][1]["rows"][2] == ["a[2]", f"{plain.params['a'][2]:.6g}"]
+    assert "No errors are given" in found["Params"][2]["text"]
+    diverged = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(3.0), steps=100)
+    assert "diverged" in blocks_of(fit_page(diverged))[0][None][0]["text"]
+    many = jax.vmap(lambda p: jf.fit(lambda p: p**2, p, optimizer=jf.optimizers.sgd(0.1), steps=5))(np.arange(2.0))
+    with pytest.raises(ValueError, match="holds 2 runs"):
+        fit_page(many)
+    one = jax.tree.map(lambda x: x[0], many)
+    assert "Params" in blocks_of(fit_page(one))[0]
+
+
 # In a browser
 
 
@@ -349,6 +411,21 @@ def test_colors_follow_the_preferred_scheme(session, tmp_path, grid):
         seen.append(session.run("return getComputedStyle(document.body).backgroundColor"))
     assert seen == ["rgb(255, 255, 255)", "rgb(25, 25, 25)"]
     session.resize(1280, 900)
+
+
+def test_the_page_of_a_fit_is_drawn_on_every_width(session, tmp_path):
+    plain = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(3.0), steps=100)
+    for run, charts, words in ((a_fit(), 3, ["height", "Correlations", "Goodness"]), (plain, 1, ["diverged"])):
+        path = run.to_html(tmp_path / "fit.html")
+        for width in (1280, 390):
+            session.resize(width, 844)
+            session.open(path)
+            assert session.log() == []
+            assert session.run("return document.documentElement.scrollWidth") <= width
+            assert session.run("return document.querySelectorAll('svg').length") == charts
+            text = session.run("return document.body.innerText")
+            assert all(word in text for word in words)
+            assert "NaN" not in session.run("return document.querySelector('svg').outerHTML")
 
 
 @pytest.mark.soak

@@ -1,0 +1,204 @@
+"""The page of a fit: data and curve, residuals, the report to copy, correlations, and the history of the loss."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfit.losses.base import data_names, is_masked, noise_model_of
+from jaxfit.pages.packing import as_float32, made, packed, page_of
+from jaxfit.statistics import band, report, residuals
+from jaxfit.statistics.lanes import labels_of
+from jaxfit.statistics.reports import Report
+from jaxfit.stores.identity import environment
+from jaxfit.verbs import summaries
+from jaxfit.verbs.results import Fit, NotConverged
+
+CURVE, POINTS, PARAMS, PAIRED = 300, 5_000, 200, 12  # points of a curve, and the most of data, params, correlations
+REFUSED = NotConverged, TypeError, ValueError  # of statistics that a fit does not have
+
+
+class Blocks:
+    """The parts of a page in their order, and the columns that its charts read by name."""
+
+    def __init__(self):
+        self.blocks: list[dict[str, Any]] = []
+        self.columns: dict[str, np.ndarray] = {}
+
+    def add(self, **block: Any) -> None:
+        self.blocks.append(block)
+
+    def series(self, color: str, words: str = "", **numbers: Any) -> dict[str, Any]:
+        """Return a series of a chart, its arrays kept as columns."""
+        told: dict[str, Any] = {"color": color, "words": words}
+        for name, values in numbers.items():
+            if isinstance(values, np.ndarray):
+                column = f"{len(self.columns)} {name}"
+                self.columns[column], values = as_float32(values), column
+            told[name] = values
+        return told
+
+
+def fit_page(fit: Fit, *, title: str = "fit") -> str:
+    """Return the page of a fit, with as much as is known of it.
+
+    Raises:
+      ValueError: If the fit holds many runs, as `jax.vmap` returns it.
+      TypeError: If it is traced.
+    """
+    if isinstance(fit.status, jax.core.Tracer):
+        raise TypeError("to_html: the fit is traced; call it on what the jit, vmap or grad returns")
+    if np.ndim(fit.status):
+        raise ValueError(
+            f"to_html: the fit holds {np.size(fit.status):,} runs; take one, jax.tree.map(lambda x: x[0], fit), or use "
+            f"jf.sweep, whose grid has a page"
+        )
+    page = Blocks()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the page has them as notes
+        found = _report(fit)
+        _fill(page, fit, found)
+    facts = found.facts if isinstance(found, Report) else {}
+    versions = {name: text for name, text in environment(fit.precision or "float32").items() if text}
+    rows = [["page", made()], *map(list, facts.items()), *map(list, versions.items())]
+    header = {"kind": "fit", "title": title, "blocks": page.blocks, "provenance": rows}
+    return page_of(title, packed(header, page.columns))
+
+
+def _fill(page: Blocks, fit: Fit, found: Report | str) -> None:
+    page.add(text=str(fit).splitlines()[0])
+    notes = found.notes if isinstance(found, Report) else (*([fit.note] if fit.note else []), *summaries.doubts(fit))
+    for note in notes:
+        page.add(text=note, note=True)
+    _curve(fit, page)
+    _residuals(fit, page)
+    _table(fit, found, page)
+    _history(fit, page)
+
+
+def _report(fit: Fit) -> Report | str:
+    """Return the report, or why there is none."""
+    count = sum(np.size(x) for x in jax.tree.leaves(fit.params))
+    if count > PARAMS:
+        return f"the errors of {count:,} params are not computed for a page; see jf.report(fit)"
+    try:
+        return report(fit)
+    except REFUSED as error:
+        return str(error)
+
+
+def _data(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None] | None:
+    """Return x, y, which rows are shown, and the standard deviations; None where no curve can be drawn through them."""
+    if fit.problem is None or not noise_model_of(fit.problem.loss).predicts:
+        return None
+    x, y = (np.asarray(item, float) for item in fit.problem.data[:2])
+    if x.ndim != 1 or x.shape != y.shape or not x.size:
+        return None
+    counts = np.asarray(fit.problem.data[-1], bool) if is_masked(fit.problem.loss) else np.ones(x.shape, bool)
+    shown = np.flatnonzero(counts & np.isfinite(x) & np.isfinite(y))
+    shown = (
+        shown[np.unique(np.linspace(0, len(shown) - 1, min(len(shown), POINTS)).astype(int))] if len(shown) else shown
+    )
+    names, sigma = data_names(fit.problem.loss), None
+    if "sigma" in names and fit.absolute_sigma is not False:
+        sigma = np.asarray(fit.problem.data[names.index("sigma")], float)
+        sigma = np.sqrt(np.diagonal(sigma)) if sigma.ndim == 2 else np.broadcast_to(sigma, y.shape)
+    return (x, y, shown, sigma) if len(shown) else None
+
+
+def _reach(x: np.ndarray) -> dict[str, Any]:
+    """Return the scale of x, which reaches a bit beyond the data."""
+    low, high = x.min(), x.max()
+    room = 0.02 * (high - low) or 0.5
+    return {"low": float(low - room), "high": float(high + room), "log": False}
+
+
+def _curve(fit: Fit, page: Blocks) -> None:
+    data = _data(fit)
+    if data is None:
+        return
+    x, y, shown, sigma = data
+    reach = _reach(x[shown])
+    low, high = (
+        0.0 if end == 0 else beyond for end, beyond in ((x[shown].min(), reach["low"]), (x[shown].max(), reach["high"]))
+    )
+    at = np.linspace(low, high, CURVE)  # a model may not be defined on the other side of zero
+    try:
+        found = band(fit, at)
+        curve = page.series("blue", "curve with its 95 % confidence band", x=at, y=np.asarray(found.value),
+                            low=np.asarray(found.low), high=np.asarray(found.high))  # fmt: skip
+    except REFUSED:
+        curve = page.series("blue", "curve", x=at, y=np.asarray(fit.predict(at)))
+    bars = {} if sigma is None else {"bars": sigma[shown]}
+    points = page.series("ink", "data" if sigma is None else "data with their errors", x=x[shown], y=y[shown],
+                         dots=True, **bars)  # fmt: skip
+    page.add(title="Data and curve")
+    if len(shown) == POINTS:
+        page.add(text=f"{POINTS:,} of {len(x):,} points are shown", note=True)
+    page.add(series=[curve, points], height=340, x=reach, xlabel="x", label="data and curve")
+
+
+def _residuals(fit: Fit, page: Blocks) -> None:
+    data = _data(fit)
+    if data is None:
+        return
+    try:
+        left = np.asarray(residuals(fit).standardized, float)
+    except REFUSED:
+        return
+    x, _, shown, _ = data
+    most = max(3.0, 1.1 * float(np.max(np.abs(left[shown]), initial=0.0, where=np.isfinite(left[shown]))))
+    drawn = page.series("ink", x=x[shown], y=left[shown], dots=True, stems=True)
+    page.add(title="Residuals over their standard deviation")
+    page.add(
+        series=[drawn], height=190, x=_reach(x[shown]), y={"low": -most, "high": most, "log": False}, xlabel="x",
+        label="standardized residuals",
+    )  # fmt: skip
+
+
+def _table(fit: Fit, found: Report | str, page: Blocks) -> None:
+    page.add(title="Params")
+    if isinstance(found, str):
+        values = np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(fit.params)])
+        rows = [[name, f"{x:.6g}"] for name, x in zip(labels_of(fit.params)[:PARAMS], values, strict=False)]
+        page.add(head=["param", "value"], rows=rows, left=[True, False])
+        page.add(text=f"No errors are given: {found}", note=True)
+        return
+    head, rows, left = found.table()
+    page.add(head=head, rows=rows, left=left)
+    page.add(copies=[["Copy as CSV", found.to_csv()], ["Copy as LaTeX", found.to_latex()],
+                     ["Copy as Markdown", found.to_markdown()]])  # fmt: skip
+    page.add(title="Goodness of fit")
+    page.add(head=["", ""], rows=[[name, text] for name, text in found.sums()], left=[True, False])
+    names = [row.name for row in found.rows]
+    if 1 < len(names) <= PAIRED:
+        page.add(title="Correlations")
+        cells = [[f"{r:+.3f}" if np.isfinite(r) else "" for r in row[: i + 1]] for i, row in
+                 enumerate(found.correlations)]  # fmt: skip
+        rows = [[name, *row, *[""] * (len(names) - len(row))] for name, row in zip(names, cells, strict=True)]
+        page.add(head=["", *names], rows=rows, left=[True])
+    elif pairs := found.pairs()[:PAIRED]:
+        page.add(title="The strongest correlations")
+        page.add(head=["param", "param", "correlation"], rows=[[a, b, f"{r:+.3f}"] for a, b, r in pairs],
+                 left=[True, True, False])  # fmt: skip
+
+
+def _history(fit: Fit, page: Blocks) -> None:
+    history = fit.history
+    if history is None or "loss" not in history or np.ndim(history["loss"]) != 1 or len(history["step"]) < 2:
+        return
+    steps, drawn = np.asarray(history["step"], float), []
+    at = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).astype(int))
+    for name, color in (("loss", "blue"), ("validation_loss", "orange")):
+        if name in history:
+            values = np.asarray(history[name], float)[at]
+            drawn.append((values, page.series(color, name.replace("_", " "), x=steps[at], y=values)))
+    finite = np.concatenate([values[np.isfinite(values)] for values, _ in drawn])
+    log = bool(
+        len(finite) and finite.min() >= 0 and finite.max() > 50 * np.min(finite, initial=np.inf, where=finite > 0)
+    )
+    page.add(title="History of the loss")
+    page.add(series=[series for _, series in drawn], height=260, ylog=log, xlabel="step", label="history of the loss")
