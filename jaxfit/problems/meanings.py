@@ -181,7 +181,7 @@ _DESCENT = "jf.optimizers.sgd(0.01)"
 _SMOOTH = "jf.optimizers.lbfgs()"
 _ANNEALED = "jf.schedules.warmup_cosine(0.01, 100, 1000)"
 
-IN_ROOM = {  # what a name means in one room, where it means something else elsewhere or nothing
+IN_MODULE = {  # what a name means in one module, where it means something else elsewhere or nothing
     "jaxfit": {
         "stderr": _ERRORS, "std_err": _ERRORS, "error": _ERRORS, "uncertainty": _ERRORS, "ci": "jf.intervals(fit)",
         "covariance_matrix": "jf.covariance(fit)", "corr": "jf.correlations(fit)", "Param": _BOUNDED,

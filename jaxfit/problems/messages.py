@@ -12,7 +12,6 @@ import reprlib
 import sys
 import sysconfig
 import traceback
-import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -20,12 +19,12 @@ from typing import TypeVar
 
 import jax
 
-from jaxfit.problems.meanings import ARGUMENTS, EXAMPLES, IN_ROOM, NAMES
+from jaxfit.problems.meanings import ARGUMENTS, EXAMPLES, IN_MODULE, NAMES
 from jaxfit.typing import PyTree
 
 _Function = TypeVar("_Function", bound=Callable)
-_Told = TypeVar("_Told")
-ROOMS = (
+_Value = TypeVar("_Value")
+MODULES = (
     "jaxfit.losses", "jaxfit.models", "jaxfit.optimizers", "jaxfit.schedules", "jaxfit.searches", "jaxfit.datasets",
     "jaxfit.landscapes", "jaxfit.plots",
 )  # fmt: skip
@@ -66,7 +65,7 @@ def near_names(
         small = [own.lower() for own in names]
         hint = None
         if name.lower() not in small:
-            hint = _equivalent(name, NAMES | IN_ROOM.get(module, {})) or _in_another_module(name, module)
+            hint = _equivalent(name, NAMES | IN_MODULE.get(module, {})) or _in_another_module(name, module)
         if hint is None and not difflib.get_close_matches(name.lower(), small, cutoff=NEARLY):
             hint = _equivalent(name, NAMES, NEARLY)
         answer = f"; write {hint}." if hint else did_you_mean(name, names)
@@ -86,7 +85,7 @@ def near_attribute(owner: str, name: str, meanings: dict[str, str], names: Seque
     return f"{owner} has no {name!r}{f'; write {hint}.' if hint else did_you_mean(name, names)}"
 
 
-def _equivalent(name: str, table: Mapping[str, _Told], cutoff: float = 1.0) -> _Told | None:
+def _equivalent(name: str, table: Mapping[str, _Value], cutoff: float = 1.0) -> _Value | None:
     """Return the entry of a table for a name, whatever its capitals and underscores, or for one that resembles it."""
     plain = name.lower().replace("_", "")
     known = {key.lower().replace("_", ""): value for key, value in table.items()}
@@ -96,12 +95,11 @@ def _equivalent(name: str, table: Mapping[str, _Told], cutoff: float = 1.0) -> _
 
 def _in_another_module(name: str, module: str) -> str | None:
     """Return where another imported module of jaxfit has this name, in small letters; None if none has."""
-    for room in ("jaxfit", *ROOMS):
-        there = sys.modules.get(room)
-        offered = getattr(there, "__all__", ())
+    for other in ("jaxfit", *MODULES):
+        offered = getattr(sys.modules.get(other), "__all__", ())
         found = next((own for own in (name, name.lower()) if own in offered), None)
-        if room != module and found:
-            return f"{room.replace('jaxfit', 'jf', 1)}.{found}"
+        if other != module and found:
+            return f"{other.replace('jaxfit', 'jf', 1)}.{found}"
     return None
 
 
@@ -184,8 +182,8 @@ def _how_to_write(keyword: str, takes: Sequence[str]) -> str:
 
 def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
     """Return how a function is called, with what it cannot do without: jf.fit(loss, params, data, optimizer=...)."""
-    room = ".".join(function.__module__.split(".")[:2])
-    inside = f"{room.removeprefix('jaxfit.')}." if room in ROOMS and function.__name__ != "optimizer" else ""
+    module = ".".join(function.__module__.split(".")[:2])
+    inside = f"{module.removeprefix('jaxfit.')}." if module in MODULES and function.__name__ != "optimizer" else ""
     words = []
     for p in parameters.values():
         if _required(p) or p.name == "data":
@@ -233,7 +231,7 @@ def line_of(trace: TracebackType | None) -> str:
     return "the loss" if trace is None else _last(trace)
 
 
-def _last(trace: types.TracebackType | None) -> str:
+def _last(trace: TracebackType | None) -> str:
     theirs = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), sysconfig.get_path("stdlib"))
     for frame in reversed(traceback.extract_tb(trace)):
         if "site-packages" not in frame.filename and not frame.filename.startswith(theirs) and frame.lineno:

@@ -12,10 +12,10 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.problems.meanings import ARGUMENTS, ATTRIBUTES, EXAMPLES, IN_ROOM, NAMES
+from jaxfit.problems.meanings import ARGUMENTS, ATTRIBUTES, EXAMPLES, IN_MODULE, NAMES
 from jaxfit.problems.messages import near_attribute
 
-ROOMS = (jf, jf.losses, jf.models, jf.optimizers, jf.schedules, jf.searches, jf.datasets, jf.landscapes, jf.plots)
+MODULES = (jf, jf.losses, jf.models, jf.optimizers, jf.schedules, jf.searches, jf.datasets, jf.landscapes, jf.plots)
 LIBRARIES = {  # what the users of each know by heart
     "SciPy": "minimize least_squares leastsq fmin differential_evolution basinhopping linregress Bounds p0",
     "lmfit": "Parameter Parameters Model Minimizer fit_report conf_interval GaussianModel LinearModel stderr redchi",
@@ -50,7 +50,7 @@ CODES = sorted(
             *NAMES.values(),
             *ATTRIBUTES.values(),
             *(m for many in ARGUMENTS.values() for m in many),
-            *(meaning for room in IN_ROOM.values() for meaning in room.values()),
+            *(meaning for module in IN_MODULE.values() for meaning in module.values()),
         )  # fmt: skip
         if not text.isidentifier()
         for code in written(text)
@@ -74,7 +74,7 @@ def test_what_is_to_be_written_exists_and_takes_these_arguments(code):
 
 
 def test_every_argument_that_is_meant_is_one_of_a_public_function():
-    public = [getattr(room, name) for room in ROOMS for name in room.__all__]
+    public = [getattr(module, name) for module in MODULES for name in module.__all__]
     takes = set().union(
         *(inspect.signature(f).parameters for f in public if inspect.isfunction(f)), ("low", "high", "size")
     )
@@ -96,14 +96,14 @@ def test_what_the_users_of_other_libraries_know_is_answered_by_meaning(library):
 
 
 @pytest.mark.parametrize(
-    ("room", "name", "meant"),
+    ("module", "name", "meant"),
     [(jf, "mse", "jf.losses.mse"), (jf, "Adam", "jf.optimizers.adam"), (jf.losses, "adam", "jf.optimizers.adam"),
      (jf, "cosine", "jf.schedules.cosine"), (jf.models, "report", "jf.report"), (jf, "Minimise", "jf.fit"),
      (jf, "early_stopping", r"jf.Stop\(patience=5\)"), (jf.optimizers, "BFGS", "jf.optimizers.lbfgs")],
 )  # fmt: skip
-def test_a_name_of_another_room_is_answered_with_its_place(room, name, meant):
+def test_a_name_of_another_module_is_answered_with_its_place(module, name, meant):
     with pytest.raises(AttributeError, match=rf"no (attribute )?{name!r}; write .*{meant}"):
-        getattr(room, name)
+        getattr(module, name)
 
 
 def test_a_name_in_other_capitals_is_answered_with_its_own():
@@ -158,21 +158,21 @@ def test_what_is_to_be_written_runs(code, tmp_path, monkeypatch):
     assert eval(compile(ast.Expression(parsed(code)), "<entry>", "eval"), scope) is not None
 
 
-@pytest.mark.parametrize("room", IN_ROOM)
-def test_a_room_answers_with_what_a_name_means_there(room):
-    module = importlib.import_module(room)
-    for name, meaning in IN_ROOM[room].items():
+@pytest.mark.parametrize("path", IN_MODULE)
+def test_a_module_answers_with_what_a_name_means_there(path):
+    module = importlib.import_module(path)
+    for name, meaning in IN_MODULE[path].items():
         with pytest.raises(AttributeError) as seen:
             getattr(module, name)
         assert f"write {meaning}." in str(seen.value), name
 
 
 def test_a_line_of_measurements_is_no_layer_and_a_linear_schedule_no_model():
-    for room, name, told in (
+    for module, name, told in (
         (jf.models, "Linear", "jf.models.line"), (jf.models, "exponential", "jf.models.exponential_decay"),
         (jf.schedules, "linear", "jf.schedules.polynomial"), (jf.schedules, "step", "jf.schedules.stepwise"),
         (jf.losses, "cross_entropy", "jf.losses.softmax_cross_entropy"), (jf.plots, "history", "loss_history"),
         (jf, "stderr", "jf.standard_errors(fit)"), (jf.optimizers, "gradient_descent", "jf.optimizers.sgd"),
     ):  # fmt: skip
         with pytest.raises(AttributeError, match=re.escape(told)):
-            getattr(room, name)
+            getattr(module, name)
