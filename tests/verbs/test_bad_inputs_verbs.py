@@ -220,6 +220,7 @@ PARTS = {
     "schedules, no such": Case(lambda: jf.schedules.cosin, AttributeError, "no 'cosin'", "did you mean cosine"),
     "schedules, a rate": Case(lambda: jf.schedules.cosine(-1.0, 9), ValueError, "rate is -1.0", "positive, finite"),
     "searches, a scale": Case(lambda: jf.searches.random_search(-1.0), ValueError, "scale is -1.0", "positive, finite"),
+    "cache, a number": Case(lambda: jf.cache(3), TypeError, "folder is 3", "a path or None"),
 }  # fmt: skip
 
 CASES = named({
