@@ -14,7 +14,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Record, Status
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.judgments import no_data, runaways
-from jaxfit.verbs.results import Fit, training_of
+from jaxfit.verbs.results import Fit, pages, training_of
 
 
 def diagnose(run: Fit) -> Finding:
@@ -56,6 +56,9 @@ class Explanation(Finding):
         if not self.remedy and not changes:
             return self.fit
         return rerun(self.fit, **self.remedy | changes)
+
+    def _repr_html_(self) -> str:
+        return pages().notebook(self)
 
     def __repr__(self) -> str:
         lines = [f"{self.kind}: {self.story[0]}", *(f"  {sentence}" for sentence in self.story[1:])]

@@ -16,6 +16,7 @@ from jaxfit.graphs import formats
 from jaxfit.optimizers.building import as_optimizer
 from jaxfit.problems.problems import precision_context
 from jaxfit.typing import Array, ArrayLike, OptimizerLike, PyTree
+from jaxfit.verbs.results import pages
 
 
 class Edge(NamedTuple):
@@ -87,6 +88,9 @@ class Graph:
 
     def __str__(self) -> str:
         return formats.table(self)
+
+    def _repr_html_(self) -> str:
+        return pages().notebook(self)
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, loss {formats.written(self.loss)})"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxfit.pages.fits import fit_page
 from jaxfit.pages.laws import law_of
+from jaxfit.pages.notebooks import notebook
 from jaxfit.pages.packing import write_page
 from jaxfit.pages.sweeps import sweep_page
 from jaxfit.problems.messages import near_names
@@ -12,7 +13,7 @@ from jaxfit.stores import as_path
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit
 
-__all__ = ["write_fit", "write_sweep"]
+__all__ = ["notebook", "write_fit", "write_sweep"]
 __getattr__, __dir__ = near_names(__name__, __all__)
 
 

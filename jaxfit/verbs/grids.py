@@ -50,6 +50,9 @@ class Grid:
     precision: str = "float32"
     store: Path | None = None
 
+    def _repr_html_(self) -> str:
+        return pages().notebook(self)
+
     def __repr__(self) -> str:
         status = np.asarray(self.results.status)
         counts = ", ".join(f"{int((status == s).sum()):,} {s.name.lower()}" for s in Status if (status == s).any())

@@ -16,7 +16,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
 from jaxfit.typing import Array, KeyLike, PyTree
 from jaxfit.verbs.grids import Grid, check_grid, member
-from jaxfit.verbs.results import Fit
+from jaxfit.verbs.results import Fit, pages
 from jaxfit.verbs.summaries import text_table
 
 
@@ -148,6 +148,9 @@ class Optima:
 
     def __len__(self) -> int:
         return len(self.loss)
+
+    def _repr_html_(self) -> str:
+        return pages().notebook(self)
 
     def __repr__(self) -> str:
         total = int(self.count.sum()) + self.failed

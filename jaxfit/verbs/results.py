@@ -213,6 +213,9 @@ class Fit:
             own = [*(f.name for f in fields(self)), "problem", "optimizer", "predict", "to_html"]
             raise AttributeError(near_attribute("a fit", name, ATTRIBUTES, own))
 
+    def _repr_html_(self) -> str:
+        return pages().notebook(self)
+
     def __repr__(self) -> str:
         leaves = jax.tree.leaves((self.params, self.loss, self.status, self.steps))
         if any_traced(leaves):

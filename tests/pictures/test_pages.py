@@ -257,6 +257,23 @@ def test_a_fit_of_which_little_is_known_has_a_page_and_many_runs_have_none():
     assert "Params" in blocks_of(fit_page(one))[0]
 
 
+def test_notebooks_show_results_as_small_html_with_labels_as_text(grid):
+    start = jf.starts({"x": jf.Bounded(0.0, low=-2.0, high=2.0)}, count=4, key=0)
+    sweep = jf.sweep(lambda p: (p["x"] ** 2 - 1) ** 2, start, optimizer=jf.optimizers.sgd(0.05), steps=50)
+    run = jf.fit(lambda p: p[HOSTILE] ** 2, {HOSTILE: 3.0}, optimizer=jf.optimizers.sgd(0.1), steps=5)
+    results = {
+        "240 lanes": grid, f"{float(run.loss):.8g}": run, "starts": jf.optima(sweep), "try": jf.explain(run),
+        "multiply": jf.backprop(lambda p: 2 * p[HOSTILE], {HOSTILE: 3.0}),
+    }  # fmt: skip
+    for words, result in results.items():
+        shown = result._repr_html_()
+        assert words in shown and "<script" not in shown and "<img" not in shown, (words, shown)
+        assert len(shown) < 20_000
+        tags = re.findall(r"<(/?)(\w+)[^>]*(?<!/)>", shown)
+        assert sum(not end for end, _ in tags) == sum(bool(end) for end, _ in tags), "tags that are not closed"
+    assert jf.best(grid).coords["momentum"] == float(re.search(r"momentum=([\d.]+)", grid._repr_html_())[1])
+
+
 # In a browser
 
 
