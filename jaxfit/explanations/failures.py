@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
+    Changes,
     Finding,
     Numbers,
     Remedy,
@@ -196,7 +196,7 @@ def of_patience(run: Fit) -> Finding:
     if run.best_step > 0:
         return finding("stopped early", story, numbers, None)
     story.append("It never improved on its start: the steps are too large, or the patience is too short.")
-    changes: dict[str, Any] = {"stop": replace(training.stop, patience=10 * int(training.stop.patience))}
+    changes: Changes = {"stop": replace(training.stop, patience=10 * int(training.stop.patience))}
     words, rate = f"patience={10 * int(training.stop.patience)}", rate_of(training.optimizer)
     if rate is not None:
         changes["optimizer"] = with_rate(training.optimizer, rate / 10)

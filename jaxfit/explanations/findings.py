@@ -26,13 +26,14 @@ GOAL = 1e-4  # of the excess of the loss: what the proposed number of steps leav
 
 
 Numbers: TypeAlias = dict[str, Any]  # those that a story tells, by name
+Changes: TypeAlias = dict[str, Any]  # keyword arguments of `jf.fit` that replace those of a run
 
 
 class Remedy(NamedTuple):
     """A change to a call of `fit`."""
 
     advice: str
-    changes: dict[str, Any]
+    changes: Changes
 
 
 def rate_of(optimizer: Optimizer) -> float | None:
@@ -51,7 +52,7 @@ def second_order(training: Training, start: PyTree | None = None) -> Remedy | No
     if noisy(training):
         return None
     problem = training.problem
-    changes: dict[str, Any] = {"precision": "float64"} | ({} if start is None else {"params": start})
+    changes: Changes = {"precision": "float64"} | ({} if start is None else {"params": start})
     count = sum(int(np.size(x)) for x in jax.tree.leaves(free(problem.params)))
     if (
         isinstance(problem.loss, Loss)
@@ -138,7 +139,7 @@ class Finding:
     story: tuple[str, ...]
     numbers: Numbers
     advice: str
-    remedy: dict[str, Any]
+    remedy: Changes
 
 
 def finding(kind: str, story: list[str], numbers: Numbers, remedy: Remedy | None) -> Finding:
@@ -207,7 +208,7 @@ def started_at(
     decreases to zero, because the right one is not known.
     """
     problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
-    changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
+    changes: Changes = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
     steps = changes["steps"]
     if rate is None:
         return Remedy(words, changes)

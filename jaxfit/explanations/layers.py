@@ -7,7 +7,7 @@ last layers of a deep network it can differ by many orders of magnitude; then no
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jaxfit.curvature.eigenvalues import Extreme
 from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.explanations.findings import (
     AFFORDABLE,
+    Changes,
     Finding,
     Numbers,
     Remedy,
@@ -162,7 +163,7 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
     Unlike `started_at` it computes no whole `LocalModel`, which is expensive for a deep network.
     """
     problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
-    changes: dict[str, Any] = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
+    changes: Changes = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
     if rate is None:
         return Remedy(words, changes)
     if law_limit(optimizer, 1.0) is None:
