@@ -121,7 +121,8 @@ def beneath(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, starts: It
     for params in starts:
         found = refit(end, params)
         there = np.abs(found.value - end) <= SLACK * np.abs(end - way.start)
-        rise = found.rise + found.slope * (end - found.value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rise = found.rise + found.slope * (end - found.value)
         least = _taken(there & (rise < least.rise), found._replace(rise=rise), least)
     several = walk.several | (least.rise < known - SLACK - SHARE * known)
     on = closed & (end != way.edge) & (least.rise < (1 - BENEATH) * way.goal)
@@ -158,7 +159,8 @@ def _next(walk: Walk, way: Way, *, halves: bool) -> tuple[np.ndarray, np.ndarray
     far, near = (np.where(bracketed, a, b) for a, b in ((outer.value, inner.value), (inner.value, before.value)))
     tip = np.where(bracketed[:, None], outer.params - inner.params, inner.params - before.params)
     width = np.where(far == near, 1, far - near)
-    ahead = inner.params + tip / width[:, None] * (target - inner.value)[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # the other params run away on a flat profile
+        ahead = inner.params + tip / width[:, None] * (target - inner.value)[:, None]
     return target, np.where(walk.astray[:, None], inner.params, ahead)
 
 

@@ -150,6 +150,20 @@ def test_a_path_whose_refits_stay_where_they_are_is_lost():
     assert walk.lost.all()
 
 
+def test_a_refit_that_runs_away_at_an_end_is_not_lower():
+    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
+    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
+
+    def refit(targets, params):
+        away = params[:, 0] > 0
+        return Nodes(targets, np.where(away, 1e300, targets), targets**2, np.where(away, -1e300, 2 * targets), params)
+
+    origin = Nodes(zero, zero, zero, zero, -np.ones((2, 1)))
+    first = follow(refit, begin(origin, np.zeros((2, 1)), way), way)
+    walk = beneath(refit, first, way, [np.ones((2, 1))])
+    assert (walk.end == first.end).all() and not walk.several.any()
+
+
 def test_a_path_over_a_hill_below_the_goal_goes_on_to_the_first_place_at_it():
     def rise(v):
         return v**2 * ((v - 3) ** 2 + 0.2) / 4
