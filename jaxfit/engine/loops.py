@@ -242,7 +242,8 @@ def check(training: Training, state: State, t: Array) -> tuple[State, End]:
     status = jnp.where(running, verdict, state.status)
     final = full_loss(training.problem, state.params, t) if training.batches is not None else proposal.loss
     rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(final), jnp.abs(state.start_loss))
-    above = (status == Status.OUT_OF_STEPS) & (final > state.start_loss + rounding)
+    unjudged = (status == Status.OUT_OF_STEPS) | (status == Status.STOPPED_EARLY)
+    above = unjudged & (final > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
     state = state._replace(status=status, steps=jnp.where(running, t, state.steps))
     if state.best is not None:  # if the run goes on, its next step makes this record

@@ -1,13 +1,13 @@
 """Levenberg-Marquardt: damped Gauss-Newton steps for losses that know their residuals.
 
 At each point the residuals r and their exact Jacobian J are reduced to a triangle, J = Q R and c = Q^T r, and nothing
-else is kept: no step evaluates the model twice at the same params. ||c|| is how much of r an undamped step would take
-away, whatever the units of params and data, and so what convergence is judged by.
+else is kept: no step evaluates the model twice at the same params. ||c|| is the part of r that an undamped step would
+remove, whatever the units of params and data; convergence is judged by it.
 
-A column that depends on those before it, as far as rounding tells, gets a row of zeros in R: no step goes along it.
-Where nothing else is left to take off, a short step is tried along each such direction: if the loss rises by what the
-residuals bend, the params are determined all the same (at a least value of as many residuals as params which is not
-zero, J is always singular); if it does not, the data do not determine them; if it falls, the run goes on from there.
+A column that depends on earlier columns, within rounding, gets a row of zeros in R, and no step goes along it. At a
+minimum along all other columns, a short step is tried along each such direction. If the loss rises because the
+residuals are curved, the params are determined all the same (J is always singular at a minimum above zero of as many
+residuals as params). If it does not change, the data do not determine them. If it falls, the run continues there.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ FLOOR = 1e-3  # of a robust loss' curvature, against that of the square with the
 
 
 class System(NamedTuple):
-    """A loss around a point: loss(p + d) = loss + weight * (||c + R d||**2 - ||c||**2), about."""
+    """The quadratic model of a loss at a point: loss(p + d) ~ loss + weight * (||c + R d||**2 - ||c||**2)."""
 
     loss: Array  # ()
     weight: Array  # ()
-    size: Array  # () sum of squares of the residuals, each in its measure
+    size: Array  # () sum of squares of the residuals, each with its measure
     scale: Array  # (k,) norms of the columns of J
     triangle: Array  # (k, k) R
     shadow: Array  # (k,) c = Q^T r
 
 
 class Memory(NamedTuple):
-    """What is known of the point where a run stands, and how far it may go."""
+    """The state of a run: the model at its params, and the control of its steps."""
 
     system: System
-    scale: Array  # (k,) largest norms of the columns of J so far: the step's own units
-    sizes: Array  # (k,) the params' own at the start
+    scale: Array  # (k,) largest norms of the columns of J so far: the units of a step
+    sizes: Array  # (k,) absolute values of the params at the start
     damping: Array  # ()
     growth: Array  # () what a refused step multiplies the damping by
     before: Array  # () ||c||**2 / size at the point before
     left: Array  # () ||c||**2 at the point before
-    ceiling: Array  # () the least loss seen, and its rounding
-    settled: Array  # () whether the last step found the bottom of what R does not show
-    probed: Array  # () how many directions that R does not show were tried here
+    ceiling: Array  # () the least loss so far, plus its rounding
+    settled: Array  # () whether the last step found the minimum along the direction that R does not show
+    probed: Array  # () number of directions that R does not show and that were tried at these params
     bent: Array  # () whether the loss rises along all of them
 
 
 class LevenbergMarquardt(NamedTuple):
-    """The method itself; `jf.optimizers.levenberg_marquardt` makes one."""
+    """Levenberg-Marquardt as a method; `jf.optimizers.levenberg_marquardt` makes one."""
 
     damping: Any  # () at the start
-    tolerance: Any = None  # () part of the sum of squares that may be left to take off; None for what rounding leaves
+    tolerance: Any = None  # () fraction of the sum of squares that a step may still remove; None: down to rounding
 
     def init(self, objective: Objective, params: PyTree) -> Memory:
         flat, back = jax.flatten_util.ravel_pytree(params)
@@ -114,7 +114,8 @@ class LevenbergMarquardt(NamedTuple):
         after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), system, here)
         bend = jnp.sum(step * (ahead - slope))
         straight = jnp.maximum(jnp.sum(change**2), jnp.sum((system.triangle @ step) ** 2))
-        bent = bend > jnp.maximum(2 * straight, hidden)
+        unsure = hidden + 16 * eps * reach * jnp.sqrt(straight)  # by the rounding of J, and of the residuals
+        bent = bend > jnp.maximum(2 * straight, unsure)
         rest = jnp.sum(step * jnp.where(accepted, ahead, slope)) ** 2 / jnp.where(bend > 0, bend, 1)
         settled = bent & ~probing & bottomed(memory, flat, step, rest, blur / here.weight, after)
         memory = Memory(
@@ -144,17 +145,18 @@ levenberg_marquardt.traits = Traits(judges=True, residuals=True, deterministic=T
 def judge(
     flat: Array, memory: Memory, triangle: Array, shadow: Array, free: Array | None, tolerance: Any = None
 ) -> tuple[Array, Array, Array, Array]:
-    """Whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
+    """Return whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
 
-    An undamped step would take ||c||**2 off the sum of squares. It is not worth it if
-    - that is lost in the rounding of the sum, and the last step did not make it much smaller: the params are then
-      within sqrt(eps) of their standard errors; or
+    An undamped step would remove ||c||**2 from the sum of squares. It is not worth a step if
+    - it is lost in the rounding of the sum, and the last step did not make it much smaller, or the params are where
+      they will stay: within eps**(2/3) of their standard errors and eps**0.7 of their size, or eps**(5/6) of the
+      former; or
     - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
-    - it moves the params by less than eps**0.75 of their own size, and steps do not get there faster any more; or
-    - it is no more than the tolerance of the sum, if there is one.
-    Where R has rows of zeros that is so along what the others see; unless the run has settled in the rest too. There
-    residuals that are all at rounding are enough. Nothing is believed where a param that mattered has ceased to, or
-    none matters, unless the residuals are at rounding.
+    - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step; or
+    - it is at most the tolerance of the sum, if there is one.
+    If R has rows of zeros, these rules see the other directions only; unless the run has settled in the rest too. There
+    it is also enough that all residuals are at rounding. No claim is made where a param has lost its influence, or no
+    param has any, unless all residuals are at rounding.
 
     Returns:
       Whether it is a minimum that is determined, whether it is one but for directions that R does not show,
@@ -173,7 +175,8 @@ def judge(
     alive |= exact
     step = solve(triangle, shadow)
     move = jnp.sqrt(jnp.sum((norms * step) ** 2))
-    lost = (offset <= 16 * eps) & ((offset > memory.before / 2) | (offset <= eps ** (5 / 3)))
+    near = (offset <= eps ** (5 / 3)) | (offset <= eps ** (4 / 3)) & slight(memory, flat, step, eps**0.7)
+    lost = (offset <= 16 * eps) & ((offset > memory.before / 2) | near)
     below = (jnp.sqrt(left) <= 8 * eps * reach) & (move <= jnp.sqrt(eps) * reach)
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
     least = lost | below | enough | (exact & ~determined)
@@ -182,36 +185,38 @@ def judge(
 
 
 def bottomed(memory: Memory, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:
-    """Whether a run stands at the bottom along a direction in which the residuals bend and R is all but singular.
+    """Return whether a run is at the minimum along a direction in which the residuals are curved and R nearly singular.
 
-    That is so at a least value which is not zero of as many residuals as params. The slopes at both ends of a step,
-    taken or refused, give the curvature along it, J^T J nearly none of it. What is left is lost in rounding if
-    - the rest of this parabola and what an undamped step would take off along all but the weakest direction are; and
-    - the step itself was less than sqrt(eps) of the params' own size.
+    This happens at a minimum above zero of as many residuals as params. The slopes at both ends of a step, accepted or
+    rejected, give the curvature along it, of which J^T J shows nearly nothing. The run is at the minimum if
+    - what is left of this parabola, and what an undamped step would remove along all directions but the weakest, are
+      lost in rounding; and
+    - the step itself was below sqrt(eps) of the params' size.
 
     Args:
-      rest: () of the parabola along the step, from where the run stands.
+      rest: () what is left of the parabola along the step.
       blur: () the rounding of the sum of squares.
-      after: Where it stands.
+      after: At the params where the run is after the step.
     """
     eps = jnp.finfo(flat.dtype).eps
     pivots = jnp.abs(jnp.diagonal(after.triangle)) / jnp.where(memory.scale > 0, memory.scale, 1)
-    others = jnp.where(jnp.arange(flat.size) == jnp.argmin(pivots), 0, after.shadow)
+    others = jnp.where(pivots > jnp.min(pivots), after.shadow, 0)
     at_rest = rest + jnp.sum(others**2) <= blur
     return at_rest & slight(memory, flat, step, eps**0.5) & (jnp.sum(pivots == 0) <= 1)
 
 
 def unseen(flat: Array, memory: Memory, triangle: Array, silent: Array) -> Array:
-    """A short step along which R is zero: the next of the params without a pivot, by a small part of its size."""
+    """Return a short step along which R is zero, for the next param without a pivot: a small part of its size."""
     part = jnp.finfo(flat.dtype).eps ** 0.375  # so that slopes show a curvature, and rounding hides higher powers
     own = jnp.maximum(memory.sizes, jnp.abs(flat))
-    chosen = silent & (jnp.cumsum(silent) == memory.probed + 1)
+    earlier = jnp.tri(flat.size, k=-1, dtype=flat.dtype) @ silent
+    chosen = silent & (earlier == memory.probed)
     along = jnp.where(chosen, part * jnp.where(own > 0, own, 1), 0)
     return along - solve(triangle, triangle @ along)
 
 
 def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
-    """Whether a step moves each param by less than a part of its size; by the predictions, where it started at zero."""
+    """Return whether a step moves each param by less than a part of its size; for a start at 0, of the predictions."""
     own = jnp.maximum(memory.sizes, jnp.abs(flat))
     least = jnp.sqrt(jnp.sum((memory.scale * own) ** 2))
     unsized = (memory.sizes == 0) & (memory.scale * jnp.abs(step) <= part * least)
@@ -219,18 +224,18 @@ def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
 
 
 def stranded(flat: Array, there: Array, low: Array, high: Array, memory: Memory, system: System) -> Array:
-    """Which params a step would put on a bound from afar, where they have no influence: they would never leave it."""
+    """Return which params a long step would put on a bound where they have no influence, and so would stay there."""
     on = ((there <= low) & (flat > low)) | ((there >= high) & (flat < high))
     far = jnp.abs(there - flat) > 0.01 * jnp.maximum(memory.sizes, jnp.abs(flat))
     return on & far & (system.scale <= jnp.finfo(flat.dtype).eps * memory.scale)
 
 
 def elsewhere(objective: Objective, back: Callable, flat: Array, silent: Array) -> Array:
-    """Of params without influence at a point, the norms of their columns as they may be elsewhere; zero if nowhere.
+    """Estimate the norms of the columns of params without influence here, from other values; zero if they have none.
 
-    All of them are set to 0 (or to 1 if they are 0), then all to 1 (or to 0): of a peak far from the data the width and
-    the position have no influence where its height is 0. A change of the residuals, or what is not finite there, tells
-    a plateau from a param that the loss does not depend on.
+    All of them are set to 0 (or to 1 if they are 0), then all to 1 (or to 0): the width and position of a peak far from
+    the data have no influence where its height is 0. Residuals that change, or are not finite, show that the point lies
+    on a plateau; otherwise the loss does not depend on the param.
     """
 
     def residuals(flat):
@@ -250,7 +255,7 @@ def elsewhere(objective: Objective, back: Callable, flat: Array, silent: Array) 
 
 
 def linearize(objective: Objective, back: Callable, flat: Array) -> System:
-    """The residuals and their Jacobian at a point, as a triangle."""
+    """Reduce the residuals and their Jacobian at a point to a triangle."""
 
     def residuals(flat):
         blocks = objective.blocks(back(flat))
@@ -275,9 +280,10 @@ def linearize(objective: Objective, back: Callable, flat: Array) -> System:
 
 
 def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
-    """Of each residual: its part of the loss, half its slope, half its curvature, and slope over twice the residual.
+    """Return, of each residual, its part of the loss, half its slope, half its curvature, and its measure.
 
-    The last is the weight of the square that has the same slope; the curvature is kept above a small part of it.
+    The measure is the slope over twice the residual: the weight of the square with the same slope. The curvature is
+    kept above a small part of it.
     """
     r = jnp.ravel(block.residuals)
     weight = jnp.broadcast_to(jnp.asarray(block.weight, r.dtype), r.shape)
@@ -295,7 +301,7 @@ def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
 
 
 def triangularize(columns: Array, b: Array) -> tuple[Array, Array]:
-    """R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced`."""
+    """Return R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced` does."""
     k, n = columns.shape
     rounding = (8 * k + n**0.5) * float(jnp.finfo(b.dtype).eps)
     if k > UNROLLED:
@@ -305,10 +311,10 @@ def triangularize(columns: Array, b: Array) -> tuple[Array, Array]:
 
 
 def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
-    """R and Q^T b of few columns by modified Gram-Schmidt, with a row of zeros for each that depends on those before.
+    """Return R and Q^T b by modified Gram-Schmidt, with a row of zeros for a column that depends on earlier ones.
 
-    With b as one more column it is as accurate as by reflections: Bjorck (1967). A column depends on others if what
-    they leave of it is no more than `rounding` of it.
+    With b as one more column this is as accurate as reflections: Bjorck (1967). A column depends on earlier ones if its
+    part orthogonal to them is at most `rounding` of its norm.
     """
     k = len(columns)
     least = rounding * jnp.sqrt(jnp.sum(columns * columns, axis=1))
@@ -341,7 +347,7 @@ def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
 
 
 def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:
-    """The triangle of min ||R z - c||**2 + damping * ||z||**2."""
+    """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
     k = shadow.size
     below = jnp.sqrt(damping) * jnp.eye(k, dtype=triangle.dtype)
     return triangularize(
@@ -350,7 +356,7 @@ def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array
 
 
 def solve(triangle: Array, b: Array) -> Array:
-    """z with R z = b; zero in the places where a pivot is."""
+    """Return z with R z = b, with zeros where a pivot is zero."""
     k = b.size
     if k > UNROLLED:
         pivots = jnp.diagonal(triangle)

@@ -29,7 +29,7 @@ class Objective:
         return self.loss(self.complete(free), *self.data, **self.extra)
 
     def blocks(self, free: PyTree) -> tuple[Block, ...]:
-        """The loss taken apart into residuals; for losses with `knows_residuals`."""
+        """Return the residuals of the loss, in blocks; for losses with `knows_residuals`."""
         return self.loss.blocks(self.complete(free), *self.data, **self.extra)
 
     def complete(self, free: PyTree) -> PyTree:
@@ -136,7 +136,7 @@ def accumulating(memory: PyTree) -> Array:
 
 
 def inward(grads: PyTree, params: PyTree, low: PyTree, high: PyTree) -> PyTree:
-    """The gradient without what would push params that lie on a bound beyond it."""
+    """Return the gradient with zeros where it would push a param on a bound beyond it."""
 
     def leaf(g, p, low, high):
         return jnp.where(((p <= low) & (g > 0)) | ((p >= high) & (g < 0)), 0, g)

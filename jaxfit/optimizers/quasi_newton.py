@@ -18,23 +18,23 @@ PROBED = 64
 
 
 class Memory(NamedTuple):
-    """What is known of the point where a run stands."""
+    """The state of a run."""
 
-    curvature: Any  # Optax's: differences of params and gradients
-    search: Any  # Optax's line search
+    curvature: Any  # of Optax: differences of params and gradients
+    search: Any  # of the line search of Optax
     units: PyTree  # like params: the size of each leaf at the start
     start: Array  # () loss there
     loss: Array  # ()
     grads: PyTree
-    settled: Array  # () the verdict
+    settled: Array  # () whether the params are at a minimum
 
 
 class LBFGS(NamedTuple):
-    """The method itself; `jf.optimizers.lbfgs` makes one. It works on params over their units."""
+    """L-BFGS as a method, on params divided by their units; `jf.optimizers.lbfgs` makes one."""
 
     precondition: optax.GradientTransformation
     search: optax.GradientTransformationExtraArgs
-    pairs: int  # past steps to learn from
+    pairs: int  # number of past steps that are kept
 
     def init(self, objective: Objective, params: PyTree) -> Memory:
         loss, grads = jax.value_and_grad(objective)(params)
@@ -92,7 +92,7 @@ class LBFGS(NamedTuple):
 
 
 def size_of(leaf: Array) -> Array:
-    """The root mean square of a leaf's entries; 1 if they are zero."""
+    """Return the root mean square of a leaf's entries, or 1 if they are zero."""
     size = jnp.sqrt(jnp.mean(leaf * leaf))
     return jnp.broadcast_to(jnp.where(size > 0, size, 1), leaf.shape)
 
@@ -101,7 +101,7 @@ def judge(
     objective: Objective, params: PyTree, grads: PyTree, units: PyTree, loss: Array, start: Array, stalled: Array,
     idle: Array,
 ) -> Array:  # fmt: skip
-    """Whether the params are at a minimum as far as the precision can tell. One of these must hold:
+    """Return whether the params are at a minimum, as far as the precision can tell. One of these must hold:
 
     - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order; that is
       eps**0.25 where the search has `stalled`: the step that the learned curvature proposes promises next to nothing;
@@ -109,8 +109,8 @@ def judge(
     - the last step was `idle`, it did not lower the loss, and Newton's step would not either: what it promises,
       g H^-1 g / 2 with the Hessian H positive definite, is lost in the `rounding` of the loss.
 
-    On a plateau all is flat too: so each of up to `PROBED` params, moved by a hundredth, must change some gradient. Of
-    more params the Hessian is not asked for.
+    A plateau is flat too, so each of up to `PROBED` params, moved by a hundredth, must change some gradient. With more
+    params neither this nor the Hessian is computed.
     """
     eps, limits = jnp.finfo(loss.dtype).eps, objective.bounds
 
@@ -158,17 +158,17 @@ def judge(
 
 
 def rounding(loss: Array, size: Array) -> Array:
-    """What the rounding of params and residuals changes in a loss, with size p |H| p / 2, some digits given.
+    """Return by how much the rounding of params and residuals changes a loss, where size is p |H| p / 2.
 
-    A loss of squares, sum(r**2), has residuals rounded by d with |d|**2 <= eps**2 * size: it moves by
-    eps * loss + 2 |r| |d| + |d|**2.
+    The residuals of a loss sum(r**2) are rounded by d with |d|**2 <= eps**2 * size, which changes it by
+    eps * loss + 2 |r| |d| + |d|**2; a factor of 16 is the margin.
     """
     eps, level = jnp.finfo(loss.dtype).eps, jnp.abs(loss)
     return 16 * eps * (level + 2 * jnp.sqrt(level) * jnp.sqrt(size) + eps * size)
 
 
 class Newton(NamedTuple):
-    """A factorization of the Hessian in units of the roots of its diagonal, of which the first rows are known."""
+    """A factorization of the Hessian, scaled to a diagonal of ones, of which the first rows are known."""
 
     factor: Array  # (k, k) lower triangle L with L L^T = H; the identity in rows that are not yet known
     root: Array  # (k,) of the diagonal
@@ -188,7 +188,7 @@ class Newton(NamedTuple):
 
 
 def eliminate(newton: Newton, i: Array, column: Array, slope: Array, point: Array, held: Array) -> Newton:
-    """The factorization with one more row; params that are `held` have none."""
+    """Add a row to the factorization; params that are `held` have none."""
     k, eps = point.size, jnp.finfo(point.dtype).eps
     index = jnp.arange(k)
     column = jnp.where(held | held[i], 0, column)
@@ -211,7 +211,7 @@ def eliminate(newton: Newton, i: Array, column: Array, slope: Array, point: Arra
 
 
 def hessian_columns(gradient: Callable, point: Array) -> Callable | None:
-    """The columns of the Hessian by their number; None for a loss whose gradient has none."""
+    """Return a function from i to column i of the Hessian; None if the gradient has no derivative."""
 
     def column(i):
         return jax.vjp(gradient, point)[1](jnp.where(jnp.arange(point.size) == i, 1, 0).astype(point.dtype))[0]

@@ -154,3 +154,14 @@ def test_the_best_member_is_chosen_by_any_recorded_number():
     assert jf.best(grid, by="history.gradient_norm").coords["rate"] == rates[np.argmin(last["gradient_norm"])]
     with pytest.raises(ValueError, match="'loos' is not one number for each lane; there are .*accuracy, gradient_norm"):
         jf.best(grid, by="loos")
+
+
+def test_a_run_that_patience_stops_above_its_start_has_diverged():
+    """Gradient descent far beyond its limit: the validation loss rises from the start, and so does the loss."""
+    train, held = draws(0)
+    given = options(3, 1, 100, held)
+    fit = jf.fit(LOSS, START, train, **given | {"optimizer": jf.optimizers.sgd(2.0)})
+    assert fit.status == jf.Status.DIVERGED and fit.steps < 10 and fit.loss > fit.history.loss[0]
+    assert fit.best_step == 0 and fit.best_params == START
+    grid = jf.sweep(LOSS, START, train, **given | {"optimizer": jf.optimizers.sgd(jf.Axis("rate", [RATE, 2.0]))})
+    assert list(grid.results.status) == [jf.Status.STOPPED_EARLY, jf.Status.DIVERGED]
