@@ -1,7 +1,6 @@
 "use strict";
 // Names that users gave become text nodes only. The colors are those of jaxfit's figures (Okabe and Ito).
-const [BLUE, RED, GREEN, PINK, ORANGE, SKY] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
-const INKS = { 1: BLUE, 2: SKY, 3: RED, 4: PINK, 5: GREEN, 6: "#8a8a8a", 7: ORANGE }; // by status
+const ORANGE = "#e69f00", INKS = { 1: "#0072b2", 2: "#56b4e9", 3: "#d55e00", 4: "#cc79a7", 5: "#009e73", 6: "#8a8a8a", 7: ORANGE }; // by status
 const VIRIDIS = ["#fde725", "#addc30", "#5ec962", "#28ae80", "#21918c", "#2c728e", "#3b528b", "#472d7b", "#440154"];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -166,6 +165,7 @@ function sweep(page, header, columns) {
 	const many = coords.filter((k) => axes[k].size > 1), first = law ? law.axis : many[0] || 0;
 	const second = many.find((k) => k !== first);
 	const state = { x: first, y: second === undefined ? -1 : second, by: "loss", curve: header.curves.includes("history.loss") ? "history.loss" : header.curves[0], at: index(0), pins: [], brushes: {} };
+	const off = (k) => k !== state.x && k !== state.y;
 	const here = () => laneOf(state.at), by = () => (state.by === "status" ? "loss" : state.by);
 	const passes = (lane) => Object.entries(state.brushes).every(([name, [low, high]]) => {
 		const x = place(name, lane);
@@ -230,10 +230,9 @@ function sweep(page, header, columns) {
 		return axis.order.map((i, k) => [k, axis.told(i)]).filter((_, k) => k % Math.ceil(axis.size / most) === 0);
 	}
 
-	// The map of two axes, or the plot of a number along one.
 	const canvas = make("canvas", { class: "map", tabindex: 0, role: "application", "aria-label": "Map: arrows move, Enter pins, Escape unpins" });
 	const LEFT = 66, TOP = 10;
-	let area;
+	let area, drawn = {};
 	function drawMap() {
 		const narrow = canvas.clientWidth < 480, flat = state.y < 0, height = narrow ? 330 : 460;
 		const [draw, width] = prepared(canvas, height), w = width - LEFT - 12, h = height - TOP - 46;
@@ -266,18 +265,21 @@ function sweep(page, header, columns) {
 			}
 			draw.globalAlpha = 1;
 		} else {
-			const small = make("canvas", { width: X.size, height: Y.size }), paint = small.getContext("2d");
-			const image = paint.createImageData(X.size, Y.size);
-			for (let j = 0, to = 0; j < Y.size; j++) {
-				for (let i = 0; i < X.size; i++, to += 4) {
-					const l = lane(i, Y.size - 1 - j);
-					image.data.set(shade(l), to);
-					image.data[to + 3] = filtered && !passes(l) ? 40 : 255;
+			const look = JSON.stringify({ ...state, pins: 0, at: state.at.filter((_, k) => off(k)) });
+			if (look !== drawn.look) {
+				drawn = { look, small: make("canvas", { width: X.size, height: Y.size }) };
+				const paint = drawn.small.getContext("2d"), image = paint.createImageData(X.size, Y.size);
+				for (let j = 0, to = 0; j < Y.size; j++) {
+					for (let i = 0; i < X.size; i++, to += 4) {
+						const l = lane(i, Y.size - 1 - j);
+						image.data.set(shade(l), to);
+						image.data[to + 3] = filtered && !passes(l) ? 40 : 255;
+					}
 				}
+				paint.putImageData(image, 0, 0);
 			}
-			paint.putImageData(image, 0, 0);
 			draw.imageSmoothingEnabled = false;
-			draw.drawImage(small, LEFT, TOP, w, h);
+			draw.drawImage(drawn.small, LEFT, TOP, w, h);
 			for (const [k, words] of ticked(Y, 7)) {
 				draw.write(words, LEFT - 8, cy(k) + 4, LEFT - 24, "right");
 				draw.rule(LEFT - 5, cy(k), 5, 0.8);
@@ -316,7 +318,7 @@ function sweep(page, header, columns) {
 		}
 		state.pins.forEach((l, n) => {
 			const at = index(l);
-			if (coords.some((k) => k !== state.x && k !== state.y && at[k] !== state.at[k])) return;
+			if (coords.some((k) => off(k) && at[k] !== state.at[k])) return;
 			const x = cx(X.rank[at[state.x]]), y = flat ? cy(l) : cy(Y.rank[at[state.y]]);
 			draw.fillStyle = css("ring");
 			draw.beginPath();
@@ -369,10 +371,9 @@ function sweep(page, header, columns) {
 		bestTitle.textContent = `The best by ${by()}${brushing() ? ", of the lanes brushed" : ""}`;
 		bestBox.replaceChildren(table(head, best(10).map((lane) => make("tr", { tabindex: 0, onclick: () => go(lane), onkeydown: (e) => e.key === "Enter" && go(lane) },
 			cells([...coords.map((k) => axes[k].told(along(lane, k))), badge(status[lane]), ...shown.map((name) => show(number[name][lane], 6))], left))), left));
-		if (!bestBox.querySelector("td")) bestBox.replaceChildren("No lane ended well.");
+		if (!bestBox.querySelector("td")) bestBox.append("No lane ended well.");
 	}
 
-	// Parallel coordinates, brushed by dragging.
 	const lines = make("canvas", { id: "parallel", "aria-label": "Parallel coordinates" });
 	const stands = [...many, ...shown].map((of) => {
 		const axis = axes[of], s = whole[of];
@@ -464,9 +465,9 @@ function sweep(page, header, columns) {
 			list.length > 1 ? choice("y", "up", [[-1, "the number"], ...list], state.y, set("y", "x")) : "",
 			choice("by", "color", ["status", ...names].map((n) => [n, n]), state.by, (v) => (state.by = v)),
 			header.curves.length > 1 ? choice("curve", "curve", header.curves.map((n) => [n, n.replace("history.", "")]), state.curve, (v) => (state.curve = v)) : "");
-		sliders.replaceChildren(...many.filter((k) => k !== state.x && k !== state.y).map((k) => {
+		sliders.replaceChildren(...many.filter(off).map((k) => {
 			const axis = axes[k], told = make("span", {}, axis.told(state.at[k]));
-			return make("label", {}, axis.name, make("input", { type: "range", "aria-label": axis.name, max: axis.size - 1, value: axis.rank[state.at[k]], oninput: (e) => {
+			return make("label", {}, axis.name, make("input", { type: "range", max: axis.size - 1, value: axis.rank[state.at[k]], oninput: (e) => {
 				state.at[k] = axis.order[e.target.value];
 				told.textContent = axis.told(state.at[k]);
 				later(drawLane);
@@ -486,7 +487,8 @@ function sweep(page, header, columns) {
 	const drawLane = () => run(drawMap, drawReading, drawLines);
 	function drawAll() {
 		inks = {};
-		run(drawTools, drawKey, drawPins, drawBest, drawLane);
+		drawn = {};
+		run(drawTools, drawKey, drawPins, drawReading, brushed);
 	}
 	function pointed(e) {
 		const { w, h, X, Y, flat } = area, i = Math.floor(((e.offsetX - LEFT) / w) * X.size), j = Math.floor((1 - (e.offsetY - TOP) / h) * Y.size);
@@ -520,7 +522,6 @@ function sweep(page, header, columns) {
 		heading("All lanes"), div("tools", kept, clear), div("scroll", lines), heading("Provenance"), facts(header.provenance));
 	state.at = index(best(1)[0] || 0);
 	drawAll();
-	brushed();
 	return drawAll;
 }
 
@@ -549,7 +550,7 @@ async function main() {
 		matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 		document.documentElement.dataset.ready = "yes";
 	} catch (error) {
-		page.replaceChildren(make("p", { class: "note" }, `The page cannot be shown: ${error.message}`));
+		page.replaceChildren(make("p", { class: "note" }, `Not shown: ${error.message}`));
 		throw error;
 	}
 }
