@@ -45,7 +45,7 @@ def ask(predict: Callable, x: np.ndarray, y: np.ndarray, best: np.ndarray, truth
 
         def linearized(p):
             r = lambda p: predict(p, x) - y  # noqa: E731
-            slopes = jax.jacfwd(r)(p) * free
+            slopes = jax.jacfwd(r)(p) * free[None, :]
             return r(p), jnp.where(jnp.isfinite(slopes), slopes, 0.0)  # inf * 0, where an exponential overflows
 
         def step(_, state):
