@@ -163,14 +163,15 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
     verdict = jnp.where((verdict == RUNNING) & (t >= training.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status).astype(np.int32)
     goes = status == RUNNING
-    params = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposal.params, state.params)
+    kept, proposed = (state.params, state.memory), (proposal.params, proposal.memory)
+    params, memory = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposed, kept)
+    if isinstance(method_of(training.optimizer), GradientMethod):  # whose memory tells nothing of the params
+        memory = proposal.memory
     change = state.change
     if change is not None:
         size = norm(jax.tree.map(jnp.subtract, params, state.params))
         change = jnp.where(goes & ~skipped(proposal, size), size, change)
-    state = state._replace(
-        params=params, memory=proposal.memory, status=status, change=change, steps=state.steps + goes
-    )
+    state = state._replace(params=params, memory=memory, status=status, change=change, steps=state.steps + goes)
     return state, proposal
 
 

@@ -40,6 +40,7 @@ def test_three_hundred_seeds_draw_every_choice():
 FOUND = {
     "keys on an executor": {"loss": "net", "keep": "executor"},
     "a random loss whose run ends before its neighbors'": {"loss": "noisy", "stop": "change", "steps": 4, "slots": 2},
+    "the loss of a lane out of steps": {"params": "plain", "optimizer": "judges", "steps": 1},
 }
 
 
