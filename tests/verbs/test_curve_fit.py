@@ -181,8 +181,6 @@ REFUSED = {
     "a model of many arguments": (lambda: jf.curve_fit(lambda x, a, b: a * x + b, [1.0, 0.0], (X, Y)), TypeError,
         r"predict takes \(x, a, b\), but it is called as predict\(params, x\); wrap it"),
     "no function": (lambda: jf.curve_fit(3, START, (X, Y)), TypeError, "predict is 3"),
-    "more params than points": (lambda: jf.curve_fit(line, START, (X[:1], Y[:1])), ValueError,
-        "the data make 1 residual for 2 free params"),
     "a keyword misspelled": (lambda: jf.curve_fit(line, START, (X, Y), absolut_sigma=True), TypeError,
         "absolute_sigma"),
     "residuals that are no array": (

@@ -378,8 +378,10 @@ def has_large_indices(data: tuple) -> bool:
 
 def range_of(value: PyTree) -> Range | None:
     """Return the range of whole numbers that are known; None of any other value."""
-    known = isinstance(value, (np.ndarray, np.generic, jax.Array, int)) and not isinstance(value, jax.core.Tracer)
-    if not known or jnp.result_type(value).kind not in "biu" or not np.size(value):
+    if isinstance(value, jax.core.Tracer) or not isinstance(value, (np.ndarray, np.generic, jax.Array, int)):
+        return None
+    dtype = np.asarray(value).dtype if isinstance(value, int) else value.dtype
+    if getattr(dtype, "kind", "") not in {"b", "i", "u"} or not np.size(value):
         return None
     return int(np.min(value)), int(np.max(value))
 
