@@ -234,10 +234,9 @@ def _never(nodes: Nodes, way: Way, far: np.ndarray) -> np.ndarray:
 
 def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
     """Return the state after one more refit of each profile."""
-    tried = np.abs(found.target - walk.inner.value)
-    stays = (
-        np.abs(found.value - walk.inner.value) <= TINY * tried
-    )  # so does a refit at params beyond which nothing is finite
+    # A refit stays where it starts if nothing beyond is finite, and if it is asked to move by a rounding only.
+    asked = np.abs(found.target - walk.inner.target)
+    stays = (np.abs(found.value - walk.inner.value) <= TINY * asked) & (asked > TINY * way.scale)
     found = found._replace(rise=np.where(stays & under_way, np.inf, found.rise))
     verdict = _judged(walk.inner, found, way, under_way)
     end, lost = _ended(walk, found, way, verdict)

@@ -150,6 +150,24 @@ def test_a_path_whose_refits_stay_where_they_are_is_lost():
     assert walk.lost.all()
 
 
+def test_a_path_from_edge_to_edge_is_not_lost_where_a_step_is_a_rounding_long():
+    """The refits lie short of their targets, by more than steps that rounding leaves before an edge."""
+    rng, scale = np.random.default_rng(0), np.array([0.20308210043367345])
+
+    def refit(target, params):
+        value = target - 5e-6 + 4e-15 * rng.normal(size=1)
+        return Nodes(target, value, (value / scale) ** 2, 2 * value / scale**2, value[:, None])
+
+    zero = np.zeros(1)
+    way = Way(zero, np.ones(1), scale, zero, np.full(1, np.inf))
+    walk = begin(refit(zero, zero[:, None]), np.ones((1, 1)), way)
+    first = 0.3 * scale[0]
+    for stop in (first, np.nextafter(first, 1.0), 2 * first, 4 * first):
+        way = way._replace(edge=np.array([stop]))
+        walk = follow(refit, walk._replace(end=np.full(1, np.nan)), way)
+        assert walk.inner.target == stop and not walk.lost
+
+
 def test_a_refit_that_runs_away_at_an_end_is_not_lower():
     side, zero = np.array([-1.0, 1.0]), np.zeros(2)
     way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
