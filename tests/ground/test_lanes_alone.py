@@ -115,3 +115,13 @@ def test_a_traced_fit_that_ends_early_tells_the_loss_at_its_params():
     assert float(found) == pytest.approx(
         np.mean((float(params["w"]) * x + float(params["b"]) - 0.7 * x) ** 2), rel=1e-5
     )
+
+
+def test_a_fit_that_ends_between_two_records_tells_the_loss_at_its_params():
+    x = np.linspace(-1.0, 1.5, 7)
+    loss, start = jf.losses.mse(jf.models.line), {"w": jf.Bounded(3.0, low=0.0), "b": 1.0}
+    run = jf.fit(loss, start, (x, 0.7 * x), optimizer=jf.optimizer(halved), steps=20,
+                 stop=jf.Stop(loss_below=0.5), record=jf.Record(every=7), precision="float32")  # fmt: skip
+    assert 0 < run.steps % 7 < 6
+    there = np.mean((float(run.params["w"]) * x + float(run.params["b"]) - 0.7 * x) ** 2)
+    assert float(run.loss) == pytest.approx(there, rel=1e-5)
