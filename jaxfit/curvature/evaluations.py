@@ -14,12 +14,11 @@ from jaxfit.engine.evaluating import evaluate, laid_out, member_like
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis, resolve
-from jaxfit.problems.checks.posing import as_params
+from jaxfit.problems.dimensions import Dimension, choose, coordinates, fill
 from jaxfit.problems.marks import put
+from jaxfit.problems.posing import as_params
 from jaxfit.problems.problems import Problem, precision_context
-from jaxfit.problems.reading import Dimension, choose, fill
 from jaxfit.typing import Array, PyTree
-from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
 from jaxfit.verbs.sweeps import choices_of

@@ -15,10 +15,10 @@ from jaxfit.curvature.eigenvalues import Extreme, posed
 from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.curvature.lanczos import begin, extend, products, tridiagonal
 from jaxfit.problems.axes import refuse_unit
+from jaxfit.problems.dimensions import Dimension
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import chosen_precision, whole
-from jaxfit.problems.reading import Dimension
 from jaxfit.typing import ArrayLike, KeyLike, PyTree
 
 EXACT = 1500  # params up to which the whole Hessian is made

@@ -13,10 +13,10 @@ from jaxfit.engine.jaxprs import depends, largest_bytes
 from jaxfit.engine.loops import End, State, begin, check, judged_step, judges_steps
 from jaxfit.engine.tracing import Structure, shape_of, trace
 from jaxfit.problems.axes import resolve
-from jaxfit.problems.checks.posing import as_params
+from jaxfit.problems.dimensions import fill
 from jaxfit.problems.marks import plain, put
+from jaxfit.problems.posing import as_params
 from jaxfit.problems.problems import Problem, Training
-from jaxfit.problems.reading import fill
 from jaxfit.typing import PyTree
 
 

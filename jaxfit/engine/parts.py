@@ -21,8 +21,8 @@ from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import Structure, inspect_training, trace
 from jaxfit.problems.axes import Placeholder
+from jaxfit.problems.dimensions import Dimension
 from jaxfit.problems.problems import Training, precision_context
-from jaxfit.problems.reading import Dimension
 from jaxfit.typing import PyTree
 
 CAPTURED = (

@@ -13,7 +13,7 @@ import numpy as np
 from jaxfit.engine.jaxprs import Operation, inline
 from jaxfit.engine.tracing import program_of
 from jaxfit.problems.axes import Axis, is_axis
-from jaxfit.problems.checks.data import Range, call_of, range_of, shaped
+from jaxfit.problems.data import Range, call_of, range_of, shaped
 from jaxfit.problems.messages import line_of, warn
 from jaxfit.problems.problems import Problem, precision_context
 

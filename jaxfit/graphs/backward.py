@@ -19,11 +19,11 @@ from jaxfit.graphs.graph import Edge, Graph, Node
 from jaxfit.graphs.program import Passage, Program, is_float, read, walk
 from jaxfit.losses import Loss, data_names, takes_key
 from jaxfit.problems.axes import as_key, is_axis, is_key, is_traced
-from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
-from jaxfit.problems.checks.posing import as_loss, as_params, pose_question, refuse_axes
+from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.enclosed import enclosed_in_precision, resolved
 from jaxfit.problems.marks import free, plain
 from jaxfit.problems.messages import near_keywords, path_name, shown
+from jaxfit.problems.posing import as_loss, as_params, pose_question, refuse_axes
 from jaxfit.problems.problems import PRECISIONS, Problem, chosen_precision, convert_all, precision_context
 from jaxfit.typing import Array, ArrayLike, KeyLike, LossFunction, PyTree
 

@@ -21,13 +21,12 @@ from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.sums import fast_sums
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis, is_traced, resolve
-from jaxfit.problems.checks.posing import as_params, pose_question
+from jaxfit.problems.dimensions import choose, coordinates, fill, read
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.posing import as_params, pose_question
 from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
-from jaxfit.problems.reading import choose, fill, read
 from jaxfit.typing import KeyLike, PyTree
-from jaxfit.verbs.coordinates import coordinates
 from jaxfit.verbs.results import Fit, problem_of, recorded
 from jaxfit.verbs.sweeps import choices_of
 

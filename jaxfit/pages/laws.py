@@ -11,8 +11,8 @@ from jaxfit.curvature import sharpness
 from jaxfit.optimizers.stability import stability_limit
 from jaxfit.pages.sweeps import Law
 from jaxfit.problems.axes import Axis, is_axis
+from jaxfit.problems.dimensions import choose
 from jaxfit.problems.problems import ENDED_WELL
-from jaxfit.problems.reading import choose
 from jaxfit.verbs.grids import Grid, best
 
 COMBINATIONS = 10_000  # of hyperparameters, for each of which a law is asked

@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxfit.engine.evaluating import evaluate, laid_out
 from jaxfit.problems.axes import Axis, is_axis, resolve
-from jaxfit.problems.checks.posing import as_params
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked
+from jaxfit.problems.posing import as_params
 from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, NotConverged, problem_of

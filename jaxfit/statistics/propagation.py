@@ -15,7 +15,7 @@ import numpy as np
 from jaxfit.engine.tracing import trace, traced
 from jaxfit.losses.base import ROBUST, noise_model_of
 from jaxfit.problems.axes import refuse_unit
-from jaxfit.problems.checks.data import as_data, floating
+from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import convert, precision_context
 from jaxfit.statistics.confidence import check_level

@@ -16,10 +16,10 @@ from jaxfit.losses import Block, Loss
 from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import Axis, as_key, is_axis
+from jaxfit.problems.dimensions import Mention, stacked
 from jaxfit.problems.marks import put
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
-from jaxfit.problems.reading import Mention, stacked
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
 from jaxfit.statistics.lanes import PRECISION, Group, groups_of, labelled, like, over_lanes

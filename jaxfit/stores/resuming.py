@@ -22,9 +22,9 @@ from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.dispatch import Sink, example, programs_of
 from jaxfit.engine.parts import Part, Plan, Task, pool_shape
 from jaxfit.engine.pools import Lanes, PoolShape
+from jaxfit.problems.dimensions import Dimension, all_coordinates, position, stacked
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import convert, precision_context
-from jaxfit.problems.reading import Dimension, stacked
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import as_path
@@ -50,7 +50,6 @@ from jaxfit.stores.manifests import (
     segment_name,
     write_manifest,
 )
-from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.grids import Grid, lane_numbers, tensors_of, variables_of
 
 WRITERS = 2  # threads that write blocks; as many blocks may wait to be written

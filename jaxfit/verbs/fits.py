@@ -19,11 +19,11 @@ from jaxfit.engine.settings import happened
 from jaxfit.engine.single import Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training
 from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
-from jaxfit.problems.checks.data import beyond_range, has_large_indices
-from jaxfit.problems.checks.posing import as_params, check_schedule, pose, refuse_axes
+from jaxfit.problems.data import beyond_range, has_large_indices
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import free, is_marked, plain, put
 from jaxfit.problems.messages import near_keywords, path_name
+from jaxfit.problems.posing import as_params, check_schedule, pose, refuse_axes
 from jaxfit.problems.problems import (
     ENDED_WELL,
     Batches,

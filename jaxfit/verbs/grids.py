@@ -14,12 +14,11 @@ import numpy as np
 
 from jaxfit.engine.parts import FinishedPart, Part
 from jaxfit.engine.pools import Lanes
+from jaxfit.problems.dimensions import Dimension, all_coordinates, choose, position
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Status, Training
-from jaxfit.problems.reading import Dimension, choose
 from jaxfit.stores.manifests import StoredVariable
 from jaxfit.typing import PyTree
-from jaxfit.verbs.coordinates import all_coordinates, position
 from jaxfit.verbs.results import Fit, History, best_of, pages
 
 if TYPE_CHECKING:

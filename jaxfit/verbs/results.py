@@ -16,7 +16,7 @@ from jaxfit.engine.loops import Best
 from jaxfit.losses import model_of, takes_key
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems.axes import is_array
-from jaxfit.problems.checks.data import as_data, floating
+from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.enclosed import in_precision
 from jaxfit.problems.meanings import ATTRIBUTES
 from jaxfit.problems.messages import near_attribute, near_keywords

@@ -22,9 +22,10 @@ from jaxfit.engine.pools import PoolShape, chunk_of
 from jaxfit.engine.ranges import warn_of_overflow
 from jaxfit.engine.settings import current, happened
 from jaxfit.problems.axes import is_traced
-from jaxfit.problems.checks.data import has_large_indices
-from jaxfit.problems.checks.posing import check_schedule, pose
+from jaxfit.problems.data import has_large_indices
+from jaxfit.problems.dimensions import Dimension, choose, read
 from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.posing import check_schedule, pose
 from jaxfit.problems.problems import (
     STATUSES,
     Batches,
@@ -36,7 +37,6 @@ from jaxfit.problems.problems import (
     precision_context,
     whole,
 )
-from jaxfit.problems.reading import Dimension, choose, read
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
 from jaxfit.stores.files import claim
 from jaxfit.stores.identity import compiler_options_text, hardware, versions

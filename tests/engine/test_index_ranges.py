@@ -7,7 +7,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.engine.ranges import overflow
-from jaxfit.problems.checks.data import range_of
+from jaxfit.problems.data import range_of
 
 INT32 = np.iinfo(np.int32)
 SPANS = {"years": (1950, 2020), "both signs": (-1300, 1200), "wide": (-60_000, 50_000), "small": (-9, 9)}

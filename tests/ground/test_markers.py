@@ -4,7 +4,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.problems.axes import Placeholder, resolve
-from jaxfit.problems.reading import choose, fill, lanes, read
+from jaxfit.problems.dimensions import choose, fill, lanes, read
 
 
 def test_dimensions_come_in_the_order_of_first_mention_not_sorted():

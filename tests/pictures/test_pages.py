@@ -144,7 +144,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_code_of_every_value_of_an_axis_finds_its_lane(kind):
-    from jaxfit.verbs.coordinates import position
+    from jaxfit.problems.dimensions import position
 
     values = np.asarray(KINDS[kind])
     (axis,) = unpacked(sweep_page(made({"x": values})))[0]["axes"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.verbs.coordinates import by_factors, position
+from jaxfit.problems.dimensions import by_factors, position
 
 
 def at(axis, wanted, method="cell"):

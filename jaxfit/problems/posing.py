@@ -17,7 +17,7 @@ from jaxfit.optimizers.building import as_optimizer, schedules_of
 from jaxfit.optimizers.hyperparameters import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
 from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, seeds
-from jaxfit.problems.checks.data import as_data, check_data, floating_of_loss
+from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, free, is_mark
 from jaxfit.problems.messages import path_name, shown, warn

@@ -1,4 +1,4 @@
-"""Data that no fit can be made of."""
+"""Checks of data, before anything compiles: shapes, numbers, standard deviations, and whole numbers that stay whole."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from jaxfit.losses import Loss, Sum, data_names, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, refuse_unit, resolve
+from jaxfit.problems.dimensions import choose, read
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import plain
 from jaxfit.problems.messages import path_name, warn
 from jaxfit.problems.problems import PRECISIONS, convert, precision_context
-from jaxfit.problems.reading import choose, read
 from jaxfit.typing import ArrayLike, KeyLike, LossFunction, PyTree
 
 
