@@ -55,9 +55,9 @@ def main(words: Sequence[str]) -> int:
 
         return worker.main(given.rest)
     if given.command == "explore":
-        from jaxfit.pages import explore
+        from jaxfit import pages
 
-        return explore.main(given.rest)
+        return pages.main(given.rest)
     from jaxfit import experiments
 
     return experiments.main(given.rest)

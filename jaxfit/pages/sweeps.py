@@ -1,17 +1,27 @@
-"""The page of a sweep: all lanes as columns, coarsened where they are too many for a page."""
+"""The page of a sweep: all lanes as columns, coarsened where they are too many for a page.
+
+Where a law knows the stability limit of the swept learning rate, it is drawn over the map.
+"""
 
 from __future__ import annotations
 
 import keyword
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from xarray import Dataset
 
+from jaxfit.curvature import sharpness
+from jaxfit.optimizers.stability import stability_limit
 from jaxfit.pages.packing import MANTISSA, as_float32, made, packed, page_of, rounded
+from jaxfit.problems.axes import Axis, is_axis
+from jaxfit.problems.dimensions import choose
 from jaxfit.problems.problems import ENDED_WELL, Status
+from jaxfit.verbs.grids import Grid, best
 
 LARGEST = 2_100_000  # packed bytes; a third more as base64, and the page stays below 3 MB
 NUMBERS = 4_000_000  # in all columns, which a browser unpacks in less than a second
@@ -19,6 +29,7 @@ TRIED = 0.7  # of the size that is expected from the try before; a larger one is
 MOST = 16  # numbers of a lane beside status, steps and loss
 CALLS = 2_000  # values of an axis up to which they are written with the fewest digits
 CURVES = 8  # numbers of an array that are told one by one
+COMBINATIONS = 10_000  # of hyperparameters, for each of which a law is asked
 LADDER = ((65, MANTISSA), (33, MANTISSA), (17, MANTISSA), (17, 12), (9, 10), (0, MANTISSA), (0, 12))
 
 
@@ -225,3 +236,36 @@ def _coarsened(
     if bits < MANTISSA:
         notes.append(f"numbers are rounded to {math.floor((bits + 1) * math.log10(2))} digits")
     return notes
+
+
+def law_of(grid: Grid) -> Law | None:
+    """Return the limit of the swept learning rate for every lane, with the sharpness at the end of the best one.
+
+    None where no law is known (of adaptive optimizers the preconditioner is not at hand), where the loss or the data
+    differ between lanes, so that one sharpness does not hold for all, or where nothing curves up.
+    """
+    part, *others = grid.parts
+    problem, optimizer = part.training.problem, part.training.optimizer
+    rate = optimizer.hyperparameters.get("learning_rate")
+    dims = grid.results.status.dims
+    if others or not isinstance(rate, Axis) or rate.name not in dims or np.ndim(rate.values) != 1:
+        return None
+    shown = grid.results[rate.name].values
+    if shown.dtype.kind not in "iuf" or not np.array_equal(shown, rate.values):
+        return None
+    if any(map(is_axis, jax.tree.leaves((problem.loss, problem.data, problem.key), is_leaf=is_axis))):
+        return None
+    swept = {x.name for x in jax.tree.leaves(optimizer, is_leaf=is_axis) if is_axis(x)} - {rate.name}
+    sizes = [grid.results.sizes[name] if name in swept else 1 for name in dims]
+    if not np.isin(grid.results.status, ENDED_WELL).any() or np.prod(sizes) > COMBINATIONS:
+        return None
+    steepest = float(sharpness(best(grid)))
+    limits, words = np.empty(sizes), ""
+    for place in np.ndindex(*sizes):
+        found = stability_limit(choose(optimizer, dict(zip(dims, place, strict=True))), steepest)
+        if not found.known or found.preconditioned or not np.isfinite(found.learning_rate):
+            return None
+        limits[place], words = found.learning_rate, found.law
+    if swept:  # the numbers in the words are those of one lane
+        words = re.sub(r", [^:]*(?=:)", "", words)
+    return Law(rate.name, np.broadcast_to(limits, grid.results.status.shape), f"law: {words}, at the best lane")

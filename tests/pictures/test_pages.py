@@ -10,11 +10,10 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit.pages.explore import main
+from jaxfit.pages import main
 from jaxfit.pages.fits import fit_page
-from jaxfit.pages.laws import law_of
 from jaxfit.pages.packing import as_float32, rounded, unpacked
-from jaxfit.pages.sweeps import sweep_page
+from jaxfit.pages.sweeps import law_of, sweep_page
 from jaxfit.problems.problems import Status
 from tests.shared.browser import BROWSER, DRIVER, MISSING, browser
 
