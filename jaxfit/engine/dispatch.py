@@ -22,7 +22,7 @@ from jax import Array
 
 from jaxfit.engine.compiling import Device, compiled, compiler_options, kept, worker_devices
 from jaxfit.engine.host import out_of_memory_told
-from jaxfit.engine.layouts import layout_of
+from jaxfit.engine.inspections import layout_of
 from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
 from jaxfit.engine.pools import Lanes, Pool, PoolShape, pool_like, read_pool, run_pool
 from jaxfit.engine.settings import current, happened

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.evaluating import Template, laid_out
-from jaxfit.engine.layouts import Layout, lane_training, layout_of, working_bytes
+from jaxfit.engine.inspections import Layout, lane_training, layout_of, working_bytes
 from jaxfit.engine.pools import Lanes, PoolShape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling

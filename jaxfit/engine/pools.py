@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.engine.layouts import Layout, lane_training, lock_step
+from jaxfit.engine.compiling import fast_sums
+from jaxfit.engine.inspections import Layout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
-from jaxfit.engine.sums import fast_sums
 from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.problems import STATUSES, Status, Training
 from jaxfit.typing import PyTree

@@ -13,8 +13,8 @@ from jaxfit.explanations.layers import of_layers
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Record, Status
 from jaxfit.verbs.fits import fit
-from jaxfit.verbs.judgments import no_data, runaways
 from jaxfit.verbs.results import Fit, pages, training_of
+from jaxfit.verbs.summaries import no_data, runaways
 
 
 def diagnose(run: Fit) -> Finding:

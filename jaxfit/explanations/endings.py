@@ -27,7 +27,6 @@ from jaxfit.explanations.findings import (
     reach,
     second_order,
     smaller,
-    start_at,
     started_at,
     without_influence,
 )
@@ -36,9 +35,8 @@ from jaxfit.losses.base import noise_model_of
 from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Status, Training
-from jaxfit.verbs.judgments import STANDS, Curve, curve, loss_at, pace, swings
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import advice, judges, short
+from jaxfit.verbs.summaries import STANDS, Curve, advice, curve, judges, loss_at, pace, short, start_at, swings
 
 SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain
 ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain

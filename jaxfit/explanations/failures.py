@@ -31,9 +31,8 @@ from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
 from jaxfit.problems.problems import Problem, Status
-from jaxfit.verbs.judgments import Runaway, loss_at, start_at
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import advice, growth, ran_away, short
+from jaxfit.verbs.summaries import Runaway, advice, growth, loss_at, ran_away, short, start_at
 
 HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step
 FAR = 20  # the largest factor by which a limit from the growth at the end may be below that at the start

@@ -18,8 +18,7 @@ from jaxfit.optimizers.stability import is_number, stability_limit
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, plain
 from jaxfit.problems.problems import Problem, Training
 from jaxfit.typing import PyTree
-from jaxfit.verbs.judgments import start_at
-from jaxfit.verbs.summaries import round_down, short
+from jaxfit.verbs.summaries import round_down, short, start_at
 
 AFFORDABLE = 20_000  # updates; if more are needed, another method is proposed
 GOAL = 1e-4  # of the excess of the loss: what the proposed number of steps leaves

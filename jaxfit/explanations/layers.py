@@ -32,9 +32,8 @@ from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
-from jaxfit.verbs.judgments import STANDS, curve, start_at
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import short
+from jaxfit.verbs.summaries import STANDS, curve, short, start_at
 
 FALL, RISE = 1e3, 100  # a gradient vanishes or explodes if slopes differ by these factors between last and first layers
 FLAT = 1e-4  # of the loss: a layer is flat if a change by its own size would change the loss by less, to first order

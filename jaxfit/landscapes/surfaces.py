@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.engine.compiling import compiler_options
+from jaxfit.engine.compiling import compiler_options, fast_sums
 from jaxfit.engine.evaluating import evaluate, laid_out, member_like
+from jaxfit.engine.inspections import lane_problem
 from jaxfit.engine.jaxprs import largest_bytes
-from jaxfit.engine.layouts import lane_problem
 from jaxfit.engine.loops import full_loss
 from jaxfit.engine.parts import power_of_two
 from jaxfit.engine.single import warn_of_recompiling
-from jaxfit.engine.sums import fast_sums
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis, is_traced, resolve
 from jaxfit.problems.dimensions import choose, coordinates, fill, read

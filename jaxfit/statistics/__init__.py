@@ -5,11 +5,10 @@ the data do not determine get NaN.
 """
 
 from jaxfit.problems.messages import near_names
-from jaxfit.statistics.confidence import Interval, intervals
+from jaxfit.statistics.confidence import Band, Derived, Interval, band, intervals, propagate
 from jaxfit.statistics.covariances import correlations, covariance, standard_errors
 from jaxfit.statistics.goodness import FTest, Goodness, Residuals, f_test, goodness_of_fit, residuals
 from jaxfit.statistics.profiles import Profile, profile
-from jaxfit.statistics.propagation import Band, Derived, band, propagate
 from jaxfit.statistics.reports import Report, report
 from jaxfit.statistics.resampling import Resamples, bootstrap, monte_carlo
 

@@ -1,20 +1,32 @@
-"""Confidence intervals of the params."""
+"""Confidence intervals of the params, of the curve, and of any function of the params."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import reprlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.problems.messages import did_you_mean, near_keywords, warn
+from jaxfit.engine.tracing import trace, traced
+from jaxfit.losses.base import ROBUST, noise_model_of
+from jaxfit.problems.axes import refuse_unit
+from jaxfit.problems.data import as_data, floating
+from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
+from jaxfit.problems.problems import convert, precision_context
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
-from jaxfit.statistics.lanes import example, labels_of
+from jaxfit.statistics.lanes import PRECISION, check_result, example, labelled, labels_of, like, over_lanes
 from jaxfit.statistics.profiles import profile_ends, said
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
 from jaxfit.verbs.results import Fit
 
 PyTree = Any
+
+
 DRAWN = ("bootstrap", "monte_carlo")
 METHODS = ("wald", "profile", *DRAWN)
 
@@ -129,3 +141,209 @@ def paired(result: Any, low: np.ndarray, high: np.ndarray) -> Any:
     if isinstance(result, Fit):
         return jax.tree.map(Interval, spread(result, low), spread(result, high))
     return spread(result, np.stack([low, high], axis=-1), {"end": ["low", "high"]})
+
+
+class Derived(NamedTuple):
+    """The value of a function of the params, with its standard error."""
+
+    value: PyTree
+    error: PyTree  # standard errors, in the same tree
+
+
+class Band(NamedTuple):
+    """A fitted curve with its error and its limits, each like the predictions."""
+
+    value: Any
+    error: Any  # standard error of the curve, or of a new observation
+    low: Any
+    high: Any
+
+
+@near_keywords
+def propagate(result: Any, function: Callable, *, absolute_sigma: bool | None = None) -> Derived:
+    """Return f(params) and its standard error sqrt(g^T C g), with the gradient g of f and the covariance C of params.
+
+    This is correct as far as f is linear over the errors of the params. Params that are fixed or on a bound count as
+    exact.
+
+    Args:
+      result: A fit, or the grid of a sweep.
+      function: A function of the params, with their tree and in their units, that returns numbers or a tree of arrays.
+        A new lambda in every call compiles anew.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      (value, error), each like the result of f; for a grid `xarray.DataArray`s over its axes at its leaves. The error
+      is NaN where f depends on params that the data do not determine, and zero where it depends on nothing that varies.
+
+    Raises:
+      TypeError: If `function` cannot be called, or returns no floats; otherwise as `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> freezing = jf.propagate(run, lambda p: -p["b"] / p["w"])
+      >>> round(float(freezing.value), 2), round(float(freezing.error), 2)
+      (32.24, 1.68)
+    """
+    if not callable(function):
+        raise TypeError(
+            f"propagate: function is {shown(function)}, but it must be a function of the params: "
+            f'jf.propagate(fit, lambda p: p["a"] / p["b"])'
+        )
+    check_result("propagate", result)
+    _check_takes_params(function)
+    _, params = example(result)
+    with precision_context(PRECISION):
+        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
+        _, shape = traced(lambda params: function(params), (at,), "propagate: the function")
+    leaves = jax.tree.leaves(shape)
+    if not leaves or any(not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
+        raise TypeError(
+            f"propagate: the function returned {reprlib.repr(shape)}, but errors are of floating numbers; return one, "
+            f"or a tree of arrays of them"
+        )
+    known = moments("propagate", result, absolute_sigma, function)
+    return Derived(*(_shaped(result, shape, x) for x in (known.values, known.errors)))
+
+
+def _check_takes_params(function: Callable) -> None:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(function).parameters)
+        raise TypeError(
+            f"propagate: function takes ({takes}), but it is called as function(params); bind the others: "
+            f"lambda params: function(params, x)"
+        ) from error
+    except ValueError:  # a built-in function that does not tell
+        pass
+
+
+def _shaped(result: Any, shape: PyTree, flat: np.ndarray) -> PyTree:
+    tree = like(shape, flat)
+    if isinstance(result, Fit):
+        return tree
+    axes = len(result.results.status.dims)
+    return jax.tree.map(lambda x: labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}), tree)
+
+
+def predicted(loss: Any, params: PyTree, x: Any) -> Any:
+    """Return the prediction of the loss's model at x."""
+    return jnp.asarray(loss.predict(params, x), float)
+
+
+@functools.lru_cache(maxsize=64)
+def _predictor(loss: Any) -> Callable:
+    return lambda params, x: predicted(loss, params, x)
+
+
+@near_keywords
+def band(
+    result: Any,
+    x: Any,
+    level: float = 0.95,
+    kind: str = "confidence",
+    *,
+    sigma: Any = None,
+    absolute_sigma: bool | None = None,
+) -> Band:
+    """Return the fitted curve at x with its standard error and confidence limits, point by point.
+
+    Args:
+      result: A fit of a model, or the grid of a sweep.
+      x: Where to evaluate the curve; like the x of the data, of any length.
+      level: Confidence level, between 0 and 1.
+      kind: "confidence": limits of the curve. "prediction": limits of a new observation, whose own noise is added.
+      sigma: For predictions with `chi_squared`: the standard deviation of an observation at x, in the unit of the
+        data's sigma; one number, or one for each x. None if all data have the same.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      (value, error, low, high), each like the predictions at x; for a grid `xarray.DataArray`s over its axes. A param
+      on a bound is treated as fixed there.
+
+    Raises:
+      TypeError: If the loss has no model, such as `least_squares` of your own residuals.
+      ValueError: For another kind; if the noise at x is not known; otherwise as `covariance`.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> curve = jf.band(run, [50.0])
+      >>> round(float(curve.value[0]), 2), round(float(curve.error[0]), 2)
+      (9.53, 0.57)
+    """
+    level = check_level("band", level)
+    refuse_unit("band: x", x)
+    refuse_unit("band: sigma", sigma)
+    if kind not in ("confidence", "prediction"):
+        raise ValueError(f'band: kind is {kind!r}, but it must be "confidence" or "prediction"')
+    check_result("band", result)
+    problem, params = example(result)
+    loss: Any = problem.loss
+    if not noise_model_of(loss).predicts:
+        raise TypeError(
+            f"band: {loss} has no model that predicts at x; use "
+            f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
+        )
+    start = jax.tree.map(lambda x: np.zeros(np.shape(x)), params)
+    (x,) = floating(as_data((x,), "x"), lambda given: predicted(loss, start, *given), PRECISION, "x")
+    if sigma is not None and kind == "confidence":
+        raise ValueError('band: sigma is given, but the curve has no noise of its own; pass kind="prediction"')
+    with precision_context(PRECISION):
+        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
+        where = jax.tree.map(lambda x: convert(x, PRECISION), x)
+        _, shape = trace(_predictor(loss), at, where)
+    known = moments("band", result, absolute_sigma, _predictor(loss), (where,))
+    variance = known.errors**2
+    if kind == "prediction":
+        variance = variance + _noise(result, loss, known, sigma, shape.shape)
+    error = np.sqrt(variance)
+    half = factor(known, level)[..., None] * error
+    value = known.values
+    return Band(*(_shaped(result, shape, flat) for flat in (value, error, value - half, value + half)))
+
+
+def _noise(result: Any, loss: Any, known: Any, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the variance of a new observation, (..., 1) or (..., m)."""
+    model = noise_model_of(loss)
+    if not model.sigma:
+        if model.kind == ROBUST:
+            raise ValueError(
+                "band: a Huber loss says how the bulk of the observations scatters, not how far a new one may fall; "
+                'use kind="confidence"'
+            )
+        if sigma is not None:
+            raise ValueError(f"band: sigma is given, but {loss} has none, and takes it from the residuals")
+        return known.noise[..., None]
+    if sigma is None:
+        spreads = over_lanes(result, _sigmas)
+        if not np.array_equal(spreads.low, spreads.high):
+            raise ValueError(
+                "band: the data's sigma differs from point to point, so the noise at x is not known; pass sigma=, one "
+                "standard deviation or one for each x"
+            )
+        return known.noise[..., None] * spreads.low[..., None] ** 2
+    sigma = np.asarray(sigma, float)
+    if sigma.ndim and sigma.shape != shape or not (np.isfinite(sigma) & (sigma > 0)).all():
+        raise ValueError(
+            f"band: sigma has shape {sigma.shape} and the predictions {shape}; give one positive standard deviation, "
+            f"or one for each prediction"
+        )
+    return known.noise[..., None] * np.ravel(sigma) ** 2
+
+
+class _Spread(NamedTuple):
+    low: Any
+    high: Any
+
+
+def _sigmas(problem: Any, params: PyTree) -> _Spread:
+    """Return the least and the largest standard deviation that counts."""
+    y, sigma = problem.data[1:3]
+    if sigma.shape != y.shape:
+        sigma = jnp.sqrt(jnp.diagonal(sigma))
+    where = jnp.ones(y.shape[:1], bool) if len(problem.data) < 4 else problem.data[3]
+    where = jnp.expand_dims(where, tuple(range(1, sigma.ndim)))
+    return _Spread(
+        jnp.min(jnp.where(where, sigma, jnp.inf)), jnp.max(jnp.where(where, sigma, -jnp.inf))
+    )  # fmt: skip

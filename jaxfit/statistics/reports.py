@@ -27,10 +27,9 @@ from jaxfit.statistics.goodness import Goodness, goodness
 from jaxfit.statistics.lanes import PRECISION, check_result, labels_of
 from jaxfit.verbs import summaries
 from jaxfit.verbs.grids import Grid
-from jaxfit.verbs.judgments import runaways
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, problem_of
-from jaxfit.verbs.summaries import text_table
+from jaxfit.verbs.summaries import runaways, text_table
 
 PyTree = Any
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxfit.engine.compiling import compiled
 from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, stretches, terminating_as_interrupted
+from jaxfit.engine.inspections import warn_of_overflow
 from jaxfit.engine.loops import Best, End, State, method_of, objective_of, step_key, unrolled
-from jaxfit.engine.ranges import warn_of_overflow
 from jaxfit.engine.settings import happened
 from jaxfit.engine.single import Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training

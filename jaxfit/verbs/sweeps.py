@@ -17,9 +17,9 @@ import numpy as np
 
 from jaxfit.engine.dispatch import Memory, Report, run_all
 from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
+from jaxfit.engine.inspections import warn_of_overflow
 from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
 from jaxfit.engine.pools import PoolShape, chunk_of
-from jaxfit.engine.ranges import warn_of_overflow
 from jaxfit.engine.settings import current, happened
 from jaxfit.problems.axes import is_traced
 from jaxfit.problems.data import has_large_indices

@@ -13,7 +13,7 @@ from jaxfit.explanations.diagnoses import AT_ONCE, IN_THREE, TESTED
 from jaxfit.explanations.findings import smaller
 from jaxfit.explanations.layers import layers_of, orthogonal
 from jaxfit.explanations.local_models import local_model
-from jaxfit.verbs.judgments import curve
+from jaxfit.verbs.summaries import curve
 from tests.shared.failing_runs import failing, follow, of_quartic, of_well
 from tests.shared.problems import PROBLEMS
 

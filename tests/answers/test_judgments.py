@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.verbs.judgments import pace, runaways
+from jaxfit.verbs.summaries import pace, runaways
 from tests.shared.failing_runs import failing, of_quartic, of_well
 from tests.shared.soak import soaking
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine.ranges import overflow
+from jaxfit.engine.inspections import overflow
 from jaxfit.problems.data import range_of
 
 INT32 = np.iinfo(np.int32)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfit.engine.shuffles import shuffled
+from jaxfit.engine.loops import shuffled
 from tests.shared.soak import soaking
 
 

@@ -7,9 +7,9 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.engine import compiling
+from jaxfit.engine.compiling import fast_sums
 from jaxfit.engine.settings import using
 from jaxfit.engine.single import prepare
-from jaxfit.engine.sums import fast_sums
 from tests.shared.soak import soaking
 
 X = jnp.linspace(-1.0, 1.0, 11)

@@ -234,7 +234,7 @@ def test_a_lanes_bits_do_not_depend_on_its_place_or_the_order_of_axes():
 
 
 def test_what_lanes_share_is_kept_once():
-    from jaxfit.engine.layouts import layout_of
+    from jaxfit.engine.inspections import layout_of
     from jaxfit.engine.parts import spec_of
 
     optimizer = jf.optimizers.adam(jf.Axis("rate", np.array([1e-3, 1e-2], np.float32)))
