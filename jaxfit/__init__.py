@@ -21,8 +21,7 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
     from jaxfit import experiments, landscapes, models, plots, schedules, searches, sklearn  # noqa: F401
     from jaxfit.curvature import curvature_along, hessian_spectrum, learning_rate_range, measured_limit, sharpness
     from jaxfit.explanations import explain
-    from jaxfit.graphs import Graph, backprop
-    from jaxfit.graphs.backward import backward_memory, forward_memory
+    from jaxfit.graphs import Graph, backprop, backward_memory, forward_memory
     from jaxfit.landscapes import surface
     from jaxfit.statistics import (
         band,
@@ -60,8 +59,7 @@ _MODULES = "experiments", "landscapes", "models", "plots", "schedules", "searche
 _LATER = {  # by module the names that come from it; plots and sklearn alone import matplotlib and scikit-learn
     "curvature": ("curvature_along", "hessian_spectrum", "learning_rate_range", "measured_limit", "sharpness"),
     "explanations": ("explain",),
-    "graphs": ("Graph", "backprop"),
-    "graphs.backward": ("backward_memory", "forward_memory"),
+    "graphs": ("Graph", "backprop", "backward_memory", "forward_memory"),
     "landscapes": ("surface",),
     "statistics": (
         "band", "bootstrap", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "monte_carlo",

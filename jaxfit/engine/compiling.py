@@ -29,7 +29,7 @@ from jaxfit.engine.tracing import trace
 
 Options: TypeAlias = dict[str, Any]
 Device: TypeAlias = Any  # jax.Device, which type checkers take for a variable
-# By platform, for programs whose sums `fast_sums` rewrites: without XLA's own, slow way to keep the digits of long sums.
+# By platform, for what `fast_sums` rewrites: without XLA's own, slow way to keep the digits of long sums.
 SUMS: dict[str, Options] = {"cpu": {"xla_disable_hlo_passes": "tree_reduction_rewriter"}}
 # By platform, for loops over many lanes, if the compiler knows the option.
 WISHES: dict[str, Options] = {

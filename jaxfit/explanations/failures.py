@@ -1,13 +1,20 @@
-"""Explanations of runs that failed: diverged, non-finite, without a valid start, params ran away, stopped early."""
+"""Explanations of runs that failed: diverged, non-finite, without a valid start, params ran away, stopped early.
+
+Or gradients vanish or explode from layer to layer, of which the start is the cause.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxfit.curvature.eigenvalues import Extreme
+from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
@@ -26,16 +33,33 @@ from jaxfit.explanations.findings import (
     second_order,
     slower,
 )
-from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local_model, scales, times
+from jaxfit.explanations.local_models import (
+    LocalModel,
+    count,
+    free_leaves,
+    gradients_at,
+    leaves_of,
+    local_model,
+    marks_of,
+    scales,
+    times,
+)
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
-from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark
-from jaxfit.problems.problems import Problem, Status
+from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
+from jaxfit.problems.problems import Problem, Status, Training
+from jaxfit.typing import PyTree
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import Runaway, advice, growth, loss_at, ran_away, short, start_at
+from jaxfit.verbs.summaries import STANDS, Runaway, advice, curve, growth, loss_at, ran_away, short, start_at
 
 HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step
 FAR = 20  # the largest factor by which a limit from the growth at the end may be below that at the start
+ROOM = 100  # times its start: the bounds that are proposed for a runaway param
+FALL, RISE = 1e3, 100  # a gradient vanishes or explodes if slopes differ by these factors between last and first layers
+FLAT = 1e-4  # of the loss: a layer is flat if a change by its own size would change the loss by less, to first order
+STAYED = 0.01  # of a layer's norm: a layer that moved less has not been trained
+LOW = 1e-6  # of the first loss: a run that reached it has no such problem
+GAINS = np.geomspace(0.5, 16, 16)  # by which the matrices of a new start are multiplied
 
 
 def of_trouble(run: Fit) -> Finding:
@@ -126,9 +150,6 @@ def _seen(run: Fit, grown: float | None) -> str:
     return f"{where} {what}" + (f", growing {grown:,.3g}-fold a step." if grown and grown > 1.01 else ".")
 
 
-ROOM = 100  # times its start: the bounds that are proposed for a runaway param
-
-
 def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
     """Return the finding of runaway params; the remedy is a start with the other sign, or bounds."""
     problem = problem_of(run)
@@ -201,3 +222,194 @@ def of_patience(run: Fit) -> Finding:
         changes["optimizer"] = with_rate(training.optimizer, rate / 10)
         words += f" and learning_rate={short(rate / 10)}"
     return finding("stopped early", story, numbers, Remedy(words, changes))
+
+
+class Layer(NamedTuple):
+    """The leaves of one layer."""
+
+    name: str
+    where: np.ndarray  # (k,) positions of its numbers among the free params
+
+
+class Profile(NamedTuple):
+    """Slopes and changes of the layers of a run, from the first to the last."""
+
+    layers: list[Layer]
+    start: np.ndarray  # (n,) the free params
+    slopes: np.ndarray  # (layers,) at the start
+    moved: np.ndarray  # (layers,) distance from start to end over the norm at the start
+    flat: bool  # whether all layers are flat, at the start and at 1.1 times the start
+
+
+def of_layers(run: Fit) -> Finding | None:
+    """Return a finding if the gradient vanishes or explodes across layers and so kept the loss high; else None."""
+    training = training_of(run)
+    layers, first, goal = layers_of(training.problem), float(run.history.loss[0]), training.stop.loss_below
+    met = goal is not None and run.loss < float(goal)
+    if not layers or met or not np.isfinite(first) or run.loss < LOW * first:
+        return None
+    profile = profile_of(run, layers)
+    if not (np.isfinite(profile.slopes).all() and (profile.slopes > 0).all()):
+        return None
+    third = -(-len(layers) // 3)
+    early, late, trend = profile.slopes[:third], profile.slopes[-third:], _trend(profile.slopes)
+    failed = run.status in (Status.DIVERGED, Status.NOT_FINITE) or run.loss > 0.5 * first
+    falls = late.max() > FALL * early.min() and trend > 0.8
+    if falls and (profile.moved[0] < STAYED or failed) or profile.flat and failed:
+        return _finding_of(training, profile, "vanishing gradient")
+    seen = curve(run.history.loss)
+    jumps = seen is not None and (seen.rises > 0.15 or abs(seen.recent_fall) < STANDS)
+    if early.max() > RISE * late.min() and trend < -0.8 and (failed or jumps):
+        return _finding_of(training, profile, "exploding gradient")
+    return None
+
+
+def layers_of(problem: Problem) -> list[Layer]:
+    """Return the layers that have a matrix, in the order of their names and numbers; none if fewer than three.
+
+    The leaves of a layer have the same parent in a nested tree, such as [3] of a list of {"w": , "b": }; in a flat tree
+    they have the same number at the end of their names, such as w3 and b3.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    matrices = set()
+    for path, leaf, own in free_leaves(problem):
+        names = [jax.tree_util.keystr((key,), simple=True) for key in path]
+        number = re.search(r"\d+$", names[-1]) if names else None
+        name = ".".join(names[:-1]) if len(names) > 1 else number.group() if number else "".join(names)
+        found.setdefault(name, []).append(np.arange(own.start, own.stop))
+        if np.ndim(leaf) > 1:
+            matrices.add(name)
+    ordered = sorted(matrices, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
+    return [Layer(name, np.concatenate(found[name])) for name in ordered] if len(ordered) > 2 else []
+
+
+def profile_of(run: Fit, layers: list[Layer]) -> Profile:
+    """Return the slopes at the start of a run, and how far the run moved each layer."""
+    problem = problem_of(run)
+    marked = marks_of(problem)
+    start, end = (flattened(free(marks)) for marks in (marked, put(marked, run.params)))
+    _, near = gradients_at(problem, np.stack([start, 1.1 * start]))
+    gains = np.array([[abs(g[layer.where] @ start[layer.where]) for layer in layers] for g in near])
+    sizes = np.array([max(np.linalg.norm(start[layer.where]), 1e-300) for layer in layers])
+    far = np.array([np.linalg.norm((end - start)[layer.where]) for layer in layers])
+    flat = bool(np.all(gains < FLAT * abs(float(run.history.loss[0]))))
+    return Profile(layers, start, slopes_at(layers, near[0], start), far / sizes, flat)
+
+
+def slopes_at(layers: list[Layer], gradient: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Return (layers,) norms of the gradient over those of the params."""
+    norms = [[np.linalg.norm(v[layer.where]) for layer in layers] for v in (gradient, point)]
+    return np.array(norms[0]) / np.maximum(norms[1], 1e-300)
+
+
+def _trend(slopes: np.ndarray) -> float:
+    """Return the rank correlation of slopes with the order of the layers: 1 if they increase from layer to layer."""
+    ranks = np.argsort(np.argsort(slopes))
+    return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
+
+
+def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
+    layers, slopes, far = profile.layers, profile.slopes, profile.moved
+    listed = ", ".join(f"layer {layer.name}: {slope:.0e}" for layer, slope in zip(layers, slopes, strict=True))
+    ratio = slopes.max() / slopes.min()
+    numbers: Numbers = {
+        "slopes": dict(zip([layer.name for layer in layers], slopes.tolist(), strict=True)),
+        "moved": dict(zip([layer.name for layer in layers], far.tolist(), strict=True)), "ratio": float(ratio),
+    }  # fmt: skip
+    first, last = layers[0].name, layers[-1].name
+    less = "smaller" if kind == "vanishing gradient" else "larger"
+    story = [
+        f"at the start the gradient, over the size of the params, is {short(ratio)} times {less} in the first layers "
+        f"than in the last."
+    ]
+    if profile.flat:
+        story = [f"at the start the gradient of every layer is almost zero: at most {slopes.max():.0e} of its params."]
+    story.append(f"{listed}.")
+    if kind == "vanishing gradient" and not profile.flat:
+        story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
+    found = balanced(training.problem, profile)
+    if found is None:
+        return finding(kind, story, numbers, second_order(training))
+    point, gain, left = found
+    story.append(
+        f"With orthogonal matrices whose rows and columns sum to zero, times {gain:.2g}, the slopes are within "
+        f"{times(left)} of each other."
+    )
+    return finding(kind, story, numbers, _begun(training, point, f"a start of such matrices, times {gain:.2g}"))
+
+
+def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
+    """Return the remedy of another start, with a learning rate from the sharpness there.
+
+    Unlike `started_at` it computes no whole `LocalModel`, which is expensive for a deep network.
+    """
+    problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
+    changes: Changes = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
+    if rate is None:
+        return Remedy(words, changes)
+    if law_limit(optimizer, 1.0) is None:
+        size = float(np.sqrt(np.mean(point**2)))
+        down = decaying(optimizer, rate if size / 1000 < rate < size / 30 else size / 200, changes["steps"])
+        return Remedy(f"{words}, with {down.advice}", changes | down.changes)
+    arguments = Arguments(problem._replace(params=changes["params"]), None, 1e-2)
+    limit = law_limit(optimizer, float(at_one(Extreme(1, "largest"), arguments, "float64")[0].values[0]))
+    if limit is not None and np.isfinite(limit) and not limit / 10 < rate < limit / 4:
+        rate = limit / 10
+        changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"
+    if noisy(training):
+        down = decaying(optimizer, rate, changes["steps"])
+        return Remedy(f"{words}, decreasing to zero", changes | down.changes)
+    return Remedy(words, changes)
+
+
+def balanced(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, float] | None:
+    """Return a start with similar slopes in all layers: (free params, gain, largest slope over the smallest).
+
+    Its matrices are orthogonal, which preserves norms. Their rows and columns sum to zero, which removes the mean of
+    the activations, such as 1/2 of a sigmoid. For each of 16 gains the ratio |gradient| |params| / loss is computed in
+    every layer; the gain is chosen whose worst layer has a ratio nearest to one. Vectors and bounded leaves stay.
+    Returns None if the largest slope over the smallest is not at least halved, unless all layers were flat.
+
+    Source: Saxe, McClelland and Ganguli (2014), arXiv:1312.6120; Pennington, Schoenholz and Ganguli (2017),
+    arXiv:1711.04735.
+    """
+    drawn, at, parts = np.random.default_rng(0), 0, []
+    matrix = np.zeros(len(profile.start), bool)
+    for leaf in _moving(marks_of(problem)):
+        value = np.asarray(leaf.value if isinstance(leaf, Bounded) else leaf, float)
+        own = value.ravel()
+        if value.ndim > 1 and not isinstance(leaf, Bounded):
+            own = orthogonal(drawn, int(np.prod(value.shape[:-1])), value.shape[-1]).ravel()
+            matrix[at : at + own.size] = True
+        parts.append(own)
+        at += own.size
+    unit = np.concatenate(parts)
+    points = np.where(matrix, GAINS[:, None] * unit, unit)
+    losses, gradients = gradients_at(problem, points)
+    slopes = np.array([slopes_at(profile.layers, g, p) for g, p in zip(gradients, points, strict=True)])
+    sizes = np.array([[np.linalg.norm(p[layer.where]) for layer in profile.layers] for p in points])
+    with np.errstate(all="ignore"):
+        worst = np.abs(np.log(slopes * sizes**2 / np.abs(losses)[:, None])).max(axis=1)
+    if not np.isfinite(worst).any():
+        return None
+    best = int(np.nanargmin(np.where(np.isfinite(worst), worst, np.nan)))
+    ratio = float(slopes[best].max() / slopes[best].min())
+    better = profile.flat or ratio < profile.slopes.max() / profile.slopes.min() / 2
+    return (points[best], float(GAINS[best]), ratio) if better else None
+
+
+def _moving(marked: PyTree) -> list[PyTree]:
+    return [x for x in jax.tree.leaves(marked, is_leaf=is_mark) if not isinstance(x, (Fixed, Tied))]
+
+
+def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Return a matrix (rows, columns) with equal nonzero singular values.
+
+    Rows and columns sum to zero if they are longer than two. The singular values are one, or sqrt(columns / rows) if
+    there are more columns than rows.
+    """
+    matrix = rng.normal(size=(rows, columns))
+    matrix = matrix - matrix.mean(axis=0) if rows > 2 else matrix
+    matrix = matrix - matrix.mean(axis=1, keepdims=True) if columns > 2 else matrix
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    return np.sqrt(max(1, columns / rows)) * (left * (values > 1e-9 * values[0])) @ right

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.explanations.diagnoses import AT_ONCE, IN_THREE, TESTED
+from jaxfit.explanations import AT_ONCE, IN_THREE, TESTED
+from jaxfit.explanations.failures import layers_of, orthogonal
 from jaxfit.explanations.findings import smaller
-from jaxfit.explanations.layers import layers_of, orthogonal
 from jaxfit.explanations.local_models import local_model
 from jaxfit.verbs.summaries import curve
 from tests.shared.failing_runs import failing, follow, of_quartic, of_well
