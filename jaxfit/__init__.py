@@ -14,7 +14,7 @@ from jaxfit.problems.problems import Batches, Record, Status, Stop
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.verbs.curves import curve_fit
-from jaxfit.verbs.fits import fit, step
+from jaxfit.verbs.fits import fit, resume, step
 from jaxfit.verbs.results import Fit, NotConverged, require_converged
 
 if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single fit needs half of the package
@@ -51,8 +51,8 @@ __all__ = [
     "curve_fit", "datasets", "explain", "f_test", "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum",
     "intervals", "landscapes", "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo",
     "optima", "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report",
-    "require_converged", "residuals", "schedules", "searches", "sharpness", "stability_limit", "standard_errors",
-    "starts", "step", "surface", "sweep", "verify",
+    "require_converged", "residuals", "resume", "schedules", "searches", "sharpness", "stability_limit",
+    "standard_errors", "starts", "step", "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 _MODULES = "experiments", "landscapes", "models", "plots", "schedules", "searches", "sklearn"

@@ -175,8 +175,12 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
 
 
 def better_of(best: Best, params: PyTree, value: Array, t: Array, where: Array) -> tuple[Best, Array]:
-    """Return the better of the best params so far and these, and whether it is these; only where `where` is true."""
-    better = where & ~(value >= best.validation_loss) & ~jnp.isnan(value)
+    """Return the better of the best params so far and these, and whether it is these; only where `where` is true.
+
+    Those of the same step are better: a run that goes on from its last step has compared its params there already.
+    """
+    lower = ~(value >= best.validation_loss) | (best.step == t)
+    better = where & lower & ~jnp.isnan(value)
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), Best(params, value, t), best), better
 
 

@@ -33,6 +33,7 @@ class Saved(NamedTuple):
     end: End
     t: int  # the next step
     ended: bool
+    steps: int  # that it was to make at most
 
 
 class Checkpoint:
@@ -55,7 +56,7 @@ class Checkpoint:
         tensors["keys"] = np.frombuffer(json.dumps(kinds).encode(), np.uint8)
         tensors["identity"] = np.frombuffer(json.dumps(self.identity, sort_keys=True).encode(), np.uint8)
         tensors["words"] = np.frombuffer(json.dumps(self.words, sort_keys=True).encode(), np.uint8)
-        tensors["place"] = np.array([saved.t, saved.ended])
+        tensors["place"] = np.array([saved.t, saved.ended, saved.steps])
         tensors["format"] = np.frombuffer(VERSION.encode(), np.uint8)
         tensors["digest"] = np.frombuffer(digest(pack(tensors)).encode(), np.uint8)
         write(self.path, pack(tensors))
@@ -79,7 +80,9 @@ class Checkpoint:
         if told != digest(pack(tensors)).encode():
             raise StoreError(f"checkpoint: {self.path} is damaged: its digest is not that of its contents; remove it")
         words = json.loads(tensors["words"].tobytes()) if "words" in tensors else {}
-        found = differences(json.loads(tensors["identity"].tobytes()), self.identity, words={"": (words, self.words)})
+        identity = json.loads(tensors["identity"].tobytes())
+        identity.pop("steps", None)
+        found = differences(identity, self.identity, words={"": (words, self.words)})
         remedy = "Make the call as it was to go on, remove the file, or give this one another checkpoint="
         refuse(f"checkpoint: {self.path} is of another run", found, remedy)
         state, rows, end = self.shapes
@@ -97,8 +100,8 @@ class Checkpoint:
             [jax.tree.map(lambda spec: restored(spec, (-1,)), rows)],
             jax.tree.map(restored, end),
         )
-        t, ended = (int(x) for x in tensors["place"])
-        return Saved(*parts, t, bool(ended))
+        t, ended, *steps = (int(x) for x in tensors["place"])
+        return Saved(*parts, t, bool(ended), *(steps or [t]))
 
 
 def _raw(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -146,4 +149,5 @@ def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[st
     lowered = programs.begin.lower(leaves), programs.judged.lower(leaves, state, span, span)
     training = programs.training(leaves)
     identity = environment(precision) | {PROGRAM: program_digest(*lowered)} | numbers_of(training)
+    del identity["steps"]  # of which there may be more in a later call
     return identity, program_names(training), lowered[1].out_info

@@ -1,10 +1,11 @@
-"""A single run from start to end, `fit`, and a single update of one, `step`."""
+"""A single run from start to end, `fit`; more steps of one, `resume`; and a single update, `step`."""
 
 from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -34,11 +35,12 @@ from jaxfit.problems.problems import (
     chosen_precision,
     convert_all,
     precision_context,
+    whole,
 )
 from jaxfit.stores.checkpoints import Checkpoint, Saved, holding_file
 from jaxfit.stores.files import as_path
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Scalar
-from jaxfit.verbs.results import Fit, History, best_of
+from jaxfit.verbs.results import Fit, History, best_of, training_of
 
 LOSS, LOSSES = Record(what=("loss",)), Record(what=("loss", "validation_loss"))
 
@@ -79,8 +81,8 @@ def fit(
         all others as JAX has it: float64 where `jax_enable_x64` is on and params or data have 64 bits, else float32.
         float64 results are NumPy arrays.
       checkpoint: A file in which to save a long run every few seconds. The same call resumes where the run stopped and
-        ends with the same bits; after the end it returns the saved result at once. A call that would give other bits is
-        refused.
+        ends with the same bits; after the end it returns the saved result at once, and with more `steps` it goes on. A
+        call that would give other bits is refused.
 
     Returns:
       A `Fit`. A run that fails is not an error: its `status` says so. Inside of `jax.jit`, `jax.vmap` or `jax.grad` the
@@ -130,7 +132,84 @@ def fit(
             if checkpoint is None:
                 return _run(training, programs, leaves, count, precision, progress)
             with terminating_as_interrupted(), holding_file(checkpoint, programs, leaves, precision) as file:
-                return _run(training, programs, leaves, count, precision, progress, file)
+                saved = file.load()
+                if saved is not None:
+                    saved = _lengthened(saved, count, training.record.every, f"checkpoint: {file.path}")
+                return _run(training, programs, leaves, count, precision, progress, file, saved)
+
+
+@near_keywords
+def resume(fit: Fit, steps: int, *, progress: bool | None = None) -> Fit:
+    """Return the fit as if it had been asked for with more steps, to the bit; only the steps that are new are made.
+
+    The run goes on with the state of its optimizer from where its steps ran out, or Ctrl-C ended it. A run that ended
+    for another reason (a stop rule, patience, a failure) would end there too with more steps, and stays as it is. One
+    that stood above its start when its steps ran out is made anew, since that was no end.
+
+    Args:
+      fit: From `fit` or `curve_fit`.
+      steps: The largest number of updates in all, those that were made included. A schedule of the learning rate stays
+        as it was given: one that was made for the former steps is at its end.
+      progress: As for `fit`.
+
+    Raises:
+      ValueError: If the fit has made more steps than that; if its steps are no multiple of `Record.every`, where its
+        history would have other records; if it is a lane of a sweep, which keeps no state of its optimizer in memory;
+        if it no longer knows its problem.
+      TypeError: If `fit` is not a fit.
+
+    Example:
+      >>> adam = jf.optimizers.adam(0.1)
+      >>> short = jf.fit(lambda p: p**2, 3.0, optimizer=adam, steps=20)
+      >>> longer, whole = jf.resume(short, 50), jf.fit(lambda p: p**2, 3.0, optimizer=adam, steps=50)
+      >>> longer.steps, bool(longer.params == whole.params), bool((longer.history.loss == whole.history.loss).all())
+      (50, True, True)
+    """
+    if not isinstance(fit, Fit):
+        raise TypeError(f"resume takes the fit of one run, but got a {type(fit).__name__}; pass what jf.fit returned")
+    training, steps = training_of(fit, "resume"), whole("steps", steps)
+    training = replace(training, steps=np.int32(steps))
+    if fit.coords is not None:
+        raise ValueError(
+            "resume: the fit is a lane of a sweep, which keeps no state of its optimizer; sweep with store= and make "
+            "that call again with more steps"
+        )
+    every, last, precision = training.record.every, fit.last, fit.precision or "float32"
+    _check_longer("resume: the fit", int(fit.steps), steps)
+    if last is not None:
+        rows = {} if fit.history is None else {name: x for name, x in fit.history.items() if name != "step"}
+        last = _lengthened(last._replace(pieces=[rows]), steps, every, "resume: the fit")
+        if last is not None and last.ended:
+            return replace(fit, training=training)
+    with precision_context(precision), out_of_memory_told(_SMALLER):
+        check_schedule(training.optimizer, steps)
+        programs, leaves = prepare(training, precision)
+        longer = _run(training, programs, leaves, steps, precision, progress, saved=last)
+    return replace(longer, absolute_sigma=fit.absolute_sigma)
+
+
+def _lengthened(saved: Saved, steps: int, every: int, what: str) -> Saved | None:
+    """Return a saved run as it goes on if there are more steps now; None if it must be made anew.
+
+    Raises:
+      ValueError: If it has made more steps than are asked for, or its last record is not at its end.
+    """
+    status, made = Status(int(saved.state.status)), int(saved.state.steps)
+    _check_longer(what, saved.t if status == Status.NOT_RUN else made, steps)
+    at_limit = saved.ended and status in (Status.OUT_OF_STEPS, Status.DIVERGED) and made == saved.steps < steps
+    if not at_limit:
+        return saved
+    if status == Status.DIVERGED:  # perhaps only since it stood above its start
+        return None
+    if made % every:
+        raise ValueError(
+            f"{what} has made {made:,} steps, no multiple of Record.every={every:,}, so that it cannot go on with the "
+            f"records that a run of {steps:,} steps has; make that run on its own"
+        )
+    pieces = [jax.tree.map(lambda x: x[: made // every], rows) for rows in saved.pieces[:1]]
+    return saved._replace(
+        state=saved.state._replace(status=jnp.zeros_like(saved.state.status)), pieces=pieces, ended=False
+    )
 
 
 _SMALLER = (
@@ -174,6 +253,14 @@ def _traced_fit(training: Training, steps: int) -> Fit:
     )
 
 
+def _check_longer(what: str, made: int, steps: int) -> None:
+    if made > steps:
+        raise ValueError(
+            f"{what} has made {made:,} steps, and steps is {steps:,} now, but a run goes on, not back; pass "
+            f"steps={made} or more, or make the shorter run on its own"
+        )
+
+
 def _run(
     training: Training,
     programs: Programs,
@@ -182,16 +269,16 @@ def _run(
     precision: str,
     progress: bool | None,
     checkpoint: Checkpoint | None = None,
+    saved: Saved | None = None,
 ) -> Fit:
     every = training.record.every
     pieces: list[dict[str, PyTree]] = []
     status, made, end, t = Status.NOT_RUN, 0, None, 0
-    saved = None if checkpoint is None else checkpoint.load()
-    latest: Saved | None = None
+    latest = saved
     if saved is None:
         state = programs.begin(leaves)
     else:
-        state, pieces, end, t, _ = saved
+        state, pieces, end, t, *_ = saved
         status, made = Status(int(state.status)), int(state.steps)
     bar = progress_bar(total, progress, "steps")
     bar.update(made)
@@ -206,7 +293,7 @@ def _run(
             kept = (made - t) // every + 1 if ended else count // every
             pieces.append(jax.tree.map(lambda x, k=kept: np.asarray(x)[:k], rows))
             t += count
-            latest = Saved(state, list(pieces), end, t, ended or t >= total)
+            latest = Saved(state, list(pieces), end, t, ended or t >= total, total)
             if checkpoint is not None and (latest.ended or checkpoint.due()):
                 checkpoint.save(latest)
             bar.update(made - bar.n)
@@ -221,7 +308,10 @@ def _run(
         interrupted = False
     finally:
         bar.close()
-    result: Any = None if end is None else _finished(training, state, status, made, end, pieces, precision)
+    result: Any = None
+    if latest is not None:
+        last = latest._replace(pieces=[])
+        result = replace(_finished(training, state, status, made, end, pieces, precision), last=last)
     if interrupted:
         kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
         raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)

@@ -30,6 +30,9 @@ from jaxfit.problems.problems import (
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs import summaries
 
+if TYPE_CHECKING:
+    from jaxfit.stores.checkpoints import Saved
+
 
 class History(Mapping):
     """Records of a run by name: `history.step` (k,), `history.loss` (k,), ...; also a mapping: `history["loss"]`.
@@ -106,6 +109,7 @@ class Known:
     precision: str | None = None
     note: str | None = None
     absolute_sigma: bool | None = None
+    last: Saved | None = None
     labels: dict[str, str] | None = None  # those of the coordinates that are no numbers
 
     def __eq__(self, other: object) -> bool:
@@ -159,6 +163,7 @@ class Fit:
     best_params: PyTree = field(default=None, repr=False)
     best_validation_loss: Scalar = field(default=None, repr=False)
     best_step: Scalar = field(default=None, repr=False)
+    last: Saved | None = field(default=None, repr=False)  # what `resume` goes on from, without the history
 
     @property
     def problem(self) -> Problem | None:
@@ -279,7 +284,7 @@ def _flatten(fit: Fit) -> tuple:
     labels = {name: value for name, value in coords.items() if isinstance(value, str)}
     numbers = {name: getattr(fit, name) for name in _FIT_LEAVES}
     numbers["coords"] = fit.coords and {name: value for name, value in coords.items() if name not in labels}
-    known = Known(fit.training, fit.precision, fit.note, fit.absolute_sigma, labels)
+    known = Known(fit.training, fit.precision, fit.note, fit.absolute_sigma, fit.last, labels)
     traced = any_traced(jax.tree.leaves(numbers))
     return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
 

@@ -83,7 +83,7 @@ def test_ctrl_c_writes_where_the_run_stands_and_says_how_to_go_on(short, tmp_pat
 
 
 OTHERS = {
-    "steps": ({"steps": 201}, "steps was int32 200, is now int32 201"),
+    "batches": ({"batches": jf.Batches(4), "key": 0}, r"the batching was none, is now Batches\("),
     "optimizer": ({"optimizer": jf.optimizers.adam(1e-2)}, r"the optimizer was sgd\(.*, is now adam\("),
     "rate": ({"optimizer": jf.optimizers.sgd(2e-2)}, r"optimizer\.learning_rate was float32 0.0\d+, is now"),
     "precision": ({"precision": "float64"}, "precision was float32, is now float64"),
