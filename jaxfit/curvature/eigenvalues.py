@@ -12,7 +12,6 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
-from jaxfit.curvature.evaluations import Arguments, at_one, named, over_axes, over_grid, over_history
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
 from jaxfit.problems.axes import holds_call, is_traced, resolve
 from jaxfit.problems.dimensions import Dimension, read
@@ -22,6 +21,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params, pose_question
 from jaxfit.problems.problems import chosen_precision, convert_all, whole
 from jaxfit.typing import Array, KeyLike, LossFunction, Params, PyTree
+from jaxfit.verbs.evaluations import Arguments, at_one, named, over_axes, over_grid, over_history
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of, recorded
 

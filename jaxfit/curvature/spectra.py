@@ -12,7 +12,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.eigenvalues import Extreme, posed
-from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.curvature.lanczos import begin, extend, products, tridiagonal
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.dimensions import Dimension
@@ -20,6 +19,7 @@ from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.problems import chosen_precision, whole
 from jaxfit.typing import ArrayLike, KeyLike, PyTree
+from jaxfit.verbs.evaluations import Arguments, at_one
 
 EXACT = 1500  # params up to which the whole Hessian is made
 

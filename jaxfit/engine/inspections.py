@@ -19,7 +19,7 @@ from jaxfit.problems.data import Range, call_of, range_of, shaped
 from jaxfit.problems.dimensions import fill
 from jaxfit.problems.marks import plain, put
 from jaxfit.problems.messages import line_of, warn
-from jaxfit.problems.posing import as_params
+from jaxfit.problems.posing import as_params, made
 from jaxfit.problems.problems import Problem, Training, precision_context
 from jaxfit.typing import PyTree
 
@@ -36,8 +36,7 @@ class Layout(NamedTuple):
 
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
     """Return the problem of one lane, with its own values filled in and each `Call` replaced by its result."""
-    problem = fill(template, values)
-    return problem._replace(params=as_params(resolve(problem.params)))
+    return made(fill(template, values))
 
 
 def lane_training(template: Training, values: dict[str, PyTree]) -> Training:

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from jaxfit.curvature.eigenvalues import Extreme
-from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
@@ -49,6 +48,7 @@ from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
+from jaxfit.verbs.evaluations import Arguments, at_one
 from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import STANDS, Runaway, advice, curve, growth, loss_at, ran_away, short, start_at
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxfit.curvature.evaluations import Arguments, at_one
 from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, gradient_and_product, largest, tridiagonal
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
@@ -18,6 +17,7 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
 from jaxfit.typing import PyTree
+from jaxfit.verbs.evaluations import Arguments, at_one
 
 DENSE = 256  # params up to which the whole Hessian is made
 DEPTH = 48  # Lanczos steps from the gradient beyond that

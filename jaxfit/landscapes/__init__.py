@@ -20,15 +20,15 @@ from jaxfit.engine.parts import power_of_two
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.landscapes.slices import Slice, between, hessian_plane, random_plane, trajectory_plane
-from jaxfit.problems.axes import Axis, is_traced, resolve
+from jaxfit.problems.axes import Axis, is_traced
 from jaxfit.problems.dimensions import choose, coordinates, fill, read
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords, near_names
-from jaxfit.problems.posing import as_params, pose_question
+from jaxfit.problems.posing import made, pose_question
 from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
 from jaxfit.typing import KeyLike, PyTree
+from jaxfit.verbs.evaluations import at_choices
 from jaxfit.verbs.results import Fit, problem_of, recorded
-from jaxfit.verbs.sweeps import choices_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,15 +86,7 @@ def surface(
         raise ValueError(
             "surface found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call loss(params, *data)"
         )
-    values = None
-    for choice in choices_of(dimensions):
-        found = _losses(
-            choose(problem, choice), {n: d.size for n, d in dimensions.items() if n not in choice}, precision
-        )
-        if values is None:
-            values = np.empty([d.size for d in dimensions.values()], found.dtype)
-        where = tuple(choice.get(name, slice(None)) for name in dimensions)
-        values[where] = found.reshape(np.shape(values[where]))
+    values = at_choices(dimensions, lambda choice, sizes: _losses(choose(problem, choice), sizes, precision))
     import xarray as xr
 
     attributes = {"precision": precision} | getattr(getattr(params, "function", None), "about", {})
@@ -134,7 +126,7 @@ def _inspect(spec: tuple, x64: bool) -> int:
 
 
 def _loss(problem: Problem) -> jax.Array:
-    problem = problem._replace(params=as_params(resolve(problem.params)))
+    problem = made(problem)
     return full_loss(problem, free(problem.params), jnp.int32(0))
 
 

@@ -23,9 +23,9 @@ from jaxfit.pages.packing import write_page
 from jaxfit.pages.sweeps import law_of, sweep_page
 from jaxfit.problems.messages import near_names
 from jaxfit.problems.problems import ENDED_WELL, Status
-from jaxfit.statistics.lanes import labels_of
 from jaxfit.statistics.reports import html_table
 from jaxfit.stores import StoreError, as_path, open_dataset
+from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.grids import Grid, best
 from jaxfit.verbs.multistarts import Optima
 from jaxfit.verbs.results import Fit

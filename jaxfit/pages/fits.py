@@ -11,10 +11,10 @@ import numpy as np
 from jaxfit.losses.base import data_names, is_masked, noise_model_of
 from jaxfit.pages.packing import as_float32, made, packed, page_of
 from jaxfit.statistics import band, report, residuals
-from jaxfit.statistics.lanes import labels_of
 from jaxfit.statistics.reports import Report
 from jaxfit.stores.identity import environment
 from jaxfit.verbs import summaries
+from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.results import Fit, NotConverged
 
 CURVE, POINTS, PARAMS, PAIRED = 300, 5_000, 200, 12  # points of a curve, and the most of data, params, correlations

@@ -15,9 +15,9 @@ from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics import Resamples
 from jaxfit.statistics.covariances import moments
-from jaxfit.statistics.lanes import labels_of
 from jaxfit.statistics.profiles import Profile
 from jaxfit.typing import PyTree
+from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.results import Fit
 
 GRID = 300

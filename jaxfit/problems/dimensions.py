@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -71,6 +73,7 @@ class Dimension(NamedTuple):
         return any(stacked(m) is None for m in self.mentions)
 
 
+MOST_PROGRAMS = 64
 RESERVED = ("loss", "status", "steps", "validation_loss", "best_validation_loss", "best_step", "step")
 
 
@@ -122,6 +125,25 @@ def stacked(mention: Mention) -> PyTree | None:
     if not mention.number and any(is_integer(x) for column in columns for x in column):
         return None
     return jax.tree.unflatten(flat[0][1], [stack(column) for column in columns])
+
+
+def choices_of(dimensions: Mapping[str, Dimension]) -> list[dict[str, int]]:
+    """Return the indices along the static axes, {name: index}, of each program that is to be compiled.
+
+    Raises:
+      ValueError: If there are more than 64 programs.
+    """
+    static = [d for d in dimensions.values() if d.static]
+    count = math.prod(d.size for d in static)
+    if count > MOST_PROGRAMS:
+        sizes = " x ".join(f"{d.name} ({d.size} values)" for d in static)
+        raise ValueError(
+            f"the axes {sizes} stand at places that are parts of the program, so that {count} programs would be "
+            f"compiled; at most {MOST_PROGRAMS} are. Use numbers at traced places (floats instead of integers); for "
+            f"data sets of unequal length, pad them (jf.datasets.pad) and use a loss with masked=True"
+        )
+    indices = itertools.product(*(range(d.size) for d in static))
+    return [dict(zip([d.name for d in static], index, strict=True)) for index in indices]
 
 
 def choose(tree: PyTree, indices: Mapping[str, int]) -> PyTree:

@@ -16,7 +16,7 @@ from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer, schedules_of
 from jaxfit.optimizers.hyperparameters import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
-from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, seeds
+from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, resolve, seeds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, free, is_mark
@@ -304,6 +304,11 @@ def _check_residuals(name: str, loss: LossFunction) -> None:
             f"residuals(params, *data) and pass jf.losses.least_squares(residuals), or use mse, rss, chi_squared or "
             f"huber of jf.losses with any penalties of its own; any loss does for jf.optimizers.lbfgs()"
         )
+
+
+def made(problem: Problem) -> Problem:
+    """Return the problem with its start made, if a `Call` makes it."""
+    return problem._replace(params=as_params(resolve(problem.params)))
 
 
 def as_params(params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True) -> PyTree:

@@ -19,9 +19,9 @@ from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
 from jaxfit.problems.problems import convert, precision_context
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
-from jaxfit.statistics.lanes import PRECISION, check_result, example, labelled, labels_of, like, over_lanes
 from jaxfit.statistics.profiles import profile_ends, said
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
+from jaxfit.verbs.evaluations import PRECISION, check_result, example, labelled, labels_of, like, over_lanes
 from jaxfit.verbs.results import Fit
 
 PyTree = Any

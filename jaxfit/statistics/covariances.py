@@ -14,7 +14,7 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import PRECISIONS
 from jaxfit.statistics.estimates import Estimate, estimate, is_absolute, noise_model_for
-from jaxfit.statistics.lanes import (
+from jaxfit.verbs.evaluations import (
     PRECISION,
     check_result,
     example,

@@ -13,7 +13,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem
 from jaxfit.statistics.covariances import Moments, moments
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, of_predictions, points
-from jaxfit.statistics.lanes import example, labelled, over_lanes
+from jaxfit.verbs.evaluations import example, labelled, over_lanes
 from jaxfit.verbs.results import Fit
 
 PyTree = Any

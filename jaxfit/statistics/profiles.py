@@ -23,9 +23,9 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at
-from jaxfit.statistics.lanes import free_places, like, over_lanes
 from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, beneath, follow
 from jaxfit.statistics.resampling import NAME, Held, Refits
+from jaxfit.verbs.evaluations import free_places, like, over_lanes
 from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
 

@@ -24,8 +24,8 @@ from jaxfit.statistics import reports
 from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
 from jaxfit.statistics.goodness import Goodness, goodness
-from jaxfit.statistics.lanes import PRECISION, check_result, labels_of
 from jaxfit.verbs import summaries
+from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, problem_of

@@ -22,7 +22,7 @@ from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
-from jaxfit.statistics.lanes import PRECISION, Group, groups_of, labelled, like, over_lanes
+from jaxfit.verbs.evaluations import PRECISION, Group, groups_of, labelled, like, over_lanes
 from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -23,7 +21,7 @@ from jaxfit.engine.pools import PoolShape, chunk_of
 from jaxfit.engine.settings import current, happened
 from jaxfit.problems.axes import is_traced
 from jaxfit.problems.data import has_large_indices
-from jaxfit.problems.dimensions import Dimension, choose, read
+from jaxfit.problems.dimensions import Dimension, choices_of, choose, read
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import check_schedule, pose
 from jaxfit.problems.problems import (
@@ -57,8 +55,6 @@ from jaxfit.verbs.grids import Grid, dataset, lane_numbers
 
 StoreLike: TypeAlias = str | os.PathLike
 Rerun: TypeAlias = Mapping[str, object] | Callable  # which lanes: values by name, or a function of the results
-
-MOST_PROGRAMS = 64
 
 
 @near_keywords
@@ -276,20 +272,6 @@ def identity(parts: Sequence[Part]) -> dict[str, Any]:
         "compiler_options": compiler_options_text(),
         **versions(),
     }
-
-
-def choices_of(dimensions: dict[str, Dimension]) -> list[dict[str, int]]:
-    static = [d for d in dimensions.values() if d.static]
-    count = math.prod(d.size for d in static)
-    if count > MOST_PROGRAMS:
-        sizes = " x ".join(f"{d.name} ({d.size} values)" for d in static)
-        raise ValueError(
-            f"the axes {sizes} stand at places that are parts of the program, so that {count} programs would be "
-            f"compiled; at most {MOST_PROGRAMS} are. Use numbers at traced places (floats instead of integers); for "
-            f"data sets of unequal length, pad them (jf.datasets.pad) and use a loss with masked=True"
-        )
-    indices = itertools.product(*(range(d.size) for d in static))
-    return [dict(zip([d.name for d in static], index, strict=True)) for index in indices]
 
 
 def _part(training: Training, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Part:

@@ -1,28 +1,171 @@
-"""Evaluate a pure function of a problem and its final params for a fit, or for every lane of a grid."""
+"""Evaluate a pure function of a problem: at one point, along axes, at the records of a run, at all lanes of a grid."""
 
 from __future__ import annotations
 
+import functools
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxfit.engine.evaluating import evaluate, laid_out
-from jaxfit.problems.axes import Axis, is_axis, resolve
-from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked
-from jaxfit.problems.posing import as_params
+from jaxfit.engine.evaluating import evaluate, laid_out, member_like
+from jaxfit.engine.single import warn_of_recompiling
+from jaxfit.engine.tracing import inspect_loss, trace
+from jaxfit.problems.axes import Axis, is_axis
+from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill
+from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put
+from jaxfit.problems.posing import made
 from jaxfit.problems.problems import Problem, Status, precision_context
+from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, NotConverged, problem_of
 
-PyTree = Any
+if TYPE_CHECKING:
+    import xarray as xr
+
+
 LANE = "#lane"
 PRECISION = "float64"  # of all statistics, whatever the run's
 BYTES = 2**24  # that a block of lanes may hold in Jacobians, about
 FAILED = (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE)
+
+
+class Arguments(NamedTuple):
+    """The arguments of a function of a problem."""
+
+    problem: Problem
+    extra: PyTree = None  # further arrays, which may hold axes too
+    number: Any = None  # a setting as a traced number, so that a new value does not recompile
+
+
+Quantity = Callable[[Arguments], PyTree]  # hashable; of one member
+
+
+def at_one(quantity: Quantity, arguments: Arguments, precision: str) -> PyTree:
+    """Return a quantity of one member, as NumPy arrays."""
+    found = _evaluate(quantity, arguments, {}, precision)
+    return jax.tree.map(lambda x: x[0], found)
+
+
+def over_axes(quantity: Quantity, arguments: Arguments, dimensions: Mapping[str, Dimension], precision: str) -> PyTree:
+    """Return a quantity at all combinations of the axes, in arrays whose leading dimensions are the axes."""
+    return at_choices(
+        dimensions, lambda choice, sizes: _evaluate(quantity, choose(arguments, choice), sizes, precision)
+    )
+
+
+def at_choices(dimensions: Mapping[str, Dimension], part: Callable[[dict[str, int], dict[str, int]], PyTree]) -> PyTree:
+    """Return arrays whose leading dimensions are the axes, put together from one part for each static choice.
+
+    Args:
+      dimensions: By name, in the order wanted.
+      part: part(choice, sizes): the arrays of a choice, with one leading axis of all combinations of the other axes.
+    """
+    found: PyTree = None
+    sizes = {name: d.size for name, d in dimensions.items()}
+    for choice in choices_of(dimensions):
+        values = part(choice, {name: size for name, size in sizes.items() if name not in choice})
+        if found is None:
+            found = jax.tree.map(lambda x: np.empty((*sizes.values(), *x.shape[1:]), x.dtype), values)
+        where = tuple(choice.get(name, slice(None)) for name in dimensions)
+        for all_of_it, own in zip(jax.tree.leaves(found), jax.tree.leaves(values), strict=True):
+            all_of_it[where] = own.reshape(np.shape(all_of_it[where]))
+    return found
+
+
+def over_history(quantity: Quantity, fit: Fit, extra: PyTree, number: float | None = None) -> PyTree:
+    """Return a quantity at all records of a run, in arrays with a leading axis along `fit.history.step`.
+
+    `extra` has such an axis too.
+    """
+    problem, (params, more) = problem_of(fit), jax.tree.map(_records, (fit.history.params, extra))
+    arguments = Arguments(problem._replace(params=put(problem.params, params)), more, number)
+    return _evaluate(quantity, arguments, {"#record": len(fit.history.step)}, fit.precision or "float32")
+
+
+def _records(values: Array) -> Axis:
+    return Axis("#record", np.asarray(values))
+
+
+def over_grid(
+    quantity: Quantity, grid: Grid, *, history: bool, extra: str | None, number: float | None = None
+) -> PyTree:
+    """Return a quantity at the end of all lanes, or at all records, in arrays whose leading dimensions are the grid's.
+
+    Args:
+      quantity: The function to evaluate.
+      grid: Of a sweep; with its params recorded, if the history is evaluated.
+      history: Whether the last leading axis runs along the records.
+      extra: The name of a record to hand over as well.
+      number: A setting of the quantity.
+    """
+    found = []
+    for part in grid.parts:
+        count, records = len(part.lanes.status), len(grid.results.step) if history else 1
+        index = part.along(np.repeat(part.numbers(np.arange(count)), records))
+        flat = lambda x: Axis(LANE, np.asarray(x).reshape(-1, *np.shape(x)[2:]))  # noqa: E731
+        one = flat if history else (lambda x: Axis(LANE, np.asarray(x)))
+        params = part.lanes.rows["params"] if history else part.lanes.params
+        more = None if extra is None else jax.tree.map(one, part.lanes.rows[extra])
+        problem = part.training.problem
+        arguments = Arguments(problem._replace(params=put(problem.params, jax.tree.map(one, params))), more, number)
+        values = _evaluate(quantity, arguments, index | {LANE: np.arange(count * records)}, grid.precision)
+        if history:
+            beyond = np.arange(records) * part.training.record.every > np.asarray(part.lanes.steps)[:, None]
+            values = jax.tree.map(lambda x, b=beyond: _blank(x.reshape(*b.shape, *x.shape[1:]), b), values)
+        found.append(values)
+    joined = jax.tree.map(lambda *pieces: np.concatenate(pieces), *found)
+    return jax.tree.map(lambda x: x[grid.members], joined)
+
+
+def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    if values.dtype.kind != "f":
+        return values
+    return np.where(beyond.reshape(beyond.shape + (1,) * (values.ndim - 2)), np.nan, values)
+
+
+def named(
+    values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, extra: tuple[str, ...] = ()
+) -> xr.DataArray:
+    """Return values over axes as an `xarray.DataArray`."""
+    import xarray as xr
+
+    return xr.DataArray(values, coordinates(dict(dimensions)), (*dimensions, *extra), name=name)
+
+
+@dataclass(frozen=True)
+class OfMember:
+    """A quantity of one member, whose start is made first if a `Call` makes it."""
+
+    quantity: Quantity
+
+    def __call__(self, arguments: Arguments) -> PyTree:
+        return self.quantity(arguments._replace(problem=made(arguments.problem)))
+
+
+def _evaluate(
+    quantity: Quantity, arguments: Arguments, where: Mapping[str, int | np.ndarray], precision: str
+) -> PyTree:
+    """Return a quantity of many members; `where` as for `evaluate`."""
+    with precision_context(precision):
+        template = laid_out(arguments, precision)
+        _inspect(template.spec, jax.config.jax_enable_x64)
+    return evaluate(OfMember(quantity), template, where, precision)
+
+
+@functools.lru_cache(maxsize=64)
+def _inspect(spec: tuple, x64: bool) -> None:
+    """Inspect the loss of one member, once for a structure."""
+    _, problem = trace(lambda template, own: made(fill(template.problem, own)), *member_like(spec))
+    if inspect_loss(problem, forward=True):  # `products` goes forward where there is no way backward
+        raise TypeError(
+            "the loss captured a value of a jit, vmap or grad that is going on, which cannot be compiled apart; pass "
+            "that value as data"
+        )
+    warn_of_recompiling(problem.loss)
 
 
 class Group(NamedTuple):
@@ -131,8 +274,7 @@ class Statistic:
 
     def __call__(self, lane: tuple) -> PyTree:
         problem, params, extra = lane
-        problem = problem._replace(params=as_params(resolve(problem.params)))
-        return self.function(problem, params, *self.static, *extra)
+        return self.function(made(problem), params, *self.static, *extra)
 
 
 def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTree:
