@@ -12,7 +12,10 @@ import pytest
 
 import jaxfit as jf
 
-MODULES = "losses", "models", "optimizers", "schedules", "searches", "datasets", "landscapes", "plots"
+MODULES = (
+    "losses", "models", "optimizers", "optimizers.torch", "optimizers.keras", "optimizers.tfjs", "schedules",
+    "searches", "datasets", "landscapes", "plots",
+)  # fmt: skip
 VERBS = {
     "Check", "Draw", "Make", "Minimize", "Pad", "Return", "Run", "Set", "Shuffle", "Split", "Test", "Use", "Write",
 }  # fmt: skip
@@ -36,7 +39,8 @@ def public():
     yield from ((f"jf.{name}", getattr(jf, name)) for name in [*jf.__all__, "open"])
     for module in MODULES:
         found = importlib.import_module(f"jaxfit.{module}")
-        yield from ((f"jf.{module}.{name}", getattr(found, name)) for name in found.__all__)
+        values = ((f"jf.{module}.{name}", getattr(found, name)) for name in found.__all__)
+        yield from ((name, value) for name, value in values if not inspect.ismodule(value))
     for module, names in (("experiments", ("Check", "show")), ("sklearn", ("Regressor",))):
         found = importlib.import_module(f"jaxfit.{module}")
         yield from ((f"jaxfit.{module}.{name}", getattr(found, name)) for name in names)

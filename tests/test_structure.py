@@ -68,7 +68,7 @@ def test_no_module_has_the_name_of_a_public_function():
 
 MODULES = {  # the documented ones, each with the values among its public names that are neither functions nor classes
     "datasets": set(), "experiments": set(), "landscapes": set(), "losses": set(), "models": {"ACTIVATIONS"},
-    "optimizers": set(), "schedules": set(), "searches": set(), "sklearn": set(),
+    "optimizers": {"keras", "tfjs", "torch"}, "schedules": set(), "searches": set(), "sklearn": set(),
     "plots": {"BLUE", "DARK", "GREEN", "GREY", "LARGEST", "ORANGE", "PALE", "PINK", "RED", "SKY"},
 }  # fmt: skip
 
@@ -89,14 +89,20 @@ def test_what_the_package_imports_later_is_what_type_checkers_see():
         assert getattr(jf, name) is importlib.import_module(f"jaxfit.{name}")
 
 
-@pytest.mark.parametrize("name", [*MODULES, "stores", "statistics", "curvature", "graphs", "explanations"])
+INSIDE = [f"optimizers.{framework}" for framework in MODULES["optimizers"]]
+
+
+@pytest.mark.parametrize(
+    "name", [*MODULES, *sorted(INSIDE), "stores", "statistics", "curvature", "graphs", "explanations"]
+)
 def test_a_module_lists_nothing_but_documented_functions_and_classes(name):
     module = importlib.import_module(f"jaxfit.{name}")
     assert dir(module) == sorted(module.__all__)
     public = {name: getattr(module, name) for name in module.__all__}
     assert {name for name, value in public.items() if not callable(value)} == MODULES.get(name, set())
     assert all(inspect.getdoc(value) for value in public.values() if callable(value))
-    assert not any(inspect.ismodule(value) or name.startswith("_") for name, value in public.items())
+    modules = {name for name, value in public.items() if inspect.ismodule(value)}
+    assert modules <= MODULES.get(name, set()) and not any(name.startswith("_") for name in public)
 
 
 def test_only_the_pictures_import_matplotlib():

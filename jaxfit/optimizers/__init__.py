@@ -1,7 +1,11 @@
 """Optimizers as values: any Optax factory with its hyperparameters as leaves, so that they can be swept and traced.
 
-The transformation is built inside the traced function: a new learning rate never recompiles.
+The transformation is built inside the traced function: a new learning rate never recompiles. `torch`, `keras` and
+`tfjs` hold the optimizers of these frameworks with their own names, arguments, defaults and arithmetic.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from jaxfit.optimizers.building import NAMES, Optimizer, accumulated, each, optimizer
 from jaxfit.optimizers.named import (
@@ -26,12 +30,21 @@ from jaxfit.optimizers.named import (
 )
 from jaxfit.problems.messages import near_names
 
+if TYPE_CHECKING:
+    from jaxfit.optimizers import keras, tfjs, torch
+
 __all__ = [
     "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "amsgrad", "each",
-    "lbfgs", "levenberg_marquardt", "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop", "rprop",
-    "sgd", "yogi",
+    "keras", "lbfgs", "levenberg_marquardt", "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop",
+    "rprop", "sgd", "tfjs", "torch", "yogi",
 ]  # fmt: skip
-__getattr__, __dir__ = near_names(
+_unknown, __dir__ = near_names(
     __name__, __all__,
     f"There are: {', '.join(NAMES)}; any other Optax factory goes through jf.optimizer(factory, ...)",
 )  # fmt: skip
+
+
+def __getattr__(name: str):
+    if name in ("keras", "tfjs", "torch"):  # imported when first asked for
+        return importlib.import_module(f"jaxfit.optimizers.{name}")
+    return _unknown(name)

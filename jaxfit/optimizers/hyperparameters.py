@@ -73,7 +73,9 @@ _RATE = "it must be a positive, finite number such as 0.01, or a schedule", lamb
 _DAMPING = "it must be a finite number, zero or more", lambda x: np.isfinite(x) & (x >= 0)
 _RULES = {
     "learning_rate": _RATE, "damping": _DAMPING,
-    **dict.fromkeys(("momentum", "beta", "b1", "b2", "b3", "decay"), _FRACTION),
+    **dict.fromkeys(
+        ("momentum", "beta", "b1", "b2", "b3", "beta1", "beta2", "beta_1", "beta_2", "betas", "decay", "rho"), _FRACTION
+    ),
 }  # fmt: skip
 _ANY = "it must be a number", lambda x: ~np.isnan(x)
 
@@ -88,6 +90,10 @@ def check_hyperparameter(name: str, key: str, value: Any) -> None:
       ValueError: If it is out of its range, or any hyperparameter is NaN.
     """
     refuse_unit(f"{name}: {key}", value)
+    if isinstance(value, tuple) and key in _RULES:
+        for position, item in enumerate(value):
+            check_hyperparameter(name, f"{key}[{position}]", item)
+        return
     swept = isinstance(value, Axis)
     numbers = value.values if swept else value
     if swept and not is_array(numbers):
@@ -99,8 +105,8 @@ def check_hyperparameter(name: str, key: str, value: Any) -> None:
         return
     array = np.asarray(numbers if np.isscalar(numbers) or is_array(numbers) else None)
     real = array.dtype.kind in "iuf" or jnp.issubdtype(array.dtype, np.floating)
-    rule, holds = _RULES.get(key, _ANY)
-    if (key in _RULES and not (real and array.ndim == swept)) or array.dtype.kind == "c":
+    rule, holds = _RULES.get(key.split("[")[0], _ANY)
+    if (rule is not _ANY[0] and not (real and array.ndim == swept)) or array.dtype.kind == "c":
         raise TypeError(f"{name}: {key} is {reprlib.repr(value)} ({type(numbers).__name__}), but {rule}")
     bad = ~holds(array) if real else np.zeros(0, bool)
     if bad.any():

@@ -1,16 +1,25 @@
-"""Optimizers as defined in their papers, where those of Optax differ or lose digits."""
+"""Optimizers that Optax does not have: as defined in a paper, or array by array as other frameworks write theirs."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import importlib
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxfit.optimizers.building import Optimizer, optimizer
 from jaxfit.optimizers.methods import Traits
+from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Number, PyTree, Schedule
+
+_Declared = ParamSpec("_Declared")
 
 
 class RpropState(NamedTuple):
@@ -136,3 +145,139 @@ def yogi(
         return new, YogiState(t, mu, nu)
 
     return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
+
+
+class EachState(NamedTuple):
+    """The state of a rule that treats every array for itself."""
+
+    count: Array  # () int32 updates made
+    kept: tuple[tuple[Array, ...], ...]  # of every array: what the rule keeps of it
+
+
+def each_array(
+    start: Callable[[Array], tuple[Array, ...]], step: Callable[..., tuple[Array, ...]]
+) -> optax.GradientTransformation:
+    """Return the transformation that treats every array of the params for itself, in the words of most frameworks.
+
+    Args:
+      start: start(p) is what is kept of an array p beside it, such as zeros for a running mean.
+      step: step(t, g, p, *kept) is the array after update t = 1, 2, ... with gradient g, and what is kept then.
+    """
+
+    def init(params):
+        return EachState(jnp.int32(0), tuple(start(p) for p in map(jnp.asarray, jax.tree.leaves(params))))
+
+    def update(updates, state, params=None):
+        grads, structure = jax.tree.flatten(updates)
+        t = state.count + 1
+        before = [jnp.asarray(p) for p in jax.tree.leaves(params)]
+        after = [step(t, g, p, *kept) for g, p, kept in zip(grads, before, state.kept, strict=True)]
+        moves = [(new[0] - p).astype(p.dtype) for new, p in zip(after, before, strict=True)]
+        kept = tuple(
+            tuple(jnp.asarray(x).astype(old.dtype) for x, old in zip(new[1:], olds, strict=True))
+            for new, olds in zip(after, state.kept, strict=True)
+        )
+        return jax.tree.unflatten(structure, moves), EachState(t, kept)
+
+    return optax.GradientTransformation(init, update)
+
+
+def zeros(count: int) -> Callable[[Array], tuple[Array, ...]]:
+    """Return the function that keeps `count` arrays of zeros like each array."""
+    return lambda p: (jnp.zeros_like(p),) * count
+
+
+def is_off(number: Any) -> bool:
+    """Return whether a term is left out of the program: its factor is None, or zero and not traced."""
+    return number is None or isinstance(number, (int, float)) and number == 0
+
+
+def complement(beta: Number, t: Array) -> Array:
+    """Return 1 - beta**t, with all digits where beta is a Python number: float32 loses four of them near 1."""
+    if isinstance(beta, (int, float)) and 0 < beta < 1:
+        return -jnp.expm1(t * math.log(beta))
+    return 1 - beta**t
+
+
+def mean_with(mean: Array, beta: Number, new: Array) -> Array:
+    """Return the running mean with a new value: beta * mean + (1 - beta) * new."""
+    return beta * mean + (1 - beta) * new
+
+
+def rms(x: Array) -> Array:
+    """Return the root of the mean square of an array."""
+    return jnp.sqrt(jnp.mean(x * x))
+
+
+def factors(p: Array) -> tuple[Array, ...]:
+    """Return what Adafactor keeps of an array: zeros for its rows and for its columns, or of a vector for all."""
+    if p.ndim < 2:
+        return (jnp.zeros_like(p),)
+    return jnp.zeros_like(p[..., :1]), jnp.zeros_like(p[..., :1, :])
+
+
+class Rule:
+    """The rule of an optimizer of another framework, as a factory that takes the rate as `learning_rate`.
+
+    Attributes:
+      function: It takes the framework's own arguments and returns the transformation.
+      rate: What the framework calls the learning rate.
+    """
+
+    def __init__(self, function: Callable, framework: str, rate: str):
+        self.function, self.rate = function, rate
+        self.__name__, self.__doc__ = f"{framework}.{function.__name__}", function.__doc__
+        self.traits = getattr(function, "traits", Traits())
+        own = inspect.signature(function).parameters.values()
+        self.__signature__ = inspect.Signature([
+            p.replace(
+                name="learning_rate" if p.name == rate else p.name, kind=p.KEYWORD_ONLY, annotation=_kind(p.default),
+                default=p.empty if p.name == rate else p.default,
+            )
+            for p in own
+        ])  # fmt: skip
+
+    def __call__(self, learning_rate: Number, **given: Any) -> optax.GradientTransformation:
+        return self.function(**{self.rate: learning_rate}, **given)
+
+    def __reduce__(self):
+        return _rule_of, (self.function.__module__, self.function.__name__)
+
+
+def _kind(default: object) -> str:
+    """Return the annotation that tells where a schedule may stand: for one number."""
+    return "float" if default is None or default is inspect.Parameter.empty else type(default).__name__
+
+
+def _rule_of(module: str, name: str) -> Rule:
+    return getattr(importlib.import_module(module), name).rule
+
+
+def rule_of(framework: str, rate: str) -> Callable[[Callable[_Declared, Any]], Callable[_Declared, Optimizer]]:
+    """Make a framework's rule, with its own arguments and defaults, into a function that returns an `Optimizer`.
+
+    Args:
+      framework: Its name.
+      rate: What it calls the learning rate; the `Optimizer` calls it learning_rate, as all.
+    """
+
+    def declare(function: Callable[_Declared, Any]) -> Callable[_Declared, Optimizer]:
+        rule, signature = Rule(function, framework, rate), inspect.signature(function)
+        defaults = {name: p.default for name, p in signature.parameters.items()}
+
+        @functools.wraps(function)
+        def make(*args, **kwargs):
+            given = {rate: defaults[rate]} | signature.bind(*args, **kwargs).arguments
+            said = {k: v for k, v in given.items() if k != rate and not _same(v, defaults[k])}
+            return optimizer(rule, learning_rate=given[rate], **said)
+
+        made: Any = make
+        made.rule, made.__signature__ = rule, signature.replace(return_annotation=Optimizer)
+        return near_keywords(made)
+
+    return declare
+
+
+def _same(value: object, default: object) -> bool:
+    """Return whether a default is given as it is, which then stays a Python number."""
+    return type(value) is type(default) and isinstance(value, (int, float, str, tuple, type(None))) and value == default

@@ -252,6 +252,7 @@ _SIGMA = (
     "`jf.curve_fit(predict, start, (x, y), sigma=sigma)`, or `jf.losses.chi_squared(predict)` with `data=(x, y, sigma)`"
 )
 _DERIVATIVES = "nothing, since JAX differentiates the loss"
+_COMPILED = "nothing, since the whole run is compiled"
 _ADAM = "optimizer=jf.optimizers.adam(0.01)"
 _STEPS = ("steps", "samples", "count")
 _TOLERANCE = ("stop=" + _STOP,)
@@ -285,8 +286,11 @@ ARGUMENTS = {  # the first of these that a function takes, else the first that i
     "step_size": ("learning_rate", "rate", _ADAM), "method": ("method", _ADAM),
     "solver": ("optimizer", "method"), "algorithm": ("optimizer", "method"), "opt": ("optimizer",),
     "tx": ("optimizer",), "jac": (_DERIVATIVES,),
-    "gradient": (_DERIVATIVES,), "hess": (_DERIVATIVES,),
-    "beta_1": ("b1",), "beta_2": ("b2",), "beta1": ("b1",), "beta2": ("b2",), "betas": ("b1",), "epsilon": ("eps",),
+    "gradient": (_DERIVATIVES,), "hess": (_DERIVATIVES,), "maximize": ("`lambda *given: -gain(*given)` as the loss",),
+    **dict.fromkeys(("foreach", "fused", "capturable", "differentiable", "jit_compile"), (_COMPILED,)),
+    "gradient_accumulation_steps": ("`jf.optimizers.accumulated(optimizer, 4)` around it",),
+    "beta_1": ("b1",), "beta_2": ("b2",), "beta1": ("b1", "betas"), "beta2": ("b2", "betas"), "betas": ("b1",),
+    "epsilon": ("eps",), "b1": ("beta1", "beta_1", "betas"), "b2": ("beta2", "beta_2", "betas"),
     "beta": ("momentum", "decay", "b1"), "rho": ("decay",), "mu": ("momentum",),
     "weight_decay": ("weight_decay", "`jf.losses.mse(predict) + jf.losses.l2(1e-3)` as the loss"),
     "batch_size": ("size", "batches=jf.Batches(32)"), "minibatch": ("size", "batches=jf.Batches(32)"),

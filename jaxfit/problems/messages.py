@@ -26,7 +26,7 @@ _Function = TypeVar("_Function", bound=Callable)
 _Value = TypeVar("_Value")
 MODULES = (
     "jaxfit.losses", "jaxfit.models", "jaxfit.optimizers", "jaxfit.schedules", "jaxfit.searches", "jaxfit.datasets",
-    "jaxfit.landscapes", "jaxfit.plots",
+    "jaxfit.landscapes", "jaxfit.plots", "jaxfit.optimizers.torch", "jaxfit.optimizers.keras", "jaxfit.optimizers.tfjs",
 )  # fmt: skip
 
 NEARLY = 0.85  # from here on one name is the other with a slip of the pen
@@ -182,7 +182,8 @@ def _how_to_write(keyword: str, takes: Sequence[str]) -> str:
 
 def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
     """Return how a function is called, with what it cannot do without: jf.fit(loss, params, data, optimizer=...)."""
-    module = ".".join(function.__module__.split(".")[:2])
+    whole = function.__module__
+    module = whole if whole in MODULES else ".".join(whole.split(".")[:2])
     inside = f"{module.removeprefix('jaxfit.')}." if module in MODULES and function.__name__ != "optimizer" else ""
     words = []
     for p in parameters.values():

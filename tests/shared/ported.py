@@ -32,7 +32,8 @@ class Case(NamedTuple):
     given: dict
 
     def __str__(self) -> str:
-        return f"{self.framework}.{self.name}({', '.join(f'{k}={v}' for k, v in [('rate', self.rate), *self.given.items()])})"
+        words = [f"{k}={v}" for k, v in ({"rate": self.rate} | self.given).items()]
+        return f"{self.framework}.{self.name}({', '.join(words)})"
 
 
 def cases(framework: str, table: dict) -> list[Case]:
@@ -140,7 +141,7 @@ def loss_of(problem: str, params: list, tanh):
         x, y = params[0][0], params[0][1]
         return (1 - x) ** 2 + 10 * (y - x**2) ** 2
     w, b = params
-    return ((tanh(ROWS_OF(w) @ w + b) - TARGETS_OF(w)) ** 2).mean()
+    return ((tanh(ROWS_OF(w) @ w + b[None]) - TARGETS_OF(w)) ** 2).mean()
 
 
 def ROWS_OF(like):
@@ -217,7 +218,7 @@ tf.setBackend('cpu').then(() => {
     return seen;
   });
   const defaults = Object.fromEntries([...new Set(cases.map(c => c[0]))].map(n => [n, names(tf.train[n]).map(a =>
-    [a, (new RegExp('\\b' + a + ' = ([^;]*);').exec(tf.train[n].toString()) || [])[1]])]));
+    [a, (new RegExp('\\\\b' + a + ' = ([^;]*);').exec(tf.train[n].toString()) || [])[1]])]));
   console.log(JSON.stringify({version: tf.version_core, found, defaults}));
 });
 """
@@ -289,6 +290,10 @@ def _js_value(word: str | None) -> object:
     return None if word is None else json.loads("0" + word if word.startswith(".") else word)
 
 
+def _short(x: float | None) -> float | None:
+    return x if x is None else float(f"{x:.9g}")  # None: NaN
+
+
 def record() -> None:
     import keras
     import torch
@@ -300,7 +305,7 @@ def record() -> None:
         },
         "defaults": {framework: defaults_of(framework) for framework in FRAMEWORKS},
         "losses": {
-            case: {problem: [x if x is None else float(f"{x:.9g}") for x in losses] for problem, losses in found.items()}
+            case: {problem: [_short(x) for x in losses] for problem, losses in found.items()}
             for framework in FRAMEWORKS
             for case, found in live(framework).items()
         },
