@@ -27,7 +27,7 @@ from jaxfit.typing import ArrayLike, LossFunction, Number, Params, PyTree, Varie
 Kind = Literal["squares", "robust", "likelihood"]
 SQUARES: Kind = "squares"  # a sum or mean of squares of residuals
 ROBUST: Kind = "robust"  # a mean of rho(residuals), such as Huber's
-LIKELIHOOD: Kind = "likelihood"  # the mean over rows of the negative log-likelihood
+LIKELIHOOD: Kind = "likelihood"  # the negative log-likelihood: its mean over rows, its sum, or a deviance
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class NoiseModel:
         rho, in the second derivative. None if the loss does not tell its noise, so that params have no errors.
       sigma: Whether the residuals are in units of the standard deviation of the data. True if the loss takes this as
         the data `sigma`, False if it takes none, None if only the user knows.
-      additive: Whether the loss is the sum of squares itself and no mean, so that the sum of two is one again.
+      additive: Whether the loss is a sum itself (of squares or log-likelihoods) and no mean, so that the sum of two is
+        one again.
       predicts: Whether the loss has `predict` and `residuals`, and these compare predict(params, x) with the data `y`.
+      deviance: Whether the loss of a likelihood is a deviance: twice the drop of the log-likelihood from that of a
+        model that predicts every datum, so that it tells how good the fit is. Such a loss has `saturated` and `draw`.
       why_unknown: If the kind is None: why, and what to use instead; "" for a message in general terms.
     """
 
@@ -48,11 +51,14 @@ class NoiseModel:
     sigma: bool | None = None
     additive: bool = False
     predicts: bool = False
+    deviance: bool = False
     why_unknown: str = ""
 
     @property
     def counted(self) -> str:
         """What is counted as one observation."""
+        if self.deviance:
+            return "counts"
         return "rows" if self.kind == LIKELIHOOD else "residuals"
 
     def source(self, absolute: bool) -> str:
@@ -61,6 +67,8 @@ class NoiseModel:
         Args:
           absolute: Whether the residuals are in units of their standard deviation.
         """
+        if self.deviance:
+            return "the Fisher information" + ", scaled to the scatter of the counts" * (not absolute)
         if self.kind == LIKELIHOOD:
             return "the curvature of the likelihood"
         if self.kind == ROBUST:
@@ -72,11 +80,24 @@ _Class = TypeVar("_Class")
 
 
 class Block(NamedTuple):
-    """A part of a loss made of residuals: weight * sum(rho(residuals)), where rho is the square if it is None."""
+    """A part of a loss made of residuals: sum(weight * rho(residuals)), where rho is the square if it is None.
+
+    With a variance, the slope of rho is 2 * residuals / variance, as that of the deviance of counts whose mean is
+    y + residuals. The curvature that steps and errors take is then that expected from the mean, 2 / variance: Fisher
+    scoring.
+    """
 
     residuals: Array  # of any shape
-    weight: Number  # ()
-    rho: Callable | None = None  # even, elementwise, convex near zero
+    weight: Number  # (), or with a rho like the residuals
+    rho: Callable | None = None  # elementwise, convex near zero; even if there is no variance
+    variance: Array | None = None  # like the residuals
+
+    @property
+    def precision(self) -> Array:
+        """Return 1 / variance like the residuals, and zero where the variance is; ones if there is none."""
+        if self.variance is None:
+            return jnp.ones_like(self.residuals)
+        return jnp.where(self.variance == 0, 0, 1 / jnp.where(self.variance == 0, 1, self.variance))
 
 
 class Loss:
@@ -369,8 +390,14 @@ class Sum(Loss):
         models = [term.noise_model() for term in self.terms]
         if all(model.kind == SQUARES and model.additive for model in models):
             return NoiseModel(SQUARES, sigma=True if all(model.sigma for model in models) else None, additive=True)
+        if all(
+            model.deviance or model.kind == SQUARES and model.additive and model.sigma is not False for model in models
+        ):
+            return NoiseModel(LIKELIHOOD, sigma=False, additive=True, deviance=True)
+        if all(model.kind == LIKELIHOOD and model.additive and not model.deviance for model in models):
+            return NoiseModel(LIKELIHOOD, additive=True)
         return NoiseModel(
-            why_unknown=f"{self} adds a penalty, or means of different data, to a loss; a penalty pulls params away "
+            why_unknown=f"{self} adds a penalty, or losses of different units, to a loss; a penalty pulls params away "
             f"from what the data say, and a standard error would not tell by how much. Fit without it, or make it a "
             f"measurement: a residual (param - expected) / sigma in jf.losses.least_squares"
         )
@@ -385,6 +412,11 @@ class Sum(Loss):
     @property
     def knows_residuals(self) -> bool:
         return all(term.knows_residuals for term in self.terms)
+
+    def saturated(self, *data: PyTree) -> Array | float:
+        """Return () minus twice the log-likelihood of predictions that are the data, of a sum of deviances."""
+        takers = [term for term in self.terms if term.noise_model().deviance]
+        return sum(term.saturated(*data) for term in takers)  # pyright: ignore[reportAttributeAccessIssue]
 
     def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         parts = self._each(lambda term: term.blocks, params, data, key)

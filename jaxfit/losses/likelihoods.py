@@ -145,6 +145,60 @@ def least_squares(residuals: Callable) -> LeastSquares:
 
 @leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
+class Likelihood(OfFunction):
+    """The loss made by `likelihood`."""
+
+    def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
+        return jnp.sum(self.pointwise(params, *data, key=key))
+
+    def pointwise(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
+        """Return minus the log-likelihood of each point."""
+        found = self.function(params, *data, **key_for(self, key))
+        if not hasattr(found, "shape"):
+            raise TypeError(
+                f"{self}: the function returned a {type(found).__name__}, but it must return one array: the "
+                f"log-likelihood of each point"
+            )
+        return -as_float(as_numbers("log-likelihood", found))
+
+    def noise_model(self) -> NoiseModel:
+        return NoiseModel(LIKELIHOOD, additive=True)
+
+    def __repr__(self) -> str:
+        return f"likelihood({label(self.function)})"
+
+
+@near_keywords
+def likelihood(log_density: Callable) -> Likelihood:
+    """Return the loss -sum(log_density(params, *data)): the negative log-likelihood of independent points, in nats.
+
+    Errors of the params are those of the observed information, the second derivative of the loss. Params that a
+    density allows on one side only, such as a width, are kept there by `jf.Bounded`, or are logarithms. A loss of a
+    sum of squares, or of counts, is minimized in fewer steps by its own name; this one by `jf.optimizers.lbfgs()`.
+
+    Args:
+      log_density: A hashable function of (params, *data) that returns log p of each point (n,), or of all of them ().
+
+    Raises:
+      TypeError: If it cannot be called or hashed; when called, if it returns anything but one array.
+
+    Source: Fisher (1922), doi:10.1098/rsta.1922.0009; Efron and Hinkley (1978), doi:10.1093/biomet/65.3.457, for the
+    observed information.
+
+    Example:
+      >>> import jax
+      >>> waits = np.array([0.5, 1.0, 1.5, 3.0])
+      >>> loss = jf.losses.likelihood(lambda p, t: jax.scipy.stats.expon.logpdf(t, scale=p["tau"]))
+      >>> lbfgs = jf.optimizers.lbfgs()
+      >>> run = jf.fit(loss, {"tau": 1.0}, (waits,), optimizer=lbfgs, precision="float64")
+      >>> round(float(run.params["tau"]), 6), round(float(jf.standard_errors(run)["tau"]), 6)  # 1.5 and 1.5 / sqrt(4)
+      (1.5, 0.75)
+    """
+    return Likelihood(hashable("log_density", log_density))
+
+
+@leaves_of()
+@dataclass(frozen=True, eq=False, repr=False)
 class CrossEntropy(OfPredictions):
     """The loss made by `softmax_cross_entropy`."""
 

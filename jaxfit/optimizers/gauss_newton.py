@@ -286,9 +286,12 @@ def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
     kept above a small part of it.
     """
     r = jnp.ravel(block.residuals)
-    weight = jnp.broadcast_to(jnp.asarray(block.weight, r.dtype), r.shape)
+    weight = jnp.broadcast_to(jnp.ravel(jnp.asarray(block.weight, r.dtype)), r.shape)
     if block.rho is None:
         return weight * r * r, weight * r, weight, weight
+    if block.variance is not None:
+        measure = weight * jnp.ravel(block.precision)
+        return weight * block.rho(r), r * measure, measure, measure
     rho, ones = block.rho, jnp.ones_like(r)
 
     def slope(r):

@@ -175,7 +175,7 @@ NAMES = {
 
 _EXP, _QUADRATIC = "jf.models.exponential_decay", "jf.models.polynomial(2)"
 _TWO_CLASSES = "`jf.losses.softmax_cross_entropy(predict)` with two outputs"
-_LIKELIHOOD = "a function `loss(params, *data)` of your own: the mean of the negative log-likelihoods"
+_LIKELIHOOD, _COUNTS = "jf.losses.likelihood(log_density)", "jf.losses.poisson(predict)"
 _ROBUST = "jf.losses.huber(predict, delta=1.0)"
 _DESCENT = "jf.optimizers.sgd(0.01)"
 _SMOOTH = "jf.optimizers.lbfgs()"
@@ -187,7 +187,7 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
         "covariance_matrix": "jf.covariance(fit)", "corr": "jf.correlations(fit)", "Param": _BOUNDED,
         "params": _BOUNDED, "constraint": "jf.Bounded(value, low, high)", "penalty": "jf.losses.l2(1e-3)",
         "loss": "jf.losses.mse(predict)", "value_and_grad": "jf.backprop(loss, params, data)",
-        "likelihood": "jf.losses.chi_squared(predict)", "mcmc": "jf.bootstrap(fit, key=0)",
+        "likelihood": _LIKELIHOOD, "mcmc": "jf.bootstrap(fit, key=0)",
         "resample": "jf.bootstrap(fit, key=0)", "sample": "jf.starts(params, 100, key=0)",
         "seed": _KEY, "random": _KEY,
         "score": _GOODNESS + ".r_squared", "r_squared": _GOODNESS + ".r_squared",
@@ -210,7 +210,7 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
         "lasso": "`jf.losses.mae(predict)`; a penalty of that kind is a function loss(params) of your own",
         "cross_entropy": "jf.losses.softmax_cross_entropy(predict)", "logistic": _TWO_CLASSES, "bce": _TWO_CLASSES,
         "softmax": "jf.losses.softmax_cross_entropy(predict)", "binary_cross_entropy": _TWO_CLASSES,
-        "nll": "jf.losses.chi_squared(predict)", "poisson": _LIKELIHOOD, "log_likelihood": _LIKELIHOOD,
+        "nll": _LIKELIHOOD, "log_likelihood": _LIKELIHOOD, "cash": _COUNTS, "cstat": _COUNTS, "deviance": _COUNTS,
         "smooth_l1": _ROBUST, "biweight": "jf.losses.tukey(predict, delta=4.685)",
         "bisquare": "jf.losses.tukey(predict, delta=4.685)", "charbonnier": "jf.losses.soft_l1(predict, delta=1.0)",
         "lorentzian": "jf.losses.cauchy(predict, delta=1.0)", "sse": "jf.losses.rss(predict)",

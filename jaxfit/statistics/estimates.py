@@ -2,7 +2,8 @@
 
 The noise model of the loss says how large the noise is. Squares: either the residuals are in units of their standard
 deviation (sigma is absolute), or their scatter around the fit is the noise: s**2 = sum(r**2) / (n - k). Robust: the
-scatter of the slopes rho'(residuals). Likelihood: the second derivative of the loss.
+scatter of the slopes rho'(residuals). Likelihood: the second derivative of the loss; of a deviance that expected from
+the means.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jax import Array
 
 from jaxfit.curvature.lanczos import gradient_and_product
 from jaxfit.engine.tracing import undifferentiable
-from jaxfit.losses import Loss, takes_key
+from jaxfit.losses import Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
@@ -47,7 +48,7 @@ def noise_model_for(verb: str, loss: Any) -> NoiseModel:
         raise TypeError(
             f"{verb} needs to know the noise behind the loss, which {getattr(loss, '__name__', loss)} does not tell; "
             f"write the residuals as a function and fit jf.losses.least_squares(residuals), or use jf.losses.rss, mse, "
-            f"huber, chi_squared or softmax_cross_entropy"
+            f"huber, chi_squared, poisson, binomial or likelihood"
         )
     return model
 
@@ -65,6 +66,8 @@ def is_absolute(verb: str, result: Any, loss: Any, asked: bool | None) -> bool:
     if asked is not None:
         if not isinstance(asked, (bool, np.bool_)):
             raise TypeError(f"{verb}: absolute_sigma is {asked!r}, but it must be True, False or None")
+        if model.deviance:
+            return bool(asked)
         if asked and model.kind != SQUARES:
             raise ValueError(
                 f"{verb}: absolute_sigma is True, but {loss} has no sigma; leave it out, or fit jf.losses.chi_squared"
@@ -103,11 +106,11 @@ class Estimate(NamedTuple):
     values: Array  # (K,)
     unit: Array  # (K, K) covariance / noise; NaN where not determined or held
     scatter: Array  # () the noise that the residuals show: multiply `unit` by it
-    size: Array  # () sum of squares of the residuals, or twice the negative log-likelihood
+    size: Array  # () sum of squares of the residuals, the deviance, or twice the negative log-likelihood
     count: Array  # () residuals that count
     rank: Array  # () params that move and are determined
     offset: Array  # () distance to the minimum of the linear theory, in standard errors for noise of one unit
-    held: Array  # (k,) bool: on a bound
+    held: Array  # (k,) bool: on a bound, or with a mean of counts at zero
     blind: Array  # (k, k) rows: directions of the free params that change no prediction; NaN for those that do
     span: Array  # () how large the numbers are that residuals are differences of: root mean square; 0 if not known
     loss: Array  # ()
@@ -157,8 +160,10 @@ def held_at(problem: Problem, flat: Array) -> Array:
 def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
     objective, flat, back = objective_at(problem, params)
     held = held_at(problem, flat)
-    if kind == LIKELIHOOD:
+    if kind == LIKELIHOOD and not noise_model_of(problem.loss).deviance:
         return _of_likelihood(problem, objective, flat, back, held)
+    if kind == LIKELIHOOD:
+        held |= _on_edge(objective, flat, back)
     residuals, columns = jacobian(objective, flat, back)
     gradient, moving = columns @ residuals, jnp.where(held[:, None], 0, columns)
     scale, vectors, lengths, kept = directions(moving, held)
@@ -168,9 +173,26 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
     scatter = jnp.where(freedom > 0, size / jnp.where(freedom > 0, freedom, 1), jnp.nan)
     if kind == ROBUST:
         gradient, scatter = _huber(objective, flat, back, columns, count, k, freedom)
+    if kind == LIKELIHOOD:
+        size = objective(back(flat))
     terms = jnp.sum((columns * flat[:, None]) ** 2) + squares_of_data(problem)
     span = jnp.sqrt(terms / jnp.maximum(count, 1))
     return Basis(scale, vectors, lengths, kept, held, jnp.where(held, 0, gradient), scatter, size, count, span)
+
+
+EDGE = 1e-6  # of a count: a variance below it is that of a mean that went to zero
+
+
+def _on_edge(objective: Objective, flat: Array, back: Callable) -> Array:
+    """(k,) which params are known by means alone that vanish where nothing was counted: the edge of where they may be.
+
+    No step leads beyond, the slope of the loss is not zero there, and the information, 1 / mean, has no bound.
+    """
+    _, columns = _jacobian(objective, flat, back)
+    precision = jnp.concatenate([jnp.ravel(block.precision) for block in objective.blocks(back(flat))])
+    own = columns**2 * precision[None, :]
+    vanished = jnp.sum(jnp.where(precision[None, :] > 1 / EDGE, own, 0), axis=1)
+    return vanished > (1 - EDGE) * jnp.sum(own, axis=1)
 
 
 def squares_of_data(problem: Problem) -> Array | float:
@@ -192,7 +214,16 @@ def _given(params: Any, x: Any) -> Any:
 
 
 def jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, Array]:
-    """The residuals (n,) and the columns (k, n) of their Jacobian."""
+    """The residuals (n,) and the columns (k, n) of their Jacobian, in standard deviations if a block has a variance."""
+    found, columns = _jacobian(objective, flat, back)
+    blocks = objective.blocks(back(flat))
+    if all(block.variance is None for block in blocks):
+        return found, columns
+    root = jnp.sqrt(jnp.concatenate([jnp.ravel(block.precision) for block in blocks]))
+    return root * found, root[None, :] * columns
+
+
+def _jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, Array]:
 
     def residuals(flat):
         return jnp.concatenate([jnp.ravel(block.residuals) for block in objective.blocks(back(flat))])
@@ -238,12 +269,17 @@ def _huber(
 
 
 def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Callable, held: Array) -> Basis:
-    """The mean negative log-likelihood of the rows times their number."""
-    y = problem.data[problem.loss.data_names.index("y")]
-    count = counted(problem.loss, problem.data, jnp.zeros(y.shape[:1]))
+    """Of a negative log-likelihood: a sum, or the mean over rows times their number."""
+    loss: Any = problem.loss
+    if noise_model_of(loss).additive:
+        terms = loss.terms if isinstance(loss, Sum) else (loss,)
+        count, times = sum(term.pointwise(objective.complete(back(flat)), *problem.data).size for term in terms), 1
+    else:
+        y = problem.data[loss.data_names.index("y")]
+        count = times = counted(loss, problem.data, jnp.zeros(y.shape[:1]))
 
     def total(flat):
-        return count * objective(back(flat))
+        return times * objective(back(flat))
 
     gradient, product = gradient_and_product(total, flat)
     information = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses.base import LIKELIHOOD, SQUARES, noise_model_of
+from jaxfit.losses.base import LIKELIHOOD, SQUARES, Kind, noise_model_of
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem
 from jaxfit.statistics.covariances import Moments, moments
@@ -23,23 +23,24 @@ class Residuals(NamedTuple):
     """The residuals of a fit, in the shape of the data."""
 
     raw: Any  # data minus prediction, in units of sigma if the loss has one
-    standardized: Any  # over s * sqrt(1 - leverage): of variance one, if the model is right
+    standardized: Any  # of variance one, if the model is right: over s * sqrt(1 - leverage), of counts over their own s
     leverage: Any  # by how much a datum pulls its own prediction: from 0 to 1, together as many as there are params
 
 
 class Goodness(NamedTuple):
     """The goodness of a fit; NaN where a number is not defined for the loss."""
 
-    chi_squared: Any  # sum of the squared residuals, or twice the negative log-likelihood
+    chi_squared: Any  # sum of the squared residuals (of counts Pearson's), or twice the negative log-likelihood
     reduced_chi_squared: Any  # over the degrees of freedom
     points: Any  # residuals that count
     params: Any  # that were determined
     degrees_of_freedom: Any
-    p_value: Any  # of a chi-squared as large, if sigma is absolute
+    p_value: Any  # of a chi-squared (of counts a deviance) as large, if sigma is absolute
     r_squared: Any  # against the best constant
     adjusted_r_squared: Any
     aic: Any
     bic: Any
+    deviance: Any  # of counts: twice the log-likelihood below that of means that are the counts
 
 
 @near_keywords
@@ -47,7 +48,7 @@ def residuals(result: Any, *, absolute_sigma: bool | None = None) -> Residuals:
     """Return the residuals, data minus prediction, and the same in units of their own standard deviation.
 
     Args:
-      result: A fit by a loss of squares, or the grid of a sweep.
+      result: A fit by a loss of squares or of counts, or the grid of a sweep.
       absolute_sigma: As for `covariance`.
 
     Returns:
@@ -55,7 +56,7 @@ def residuals(result: Any, *, absolute_sigma: bool | None = None) -> Residuals:
       raw ones are minus the result of its function; with a covariance matrix of the data they are decorrelated.
 
     Raises:
-      TypeError: If the loss is not a sum of squares; otherwise as `covariance`.
+      TypeError: If the loss is no sum of squares and no deviance; otherwise as `covariance`.
 
     Example:
       >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
@@ -64,16 +65,17 @@ def residuals(result: Any, *, absolute_sigma: bool | None = None) -> Residuals:
       (-1.36, 2.0)
     """
     known = moments("residuals", result, absolute_sigma)
-    if known.kind != SQUARES:
+    problem, _ = example(result)
+    if known.kind != SQUARES and not noise_model_of(problem.loss).deviance:
         raise TypeError(
-            "residuals: only losses of squares have residuals of one standard deviation (rss, mse, chi_squared, "
-            "least_squares); call the model for the others"
+            "residuals: only losses of squares and of counts have residuals of a known standard deviation (rss, mse, "
+            "chi_squared, least_squares, poisson, binomial); call the model for the others"
         )
-    raw, leverage = over_lanes(result, _leverages)
+    raw, pearson, leverage = over_lanes(result, _leverages, (known.kind,))
     noise = np.reshape(known.noise, known.noise.shape + (1,) * (raw.ndim - known.noise.ndim))
     spread = noise * np.clip(1 - leverage, 0, None)
     known_spread = spread > 1e-12 * noise
-    standardized = np.divide(raw, np.sqrt(spread), out=np.full(raw.shape, np.nan), where=known_spread)
+    standardized = np.divide(pearson, np.sqrt(spread), out=np.full(raw.shape, np.nan), where=known_spread)
     found = raw, standardized, leverage
     if isinstance(result, Fit):
         return Residuals(*found)
@@ -81,18 +83,20 @@ def residuals(result: Any, *, absolute_sigma: bool | None = None) -> Residuals:
     return Residuals(*(labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}) for x in found))
 
 
-def _leverages(problem: Problem, params: PyTree) -> tuple:
+def _leverages(problem: Problem, params: PyTree, kind: Kind) -> tuple:
+    """Return minus the residuals, the same in standard deviations if their variances are known, and the leverages."""
     objective, flat, back = objective_at(problem, params)
-    basis = basis_of(problem, params, SQUARES)
+    basis = basis_of(problem, params, kind)
     found, columns = jacobian(objective, flat, back)
-    leverage = jnp.sum((columns.T @ basis.root) ** 2, axis=1)
     blocks = objective.blocks(back(flat))
+    raw = jnp.concatenate([jnp.ravel(block.residuals) for block in blocks])
+    each = -raw, -found, jnp.sum((columns.T @ basis.root) ** 2, axis=1)
     if len(blocks) == 1:
-        found, leverage = (jnp.reshape(x, jnp.shape(blocks[0].residuals)) for x in (found, leverage))
+        each = tuple(jnp.reshape(x, jnp.shape(blocks[0].residuals)) for x in each)
         where = points(problem.loss, problem.data)
         if where is not None:
-            found, leverage = (jnp.where(where, x, jnp.nan) for x in (found, leverage))
-    return -found, leverage
+            each = tuple(jnp.where(where, x, jnp.nan) for x in each)
+    return each
 
 
 @near_keywords
@@ -100,9 +104,10 @@ def goodness_of_fit(result: Any, *, absolute_sigma: bool | None = None) -> Goodn
     """Return chi-squared, reduced chi-squared, R squared, AIC and BIC of a fit.
 
     With n residuals and k params, AIC = n log(chi_squared / n) + 2 k where the noise is estimated from the residuals,
-    and chi_squared + 2 k where sigma is absolute or the loss is a likelihood; BIC has k log(n) in place of 2 k. Only
-    differences between models of the same data are meaningful. A likelihood has no R squared; a Huber loss has neither
-    R squared nor AIC and BIC.
+    and chi_squared + 2 k where sigma is absolute; for a likelihood it is -2 log(L) + 2 k. BIC has k log(n) in place of
+    2 k. Only differences between models of the same data are meaningful. Of counts, chi_squared is Pearson's,
+    sum((y - mean)**2 / variance), and the p-value is that of the deviance. A likelihood has no R squared; a Huber loss
+    has neither R squared nor AIC and BIC.
 
     Args:
       result: A fit, or the grid of a sweep.
@@ -144,7 +149,18 @@ def goodness(result: Any, known: Moments) -> Goodness:
         deviance = chi if known.absolute else n * np.log(chi / n) if squares else nothing
     if known.kind not in (SQUARES, LIKELIHOOD):
         chi = nothing
-    return Goodness(chi, reduced, n, k, freedom, p, r, adjusted, deviance + 2 * k, deviance + k * np.log(n))
+    counts = nothing
+    if noise_model_of(problem.loss).deviance:
+        counts, deviance = chi, chi + over_lanes(result, _saturated) if known.absolute else nothing
+        p = np.where((freedom > 0) & known.absolute, scipy.stats.chi2.sf(counts, freedom), np.nan)
+        reduced = np.asarray(known.estimate.scatter)
+        chi = reduced * freedom
+    return Goodness(chi, reduced, n, k, freedom, p, r, adjusted, deviance + 2 * k, deviance + k * np.log(n), counts)
+
+
+def _saturated(problem: Problem, params: PyTree) -> Any:
+    loss: Any = problem.loss
+    return jnp.asarray(loss.saturated(*problem.data))
 
 
 def _total(problem: Problem, params: PyTree) -> Any:

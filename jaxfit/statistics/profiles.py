@@ -15,8 +15,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses.base import SQUARES
-from jaxfit.optimizers import levenberg_marquardt
+from jaxfit.losses.base import LIKELIHOOD, SQUARES, noise_model_of
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.messages import near_keywords
@@ -24,8 +23,8 @@ from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, beneath, follow
-from jaxfit.statistics.resampling import NAME, Held, Refits
-from jaxfit.verbs.evaluations import free_places, like, over_lanes
+from jaxfit.statistics.resampling import NAME, Held, Refits, refitter
+from jaxfit.verbs.evaluations import example, free_places, like, over_lanes
 from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
 
@@ -61,10 +60,13 @@ class Sides:
     """The profiles of all numbers of a result, two each: to the left and to the right."""
 
     def __init__(self, verb: str, result: Any, known: Moments):
-        if known.kind != SQUARES:
+        model = noise_model_of(example(result)[0].loss)
+        if known.kind != SQUARES and not (known.kind == LIKELIHOOD and model.additive):
             raise TypeError(
-                f'{verb}: a profile is of sums of squares (rss, mse, chi_squared, least_squares); use method="wald"'
+                f"{verb}: a profile is of sums of squares (rss, mse, chi_squared, least_squares) or of likelihoods "
+                f'(poisson, binomial, likelihood); use method="wald"'
             )
+        rise = 1.0 if known.kind == SQUARES or model.deviance else 0.5  # of the loss, for one standard error
         refits = Refits(verb, result, 1)
         self.single, self.result = refits.single, result
         ground = jax.tree.map(self.by_lane, over_lanes(result, _ground))
@@ -85,7 +87,9 @@ class Sides:
             slopes = unit[lane, :, self.which][:, moves] / unit[lane, self.which, self.which][:, None]
         self.slopes = np.where(np.isfinite(slopes), slopes, 0.0)
         self.least = ground.loss[lane]
-        self.per_rise = np.ones(len(lane)) if known.absolute else self.least / freedom[lane]
+        noise = self.by_lane(np.broadcast_to(known.noise, known.freedom.shape))[lane]
+        scatter = noise if known.absolute or known.kind == LIKELIHOOD else self.least / freedom[lane]
+        self.per_rise = rise * scatter
         self.flat, self.low, self.high = ground.flat[lane], ground.low[lane], ground.high[lane]
         self.began = ground.start[lane]
         refits.along = {name: index[lane] for name, index in refits.along.items()}
@@ -136,9 +140,7 @@ class Sides:
         fine = np.isfinite(params).all(axis=1)
         params = np.clip(np.where(fine[:, None], params, self.flat), self.low, self.high)
         start = self.refits.started(like(self.example, params))
-        grid = sweep(
-            self.loss, start, (*given, *self.data), optimizer=levenberg_marquardt(), steps=STEPS, progress=False
-        )
+        grid = sweep(self.loss, start, (*given, *self.data), optimizer=refitter(self.loss), steps=STEPS, progress=False)
         ended = np.asarray(grid.results.status)
         fine &= ~np.isin(ended, (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE))
         found = [np.asarray(x).reshape(len(targets), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]

@@ -198,8 +198,12 @@ class Report:
     def sums(self) -> list[tuple[str, str]]:
         """Return the names and values of the goodness of the fit, those that are known."""
         g, names = self.goodness, []
+        if not math.isnan(float(g.deviance)):
+            of = f"{float(g.deviance):.6g} for {float(g.degrees_of_freedom):g} degrees of freedom"
+            g, names = g._replace(degrees_of_freedom=math.nan), [("deviance", of)]
         for name, value in (
-            ("chi-squared", g.chi_squared), ("reduced chi-squared", g.reduced_chi_squared),
+            ("chi-squared" if not names else "Pearson's chi-squared", g.chi_squared),
+            ("reduced chi-squared", g.reduced_chi_squared),
             ("degrees of freedom", g.degrees_of_freedom), ("p-value", g.p_value), ("R squared", g.r_squared),
             ("AIC", g.aic), ("BIC", g.bic),
         ):  # fmt: skip
@@ -438,6 +442,33 @@ def _facts(fit: Fit, known: Moments) -> dict[str, str]:
     return facts
 
 
+FEW, MANY = 5, 0.2  # expected counts, and the share of points that may have fewer: Cochran (1954), doi:10.2307/3001616
+RARE = 1e-3  # a p-value below it is worth a note
+
+
+def _of_counts(fit: Fit, known: Moments) -> list[str]:
+    """What is to be said of a fit to counts: that they scatter too much, or are too few for a chi-squared."""
+    loss: Any = problem_of(fit).loss
+    if not hasattr(loss, "counts"):
+        return []
+    notes, found = [], goodness(fit, known)
+    scatter = float(known.estimate.scatter)
+    if known.absolute and scatter > 1 and found.p_value < RARE:
+        notes.append(
+            f"the counts scatter by {math.sqrt(scatter):.3g} times what the loss expects of them, so that the errors "
+            f"are too small, or the model is wrong: absolute_sigma=False multiplies them by it"
+        )
+    with precision_context(PRECISION):
+        variance = np.asarray(loss.counts(fit.params, convert_all(problem_of(fit).data, PRECISION)).variance)
+    few = float(np.mean(variance < FEW))
+    if few > MANY and known.absolute:
+        notes.append(
+            f"{100 * few:.0f} % of the counts have a variance below {FEW}: the deviance then follows no chi-squared, "
+            f"and its p-value is rough"
+        )
+    return notes
+
+
 def _notes(fit: Fit, known: Moments) -> list[str]:
     notes = [fit.note] if fit.note else []
     notes += summaries.doubts(fit)
@@ -457,7 +488,10 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
         notes.append(
             f"{', '.join(names)} {'lies' if len(names) == 1 else 'lie'} on a bound and "
             f"{'has' if len(names) == 1 else 'have'} no error; the errors of the others are those with it held there"
+            + "; a mean of zero where nothing was counted is one"
+            * hasattr(problem_of(fit).loss, "counts")
         )
+    notes += _of_counts(fit, known)
     if known.exact:
         notes.append(
             "the residuals are no larger than the rounding of the numbers: there is no noise to speak of, and errors "

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxfit.losses import Block, Loss
 from jaxfit.losses.base import LIKELIHOOD, SQUARES
-from jaxfit.optimizers import levenberg_marquardt
+from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.problems.axes import Axis, as_key, is_axis
 from jaxfit.problems.dimensions import Mention, stacked
 from jaxfit.problems.marks import put
@@ -22,7 +22,8 @@ from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
-from jaxfit.verbs.evaluations import PRECISION, Group, groups_of, labelled, like, over_lanes
+from jaxfit.verbs.evaluations import PRECISION, Group, example, groups_of, labelled, like, over_lanes
+from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
 
@@ -30,6 +31,11 @@ PyTree = Any
 
 
 NAME = "refit"
+
+
+def refitter(loss: Loss) -> Optimizer:
+    """Return the method that refits a loss."""
+    return levenberg_marquardt() if loss.knows_residuals else lbfgs()
 
 
 class _OfBlocks(Loss):
@@ -43,13 +49,13 @@ class _OfBlocks(Loss):
 
     @property
     def knows_residuals(self) -> bool:
-        return True
+        return self.loss.knows_residuals
 
     def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
         total = jnp.zeros(())
         for block in self.blocks(params, *data):
             rho = block.rho or jnp.square
-            total = total + block.weight * jnp.sum(rho(block.residuals))
+            total = total + jnp.sum(block.weight * rho(block.residuals))
         return total
 
     def __repr__(self) -> str:
@@ -90,10 +96,34 @@ class Held(_OfBlocks):
     def data_names(self) -> tuple[str, ...]:
         return ("which", "target", "stiffness", *self.loss.data_names)
 
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        spring = self._spring(params, *data[:3])
+        return self.loss(params, *data[3:]) + spring.weight * jnp.square(spring.residuals)
+
     def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
-        which, target, stiffness, *rest = data
-        number = jax.flatten_util.ravel_pytree(params)[0][which]
-        return (*self.loss.blocks(params, *rest), Block(number - target, stiffness))
+        return (*self.loss.blocks(params, *data[3:]), self._spring(params, *data[:3]))
+
+    def _spring(self, params: Any, which: Array, target: Array, stiffness: Array) -> Block:
+        return Block(jax.flatten_util.ravel_pytree(params)[0][which] - target, stiffness)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
+@dataclass(frozen=True, eq=False, repr=False)
+class Weighted(_OfBlocks):
+    """A likelihood in which each point counts as often as its data begin with: sum(weight * pointwise)."""
+
+    loss: Loss
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        return ("weight", *self.loss.data_names)
+
+    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+        loss: Any = self.loss
+        return jnp.sum(data[0] * loss.pointwise(params, *data[1:]))
+
+    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+        return tuple(block._replace(weight=data[0]) for block in self.loss.blocks(params, *data[1:]))
 
 
 class Refits:
@@ -161,8 +191,9 @@ class Resamples(NamedTuple):
 def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "residuals") -> Resamples:
     """Return the params of refits to the fitted curve plus noise drawn from the residuals.
 
-    All refits are one sweep. Residuals are taken in units of sigma, divided by sqrt(1 - leverage), and (except those of
-    a robust loss) centered, so that each has the variance of the noise.
+    All refits are one sweep. For a likelihood the points themselves are drawn, each counting as often as it is drawn.
+    Residuals are taken in units of sigma, divided by sqrt(1 - leverage), and (except those of a robust loss) centered,
+    so that each has the variance of the noise.
 
     Args:
       result: A fit, or the grid of a sweep (every lane has its own samples).
@@ -194,7 +225,7 @@ def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "resi
 
 @near_keywords
 def monte_carlo(result: Any, key: Any, samples: int = 10_000, *, absolute_sigma: bool | None = None) -> Resamples:
-    """Return the params of refits to the fitted curve plus normally distributed noise.
+    """Return the params of refits to the fitted curve plus normally distributed noise, or to counts drawn from it.
 
     Args:
       result, key, samples: As for `bootstrap`.
@@ -244,7 +275,7 @@ def resample(
     """Return (..., samples, K) params of refits, NaN if one failed or a param has no error; and (..., samples) bool."""
     samples = check_draws(verb, key, samples)
     if known.kind == LIKELIHOOD:
-        raise TypeError(f'{verb}: a likelihood has no residuals to draw; use method="wald"')
+        return _of_points(verb, result, known, kind, key, samples)
     if known.kind != SQUARES and kind == "normal":
         raise TypeError(f"{verb}: a Huber loss is there for noise that is not normal; use jf.bootstrap")
     silent = _silent(known, kind)
@@ -270,21 +301,78 @@ def resample(
         Shifted(refits.collapsed(problem.loss)), refits.ends,  # pyright: ignore[reportArgumentType]
         (shifts, scales, *refits.collapsed(problem.data)), optimizer=levenberg_marquardt(), steps=STEPS, progress=False,
     )  # fmt: skip
-    ended = np.asarray(grid.results.status)
+    flat, good = _gathered(verb, result, refits, grid, samples, ~take(silent)[refits.lane])
+    unknown = np.isnan(np.diagonal(np.asarray(known.estimate.unit), axis1=-2, axis2=-1))
+    good &= ~silent[..., None]
+    return np.where(unknown[..., None, :] | silent[..., None, None], np.nan, flat), good
+
+
+def _gathered(
+    verb: str, result: Any, refits: Refits, grid: Grid, samples: int, spoken: np.ndarray | slice = slice(None)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (..., samples, K) params where refits ended, NaN if one failed, and (..., samples) bool: which did not."""
+    ended, lanes = np.asarray(grid.results.status), refits.group.size
     good = np.isin(ended, ENDED_WELL)
     lane_params = [np.asarray(x).reshape(len(ended), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
     flat = np.where(good[:, None], np.concatenate(lane_params, axis=1), np.nan)
-    spoken = ~take(silent)[refits.lane]
     failed = 1 - good[spoken].mean()
     if failed > FEW:
         warn(f"{verb}: {100 * failed:.0f} % of the refits failed, and are left out; their intervals may be too narrow")
     back = (lambda x: x.reshape(samples, *x.shape[1:])) if refits.single else (
         lambda x: x.reshape(lanes, samples, *x.shape[1:])[np.searchsorted(np.unique(result.members), result.members)]
     )  # fmt: skip
-    flat, good = back(flat), back(good)
+    return back(flat), back(good)
+
+
+def _of_points(
+    verb: str, result: Any, known: Moments, kind: str, key: Any, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `resample` does for a likelihood: of points drawn again, or of counts drawn from the fitted means."""
+    loss: Any = example(result)[0].loss
+    if not hasattr(loss, "pointwise"):
+        raise TypeError(f'{verb}: {loss} has no points to draw; use method="wald"')
+    if kind == "normal" and not hasattr(loss, "draw"):
+        raise TypeError(
+            f"{verb}: {loss} does not say how its data are drawn; use jf.bootstrap, which draws points again"
+        )
+    found, counts = over_lanes(result, _pointwise)
+    size = samples * np.size(found) * 8
+    if size > MOST_BYTES:
+        raise ValueError(f"{verb}: the data sets take {size:,} bytes; ask for fewer samples, or take some lanes")
+    refits, own = Refits(verb, result, samples), as_key(key)
+    loss, data = refits.collapsed(refits.problem.loss), refits.collapsed(refits.problem.data)
+    if kind == "normal":
+        keys = jax.random.split(own, samples)
+        drawn = over_lanes(result, _redrawn, (), (keys,))
+        at = loss.data_names.index("y")
+        flat = drawn[None] if refits.single else _per_lane(result, drawn, refits.group.size)
+        data = (*data[:at], Axis(NAME, flat.reshape(-1, *flat.shape[2:])), *data[at + 1 :])
+    else:
+        good = counts[None] if refits.single else _per_lane(result, counts, refits.group.size)
+        with precision_context(PRECISION):
+            places = _places(own, good.reshape(len(good), -1), samples)
+        weights = np.zeros(places.shape)
+        at = np.indices(places.shape)
+        np.add.at(weights, (at[0], at[1], places), 1.0)
+        loss, data = Weighted(loss), (Axis(NAME, weights.reshape(-1, *good.shape[1:])), *data)
+    grid = sweep(loss, refits.ends, data, optimizer=refitter(loss), steps=STEPS, progress=False)
+    flat, good = _gathered(verb, result, refits, grid, samples)
     unknown = np.isnan(np.diagonal(np.asarray(known.estimate.unit), axis1=-2, axis2=-1))
-    good &= ~silent[..., None]
-    return np.where(unknown[..., None, :] | silent[..., None, None], np.nan, flat), good
+    return np.where(unknown[..., None, :], np.nan, flat), good
+
+
+def _pointwise(problem: Problem, params: PyTree) -> tuple[Array, Array]:
+    """Return the likelihood of each point, and whether it counts."""
+    loss: Any = problem.loss
+    found = loss.pointwise(params, *problem.data)
+    where = points(loss, problem.data)
+    return found, jnp.ones(found.shape, bool) if where is None else where
+
+
+def _redrawn(problem: Problem, params: PyTree, keys: Array) -> Array:
+    """Return (samples, n) counts drawn from the means at the params."""
+    loss: Any = problem.loss
+    return jax.vmap(lambda key: loss.draw(key, params, *problem.data))(keys)
 
 
 def _silent(known: Moments, kind: str) -> np.ndarray:
