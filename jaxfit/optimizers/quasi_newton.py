@@ -105,108 +105,125 @@ def judge(
 
     - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order; that is
       eps**0.25 where the search has `stalled`: the step that the learned curvature proposes promises next to nothing;
-    - the loss has fallen to zero as far as its start lets one see, and the start's rounding hides the slope;
+    - the loss is zero, as far as the rounding of the params lets one see;
     - the last step was `idle`, it did not lower the loss, and Newton's step would not either: what it promises,
-      g H^-1 g / 2 with the Hessian H positive definite, is lost in the `rounding` of the loss.
+      g H^-1 g / 2 with no curvature of the Hessian H negative, is lost in the `rounding` of the loss.
 
-    A plateau is flat too, so each of up to `PROBED` params, moved by a hundredth, must change some gradient. With more
-    params neither this nor the Hessian is computed.
+    A plateau is flat too, so each of up to `PROBED` params, moved by a hundredth, must change some gradient; so is a
+    saddle, so no curvature may be negative beyond rounding. With more params neither is computed.
     """
     eps, limits = jnp.finfo(loss.dtype).eps, objective.bounds
-
-    def steepest(grads, params):
-        reach = jax.tree.map(lambda g, p, u: jnp.max(jnp.abs(g) * jnp.maximum(jnp.abs(p), u)), grads, params, units)
-        return jnp.max(jnp.stack(jax.tree.leaves(reach)))
-
-    slope = grads if limits is None else inward(grads, params, *limits)
-    here = steepest(slope, params)
-    flat = here <= jnp.where(stalled, eps**0.25, eps**0.6) * jnp.abs(loss)
-    flat |= (jnp.abs(loss) <= eps**1.5 * jnp.abs(start)) & (here <= eps * jnp.abs(start))
     point, back = jax.flatten_util.ravel_pytree(params)
-    if point.size > PROBED:
-        return flat
-    unit = jnp.maximum(jnp.abs(point), jax.flatten_util.ravel_pytree(units)[0])
-    flat_slope = jax.flatten_util.ravel_pytree(slope)[0]
-    held = at_bound = jnp.zeros(point.size, bool)
-    if limits is not None:
-        low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
-        at_bound = (point <= low) | (point >= high)
-        held = at_bound & (flat_slope == 0)
+    sizes, own = jax.flatten_util.ravel_pytree(units)[0], jnp.abs(point)
+    raw = jax.flatten_util.ravel_pytree(grads)[0]
+    slope = raw if limits is None else jax.flatten_util.ravel_pytree(inward(grads, params, *limits))[0]
+    unit = jnp.maximum(own, sizes)
+    level = jnp.abs(loss)
 
     def gradient(point):
         return jax.flatten_util.ravel_pytree(jax.grad(objective)(back(point)))[0]
 
+    def bend(_):  # p |H| p / 2, for one choice of signs in p; a param near zero counts with a little of its start
+        part = eps**0.25
+        moved = (
+            part * jnp.maximum(own, part * sizes) * jax.random.rademacher(jax.random.key(0), point.shape, point.dtype)
+        )
+        change = gradient(point + moved) - raw
+        near = jnp.max(jnp.abs(slope * moved)) / part
+        return False, jnp.sum(jnp.abs(moved * change)) / 2 / part**2, near
+
+    far = jnp.zeros_like(loss)
+    _, size, near = jax.lax.while_loop(
+        lambda carry: carry[0], bend, (level <= eps * jnp.abs(start), far, far + jnp.inf)
+    )
+    zero = (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
+    flat = jnp.max(jnp.abs(slope) * unit) <= jnp.where(stalled, eps**0.25, eps**0.6) * level
+    if point.size > PROBED:
+        return flat | zero
+    index = jnp.arange(point.size)
+    held = at_bound = jnp.zeros(point.size, bool)
+    if limits is not None:
+        low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+        at_bound = (point <= low) | (point >= high)
+        held = at_bound & (slope == 0)
     columns = hessian_columns(gradient, point)
 
     def probe(carry):
         i, fine, newton = carry
-        there = back(point + jnp.where(jnp.arange(point.size) == i, 0.01 * unit, 0))
-        found = jax.grad(objective)(there)
-        felt = steepest(jax.tree.map(jnp.subtract, found, grads), params) > 2 * eps**0.6 * jnp.abs(loss)
-        fine &= felt | at_bound[i]
+        found = gradient(point + jnp.where(index == i, 0.01 * unit, 0))
+        felt = jnp.max(jnp.abs(found - raw) * unit) > 2 * eps**0.6 * level
         if columns is not None:
-            newton = eliminate(newton, i, columns(i), flat_slope, point, held)
-        return i + 1, fine & (flat | newton.definite), newton
+            newton = eliminate(newton, i, columns(i), slope, own, held)
+        return i + 1, fine & (felt | at_bound[i]), newton
 
-    newton = Newton.begin(point)
     _, fine, newton = jax.lax.while_loop(
         lambda carry: carry[1] & (carry[0] < point.size),
         probe,
-        (jnp.int32(0), flat | (idle & (columns is not None)), newton),
+        (jnp.int32(0), flat | zero | (idle & (columns is not None)), Newton.begin(point)),
     )
-    return fine & (flat | newton.definite & (newton.promised <= rounding(loss, newton.size)))
+    blur = rounding(level, newton.size)
+    return fine & (flat | zero | newton.at_rest(unit, blur)) & ~newton.falls(unit, blur)
 
 
-def rounding(loss: Array, size: Array) -> Array:
+def rounding(level: Array, size: Array) -> Array:
     """Return by how much the rounding of params and residuals changes a loss, where size is p |H| p / 2.
 
     The residuals of a loss sum(r**2) are rounded by d with |d|**2 <= eps**2 * size, which changes it by
     eps * loss + 2 |r| |d| + |d|**2; a factor of 16 is the margin.
     """
-    eps, level = jnp.finfo(loss.dtype).eps, jnp.abs(loss)
+    eps = jnp.finfo(level.dtype).eps
     return 16 * eps * (level + 2 * jnp.sqrt(level) * jnp.sqrt(size) + eps * size)
 
 
 class Newton(NamedTuple):
-    """A factorization of the Hessian, scaled to a diagonal of ones, of which the first rows are known."""
+    """A factorization L D L^T of the Hessian, scaled to a diagonal of 1 or -1, of which the first rows are known."""
 
-    factor: Array  # (k, k) lower triangle L with L L^T = H; the identity in rows that are not yet known
+    factor: Array  # (k, k) L, of ones on the diagonal; the identity in rows that are not yet known
+    pivots: Array  # (k,) D; 1 in rows that are not yet known
     root: Array  # (k,) of the diagonal
     solved: Array  # (k,) L^-1 g
     size: Array  # () p |H| p / 2 of the columns so far
-    definite: Array  # () whether all pivots so far are positive beyond their rounding
 
     @staticmethod
     def begin(point: Array) -> Newton:
         zero = jnp.zeros_like(point)
-        return Newton(jnp.eye(point.size, dtype=point.dtype), zero + 1, zero, zero.sum(), jnp.asarray(True))
+        return Newton(jnp.eye(point.size, dtype=point.dtype), zero + 1, zero + 1, zero, zero.sum())
 
     @property
-    def promised(self) -> Array:
-        """The decrease of the loss that Newton's step promises."""
-        return jnp.sum(self.solved**2) / 2
+    def rounded(self) -> float:
+        """Of a pivot."""
+        return 8 * self.root.size * float(jnp.finfo(self.root.dtype).eps)
+
+    def falls(self, unit: Array, blur: Array) -> Array:
+        """Return whether the loss bends down along some direction, by more than its rounding within the units."""
+        return jnp.any((self.pivots < -self.rounded) & (self.pivots * (self.root * unit) ** 2 < -2 * blur))
+
+    def at_rest(self, unit: Array, blur: Array) -> Array:
+        """Return whether Newton's step, and a step by the units where nothing bends, promise no more than rounding."""
+        bent = self.pivots > self.rounded
+        promised = jnp.sum(jnp.where(bent, self.solved**2 / jnp.where(bent, self.pivots, 1), 0)) / 2
+        along = jnp.where(bent, 0, jnp.abs(self.solved) * self.root * unit)
+        return (promised <= blur) & jnp.all(along <= blur)
 
 
-def eliminate(newton: Newton, i: Array, column: Array, slope: Array, point: Array, held: Array) -> Newton:
+def eliminate(newton: Newton, i: Array, column: Array, slope: Array, own: Array, held: Array) -> Newton:
     """Add a row to the factorization; params that are `held` have none."""
-    k, eps = point.size, jnp.finfo(point.dtype).eps
-    index = jnp.arange(k)
+    index = jnp.arange(own.size)
     column = jnp.where(held | held[i], 0, column)
-    size = newton.size + jnp.sum(jnp.abs(column) * jnp.abs(point)) * jnp.abs(point[i]) / 2
-    diagonal = column[i]
-    root = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    size = newton.size + jnp.sum(jnp.abs(column) * own) * own[i] / 2
+    root = jnp.sqrt(jnp.where(column[i] == 0, 1, jnp.abs(column[i])))
     scaled = jnp.where(index < i, column / newton.root / root, 0)
-    row = jax.scipy.linalg.solve_triangular(newton.factor, scaled, lower=True)
-    pivot = jnp.where(held[i], 1, 1 - jnp.sum(row * row))
-    definite = (pivot > 8 * k * eps) & (held[i] | (diagonal > 0)) & jnp.isfinite(pivot)
-    last = jnp.sqrt(jnp.where(definite, pivot, 1))
-    solved = jnp.where(held[i], 0, (slope[i] / root - jnp.sum(row * newton.solved)) / last)
+    row = jax.scipy.linalg.solve_triangular(newton.factor, scaled, lower=True, unit_diagonal=True)
+    bent = jnp.abs(newton.pivots) > newton.rounded
+    left = jnp.where(bent & (index < i), row / jnp.where(bent, newton.pivots, 1), 0)
+    pivot = jnp.where(held[i], 1, jnp.sign(column[i]) - jnp.sum(left * row))
+    solved = jnp.where(held[i], 0, slope[i] / root - jnp.sum(left * newton.solved))
     return Newton(
-        newton.factor.at[i].set(jnp.where(index < i, row, jnp.where(index == i, last, 0))),
+        newton.factor.at[i].set(jnp.where(index == i, 1, left)),
+        newton.pivots.at[i].set(pivot),
         newton.root.at[i].set(root),
         newton.solved.at[i].set(solved),
         size,
-        newton.definite & definite,
     )
 
 
