@@ -69,9 +69,9 @@ def of_end(run: Fit) -> Finding:
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
     if not here.bends_down and (share < SETTLED or low) and (here.largest > 0 or exact) and not unsure:
         return finding(arrived, _arrived(run, here), numbers, None)
-    found = downhill(there.problem, here) if here.smallest < -1e-3 * here.largest else None
-    rate, slack = rate_of(training.optimizer), 1 - momentum_of(training.optimizer)
-    if found is not None and _held(here, found[0], here.loss - found[1], rate, slack, run.steps):
+    found = downhill(there.problem, here) if here.bends_down else None
+    rate, slack, steep = rate_of(training.optimizer), 1 - momentum_of(training.optimizer), -1e-3 * here.largest
+    if found is not None and here.smallest < steep and _held(here, found[0], here.loss - found[1], rate, slack, run.steps):
         return _saddle(run, there, here, found, numbers)
     if seen is not None and (swings(seen) or _jumps(run, here, seen)):
         return _cycle(run, there, here, seen, numbers)

@@ -230,22 +230,14 @@ def test_a_run_far_from_its_minimum_claims_nothing_whatever_the_units_of_its_col
 @pytest.mark.soak
 @pytest.mark.parametrize("name", mgh.PROBLEMS)
 def test_nothing_false_is_claimed_of_the_problems_of_more_garbow_and_hillstrom(name):
-    """Where a minimum is claimed the gradient is at rounding and no curvature of the loss is negative, by JAX."""
     problem = mgh.PROBLEMS[name]
     loss = jf.losses.least_squares(problem.residuals)
     for start in mgh.starts(problem):
         with jax.enable_x64(True):
             if not np.isfinite(loss(jnp.asarray(start))):
                 continue
-        run = jf.fit(loss, start, optimizer=LM(), steps=400, record=jf.Record(what=()))
-        if run.status not in (Status.CONVERGED, Status.NOT_DETERMINED):
-            continue
-        if any(abs(run.loss - least) <= 1e-5 * least + 1e-20 for least in problem.least):
-            continue
-        with jax.enable_x64(True):
-            point = jnp.asarray(run.params)
-            gradient, hessian = map(np.asarray, (jax.grad(loss)(point), jax.hessian(loss)(point)))
-        sizes = np.sqrt(np.abs(np.diag(hessian)))
-        sizes = np.where(sizes > 0, sizes, 1)  # along a flat direction the gradient itself is at rounding
-        scaled, bends = gradient / sizes, np.linalg.eigvalsh(hessian / np.outer(sizes, sizes))
-        assert bends[0] > -1e-8 and scaled @ scaled < 1e-12 * run.loss, (start, run.loss, scaled, bends)
+        run = jf.fit(loss, start, optimizer=LM(), steps=600, record=jf.Record(what=()))
+        claimed = run.status in (Status.CONVERGED, Status.NOT_DETERMINED)
+        assert not claimed or mgh.is_minimum(problem, run.params), (start, run.loss)
+        undetermined = name in ("linear, rank one", "linear, rank one with zeros")
+        assert (run.status == Status.NOT_DETERMINED) == undetermined, (start, run.status)
