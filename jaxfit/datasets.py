@@ -179,7 +179,7 @@ def download_time(part: str = "train") -> tuple[Floats, Floats]:
 
 
 def as_numbers(name: str, value: ArrayLike) -> Any:
-    """The value as an array of real numbers: JAX arrays as they are, all else as NumPy's in native byte order.
+    """Return the value as an array of real numbers: JAX arrays as they are, all else as NumPy's in native byte order.
 
     Raises:
       TypeError: If it holds text, objects or complex numbers, or is ragged; the message calls it `name`.
@@ -297,7 +297,7 @@ class Scaler(NamedTuple):
         given = as_floats("x", x)
         return (given - self._like(given, self.mean, "x")) / self._like(given, self.scale, "x")
 
-    def undo(self, z: ArrayLike) -> Any:
+    def undo(self, z: ArrayLike) -> Array | np.ndarray:
         """Return the x that `apply` made z of, in its own unit."""
         given = as_floats("z", z)
         return given * self._like(given, self.scale, "z") + self._like(given, self.mean, "z")

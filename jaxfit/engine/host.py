@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 
@@ -27,12 +27,12 @@ class Interrupted(KeyboardInterrupt):
       interrupted after 3 steps None
     """
 
-    def __init__(self, message: str, result: Any):
+    def __init__(self, message: str, result: object):
         super().__init__(message)
         self.result = result
 
 
-def interruption(message: str, result: Any) -> Interrupted:
+def interruption(message: str, result: object) -> Interrupted:
     """Return the error that a verb raises after Ctrl-C; if nobody catches it, the process exits with status 130."""
     _exit_as_after_ctrl_c()
     return Interrupted(message, result)
@@ -49,7 +49,7 @@ class OutOfMemory(MemoryError):
       None
     """
 
-    def __init__(self, message: str, result: Any = None):
+    def __init__(self, message: str, result: object = None):
         super().__init__(message)
         self.result = result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from jaxfit.problems.messages import line_of, warn
 from jaxfit.problems.posing import as_params, made
 from jaxfit.problems.problems import Problem, Training, precision_context
 from jaxfit.typing import PyTree
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
 
 
 class Layout(NamedTuple):
@@ -152,7 +155,7 @@ def warn_of_overflow(problem: Problem, precision: str) -> None:
         )
 
 
-def overflow(program: Any, ranges: Sequence[Range | None]) -> tuple[Operation, int] | None:
+def overflow(program: ClosedJaxpr, ranges: Sequence[Range | None]) -> tuple[Operation, int] | None:
     """Return an operation whose signed whole numbers leave their type, with the number; None if none is seen to.
 
     What is not known, as after a loop, is taken to fit; of a selection either side is taken to come.

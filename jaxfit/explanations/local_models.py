@@ -16,7 +16,7 @@ from jaxfit.problems.axes import holds_call, resolve
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.problems import Problem
-from jaxfit.typing import PyTree
+from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
 
 DENSE = 256  # params up to which the whole Hessian is made
@@ -198,7 +198,7 @@ def count(steps: float) -> str:
     return f"{steps:,.0f}" if steps < 1e9 else "more than a billion"
 
 
-def free_leaves(problem: Problem) -> list[tuple[tuple, Any, slice]]:
+def free_leaves(problem: Problem) -> list[tuple[tuple, ArrayLike, slice]]:
     """Return path, value and position among all free numbers of each free leaf of the start."""
     leaves = jax.tree_util.tree_leaves_with_path(free(marks_of(problem)))
     ends = np.cumsum([np.size(leaf) for _, leaf in leaves], dtype=int).tolist()

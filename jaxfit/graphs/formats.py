@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxfit.typing import PyTree
+from jaxfit.typing import PyTree, Scalar
 from jaxfit.verbs.summaries import text_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FEW = 4  # entries of an array that are written out
 
 
-def number(value: Any, digits: int = 6) -> str:
+def number(value: Scalar, digits: int = 6) -> str:
     """Return a number as text, with at most `digits` significant digits."""
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value)).lower()
@@ -173,5 +173,5 @@ def networkx(graph: Graph) -> Any:
     return made
 
 
-def _without(record: Node | Edge, *names: str) -> dict[str, Any]:
+def _without(record: Node | Edge, *names: str) -> dict[str, PyTree]:
     return {key: value for key, value in record._asdict().items() if key not in names}

@@ -120,7 +120,7 @@ class Graph:
           TypeError: If it is no optimizer, or one that needs more than gradients.
         """
         optimizer = as_optimizer(optimizer)
-        built: Any = optimizer.build()
+        built = optimizer.build()
         if not hasattr(built, "update"):
             raise TypeError(f"optimizer: {optimizer.name} asks for more than a gradient; use jf.step for its steps")
         with precision_context(self.precision):

@@ -55,7 +55,7 @@ def surface(
     points, never points times data.
 
     Args:
-      loss: Any pure function loss(params, *data) -> scalar; it need not have a gradient.
+      loss: A pure function loss(params, *data) -> scalar; it need not have a gradient.
       params: With `Axis` at any leaf, or a `Call`, or a plane of `jaxfit.landscapes`.
       data: Passed to the loss after params; may contain `Axis` too.
       key: For a loss that takes one: a key or a seed. Every point gets the key of step 0 of a fit, unless keys are an

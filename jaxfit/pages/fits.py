@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from jaxfit.pages.packing import as_float32, made, packed, page_of
 from jaxfit.statistics import band, report, residuals
 from jaxfit.statistics.reports import Report
 from jaxfit.stores.identity import environment
+from jaxfit.stores.manifests import Json
 from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.results import Fit, NotConverged
@@ -25,15 +25,15 @@ class Blocks:
     """The parts of a page in their order, and the columns that its charts read by name."""
 
     def __init__(self):
-        self.blocks: list[dict[str, Any]] = []
+        self.blocks: list[dict[str, Json]] = []
         self.columns: dict[str, np.ndarray] = {}
 
-    def add(self, **block: Any) -> None:
+    def add(self, **block: Json) -> None:
         self.blocks.append(block)
 
-    def series(self, color: str, words: str = "", **numbers: Any) -> dict[str, Any]:
+    def series(self, color: str, words: str = "", **numbers: np.ndarray | bool) -> dict[str, Json]:
         """Return a series of a chart, its arrays kept as columns."""
-        told: dict[str, Any] = {"color": color, "words": words}
+        told: dict[str, Json] = {"color": color, "words": words}
         for name, values in numbers.items():
             if isinstance(values, np.ndarray):
                 column = f"{len(self.columns)} {name}"
@@ -109,7 +109,7 @@ def _data(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | No
     return (x, y, shown, sigma) if len(shown) else None
 
 
-def _reach(x: np.ndarray) -> dict[str, Any]:
+def _reach(x: np.ndarray) -> dict[str, float | bool]:
     """Return the scale of x, which reaches a bit beyond the data."""
     low, high = x.min(), x.max()
     room = 0.02 * (high - low) or 0.5

@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxfit.stores.files import as_path, write
+from jaxfit.stores.manifests import Json
+from jaxfit.typing import ArrayLike
 
 MANTISSA = 23  # bits of a float32 behind the first
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -46,7 +47,7 @@ SHELL = """<!doctype html>
 """
 
 
-def as_float32(values: Any) -> np.ndarray:
+def as_float32(values: ArrayLike) -> np.ndarray:
     """Return numbers in single precision; finite ones stay finite, and those that are not zero stay so."""
     values = np.asarray(values)
     if values.dtype == np.float32:
@@ -70,7 +71,7 @@ def rounded(values: np.ndarray, bits: int) -> np.ndarray:
     return np.where(np.isfinite(values) & np.isfinite(found), found, values)
 
 
-def packed(header: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> bytes:
+def packed(header: Mapping[str, Json], columns: Mapping[str, np.ndarray]) -> bytes:
     """Return a header and columns (of uint8, int32 or float32) as compressed bytes; `columns` of the header tells them.
 
     Raises:
@@ -88,7 +89,7 @@ def packed(header: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> byte
     return zlib.compress(len(head).to_bytes(4, "little") + head + b"".join(parts), 6)
 
 
-def unpacked(page: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def unpacked(page: str) -> tuple[dict[str, Json], dict[str, np.ndarray]]:
     """Return the header and the columns of a page, as its script reads them."""
     text = page.partition('<script id="data" type="text/plain">')[2].partition("</script>")[0]
     content = zlib.decompress(base64.b64decode(text))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import keyword
 import math
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from jaxfit.pages.packing import MANTISSA, as_float32, made, packed, page_of, ro
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import choose
 from jaxfit.problems.problems import ENDED_WELL, Status
+from jaxfit.stores.manifests import Json
 from jaxfit.verbs.grids import Grid, best
 
 LARGEST = 2_100_000  # packed bytes; a third more as base64, and the page stays below 3 MB
@@ -60,7 +61,7 @@ def sweep_page(results: Dataset, *, title: str = "sweep", law: Law | None = None
     dims = results.status.dims
     measures, left_out = measures_of(results)
     counts = {str(int(s)): int((results.status.values == s).sum()) for s in Status}
-    header: dict[str, Any] = {
+    header: dict[str, Json] = {
         "kind": "sweep",
         "title": title,
         "counts": counts,
@@ -146,10 +147,10 @@ def _best(results: Dataset) -> dict[str, int]:
     return dict(zip(results.status.dims, map(int, np.unravel_index(at, loss.shape)), strict=True))
 
 
-def _axis(results: Dataset, name: Any, chosen: np.ndarray) -> dict[str, Any]:
+def _axis(results: Dataset, name: Hashable, chosen: np.ndarray) -> dict[str, Json]:
     """Return an axis: its numbers, or the words for its values and the Python that names them in a call."""
     values = results[name].values[chosen]
-    found: dict[str, Any] = {"name": str(name)}
+    found: dict[str, Json] = {"name": str(name)}
     if values.dtype.kind in "iuf":
         found["values"] = [_json(x) for x in _short(values)]
         if len(values) <= CALLS or not np.isfinite(values.astype(float)).all():
@@ -171,7 +172,7 @@ def _short(values: np.ndarray) -> list:
     return [float(f"{x:.9g}") for x in values.tolist()] if len(values) > 10_000 else values.tolist()
 
 
-def _code(axis: np.ndarray, value: Any) -> str:
+def _code(axis: np.ndarray, value: np.generic) -> str:
     """Return the fewest digits by which `lane` finds a value of an axis, from three on; infinite ones as Python."""
     number = value.item()
     if not math.isfinite(number):
@@ -187,11 +188,11 @@ def _code(axis: np.ndarray, value: Any) -> str:
     return repr(float(str(value)))
 
 
-def _json(x: Any) -> Any:
+def _json(x: float) -> float | str:
     return x if math.isfinite(x) else str(x)
 
 
-def _word(x: Any) -> str:
+def _word(x: object) -> str:
     return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 

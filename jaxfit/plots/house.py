@@ -63,7 +63,7 @@ def house(draw: Callable[..., Axes]) -> Callable[..., Axes]:
     """
 
     @functools.wraps(draw)
-    def drawn(*args: Any, ax: Axes | None = None, **options: Any) -> Axes:
+    def drawn(*args: object, ax: Axes | None = None, **options: object) -> Axes:
         with style():
             return draw(*args, ax=plt.subplots()[1] if ax is None else ax, **options)
 
@@ -205,7 +205,7 @@ class Room:
         for (left, bottom), (right, top) in zip(np.atleast_2d(first), np.atleast_2d(last), strict=True):
             self.free[bottom:top, left:right] = False
 
-    def inside(self, region: np.ndarray, label: str, **how: Any) -> Text | None:
+    def inside(self, region: np.ndarray, label: str, **how: object) -> Text | None:
         """Label a region ((rows, columns) of the raster) at its widest place; not at all if it is too small."""
         text = self._text(label, how)
         for margin in (60, 40, 25, 15, 10, 6, 3):
@@ -224,7 +224,7 @@ class Room:
         within: float = np.inf,
         prefer: tuple[float, float] | None = None,
         allowed: np.ndarray | bool = True,
-        **how: Any,
+        **how: object,
     ) -> Text | None:
         """Label a line (of `block`) from beside it, not closer to another; not at all if no place is `within` pixels.
 
@@ -243,7 +243,7 @@ class Room:
         text.remove()
         return None
 
-    def on(self, pieces: Sequence[np.ndarray], label: str, close_to: np.ndarray, **how: Any) -> Text | None:
+    def on(self, pieces: Sequence[np.ndarray], label: str, close_to: np.ndarray, **how: object) -> Text | None:
         """Label a line of several pieces on itself, at the free place closest to a pixel, if there is one."""
         text = self._text(label, how)
         dense = [self._dense(np.asarray(points, float)) for points in pieces if len(points)]

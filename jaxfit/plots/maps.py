@@ -109,7 +109,7 @@ def convergence_map(
 
 
 @near_keywords
-def steps_bar(axes: Any, fewest: float, most: float, *, label: str = "steps to converge", **options: Any) -> None:
+def steps_bar(axes: Any, fewest: float, most: float, *, label: str = "steps to converge", **options: object) -> None:
     """Draw the color scale of a map beside its axes, one or several.
 
     Example:

@@ -48,8 +48,8 @@ def is_key(x: object) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def plain(x: Any) -> Any:
-    """NumPy's integers and floats as Python's, so that equal settings are equal programs."""
+def plain(x: object) -> object:
+    """Return NumPy's integers and floats as Python's, so that equal settings are equal programs."""
     return x.item() if isinstance(x, np.generic) else x
 
 

@@ -6,26 +6,28 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.tracing import trace, traced
-from jaxfit.losses.base import ROBUST, noise_model_of
+from jaxfit.losses.base import ROBUST, Loss, noise_model_of
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
-from jaxfit.problems.problems import convert, precision_context
+from jaxfit.problems.problems import Problem, convert, precision_context
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.profiles import profile_ends, said
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
+from jaxfit.typing import Array, ArrayLike, KeyLike, PyTree
 from jaxfit.verbs.evaluations import PRECISION, check_result, example, labelled, labels_of, like, over_lanes
+from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit
 
-PyTree = Any
-
+if TYPE_CHECKING:
+    import xarray as xr
 
 DRAWN = ("bootstrap", "monte_carlo")
 METHODS = ("wald", "profile", *DRAWN)
@@ -34,11 +36,11 @@ METHODS = ("wald", "profile", *DRAWN)
 class Interval(NamedTuple):
     """A confidence interval from `low` to `high`; an infinite end is unbounded, and NaN is unknown."""
 
-    low: Any
-    high: Any
+    low: ArrayLike
+    high: ArrayLike
 
 
-def check_level(verb: str, level: Any) -> float:
+def check_level(verb: str, level: float) -> float:
     """Return the level of confidence as a float.
 
     Raises:
@@ -54,14 +56,14 @@ def check_level(verb: str, level: Any) -> float:
 
 @near_keywords
 def intervals(
-    result: Any,
+    result: Fit | Grid,
     method: str = "wald",
     level: float = 0.95,
     *,
-    key: Any = None,
+    key: KeyLike | None = None,
     samples: int = 10_000,
     absolute_sigma: bool | None = None,
-) -> Any:
+) -> PyTree | xr.Dataset:
     """Return confidence intervals of the params.
 
     Args:
@@ -102,10 +104,10 @@ def intervals(
 
 def ends(
     verb: str,
-    result: Any,
+    result: Fit | Grid,
     method: str,
     level: float,
-    key: Any,
+    key: KeyLike | None,
     samples: int,
     absolute_sigma: bool | None,
     known: Moments | None = None,
@@ -123,7 +125,7 @@ def ends(
     return known.values - half, known.values + half, []
 
 
-def check_asked(verb: str, method: Any, level: Any, key: Any, samples: Any) -> float:
+def check_asked(verb: str, method: str, level: float, key: KeyLike | None, samples: int) -> float:
     """Return the level, if method, level, key and samples go together."""
     level = check_level(verb, level)
     if method not in METHODS:
@@ -136,7 +138,7 @@ def check_asked(verb: str, method: Any, level: Any, key: Any, samples: Any) -> f
     return level
 
 
-def paired(result: Any, low: np.ndarray, high: np.ndarray) -> Any:
+def paired(result: Fit | Grid, low: np.ndarray, high: np.ndarray) -> PyTree | xr.Dataset:
     """Return (..., K) ends as intervals of the params."""
     if isinstance(result, Fit):
         return jax.tree.map(Interval, spread(result, low), spread(result, high))
@@ -153,14 +155,14 @@ class Derived(NamedTuple):
 class Band(NamedTuple):
     """A fitted curve with its error and its limits, each like the predictions."""
 
-    value: Any
-    error: Any  # standard error of the curve, or of a new observation
-    low: Any
-    high: Any
+    value: np.ndarray | xr.DataArray
+    error: np.ndarray | xr.DataArray  # standard error of the curve, or of a new observation
+    low: np.ndarray | xr.DataArray
+    high: np.ndarray | xr.DataArray
 
 
 @near_keywords
-def propagate(result: Any, function: Callable, *, absolute_sigma: bool | None = None) -> Derived:
+def propagate(result: Fit | Grid, function: Callable, *, absolute_sigma: bool | None = None) -> Derived:
     """Return f(params) and its standard error sqrt(g^T C g), with the gradient g of f and the covariance C of params.
 
     This is correct as far as f is linear over the errors of the params. Params that are fixed or on a bound count as
@@ -219,7 +221,7 @@ def _check_takes_params(function: Callable) -> None:
         pass
 
 
-def _shaped(result: Any, shape: PyTree, flat: np.ndarray) -> PyTree:
+def _shaped(result: Fit | Grid, shape: PyTree, flat: np.ndarray) -> PyTree:
     tree = like(shape, flat)
     if isinstance(result, Fit):
         return tree
@@ -227,24 +229,24 @@ def _shaped(result: Any, shape: PyTree, flat: np.ndarray) -> PyTree:
     return jax.tree.map(lambda x: labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}), tree)
 
 
-def predicted(loss: Any, params: PyTree, x: Any) -> Any:
+def predicted(loss: Loss, params: PyTree, x: PyTree) -> Array:
     """Return the prediction of the loss's model at x."""
     return jnp.asarray(loss.predict(params, x), float)
 
 
 @functools.lru_cache(maxsize=64)
-def _predictor(loss: Any) -> Callable:
+def _predictor(loss: Loss) -> Callable:
     return lambda params, x: predicted(loss, params, x)
 
 
 @near_keywords
 def band(
-    result: Any,
-    x: Any,
+    result: Fit | Grid,
+    x: ArrayLike,
     level: float = 0.95,
     kind: str = "confidence",
     *,
-    sigma: Any = None,
+    sigma: ArrayLike | None = None,
     absolute_sigma: bool | None = None,
 ) -> Band:
     """Return the fitted curve at x with its standard error and confidence limits, point by point.
@@ -279,8 +281,8 @@ def band(
         raise ValueError(f'band: kind is {kind!r}, but it must be "confidence" or "prediction"')
     check_result("band", result)
     problem, params = example(result)
-    loss: Any = problem.loss
-    if not noise_model_of(loss).predicts:
+    loss = problem.loss
+    if not (noise_model_of(loss).predicts and isinstance(loss, Loss)):
         raise TypeError(
             f"band: {loss} has no model that predicts at x; use "
             f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
@@ -303,7 +305,9 @@ def band(
     return Band(*(_shaped(result, shape, flat) for flat in (value, error, value - half, value + half)))
 
 
-def _noise(result: Any, loss: Any, known: Any, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _noise(
+    result: Fit | Grid, loss: Loss, known: Moments, sigma: ArrayLike | None, shape: tuple[int, ...]
+) -> np.ndarray:
     """Return the variance of a new observation, (..., 1) or (..., m)."""
     model = noise_model_of(loss)
     if not model.sigma:
@@ -333,11 +337,11 @@ def _noise(result: Any, loss: Any, known: Any, sigma: Any, shape: tuple[int, ...
 
 
 class _Spread(NamedTuple):
-    low: Any
-    high: Any
+    low: Array
+    high: Array
 
 
-def _sigmas(problem: Any, params: PyTree) -> _Spread:
+def _sigmas(problem: Problem, params: PyTree) -> _Spread:
     """Return the least and the largest standard deviation that counts."""
     y, sigma = problem.data[1:3]
     if sigma.shape != y.shape:

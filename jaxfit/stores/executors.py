@@ -155,7 +155,7 @@ def _finished(future: futures.Future) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _replaced(broken: futures.Executor, first: Any) -> futures.ProcessPoolExecutor:
+def _replaced(broken: futures.Executor, first: futures.ProcessPoolExecutor) -> futures.ProcessPoolExecutor:
     if broken is not first:
         broken.shutdown(wait=False)
     return futures.ProcessPoolExecutor(first._max_workers, first._mp_context, first._initializer, first._initargs)

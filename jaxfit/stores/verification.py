@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from jaxfit.problems.problems import ENDED_WELL, Record, Status, whole
 from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path
 from jaxfit.stores.manifests import block_maps, blocks_of, read_manifest
-from jaxfit.typing import PyTree
+from jaxfit.typing import PyTree, Scalar
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.grids import Grid, member, part_of, tensors_of
 from jaxfit.verbs.results import Fit, training_of
@@ -47,9 +47,9 @@ class Verification(_Looked):
         their last bits changes the loss about as much as another program does. Their bits were the same, run again.
     """
 
-    sensitive: tuple[dict[str, Any], ...]
+    sensitive: tuple[dict[str, Scalar | str], ...]
 
-    def __new__(cls, blocks: int, lanes: int, fits: int, sensitive: Sequence[dict[str, Any]] = ()):
+    def __new__(cls, blocks: int, lanes: int, fits: int, sensitive: Sequence[dict[str, Scalar | str]] = ()):
         self = super().__new__(cls, blocks, lanes, fits)
         self.sensitive = tuple(sensitive)
         return self

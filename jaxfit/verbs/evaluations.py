@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinate
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put
 from jaxfit.problems.posing import made
 from jaxfit.problems.problems import Problem, Status, precision_context
-from jaxfit.typing import Array, PyTree
+from jaxfit.typing import Array, PyTree, Scalar
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, NotConverged, problem_of
 
@@ -38,7 +38,7 @@ class Arguments(NamedTuple):
 
     problem: Problem
     extra: PyTree = None  # further arrays, which may hold axes too
-    number: Any = None  # a setting as a traced number, so that a new value does not recompile
+    number: Scalar = None  # a setting as a traced number, so that a new value does not recompile
 
 
 Quantity = Callable[[Arguments], PyTree]  # hashable; of one member
@@ -181,7 +181,7 @@ class Group(NamedTuple):
         return len(self.failed)
 
 
-def check_result(verb: str, result: Any) -> None:
+def check_result(verb: str, result: object) -> None:
     """Check that it is a finished run.
 
     Raises:
@@ -201,11 +201,11 @@ def check_result(verb: str, result: Any) -> None:
         raise NotConverged(f"{verb} needs params at a minimum, but the fit ended {str(result).splitlines()[0]}")
 
 
-def groups_of(result: Any) -> list[Group]:
+def groups_of(result: Fit | Grid) -> list[Group]:
     """Return the lanes of a fit (one) or of a grid, by program."""
     if isinstance(result, Fit):
         params = jax.tree.map(lambda x: np.asarray(x)[None], result.params)
-        return [Group(result.problem, {}, params, np.zeros(1, bool))]  # pyright: ignore[reportArgumentType]
+        return [Group(problem_of(result), {}, params, np.zeros(1, bool))]
     groups, first = [], 0
     for part in result.parts:
         count = len(part.lanes.status)
@@ -220,15 +220,14 @@ def groups_of(result: Any) -> list[Group]:
     return groups
 
 
-def example(result: Any) -> tuple[Problem, PyTree]:
+def example(result: Fit | Grid) -> tuple[Problem, PyTree]:
     """Return the problem, with its axes for a grid, and the params of one lane.
 
     Raises:
       ValueError: If the lanes' params differ in shape.
     """
     if isinstance(result, Fit):
-        problem: Any = result.problem
-        return problem, result.params
+        return problem_of(result), result.params
     shapes = {str(jax.tree.map(lambda x: x.shape[1:], part.lanes.params)) for part in result.parts}
     if len(shapes) > 1:
         raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
@@ -244,7 +243,7 @@ def free_places(marked: PyTree, params: PyTree) -> np.ndarray:
     return np.repeat([not isinstance(mark, (Fixed, Tied)) for mark in leaves], sizes)
 
 
-def over_lanes(result: Any, function: Callable, static: tuple = (), extra: tuple = ()) -> PyTree:
+def over_lanes(result: Fit | Grid, function: Callable, static: tuple = (), extra: tuple = ()) -> PyTree:
     """Return function(problem, params, *static, *extra) as NumPy arrays; for a grid with its axes leading.
 
     A program is compiled once for a structure; lanes run in blocks. Floats are NaN where a run has failed.
@@ -300,7 +299,9 @@ def _block(group: Group) -> int:
     return int(min(4096, max(1, BYTES // (8 * points * max(numbers, 1)))))
 
 
-def labelled(grid: Grid, values: np.ndarray, extra: dict[str, Any] | None = None, name: str | None = None) -> Any:
+def labelled(
+    grid: Grid, values: np.ndarray, extra: Mapping[str, Sequence[str] | None] | None = None, name: str | None = None
+) -> xr.DataArray:
     """Return an array over the axes of the grid, followed by its own, as an `xarray.DataArray`."""
     import xarray as xr
 

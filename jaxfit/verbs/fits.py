@@ -65,7 +65,7 @@ def fit(
     """Minimize a loss by the steps of an optimizer.
 
     Args:
-      loss: Any pure function loss(params, *data) -> scalar. If it has an argument `key`, it gets the key of each step.
+      loss: A pure function loss(params, *data) -> scalar. If it has an argument `key`, it gets the key of each step.
       params: The start: any pytree. Whole numbers become floats; every float takes the precision of the run. `Fixed`,
         `Bounded` and `Tied` may be leaves; results are plain numbers in the same tree.
       data: Passed to the loss after params.
@@ -311,7 +311,7 @@ def _run(
     result: Any = None
     if latest is not None:
         last = latest._replace(pieces=[])
-        result = replace(_finished(training, state, status, made, end, pieces, precision), last=last)
+        result = replace(_finished(training, state, status, made, latest.end, pieces, precision), last=last)
     if interrupted:
         kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
         raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from jaxfit.engine.pools import Lanes
 from jaxfit.problems.dimensions import Dimension, all_coordinates, choose, position
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Status, Training
-from jaxfit.stores.manifests import StoredVariable
+from jaxfit.stores.manifests import Json, StoredVariable
 from jaxfit.typing import PyTree
 from jaxfit.verbs.results import Fit, History, best_of, pages
 
@@ -98,7 +98,7 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
 
 
 def dataset(
-    dimensions: dict[str, Dimension], parts: Sequence[FinishedPart], training: Training, attributes: dict[str, Any]
+    dimensions: dict[str, Dimension], parts: Sequence[FinishedPart], training: Training, attributes: dict[str, Json]
 ) -> xr.Dataset:
     import xarray as xr
 
@@ -147,7 +147,7 @@ def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, St
     return found
 
 
-def status_attributes() -> dict[str, Any]:
+def status_attributes() -> dict[str, Json]:
     """Return the attributes of a status variable: the meaning of its numbers, as text and as CF flags."""
     return {
         "meaning": ", ".join(f"{s.value} {s.name}" for s in Status),

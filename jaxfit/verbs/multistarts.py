@@ -30,7 +30,7 @@ def starts(
     at a random point in it, and the parts of different numbers are combined at random.
 
     Args:
-      params: Any pytree with `Bounded` at every leaf that moves, both bounds finite; `Fixed` and `Tied` stay. Of the
+      params: A pytree with `Bounded` at every leaf that moves, both bounds finite; `Fixed` and `Tied` stay. Of the
         values of the bounded leaves only the shapes matter.
       count: Number of starts.
       key: A PRNG key or a seed.

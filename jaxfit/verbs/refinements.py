@@ -313,7 +313,7 @@ def _grid(
                 values = interpolate(values, one.known, one.outcome[cell], one.axes, depth)
             whole_grid[where] = np.round(values) if name == "steps" else values
         first += count
-    variables: dict[str, Any] = {name: (names, values) for name, values in found.items()}
+    variables: dict[str, tuple] = {name: (names, values) for name, values in found.items()}
     variables["status"] += (tables[0].status.attrs,)
     variables["evaluated"] = (names, evaluated)
     attributes = attributes | {"refined_from": 2**depth, "fill": fill, "evaluated": float(evaluated.mean())}

@@ -154,7 +154,7 @@ class Fit:
     steps: Scalar
     history: History | None = None
     validation_loss: Scalar = None
-    coords: dict[str, Any] | None = None
+    coords: dict[str, Scalar | str] | None = None
     start_loss: Scalar = field(default=None, repr=False)
     training: Training | None = field(default=None, repr=False)
     precision: str | None = field(default=None, repr=False)
@@ -290,7 +290,7 @@ def _flatten(fit: Fit) -> tuple:
 
 
 def _unflatten(known: Known, children: Iterable) -> Fit:
-    numbers: dict[str, Any] = dict(zip(_FIT_LEAVES, children, strict=True))
+    numbers: dict[str, PyTree] = dict(zip(_FIT_LEAVES, children, strict=True))
     if any_traced(jax.tree.leaves(list(numbers.values()))) or getattr(numbers["loss"], "ndim", 0):
         return Fit(**numbers)
     for name, kind in (("status", Status), ("steps", int)):  # as a map to NumPy arrays leaves them
@@ -366,7 +366,7 @@ def require_converged(result: Result) -> Result:
     return result
 
 
-def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[str, Any]:
+def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[str, PyTree]:
     """The fields of a fit that tell where its validation loss was lowest; `own` makes the user's tree of params."""
     if best is None:
         return {}

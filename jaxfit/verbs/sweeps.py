@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import numpy as np
 
 from jaxfit.engine.dispatch import Memory, Report, run_all
-from jaxfit.engine.host import OutOfMemory, interruption, progress_bar, terminating_as_interrupted
+from jaxfit.engine.host import Bar, OutOfMemory, interruption, progress_bar, terminating_as_interrupted
 from jaxfit.engine.inspections import warn_of_overflow
 from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
 from jaxfit.engine.pools import PoolShape, chunk_of
@@ -92,7 +92,7 @@ def sweep(
       store: A folder in which to keep the results, block by block as they finish. The same call resumes where it
         stopped, and computes nothing if all is done; values added at the end of an axis are computed alone. A call that
         would give other bits is refused. `jf.open(store)` reads the results at any time.
-      executor: Any `concurrent.futures.Executor` whose workers run the blocks and write them to the store, which all
+      executor: A `concurrent.futures.Executor` whose workers run the blocks and write them to the store, which all
         workers must see: a `ProcessPoolExecutor` with the start method "spawn", or `client.get_executor()` of dask. The
         arguments are sent with every task, so make data larger than some megabytes by a `Call`, or read them in the
         loss's module.
@@ -247,7 +247,7 @@ def bar_of_lanes(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> It
         bar.close()
 
 
-def tally(bar: Any) -> Callable:
+def tally(bar: Bar) -> Callable:
     """Return the function that updates the bar, which takes (STATUSES,) new counts of lanes by status."""
     outcomes = np.zeros(STATUSES, int)
 
@@ -261,7 +261,7 @@ def tally(bar: Any) -> Callable:
     return report
 
 
-def identity(parts: Sequence[Part]) -> dict[str, Any]:
+def identity(parts: Sequence[Part]) -> dict[str, str | list[int]]:
     """Return everything except the problem that determines the bits of the results."""
     return {
         "precision": parts[0].precision,
