@@ -309,9 +309,9 @@ def _run(
     finally:
         bar.close()
     result: Any = None
-    if latest is not None:
+    if latest is not None and end is not None:
         last = latest._replace(pieces=[])
-        result = replace(_finished(training, state, status, made, latest.end, pieces, precision), last=last)
+        result = replace(_finished(training, state, status, made, end, pieces, precision), last=last)
     if interrupted:
         kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
         raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
