@@ -5,7 +5,7 @@ VENV := $(if $(filter $(PYTHON),python3),.venv,.venv-$(shell $(PYTHON) -c 'impor
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup figures test soak lint bench lock clean
+.PHONY: setup figures test soak lint docs bench lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -31,12 +31,23 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+# The site, in build/site; its pages' code runs while it is built.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	$(BIN)/python docs/check.py build/site
+	@echo "open build/site/index.html"
+
+$(VENV)/.docs: $(STAMP) docs/requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docs/requirements.lock
+	@touch $@
+
 bench: setup
 	$(BIN)/python -m benchmarks
 
 # The lock file holds hashes and no address, so that any mirror of the package index serves it.
 lock:
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra docs pyproject.toml -c requirements.lock -o docs/requirements.lock
 
 clean:
 	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache
