@@ -6,8 +6,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import jaxfit  # noqa: E402
 from pages import docstring, skip, write  # noqa: E402
+
+import jaxfit  # noqa: E402
 
 write(HERE, HERE.parent / "figures")
 

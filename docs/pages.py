@@ -1,4 +1,4 @@
-"""The pages of the site that are written from code: the reference, the gallery, the five texts; and docstrings as RST."""
+"""The pages of the site that are written from code (reference, gallery, the five texts), and docstrings as RST."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def write_gallery(folder: Path, figures: Path) -> None:
     replace(
         folder / "index.md",
         "# Gallery\n\nEvery picture was drawn after all of its checks had passed; each page has the checks, the code and "
-        f"the command.\n\n```{{raw}} html\n{find}\n<div class='thumbnails'>\n{cards}\n</div>\n{FILTER}\n```\n\n{toctree}",
+        f"the command.\n\n```{{raw}} html\n{find}\n<div class='thumbnails'>\n{cards}\n</div>\n{FILTER}\n```\n\n"
+        f"{toctree}",
     )
     for name, outcome in index.items():
         replace(folder / f"{name}.md", figure_page(name, outcome))
