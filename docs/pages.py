@@ -129,7 +129,7 @@ def write_gallery(folder: Path, figures: Path) -> None:
     toctree = ":::{toctree}\n:hidden:\n\n" + "\n".join(index) + "\n:::\n"
     replace(
         folder / "index.md",
-        "# Gallery\n\nEvery picture was drawn after all of its checks had passed; each page has the checks, the code and "
+        "# Gallery\n\nEvery picture was drawn after all of its checks had passed; each page has them, the code and "
         f"the command.\n\n```{{raw}} html\n{find}\n<div class='thumbnails'>\n{cards}\n</div>\n{FILTER}\n```\n\n"
         f"{toctree}",
     )
