@@ -13,7 +13,7 @@ from types import ModuleType
 import jaxfit
 
 TOPICS = {  # of the names in jaxfit itself; whatever is missing stands under "More"
-    "Fits": "fit step curve_fit Fit Status require_converged NotConverged Interrupted OutOfMemory cache",
+    "Fits": "fit step curve_fit resume Fit Status require_converged NotConverged Interrupted OutOfMemory cache",
     "What a fit is given": "Bounded Fixed Tied Batches Record Stop optimizer",
     "Sweeps": "sweep Axis Call Grid lane best refine starts optima Optima open verify NotReproduced StoreError",
     "What a fit is worth": "report standard_errors covariance correlations intervals profile bootstrap monte_carlo "
@@ -23,7 +23,8 @@ TOPICS = {  # of the names in jaxfit itself; whatever is missing stands under "M
     "Landscapes and graphs": "surface backprop Graph backward_memory forward_memory",
 }
 MODULES = (
-    "losses", "optimizers", "schedules", "models", "plots", "landscapes", "datasets", "searches", "experiments",
+    "losses", "optimizers", "optimizers.torch", "optimizers.keras", "optimizers.tfjs", "schedules", "models", "plots",
+    "landscapes", "datasets", "searches", "experiments",
     "sklearn", "statistics", "explanations", "graphs", "curvature",
 )  # fmt: skip
 

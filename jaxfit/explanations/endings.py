@@ -71,7 +71,11 @@ def of_end(run: Fit) -> Finding:
         return finding(arrived, _arrived(run, here), numbers, None)
     found = downhill(there.problem, here) if here.bends_down else None
     rate, slack, steep = rate_of(training.optimizer), 1 - momentum_of(training.optimizer), -1e-3 * here.largest
-    if found is not None and here.smallest < steep and _held(here, found[0], here.loss - found[1], rate, slack, run.steps):
+    if (
+        found is not None
+        and here.smallest < steep
+        and _held(here, found[0], here.loss - found[1], rate, slack, run.steps)
+    ):
         return _saddle(run, there, here, found, numbers)
     if seen is not None and (swings(seen) or _jumps(run, here, seen)):
         return _cycle(run, there, here, seen, numbers)

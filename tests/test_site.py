@@ -1,0 +1,58 @@
+"""The site lists every public name, its examples are whole, and its own checker finds what is broken."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import jaxfit as jf
+from docs import pages
+from docs.check import problems
+
+DOCS = Path(pages.__file__).parent
+WRITTEN = [path for path in sorted(DOCS.rglob("*.md")) if "code-cell" in path.read_text()]
+
+
+def test_the_reference_lists_every_public_name_once(tmp_path):
+    pages.write_reference(tmp_path)
+    listed = re.findall(r"^   jaxfit\.(\w+)$", (tmp_path / "index.md").read_text(), re.M)
+    functions = [name for name in [*jf.__all__, "open"] if not hasattr(getattr(jf, name), "__path__")]
+    assert sorted(listed) == sorted(set(functions) - {"datasets", "searches", "schedules"})
+    assert "jaxfit.losses.mse" in (tmp_path / "losses.md").read_text()
+
+
+def test_each_figure_has_a_page_with_its_checks_and_each_card_leads_to_one(tmp_path):
+    pages.write_gallery(tmp_path, DOCS.parent / "figures")
+    index = (tmp_path / "index.md").read_text()
+    for name in re.findall(r'href="(\w+)\.html"', index):
+        assert "## Checks" in (tmp_path / f"{name}.md").read_text()
+    assert index.count("<a ") == len(list(tmp_path.glob("*.md"))) - 1
+
+
+def test_a_docstring_keeps_its_examples_and_escapes_what_reads_as_markup():
+    lines = ["Return x**2 of `Fit`s and `a_`.", "", "Example:", "  >>> 2**3", "  8"]
+    pages.docstring(None, "function", "f", None, None, lines)
+    assert lines == [r"Return x\*\*2 of `Fit`\ s and `a_`.", "", "Example:", "  >>> 2**3", "  8"]
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+def test_the_blocks_of_a_page_are_python(path):
+    blocks = re.findall(r"```\{code-cell\}\n(.*?)```", path.read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        code = "\n".join(line for line in block.splitlines() if not line.startswith((":tags:", "!", "%%")))
+        ast.parse(code)
+
+
+def test_the_checker_of_links_finds_lost_files_lost_places_and_what_is_loaded_from_elsewhere(tmp_path):
+    (tmp_path / "b.html").write_text('<p id="here">')
+    good = '<a href="b.html#here">b</a><a href="https://example.org">out</a><img src="data:image/png;base64,AA==">'
+    (tmp_path / "a.html").write_text(good)
+    assert problems(tmp_path) == []
+    bad = '<a href="c.html">c</a><a href="b.html#there">b</a><script src="https://example.org/x.js"></script>'
+    (tmp_path / "a.html").write_text(bad)
+    assert [line.split(" ", 2)[2] for line in problems(tmp_path)] == [
+        "leads nowhere", "names a place that is not there", "is loaded from the network",
+    ]  # fmt: skip
+    assert problems(tmp_path / "none") == [f"{tmp_path / 'none'} has no pages"]
