@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
         residuals,
         standard_errors,
     )
+    from jaxfit.stores.saved_fits import load, save
     from jaxfit.stores.verification import NotReproduced, verify
     from jaxfit.verbs.grids import Grid, best, lane
     from jaxfit.verbs.multistarts import Optima, optima, starts
@@ -49,9 +50,9 @@ __all__ = [
     "NotReproduced", "Optima", "OutOfMemory", "Record", "Status", "Stop", "StoreError", "Tied", "backprop",
     "backward_memory", "band", "best", "bootstrap", "cache", "correlations", "covariance", "curvature_along",
     "curve_fit", "datasets", "explain", "f_test", "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum",
-    "intervals", "landscapes", "lane", "learning_rate_range", "losses", "measured_limit", "models", "monte_carlo",
-    "optima", "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report",
-    "require_converged", "residuals", "resume", "schedules", "searches", "sharpness", "stability_limit",
+    "intervals", "landscapes", "lane", "learning_rate_range", "load", "losses", "measured_limit", "models",
+    "monte_carlo", "optima", "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report",
+    "require_converged", "residuals", "resume", "save", "schedules", "searches", "sharpness", "stability_limit",
     "standard_errors", "starts", "step", "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ _LATER = {  # by module the names that come from it; plots and sklearn alone imp
         "band", "bootstrap", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "monte_carlo",
         "profile", "propagate", "report", "residuals", "standard_errors",
     ),
+    "stores.saved_fits": ("load", "save"),
     "stores.verification": ("NotReproduced", "verify"),
     "verbs.grids": ("Grid", "best", "lane"),
     "verbs.multistarts": ("Optima", "optima", "starts"),

@@ -167,8 +167,6 @@ NAMES = {
     "jacobian": _GRADIENT,
     "seed": _KEY,
     "random_state": _KEY,
-    "load": "jf.open('folder')",
-    "save": "jf.sweep(loss, params, data, optimizer=optimizer, store='folder')",
     "tolerance": _STOP,
     "momentum_sgd": "jf.optimizers.momentum(0.01, 0.9)",
 }

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,6 +30,9 @@ from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, problem_of
 from jaxfit.verbs.summaries import runaways, text_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PyTree = Any
 
@@ -248,6 +251,12 @@ class Report:
         table.writerows(["" if x != x else x for x in row] for row in self.rows)
         return text.getvalue()
 
+    def to_dataframe(self) -> DataFrame:
+        """Return the table of the params as a `pandas.DataFrame` indexed by their names; NaN is what is not known."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows), columns=list(Row._fields)).set_index("name")
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, in plain Python: None where a number is not known, "inf" for an open end."""
         number = reports.json_number
@@ -315,7 +324,8 @@ def report(
       absolute_sigma: As for `covariance`.
 
     Returns:
-      A `Report`: `print` it, or use `.to_markdown()`, `.to_latex()`, `.to_json()`, `.to_dict()`, `.rows`.
+      A `Report`: `print` it, or use `.to_markdown()`, `.to_latex()`, `.to_json()`, `.to_dict()`, `.to_dataframe()`,
+      `.rows`.
 
     Raises:
       TypeError, ValueError, NotConverged: As `intervals`; for units of params that do not exist, or a grid whose lanes

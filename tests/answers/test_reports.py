@@ -153,3 +153,11 @@ def test_the_loss_of_a_fit_in_float32_is_the_chi_squared_beside_it():
     assert fit.precision != "float64"
     least = np.sum((fit.params["w"].astype(float) * X + fit.params["b"].astype(float) - 1e4 * Y) ** 2)
     assert f") = {least:.6g}\n" in text and f"chi-squared               {least:.6g}\n" in text
+
+
+def test_a_dataframe_holds_the_rows_under_their_names():
+    found = jf.report(jf.curve_fit(jf.models.line, None, jf.datasets.thermometer()), units={"b": "°C"})
+    table = found.to_dataframe()
+    assert list(table.index) == ["b", "w"] and table.loc["b", "unit"] == "°C"
+    for row in found.rows:
+        assert table.loc[row.name, "value"] == row.value and table.loc[row.name, "error"] == row.error

@@ -1,0 +1,272 @@
+"""Save a fit as a text file of numbers, and load it again to the bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit import optimizers
+from jaxfit.losses import Loss, takes_key
+from jaxfit.optimizers import Optimizer
+from jaxfit.problems.axes import is_array, is_key
+from jaxfit.problems.enclosed import in_precision
+from jaxfit.problems.marks import Bounded, Fixed, Tied
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.posing import pose
+from jaxfit.problems.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
+from jaxfit.stores.files import StoreError, as_path, digest, read, write
+from jaxfit.typing import OptimizerLike, PyTree
+from jaxfit.verbs.results import Fit, History, any_traced, training_of
+
+FORMAT, VERSION = "jaxfit fit", 1
+KINDS = "biuf"  # of the arrays that are written
+NUMBERS = (
+    "params", "loss", "history", "validation_loss", "coords", "start_loss", "best_params", "best_validation_loss",
+    "best_step",
+)  # fmt: skip
+WORDS = "note", "absolute_sigma"
+
+
+@near_keywords
+def save(fit: Fit, path: str | os.PathLike) -> Path:
+    """Write a fit to a file of text (JSON), and return its path: `load` reads back the same bits.
+
+    The file holds numbers and names, and no code: params, loss, status, history, the start with its marks, the data,
+    and how the run was asked for. Loss and model are kept by name, and given again to `load`.
+
+    Args:
+      fit: From `fit`, `curve_fit` or `lane`.
+      path: The file to write, such as "fit.json"; one that is there is replaced, never in part.
+
+    Raises:
+      TypeError: If it is no fit of one run; if its params or data are other than dicts, lists and tuples of numbers.
+      ValueError: If it no longer knows its problem.
+      OSError: If the file cannot be written.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> name = jf.save(run, "fit.json")
+      >>> again = jf.load("fit.json", loss=jf.losses.chi_squared(jf.models.line))
+      >>> bool(again.params["w"] == run.params["w"]), jf.standard_errors(again) == jf.standard_errors(run)
+      (True, True)
+    """
+    file = as_path("path", path)
+    if not isinstance(fit, Fit):
+        raise TypeError(f"save takes a fit, but got a {type(fit).__name__}; a sweep is kept by jf.sweep(..., store=)")
+    if any_traced(jax.tree.leaves(fit)) or np.ndim(fit.status):
+        raise TypeError("save takes the fit of one run, not a traced one or many; save what jf.fit returned")
+    training = training_of(fit, "save")
+    problem, record = training.problem, training.record
+    fields: dict[str, Any] = {
+        "format": FORMAT, "version": VERSION, "precision": fit.precision, "status": Status(fit.status).name,
+        "steps": int(fit.steps), "loss_name": _name(problem.loss), "optimizer": _written(training.optimizer),
+        "start": _encode(problem.params, "params"), "data": _encode(problem.data, "data"),
+        "key": _encode(problem.key, "key"), "most_steps": int(training.steps),
+        "stop": _encode(dict(vars(training.stop)), "stop"),
+        "record": [record.every, [x for x in record.what if isinstance(x, str)]],
+        "batches": training.batches and [int(training.batches.size), bool(training.batches.replace)],
+        "validation": _encode(training.validation, "validation"),
+    }  # fmt: skip
+    for name in NUMBERS:
+        value = getattr(fit, name)
+        fields[name] = _encode(dict(value) if isinstance(value, History) else value, name)
+    fields |= {name: getattr(fit, name) for name in WORDS}
+    write(file, _text(fields | {"digest": digest(_text(fields))}))
+    return file
+
+
+@near_keywords
+def load(
+    path: str | os.PathLike,
+    loss: Callable,
+    *,
+    params: PyTree = None,
+    optimizer: OptimizerLike | None = None,
+) -> Fit:
+    """Return the fit that `save` wrote, with the same bits and the loss given again.
+
+    Args:
+      path: The file.
+      loss: The loss of the fit, written as it was: its name must be that in the file, and at the params of the fit it
+        must have the loss that the file tells.
+      params: The start as it was given to the fit; needed only if a leaf was `Tied`, as functions are not in the file.
+      optimizer: The optimizer as it was given; needed only if it is none of `jf.optimizers` with numbers alone.
+
+    Raises:
+      StoreError: If the file cannot be read, is damaged, or is of a later version; the message names it.
+      ValueError: If the loss is another; if params or optimizer are needed.
+      TypeError: If `path` is no path, or the loss cannot be called.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> name = jf.save(run, "fit.json")
+      >>> round(float(jf.load("fit.json", loss=jf.losses.chi_squared(jf.models.line)).loss), 3)
+      32.204
+    """
+    file = as_path("path", path)
+    fields = _read(file)
+    try:
+        return _loaded(file, fields, loss, params, optimizer)
+    except (KeyError, IndexError, AttributeError) as error:
+        raise StoreError(f"{file} holds no whole fit ({type(error).__name__}: {error}); save it again") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = read(file)
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{file} is no saved fit, or is damaged: {error}; save it again") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise StoreError(f"{file} is no saved fit; give a file that jf.save wrote")
+    if fields.get("version") != VERSION:
+        raise StoreError(f"{file} has version {fields.get('version')!r} of the format; this jaxfit reads {VERSION}")
+    told = fields.pop("digest", None)
+    if told != digest(_text(fields)):
+        raise StoreError(f"{file} is damaged: its digest is not that of its contents; save the fit again")
+    return fields
+
+
+def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, optimizer: OptimizerLike | None) -> Fit:
+    if _name(loss) != fields["loss_name"]:
+        raise ValueError(
+            f"{file} is a fit of {fields['loss_name']}, but loss is {_name(loss)}; give the loss of the fit"
+        )
+    if optimizer is None:
+        name, numbers = fields["optimizer"]
+        if numbers is None:
+            raise ValueError(f"{file} is a fit by {name}, which is not in the file; give it again: optimizer=")
+        optimizer = getattr(optimizers, name)(**_decode(numbers, file))
+    if params is None:
+        params = _decode(fields["start"], file)
+    elif _untied(_encode(params, "params")) != _untied(fields["start"]):
+        raise ValueError(
+            f"{file} is a fit from another start than params; leave it out, or give what the fit was given"
+        )
+    precision, (every, what) = fields["precision"], fields["record"]
+    training = pose(
+        loss, params, _decode(fields["data"], file), optimizer=optimizer, steps=fields["most_steps"],
+        stop=Stop(**_decode(fields["stop"], file)), record=Record(every, tuple(what)), precision=precision,
+        batches=fields["batches"] and Batches(*fields["batches"]), key=_decode(fields["key"], file),
+        validation=_decode(fields["validation"], file),
+    )  # fmt: skip
+    numbers = {name: _decode(fields[name], file) for name in NUMBERS}
+    if precision == "float32":
+        numbers["params"] = jax.tree.map(jnp.asarray, numbers["params"])
+    if numbers["history"] is not None:
+        numbers["history"] = History(numbers["history"])
+    found = Fit(
+        **numbers, status=Status[fields["status"]], steps=fields["steps"], training=training, precision=precision,
+        **{name: fields[name] for name in WORDS},
+    )  # fmt: skip
+    _check_loss(file, found, training)
+    return found
+
+
+def _check_loss(file: Path, fit: Fit, training: Training) -> None:
+    """Refuse a loss that has another value at the params than the file tells."""
+    loss: Any = training.problem.loss
+    if takes_key(loss) or not np.isfinite(fit.loss):
+        return
+    with in_precision(fit.precision, loss):
+        data = convert_all(training.problem.data, fit.precision)
+        value = float(loss(jax.tree.map(jnp.asarray, fit.params), *data))
+    told, start = float(fit.loss), abs(float(fit.start_loss or 0))
+    close = float(np.finfo(PRECISIONS[fit.precision]).eps) ** 0.5
+    if not abs(value - told) <= close * (abs(told) + close * start):
+        raise ValueError(
+            f"{file} tells a loss of {told:.8g} at its params, but {_name(loss)} has {value:.8g} there; the model is "
+            f"another than that of the fit"
+        )
+
+
+def _name(loss: Callable) -> str:
+    loss = loss.func if isinstance(loss, jax.tree_util.Partial) else loss
+    return repr(loss) if isinstance(loss, Loss) else name_of(loss)
+
+
+def _written(optimizer: Optimizer) -> list:
+    """Return the name of an optimizer and its numbers; None for these if `jf.optimizers` has none of that name."""
+    numbers = {name: x for name, x in optimizer.hyperparameters.items()}
+    try:
+        same = repr(getattr(optimizers, optimizer.name)(**numbers)) == repr(optimizer)
+        return [optimizer.name, _encode(numbers, "optimizer") if same else None]
+    except (AttributeError, TypeError, ValueError):
+        return [repr(optimizer), None]
+
+
+def _text(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True, indent=1, allow_nan=False).encode()
+
+
+def _encode(x: PyTree, where: str) -> Any:
+    """Return a tree as JSON, whose numbers read back to the bit.
+
+    Raises:
+      TypeError: For what is neither a number nor a dict, list or tuple of them.
+    """
+    if x is None or isinstance(x, bool) or type(x) is int or (type(x) is float and math.isfinite(x)):
+        return x
+    if type(x) is float:
+        return {"float": repr(x)}
+    if isinstance(x, str):
+        return {"text": x}
+    if type(x) is dict and all(type(name) in (str, int) for name in x):
+        return {"dict": [[name, _encode(value, f"{where}.{name}")] for name, value in x.items()]}
+    if type(x) in (list, tuple):
+        return {type(x).__name__: [_encode(value, f"{where}.{i}") for i, value in enumerate(x)]}
+    if isinstance(x, Fixed):
+        return {"fixed": _encode(x.value, where)}
+    if isinstance(x, Bounded):
+        return {"bounded": [_encode(value, where) for value in (x.value, x.low, x.high)]}
+    if isinstance(x, Tied):
+        return {"tied": where}
+    if is_key(x):
+        return {"key": str(jax.random.key_impl(x)), "data": _encode(np.asarray(jax.random.key_data(x)), where)}
+    if is_array(x) and np.asarray(x).dtype.kind in KINDS:
+        array = np.asarray(x)
+        wide = array.astype(np.float64) if array.dtype.kind == "f" else array
+        flat = [v if not isinstance(v, float) or math.isfinite(v) else repr(v) for v in wide.ravel().tolist()]
+        return {"array": array.dtype.name, "shape": list(array.shape), "values": flat}
+    raise TypeError(
+        f"save: {where} is a {type(x).__name__}, but a file holds dicts, lists and tuples of numbers; let the params "
+        f"be a dict of arrays, or keep the fit with a tool for your own classes"
+    )
+
+
+def _decode(x: Any, file: Path) -> PyTree:
+    if not isinstance(x, dict):
+        return x
+    if "dict" in x:
+        return {name: _decode(value, file) for name, value in x["dict"]}
+    if "list" in x or "tuple" in x:
+        values = (_decode(value, file) for value in x.get("list", x.get("tuple")))
+        return list(values) if "list" in x else tuple(values)
+    if "float" in x:
+        return float(x["float"])
+    if "text" in x:
+        return x["text"]
+    if "fixed" in x:
+        return Fixed(_decode(x["fixed"], file))
+    if "bounded" in x:
+        return Bounded(*(_decode(value, file) for value in x["bounded"]))
+    if "key" in x:
+        return jax.random.wrap_key_data(jnp.asarray(_decode(x["data"], file)), impl=x["key"])
+    if "tied" in x:
+        raise ValueError(
+            f"{file} is a fit in which {x['tied']} was tied by a function, which is not in the file; give the start "
+            f"again: params="
+        )
+    return np.array(x["values"], x["array"]).reshape(x["shape"])[()]
+
+
+def _untied(x: Any) -> Any:
+    return json.loads(json.dumps(x))
