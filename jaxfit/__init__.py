@@ -11,6 +11,7 @@ from jaxfit.problems.axes import Axis, Call
 from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names
 from jaxfit.problems.problems import Batches, Record, Status, Stop
+from jaxfit.problems.pruning import Halving, Hyperband, Median, Rung, Rungs
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.verbs.curves import curve_fit
@@ -46,14 +47,14 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
     from jaxfit.verbs.sweeps import sweep
 
 __all__ = [
-    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Interrupted", "NotConverged",
-    "NotReproduced", "Optima", "OutOfMemory", "Record", "Status", "Stop", "StoreError", "Tied", "backprop",
-    "backward_memory", "band", "best", "bootstrap", "cache", "correlations", "covariance", "curvature_along",
-    "curve_fit", "datasets", "explain", "f_test", "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum",
-    "intervals", "landscapes", "lane", "learning_rate_range", "load", "losses", "measured_limit", "models",
-    "monte_carlo", "optima", "optimizer", "optimizers", "preconditioner", "profile", "propagate", "refine", "report",
-    "require_converged", "residuals", "resume", "save", "schedules", "searches", "sharpness", "stability_limit",
-    "standard_errors", "starts", "step", "surface", "sweep", "verify",
+    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Halving", "Hyperband", "Interrupted",
+    "Median", "NotConverged", "NotReproduced", "Optima", "OutOfMemory", "Record", "Rung", "Rungs", "Status", "Stop",
+    "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "bootstrap", "cache", "correlations",
+    "covariance", "curvature_along", "curve_fit", "datasets", "explain", "f_test", "fit", "forward_memory",
+    "goodness_of_fit", "hessian_spectrum", "intervals", "landscapes", "lane", "learning_rate_range", "load", "losses",
+    "measured_limit", "models", "monte_carlo", "optima", "optimizer", "optimizers", "preconditioner", "profile",
+    "propagate", "refine", "report", "require_converged", "residuals", "resume", "save", "schedules", "searches",
+    "sharpness", "stability_limit", "standard_errors", "starts", "step", "surface", "sweep", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 _MODULES = "experiments", "landscapes", "models", "plots", "schedules", "searches", "sklearn"

@@ -231,6 +231,8 @@ def _run_block(
     running = programs.compile(device)
     columns, real = part.columns(task.members), np.int32(len(task.members))
     pool, reported = _reset(pools.pop()) if pools else programs.blank_pool(device), np.zeros(STATUSES, np.int32)
+    if task.earlier is not None:
+        pool = _going_on(pool, programs.pool, task)
     while True:
         chunks = int(max(1, current().block_seconds / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
@@ -244,7 +246,8 @@ def _run_block(
         reported = counts
         if not left:
             pools.append(pool)
-            return read_pool(pool, len(task.members), part.shape, part.training.record.every)
+            lanes = read_pool(pool, len(task.members), part.shape, part.training.record.every)
+            return _with_earlier(lanes, task, part.training.record.every)
         if stop.is_set():
             return None
 
@@ -252,7 +255,30 @@ def _run_block(
 def _reset(pool: Pool) -> Pool:
     """Return a finished pool, changed so that it loads the first lanes of the next block."""
     results = pool.results._replace(status=np.zeros(pool.results.status.shape, np.int32))
-    return pool._replace(following=np.int32(0), suspect=np.False_, results=results)
+    since = None if pool.since is None else np.int32(0)
+    return pool._replace(following=np.int32(0), since=since, suspect=np.False_, results=results)
+
+
+def _going_on(pool: Pool, like: Pool, task: Task) -> Pool:
+    """Return a pool that has run nothing, changed so that its lanes go on from their earlier results."""
+
+    def filled(spec, x):
+        column = np.zeros(spec.shape, spec.dtype)
+        column[: len(x)] = x
+        return column
+
+    earlier, names = task.earlier, ("params", "start_loss", "best", "kept")
+    columns = {name: jax.tree.map(filled, getattr(like.results, name), getattr(earlier, name)) for name in names}
+    return pool._replace(since=np.int32(task.since), results=pool.results._replace(**columns))
+
+
+def _with_earlier(lanes: Lanes, task: Task, every: int) -> Lanes:
+    """Return the results of lanes with the records from before they went on."""
+    if task.earlier is not None:
+        made = task.since // every
+        for x, before in zip(jax.tree.leaves(lanes.rows), jax.tree.leaves(task.earlier.rows), strict=True):
+            x[:, :made] = before[:, :made]
+    return lanes
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> Array | np.ndarray:
@@ -282,7 +308,7 @@ class Memory:
                 self.results[task.part] = lanes
             else:
                 results = self.results[task.part] = self.results[task.part] or _room(size, lanes)
-                where = slice(task.members[0], task.members[0] + len(task.members))  # neighbors
+                where = neighbors(task.members)
                 for all, block in zip(jax.tree.leaves(results), jax.tree.leaves(lanes), strict=True):
                     all[where] = block
             self.done[task.part][task.members] = True  # only now: Ctrl-C may come in between
@@ -303,6 +329,12 @@ class Memory:
             for x in jax.tree.leaves(found):
                 x[~done] = np.nan if x.dtype.kind == "f" else 0
         return found
+
+
+def neighbors(members: np.ndarray) -> slice | np.ndarray:
+    """Return an index of these lanes: a slice, which is faster, if all are neighbors."""
+    first, last = int(members[0]), int(members[-1])
+    return slice(first, last + 1) if last - first + 1 == len(members) else members
 
 
 def _room(size: int, like: Lanes) -> Lanes:

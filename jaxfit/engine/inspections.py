@@ -17,7 +17,7 @@ from jaxfit.engine.tracing import Structure, program_of, shape_of, trace
 from jaxfit.problems.axes import Axis, is_axis, resolve
 from jaxfit.problems.data import Range, call_of, range_of, shaped
 from jaxfit.problems.dimensions import fill
-from jaxfit.problems.marks import plain, put
+from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.messages import line_of, warn
 from jaxfit.problems.posing import as_params, made
 from jaxfit.problems.problems import Problem, Training, precision_context
@@ -35,6 +35,7 @@ class Layout(NamedTuple):
     end: End
     params: PyTree  # the user's own tree
     axes: State  # for each leaf of the state, 0 if lanes may differ in it, None if they share it
+    marked: bool  # whether the params of the state are not the user's own tree
 
 
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
@@ -73,8 +74,11 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
     template = jax.tree.unflatten(structure, like(leaves))
     values = {key: jax.tree.unflatten(tree, like(specs)) for key, (tree, specs) in columns}
 
+    marked = []
+
     def lane(template, values):
         training = lane_training(template, values)
+        marked.append(is_marked(training.problem.params))
         state = begin(training)
         _, end = check(training, state, jnp.int32(0))
         return state, end, plain(put(training.problem.params, state.params))
@@ -82,7 +86,7 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
     (state, end, params), captured = shape_of(lane, template, values)
     if captured:
         return None
-    return Layout(values, state, end, params, axes_of(template, values, state))
+    return Layout(values, state, end, params, axes_of(template, values, state), marked[-1])
 
 
 def axes_of(template: Training, values: dict[str, PyTree], state: State) -> State:

@@ -7,7 +7,7 @@ import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ from jaxfit.engine.tracing import Structure, inspect_training, trace
 from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.dimensions import Dimension
 from jaxfit.problems.problems import Training, precision_context
+from jaxfit.problems.pruning import Pruning
 from jaxfit.typing import PyTree
 
 CAPTURED = (
@@ -62,7 +63,7 @@ class Part:
         structure, leaves, columns = self.template
         shapes = tuple((x.shape, x.dtype) for x in leaves)
         with precision_context(self.precision):
-            return _needs(structure, shapes, spec_of(columns), self.shape.records, jax.config.jax_enable_x64)
+            return _needs(structure, shapes, spec_of(columns), self.shape, jax.config.jax_enable_x64)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -106,6 +107,13 @@ class Part:
         part.shape = shape
         return part
 
+    def until(self, steps: int) -> Part:
+        """Return the same lanes, to be run for so many steps: by the same program, which has them as an argument."""
+        part, template = copy.copy(self), self.template
+        training = replace(self.any_lane, steps=np.int32(steps))
+        part.template = template._replace(leaves=jax.tree.leaves(training))
+        return part
+
     def finished(self, lanes: Lanes, members: np.ndarray | None = None) -> FinishedPart:
         """Return the part with its results, without what was made for running it."""
         return FinishedPart(
@@ -137,6 +145,8 @@ class Plan(NamedTuple):
     parts: Sequence[Part]
     precision: str
     slots: int | None  # as given to `sweep`
+    prune: Pruning | None = None
+    rungs: Sequence[int] = ()  # after which it prunes
 
     @property
     def size(self) -> int:
@@ -150,6 +160,8 @@ class Task(NamedTuple):
     members: np.ndarray  # their numbers, as many as a block holds or fewer
     segment: int = 0  # of a store: which growth of the axes added them
     block: int = 0  # which block of the segment they are
+    since: int = 0  # the step from which they go on
+    earlier: Lanes | None = None  # their results at that step
 
 
 def all_tasks(parts: Sequence[Part]) -> list[Task]:
@@ -169,7 +181,7 @@ class Needs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def _needs(structure: Structure, shapes: tuple, columns: tuple, records: int, x64: bool) -> Needs:
+def _needs(structure: Structure, shapes: tuple, columns: tuple, shape: PoolShape, x64: bool) -> Needs:
     """Inspect the training of one lane, and return the bytes that it takes."""
     template = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*s) for s in shapes])
     values = {
@@ -182,9 +194,11 @@ def _needs(structure: Structure, shapes: tuple, columns: tuple, records: int, x6
     layout: Layout | None = layout_of(structure, shapes, columns, x64)
     if layout is None:
         raise TypeError(CAPTURED)
-    results = pool_like(template, layout, PoolShape(1, 1, records)).results
+    results = pool_like(template, layout, shape._replace(slots=1, lanes=1)).results
     scalars = sum(x.size // x.shape[0] * x.dtype.itemsize for x in jax.tree.leaves(results._replace(rows={})))
-    rows = sum(x.size // (x.shape[0] * x.shape[1]) * records * x.dtype.itemsize for x in jax.tree.leaves(results.rows))
+    rows = sum(
+        x.size // (x.shape[0] * x.shape[1]) * shape.records * x.dtype.itemsize for x in jax.tree.leaves(results.rows)
+    )
     return Needs(scalars + rows, working_bytes(filled))
 
 
@@ -206,7 +220,7 @@ def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> Poo
     share = power_of_two_above(-(-part.size // (workers or len(worker_devices()))))
     lanes = min(limits.block_lanes, limits.block_bytes // max(part.needs.results, 1))
     loads = max(lanes // slots, limits.block_loads)
-    return PoolShape(slots, max(1, min(loads, -(-share // slots))) * slots, part.shape.records)
+    return part.shape._replace(slots=slots, lanes=max(1, min(loads, -(-share // slots))) * slots)
 
 
 def power_of_two(n: int) -> int:

@@ -5,6 +5,9 @@ each chunk a slot whose lane has ended writes the result and loads the next lane
 slots run in lock-step: they load together and end together, steps are not judged, and what does not depend on the lane
 (Adam's step count, a shared batch) is kept once for all. Then lanes are judged once a chunk; if one has become
 non-finite, the chunk is discarded and run again with every step judged, to find the step and the params.
+
+A pool may keep, beside the results, what a lane needs to go on with more steps. Another pool of the same shape then
+starts from such results; a lane has the same bits as if it had been run at once.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from jaxfit.engine.compiling import fast_sums
 from jaxfit.engine.inspections import Layout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
+from jaxfit.problems.axes import is_key
 from jaxfit.problems.marks import is_marked, plain, put
 from jaxfit.problems.problems import STATUSES, Status, Training
 from jaxfit.typing import PyTree
@@ -33,6 +37,7 @@ class PoolShape(NamedTuple):
     slots: int  # lanes side by side
     lanes: int  # in a block
     records: int  # rows of history to keep of each lane; 0 for none
+    keeps: bool = False  # whether the results have what lanes need to go on
 
 
 class Lanes(NamedTuple):
@@ -46,6 +51,7 @@ class Lanes(NamedTuple):
     validation_loss: Array | None
     best: Best | None  # with patience
     rows: dict[str, PyTree]  # (lanes, records, ...), NaN after a lane's end; inside a pool (records, lanes, ...)
+    kept: State | None = None  # what else a lane needs to go on; zero if it has come to an end
 
 
 class Pool(NamedTuple):
@@ -63,6 +69,7 @@ class Pool(NamedTuple):
     validation_loss: Array | None
     results: Lanes  # of the block; rows after these are scratch space
     following: Array  # () int32: the next lane to load
+    since: Array | None  # () int32: the step from which lanes go on, whose results are there; None if nothing is kept
     suspect: Array  # () bool: the next chunk repeats the last one, with every step judged
 
 
@@ -91,6 +98,7 @@ def pool_like(template: Training, layout: Layout, shape: PoolShape) -> Pool:
         start_loss=column(state.start_loss),
         validation_loss=jax.tree.map(column, end.validation_loss),
         best=jax.tree.map(column, state.best and state.best._replace(params=layout.params)),
+        kept=jax.tree.map(column, jax.eval_shape(lambda s: kept_of(s, layout.marked), state)) if shape.keeps else None,
         rows=jax.tree.map(stacked(height, shape.lanes + shape.slots), end.row),
     )
     return Pool(
@@ -102,8 +110,16 @@ def pool_like(template: Training, layout: Layout, shape: PoolShape) -> Pool:
         validation_loss=jax.tree.map(slots, end.validation_loss),
         results=results,
         following=number,
+        since=number if shape.keeps else None,
         suspect=flag,
     )
+
+
+def kept_of(state: State, marked: bool) -> State:
+    """Return what a lane needs to go on and its results do not tell; of keys their data."""
+    best = state.best._replace(validation_loss=None, step=None) if marked and state.best is not None else None
+    own = state._replace(params=state.params if marked else None, start_loss=None, status=None, steps=None, best=best)
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, own)
 
 
 def run_pool(
@@ -139,7 +155,7 @@ def run_pool(
         return done + 1, tick(template, columns, pool, real, layout, shape)
 
     _, pool = jax.lax.while_loop(goes_on, body, (jnp.int32(0), pool))
-    pool = pool._replace(results=write(template, pool, shape))
+    pool = pool._replace(results=write(template, pool, layout, shape))
     status = jnp.where(jnp.arange(pool.results.status.size) < real, pool.results.status, -1)
     return pool, jnp.sum(status[:, None] == jnp.arange(STATUSES)[None, :], axis=0, dtype=np.int32)
 
@@ -157,22 +173,22 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
     axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
 
     def next_lanes():
-        values = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, pool.following, shape.slots), columns)
+        def own(x):
+            return jax.lax.dynamic_slice_in_dim(x, pool.following, shape.slots)
+
+        values = jax.tree.map(own, columns)
         return pool._replace(
             ids=pool.following + jnp.arange(shape.slots, dtype=np.int32),
-            t=jnp.int32(0),
+            t=first_step(pool),
             values=values,
-            state=start(template, values, axes),
-            results=write_neighbors(template, pool, shape),
+            state=loaded(template, values, pool, layout, own, lambda x: x[pool.following]),
+            results=write_neighbors(template, pool, layout, shape),
             following=pool.following + shape.slots,
         )
 
     pool = jax.lax.cond(jnp.any(running(pool, real)), lambda: pool, next_lanes)
     live = running(pool, real)
-    doubled = jnp.maximum(
-        every * max(1, current().first_chunk // every), pool.t // every * every
-    )  # most failures come early
-    count = jnp.minimum(jnp.minimum(chunk, doubled), template.steps - pool.t)
+    count = jnp.minimum(next_check(pool.t, every, chunk), template.steps) - pool.t
 
     def steps(judged):
         return many(template, pool.values, axes, judged=judged)
@@ -200,7 +216,7 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
 
 def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: PoolShape) -> Pool:
     """Run one chunk of slots at their own steps; first, slots whose lane has ended write it and load another."""
-    axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
+    every, chunk = template.record.every, chunk_of(template)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
 
     def next_lanes():
@@ -208,18 +224,21 @@ def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layou
         ids = jnp.where(ended, pool.following + rank - 1, pool.ids)
         fresh = load(columns, ids)
         values = jax.tree.map(lambda a, b: pick(ended, a, b), fresh, pool.values)
+        taken = jnp.minimum(ids, shape.lanes)
+        fresh = loaded(template, values, pool, layout, lambda x: x[taken])
         return pool._replace(
             ids=ids,
-            t=jnp.where(ended, 0, pool.t),
+            t=jnp.where(ended, first_step(pool), pool.t),
             values=values,
-            state=merge(ended, start(template, values, axes), pool.state, axes),
-            results=write_scattered(template, pool, shape),
+            state=merge(ended, fresh, pool.state, layout.axes),
+            results=write_scattered(template, pool, layout, shape),
             following=pool.following + rank[-1],
         )
 
     pool = jax.lax.cond(jnp.any(ended), next_lanes, lambda: pool)
-    steps = many(template, pool.values, axes, judged=True)
-    count, piece = jnp.int32(chunk), blank_rows(layout, shape, chunk // every)
+    steps = many(template, pool.values, layout.axes, judged=True)
+    left = jnp.min(jnp.where(running(pool, real), template.steps - pool.t, chunk))  # of the lane next to its last step
+    count, piece = jnp.minimum(chunk, -(-left // every) * every), blank_rows(layout, shape, chunk // every)
     state, piece = take_steps(steps, pool.state, pool.t, count, piece, every=every)
     state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
     rows = pool.results.rows
@@ -229,7 +248,7 @@ def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layou
         lane = jnp.broadcast_to(pool.ids[None, :], at.shape)
         rows = jax.tree.map(lambda all, one: all.at[at, lane].set(one, mode="drop"), rows, piece)
     return pool._replace(
-        t=pool.t + chunk,
+        t=pool.t + count,
         state=state,
         loss=end.loss,
         validation_loss=end.validation_loss,
@@ -251,19 +270,19 @@ def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree)
     return jax.vmap(lambda v, params: plain(put(lane_training(template, v).problem.params, params)))(values, params)
 
 
-def write_neighbors(template: Training, pool: Pool, shape: PoolShape) -> Lanes:
+def write_neighbors(template: Training, pool: Pool, layout: Layout, shape: PoolShape) -> Lanes:
     """Return the results with those of the slots, whose lanes are neighbors, written into them."""
     at = jnp.where(pool.following == 0, shape.lanes, pool.ids[0])
-    return _write(template, pool, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0))
+    return _write(template, pool, layout, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0))
 
 
-def write_scattered(template: Training, pool: Pool, shape: PoolShape) -> Lanes:
+def write_scattered(template: Training, pool: Pool, layout: Layout, shape: PoolShape) -> Lanes:
     """Return the results with those of the slots whose lane has ended written into them."""
     at = jnp.where((pool.following == 0) | (pool.state.status == RUNNING), shape.lanes, pool.ids)
-    return _write(template, pool, lambda all, one: all.at[at].set(one, mode="drop"))
+    return _write(template, pool, layout, lambda all, one: all.at[at].set(one, mode="drop"))
 
 
-def _write(template: Training, pool: Pool, put: Callable) -> Lanes:
+def _write(template: Training, pool: Pool, layout: Layout, put: Callable) -> Lanes:
     state, best = pool.state, pool.state.best
     if best is not None:
         best = best._replace(params=_plain_params(template, pool.values, best.params))
@@ -276,8 +295,14 @@ def _write(template: Training, pool: Pool, put: Callable) -> Lanes:
         validation_loss=pool.validation_loss,
         best=best,
         rows={},
+        kept=None if pool.since is None else kept_of(_spread(state, layout.axes, len(pool.ids)), layout.marked),
     )
     return jax.tree.map(put, pool.results._replace(rows={}), new)._replace(rows=pool.results.rows)
+
+
+def _spread(state: State, axes: State, slots: int) -> State:
+    """Return the state of the slots with a lane axis in front of every leaf."""
+    return by_axis(axes, lambda x: x, lambda x: jnp.broadcast_to(x, (slots, *x.shape)), state)
 
 
 def read_pool(pool: Pool, real: int, shape: PoolShape, every: int) -> Lanes:
@@ -288,6 +313,8 @@ def read_pool(pool: Pool, real: int, shape: PoolShape, every: int) -> Lanes:
     results = jax.tree.map(np.asarray, pool.results)
     rows = jax.tree.map(lambda x: x[: shape.records, :real].copy(), results.rows)
     cut = jax.tree.map(lambda x: x[:real].copy(), results._replace(rows={}))
+    for x in jax.tree.leaves(cut.kept):  # after an end it depends on how long the slot waited for its next lane
+        x[cut.status != Status.OUT_OF_STEPS] = 0
     beyond = np.arange(shape.records)[:, None] * every > cut.steps[None, :]
     if beyond.any():
         for x in jax.tree.leaves(rows):
@@ -314,6 +341,62 @@ def start(template: Training, values: dict[str, PyTree], axes: State) -> State:
     return jax.vmap(fast_sums(lambda v: begin(lane_training(template, v))), out_axes=axes)(values)
 
 
+def first_step(pool: Pool) -> Array:
+    """Return the step from which the lanes of a pool start."""
+    return jnp.int32(0) if pool.since is None else pool.since
+
+
+def loaded(
+    template: Training,
+    values: dict[str, PyTree],
+    pool: Pool,
+    layout: Layout,
+    own: Callable,
+    shared: Callable | None = None,
+) -> State:
+    """Return the state of lanes that start, or go on from where their results stand.
+
+    Args:
+      template, values, pool, layout: Of the pool, with the lanes' own values.
+      own: own(column): the rows of the lanes that are loaded.
+      shared: shared(column): one of them, for what all lanes share; None if they share nothing.
+    """
+    axes, results = layout.axes, pool.results
+    if pool.since is None:
+        return start(template, values, axes)
+
+    def going_on() -> State:
+        kept, best = results.kept, results.best
+        if best is not None and layout.marked:
+            best = best._replace(params=kept.best.params)
+        columns = kept._replace(
+            params=kept.params if layout.marked else results.params,
+            start_loss=results.start_loss,
+            status=results.status,
+            steps=results.steps,
+            best=best,
+        )
+        rows = by_axis(axes, own, shared or own, columns)
+        state = jax.tree.map(
+            lambda old, x: jax.random.wrap_key_data(x, impl=jax.random.key_impl(old)) if is_key(old) else x,
+            pool.state,
+            rows,
+        )
+        return state._replace(status=jnp.zeros_like(state.status), steps=jnp.full_like(state.steps, pool.since))
+
+    return jax.lax.cond(pool.since > 0, going_on, lambda: start(template, values, axes))
+
+
+def next_check(t: Array, every: int, chunk: int) -> Array:
+    """Return the step after `t` at which lanes in lock-step are judged: early ones double, as most failures do."""
+    early = [min(chunk, every * max(1, current().first_chunk // every))]
+    while early[-1] < chunk:
+        early.append(2 * early[-1])
+    later = early[-1] + ((t - early[-1]) // chunk + 1) * chunk
+    ends = np.array(early, np.int32)
+    return jnp.where(t < ends[-1], jnp.min(jnp.where(ends > t, ends, ends[-1])), later)
+
+
 def pick(mask: Array, new: Array, old: Array) -> Array:
     """Return `new` for the lanes where the mask is true, `old` for the others."""
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
@@ -321,6 +404,15 @@ def pick(mask: Array, new: Array, old: Array) -> Array:
 
 def _is_none(x: object) -> bool:
     return x is None
+
+
+def by_axis(axes: State, own: Callable, shared: Callable, state: State) -> State:
+    """Return own(leaf) of the leaves in which lanes may differ, shared(leaf) of those that they share."""
+
+    def mapped(axis, x):
+        return x if x is None else shared(x) if axis is None else own(x)
+
+    return jax.tree.map(mapped, axes, state, is_leaf=_is_none)
 
 
 def merge(mask: Array, new: State, old: State, axes: State) -> State:

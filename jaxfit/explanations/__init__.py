@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxfit.explanations.endings import of_end
-from jaxfit.explanations.failures import of_layers, of_patience, of_runaways, of_trouble
+from jaxfit.explanations.failures import of_layers, of_patience, of_pruning, of_runaways, of_trouble
 from jaxfit.explanations.findings import Finding
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.problems.problems import Record, Status
@@ -25,6 +25,8 @@ def diagnose(run: Fit) -> Finding:
         return of_runaways(run, far)
     if run.status == Status.STOPPED_EARLY:
         return of_patience(run)
+    if run.status == Status.PRUNED:
+        return of_pruning(run)
     found = of_layers(run)
     if found is not None:
         return found
@@ -41,9 +43,10 @@ class Explanation(Finding):
 
     Attributes:
       kind: In two words: "converged" (a stop rule was met, or the method says so), "settled" (next to nothing is left
-        to gain, though no rule says so), "not determined", "stopped early", "runaway params", "still descending",
-        "rate too small", "badly scaled", "noise floor", "limit cycle", "saddle", "plateau", "vanishing gradient",
-        "exploding gradient", "dead units", "diverged", "not finite", "not defined", "out of range", "no data".
+        to gain, though no rule says so), "not determined", "stopped early", "pruned", "runaway params",
+        "still descending", "rate too small", "badly scaled", "noise floor", "limit cycle", "saddle", "plateau",
+        "vanishing gradient", "exploding gradient", "dead units", "diverged", "not finite", "not defined",
+        "out of range", "no data".
       story: Sentences, with numbers.
       numbers: Those numbers by name.
       advice: The one change to make, in words; empty if there is nothing to do.
@@ -66,6 +69,7 @@ class Explanation(Finding):
         lines = [f"{self.kind}: {self.story[0]}", *(f"  {sentence}" for sentence in self.story[1:])]
         if self.advice:
             lines.append(f"  try     {self.advice}; .retry() does it")
+        if self.advice and self.kind != "pruned":
             lines.append(
                 f"  tested  such advice made {100 * AT_ONCE:.3g} % of {TESTED} failing runs arrive at once, "
                 f"{100 * IN_THREE:.3g} % within three rounds"
@@ -126,7 +130,7 @@ def explain(run: Fit) -> Explanation:
         return Explanation("no data", (f"{empty}.",), {}, "", {}, run)
     history = run.history
     short = history is None or "loss" not in history or len(history.step) != run.steps + 1
-    if short and run.status != Status.STOPPED_EARLY:
+    if short and run.status not in (Status.STOPPED_EARLY, Status.PRUNED):
         try:
             again = rerun(run, stop=replace(training.stop, patience=None), record=Record(what=("loss",)))
         except ValueError as refused:  # a lane may be what no run alone is

@@ -224,6 +224,15 @@ def of_patience(run: Fit) -> Finding:
     return finding("stopped early", story, numbers, Remedy(words, changes))
 
 
+def of_pruning(run: Fit) -> Finding:
+    """Return the finding of a lane that a rule of its sweep stopped: what it is like at its end, nobody knows."""
+    numbers = {"steps": int(run.steps), "loss": float(run.loss)}
+    changes: Changes = {"steps": int(training_of(run).steps)}
+    return finding(
+        "pruned", [advice(run)], numbers, Remedy(f"run it alone for all {changes['steps']:,} steps", changes)
+    )
+
+
 class Layer(NamedTuple):
     """The leaves of one layer."""
 

@@ -36,7 +36,7 @@ __getattr__, __dir__ = near_names(__name__, __all__)
 COLORS = {
     Status.NOT_RUN: "#cccccc", Status.CONVERGED: "#0072b2", Status.OUT_OF_STEPS: "#56b4e9",
     Status.DIVERGED: "#d55e00", Status.NOT_FINITE: "#cc79a7", Status.STOPPED_EARLY: "#009e73",
-    Status.NOT_DETERMINED: "#e69f00",
+    Status.PRUNED: "#8a8a8a", Status.NOT_DETERMINED: "#e69f00",
 }  # fmt: skip
 ROWS = 12  # of a table
 

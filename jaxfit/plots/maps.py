@@ -41,6 +41,7 @@ OUTCOMES = {  # the color of the region, the color of what is written on it, wha
     Status.DIVERGED: ("#8c2d04", "#ffffff", "diverges"),
     Status.NOT_FINITE: ("#4a1486", "#ffffff", "not a number"),
     Status.STOPPED_EARLY: ("#d9d2c5", "#555555", "stopped early"),
+    Status.PRUNED: ("#e3e3e3", "#555555", "pruned"),
     Status.NOT_DETERMINED: ("#cfe0d4", "#555555", "at its least,\nparams not determined"),
 }
 SPEED = plt.get_cmap("viridis_r", 64)  # bright is fast; 64 levels keep the files small

@@ -35,6 +35,7 @@ class Status(enum.IntEnum):
     DIVERGED = 3  # the loss became infinite, passed `loss_above`, or ended above its start
     NOT_FINITE = 4  # the loss became NaN, or a gradient not finite
     STOPPED_EARLY = 5  # the validation loss had no new lowest for as long as `patience` allows
+    PRUNED = 6  # by a rule of a sweep, which compares its lanes at rungs; params and loss are those of that step
     NOT_DETERMINED = 7  # by a method that judges itself: the loss is at its least, but the data leave some params open
 
 

@@ -50,7 +50,7 @@ from jaxfit.stores.manifests import (
     segment_name,
     write_manifest,
 )
-from jaxfit.verbs.grids import Grid, lane_numbers, tensors_of, variables_of
+from jaxfit.verbs.grids import Grid, lane_numbers, lanes_in, tensors_of, variables_of
 
 WRITERS = 2  # threads that write blocks; as many blocks may wait to be written
 SHARES = 16  # into which a small sweep is cut, for workers that may join later
@@ -323,7 +323,7 @@ def blocks_to_rerun(stored: Stored, again: np.ndarray) -> list[Task]:
     """Return the blocks with a lane that is to be run again."""
     tasks, names = [], list(stored.manifest.sizes)
     for i, (part, own_blocks) in enumerate(zip(stored.plan.parts, stored.maps, strict=True)):
-        own = again[tuple(part.choice.get(name, slice(None)) for name in names)].reshape(-1)
+        own = lanes_in(again, part, names)
         for segment, block in own_blocks.blocks():
             lanes = own_blocks.lanes_of(segment, block)
             if own[lanes].any():

@@ -81,10 +81,10 @@ class Grid:
 def lane_numbers(dimensions: dict[str, Dimension], parts: Sequence[FinishedPart]) -> np.ndarray:
     """Return the number of the lane at each point of the grid, part by part."""
     starts = np.cumsum([0, *(len(part.lanes.status) for part in parts)])
-    return _arrange([np.arange(a, b) for a, b in itertools.pairwise(starts)], dimensions, parts)
+    return arrange([np.arange(a, b) for a, b in itertools.pairwise(starts)], dimensions, parts)
 
 
-def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
+def arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], parts: Sequence[Part]) -> np.ndarray:
     """Return one array over all dimensions, made of one column of lanes for each part."""
     names = list(dimensions)
     sizes = [d.size for d in dimensions.values()]
@@ -97,6 +97,11 @@ def _arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], pa
     return out
 
 
+def lanes_in(values: np.ndarray, part: Part, names: Sequence[str]) -> np.ndarray:
+    """Return of an array over all dimensions one column, for the lanes of a part: the inverse of `arrange`."""
+    return values[tuple(part.choice.get(name, slice(None)) for name in names)].reshape(-1)
+
+
 def dataset(
     dimensions: dict[str, Dimension], parts: Sequence[FinishedPart], training: Training, attributes: dict[str, Json]
 ) -> xr.Dataset:
@@ -106,7 +111,7 @@ def dataset(
     variables = {}
     for name, told in variables_of([part.lanes for part in parts], training).items():
         columns = [own[told.tensor].astype(told.dtype, copy=False) for own in tensors]
-        variables[name] = (*dimensions, *told.extra), _arrange(columns, dimensions, parts), told.attributes
+        variables[name] = (*dimensions, *told.extra), arrange(columns, dimensions, parts), told.attributes
     return xr.Dataset(variables, all_coordinates(dimensions, parts[0].shape.records, training.record), attributes)
 
 

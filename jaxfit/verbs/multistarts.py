@@ -128,7 +128,7 @@ class Optima:
       params: The user's tree with a leading axis (optima,): for each optimum the params of its best run.
       lanes: (optima,) the number of that run, as in `grid.members`. If starts are the only axis it is the position
         along it: `jf.lane(grid, start=table.lanes[1])` is the second best optimum as a fit.
-      failed: Number of starts that diverged, became NaN or never ran.
+      failed: Number of starts that diverged, became NaN, were pruned or never ran.
       unfinished: Number of starts that ran out of steps; they are counted at the params they had reached.
 
     Example:

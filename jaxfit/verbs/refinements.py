@@ -120,7 +120,7 @@ def refine(
         bar.close()
     if interrupted and not (len(drawn) == len(parts) and all(one.complete for one in drawn)):
         raise interruption(_NOTHING, None)
-    grid = _grid(drawn, dimensions, fill, depth, identity(parts), plan.precision)
+    grid = _grid(drawn, dimensions, fill, depth, identity(plan, parts), plan.precision)
     if interrupted:
         raise interruption(
             f"interrupted after {len(grid.parts[-1].lanes.status):,} lanes; .result holds the map so far", grid

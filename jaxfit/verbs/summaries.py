@@ -235,6 +235,11 @@ def advice(fit: Fit) -> str:
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."
     if fit.status == Status.STOPPED_EARLY:
         return f"{_patience(fit)} {where}."
+    if fit.status == Status.PRUNED:
+        return (
+            f"pruned {where}, where other lanes were better: its loss is that of this step, not of its end; to see how "
+            f"it would have ended, sweep without prune= or run it alone."
+        )
     if fit.status == Status.NOT_DETERMINED:
         return (
             f"the loss is at its least {where}, but the data do not determine all of the params: fix one of them with "

@@ -35,6 +35,7 @@ from jaxfit.problems.problems import (
     precision_context,
     whole,
 )
+from jaxfit.problems.pruning import Pruning, check_pruning, told
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
 from jaxfit.stores.files import claim
 from jaxfit.stores.identity import compiler_options_text, hardware, versions
@@ -52,6 +53,7 @@ from jaxfit.stores.resuming import (
 )
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.grids import Grid, dataset, lane_numbers
+from jaxfit.verbs.rungs import run_in_memory
 
 StoreLike: TypeAlias = str | os.PathLike
 Rerun: TypeAlias = Mapping[str, object] | Callable  # which lanes: values by name, or a function of the results
@@ -77,6 +79,7 @@ def sweep(
     executor: Executor | None = None,
     rerun: Rerun | None = None,
     rerun_of: StoreLike | None = None,
+    prune: Pruning | None = None,
 ) -> Grid:
     """Run `fit` once for every combination of the axes at the leaves of its arguments.
 
@@ -101,6 +104,12 @@ def sweep(
         values for each, such as `{"status": 4, "rate": [1e-3, 1e-2]}`, all of which must hold. No other block is run.
       rerun_of: Another store, over the same axes, from whose results `rerun` chooses; for a second run in another
         precision.
+      prune: A rule by which lanes are stopped early: `jf.Halving`, `jf.Hyperband`, `jf.Median`, or `jf.Rungs` of your
+        own. At each of its rungs, after so many updates, lanes are ranked, and those that do not go on end as PRUNED
+        with the step, loss and history so far. The others go on from where they stand: their results have the same bits
+        as without pruning. Ties are broken by the number of the lane. NaN and infinity rank worst, and a lane that has
+        failed at a rung, or stands above its start there, never goes on; if all have, the sweep ends there. A lane
+        that has converged before is ranked with its last value.
 
     Returns:
       A `Grid`. A lane that fails says so in its own status and changes no other lane.
@@ -128,11 +137,18 @@ def sweep(
     arguments = {
         "loss": loss, "params": params, "data": data, "optimizer": optimizer, "steps": steps, "stop": stop,
         "record": record, "batches": batches, "key": key, "validation": validation, "precision": precision,
-        "slots": slots,
+        "slots": slots, "prune": prune,
     }  # fmt: skip
+    if prune is not None and (rerun is not None or rerun_of is not None):
+        raise ValueError(
+            "prune and rerun were both given, but which lanes go on depends on all others: rerun without prune what is "
+            "to be run again, in another store"
+        )
     plan = plan_sweep(**arguments)
     if folder is None:
         return _in_memory(plan, progress)
+    if prune is not None:
+        raise ValueError("prune: rungs are not kept in a store yet; leave store out")
     chosen_lanes = None if rerun is None and rerun_of is None else lanes_to_rerun(plan, folder, rerun, rerun_of)
     call = None if executor is None else packed(arguments)
     with terminating_as_interrupted(), claim(folder):
@@ -151,7 +167,7 @@ def plan_sweep(
     loss: Callable, params: PyTree, data: tuple = (), *, optimizer: OptimizerLike, steps: int = 1000,
     stop: Stop = Stop(), record: Record | None = None, batches: Batches | None = None,  # noqa: B008
     key: KeyLike | None = None, validation: tuple | None = None, precision: str | None = None,
-    slots: int | None = None, verb: str = "sweep",
+    slots: int | None = None, prune: Pruning | None = None, verb: str = "sweep",
 ) -> Plan:  # fmt: skip
     """Check the arguments of a sweep and return its plan; nothing is compiled."""
     precision = chosen_precision(precision, params, data, optimizer=optimizer)
@@ -169,18 +185,26 @@ def plan_sweep(
     if not dimensions:
         raise ValueError(f"{verb} found no Axis in its arguments; put jf.Axis(name, values) at a leaf, or call fit")
     choices = choices_of(dimensions)
+    sizes = {name: d.size for name, d in dimensions.items()}
+    rungs = () if prune is None else check_pruning(prune, training, sizes)
     with precision_context(precision):
-        parts = [_part(training, dimensions, choice, precision) for choice in choices]
-    return Plan(training, dimensions, parts, precision, slots)
+        parts = [_part(training, dimensions, choice, precision, keeps=prune is not None) for choice in choices]
+    return Plan(training, dimensions, parts, precision, slots, prune, rungs)
 
 
 def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     check_memory(plan.parts)
     parts = [part.in_pool(pool_shape(part, plan.slots)) for part in plan.parts]
     memory, tasks = Memory(parts), all_tasks(parts)
-    early = _run(plan, tasks, progress, lambda report: run_all(parts, tasks, report, memory.keep))
-    finished = tuple(memory.finished())
-    results = dataset(plan.dimensions, finished, plan.training, identity(parts))
+
+    def run(report: Report) -> bool:
+        if plan.prune is None:
+            return run_all(parts, tasks, report, memory.keep)
+        return run_in_memory(plan, parts, memory, report)
+
+    early = _run(plan, tasks, progress, run)
+    finished = tuple(part.finished(part.lanes._replace(kept=None)) for part in memory.finished())
+    results = dataset(plan.dimensions, finished, plan.training, identity(plan, parts))
     return _result(Grid(results, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
 
 
@@ -189,7 +213,7 @@ def begin_store(
 ) -> Stored:
     """Return the store of a planned sweep. The caller holds its lock; `clean` requires an exclusive lock."""
     noted = {} if of is None else {"rerun_of": str(of)}
-    return open_or_create(plan, folder, lambda parts: identity(parts) | noted, clean=clean, write=write)
+    return open_or_create(plan, folder, lambda parts: identity(plan, parts) | noted, clean=clean, write=write)
 
 
 def run_elsewhere(call: bytes, folder: str, part: int, segment: int, block: int) -> list[int]:
@@ -261,9 +285,9 @@ def tally(bar: Bar) -> Callable:
     return report
 
 
-def identity(parts: Sequence[Part]) -> dict[str, str | list[int]]:
+def identity(plan: Plan, parts: Sequence[Part]) -> dict[str, str | list[int]]:
     """Return everything except the problem that determines the bits of the results."""
-    return {
+    return ({} if plan.prune is None else {"prune": told(plan.prune)}) | {
         "precision": parts[0].precision,
         "slots": sorted({part.shape.slots for part in parts}),
         "block": sorted({part.shape.lanes for part in parts}),
@@ -274,13 +298,15 @@ def identity(parts: Sequence[Part]) -> dict[str, str | list[int]]:
     }
 
 
-def _part(training: Training, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str) -> Part:
+def _part(
+    training: Training, dimensions: dict[str, Dimension], choice: dict[str, int], precision: str, *, keeps: bool
+) -> Part:
     """Return the lanes with these values on the static axes, checked."""
     chosen = choose(training, choice)
     dynamic = tuple(d for d in dimensions.values() if d.name not in choice)
     check_schedule(choose(chosen.optimizer, {d.name: 0 for d in dynamic}), int(np.asarray(training.steps)))
     records = int(np.asarray(training.steps)) // training.record.every + 1 if training.record.what else 0
-    part = Part(choice, dynamic, chosen, precision, PoolShape(0, 0, records))
+    part = Part(choice, dynamic, chosen, precision, PoolShape(0, 0, records, keeps))
     part.needs  # noqa: B018 (which inspects the loss)
     return part
 

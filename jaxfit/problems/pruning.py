@@ -1,0 +1,395 @@
+"""Rules that stop lanes of a sweep early: at rungs, which are numbers of steps, they are ranked, and the best go on."""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from jaxfit.problems.messages import did_you_mean, near_keywords
+from jaxfit.problems.problems import Training, name_of, whole
+
+
+class Rung(NamedTuple):
+    """The values of one group of lanes at a rung, from which a rule chooses.
+
+    Attributes:
+      step: The updates made.
+      number: Which rung this is, from 0.
+      values: (n,) float64, lower is better: what the rule ranks by, after `step` updates, or at the end of a lane that
+        has converged before; infinite for a lane that failed, and for NaN. With `highest=True` the sign is turned.
+      lanes: (n,) the numbers of the lanes, rising.
+
+    Example:
+      >>> jf.Rung(step=9, number=0, values=np.array([0.5, 0.1, np.inf]), lanes=np.arange(3)).values.argmin()
+      np.int64(1)
+    """
+
+    step: int
+    number: int
+    values: np.ndarray
+    lanes: np.ndarray
+
+
+class Pruning(Protocol):
+    """What `sweep` needs of a rule; every rule is a pure function of a rung."""
+
+    @property
+    def by(self) -> str: ...
+    @property
+    def over(self) -> str | Sequence[str] | None: ...
+    @property
+    def highest(self) -> bool: ...
+
+    def rungs(self, steps: int) -> list[int]:
+        """Return the rungs of a sweep of so many steps, rising, all below `steps`."""
+        ...
+
+    def keep(self, rung: Rung) -> np.ndarray:
+        """Return (n,) booleans: which lanes of a group go on."""
+        ...
+
+
+@near_keywords
+@dataclass(frozen=True)
+class Halving:
+    """A rule of successive halving: at each rung the best 1 / factor of the lanes go on, the others are PRUNED.
+
+    Rungs are after first, first * factor, first * factor**2, ... updates, as long as that is below `steps`. Of n lanes
+    n // factor go on, but at least one.
+
+    Args:
+      factor: A whole number, 2 or more.
+      first: The first rung, in steps: a lane has made so many updates when it is ranked.
+      by: What is ranked: "loss" (of all data), "validation_loss", or a name in `Record.what` of one number.
+      over: The dimensions that compete: lanes are ranked along these, apart for each point of the others, as in
+        `jf.best`. None for all.
+      highest: Whether high values are good, such as an accuracy.
+
+    Raises:
+      TypeError, ValueError: If `factor` or `first` is not such a number, or `by` and `over` are no names.
+
+    Source: Jamieson and Talwalkar (2016), arXiv:1502.07943.
+
+    Example:
+      >>> rates = jf.Axis("rate", np.logspace(-4, -0.5, 9))
+      >>> grid = jf.sweep(
+      ...     lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=90, prune=jf.Halving(factor=3, first=10)
+      ... )
+      >>> grid.results.steps.values.tolist()
+      [10, 10, 10, 10, 10, 10, 30, 30, 90]
+    """
+
+    factor: int = 3
+    first: int = 1
+    by: str = "loss"
+    over: str | Sequence[str] | None = None
+    highest: bool = False
+
+    def __post_init__(self):
+        _check_names("Halving", self)
+        object.__setattr__(self, "factor", whole("Halving: factor", self.factor, least=2))
+        object.__setattr__(self, "first", whole("Halving: first", self.first))
+
+    def rungs(self, steps: int) -> list[int]:
+        return _powers(self.first, self.factor, steps)
+
+    def keep(self, rung: Rung) -> np.ndarray:
+        return lowest(rung.values, max(1, len(rung.values) // self.factor))
+
+
+@near_keywords
+@dataclass(frozen=True)
+class Hyperband:
+    """A rule of successive halving in brackets, of which some prune early and some late: Hyperband.
+
+    Rungs are those of `Halving`, say K of them. Bracket b = 0 ... K prunes from rung b on, so that the last one runs
+    all its lanes to the end. Lanes are dealt to the brackets in the proportion ceil((K + 1) factor**(K - b) /
+    (K - b + 1)) of the paper, evenly along every axis; each bracket is ranked on its own. A setting that
+    is slow at first survives in the later brackets.
+
+    Args:
+      factor, first, by, over, highest: As for `Halving`.
+
+    Raises:
+      TypeError, ValueError: As for `Halving`.
+
+    Source: Li et al. (2018), Journal of Machine Learning Research 18 (185).
+
+    Example:
+      >>> rates = jf.Axis("rate", np.logspace(-4, -0.5, 18))
+      >>> rule = jf.Hyperband(factor=3, first=10)
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=90, prune=rule)
+      >>> sorted(set(grid.results.steps.values.tolist())), bool(grid.results.loss.min() < 1e-6)
+      ([10, 30, 90], True)
+    """
+
+    factor: int = 3
+    first: int = 1
+    by: str = "loss"
+    over: str | Sequence[str] | None = None
+    highest: bool = False
+
+    def __post_init__(self):
+        _check_names("Hyperband", self)
+        object.__setattr__(self, "factor", whole("Hyperband: factor", self.factor, least=2))
+        object.__setattr__(self, "first", whole("Hyperband: first", self.first))
+
+    rungs = Halving.rungs
+    keep = Halving.keep
+
+    def brackets(self, lanes: np.ndarray, rungs: int) -> np.ndarray:
+        """Return the bracket of each lane, a function of its number and of how many rungs there are."""
+        shares = [-(-(rungs + 1) * self.factor**s // (s + 1)) for s in range(rungs, -1, -1)]
+        ends = np.cumsum(shares) / sum(shares)
+        spread = (
+            np.asarray(lanes, np.uint64) * np.uint64(2654435769) % np.uint64(2**32)
+        ) / 2**32  # by the golden ratio
+        return np.searchsorted(ends[:-1], spread, side="right")
+
+
+@near_keywords
+@dataclass(frozen=True)
+class Median:
+    """A median rule: at each rung lanes worse than the median of all that are there are PRUNED.
+
+    Rungs are after first, first + every, first + 2 every, ... updates, as long as that is below `steps`. A lane that is
+    as good as the median goes on.
+
+    Args:
+      first: The first rung, in steps.
+      every: Steps between rungs; None for `first`.
+      by, over, highest: As for `Halving`.
+
+    Raises:
+      TypeError, ValueError: If `first` or `every` is not such a number, or `by` and `over` are no names.
+
+    Source: Golovin et al. (2017), doi:10.1145/3097983.3098043, section 3.3; there the median is of running averages.
+
+    Example:
+      >>> rates = jf.Axis("rate", np.logspace(-4, -0.5, 8))
+      >>> rule = jf.Median(first=10, every=40)
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=90, prune=rule)
+      >>> grid.results.steps.values.tolist()
+      [10, 10, 10, 10, 50, 50, 90, 90]
+    """
+
+    first: int = 1
+    every: int | None = None
+    by: str = "loss"
+    over: str | Sequence[str] | None = None
+    highest: bool = False
+
+    def __post_init__(self):
+        _check_names("Median", self)
+        object.__setattr__(self, "first", whole("Median: first", self.first))
+        every = self.first if self.every is None else whole("Median: every", self.every)
+        object.__setattr__(self, "every", every)
+
+    def rungs(self, steps: int) -> list[int]:
+        return list(range(self.first, steps, self.every or self.first))
+
+    def keep(self, rung: Rung) -> np.ndarray:
+        middle = np.sort(rung.values)[(len(rung.values) - 1) // 2]  # the lower one of two: half of an even number
+        return rung.values <= middle
+
+
+@near_keywords
+@dataclass(frozen=True)
+class Rungs:
+    """A rule of your own: at these steps a function says which lanes go on.
+
+    Args:
+      at: The rungs, in steps, rising.
+      keep: keep(rung) -> (n,) booleans, a pure function of a `Rung`: which lanes of the group go on. Failed lanes never
+        do, whatever it says. It is called for each rung and group, and once with made-up values before the sweep.
+      by, over, highest: As for `Halving`.
+
+    Raises:
+      TypeError, ValueError: If `at` is not rising whole numbers, `keep` cannot be called, or `by` and `over` are no
+        names.
+
+    Example:
+      >>> rates = jf.Axis("rate", np.logspace(-4, -0.5, 8))
+      >>> within = lambda rung: rung.values < 10 * rung.values.min()
+      >>> rule = jf.Rungs(at=[20], keep=within)
+      >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=90, prune=rule)
+      >>> grid.results.steps.values.tolist()
+      [20, 20, 20, 20, 20, 20, 20, 90]
+    """
+
+    at: Sequence[int]
+    keep: Callable[[Rung], np.ndarray]
+    by: str = "loss"
+    over: str | Sequence[str] | None = None
+    highest: bool = False
+
+    def __post_init__(self):
+        _check_names("Rungs", self)
+        if isinstance(self.at, str) or not hasattr(self.at, "__len__") or not len(self.at):
+            raise TypeError(f"Rungs: at is {self.at!r}, but it must be a list of steps, such as [100, 300]")
+        at = tuple(whole(f"Rungs: at[{i}]", step) for i, step in enumerate(self.at))
+        if sorted(set(at)) != list(at):
+            raise ValueError(f"Rungs: at is {list(at)}, but every rung must lie after the one before")
+        object.__setattr__(self, "at", at)
+        if not callable(self.keep):
+            raise TypeError(f"Rungs: keep is {self.keep!r}, but it must be a function of a rung that returns booleans")
+
+    def rungs(self, steps: int) -> list[int]:
+        return list(self.at)
+
+
+def _check_names(name: str, rule: Halving | Hyperband | Median | Rungs) -> None:
+    if not isinstance(rule.by, str):
+        raise TypeError(f"{name}: by is {rule.by!r}, but it must be a name, such as 'loss' or 'validation_loss'")
+    if not isinstance(rule.highest, (bool, np.bool_)):
+        raise TypeError(f"{name}: highest is {rule.highest!r}, but it must be True or False")
+    over = rule.over
+    if isinstance(over, Sequence) and not isinstance(over, str):
+        object.__setattr__(rule, "over", tuple(over))
+    if over is not None and not (isinstance(over, str) or isinstance(over, Sequence) and over):
+        raise TypeError(f"{name}: over is {over!r}, but it must be a dimension's name, such as 'rate', or several")
+
+
+def _powers(first: int, factor: int, steps: int) -> list[int]:
+    """Return first * factor**k below `steps`, by multiplying whole numbers: a quotient of logarithms is rounded."""
+    found = []
+    while first < steps:
+        found.append(first)
+        first *= factor
+    return found
+
+
+def lowest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return where the `count` lowest of some values are; of equal ones those that come first."""
+    found = np.zeros(len(values), bool)
+    found[np.argsort(values, kind="stable")[:count]] = True
+    return found
+
+
+# The rungs of a sweep
+
+
+def told(rule: Pruning) -> str:
+    """Return a rule as text that is the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(rule))
+
+
+def check_pruning(rule: Pruning, training: Training, sizes: Mapping[str, int]) -> list[int]:
+    """Return the rungs of a sweep, checked.
+
+    Args:
+      rule: As given to `sweep`.
+      training: Of the sweep.
+      sizes: Of its dimensions.
+
+    Raises:
+      TypeError: If it is no rule.
+      ValueError: If its rungs are not below `steps` or between records, it ranks what is not there, or groups of one.
+    """
+    if isinstance(rule, type) or not all(hasattr(rule, name) for name in ("rungs", "keep", "by", "over", "highest")):
+        raise TypeError(f"prune is {reprlib.repr(rule)}, but it must be a rule such as jf.Halving(factor=3, first=100)")
+    steps, record = int(np.asarray(training.steps)), training.record
+    rungs = rule.rungs(steps)
+    if not rungs or rungs[-1] >= steps:
+        last = rungs[-1] if rungs else getattr(rule, "first", None)
+        raise ValueError(
+            f"prune: the rung at step {last:,} is not below steps={steps:,}, so that nothing is left to save there; "
+            f"lower it, or raise steps"
+        )
+    off = [rung for rung in rungs if rung % record.every]
+    if off:
+        raise ValueError(
+            f"prune: the rung at step {off[0]:,} lies between two records, which are made every {record.every:,} "
+            f"steps; let rungs be multiples of that"
+        )
+    _check_by(rule, training)
+    unknown = [name for name in over_of(rule, sizes) if name not in sizes]
+    if unknown:
+        raise ValueError(
+            f"prune: over={unknown[0]!r} is not a dimension of the sweep, which has {', '.join(sizes)}"
+            f"{did_you_mean(unknown[0], list(sizes))}"
+        )
+    size = math.prod(sizes[name] for name in over_of(rule, sizes))
+    if size < 2:
+        raise ValueError(
+            "prune: every group has one lane, so that there is nothing to rank; "
+            + ("let over name dimensions with more values" if rule.over else "sweep more of them, or leave prune out")
+        )
+    if isinstance(rule, Rungs):
+        _kept(rule, Rung(rungs[0], 0, np.arange(size, dtype=float), np.arange(size)))
+    return rungs
+
+
+def _check_by(rule: Pruning, training: Training) -> None:
+    if rule.by == "loss" or (rule.by == "validation_loss" and training.validation is not None):
+        return
+    if rule.by == "validation_loss":
+        raise ValueError('prune: by="validation_loss", but there are no validation data; pass validation=(x, y)')
+    vectors = ("params", "gradient", "preconditioner")
+    there = [name for name in training.record.names if name not in vectors]
+    if rule.by not in there:
+        found = dict.fromkeys(["loss", *(["validation_loss"] if training.validation is not None else []), *there])
+        raise ValueError(
+            f"prune: by={rule.by!r} is not recorded as one number for each lane, so that lanes cannot be ranked by it; "
+            f"there is {', '.join(found)}. Record it: record=jf.Record(every=..., what=({rule.by!r},))"
+        )
+
+
+def over_of(rule: Pruning, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the dimensions along which lanes compete."""
+    if rule.over is None:
+        return tuple(sizes)
+    return (rule.over,) if isinstance(rule.over, str) else tuple(rule.over)
+
+
+def survivors(
+    rule: Pruning, step: int, number: int, rungs: int, values: np.ndarray, fine: np.ndarray, there: np.ndarray,
+    sizes: Mapping[str, int],
+) -> np.ndarray:  # fmt: skip
+    """Return which lanes go on from a rung.
+
+    Args:
+      rule, step, number, rungs: The rule, and which of how many rungs this is.
+      values: What is ranked, in the shape of the grid.
+      fine: Whether a lane has not failed.
+      there: Whether it has taken part so far.
+      sizes: Of the grid's dimensions.
+    """
+    across, names = over_of(rule, sizes), list(sizes)
+    order = [*(i for i, name in enumerate(names) if name not in across), *map(names.index, across)]
+    groups = math.prod(size for name, size in sizes.items() if name not in across)
+    numbers = np.arange(values.size).reshape(values.shape).transpose(order).reshape(groups, -1)
+    signed = -values.astype(float) if rule.highest else values.astype(float)
+    signed = np.where(fine & ~np.isnan(signed), signed, np.inf).reshape(-1)
+    goes, inside = np.zeros(values.size, bool), there.reshape(-1)
+    for group in numbers:
+        lanes = np.sort(group[inside[group]])
+        for own, prunes in _brackets(rule, lanes, number, rungs):
+            if len(own):
+                goes[own] = _kept(rule, Rung(step, number, signed[own], own)) if prunes else True
+    return (goes & fine.reshape(-1) & (signed < np.inf)).reshape(values.shape)
+
+
+def _brackets(rule: Pruning, lanes: np.ndarray, number: int, rungs: int) -> list[tuple[np.ndarray, bool]]:
+    """Return the lanes that are ranked among themselves, and whether any are pruned at this rung."""
+    if not isinstance(rule, Hyperband):
+        return [(lanes, True)]
+    found = rule.brackets(lanes, rungs)
+    return [(lanes[found == b], number >= b) for b in range(rungs + 1)]
+
+
+def _kept(rule: Pruning, rung: Rung) -> np.ndarray:
+    """Return what the rule says, checked."""
+    found = np.asarray(rule.keep(rung))
+    if found.shape != rung.values.shape or found.dtype != np.bool_:
+        raise TypeError(
+            f"prune: {name_of(rule.keep)} returned {found.dtype} of shape {found.shape} for a rung of "
+            f"{len(rung.values)} lanes, but it must return one boolean for each"
+        )
+    return found
