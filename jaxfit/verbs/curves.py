@@ -1,4 +1,4 @@
-"""Curve fitting with defaults: chi-squared, Levenberg-Marquardt and float64."""
+"""Curve fitting with defaults: chi-squared and Levenberg-Marquardt, which computes in float64."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def curve_fit(
       absolute_sigma: Whether sigma is in the units of y. If True, the standard errors of the params are computed from
         sigma; if False, only the ratios of sigma count, and the scatter of the residuals gives their size. The fit
         keeps this flag; the params do not depend on it.
-      optimizer, steps, stop, record, progress, precision: As for `fit`; by default Levenberg-Marquardt in float64.
+      optimizer, steps, stop, record, progress, precision: As for `fit`; by default Levenberg-Marquardt, and so float64.
 
     Returns:
       A `Fit` whose loss is chi-squared.
@@ -97,7 +97,7 @@ def curve_fit(
         sigma = np.ones(np.shape(y)) * one
     found = fit(
         chi_squared(predict), start, (x, y, sigma), steps=steps, stop=stop, record=record, progress=progress,
-        optimizer=levenberg_marquardt() if optimizer is None else optimizer, precision=precision or "float64",
+        optimizer=levenberg_marquardt() if optimizer is None else optimizer, precision=precision,
     )  # fmt: skip
     return dataclasses.replace(found, absolute_sigma=bool(absolute_sigma))
 

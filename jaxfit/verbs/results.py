@@ -293,8 +293,9 @@ def _unflatten(known: Known, children: Iterable) -> Fit:
     numbers: dict[str, PyTree] = dict(zip(_FIT_LEAVES, children, strict=True))
     if any_traced(jax.tree.leaves(list(numbers.values()))) or getattr(numbers["loss"], "ndim", 0):
         return Fit(**numbers)
-    for name, kind in (("status", Status), ("steps", int)):  # as a map to NumPy arrays leaves them
-        if isinstance(numbers[name], np.ndarray) and numbers[name].dtype.kind == "i":
+    concrete = np.ndarray if known.training is None else (np.ndarray, jax.Array)  # what a jit returns is not waited for
+    for name, kind in (("status", Status), ("steps", int)):  # as a map to arrays leaves them
+        if isinstance(numbers[name], concrete) and numbers[name].dtype.kind == "i":
             numbers[name] = kind(int(numbers[name]))
     kept = vars(known).copy()
     if labels := kept.pop("labels"):

@@ -62,7 +62,8 @@ def test_one_sigma_for_all_scales_chi_squared_alone():
 
 
 def test_marks_and_other_optimizers_go_with_it():
-    fit = jf.curve_fit(line, {"w": 1.0, "b": jf.Fixed(0.0)}, (X, Y), SIGMA, optimizer=jf.optimizers.lbfgs())
+    start, lbfgs = {"w": 1.0, "b": jf.Fixed(0.0)}, jf.optimizers.lbfgs()
+    fit = jf.curve_fit(line, start, (X, Y), SIGMA, optimizer=lbfgs, precision="float64")
     np.testing.assert_allclose(fit.params["w"], (X / SIGMA**2) @ Y / ((X / SIGMA**2) @ X), rtol=1e-7)
     assert fit.params["b"] == 0.0
 

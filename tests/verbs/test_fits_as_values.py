@@ -91,14 +91,22 @@ def test_the_shape_of_a_fit_and_a_traced_fit_print():
 
 
 @pytest.mark.parametrize(
-    "same", [lambda f: jax.tree.map(lambda x: x, f), jax.device_get, copy.copy, lambda f: jax.tree.map(np.asarray, f)]
-)
+    "same",
+    [lambda f: jax.tree.map(lambda x: x, f), jax.device_get, copy.copy, lambda f: jax.tree.map(np.asarray, f)],
+    ids=["map", "device_get", "copy", "to NumPy"],
+)  # fmt: skip
 def test_what_a_fit_knows_outlives_maps_and_copies(same):
     fit = jf.curve_fit(jf.models.line, START, (X, Y + 0.1 * np.sin(9 * X)), sigma=0.1, absolute_sigma=True)
     again = same(fit)
     assert again.problem is fit.problem and again.precision == "float64" and again.absolute_sigma is True
     assert str(jf.explain(again)) == str(jf.explain(fit))
     assert str(jf.report(again)) == str(jf.report(fit))
+
+
+def test_a_fit_that_was_put_on_a_device_is_explained_as_before():
+    fit = run(0.1)
+    again = jax.device_put(fit)
+    assert again.status is fit.status and again.steps == fit.steps and str(jf.explain(again)) == str(jf.explain(fit))
 
 
 def test_the_labels_of_a_lane_outlive_maps_and_are_no_hindrance_to_a_jit():

@@ -48,6 +48,7 @@ def test_without_any_array_python_numbers_are_what_jax_makes_of_them():
 def test_levenberg_marquardt_is_exact_by_default():
     fit = jf.fit(LOSS, START, (X, Y), optimizer=jf.optimizers.levenberg_marquardt())
     assert fit.precision == "float64" and jf.curve_fit(jf.models.line, START, (X, Y)).precision == "float64"
+    assert jf.curve_fit(jf.models.line, START, (X, Y), optimizer=SGD, steps=1).precision == "float32"
 
 
 def test_no_verb_has_a_precision_of_its_own():
