@@ -274,7 +274,7 @@ def _split_by_indices(n: int, held_out: ArrayLike) -> tuple[np.ndarray, np.ndarr
 
 
 def _rows(name: str, data: tuple[ArrayLike, ...]) -> tuple[np.ndarray, ...]:
-    """The arrays of a data tuple, checked to have equally many rows, and at least one."""
+    """Return the arrays of a data tuple, checked to have equally many rows, and at least one."""
     if not isinstance(data, tuple) or not data:
         raise TypeError(f"{name} is a {type(data).__name__}; it must be a tuple of arrays, such as (x, y) or (x,)")
     arrays = tuple(np.asarray(as_numbers(f"{name}[{i}]", array)) for i, array in enumerate(data))

@@ -83,7 +83,7 @@ class Check(NamedTuple):
         return bool(np.all(agree(self.expected, self.measured, self.tolerance)))
 
     def cells(self) -> list[str]:
-        """what, expected, measured, tolerance, source, verdict; a long array is represented by its worst entry."""
+        """Return what, expected, measured, tolerance, source, verdict; a long array is represented by its worst."""
         what, expected, measured, tolerance = self.what, self.expected, self.measured, self.tolerance
         if np.size(measured) > 4 and _numeric(measured) and np.shape(expected) in ((), np.shape(measured)):
             expected, measured, tolerance = _worst(expected, measured, tolerance)
@@ -167,7 +167,7 @@ def _tree(path: Path) -> ast.Module | None:
 
 
 def _defines(tree: ast.Module) -> set[str]:
-    """The names that a module's top level binds, conditional ones left aside."""
+    """Return the names that a module's top level binds, conditional ones left aside."""
     names = {getattr(node, "name", "") for node in tree.body}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
@@ -178,7 +178,7 @@ def _defines(tree: ast.Module) -> set[str]:
 
 
 def discover(folder: Path) -> list[str]:
-    """The names of the experiments in a folder, sorted. A file that does not parse counts: it will fail and say why."""
+    """Return the sorted names of a folder's experiments. A file that does not parse counts: it fails and says why."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name the folder that holds the experiments")
     files = [path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]
@@ -190,7 +190,7 @@ def discover(folder: Path) -> list[str]:
 
 
 def choose(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The wanted names, all if none is wanted. Raises a UsageError with near matches for an unknown one."""
+    """Return the wanted names, all if none is wanted; raise a UsageError with near matches for an unknown one."""
     wanted = list(dict.fromkeys(name.removesuffix(".py") for name in wanted)) or list(names)
     for name in wanted:
         if name not in names:
@@ -201,14 +201,14 @@ def choose(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def describe(path: Path) -> tuple[str, str]:
-    """The claim (the docstring's first paragraph on one line) and the notes (the rest), without importing the file."""
+    """Return the claim (the docstring's first paragraph on one line) and the notes (the rest), without an import."""
     tree = _tree(path)
     claim, _, notes = ((ast.get_docstring(tree) if tree else None) or "").partition("\n\n")
     return " ".join(claim.split()), notes.strip()
 
 
 def _package(folder: Path) -> tuple[Path, str]:
-    """What has to be on the search path, and the folder's package with its final dot; "" if it is none."""
+    """Return what has to be on the search path, and the folder's package with its final dot; "" if it is none."""
     package = ""
     while (folder / "__init__.py").exists():
         folder, package = folder.parent, f"{folder.name}.{package}"
@@ -217,7 +217,7 @@ def _package(folder: Path) -> tuple[Path, str]:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Inside, the folder's files find each other; afterwards what they loaded is forgotten."""
+    """Let the folder's files find each other inside of the context; what they loaded is forgotten afterwards."""
     path, before = str(_package(folder)[0]), set(sys.modules)
     sys.path.insert(0, path)
     importlib.invalidate_caches()
@@ -231,7 +231,7 @@ def importable(folder: Path) -> Iterator[None]:
 
 
 def load(folder: Path, name: str) -> ModuleType:
-    """The module of an experiment, as one of its package if the folder is one; to be called inside `importable`."""
+    """Return the module of an experiment, as one of its package if the folder is one; call it inside `importable`."""
     path, package = folder / f"{name}.py", _package(folder)[1]
     if package:
         module = importlib.import_module(package + name)
@@ -252,7 +252,7 @@ def load(folder: Path, name: str) -> ModuleType:
 
 
 def run(folder: Path, name: str) -> tuple[Outcome, dict[str, bytes]]:
-    """Compute, check and, if all is well, draw one experiment; returns its outcome and its pictures by file name.
+    """Compute, check and, if all is well, draw one experiment; return its outcome and its pictures by file name.
 
     What goes wrong inside it is told, never raised.
     """
@@ -285,7 +285,7 @@ def verdict(rows: Sequence[Check]) -> str:
 
 
 def rendered(drawn: Picture | Mapping[str, Picture], name: str) -> dict[str, bytes]:
-    """The pictures as files: NAME.png, or NAME-SUFFIX.png of each."""
+    """Return the pictures as files: NAME.png, or NAME-SUFFIX.png of each."""
     drawn = drawn if isinstance(drawn, Mapping) else {"": drawn}
     if not drawn or any(Path(f"x{suffix}").name != f"x{suffix}" for suffix in drawn):
         raise ValueError(f"draw returned {list(drawn)}: it must be at least one figure, and no suffix a path")
@@ -300,7 +300,7 @@ def rendered(drawn: Picture | Mapping[str, Picture], name: str) -> dict[str, byt
 
 
 def main(argv: Sequence[str] | None = None, *, command: str = "") -> int:
-    """Run, or list, the experiments of a folder; returns the exit status.
+    """Run, or list, the experiments of a folder; return the exit status.
 
     Args:
       argv: FOLDER [NAME ...] [--list] [--figures DIR]; the command line's if None.
@@ -329,7 +329,7 @@ def main(argv: Sequence[str] | None = None, *, command: str = "") -> int:
 
 
 def _command(folder: Path, figures: Path) -> str:
-    """The command as typed beside the folder; no path of this machine gets into README.md."""
+    """Return the command as typed beside the folder; no path of this machine gets into README.md."""
     command = f"python -m jaxfit.experiments {folder.name} {{name}}"
     if figures == folder / "figures":
         return command
@@ -363,7 +363,7 @@ def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: 
 
 
 def constants(path: Path) -> dict[str, float | bool]:
-    """SECONDS and CHAOTIC of an experiment's file, those that it has, without importing it."""
+    """Return SECONDS and CHAOTIC of an experiment's file, those that it has, without importing it."""
     found = {}
     for node in getattr(_tree(path), "body", []):
         if isinstance(node, ast.Assign):
@@ -382,7 +382,7 @@ def _minutes(duration: float) -> str:
 
 
 def _memory() -> str:
-    """The most memory that this process has held so far, where the system tells."""
+    """Return the most memory that this process has held so far, where the system tells."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -392,7 +392,7 @@ def _memory() -> str:
 
 
 def announced(names: Sequence[str]) -> Iterable[str]:
-    """The names, with a bar on a terminal and a line each elsewhere."""
+    """Yield the names, with a bar on a terminal and a line each elsewhere."""
     bar = tqdm(names, disable=not sys.stderr.isatty(), leave=False, unit="experiment")
     for number, name in enumerate(bar, 1):
         bar.set_description(name)

@@ -68,7 +68,7 @@ def stands(figures: Path, kept: Outcome, fresh: Outcome, images: Mapping[str, by
 
 
 def same_row(kept: Sequence[str], fresh: Sequence[str]) -> bool:
-    """Whether two rows of cells, both of checks that passed, agree within their tolerance.
+    """Return whether two rows of cells, both of checks that passed, agree within their tolerance.
 
     Of an array only its worst entry is in a row, which may be another one each time.
     """
@@ -87,7 +87,7 @@ TWO_DIGITS, EIGHT_DIGITS = 0.1, 1e-7  # what numbers that are shown with so many
 
 
 def _close(kept: str, fresh: str, allowed: Sequence[float], relative: float) -> bool:
-    """Whether two cells are the same text, or numbers no farther apart than allowed or than their digits can tell.
+    """Return whether two cells are the same text, or numbers no farther apart than allowed, or than their digits show.
 
     What is allowed is itself known to two digits, 5 %.
     """
@@ -101,7 +101,7 @@ def _close(kept: str, fresh: str, allowed: Sequence[float], relative: float) -> 
 
 
 def _numbers(cell: str) -> list[float] | None:
-    """The numbers of a cell such as "0.98" or "[1, 2]"; None if it shows something else."""
+    """Return the numbers of a cell such as "0.98" or "[1, 2]"; None if it shows something else."""
     try:
         return [float(part) for part in cell.removeprefix("[").removesuffix("]").split(", ")]
     except ValueError:
@@ -151,7 +151,7 @@ def write_index(figures: Path, outcomes: Mapping[str, Outcome], command: str) ->
 
 
 def section(name: str, outcome: Outcome, command: str) -> str:
-    """The part of README.md on one experiment. A failed one shows no picture and only the checks that failed."""
+    """Return the part of README.md on one experiment. A failed one shows no picture and only the checks that failed."""
     count = len(outcome.checks)
     if outcome.why:
         failed = [row for row in outcome.checks if row[-1] != "ok"]
@@ -196,7 +196,7 @@ def same_picture(kept: bytes, fresh: bytes) -> bool:
 
 
 def _timing(picture: Image.Image) -> list:
-    """The milliseconds of every frame, after the size."""
+    """Return the milliseconds of every frame, after the size."""
     found: list = [picture.size]
     for i in range(getattr(picture, "n_frames", 1)):
         picture.seek(i)

@@ -130,7 +130,7 @@ def differences(
     central: bool = True,
     precision: str | None = None,
 ) -> PyTree:
-    """The gradient of the loss by differences, like params: (loss(p + delta e) - loss(p - delta e)) / (2 delta).
+    """Return the gradient of the loss by central differences, (loss(p + d e) - loss(p - d e)) / (2 d), like params.
 
     Args:
       loss, params, data, precision: As for `fit`.
@@ -167,7 +167,7 @@ def evaluations(optimizer: Optimizer, params: PyTree) -> int:
 
 @near_keywords
 def gradient_cost(loss: Callable, params: PyTree, data: tuple = ()) -> float:
-    """Arithmetic of the loss with its gradient, in units of that of the loss alone: 2 to 4, for any number of params.
+    """Return the cost of the loss with its gradient in units of the loss alone: 2 to 4, for any number of params.
 
     Counted by XLA in the program as it is written, before it is compiled: no clock is involved.
 
@@ -192,7 +192,7 @@ def gradient_cost(loss: Callable, params: PyTree, data: tuple = ()) -> float:
 
 
 def inside(objective: Objective, back: Callable, flat: Array) -> Array:
-    """The flat params put back between their bounds."""
+    """Return the flat params put back between their bounds."""
     return ravel_pytree(objective.between_bounds(back(flat)))[0]
 
 

@@ -42,7 +42,7 @@ class Weighted:
 
 
 def smallest(params: Params, x: Array, y: Array, root: Array) -> Array:
-    """The residuals of `linear`, and 1e-6 of each slope in units of its feature's: of equal fits the smallest slopes.
+    """Return the residuals of `linear`, and 1e-6 of each slope in units of its feature: of equal fits the smallest.
 
     So there is one best fit also where features depend on each other, or are more than the samples; else nothing
     changes but the twelfth digit.
@@ -101,7 +101,7 @@ class Regressor(RegressorMixin, BaseEstimator):
         self.precision = precision
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Regressor:
-        """Finds the params.
+        """Fit the params to the data.
 
         Args:
           X: (n, features).
@@ -141,7 +141,7 @@ class Regressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """(n,) what the model says at the fitted params, in float64; X is (n, features)."""
+        """Return the model's (n,) predictions at the fitted params, in float64; X is (n, features)."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float64, reset=False)  # pyright: ignore[reportArgumentType]
         x = self._points(checked)

@@ -55,7 +55,7 @@ class Spectrum(NamedTuple):
         return float(np.sum(self.weights[self.values < -tiny]))
 
     def density(self, at: ArrayLike, width: float) -> np.ndarray:
-        """The density of eigenvalues at each place, every one smeared out to a normal of this standard deviation."""
+        """Return the density of eigenvalues at each place, each smeared out to a normal of this standard deviation."""
         distance = (np.asarray(at, float)[..., None] - self.values) / width
         return np.sum(self.weights * np.exp(-0.5 * distance**2), axis=-1) / (width * np.sqrt(2 * np.pi))
 

@@ -121,7 +121,7 @@ def cache(folder: str | os.PathLike[str] | None) -> None:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Inside, programs go to the folder of `cache` however quickly they compile, if there is one."""
+    """Keep programs in the folder of `cache`, if there is one, however quickly they compile, inside of the context."""
     with _lock:
         active = _cache.folder is not None
         if active and not _cache.inside:

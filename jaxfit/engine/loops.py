@@ -441,7 +441,7 @@ def shuffled(places: Array, key: Array, n: int) -> Array:
 
 
 def _spread(seeds: Array) -> Array:
-    """ROUNDS numbers from each seed, (2, 1) to (2, ROUNDS): the seed and its distances by the golden ratio, mixed.
+    """Return ROUNDS numbers from each seed, (2, 1) to (2, ROUNDS): it and its distances by the golden ratio, mixed.
 
     Source: the additive sequence of Steele, Lea and Flood (2014), doi:10.1145/2660193.2660195, with the 32-bit mixing
     function that Wellons found by search, nullprogram.com/blog/2018/07/31.

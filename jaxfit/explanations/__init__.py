@@ -57,7 +57,7 @@ class Explanation(Finding):
     fit: Fit = field(repr=False)
 
     def retry(self, **changes: Any) -> Fit:
-        """The run again with the remedy, and with other changes by keyword; the run itself if nothing is to be done."""
+        """Repeat the run with the remedy, and with other changes; return the run itself if nothing is to be done."""
         if not self.remedy and not changes:
             return self.fit
         return rerun(self.fit, **self.remedy | changes)
@@ -78,7 +78,7 @@ class Explanation(Finding):
 
 
 def rerun(run: Fit, **changes: Any) -> Fit:
-    """The same call of `jf.fit`, with changes."""
+    """Repeat the call of `jf.fit` that made a run, with changes."""
     training = training_of(run)
     problem = training.problem
     what = ("loss",) if training.validation is None else ("loss", "validation_loss")

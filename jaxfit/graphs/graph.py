@@ -79,7 +79,7 @@ class Graph:
     replay: Callable[..., Array] | None = field(default=None)
 
     def __getitem__(self, name: str) -> Node:
-        """The node of that name, or the only one with that label."""
+        """Return the node of that name, or the only one with that label."""
         found = [n for n in self.nodes if n.name == name] or [n for n in self.nodes if n.label == name]
         if len(found) != 1:
             names = ", ".join(n.name for n in self.nodes)
@@ -96,7 +96,7 @@ class Graph:
         return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, loss {formats.written(self.loss)})"
 
     def along(self, position: int) -> Callable[[ArrayLike], Array]:
-        """The loss as a function of what is added to the value on an edge: its gradient at zero is the edge's.
+        """Return the loss by what is added to the value on an edge: its gradient at zero is the edge's.
 
         Args:
           position: Of the edge in `edges`.
@@ -114,7 +114,7 @@ class Graph:
         return lambda delta: replay({position: delta})
 
     def update(self, optimizer: OptimizerLike) -> PyTree:
-        """The params after one step of an optimizer along the gradients of the graph.
+        """Return the params after one step of an optimizer along the gradients of the graph.
 
         Raises:
           TypeError: If it is no optimizer, or one that needs more than gradients.
@@ -130,7 +130,7 @@ class Graph:
             return jax.tree.map(lambda x: np.asarray(x)[()], optax.apply_updates(self.params, updates))
 
     def fold(self, boxes: int = 60) -> Graph:
-        """The same graph with at most so many nodes: neighbors become one, and the edges between them vanish.
+        """Return the graph with at most so many nodes: neighbors become one, and the edges between them vanish.
 
         First what is computed from the data alone is folded, then runs of operations in their order; edges between what
         is left keep their values and gradients. Inputs of one branch of a tree become one node with several outputs.
@@ -142,15 +142,15 @@ class Graph:
         return replace(self, nodes=nodes, edges=edges, replay=None)
 
     def to_dot(self) -> str:
-        """The graph in the language of Graphviz."""
+        """Return the graph in the language of Graphviz."""
         return formats.dot(self)
 
     def to_mermaid(self) -> str:
-        """The graph in the language of Mermaid, which Markdown viewers draw."""
+        """Return the graph in the language of Mermaid, which Markdown viewers draw."""
         return formats.mermaid(self)
 
     def to_networkx(self) -> Any:
-        """The graph as a `networkx.MultiDiGraph`, records as attributes; needs networkx.
+        """Return the graph as a `networkx.MultiDiGraph`, records as attributes; needs networkx.
 
         Raises:
           ImportError: If networkx is not installed.
@@ -211,7 +211,7 @@ def _branches(nodes: Sequence[Node], most: int) -> list[list[Node]]:
 
 
 def _branch(node: Node) -> str:
-    """params[0]['w'] belongs to params[0]; x['a'] to x."""
+    """Return the branch of a tree that a node belongs to: params[0] for params[0]['w'], x for x['a']."""
     root, bracket, rest = node.name.partition("[")
     return root + bracket + rest.partition("]")[0] + "]" if node.kind == "parameter" and bracket else root
 

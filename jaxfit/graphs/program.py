@@ -102,7 +102,7 @@ def read(closed: ClosedJaxpr | Closed, opened: Callable[[str], bool], *, rules: 
         return True
 
     def scopes(inside: Sequence[Operation], within: Scope | None) -> list[Scope | None]:
-        """For each operation the outermost named scope that stays folded; runs of one scope are told apart."""
+        """Return for each operation the outermost named scope that stays folded; runs of one scope are told apart."""
         if within is not None:
             return [within] * len(inside)
         found = [next((part for part in o.scopes if not opened(part)), None) for o in inside]
@@ -191,7 +191,7 @@ def _named(operation: Operation) -> tuple[str, str]:
 
 
 def _kind(operation: Operation) -> str:
-    """What the local derivative of an operation looks like."""
+    """Return what the local derivative of an operation looks like."""
     primitive = operation.name
     if primitive in CONTRACTS:
         return "contracts"

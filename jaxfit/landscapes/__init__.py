@@ -94,7 +94,7 @@ def surface(
 
 
 def _losses(problem: Problem, sizes: dict[str, int], precision: str) -> np.ndarray:
-    """The loss at all combinations of the axes of a problem, (points,), the last axis fastest."""
+    """Return the loss at all combinations of the axes of a problem, (points,), the last axis fastest."""
     if math.prod(sizes.values()) > np.iinfo(np.int32).max:
         raise ValueError(
             f"the axes {' x '.join(f'{name} ({size:,} values)' for name, size in sizes.items())} make "
@@ -110,7 +110,7 @@ def _losses(problem: Problem, sizes: dict[str, int], precision: str) -> np.ndarr
 
 @functools.lru_cache(maxsize=256)
 def _inspect(spec: tuple, x64: bool) -> int:
-    """Checks the loss at one point; returns how many to evaluate side by side.
+    """Check the loss at one point, and return how many to evaluate side by side.
 
     What a point works on should stay in a core's own cache, with that of the points beside it.
     """

@@ -69,7 +69,7 @@ class Slice:
         return f"Slice({' x '.join(self.names)}: {self.about['slice']}{held})"
 
     def at(self, *coordinates: ArrayLike | Axis) -> Call:
-        """The params over the slice, to go where params go: `surface(loss, plane.at(), data)`.
+        """Return the params over the slice, to go where params go: `surface(loss, plane.at(), data)`.
 
         Args:
           *coordinates: For each direction the numbers along it, or an `Axis` of them; by default 61 over its span.
@@ -87,7 +87,7 @@ class Slice:
         return Call(_Point(self.about), self.center, self.directions, axes)
 
     def project(self, path: Fit | Params) -> dict[str, np.ndarray]:
-        """Coordinates of the points of the slice that are nearest to params: a path for `plots.contour`.
+        """Return coordinates of the points of the slice that are nearest to params: a path for `plots.contour`.
 
         Args:
           path: A fit with its params recorded, or params like the center, with a further first axis for several.
@@ -243,7 +243,7 @@ def trajectory_plane(fit: Fit) -> Slice:
 
 
 def as_center(params: PyTree, name: str) -> PyTree:
-    """Params as arrays of floats, marks kept, Axis and Call refused."""
+    """Return params as arrays of floats, marks kept; refuse Axis and Call."""
     leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, (Axis, Call)))
     odd = next((x for x in leaves if isinstance(x, (Axis, Call))), None)
     if odd is not None:
@@ -255,7 +255,7 @@ def as_center(params: PyTree, name: str) -> PyTree:
 
 
 def _center(fit: Fit) -> PyTree:
-    """Where a fit ended, with the marks of its problem."""
+    """Return where a fit ended, with the marks of its problem."""
     marked = fit.params if fit.problem is None else fit.problem.params
     if not is_marked(marked):
         return as_center(fit.params, "params")
@@ -266,7 +266,7 @@ def _center(fit: Fit) -> PyTree:
 
 
 def _points(center: PyTree, path: Fit | Params, name: str = "path") -> np.ndarray:
-    """(points, numbers) what is free of params like the center, whose leaves may have a further first axis."""
+    """Return (points, numbers): what is free of params like the center, whose leaves may have a further first axis."""
     if isinstance(path, Fit):
         path = recorded(path, "params")
     leaves, structure = jax.tree.flatten(center, is_leaf=is_mark)
@@ -346,7 +346,7 @@ def hessian_plane(
 
 
 def _slope(loss: Callable, at: jax.Array) -> Callable:
-    """The gradient of a function, forward where there is none backward."""
+    """Return the gradient of a function, forward where there is none backward."""
 
     def traced(grad: Callable) -> Callable:
         jax.eval_shape(grad(loss), at)
@@ -356,7 +356,7 @@ def _slope(loss: Callable, at: jax.Array) -> Callable:
 
 
 def _whole(slope: Callable, flat: jax.Array, ends: bool) -> tuple[np.ndarray, np.ndarray, float]:
-    """Two eigenvalues, their eigenvectors as columns, and the sum of all squares."""
+    """Return two eigenvalues of the Hessian, their eigenvectors as columns, and the sum of all squares."""
     hessian = np.asarray(jax.jit(jax.jacfwd(slope))(flat))
     if not np.isfinite(hessian).all():
         return np.zeros(2), np.eye(len(flat), 2), np.nan
@@ -366,7 +366,7 @@ def _whole(slope: Callable, flat: jax.Array, ends: bool) -> tuple[np.ndarray, np
 
 
 def _by_products(slope: Callable, flat: jax.Array, ends: bool) -> tuple[np.ndarray, np.ndarray, float]:
-    """The same without the Hessian."""
+    """Return the same as `_whole`, without the Hessian."""
     import scipy.sparse.linalg
 
     sparse: Any = scipy.sparse.linalg
@@ -383,6 +383,6 @@ def _by_products(slope: Callable, flat: jax.Array, ends: bool) -> tuple[np.ndarr
 
 
 def _turned(vectors: np.ndarray) -> np.ndarray:
-    """Each column with its largest entry positive, since its sign is arbitrary."""
+    """Return the columns, each with its largest entry positive, since its sign is arbitrary."""
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
     return vectors * np.where(largest < 0, -1.0, 1.0)

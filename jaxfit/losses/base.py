@@ -141,7 +141,7 @@ class Loss:
         raise NotImplementedError
 
     def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
-        """The loss taken apart; the sum over the blocks is the loss."""
+        """Return the loss taken apart; the sum over the blocks is the loss."""
         raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
@@ -246,7 +246,7 @@ def model_of(loss: LossFunction) -> Callable | None:
 
 
 def is_masked(loss: LossFunction) -> bool:
-    """Whether the loss takes a mask of the rows that count, as its last data."""
+    """Return whether the loss takes a mask of the rows that count, as its last data."""
     return getattr(_unwrapped(loss), "masked", False)
 
 
@@ -423,7 +423,7 @@ class Sum(Loss):
         return tuple(block for part in parts for block in part)
 
     def _each(self, what: Callable, params: Params, data: tuple, key: Array | None) -> list:
-        """A function of each term, called with what the term takes of the arguments."""
+        """Return a function of each term, called with what the term takes of the arguments."""
         given = key_for(self, key)
         return [
             what(term)(params, *(data if term.takes_data else ()), **(given if takes_key(term) else {}))

@@ -214,7 +214,7 @@ class CrossEntropy(OfPredictions):
         return NoiseModel(LIKELIHOOD)
 
     def _shares(self, y: Array, logits: Array) -> Array:
-        """The target's share of each class: (n, classes), NaN for a label that is no class."""
+        """Return the target's share of each class: (n, classes), NaN for a label that is no class."""
         if y.shape == logits.shape and y.ndim > 1:
             return as_float(y)
         if y.shape != logits.shape[:-1] or not logits.ndim:

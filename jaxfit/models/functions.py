@@ -34,7 +34,7 @@ class FromFunction:
         return self.function(x, *by_position, **by_name)
 
     def init(self, key: int | Array) -> dict[str, Array]:
-        """The function's own defaults; N(0, 1) for parameters without one."""
+        """Return the function's own defaults; N(0, 1) for parameters without one."""
         key = as_key(key)
         return {
             p.name: jax.random.normal(jax.random.fold_in(key, i))

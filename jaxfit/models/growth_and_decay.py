@@ -156,7 +156,7 @@ class DampedOscillation(Term):
         return jnp.exp(-shape["rate"] * x)[None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:
-        """a cos + b sin = sqrt(a**2 + b**2) cos(angle - atan2(b, a)), from the lowest x back to zero."""
+        """Return params by a cos + b sin = sqrt(a**2 + b**2) cos(angle - atan2(b, a)), from the lowest x back to 0."""
         a, b = coefficients
         phase = -jnp.arctan2(b, a) - 2 * jnp.pi * shape["frequency"] * span.low
         phase = jnp.arctan2(jnp.sin(phase), jnp.cos(phase))
@@ -205,7 +205,7 @@ class Logistic(Term):
         return grid(rate=_steepness(span), midpoint=_places(span))
 
     def mirrored(self, params: Params) -> Params:
-        """The same curve less its capacity."""
+        """Return the same curve less its capacity."""
         return {"capacity": -params["capacity"], "rate": -params["rate"], "midpoint": params["midpoint"]}
 
 
@@ -240,14 +240,14 @@ gompertz = Gompertz()
 
 
 def _positive(span: Span) -> tuple[Array, Array]:
-    """The least and the greatest positive x."""
+    """Return the least and the greatest positive x."""
     least = jnp.min(jnp.where(span.x > 0, span.x, jnp.inf))
     most = jnp.max(jnp.where(span.x > 0, span.x, 0))
     return jnp.where(jnp.isfinite(least), least, 1), jnp.where(most > 0, most, 1)
 
 
 def _logarithm(x: Array, unit: Number = 1.0) -> tuple[Array, Array]:
-    """Whether x is not zero, and log(x / unit) there: so that x = 0 has a slope, which is zero."""
+    """Return whether x is not zero, and log(x / unit) there: so x = 0 has a slope, which is zero."""
     there = x != 0
     return there, jnp.log(jnp.where(there, x, unit) / unit)
 
@@ -274,7 +274,7 @@ class PowerLaw(Term):
         return {"exponent": jnp.linspace(-8, 8, 129)}
 
     def columns(self, shape: Shape, span: Span) -> Array:
-        """In units of the greatest x, or of the least for a negative exponent: at most 1."""
+        """Return powers of x in units of the greatest, or of the least for a negative exponent: at most 1."""
         return self.value(span.x / self._unit(shape, span), 1.0, shape["exponent"])[None]
 
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:
@@ -341,7 +341,7 @@ class Hill(Term):
         return grid(half=spaced(least / 3, most * 3, 48), steepness=jnp.concatenate([up, -up]))
 
     def mirrored(self, params: Params) -> Params:
-        """The same curve less its top."""
+        """Return the same curve less its top."""
         return {"top": -params["top"], "half": params["half"], "steepness": -params["steepness"]}
 
 

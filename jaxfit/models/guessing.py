@@ -53,15 +53,15 @@ class Term(Protocol):
     """A sum of columns: coefficients @ columns(shape, span)."""
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        """(candidates,) of each param of the shape; {} if there is none."""
+        """Return (candidates,) of each param of the shape; {} if there is none."""
         ...
 
     def columns(self, shape: Shape, span: Span) -> Array:
-        """(columns, m) at the points of the span."""
+        """Return (columns, m) at the points of the span."""
         ...
 
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> dict[str, Array]:
-        """The term's params."""
+        """Return the term's params."""
         ...
 
 
@@ -139,7 +139,7 @@ def gathered(x: Array, y: Array, where: Array | None) -> tuple[Array, Array, Arr
 
 
 def _columns(term: Term, shapes: Shape, span: Span, weight: Array) -> tuple[Array, Array]:
-    """(candidates, columns, m) of unit norm, and the norms (candidates, columns)."""
+    """Return (candidates, columns, m) of unit norm, and the norms (candidates, columns)."""
     raw = jax.vmap(lambda shape: term.columns(shape, span))(shapes) if shapes else term.columns({}, span)[None]
     raw = jnp.where(jnp.isfinite(raw), raw, 0) * weight[None, None, :]
     size = jnp.sqrt(jnp.sum(raw * raw, axis=-1))

@@ -20,7 +20,7 @@ TERMS = 40
 
 @functools.cache
 def _coefficients(terms: int) -> tuple[float, tuple[float, ...]]:
-    """The scale L, and the coefficients of the polynomial in Z = (L + i z) / (L - i z), the highest power first."""
+    """Return the scale L, and the coefficients of the polynomial in Z = (L + i z) / (L - i z), highest power first."""
     scale = np.sqrt(terms / np.sqrt(2))
     t = scale * np.tan(np.arange(-2 * terms + 1, 2 * terms) * np.pi / (4 * terms))
     values = np.concatenate([[0.0], np.exp(-(t**2)) * (scale**2 + t**2)])
@@ -29,7 +29,7 @@ def _coefficients(terms: int) -> tuple[float, tuple[float, ...]]:
 
 
 def faddeeva(z: Array) -> Array:
-    """w(z) for Im z >= 0, where its error is below 1e-13 in float64.
+    """Return w(z) for Im z >= 0, where its error is below 1e-13 in float64.
 
     Source: Weideman (1994), doi:10.1137/0731077.
     """

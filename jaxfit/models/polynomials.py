@@ -42,7 +42,7 @@ class Line(Curve):
         return {}
 
     def columns(self, shape: Shape, span: Span) -> Array:
-        """Orthogonal for evenly spaced points."""
+        """Return columns that are orthogonal for evenly spaced points."""
         return jnp.stack([(span.x - (span.low + span.high) / 2) / span.width, jnp.ones_like(span.x)])
 
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> dict[str, Array]:
@@ -50,12 +50,12 @@ class Line(Curve):
         return {"w": w, "b": coefficients[1] - w * (span.low + span.high) / 2}
 
     def raised(self, params: Params, rise: Array) -> Params:
-        """The params of the line that is higher everywhere."""
+        """Return the params of the line that is higher everywhere."""
         return params | {"b": params["b"] + rise}
 
     @staticmethod
     def least_squares(x: ArrayLike, y: ArrayLike) -> dict[str, float]:
-        """The params of least mean squared error: w = sum (x - mean x)(y - mean y) / sum (x - mean x)**2, and b.
+        """Return the params of least mean squared error: w = sum (x - mean x)(y - mean y) / sum (x - mean x)**2, and b.
 
         b = mean y - w * mean x. In float64, whatever the arrays are; x and y are (n,).
 
@@ -104,7 +104,7 @@ class Constant(Term):
         return jnp.ones((1, span.size), span.x.dtype)
 
     def raised(self, params: Params, rise: Array) -> Params:
-        """The params of the constant that is higher."""
+        """Return the params of the constant that is higher."""
         return {"offset": params["offset"] + rise}
 
 
@@ -130,7 +130,7 @@ class Polynomial(Curve):
         return value if self.degree else jnp.broadcast_to(value, jnp.shape(points))
 
     def init(self, key: int | Array) -> dict[str, Array]:
-        """Coefficients from N(0, 1)."""
+        """Return coefficients from N(0, 1)."""
         return {"coefficients": jax.random.normal(as_key(key), (self.degree + 1,))}
 
     @property
@@ -141,14 +141,14 @@ class Polynomial(Curve):
         return {}
 
     def columns(self, shape: Shape, span: Span) -> Array:
-        """Powers of x, in units of the largest."""
+        """Return powers of x, in units of the largest."""
         return jnp.stack([(span.x / self._unit(span)) ** power for power in range(self.degree + 1)])
 
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> dict[str, Array]:
         return {"coefficients": coefficients / self._unit(span) ** jnp.arange(self.degree + 1)}
 
     def raised(self, params: Params, rise: Array) -> Params:
-        """The params of the polynomial that is higher everywhere."""
+        """Return the params of the polynomial that is higher everywhere."""
         return {"coefficients": params["coefficients"].at[0].add(rise)}
 
     @staticmethod
@@ -196,7 +196,7 @@ class OrthogonalPolynomial:
         return value
 
     def _basis(self, x: Array) -> list[Array]:
-        """p_k+1 = ((x - shift_k) p_k - scale_k p_k-1) / scale_k+1, from p_0 = 1."""
+        """Return the polynomials p_k+1 = ((x - shift_k) p_k - scale_k p_k-1) / scale_k+1, from p_0 = 1."""
         found = [0 * x + 1.0]
         for k, (shift, scale) in enumerate(zip(self.shifts, self.scales, strict=True)):
             raised = (x - shift) * found[k] - (self.scales[k - 1] * found[k - 1] if k else 0.0)
@@ -204,7 +204,7 @@ class OrthogonalPolynomial:
         return found
 
     def init(self, key: int | Array) -> dict[str, Array]:
-        """Coefficients from N(0, 1)."""
+        """Return coefficients from N(0, 1)."""
         return {"coefficients": jax.random.normal(as_key(key), (len(self.shifts) + 1,))}
 
     def __repr__(self) -> str:

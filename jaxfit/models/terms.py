@@ -157,7 +157,7 @@ class Term(Curve):
         return self.value(array(x), *taken(self, params))
 
     def value(self, x: Array, /, *params: Number) -> Array:
-        """The curve at x, which may have any shape, for numbers in the order of `names`."""
+        """Return the curve at x, which may have any shape, for numbers in the order of `names`."""
         raise NotImplementedError
 
     def shapes(self, span: Span) -> dict[str, Array]:

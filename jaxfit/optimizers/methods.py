@@ -33,7 +33,7 @@ class Objective:
         return self.loss.blocks(self.complete(free), *self.data, **self.extra)
 
     def complete(self, free: PyTree) -> PyTree:
-        """The params as the loss knows them."""
+        """Return the params as the loss knows them."""
         return free if self.marked is None else plain(put(self.marked, free))
 
     @property
@@ -42,7 +42,7 @@ class Objective:
         return None if self.marked is None else bounds(self.marked)
 
     def between_bounds(self, free: PyTree) -> PyTree:
-        """The nearest free params within their bounds."""
+        """Return the nearest free params within their bounds."""
         limits = self.bounds
         return free if limits is None else between(free, *limits)
 
@@ -126,7 +126,7 @@ def any_nonzero(tree: PyTree) -> Array:
 
 
 def accumulating(memory: PyTree) -> Array:
-    """Whether a `MultiSteps`, of all params or of some, has gradients that it has not yet used."""
+    """Return whether a `MultiSteps`, of all params or of some, has gradients that it has not yet used."""
 
     def waits(x):
         return isinstance(x, optax.MultiStepsState)

@@ -128,20 +128,20 @@ def provenance(results: Dataset) -> list[list[str]]:
 
 
 def _strides(lanes: int) -> Iterator[int]:
-    """Every n-th value of each axis, from all of them to so few that they always fit."""
+    """Yield n for every n-th value of each axis, from all of them to so few that they always fit."""
     yield from (n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256) if n == 1 or n < lanes)
     yield from (2**k for k in range(9, 40) if 2**k < 2 * lanes)
 
 
 def _some(size: int, stride: int, best: int) -> np.ndarray:
-    """Every n-th index of an axis, with both ends and that of the best lane; a short axis stays whole."""
+    """Return every n-th index of an axis, with both ends and that of the best lane; a short axis stays whole."""
     if stride == 1 or size <= 8:
         return np.arange(size)
     return np.unique(np.concatenate([np.arange(0, size, stride), [best, size - 1]]))
 
 
 def _best(results: Dataset) -> dict[str, int]:
-    """Where the lane with the lowest loss is, by axis."""
+    """Return where the lane with the lowest loss is, by axis."""
     loss = np.where(np.isin(results.status, ENDED_WELL), results.loss.values.astype(float), np.nan)
     at = int(np.nanargmin(loss)) if not np.isnan(loss).all() else 0
     return dict(zip(results.status.dims, map(int, np.unravel_index(at, loss.shape)), strict=True))

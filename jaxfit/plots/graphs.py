@@ -107,7 +107,7 @@ def backprop_animation(graph: Graph, *, optimizer: OptimizerLike | None = None, 
 
 
 def _axes(drawing: Drawing, ax: Axes | None) -> tuple[Axes, float]:
-    """Axes in which the graph fits, in points, and the scale of its texts."""
+    """Return axes in which the graph fits, in points, and the scale of its texts."""
     width, height = drawing.size
     if ax is None:
         scale, own = min(1.0, LONGEST / max(width, height)), (width, height)
@@ -137,7 +137,7 @@ class _Brush:
         self.length = along
 
     def at(self, point: np.ndarray) -> tuple[float, float]:
-        """Along and across as x and y."""
+        """Return along and across as x and y."""
         along, across = point
         if self.direction == "right":
             return self.left + along, self.top - across
@@ -148,7 +148,7 @@ class _Brush:
         self.ax.text(x, y, line.text, color=line.color, fontsize=line.size * self.letters, **how)
 
     def stack(self, x: float, y: float, lines: Sequence[Phrase], ha: str, va: str) -> None:
-        """Lines below each other, together above, below or around y."""
+        """Write lines below each other, together above, below or around y."""
         high = height_of(lines)
         top = {"bottom": y + high, "top": y, "center": y + high / 2}[va]
         for line in lines:
@@ -166,7 +166,7 @@ def _paint(
     now: set[int] | None = None,
     captions: bool = True,
 ) -> None:
-    """Everything, or of the edges' numbers only those already computed forward and backward; `now` is highlighted."""
+    """Draw everything, or only the edges' numbers computed so far, forward and backward; `now` is highlighted."""
     brush = _Brush(drawing, ax, scale)
     level = drawing.direction == "right"
     for k, tie in enumerate(drawing.ties):
@@ -249,7 +249,7 @@ def _node(brush: _Brush, box: Box, x: float, y: float) -> None:
 
 
 def _stages(drawing: Drawing, graph: Graph, steps: bool) -> list[tuple[set[int], set[int], set[int], bool]]:
-    """Edges with values, with gradients, those of the moment, and whether the sums and the step are shown."""
+    """Return edges with values, with gradients, those of the moment, and whether the sums and the step are shown."""
     along = {box.node.name: point[0] for box, point in zip(drawing.boxes, drawing.layout.nodes, strict=True)}
     drawn = {i for tie in drawing.ties for i in tie.edges}
     when: dict[float, set[int]] = {}

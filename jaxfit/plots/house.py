@@ -168,7 +168,7 @@ class Room:
         self.lines: list[np.ndarray] = []  # of (points, 2), in pixels
 
     def centers(self) -> tuple[np.ndarray, np.ndarray]:
-        """The data coordinates of the raster's columns and rows."""
+        """Return the data coordinates of the raster's columns and rows."""
         rows, columns = self.free.shape
         diagonal = (np.arange(max(rows, columns)) + 0.5) * self.raster
         data = self.ax.transData.inverted().transform(self.origin + np.stack([diagonal, diagonal], 1))
@@ -187,7 +187,7 @@ class Room:
         self._take(*corners)
 
     def _dense(self, points: np.ndarray) -> np.ndarray:
-        """Points of a line in pixels, no farther apart than the raster, those outside the axes left out."""
+        """Return points of a line in pixels, no farther apart than the raster, without those outside of the axes."""
         pixels = self.ax.transData.transform(points)
         pixels = pixels[np.isfinite(pixels).all(1)]
         far = np.maximum(1, np.ceil(np.abs(np.diff(pixels, axis=0)).max(1, initial=0) / self.raster)).astype(int)
@@ -261,7 +261,7 @@ class Room:
     def _cost(
         self, spots: np.ndarray, half: np.ndarray, line: np.ndarray, others: list, prefer: tuple[float, float] | None
     ) -> np.ndarray:
-        """What speaks against each spot: a gap to its own line, a small one to others, distance from the preferred."""
+        """Return the cost of each spot: a gap to its own line, a small one to others, distance from the preferred."""
         cost = 2 * _gap(spots, half, line)
         if others:
             cost = cost - 0.5 * np.minimum(np.min([_gap(spots, half, points) for points in others], axis=0), 40)
@@ -278,7 +278,7 @@ class Room:
         return np.array([box.width, box.height]) + 2 * margin
 
     def _spots(self, text: Text, free: np.ndarray, margin: float) -> np.ndarray:
-        """Centres, in pixels, of all places where the text and a margin around it are free: (spots, 2)."""
+        """Return the centers, in pixels, of all places where the text and a margin around it are free: (spots, 2)."""
         columns, rows = np.ceil(self._size(text, margin) / self.raster).astype(int)
         total = np.pad(np.cumsum(np.cumsum(free, 0), 1), ((1, 0), (1, 0)))
         if rows >= len(total) or columns >= total.shape[1]:
@@ -297,7 +297,7 @@ class Room:
 
 
 def _gap(spots: np.ndarray, half: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Distance from boxes of half-size `half` around the spots to the nearest of the points, in pixels."""
+    """Return the distance from boxes of half-size `half` around the spots to the nearest of the points, in pixels."""
     points = points[:: max(1, len(points) // 150)]
     apart = [np.maximum(abs(spots - point) - half, 0) for point in points]
     return np.min([np.hypot(*pair.T) for pair in apart], axis=0)
@@ -347,14 +347,14 @@ def number(value: float) -> str:
 
 
 def _decimal(value: float) -> str:
-    """A number of up to six significant digits, without a power of ten: 20,000 or 0.00005."""
+    """Return a number of up to six significant digits, without a power of ten: 20,000 or 0.00005."""
     text = f"{value:,.0f}" if value == round(value) else f"{value:.6g}"
     text = f"{value:.10f}".rstrip("0") if "e-" in text else text
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _power(value: float) -> str:
-    """A number as a power of ten, with its factor if that is not one: 10^-4 or 3 x 10^-5."""
+    """Return a number as a power of ten, with its factor if that is not one: 10^-4 or 3 x 10^-5."""
     if value == 0:
         return "0"
     mantissa, power = f"{value:.3e}".split("e")

@@ -362,7 +362,7 @@ def _pair(
 
 
 def _ends(tree: PyTree) -> np.ndarray:
-    """(2, K)"""
+    """Return the ends of the intervals of a tree, (2, K)."""
     pairs = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, statistics.Interval))
     return np.stack([np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1)])
 

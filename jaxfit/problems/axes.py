@@ -48,7 +48,7 @@ def is_key(x: object) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def plain(x: object) -> object:
+def as_python(x: object) -> object:
     """Return NumPy's integers and floats as Python's, so that equal settings are equal programs."""
     return x.item() if isinstance(x, np.generic) else x
 
@@ -288,8 +288,8 @@ class Call:
                 f"arguments apart: Call(init, key=0), not Call(init(key=0))"
             )
         self.function = function
-        self.args = tuple(plain(a) for a in args)
-        self.kwargs = {name: seeds(value) if name == "key" else plain(value) for name, value in kwargs.items()}
+        self.args = tuple(as_python(a) for a in args)
+        self.kwargs = {name: seeds(value) if name == "key" else as_python(value) for name, value in kwargs.items()}
         for name, value in self.given.items():
             refuse_unit(f"Call: argument {name!r}", value)
             if is_static(value):
@@ -365,7 +365,7 @@ def seeds(value: PyTree) -> PyTree:
     if isinstance(value, Axis):
         if isinstance(value.values, np.ndarray) and value.values.ndim == 1:
             _check_seeds(value.name, value.values)
-            keys = jax.numpy.stack([as_key(plain(seed)) for seed in value.values])
+            keys = jax.numpy.stack([as_key(as_python(seed)) for seed in value.values])
             return Axis(value.name, keys, value.labels if value.labels is not None else value.values.tolist())
         return value
     return as_key(value) if is_number(value) else value

@@ -102,7 +102,7 @@ def check_data(
     rows: bool = False,
     finite: bool = True,
 ) -> None:
-    """Refuse data that no fit can be made of. Traced leaves pass.
+    """Refuse data that cannot be fitted: empty, of unequal lengths, not finite. Traced leaves pass.
 
     Args:
       data: As `as_data` gives it; leaves may be axes.
@@ -198,7 +198,7 @@ def _check_numbers(label: str, values: np.ndarray, precision: str, where: ArrayL
 
 
 def beyond_range(data: tuple, precision: str) -> str | None:
-    """Which data are so large or small that their squares leave the precision's range, and what to do; else None."""
+    """Return which data are so large or small that their squares overflow or underflow, and what to do; else None."""
     limits = np.finfo(PRECISIONS[precision])
     most, least = float(np.sqrt(limits.max)), float(np.sqrt(limits.tiny))
     for i, leaf in enumerate(jax.tree.leaves(data)):
@@ -325,7 +325,7 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
 def floating_of_loss(
     loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, name: str = "data"
 ) -> tuple:
-    """`floating` for the loss of a run, at whose arguments axes, calls and marks may stand."""
+    """Return the data of a run as `floating` makes them; axes, calls and marks may stand at the loss's arguments."""
     return floating(data, call_of(loss, params, key), precision, name)
 
 

@@ -15,12 +15,12 @@ from jaxfit.problems.axes import (
     Axis,
     Call,
     Placeholder,
+    as_python,
     is_array,
     is_axis,
     is_integer,
     is_number,
     is_static,
-    plain,
     refuse_unit,
     stack,
 )
@@ -153,7 +153,7 @@ def choose(tree: PyTree, indices: Mapping[str, int]) -> PyTree:
         if not isinstance(x, Axis):
             return x
         if x.name in indices:
-            return choose(plain(x.values[indices[x.name]]), indices)
+            return choose(as_python(x.values[indices[x.name]]), indices)
         if is_array(x.values):
             return x
         return Axis(x.name, [choose(v, indices) for v in x.values], x.labels)
@@ -204,7 +204,7 @@ def all_coordinates(
 
 
 def coordinates(dimensions: dict[str, Dimension]) -> dict[str, tuple[str, np.ndarray]]:
-    """Labels if given, else values if they are plain and shared by all leaves, else 0..n-1 with each leaf's beside."""
+    """Return labels if given, else values if they are plain and shared, else 0..n-1 with each leaf's beside."""
     coords: dict[str, tuple[str, np.ndarray]] = {}
     for name, dimension in dimensions.items():
         labels = next((m.axis.labels for m in dimension.mentions if m.axis.labels is not None), None)
@@ -225,7 +225,7 @@ def coordinates(dimensions: dict[str, Dimension]) -> dict[str, tuple[str, np.nda
 
 
 def _one_each(labels: list) -> np.ndarray:
-    """Labels along one dimension; those of several kinds, or tuples, stay what they are."""
+    """Return labels along one dimension; those of several kinds, or tuples, stay what they are."""
     kinds = {"text" if isinstance(x, str) else "flag" if isinstance(x, (bool, np.bool_)) else "number" for x in labels}
     if len(kinds) == 1 and all(np.ndim(x) == 0 and x is not None for x in labels):
         return np.asarray(labels)

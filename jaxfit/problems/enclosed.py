@@ -34,7 +34,7 @@ _one_at_a_time = threading.RLock()
 
 @contextlib.contextmanager
 def enclosed_in_precision(*functions: object) -> Iterator[None]:
-    """Inside, functions find the arrays that they enclose in the run's precision, if that is not the caller's own.
+    """Give functions the arrays that they enclose in the run's precision, if it is not the caller's, in the context.
 
     Found are arrays in closures, globals, defaults, attributes and containers of the functions and of what they call,
     also inside of `jax.jit` and the like; not what installed libraries keep in their own modules. One thread at a time
@@ -62,7 +62,7 @@ def enclosed_in_precision(*functions: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_precision(precision: str, *functions: object) -> Iterator[None]:
-    """Inside, JAX and what the functions enclose have the precision: for calling them without a trace of one's own."""
+    """Give JAX and what functions enclose the precision inside of the context: to call them without tracing."""
     with precision_context(precision), enclosed_in_precision(*functions):
         yield
 

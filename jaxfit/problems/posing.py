@@ -116,7 +116,7 @@ def refuse_axes(verb: str, problem: Problem | Training) -> None:
 
 
 def _each(f: Callable, x: PyTree) -> PyTree:
-    """f of x, or an axis of f of its values."""
+    """Return f of x, or an axis of f of its values."""
     return Axis(x.name, [f(v) for v in x.values], x.labels) if is_axis(x) else f(x)
 
 

@@ -290,7 +290,7 @@ _here = threading.local()
 
 
 def precision_context(precision: str) -> AbstractContextManager:
-    """JAX with 64-bit types for float64 and without them for float32, in this thread only."""
+    """Turn 64-bit types on for float64 and off for float32 inside of the context, in this thread only."""
     return nullcontext() if jax.config.jax_enable_x64 == (precision == "float64") else _switched(precision)
 
 

@@ -77,7 +77,7 @@ def moments(
     *,
     warns: bool = True,
 ) -> Moments:
-    """What the linear theory knows of f(params), or of all params.
+    """Return what the linear theory knows of f(params), or of all params.
 
     Raises:
       TypeError, ValueError: For a loss that does not tell its noise, or too many params.
@@ -103,7 +103,7 @@ def moments(
 
 
 def _eps(result: Any, problem: Any) -> float:
-    """How finely the numbers of a fit are told apart: those of the run, or of y if that is coarser."""
+    """Return how finely the numbers of a fit are told apart: those of the run, or of y if that is coarser."""
     names = getattr(problem.loss, "data_names", ())
     y = problem.data[names.index("y")] if "y" in names and len(names) == len(problem.data) else None
     y = y.values if is_axis(y) else y
@@ -122,7 +122,7 @@ def _warn_if_far(verb: str, known: Moments) -> None:
 
 
 def distance(known: Moments) -> float:
-    """How far a fit stands from its minimum, in standard errors; 0 where rounding leaves no more to find."""
+    """Return how far a fit stands from its minimum, in standard errors; 0 where rounding leaves no more to find."""
     noise = float(known.noise)
     if known.exact or not (noise > 0 and np.isfinite(noise)):
         return 0.0
@@ -130,7 +130,7 @@ def distance(known: Moments) -> float:
 
 
 def factor(known: Moments, level: float) -> np.ndarray:
-    """() how many standard errors an interval reaches: Student's t, and the normal where the noise is known."""
+    """Return () how many standard errors an interval reaches: Student's t; normal where the noise is known."""
     import scipy.stats
 
     freedom = np.where(known.freedom > 0, known.freedom, np.nan)
@@ -192,7 +192,7 @@ def correlations(result: Any, *, absolute_sigma: bool | None = None) -> Any:
 
 
 def correlation_matrix(covariance: np.ndarray) -> np.ndarray:
-    """(..., K, K) from (..., K, K); NaN where an error is unknown or zero."""
+    """Return (..., K, K) correlations of (..., K, K) covariances; NaN where an error is unknown or zero."""
     errors = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     product = errors[..., :, None] * errors[..., None, :]
     return np.divide(covariance, product, out=np.full(covariance.shape, np.nan), where=product > 0)
@@ -240,7 +240,7 @@ def standard_errors(result: Any, *, absolute_sigma: bool | None = None) -> Any:
 
 
 def spread(result: Any, flat: np.ndarray, extra: dict[str, Any] | None = None) -> Any:
-    """(..., K, *extra) numbers, one for each param: a tree like the params, or a Dataset over a grid's axes."""
+    """Return (..., K, *extra) numbers, one a param, as a tree like the params, or a Dataset over a grid's axes."""
     _, params = example(result)
     last = len(extra or {})
     moved = np.moveaxis(flat, -1 - last, -1)
@@ -257,7 +257,7 @@ def spread(result: Any, flat: np.ndarray, extra: dict[str, Any] | None = None) -
 
 
 def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
-    """The directions of the free params that change no prediction: of each {name: step}, the largest step one."""
+    """Return the directions of the free params that change no prediction: {name: step}, the largest step one."""
     found = np.asarray(known.estimate.blind)
     places = free_places(resolved(problem_of(fit).params, PRECISION), fit.params)
     names = [name for name, yes in zip(labels_of(fit.params), places, strict=True) if yes]

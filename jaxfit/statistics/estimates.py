@@ -54,7 +54,7 @@ def noise_model_for(verb: str, loss: Any) -> NoiseModel:
 
 
 def is_absolute(verb: str, result: Any, loss: Any, asked: bool | None) -> bool:
-    """Whether the residuals are in units of their standard deviation.
+    """Return whether the residuals are in units of their standard deviation.
 
     As asked; else as the fit was told (`curve_fit`); else whether the loss has a sigma (`chi_squared`).
 
@@ -85,7 +85,7 @@ def is_absolute(verb: str, result: Any, loss: Any, asked: bool | None) -> bool:
 
 
 def counted(loss: Any, data: tuple, residuals: Any) -> Any:
-    """How many of the residuals (or of the rows, for a likelihood) count."""
+    """Return how many of the residuals (or of the rows, for a likelihood) count."""
     if is_masked(loss):
         where = data[loss.data_names.index("where")]
         return jnp.sum(where) * (residuals.size // where.size)
@@ -93,7 +93,7 @@ def counted(loss: Any, data: tuple, residuals: Any) -> Any:
 
 
 def points(loss: Any, data: tuple) -> Any:
-    """Which residuals count, in y's shape; None if all do."""
+    """Return which residuals count, in y's shape; None if all do."""
     if not is_masked(loss):
         return None
     where, y = (data[loss.data_names.index(name)] for name in ("where", "y"))
@@ -143,13 +143,13 @@ class Basis(NamedTuple):
 
 
 def objective_at(problem: Problem, params: PyTree) -> tuple[Objective, Array, Callable]:
-    """The loss by the free params, these as (k,), and the way back to their tree."""
+    """Return the loss by the free params, these as (k,), and the way back to their tree."""
     objective = Objective(problem.loss, problem.data, {}, problem.params if is_marked(problem.params) else None)
     return objective, *jax.flatten_util.ravel_pytree(free(problem.params, params))
 
 
 def held_at(problem: Problem, flat: Array) -> Array:
-    """(k,) which free params lie on a bound."""
+    """Return (k,) which free params lie on a bound."""
     limits = bounds(problem.params) if is_marked(problem.params) else None
     if limits is None:
         return jnp.zeros(flat.shape, bool)
@@ -184,7 +184,7 @@ EDGE = 1e-6  # of a count: a variance below it is that of a mean that went to ze
 
 
 def _on_edge(objective: Objective, flat: Array, back: Callable) -> Array:
-    """(k,) which params are known by means alone that vanish where nothing was counted: the edge of where they may be.
+    """Return (k,) which params are known only by means that vanish where nothing was counted: the edge of their range.
 
     No step leads beyond, the slope of the loss is not zero there, and the information, 1 / mean, has no bound.
     """
@@ -196,7 +196,7 @@ def _on_edge(objective: Objective, flat: Array, back: Callable) -> Array:
 
 
 def squares_of_data(problem: Problem) -> Array | float:
-    """The sum of squares of y in the units of its residuals; 0 for a loss without y."""
+    """Return the sum of squares of y in the units of its residuals; 0 for a loss without y."""
     loss: Any = problem.loss
     if not noise_model_of(loss).predicts:
         return 0.0
@@ -205,7 +205,7 @@ def squares_of_data(problem: Problem) -> Array | float:
 
 
 def of_predictions(loss: Any) -> Any:
-    """The same loss of predictions in place of params."""
+    """Return the same loss of predictions in place of params."""
     return dataclasses.replace(loss, predict=_given)
 
 
@@ -240,7 +240,7 @@ def _jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array,
 
 
 def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]:
-    """D, V^T, S and which of S are more than rounding; what is held is a direction of its own, of length one."""
+    """Return D, V^T, S and which of S exceed rounding; what is held is a direction of its own, of length one."""
     norms = jnp.sqrt(jnp.sum(columns**2, axis=1))
     scale = jnp.where(norms > 0, norms, 1)
     rows = jnp.concatenate([(columns / scale[:, None]).T, jnp.diag(held.astype(columns.dtype))])
@@ -251,7 +251,7 @@ def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]
 def _huber(
     objective: Objective, flat: Array, back: Callable, columns: Array, count: Any, k: Any, freedom: Any
 ) -> tuple[Array, Array]:
-    """The gradient in units of the curvature, and the noise, of a robust loss of residuals of one distribution.
+    """Return the gradient in units of the curvature, and the noise, of a robust loss of equally distributed residuals.
 
     noise = K**2 * sum(psi**2) / (n - k) / mean(psi')**2 with K = 1 + k / n * var(psi') / mean(psi')**2: the asymptotic
     covariance is that of least squares with it. Source: Huber (1981), Robust Statistics, equation 7.6.10.
@@ -269,7 +269,7 @@ def _huber(
 
 
 def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Callable, held: Array) -> Basis:
-    """Of a negative log-likelihood: a sum, or the mean over rows times their number."""
+    """Return the same of a negative log-likelihood: a sum, or the mean over rows times their number."""
     loss: Any = problem.loss
     if noise_model_of(loss).additive:
         terms = loss.terms if isinstance(loss, Sum) else (loss,)
@@ -297,7 +297,7 @@ def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Ca
 
 
 def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | None, only_params: bool, *extra: Any):
-    """How f(params, *extra), as one vector, varies.
+    """Return how f(params, *extra), as one vector, varies.
 
     Args:
       problem: Of one lane.
@@ -328,7 +328,7 @@ def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | N
 
 
 def _undetermined(basis: Basis, slopes: Array, only_params: bool) -> Array:
-    """(K,) where a number depends on a direction that changes no prediction, or on held params alone."""
+    """Return (K,) where a number depends on a direction that changes no prediction, or on held params alone."""
     eps = jnp.finfo(slopes.dtype).eps
     scaled = slopes / basis.scale[None, :]
     moving = jnp.where(basis.held[None, :], 0, scaled)

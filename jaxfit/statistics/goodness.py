@@ -164,7 +164,7 @@ def _saturated(problem: Problem, params: PyTree) -> Any:
 
 
 def _total(problem: Problem, params: PyTree) -> Any:
-    """The sum of squares around the best constant."""
+    """Return the sum of squares around the best constant."""
     loss = of_predictions(problem.loss)
     y = problem.data[1]
     zero = jnp.zeros(y.shape, float)

@@ -20,10 +20,10 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, is_marked, plain
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
-from jaxfit.statistics import reports
 from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
 from jaxfit.statistics.goodness import Goodness, goodness
+from jaxfit.typing import KeyLike, PyTree, Scalar
 from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
 from jaxfit.verbs.grids import Grid
@@ -34,14 +34,11 @@ from jaxfit.verbs.summaries import runaways, text_table
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-PyTree = Any
-
-
 DIGITS = 15  # that a float holds
 
 
-def written(value: Any, error: Any = math.nan) -> str:
-    """A number with its error in brackets, to two digits of it: 5.367(12) is 5.367 -+ 0.012, and 87.7(1.5).
+def written(value: Scalar, error: Scalar = math.nan) -> str:
+    """Return a number with its error in brackets, to two digits of it: 5.367(12) is 5.367 -+ 0.012, and 87.7(1.5).
 
     Without an error, six digits; with one below the digits that a float holds, all of these. Large and small ones get
     a common power of ten: 1.2340(12)e-07.
@@ -60,7 +57,7 @@ def written(value: Any, error: Any = math.nan) -> str:
 
 
 def _place(error: float) -> int:
-    """The power of ten of the first digit of the error, rounded to two."""
+    """Return the power of ten of the first digit of the error, rounded to two."""
     return int(f"{error:.1e}".partition("e")[2])
 
 
@@ -73,8 +70,8 @@ def _bracketed(value: float, error: float, place: int) -> str:
     return f"{value:.{digits}f}({inside})"
 
 
-def rounded(value: Any, error: Any = math.nan) -> str:
-    """A number with as many digits as its error allows: those up to the second of the error."""
+def rounded(value: Scalar, error: Scalar = math.nan) -> str:
+    """Return a number with as many digits as its error allows: those up to the second of the error."""
     value, error = float(value), float(error)
     if not math.isfinite(value):
         return {math.inf: "inf", -math.inf: "-inf"}.get(value, "")
@@ -85,7 +82,7 @@ def rounded(value: Any, error: Any = math.nan) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as 2.3 %, or nothing where there is none."""
+    """Return a share as 2.3 %, or nothing where there is none."""
     if not math.isfinite(share):
         return ""
     return f"{100 * share:.2g} %" if share < 1 or share >= 1e4 else f"{100 * share:.0f} %"
@@ -115,12 +112,12 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def latex(text: str) -> str:
-    """A text with what means something to LaTeX escaped."""
+    """Return a text with what means something to LaTeX escaped."""
     return "".join(_LATEX.get(c, c) for c in text)
 
 
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
-    """A tabular with the rules of the package booktabs; numbers in mathematics."""
+    """Return a tabular with the rules of the package booktabs; numbers in mathematics."""
 
     def cell(text, number):
         if not number or not text or text[0] not in "-0123456789i":
@@ -142,8 +139,8 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequ
     return "\n".join(lines)
 
 
-def json_number(value: Any) -> Any:
-    """A number that JSON knows: None for NaN, the words "inf" and "-inf" for an open end."""
+def json_number(value: Scalar) -> float | str | None:
+    """Return a number that JSON knows: None for NaN, the words "inf" and "-inf" for an open end."""
     value = float(value)
     return None if math.isnan(value) else value if np.isfinite(value) else str(value)
 
@@ -190,7 +187,7 @@ class Report:
         return "\n".join(lines)
 
     def pairs(self) -> list[tuple[str, str, float]]:
-        """The correlations of LEAST and more, the strongest first."""
+        """Return the correlations of LEAST and more, the strongest first."""
         found = [
             (self.rows[i].name, self.rows[j].name, float(self.correlations[i, j]))
             for i, j in zip(*np.triu_indices(len(self.rows), 1), strict=True)
@@ -215,29 +212,27 @@ class Report:
         return names
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         facts = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in self.facts.items())
         found = self.pairs()
         pairs = [(a, b, f"{r:+.3f}") for a, b, r in found[:PAIRS]]
-        tables = [reports.html_table(*_table(self.rows, self.level))]
+        tables = [html_table(*_table(self.rows, self.level))]
         if pairs:
             tables.append(f"<p>{escape(_pairs_shown(len(found)))}</p>")
-            tables.append(reports.html_table(("param", "param", "correlation"), pairs, (True, True, False)))
-        tables.append(reports.html_table(("fit", ""), self.sums(), (True, False)))
+            tables.append(html_table(("param", "param", "correlation"), pairs, (True, True, False)))
+        tables.append(html_table(("fit", ""), self.sums(), (True, False)))
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return f"<ul>{facts}</ul>{''.join(tables)}{notes}"
 
     def to_markdown(self) -> str:
-        """The table of the params, the sums and the facts below it, and the notes."""
-        sums = reports.markdown_table(("fit", ""), self.sums(), (True, False))
+        """Return the table of the params, the sums and the facts below it, and the notes."""
+        sums = markdown_table(("fit", ""), self.sums(), (True, False))
         facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
-        parts = [reports.markdown_table(*_table(self.rows, self.level)), sums, facts, *self.notes]
+        parts = [markdown_table(*_table(self.rows, self.level)), sums, facts, *self.notes]
         return "\n\n".join(parts)
 
     def to_latex(self) -> str:
-        """The table of the params as a tabular of the package booktabs."""
-        return reports.latex_table(*_table(self.rows, self.level))
+        """Return the table of the params as a tabular of the package booktabs."""
+        return latex_table(*_table(self.rows, self.level))
 
     def table(self) -> tuple[list[str], list[list[str]], list[bool]]:
         """Return the header of the table of the params, its rows, and which columns are words."""
@@ -258,8 +253,8 @@ class Report:
         return pd.DataFrame(list(self.rows), columns=list(Row._fields)).set_index("name")
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in plain Python: None where a number is not known, "inf" for an open end."""
-        number = reports.json_number
+        """Return everything, in plain Python: None where a number is not known, "inf" for an open end."""
+        number = json_number
         params = {
             row.name: {
                 "value": number(row.value), "error": number(row.error), "interval": [number(row.low), number(row.high)],
@@ -275,28 +270,28 @@ class Report:
         }  # fmt: skip
 
     def to_json(self) -> str:
-        """The same as a text in JSON."""
+        """Return the same as a text in JSON."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def _pairs_shown(count: int) -> str:
-    """What heads the correlations that are shown, of so many."""
+    """Return the heading of the correlations that are shown, of so many."""
     if count <= PAIRS:
         return f"correlations of {LEAST} and more"
     return f"the {PAIRS} strongest of {count:,} correlations of {LEAST} and more; all: see .pairs()"
 
 
-def _table(rows: Any, level: float) -> tuple[list[str], list[list[str]], list[bool]]:
-    """Header, cells, and which columns are words."""
+def _table(rows: Sequence[Row], level: float) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Return the header, the cells, and which columns are words."""
     names = ["param", "value", "rel. error", f"{100 * level:g} % interval", "start", "unit", "role"]
     left = [True, False, False, False, False, True, True]
     cells = []
     for row in rows:
         relative = abs(row.error / row.value) if row.value else math.nan
-        low, high = (reports.rounded(x, row.error) for x in (row.low, row.high))
+        low, high = (rounded(x, row.error) for x in (row.low, row.high))
         span = f"{low} to {high}" if low and high else ""
         cells.append([
-            row.name, reports.written(row.value, row.error), reports.percent(relative), span,
+            row.name, written(row.value, row.error), percent(relative), span,
             f"{row.start:.5g}" if math.isfinite(row.start) else "", row.unit, row.role,
         ])  # fmt: skip
     used = [i for i in range(len(names)) if i != 5 or any(row.unit for row in rows)]
@@ -305,12 +300,12 @@ def _table(rows: Any, level: float) -> tuple[list[str], list[list[str]], list[bo
 
 @near_keywords
 def report(
-    fit: Any,
-    units: Any = None,
+    fit: Fit | Grid,
+    units: PyTree = None,
     *,
     level: float = 0.95,
     method: str = "wald",
-    key: Any = None,
+    key: KeyLike | None = None,
     samples: int = 10_000,
     absolute_sigma: bool | None = None,
 ) -> Report:
@@ -368,7 +363,7 @@ def report(
 
 
 def _of_ends(rows: Sequence[Row], level: float) -> list[str]:
-    """Why ends of profiles are missing or infinite."""
+    """Return notes on why ends of profiles are missing or infinite."""
     notes = []
     for row in rows:
         sides = [side for side, end in (("below", row.low), ("above", row.high)) if math.isinf(end)]
@@ -405,15 +400,15 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
 
 
 def _start(fit: Fit) -> np.ndarray:
-    """(K,) numbers that the run began from."""
+    """Return (K,) numbers that the run began from."""
     marked = resolved(problem_of(fit).params, PRECISION)
     with precision_context(PRECISION):
         began = plain(convert_all(marked, PRECISION)) if is_marked(marked) else marked
         return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(began)])
 
 
-def _units(params: PyTree, units: Any) -> list[str]:
-    """A unit, or "", for each number."""
+def _units(params: PyTree, units: PyTree) -> list[str]:
+    """Return a unit, or "", for each number."""
     paths = [
         (jax.tree_util.keystr(path, simple=True, separator=".") or "params", np.size(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -434,7 +429,7 @@ def _units(params: PyTree, units: Any) -> list[str]:
 
 
 def _facts(fit: Fit, known: Moments) -> dict[str, str]:
-    problem: Any = fit.problem
+    problem = problem_of(fit)
     status = Status(fit.status).name.lower().replace("_", " ")
     n, k, moving = int(known.estimate.count), int(known.estimate.rank), known.estimate.held.size
     loss = problem.loss
@@ -457,8 +452,8 @@ RARE = 1e-3  # a p-value below it is worth a note
 
 
 def _of_counts(fit: Fit, known: Moments) -> list[str]:
-    """What is to be said of a fit to counts: that they scatter too much, or are too few for a chi-squared."""
-    loss: Any = problem_of(fit).loss
+    """Return notes on a fit to counts: that they scatter too much, or are too few for a chi-squared."""
+    loss = problem_of(fit).loss
     if not hasattr(loss, "counts"):
         return []
     notes, found = [], goodness(fit, known)

@@ -319,7 +319,7 @@ def _run(
 
 
 def _check_start(training: Training, precision: str, loss: Scalar) -> None:
-    """A start outside of where the loss is defined is an error; data too large for the precision are a status."""
+    """Refuse a start where the loss is not defined; data too large for the precision are a status instead."""
     if not np.isfinite(loss) and beyond_range(training.problem.data, precision) is None:
         raise ValueError(
             f"the loss at the start is {float(loss)}: params are outside of where the loss is defined; start from "
@@ -328,7 +328,7 @@ def _check_start(training: Training, precision: str, loss: Scalar) -> None:
 
 
 def _segment(programs: Programs, leaves: list, every: int, state: State, t: int, count: int) -> tuple:
-    """One stretch of updates. Without a stop rule no step is judged, and a stretch that met trouble is run again."""
+    """Make one stretch of updates; where no step is judged, a stretch that met trouble is run again, judged."""
     happened("stretch", count)
     span = np.int32(t), np.int32(count)
     if not programs.judges_steps:

@@ -312,7 +312,7 @@ def _grouped(loss: np.ndarray, params: np.ndarray, near: Callable) -> tuple[np.n
 def _near(
     found: tuple, member: tuple, span: np.ndarray, *, tolerance: float, floor: float, compare: bool
 ) -> np.ndarray:
-    """Return the index of the known optimum that a run reached."""
+    """Return for each known optimum whether a run reached it."""
     loss, params = member
     same = np.abs(found[0] - loss) <= tolerance * np.abs(loss) + floor
     if compare:

@@ -368,7 +368,7 @@ def require_converged(result: Result) -> Result:
 
 
 def best_of(best: Best | None, own: Callable = lambda params: params) -> dict[str, PyTree]:
-    """The fields of a fit that tell where its validation loss was lowest; `own` makes the user's tree of params."""
+    """Return the fields of a fit on its lowest validation loss; `own` makes the user's tree of params."""
     if best is None:
         return {}
     return {"best_params": own(best.params), "best_validation_loss": best.validation_loss, "best_step": best.step}

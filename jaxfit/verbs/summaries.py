@@ -121,7 +121,7 @@ class Runaway(NamedTuple):
 
 
 def runaways(fit: Fit) -> list[Runaway]:
-    """The params that have gone ten thousand times as far as their start, to where the loss no longer depends on them.
+    """Return the params that went ten thousand times as far as their start, where the loss does not depend on them.
 
     So does tau in exp(-x / tau) if it starts with the wrong sign: the least loss is at infinity. That the loss does not
     depend on a param is seen by its value at a tenth of it.
