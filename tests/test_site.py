@@ -4,6 +4,9 @@ import ast
 import re
 from pathlib import Path
 
+import jax
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 import jaxfit as jf
@@ -12,6 +15,12 @@ from docs.check import problems
 
 DOCS = Path(pages.__file__).parent
 WRITTEN = [path for path in sorted(DOCS.rglob("*.md")) if "code-cell" in path.read_text()]
+
+
+def blocks(path):
+    """The code of a page, cell by cell."""
+    cells = re.findall(r"```\{code-cell\}\n(.*?)```", path.read_text(), re.S)
+    return [re.sub(r"\A:tags:.*\n\n*", "", cell) for cell in cells]
 
 
 def test_the_reference_lists_every_public_name_once(tmp_path):
@@ -38,11 +47,25 @@ def test_a_docstring_keeps_its_examples_and_escapes_what_reads_as_markup():
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 def test_the_blocks_of_a_page_are_python(path):
-    blocks = re.findall(r"```\{code-cell\}\n(.*?)```", path.read_text(), re.S)
-    assert blocks
-    for block in blocks:
-        code = "\n".join(line for line in block.splitlines() if not line.startswith((":tags:", "!", "%%")))
-        ast.parse(code)
+    assert blocks(path)
+    for block in blocks(path):
+        ast.parse(re.sub(r"\A%%writefile .*\n", "", block))
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+def test_the_blocks_of_a_page_run_in_order(path, tmp_path, monkeypatch):
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    with jax.numpy_rank_promotion("allow"):
+        for block in blocks(path):
+            if file := re.match(r"%%writefile (.*)\n", block):
+                Path(file[1]).write_text(block.removeprefix(file[0]))
+            else:
+                exec(compile(block, path.name, "exec"), scope)
+    plt.close("all")
 
 
 def test_the_checker_of_links_finds_lost_files_lost_places_and_what_is_loaded_from_elsewhere(tmp_path):

@@ -36,7 +36,7 @@ from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import Status, Training
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import STANDS, Curve, advice, curve, judges, loss_at, pace, short, start_at, swings
+from jaxfit.verbs.summaries import STANDS, Curve, advice, curve, judges, loss_at, pace, rounded, short, start_at, swings
 
 SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain
 ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain
@@ -115,7 +115,7 @@ def _arrived(run: Fit, here: LocalModel) -> list[str]:
     return [
         *story,
         f"By the curvature the loss is {here.left:.2g} above its least of {here.loss - here.left:.6g}; condition "
-        f"number {here.condition:.3g}.",
+        f"number {rounded(here.condition)}.",
     ]
 
 
@@ -277,7 +277,7 @@ def _descending(run: Fit, there: Training, here: LocalModel, seen: Curve | None,
         advice = f"learning_rate={short(limit / 2)} and {more:,} steps, from here"
         return finding("rate too small", story, numbers, Remedy(advice, changed))
     story.append(
-        f"No rate below the limit {short(limit)} is fast: the condition number is {here.condition:.3g}{uneven}."
+        f"No rate below the limit {short(limit)} is fast: the condition number is {rounded(here.condition)}{uneven}."
     )
     return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
 
@@ -294,7 +294,7 @@ def _descending_freely(
     if here.bends_down:
         return _wandering(run, there, here, numbers, rate, story)
     if here.condition > 2:
-        story.append(f"The condition number is {here.condition:.3g}{uneven}.")
+        story.append(f"The condition number is {rounded(here.condition)}{uneven}.")
     return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
 
 

@@ -50,7 +50,19 @@ from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import STANDS, Runaway, advice, curve, growth, loss_at, ran_away, short, start_at
+from jaxfit.verbs.summaries import (
+    STANDS,
+    Runaway,
+    advice,
+    curve,
+    fold,
+    growth,
+    loss_at,
+    ran_away,
+    rounded,
+    short,
+    start_at,
+)
 
 HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step
 FAR = 20  # the largest factor by which a limit from the growth at the end may be below that at the start
@@ -134,7 +146,7 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
         return finding(kind, story, numbers, slower(optimizer, lower, longer))
     story.append(
         f"Below it gradient descent would need about {count(need)} steps, since the condition number is "
-        f"{start.condition:.3g}{scales(training.problem)}."
+        f"{rounded(start.condition)}{scales(training.problem)}."
     )
     return finding(kind, story, numbers, second_order(training) or slower(optimizer, lower, AFFORDABLE))
 
@@ -147,7 +159,7 @@ def _seen(run: Fit, grown: float | None) -> str:
         what = f"the loss overflowed {run.precision or 'float32'}"
     else:
         what = f"the loss stood at {run.loss:.4g}, above its start of {float(run.start_loss):.4g}"
-    return f"{where} {what}" + (f", growing {grown:,.3g}-fold a step." if grown and grown > 1.01 else ".")
+    return f"{where} {what}" + (f", growing {fold(grown)} a step." if grown and grown > 1.01 else ".")
 
 
 def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:

@@ -209,6 +209,11 @@ def short(x: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(power)}"
 
 
+def rounded(x: float) -> str:
+    """Return a number with three digits as text, without a power of ten up to a million: 0.033, 33,600."""
+    return f"{float(f'{x:.3g}'):,.0f}" if 1e3 <= abs(x) < 1e6 else f"{x:.3g}"
+
+
 def text_table(rows: Sequence[Sequence[str]], left: Sequence[bool], *, rule: bool = True) -> list[str]:
     """Return rows of cells as lines of text in aligned columns.
 
@@ -260,7 +265,7 @@ def advice(fit: Fit) -> str:
     grown = growth(fit)
     if grown is None:
         return f"{where} {seen}. {_slower(fit)}"
-    grew = f"it grew {_fold(grown)} a step"
+    grew = f"it grew {fold(grown)} a step"
     limit = limit_from_growth(fit.optimizer, grown) if fit.optimizer is not None else None
     if limit is None:
         return f"{where} {seen}; {grew}. {_slower(fit)}"
@@ -354,7 +359,8 @@ def _note(fit: Fit) -> str:
     return f"; {fit.note}" if fit.note else ""
 
 
-def _fold(ratio: float) -> str:
+def fold(ratio: float) -> str:
+    """Return a growth as text: 3,345-fold, 1.25-fold, 1.000012-fold."""
     return f"{ratio:,.0f}-fold" if ratio >= 10 else f"{ratio:.3g}-fold" if ratio >= 1.01 else f"{ratio:.6f}-fold"
 
 
