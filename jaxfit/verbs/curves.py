@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit.losses import chi_squared
+from jaxfit.losses import chi_squared, orthogonal_distance
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import is_axis, refuse_unit
 from jaxfit.problems.messages import near_keywords, shown
@@ -29,6 +29,8 @@ def curve_fit(
     sigma: ArrayLike | None = None,
     absolute_sigma: bool = False,
     *,
+    x_sigma: ArrayLike | None = None,
+    correlation: ArrayLike | None = None,
     optimizer: OptimizerLike | None = None,
     steps: int = 1000,
     stop: Stop = Stop(),  # noqa: B008 (frozen)
@@ -36,9 +38,10 @@ def curve_fit(
     progress: bool | None = None,
     precision: str | None = None,
 ) -> Fit:
-    """Minimize sum(((predict(params, x) - y) / sigma)**2).
+    """Minimize sum(((predict(params, x) - y) / sigma)**2), or with errors in x the distances of points from the curve.
 
-    This is `fit` with the loss `chi_squared` and the optimizer `levenberg_marquardt`.
+    This is `fit` with the loss `chi_squared` (with `x_sigma` the loss `orthogonal_distance`) and the optimizer
+    `levenberg_marquardt`.
 
     Args:
       predict: A function of (params, x) that returns the shape of y.
@@ -50,6 +53,9 @@ def curve_fit(
       absolute_sigma: Whether sigma is in the units of y. If True, the standard errors of the params are computed from
         sigma; if False, only the ratios of sigma count, and the scatter of the residuals gives their size. The fit
         keeps this flag; the params do not depend on it.
+      x_sigma: The standard deviation of x, one number or one for each point; zero where x is certain. It is in units of
+        x as sigma is in units of y: only their ratios count if `absolute_sigma` is False.
+      correlation: With x_sigma, the correlation of the errors of x and y of a point: one number, or one for each.
       optimizer, steps, stop, record, progress, precision: As for `fit`; by default Levenberg-Marquardt, and so float64.
 
     Returns:
@@ -70,7 +76,7 @@ def curve_fit(
             f"data is {reprlib.repr(data)}, but curve_fit takes the pair (x, y); sigma is given apart: "
             f"jf.curve_fit(predict, start, (x, y), sigma=sigma)"
         )
-    if any(is_axis(x) for x in jax.tree.leaves((start, data, sigma), is_leaf=is_axis)):
+    if any(is_axis(x) for x in jax.tree.leaves((start, data, sigma, x_sigma, correlation), is_leaf=is_axis)):
         raise ValueError(
             "curve_fit got an Axis, but runs one problem; call jf.sweep(jf.losses.chi_squared(predict), start, "
             "(x, y, sigma), optimizer=jf.optimizers.levenberg_marquardt())"
@@ -84,6 +90,12 @@ def curve_fit(
         raise TypeError(
             f"sigma is {reprlib.repr(sigma)}, but it must be a number or an array of numbers, in units of y"
         )
+    if correlation is not None and x_sigma is None:
+        raise ValueError("correlation is given, but no x_sigma; pass both, or leave it out")
+    errors_in_x = (
+        ("x_sigma", x_sigma, "zero or more", lambda v: v >= 0),
+        ("correlation", correlation, "between -1 and 1", lambda v: abs(v) < 1),
+    )
     x, y = data
     if start is None:
         if not hasattr(predict, "guess"):
@@ -95,11 +107,31 @@ def curve_fit(
     if sigma is None or np.ndim(sigma) == 0:
         one: Any = 1.0 if sigma is None else sigma
         sigma = np.ones(np.shape(y)) * one
+    loss, more = chi_squared(predict), ()
+    if x_sigma is not None:
+        loss = orthogonal_distance(predict, correlated=correlation is not None)
+        more = tuple(_of_points(*given, np.shape(y)) for given in errors_in_x if given[1] is not None)
     found = fit(
-        chi_squared(predict), start, (x, y, sigma), steps=steps, stop=stop, record=record, progress=progress,
+        loss, start, (x, y, sigma, *more), steps=steps, stop=stop, record=record, progress=progress,
         optimizer=levenberg_marquardt() if optimizer is None else optimizer, precision=precision,
     )  # fmt: skip
     return dataclasses.replace(found, absolute_sigma=bool(absolute_sigma))
+
+
+def _of_points(name: str, value: ArrayLike, rule: str, good: Callable, shape: tuple[int, ...]) -> ArrayLike:
+    """Return a number for each point.
+
+    Raises:
+      TypeError, ValueError: If they are no numbers, or break the rule.
+    """
+    refuse_unit(name, value)
+    if not isinstance(value, jax.core.Tracer):
+        numbers = np.asarray(value)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"{name} is {reprlib.repr(value)}, but it must be a number or an array of numbers")
+        if not (fine := good(numbers)).all():
+            raise ValueError(f"{name} is {numbers[~fine].ravel()[0]}, but it must be {rule}")
+    return value if np.ndim(value) else np.ones(shape) * value
 
 
 def _check_predict(predict: Callable) -> None:

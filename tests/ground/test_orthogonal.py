@@ -1,0 +1,197 @@
+"""Errors in x: published fits, and a dense fit of params and true abscissas together as the slow and obvious way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import jaxfit as jf
+
+LM = jf.optimizers.levenberg_marquardt()
+
+# Pearson (1901), doi:10.1080/14786440109462720, with the weights of York (1966), doi:10.1139/p66-090
+X = np.array([0, 0.9, 1.8, 2.6, 3.3, 4.4, 5.2, 6.1, 6.5, 7.4])
+Y = np.array([5.9, 5.4, 4.4, 4.6, 3.5, 3.7, 2.8, 2.8, 2.4, 1.5])
+X_SIGMA = np.array([1000, 1000, 500, 800, 200, 80, 60, 20, 1.8, 1]) ** -0.5
+SIGMA = np.array([1, 1.8, 4, 8, 20, 20, 70, 70, 100, 500]) ** -0.5
+
+
+def fuller(params, x):
+    return params[0] + params[1] * jnp.expm1(params[2] * x) ** 2
+
+
+def dense(f, p, x, y, sigma, x_sigma, r=0.0):
+    """Params, their covariance for noise of one unit, and the sum: all n + k unknowns in one Jacobian."""
+    k, free = len(p), x_sigma > 0
+
+    def residuals(z):
+        u = np.where(free, 0, x)
+        u[free] = z[k:]
+        a = np.where(free, (u - x) / np.where(free, x_sigma, 1), 0)
+        b = (f(z[:k], u) - y) / sigma
+        return np.concatenate([a, (b - r * a) / np.sqrt(1 - r**2)])
+
+    start = np.concatenate([p, x[free]])
+    found = scipy.optimize.least_squares(
+        residuals, start, jac="3-point", x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15
+    )
+    covariance = np.linalg.inv(found.jac.T @ found.jac)[:k, :k]
+    return found.x[:k], covariance, 2 * found.cost
+
+
+@pytest.fixture(scope="module")
+def york():
+    return jf.curve_fit(jf.models.line, None, (X, Y), SIGMA, True, x_sigma=X_SIGMA)
+
+
+def test_pearsons_points_with_yorks_weights_have_the_published_line(york):
+    assert york.status == jf.Status.CONVERGED
+    np.testing.assert_allclose([york.params["w"], york.params["b"]], [-0.480533, 5.479910], atol=5e-7)
+    np.testing.assert_allclose(york.loss, 11.866353, atol=5e-7)
+    errors = jf.standard_errors(york)  # of the least squares estimation: York and others (2004), doi:10.1119/1.1632486
+    np.testing.assert_allclose([errors["w"], errors["b"]], [0.057985, 0.294971], atol=5e-7)
+
+
+def test_one_flag_scales_errors_and_covariance_alike(york):
+    scaled = jf.curve_fit(jf.models.line, None, (X, Y), SIGMA, x_sigma=X_SIGMA)
+    np.testing.assert_allclose(scaled.params["w"], york.params["w"], rtol=1e-12)
+    errors, covariance = jf.standard_errors(scaled), jf.covariance(scaled)
+    np.testing.assert_allclose([errors["w"], errors["b"]], [0.070620, 0.359247], atol=5e-7)  # sd_beta of ODRPACK
+    np.testing.assert_allclose(covariance["w"]["w"], errors["w"] ** 2, rtol=1e-12)
+
+
+def test_the_example_of_the_guide_of_odrpack():
+    """Boggs, Byrd, Rogers and Schnabel (1992), User's Reference Guide for ODRPACK, 2.C.i; data of Fuller (1987)."""
+    x = np.array([0, 0, 5, 7, 7.5, 10, 16, 26, 30, 34, 34.5, 100])
+    y = np.array([1265, 1263.6, 1258, 1254, 1253, 1249.8, 1237, 1218, 1220.6, 1213.8, 1215.5, 1212])
+    held = np.isin(x, (0, 100))  # whose x is certain
+    x_sigma = np.where(held, 0.0, 1.0)
+    fit = jf.curve_fit(fuller, np.array([1500.0, -50.0, -0.1]), (x, y), x_sigma=x_sigma)
+    np.testing.assert_allclose(fit.params, [1264.65481, -54.0184100, -0.0878497122], rtol=2e-6)  # its tolerance
+    exact = dense(lambda p, x: p[0] + p[1] * np.expm1(p[2] * x) ** 2, fit.params, x, y, np.ones(12), x_sigma)
+    np.testing.assert_allclose(fit.params, exact[0], rtol=1e-7)
+    np.testing.assert_allclose(jf.standard_errors(fit), [1.03493, 1.58400, 0.00633220], rtol=5e-5)
+
+
+def made():
+    rng = np.random.default_rng(5)
+    x = np.linspace(-2, 3, 25)
+    noisy = x + rng.normal(0, 0.15, 25)
+    for name, f, p in (
+        ("peak", lambda p, x: p[0] * np.exp(-(((x - p[1]) / p[2]) ** 2)), [3.0, 0.4, 1.2]),
+        ("parabola", lambda p, x: p[0] + p[1] * x + p[2] * x**2, [1.0, -0.6, 0.3]),
+        ("growth", lambda p, x: p[0] * np.exp(p[1] * x), [1.0, 0.7]),
+        ("wave", lambda p, x: p[0] * np.sin(p[1] * x + p[2]), [2.0, 1.3, 0.2]),
+    ):
+        yield pytest.param(f, np.array(p), noisy, f(p, x) + rng.normal(0, 0.1, 25), id=name)
+
+
+CASES = list(made())
+MODELS = {
+    "peak": lambda p, x: p[0] * jnp.exp(-(((x - p[1]) / p[2]) ** 2)),
+    "parabola": lambda p, x: p[0] + p[1] * x + p[2] * x**2,
+    "growth": lambda p, x: p[0] * jnp.exp(p[1] * x),
+    "wave": lambda p, x: p[0] * jnp.sin(p[1] * x + p[2]),
+}
+
+
+@pytest.mark.parametrize(
+    ("f", "p", "x", "y"), [*CASES[:1], *(pytest.param(*c.values, id=c.id, marks=pytest.mark.soak) for c in CASES[1:])]
+)
+def test_params_and_errors_are_those_of_a_fit_with_the_abscissas_as_params(f, p, x, y, request):
+    model = MODELS[request.node.callspec.id]
+    r = np.linspace(-0.8, 0.9, 25)
+    sigma, x_sigma = np.full(25, 0.1), np.where(np.arange(25) % 5, 0.15, 0.0)
+    r[x_sigma == 0] = 0
+    fit = jf.curve_fit(model, p, (x, y), sigma, True, x_sigma=x_sigma, correlation=r)
+    expected, covariance, least = dense(f, p, x, y, sigma, x_sigma, r)
+    assert fit.status == jf.Status.CONVERGED
+    np.testing.assert_allclose(fit.loss, least, rtol=1e-7)
+    np.testing.assert_allclose(fit.params, expected, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(jf.covariance(fit), covariance, rtol=2e-3, atol=1e-8)
+
+
+def test_without_errors_in_x_it_is_chi_squared():
+    one, both = jf.losses.chi_squared(jf.models.line), jf.losses.orthogonal_distance(jf.models.line)
+    params = {"w": 0.3, "b": 1.0}
+    np.testing.assert_allclose(both(params, X, Y, SIGMA, 0 * X), one(params, X, Y, SIGMA), rtol=1e-6)
+
+
+def test_the_loss_has_the_second_derivatives_of_the_least_sum():
+    """By differences of the least sum over the abscissas, which `dense` finds with the params held."""
+    loss = jf.losses.orthogonal_distance(lambda p, x: p[0] * x**2 + p[1])
+    data = X[1:5], Y[1:5], np.full(4, 0.5), np.full(4, 0.3)
+    with jax.enable_x64(True):
+        p = jnp.array([0.4, 1.0])
+        hessian = np.asarray(jax.hessian(loss)(p, *data))
+        gradient = jax.grad(loss)
+        h = 1e-5
+        slopes = [(gradient(p.at[i].add(h), *data) - gradient(p.at[i].add(-h), *data)) / (2 * h) for i in range(2)]
+        np.testing.assert_allclose(hessian, np.stack(slopes), rtol=1e-6)
+        assert abs(hessian - hessian.T).max() < 1e-9 * abs(hessian).max()
+
+        def least(q):
+            def one(x, y):
+                f = lambda u: ((u - x) / 0.3) ** 2 + ((q[0] * u**2 + q[1] - y) / 0.5) ** 2  # noqa: E731
+                return scipy.optimize.minimize_scalar(f, bracket=(x - 0.1, x + 0.1), tol=1e-12).fun
+
+            return sum(one(x, y) for x, y in zip(*data[:2], strict=True))
+
+        np.testing.assert_allclose(loss(p, *data), least([0.4, 1.0]), rtol=1e-9)
+
+
+def test_lanes_end_and_err_as_fits_alone(york):
+    noise = np.random.default_rng(0).normal(0, 1, (2, 4, 10))
+    noise[:, 0] = 0
+    xs, ys = X + X_SIGMA * noise[0], Y + SIGMA * noise[1]
+    data = jf.Axis("set", xs), jf.Axis("set", ys), SIGMA, X_SIGMA
+    grid = jf.sweep(
+        jf.losses.orthogonal_distance(jf.models.line), {"w": -0.5, "b": 5.0}, data, optimizer=LM, steps=100
+    )  # fmt: skip
+    np.testing.assert_allclose(grid.results["params.w"][0], york.params["w"], rtol=1e-9)
+    errors = jf.standard_errors(grid)["params.w"]
+    np.testing.assert_allclose(errors[0], jf.standard_errors(york)["w"], rtol=1e-7)
+    for i in (1, 3):
+        expected, covariance, _ = dense(lambda p, x: p[0] * x + p[1], [-0.5, 5.0], xs[i], ys[i], SIGMA, X_SIGMA)
+        np.testing.assert_allclose(grid.results["params.w"][i], expected[0], rtol=1e-6)
+        np.testing.assert_allclose(errors[i], covariance[0, 0] ** 0.5, rtol=1e-4)
+
+
+def test_a_masked_point_counts_for_nothing():
+    loss = jf.losses.orthogonal_distance(jf.models.line, masked=True)
+    more = [np.append(v, n) for v, n in ((X, np.nan), (Y, np.nan), (SIGMA, np.nan), (X_SIGMA, np.nan))]
+    with jax.enable_x64(True):
+        found = jax.value_and_grad(loss)({"w": -0.48, "b": 5.0}, *more, np.arange(11) < 10)
+        alone = jf.losses.orthogonal_distance(jf.models.line)
+        expected = jax.value_and_grad(alone)({"w": -0.48, "b": 5.0}, X, Y, SIGMA, X_SIGMA)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+    np.testing.assert_allclose(found[1]["w"], expected[1]["w"], rtol=1e-12)
+
+
+def test_a_profile_and_a_band_of_a_line_with_errors_in_x(york):
+    found = jf.intervals(york, "profile")["w"]
+
+    def rise(w):
+        def least(b):
+            return ((Y - w * X - b) ** 2 / (SIGMA**2 + w**2 * X_SIGMA**2)).sum()
+
+        return scipy.optimize.minimize_scalar(least, bracket=(5, 6), tol=1e-12).fun - york.loss - 3.841458820694124
+
+    ends = scipy.optimize.brentq(rise, -0.8, -0.481), scipy.optimize.brentq(rise, -0.48, -0.2)
+    np.testing.assert_allclose([found.low, found.high], ends, rtol=1e-5)
+    curve, c = jf.band(york, [2.0]), jf.covariance(york)
+    expected = 4 * c["w"]["w"] + 4 * c["w"]["b"] + c["b"]["b"]
+    np.testing.assert_allclose(curve.error[0] ** 2, expected, rtol=1e-9)
+
+
+def test_what_does_not_fit_together_is_refused():
+    line = jf.models.line
+    with pytest.raises(ValueError, match=r"data\[3\] \(x_sigma\) has shape \(3,\)"):
+        jf.curve_fit(line, None, (X, Y), SIGMA, x_sigma=np.ones(3))
+    with pytest.raises(ValueError, match="correlation is given, but no x_sigma"):
+        jf.curve_fit(line, None, (X, Y), SIGMA, correlation=0.1)
+    with pytest.raises(ValueError, match="correlation is 1.0"):
+        jf.curve_fit(line, None, (X, Y), SIGMA, x_sigma=0.1, correlation=1.0)
+    with pytest.raises(ValueError, match="x_sigma is -0.1"):
+        jf.curve_fit(line, None, (X, Y), SIGMA, x_sigma=-0.1)
