@@ -59,7 +59,9 @@ def of_end(run: Fit) -> Finding:
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
         where = leaves_of(problem, ~np.isfinite(here.gradient))
-        return finding("not defined", [f"where it ended, {where} is not finite."], numbers, displaced(there, here))
+        return finding(
+            "not defined", [f"where it ended, the gradient in {where} is not finite."], numbers, displaced(there, here)
+        )
     if here.idle.mean() > 0.1 and not low:
         found = without_influence(there.problem, here, numbers)
         return found or dead_units(training, local_model(problem), here, numbers)

@@ -86,7 +86,9 @@ def of_trouble(run: Fit) -> Finding:
     if run.note:
         return finding("out of range", [seen, f"{run.note}."], numbers, second_order(training))
     if not start.finite:
-        where = leaves_of(problem, ~np.isfinite(start.gradient)) if np.isfinite(start.loss) else "the loss itself"
+        where = "the loss itself"
+        if np.isfinite(start.loss):
+            where = f"the gradient in {leaves_of(problem, ~np.isfinite(start.gradient))}"
         story = [seen, f"At the start {where} is not finite, so that no step can be made from there."]
         return finding("not defined", story, numbers, displaced(training, start))
     if start.idle.mean() > 0.5:

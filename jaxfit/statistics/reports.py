@@ -482,7 +482,10 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
         together = ", ".join(f"{name} by {step:.3g}" for name, step in direction.items())
         if len(direction) == 1:
             name = next(iter(direction))
-            notes.append(f"{name} is not determined: it changes no prediction; fix it with jf.Fixed{endless}")
+            elsewhere = "start it elsewhere, or " if endless else ""
+            notes.append(
+                f"{name} is not determined: it changes no prediction; {elsewhere}fix it with jf.Fixed{endless}"
+            )
         else:
             notes.append(
                 f"{', '.join(direction)} are not determined: moving {together} together changes no prediction; "

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still
 FAR = 1e4  # times its start: a param that went farther may have run away
+PROBED = 64  # params up to which `print` looks for those without influence
 FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer depends on it
 
 
@@ -126,34 +127,46 @@ def runaways(fit: Fit) -> list[Runaway]:
     So does tau in exp(-x / tau) if it starts with the wrong sign: the least loss is at infinity. That the loss does not
     depend on a param is seen by its value at a tenth of it.
     """
-    problem = fit.problem
-    if problem is None or fit.status not in ENDED_WELL or holds_call(problem.params) or takes_key(problem.loss):
+    if fit.status not in ENDED_WELL or not np.isfinite(fit.loss) or (numbers := _free_numbers(fit)) is None:
         return []
+    names, start, end = numbers
+    far = np.flatnonzero(np.isfinite(end) & (np.abs(end) > FAR * np.where(start == 0, 1, np.abs(start))))
+    if not len(far):
+        return []
+    places = np.tile(end, (len(far) + 2, 1))
+    for place, which in zip(places[1:], [*far, far], strict=True):
+        place[which] /= 10
+    here, *there = _losses_at(fit, places)
+    began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
+    *flat, all_flat = np.abs(np.subtract(there, here)) <= FLAT * (abs(here) + FLAT * began)
+    found = far[flat] if any(flat) else far if all_flat else []
+    return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in found]
+
+
+def silent(fit: Fit) -> list[str]:
+    """The params without influence where the run ended: moved by a hundredth, each leaves the loss as it is."""
+    numbers = _free_numbers(fit)
+    if numbers is None or not 0 < len(numbers[0]) <= PROBED:
+        return []
+    names, _, end = numbers
+    places = np.vstack([end, end + np.diag(np.where(end == 0, 0.01, 0.01 * end))])
+    here, *there = _losses_at(fit, places)
+    return [name for name, loss in zip(names, there, strict=True) if loss == here]
+
+
+def _free_numbers(fit: Fit) -> tuple[list[str], np.ndarray, np.ndarray] | None:
+    """Return the names, starts and ends of all free numbers; None of a random loss, or a start made by a `Call`."""
+    problem = fit.problem
+    if problem is None or holds_call(problem.params) or takes_key(problem.loss):
+        return None
     leaves = jax.tree_util.tree_leaves_with_path(free(problem.params))
     ends = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(fit.params)}
     if any(isinstance(x, jax.core.Tracer) for x in (*ends.values(), *(leaf for _, leaf in leaves))):
-        return []
+        return None
     names = [name for path, leaf in leaves for name in _names(path, leaf)]
-    start = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for _, leaf in leaves] or [np.zeros(0)])
-    end = np.concatenate(
-        [np.ravel(np.asarray(ends[jax.tree_util.keystr(path)], np.float64)) for path, _ in leaves] or [np.zeros(0)]
-    )
-    far = np.flatnonzero(np.isfinite(end) & (np.abs(end) > FAR * np.where(start == 0, 1, np.abs(start))))
-    if not len(far) or not np.isfinite(fit.loss):
-        return []
-
-    def loss_of(point):
-        return loss_at(problem, fit.precision, start_at(problem, point))
-
-    here, began = loss_of(end), 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
-
-    def flat(which):
-        there = end.copy()
-        there[which] /= 10
-        return abs(loss_of(there) - here) <= FLAT * (abs(here) + FLAT * began)
-
-    found = [i for i in far if flat([i])] or (list(far) if flat(far) else [])
-    return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in found]
+    start = [np.ravel(np.asarray(leaf, np.float64)) for _, leaf in leaves]
+    end = [np.ravel(np.asarray(ends[jax.tree_util.keystr(path)], np.float64)) for path, _ in leaves]
+    return names, np.concatenate([*start, []]), np.concatenate([*end, []])
 
 
 def _names(path: tuple, leaf: ArrayLike) -> list[str]:
@@ -171,14 +184,28 @@ def start_at(problem: Problem, point: np.ndarray) -> PyTree:
 
 def loss_at(problem: Problem, precision: str | None, marked: PyTree) -> float:
     """Return the loss of all data at the values of a marked tree, in the precision of the run."""
+    return float(_losses(problem, precision, [marked])[0])
+
+
+def _losses_at(fit: Fit, points: np.ndarray) -> np.ndarray:
+    """Return the (k,) losses of a run's problem at (k, n) free numbers."""
+    problem: Any = fit.problem
+    return _losses(problem, fit.precision, [start_at(problem, point) for point in points])
+
+
+def _losses(problem: Problem, precision: str | None, marked: Sequence[PyTree]) -> np.ndarray:
     precision = precision or "float32"
     with precision_context(precision), enclosed_in_precision(problem.loss), np.errstate(all="ignore"):
-        params, data = (jax.tree.map(jnp.asarray, convert_all(x, precision)) for x in (plain(marked), problem.data))
-        return float(jax.jit(lambda params, data: problem.loss(params, *data))(params, data))
+        params, data = (
+            jax.tree.map(jnp.asarray, convert_all(x, precision)) for x in ([plain(m) for m in marked], problem.data)
+        )
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *params)
 
+        @jax.jit
+        def each(stacked, data):
+            return jax.lax.scan(lambda _, p: (None, problem.loss(p, *data)), None, stacked, length=len(marked))[1]
 
-if TYPE_CHECKING:
-    from jaxfit.verbs.results import Fit
+        return np.asarray(each(stacked, data))
 
 
 def growth_of(losses: np.ndarray) -> float | None:
@@ -297,7 +324,12 @@ def _out_of_steps(fit: Fit, where: str) -> str:
         return f"the steps ran out {where} at a loss of 0; a stop rule would end it there."
     how = pace(fit)
     if how == "stands":
-        return f"the steps ran out {where}, the loss standing still{_pace(fit)}."
+        still = f"the steps ran out {where}, the loss standing still{_pace(fit)}"
+        if names := silent(fit):
+            told = ", ".join(names[:4]) + f" and {len(names) - 4:,} more" * (len(names) > 4)
+            change, them = ("changes", "it") if len(names) == 1 else ("change", "them")
+            still += f": {told} {change} nothing there; start {them} elsewhere, or hold {them} with jf.Fixed"
+        return f"{still}."
     if how == "swings":
         return f"the steps ran out {where}, the loss going up and down{_pace(fit)}."
     return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
@@ -323,7 +355,8 @@ def _not_finite(fit: Fit, where: str) -> str:
     what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
     return (
         f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that "
-        f"is not positive, or a division by zero (jnp.where does not protect a gradient: guard the argument too)"
+        f"is not positive, a division by zero, or an exp that overflows (jnp.where does not protect a gradient: guard "
+        f"the argument too)"
         f"{_note(fit)}"
     )
 

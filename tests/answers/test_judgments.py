@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.verbs.summaries import pace, runaways
+from jaxfit.verbs.summaries import pace, runaways, silent
 from tests.shared.failing_runs import failing, of_quartic, of_well
 from tests.shared.soak import soaking
 
@@ -176,13 +176,19 @@ def test_a_param_that_changes_nothing_anywhere_is_not_determined_and_fixed_by_th
     assert found.retry(stop=jf.Stop(gradient_norm_below=1e-3)).status == jf.Status.CONVERGED
 
 
-@pytest.mark.soak
-def test_a_param_that_moves_the_loss_elsewhere_gets_another_start():
+def test_params_that_change_nothing_where_they_are_are_named_in_all_texts_and_get_another_start():
+    """A step at x = 50, as steep as if it were a jump, of data that end at 10: elsewhere both of its params matter."""
+    step = jf.losses.rss(lambda p, x: p["a"] / (1 + jnp.exp(p["k"] * (x - p["m"]))))
     fit = jf.fit(
-        jf.losses.rss(lambda p, x: p["a"] / (1 + jnp.exp(p["k"] * (x - p["m"])))), {"a": 1.0, "k": 30.0, "m": 50.0},
-        (X, DECAY), optimizer=jf.optimizers.levenberg_marquardt(), steps=100,
-    )  # fmt: skip
-    assert jf.explain(fit).kind == "dead units"
+        step, {"a": 1.0, "k": 30.0, "m": 50.0}, (X, DECAY), optimizer=jf.optimizers.levenberg_marquardt(), steps=60
+    )
+    assert fit.status == jf.Status.OUT_OF_STEPS and fit.loss == pytest.approx(np.sum((DECAY - DECAY.mean()) ** 2))
+    assert silent(fit) == ["k", "m"]
+    found, told = jf.explain(fit), "k, m change nothing there; start them elsewhere, or hold them with jf.Fixed"
+    assert found.kind == "dead units" and "(k, m)" in str(found)
+    assert told in str(fit) and told in str(jf.report(fit))
+    assert_in_agreement(fit)
+    assert found.retry().loss < 0.1 * fit.loss
 
 
 def test_a_loss_of_zero_is_the_end_also_where_a_param_lost_its_influence_there():
