@@ -10,6 +10,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,9 @@ from jaxfit.problems.messages import near_keywords, near_names, path_name, shown
 from jaxfit.problems.posing import as_loss, as_params, pose_question, refuse_axes
 from jaxfit.problems.problems import PRECISIONS, Problem, chosen_precision, convert_all, precision_context
 from jaxfit.typing import Array, ArrayLike, KeyLike, LossFunction, PyTree
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
 
 __all__ = ["Edge", "Graph", "Node", "backprop", "backward_memory", "forward_memory"]
 __getattr__, __dir__ = near_names(__name__, __all__)
@@ -384,11 +388,11 @@ def backward_memory(
       >>> jf.backward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) >= 400
       True
     """
-    precision = chosen_precision(precision, params, data)
-    problem = _problem("backward_memory", loss, params, data, key, precision)
-    with precision_context(precision):
-        program, _ = trace(lambda problem: jax.vjp(_objective(problem), free(problem.params))[1], problem)
-    return returned_bytes(program)
+
+    def kept(problem):
+        return jax.vjp(_objective(problem), free(problem.params))[1]
+
+    return returned_bytes(_program("backward_memory", kept, (loss, params, data, key), precision))
 
 
 @near_keywords
@@ -412,22 +416,24 @@ def forward_memory(
       >>> jf.forward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) <= 804
       True
     """
+
+    def loss_of(problem):
+        return _objective(problem)(free(problem.params))
+
+    return alive_bytes(_program("forward_memory", loss_of, (loss, params, data, key), precision))
+
+
+def _program(verb: str, function: Callable[[Problem], PyTree], arguments: tuple, precision: str | None) -> ClosedJaxpr:
+    """Return the program of a function of the problem that (loss, params, data, key) pose."""
+    loss, params, data, key = arguments
     precision = chosen_precision(precision, params, data)
-    problem = _problem("forward_memory", loss, params, data, key, precision)
-    with precision_context(precision):
-        program, _ = trace(lambda problem: _objective(problem)(free(problem.params)), problem)
-    return alive_bytes(program)
-
-
-def _problem(
-    verb: str, loss: LossFunction, params: PyTree, data: tuple, key: KeyLike | None, precision: str
-) -> Problem:
     problem = pose_question(loss, params, data, key, precision)
     refuse_axes(verb, problem)
     with precision_context(precision):
         problem = convert_all(problem, precision)
         inspect_loss(problem)
-    return problem
+        program, _ = trace(function, problem)
+    return program
 
 
 def _objective(problem: Problem) -> Callable:
