@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -12,8 +12,9 @@ from jaxfit.losses.base import Kind
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.messages import near_keywords, warn
-from jaxfit.problems.problems import PRECISIONS
+from jaxfit.problems.problems import PRECISIONS, Problem
 from jaxfit.statistics.estimates import Estimate, estimate, is_absolute, noise_model_for
+from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import (
     PRECISION,
     check_result,
@@ -24,9 +25,12 @@ from jaxfit.verbs.evaluations import (
     like,
     over_lanes,
 )
+from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
 
-PyTree = Any
+if TYPE_CHECKING:
+    import xarray as xr
+
 MOST = 4096  # params, whose covariance then takes 134 MB
 FAR = 0.1  # standard errors from the minimum that a fit may stand
 EXACT = 8  # times what rounding leaves of residuals: less is no noise
@@ -70,7 +74,7 @@ class Moments(NamedTuple):
 
 def moments(
     verb: str,
-    result: Any,
+    result: Fit | Grid,
     absolute_sigma: bool | None,
     function: Callable | None = None,
     extra: tuple = (),
@@ -102,7 +106,7 @@ def moments(
     return known
 
 
-def _eps(result: Any, problem: Any) -> float:
+def _eps(result: Fit | Grid, problem: Problem) -> float:
     """Return how finely the numbers of a fit are told apart: those of the run, or of y if that is coarser."""
     names = getattr(problem.loss, "data_names", ())
     y = problem.data[names.index("y")] if "y" in names and len(names) == len(problem.data) else None
@@ -138,7 +142,7 @@ def factor(known: Moments, level: float) -> np.ndarray:
 
 
 @near_keywords
-def covariance(result: Any, *, absolute_sigma: bool | None = None) -> Any:
+def covariance(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree | xr.DataArray:
     """Return the covariance of the params, s**2 (J^T J)^-1 with the exact Jacobian J of the residuals at the minimum.
 
     s**2 is 1 if the residuals are in units of their standard deviation, otherwise their sum of squares over (n - k).
@@ -169,7 +173,7 @@ def covariance(result: Any, *, absolute_sigma: bool | None = None) -> Any:
 
 
 @near_keywords
-def correlations(result: Any, *, absolute_sigma: bool | None = None) -> Any:
+def correlations(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree | xr.DataArray:
     """Return the correlation matrix of the params: covariances divided by the products of standard errors.
 
     Args:
@@ -198,7 +202,7 @@ def correlation_matrix(covariance: np.ndarray) -> np.ndarray:
     return np.divide(covariance, product, out=np.full(covariance.shape, np.nan), where=product > 0)
 
 
-def _matrix(name: str, result: Any, matrix: np.ndarray) -> Any:
+def _matrix(name: str, result: Fit | Grid, matrix: np.ndarray) -> PyTree | xr.DataArray:
     _, params = example(result)
     if not isinstance(result, Fit):
         names = labels_of(params)
@@ -215,7 +219,7 @@ def _matrix(name: str, result: Any, matrix: np.ndarray) -> Any:
 
 
 @near_keywords
-def standard_errors(result: Any, *, absolute_sigma: bool | None = None) -> Any:
+def standard_errors(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree | xr.Dataset:
     """Return the standard errors of the params: the square roots of the diagonal of `covariance`.
 
     Args:
@@ -239,7 +243,9 @@ def standard_errors(result: Any, *, absolute_sigma: bool | None = None) -> Any:
     return spread(result, errors)
 
 
-def spread(result: Any, flat: np.ndarray, extra: dict[str, Any] | None = None) -> Any:
+def spread(
+    result: Fit | Grid, flat: np.ndarray, extra: Mapping[str, Sequence[str] | None] | None = None
+) -> PyTree | xr.Dataset:
     """Return (..., K, *extra) numbers, one a param, as a tree like the params, or a Dataset over a grid's axes."""
     _, params = example(result)
     last = len(extra or {})

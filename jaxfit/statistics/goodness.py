@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,38 +13,38 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem
 from jaxfit.statistics.covariances import Moments, moments
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, of_predictions, points
+from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs.evaluations import example, labelled, over_lanes
+from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit
-
-PyTree = Any
 
 
 class Residuals(NamedTuple):
     """The residuals of a fit, in the shape of the data."""
 
-    raw: Any  # data minus prediction, in units of sigma if the loss has one
-    standardized: Any  # of variance one, if the model is right: over s * sqrt(1 - leverage), of counts over their own s
-    leverage: Any  # by how much a datum pulls its own prediction: from 0 to 1, together as many as there are params
+    raw: ArrayLike  # data minus prediction, in units of sigma if the loss has one
+    standardized: ArrayLike  # of variance one, if the model is right: over s * sqrt(1 - leverage), or a count's own s
+    leverage: ArrayLike  # by how much a datum pulls its own prediction: from 0 to 1; the sum is the number of params
 
 
 class Goodness(NamedTuple):
     """The goodness of a fit; NaN where a number is not defined for the loss."""
 
-    chi_squared: Any  # sum of the squared residuals (of counts Pearson's), or twice the negative log-likelihood
-    reduced_chi_squared: Any  # over the degrees of freedom
-    points: Any  # residuals that count
-    params: Any  # that were determined
-    degrees_of_freedom: Any
-    p_value: Any  # of a chi-squared (of counts a deviance) as large, if sigma is absolute
-    r_squared: Any  # against the best constant
-    adjusted_r_squared: Any
-    aic: Any
-    bic: Any
-    deviance: Any  # of counts: twice the log-likelihood below that of means that are the counts
+    chi_squared: Scalar  # sum of the squared residuals (of counts Pearson's), or twice the negative log-likelihood
+    reduced_chi_squared: Scalar  # over the degrees of freedom
+    points: Scalar  # residuals that count
+    params: Scalar  # that were determined
+    degrees_of_freedom: Scalar
+    p_value: Scalar  # of a chi-squared (of counts a deviance) as large, if sigma is absolute
+    r_squared: Scalar  # against the best constant
+    adjusted_r_squared: Scalar
+    aic: Scalar
+    bic: Scalar
+    deviance: Scalar  # of counts: twice the log-likelihood below that of means that are the counts
 
 
 @near_keywords
-def residuals(result: Any, *, absolute_sigma: bool | None = None) -> Residuals:
+def residuals(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Residuals:
     """Return the residuals, data minus prediction, and the same in units of their own standard deviation.
 
     Args:
@@ -100,7 +100,7 @@ def _leverages(problem: Problem, params: PyTree, kind: Kind) -> tuple:
 
 
 @near_keywords
-def goodness_of_fit(result: Any, *, absolute_sigma: bool | None = None) -> Goodness:
+def goodness_of_fit(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Goodness:
     """Return chi-squared, reduced chi-squared, R squared, AIC and BIC of a fit.
 
     With n residuals and k params, AIC = n log(chi_squared / n) + 2 k where the noise is estimated from the residuals,
@@ -133,7 +133,7 @@ def goodness_of_fit(result: Any, *, absolute_sigma: bool | None = None) -> Goodn
     return xr.Dataset({n: labelled(result, x, name=n) for n, x in found._asdict().items()})  # pyright: ignore[reportReturnType]
 
 
-def goodness(result: Any, known: Moments) -> Goodness:
+def goodness(result: Fit | Grid, known: Moments) -> Goodness:
     import scipy.stats
 
     problem, _ = example(result)
@@ -158,12 +158,12 @@ def goodness(result: Any, known: Moments) -> Goodness:
     return Goodness(chi, reduced, n, k, freedom, p, r, adjusted, deviance + 2 * k, deviance + k * np.log(n), counts)
 
 
-def _saturated(problem: Problem, params: PyTree) -> Any:
-    loss: Any = problem.loss
+def _saturated(problem: Problem, params: PyTree) -> Array:
+    loss: Scalar = problem.loss
     return jnp.asarray(loss.saturated(*problem.data))
 
 
-def _total(problem: Problem, params: PyTree) -> Any:
+def _total(problem: Problem, params: PyTree) -> Array:
     """Return the sum of squares around the best constant."""
     loss = of_predictions(problem.loss)
     y = problem.data[1]
@@ -177,14 +177,14 @@ def _total(problem: Problem, params: PyTree) -> Any:
 class FTest(NamedTuple):
     """The result of an F-test of two nested models."""
 
-    f: Any  # how much more a param of the larger one takes off than noise would
-    p_value: Any  # of an F as large, if the smaller one is right
-    numerator: Any  # degrees of freedom: params that the larger one has more
-    denominator: Any  # and those of its residuals
+    f: Scalar  # how much more a param of the larger one takes off than noise would
+    p_value: Scalar  # of an F as large, if the smaller one is right
+    numerator: Scalar  # degrees of freedom: params that the larger one has more
+    denominator: Scalar  # and those of its residuals
 
 
 @near_keywords
-def f_test(small: Any, large: Any) -> FTest:
+def f_test(small: Fit, large: Fit) -> FTest:
     """Test whether a larger model describes the data better than a smaller one inside it, beyond the effect of noise.
 
     F = ((S_small - S_large) / (k_large - k_small)) / (S_large / (n - k_large)), S being sums of squared residuals.
@@ -230,7 +230,7 @@ def f_test(small: Any, large: Any) -> FTest:
     return FTest(f, p if isinstance(small, Fit) else f.copy(data=p), more, two.degrees_of_freedom)
 
 
-def _same_data(small: Any, large: Any) -> bool:
+def _same_data(small: Fit, large: Fit) -> bool:
     one, two = (jax.tree.leaves(example(x)[0].data) for x in (small, large))
     return len(one) == len(two) and all(
         np.shape(a) == np.shape(b) and np.array_equal(np.asarray(a), np.asarray(b))

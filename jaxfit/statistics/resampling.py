@@ -22,13 +22,11 @@ from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
+from jaxfit.typing import ArrayLike, KeyLike, PyTree
 from jaxfit.verbs.evaluations import PRECISION, Group, example, groups_of, labelled, like, over_lanes
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit
 from jaxfit.verbs.sweeps import sweep
-
-PyTree = Any
-
 
 NAME = "refit"
 
@@ -51,7 +49,7 @@ class _OfBlocks(Loss):
     def knows_residuals(self) -> bool:
         return self.loss.knows_residuals
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: PyTree, *data: PyTree, key: Array | None = None) -> Array:
         total = jnp.zeros(())
         for block in self.blocks(params, *data):
             rho = block.rho or jnp.square
@@ -73,7 +71,7 @@ class Shifted(_OfBlocks):
     def data_names(self) -> tuple[str, ...]:
         return ("shift", "scale", *self.loss.data_names)
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: PyTree, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         shifts, scales, *data = data  # pyright: ignore[reportAssignmentType]
         return tuple(
             block._replace(residuals=scale * (block.residuals - shift))
@@ -96,14 +94,14 @@ class Held(_OfBlocks):
     def data_names(self) -> tuple[str, ...]:
         return ("which", "target", "stiffness", *self.loss.data_names)
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: PyTree, *data: PyTree, key: Array | None = None) -> Array:
         spring = self._spring(params, *data[:3])
         return self.loss(params, *data[3:]) + spring.weight * jnp.square(spring.residuals)
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: PyTree, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         return (*self.loss.blocks(params, *data[3:]), self._spring(params, *data[:3]))
 
-    def _spring(self, params: Any, which: Array, target: Array, stiffness: Array) -> Block:
+    def _spring(self, params: PyTree, which: Array, target: Array, stiffness: Array) -> Block:
         return Block(jax.flatten_util.ravel_pytree(params)[0][which] - target, stiffness)
 
 
@@ -118,11 +116,11 @@ class Weighted(_OfBlocks):
     def data_names(self) -> tuple[str, ...]:
         return ("weight", *self.loss.data_names)
 
-    def __call__(self, params: Any, *data: Any, key: Any = None) -> Array:
+    def __call__(self, params: PyTree, *data: PyTree, key: Array | None = None) -> Array:
         loss: Any = self.loss
         return jnp.sum(data[0] * loss.pointwise(params, *data[1:]))
 
-    def blocks(self, params: Any, *data: Any, key: Any = None) -> tuple[Block, ...]:
+    def blocks(self, params: PyTree, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         return tuple(block._replace(weight=data[0]) for block in self.loss.blocks(params, *data[1:]))
 
 
@@ -133,7 +131,7 @@ class Refits:
       ValueError: If the lanes belong to several programs.
     """
 
-    def __init__(self, verb: str, result: Any, times: int):
+    def __init__(self, verb: str, result: Fit | Grid, times: int):
         groups = groups_of(result)
         if len(groups) != 1:
             raise ValueError(
@@ -149,7 +147,7 @@ class Refits:
     def problem(self) -> Problem:
         return self.group.problem
 
-    def of_lanes(self, values: Any) -> Any:
+    def of_lanes(self, values: ArrayLike) -> np.ndarray | Axis:
         """Return numbers of each lane, (lanes, ...), as an axis over the refits; for one fit unchanged."""
         values = np.asarray(values)
         return values[0] if self.single else Axis(NAME, values[self.lane])
@@ -184,11 +182,11 @@ class Resamples(NamedTuple):
     """The params of refits."""
 
     params: PyTree  # (samples, ...) at each leaf; of a grid an xarray.Dataset with the dimension "sample"
-    converged: Any  # (samples,) bool; params of the others are NaN
+    converged: ArrayLike  # (samples,) bool; params of the others are NaN
 
 
 @near_keywords
-def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "residuals") -> Resamples:
+def bootstrap(result: Fit | Grid, key: KeyLike, samples: int = 10_000, *, kind: str = "residuals") -> Resamples:
     """Return the params of refits to the fitted curve plus noise drawn from the residuals.
 
     All refits are one sweep. For a likelihood the points themselves are drawn, each counting as often as it is drawn.
@@ -224,7 +222,9 @@ def bootstrap(result: Any, key: Any, samples: int = 10_000, *, kind: str = "resi
 
 
 @near_keywords
-def monte_carlo(result: Any, key: Any, samples: int = 10_000, *, absolute_sigma: bool | None = None) -> Resamples:
+def monte_carlo(
+    result: Fit | Grid, key: KeyLike, samples: int = 10_000, *, absolute_sigma: bool | None = None
+) -> Resamples:
     """Return the params of refits to the fitted curve plus normally distributed noise, or to counts drawn from it.
 
     Args:
@@ -249,14 +249,14 @@ def monte_carlo(result: Any, key: Any, samples: int = 10_000, *, absolute_sigma:
     return _resamples(result, flat, good)
 
 
-def _resamples(result: Any, flat: np.ndarray, good: np.ndarray) -> Resamples:
+def _resamples(result: Fit | Grid, flat: np.ndarray, good: np.ndarray) -> Resamples:
     if isinstance(result, Fit):
         return Resamples(like(result.params, flat), good)
     params = spread(result, np.moveaxis(flat, -1, -2), {"sample": None})
     return Resamples(params, labelled(result, good, {"sample": None}, "converged"))
 
 
-def check_draws(verb: str, key: Any, samples: Any) -> int:
+def check_draws(verb: str, key: KeyLike | None, samples: int) -> int:
     """Return the number of samples.
 
     Raises:
@@ -270,7 +270,7 @@ def check_draws(verb: str, key: Any, samples: Any) -> int:
 
 
 def resample(
-    verb: str, result: Any, known: Moments, kind: str, key: Any, samples: int
+    verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (..., samples, K) params of refits, NaN if one failed or a param has no error; and (..., samples) bool."""
     samples = check_draws(verb, key, samples)
@@ -308,7 +308,7 @@ def resample(
 
 
 def _gathered(
-    verb: str, result: Any, refits: Refits, grid: Grid, samples: int, spoken: np.ndarray | slice = slice(None)
+    verb: str, result: Fit | Grid, refits: Refits, grid: Grid, samples: int, spoken: np.ndarray | slice = slice(None)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (..., samples, K) params where refits ended, NaN if one failed, and (..., samples) bool: which did not."""
     ended, lanes = np.asarray(grid.results.status), refits.group.size
@@ -325,7 +325,7 @@ def _gathered(
 
 
 def _of_points(
-    verb: str, result: Any, known: Moments, kind: str, key: Any, samples: int
+    verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `resample` does for a likelihood: of points drawn again, or of counts drawn from the fitted means."""
     loss: Any = example(result)[0].loss
@@ -381,14 +381,14 @@ def _silent(known: Moments, kind: str) -> np.ndarray:
     return few & (not (known.absolute and kind == "normal"))
 
 
-def _per_lane(grid: Any, values: np.ndarray, lanes: int) -> np.ndarray:
+def _per_lane(grid: Grid, values: np.ndarray, lanes: int) -> np.ndarray:
     """Return numbers with the axes of a grid leading as (lanes, ...), in the order of the program."""
     axes = grid.members.ndim
     flat, first = values.reshape(-1, *values.shape[axes:]), np.unique(grid.members, return_index=True)[1]
     return flat[first][:lanes]
 
 
-def _axis(values: np.ndarray) -> Any:
+def _axis(values: np.ndarray) -> np.ndarray | Axis:
     """Return values for each refit as an axis; a single number unchanged."""
     return np.asarray(values) if np.ndim(values) == 0 else Axis(NAME, np.asarray(values))
 
@@ -411,7 +411,7 @@ def _in_blocks(problem: Problem, params: PyTree, kind: str) -> tuple:
 
 
 def _draw(
-    kind: str, key: Any, found: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int, *,
+    kind: str, key: Array, found: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int, *,
     centered: bool,
 ) -> tuple:  # fmt: skip
     """Return the shifts and scales of each block, (lanes * samples, ...).
@@ -448,7 +448,7 @@ def _draw(
     return tuple(shifts), tuple(scales)
 
 
-def _places(key: Any, good: np.ndarray, samples: int) -> np.ndarray:
+def _places(key: Array, good: np.ndarray, samples: int) -> np.ndarray:
     """Return (lanes, samples, n) random indices of data that count."""
     lanes, n = good.shape
     total, order = good.sum(axis=1), np.argsort(~good, axis=1, kind="stable")
