@@ -6,6 +6,7 @@ also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced
 
 from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, model_of, takes_data, takes_key
 from jaxfit.losses.counts import Binomial, Poisson, binomial, poisson
+from jaxfit.losses.joint import Joint, joint
 from jaxfit.losses.likelihoods import (
     ChiSquared,
     CrossEntropy,
@@ -22,10 +23,10 @@ from jaxfit.losses.regularization import L2, InputNoise, Smoothness, input_noise
 from jaxfit.problems.messages import near_names
 
 __all__ = [
-    "Binomial", "Block", "ChiSquared", "CrossEntropy", "InputNoise", "L2", "LeastSquares", "Likelihood", "Loss",
-    "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual", "Smoothness", "Sum", "arctan", "binomial",
-    "cauchy", "chi_squared", "data_names", "huber", "input_noise", "l2", "least_squares", "likelihood", "mae",
-    "model_of", "mse", "orthogonal_distance", "poisson", "rss", "smoothness", "soft_l1", "softmax_cross_entropy",
-    "takes_data", "takes_key", "tukey",
+    "Binomial", "Block", "ChiSquared", "CrossEntropy", "InputNoise", "Joint", "L2", "LeastSquares", "Likelihood",
+    "Loss", "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual", "Smoothness", "Sum", "arctan",
+    "binomial", "cauchy", "chi_squared", "data_names", "huber", "input_noise", "joint", "l2", "least_squares",
+    "likelihood", "mae", "model_of", "mse", "orthogonal_distance", "poisson", "rss", "smoothness", "soft_l1",
+    "softmax_cross_entropy", "takes_data", "takes_key", "tukey",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

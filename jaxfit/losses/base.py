@@ -9,7 +9,7 @@ import math
 import numbers
 import reprlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -387,20 +387,12 @@ class Sum(Loss):
         return any(term.takes_arrays for term in self.terms)
 
     def noise_model(self) -> NoiseModel:
-        models = [term.noise_model() for term in self.terms]
-        if all(model.kind == SQUARES and model.additive for model in models):
-            return NoiseModel(SQUARES, sigma=True if all(model.sigma for model in models) else None, additive=True)
-        if all(
-            model.deviance or model.kind == SQUARES and model.additive and model.sigma is not False for model in models
-        ):
-            return NoiseModel(LIKELIHOOD, sigma=False, additive=True, deviance=True)
-        if all(model.kind == LIKELIHOOD and model.additive and not model.deviance for model in models):
-            return NoiseModel(LIKELIHOOD, additive=True)
-        return NoiseModel(
-            why_unknown=f"{self} adds a penalty, or losses of different units, to a loss; a penalty pulls params away "
+        why = (
+            f"{self} adds a penalty, or losses of different units, to a loss; a penalty pulls params away "
             f"from what the data say, and a standard error would not tell by how much. Fit without it, or make it a "
             f"measurement: a residual (param - expected) / sigma in jf.losses.least_squares"
         )
+        return noise_model_of_sum([term.noise_model() for term in self.terms], why)
 
     @property
     def functions(self) -> tuple[Callable, ...]:
@@ -432,6 +424,17 @@ class Sum(Loss):
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.terms))
+
+
+def noise_model_of_sum(models: Sequence[NoiseModel], why: str) -> NoiseModel:
+    """Return the noise model of a sum of losses; `why` says why it is not known, if they do not add up."""
+    if all(model.kind == SQUARES and model.additive for model in models):
+        return NoiseModel(SQUARES, sigma=True if all(model.sigma for model in models) else None, additive=True)
+    if all(model.deviance or model.kind == SQUARES and model.additive and model.sigma is not False for model in models):
+        return NoiseModel(LIKELIHOOD, sigma=False, additive=True, deviance=True)
+    if all(model.kind == LIKELIHOOD and model.additive and not model.deviance for model in models):
+        return NoiseModel(LIKELIHOOD, additive=True)
+    return NoiseModel(why_unknown=why)
 
 
 def hashable(name: str, function: Callable) -> Callable:

@@ -173,6 +173,7 @@ NAMES = {
 
 _EXP, _QUADRATIC = "jf.models.exponential_decay", "jf.models.polynomial(2)"
 _TWO_CLASSES = "`jf.losses.softmax_cross_entropy(predict)` with two outputs"
+_JOINT = "jf.losses.joint(first=loss, second=loss)"
 _ODR = "jf.losses.orthogonal_distance(predict)"
 _LIKELIHOOD, _COUNTS = "jf.losses.likelihood(log_density)", "jf.losses.poisson(predict)"
 _ROBUST = "jf.losses.huber(predict, delta=1.0)"
@@ -205,7 +206,7 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
         "function": "jf.models.from_function(f)",
     },
     "jaxfit.losses": {
-        "odr": _ODR, "deming": _ODR,
+        "shared": _JOINT, "global_fit": _JOINT, "simultaneous": _JOINT, "odr": _ODR, "deming": _ODR,
         "l1": "`jf.losses.mae(predict)`; a penalty of that kind is a function loss(params) of your own",
         "lasso": "`jf.losses.mae(predict)`; a penalty of that kind is a function loss(params) of your own",
         "cross_entropy": "jf.losses.softmax_cross_entropy(predict)", "logistic": _TWO_CLASSES, "bce": _TWO_CLASSES,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.losses import Block, Loss
+from jaxfit.losses import Block, Joint, Loss
 from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.problems.axes import Axis, as_key, is_axis
@@ -329,8 +329,8 @@ def _of_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `resample` does for a likelihood: of points drawn again, or of counts drawn from the fitted means."""
     loss: Any = example(result)[0].loss
-    if not hasattr(loss, "pointwise"):
-        raise TypeError(f'{verb}: {loss} has no points to draw; use method="wald"')
+    if not hasattr(loss, "pointwise") or isinstance(loss, Joint):
+        raise TypeError(f"{verb}: {loss} has no points of one kind to draw; use jf.intervals(fit)")
     if kind == "normal" and not hasattr(loss, "draw"):
         raise TypeError(
             f"{verb}: {loss} does not say how its data are drawn; use jf.bootstrap, which draws points again"
