@@ -8,16 +8,22 @@ A column that depends on earlier columns, within rounding, gets a row of zeros i
 minimum along all other columns, a short step is tried along each such direction. If the loss rises because the
 residuals are curved, the params are determined all the same (J is always singular at a minimum above zero of as many
 residuals as params). If it does not change, the data do not determine them. If it falls, the run continues there.
+
+The arithmetic takes arrays of NumPy or of JAX. Of many lanes, and under a user's own `jit`, all of it is traced; of one
+run only `slopes` is, and the rest is done in NumPy, so that next to nothing has to be compiled. `both`, `either` and
+`pick` then leave out what is not needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxfit.losses import Block
@@ -26,6 +32,17 @@ from jaxfit.typing import PyTree
 
 UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
 FLOOR = 1e-3  # of a robust loss' curvature, against that of the square with the same slope
+
+
+class Slopes(NamedTuple):
+    """A loss at a point to second order: weight * ||r + J d||**2, but for a constant if a residual is robust."""
+
+    loss: Array  # ()
+    weight: Array  # ()
+    size: Array  # () sum of squares of the residuals, each with its measure
+    scale: Array  # (k,) norms of the columns of J
+    residuals: Array  # (n,) r, with the roots of their weights if these differ
+    columns: Array  # (k, n) of J, with the same
 
 
 class System(NamedTuple):
@@ -37,6 +54,29 @@ class System(NamedTuple):
     scale: Array  # (k,) norms of the columns of J
     triangle: Array  # (k, k) R
     shadow: Array  # (k,) c = Q^T r
+
+
+class Place(NamedTuple):
+    """What the arithmetic asks of a problem, whose free params are one array (k,)."""
+
+    slopes: Callable[[Array], Slopes]
+    residuals: Callable[[Array], Array]
+    limits: tuple[Array, Array] | None  # the lowest and highest params
+
+
+class View(NamedTuple):
+    """What is known of a point before a step is made from it."""
+
+    ends: Array  # () it is a minimum
+    undetermined: Array  # () it is one but for directions that R does not show
+    probing: Array  # () one of these is to be tried
+    slope: Array  # (k,) R^T c, zero where it pushes against a bound
+    free: Array | None  # (k,) bool: not held by a bound
+    triangle: Array  # R and c of the params that are free
+    shadow: Array
+    silent: Array  # (k,) bool: without a pivot
+    offset: Array  # () ||c||**2 / size
+    left: Array  # () ||c||**2
 
 
 class Memory(NamedTuple):
@@ -63,76 +103,105 @@ class LevenbergMarquardt(NamedTuple):
 
     def init(self, objective: Objective, params: PyTree) -> Memory:
         flat, back = jax.flatten_util.ravel_pytree(params)
-        system = linearize(objective, back, flat)
-        one, sizes = jnp.ones_like(system.loss), jnp.abs(flat)
-        scale = jnp.where(system.scale > 0, system.scale, elsewhere(objective, back, flat, system.scale == 0))
-        far = jnp.inf * one
-        return Memory(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0)
+        return self.begin(place_of(objective, back), flat)
 
     def step(self, objective: Objective, params: PyTree, memory: Memory) -> Proposal:
         flat, back = jax.flatten_util.ravel_pytree(params)
-        here, eps = memory.system, jnp.finfo(flat.dtype).eps
-        limits, free, triangle, shadow = objective.bounds, None, here.triangle, here.shadow
+        place, here = place_of(objective, back), memory.system
+        view = self.look(place, flat, memory)
+        there, memory = self.move(place, flat, memory, view)
+        gradient = back(2 * here.weight * view.slope)
+        return Proposal(here.loss, gradient, back(there), memory, view.ends, view.undetermined)
+
+    def begin(self, place: Place, flat: Array) -> Memory:
+        """Return the state at the start."""
+        system = system_of(place.slopes(flat))
+        one, sizes = 1 + 0 * system.loss if on_host(flat) else jnp.ones_like(system.loss), abs(flat)
+        scale = system.scale
+        if not (on_host(flat) and (scale > 0).all()):
+            scale = namespace(flat).where(scale > 0, scale, elsewhere(place, flat, scale == 0))
+        far = np.inf * one
+        return Memory(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0)
+
+    def look(self, place: Place, flat: Array, memory: Memory) -> View:
+        """Judge a point."""
+        xp, here, free = namespace(flat), memory.system, None
+        triangle, shadow = here.triangle, here.shadow
         slope = shadow @ triangle
-        if limits is not None:
-            low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+        if place.limits is not None:
+            low, high = place.limits
             inert = memory.scale == 0  # without influence on its bound: the bound determines it
             free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
-            slope = jnp.where(free, slope, 0)
-            triangle, shadow = reduced((triangle * free[None, :]).T, shadow, 8 * flat.size * float(eps))
+            slope = xp.where(free, slope, 0)
+            triangle, shadow = reduced((triangle * free[None, :]).T, shadow, 8 * flat.size * float(eps_of(flat)))
         ends, least, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
-        silent = jnp.diagonal(triangle) == 0 if free is None else (jnp.diagonal(triangle) == 0) & free
-        tried = memory.probed >= jnp.sum(silent)
-        ends, open_ended = ends | (least & tried & memory.bent), least & ~memory.bent
-        probing = least & memory.bent & ~tried
+        silent = triangle.diagonal() == 0 if free is None else (triangle.diagonal() == 0) & free
+        tried = memory.probed >= silent.sum()
+        ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent
+        return View(
+            ends, undetermined, least & memory.bent & ~tried, slope, free, triangle, shadow, silent, offset, left
+        )
 
-        units = jnp.where(memory.scale > 0, memory.scale, 1)
-        damping = jnp.where(offset <= 16 * eps, 0, memory.damping)  # what is left is a straight line
+    def move(self, place: Place, flat: Array, memory: Memory, view: View) -> tuple[Array, Memory]:
+        """Return the params after a step, and the state there; those from before if the step is refused."""
+        xp, here, eps = namespace(flat), memory.system, eps_of(flat)
+        probing, slope, triangle, shadow = view.probing, view.slope, view.triangle, view.shadow
+
+        units = xp.where(memory.scale > 0, memory.scale, 1)
+        damping = pick(view.offset <= 16 * eps, flat.dtype.type(0), memory.damping)  # what is left is a straight line
         move = solve(*damped(triangle / units[None, :], shadow, damping)) / units
-        move = jnp.where(probing, unseen(flat, memory, triangle, silent), move)
-        there = flat - move if limits is None else jnp.clip(flat - move, low, high)
+        move = pick(probing, lambda: unseen(flat, memory, triangle, view.silent), move)
+        there = flat - move
+        if place.limits is not None:
+            there = xp.clip(there, *place.limits)
         change = triangle @ (there - flat)
-        gain = -jnp.sum(change * (2 * shadow + change)) * here.weight
-        system = linearize(objective, back, there)
+        gain = -(change * (2 * shadow + change)).sum() * here.weight
+        system = system_of(place.slopes(there))
 
         step, ahead = there - flat, system.shadow @ system.triangle
         actual = here.loss - system.loss
-        reach = jnp.sqrt(jnp.sum((here.scale * flat) ** 2))
-        blur = 16 * eps * here.weight * jnp.sqrt(here.size) * (jnp.sqrt(here.size) + reach)
-        unresolved = (gain <= blur) & (jnp.abs(actual) <= blur) & (system.loss <= memory.ceiling)
-        means = -jnp.sum((slope + ahead) * step)  # by the slopes at both ends, which rounding spares for longer
-        hidden = 16 * eps * jnp.sqrt(here.size * jnp.sum((here.scale * step) ** 2))
-        blind = jnp.abs(means) <= hidden
-        actual = jnp.where(unresolved, jnp.where(blind, gain, means * here.weight), actual)
-        ratio = jnp.where(gain > 0, actual / jnp.where(gain > 0, gain, 1), 1.0 * unresolved)
-        accepted = (ratio > 1e-3) & (gain >= 0) & is_finite(system)
-        accepted = jnp.where(probing, (system.loss < here.loss - blur) & is_finite(system), accepted)
-        if limits is not None:
-            accepted &= ~jnp.any(stranded(flat, there, low, high, memory, system))
-        shrink = jnp.maximum(1 / 5, 1 - (2 * ratio - 1) ** 3)
+        reach = xp.sqrt(((here.scale * flat) ** 2).sum())
+        blur = 16 * eps * here.weight * xp.sqrt(here.size) * (xp.sqrt(here.size) + reach)
+        unresolved = (gain <= blur) & (abs(actual) <= blur) & (system.loss <= memory.ceiling)
+        means = -((slope + ahead) * step).sum()  # by the slopes at both ends, which rounding spares for longer
+        hidden = 16 * eps * xp.sqrt(here.size * ((here.scale * step) ** 2).sum())
+        blind = abs(means) <= hidden
+        actual = pick(unresolved, lambda: pick(blind, gain, means * here.weight), actual)
+        ratio = pick(gain > 0, lambda: actual / pick(gain > 0, gain, 1), lambda: pick(unresolved, 1.0, 0.0))
+        accepted = both((ratio > 1e-3) & (gain >= 0), lambda: is_finite(system))
+        accepted = pick(probing, lambda: (system.loss < here.loss - blur) & is_finite(system), accepted)
+        if place.limits is not None:
+            accepted = accepted & ~stranded(flat, there, *place.limits, memory, system).any()
         most = 1 / eps**2
-        after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), system, here)
-        bend = jnp.sum(step * (ahead - slope))
-        straight = jnp.maximum(jnp.sum(change**2), jnp.sum((system.triangle @ step) ** 2))
-        unsure = hidden + 16 * eps * reach * jnp.sqrt(straight)  # by the rounding of J, and of the residuals
-        bent = bend > jnp.maximum(2 * straight, unsure)
-        rest = jnp.sum(step * jnp.where(accepted, ahead, slope)) ** 2 / jnp.where(bend > 0, bend, 1)
-        settled = bent & ~probing & bottomed(memory, flat, step, rest, blur / here.weight, after)
+        after = pick(accepted, system, here)
+        bend = (step * (ahead - slope)).sum()
+        straight = xp.maximum((change**2).sum(), ((system.triangle @ step) ** 2).sum())
+        unsure = hidden + 16 * eps * reach * xp.sqrt(straight)  # by the rounding of J, and of the residuals
+        bent = bend > xp.maximum(2 * straight, unsure)
+
+        def at_the_bottom():
+            rest = (step * pick(accepted, ahead, slope)).sum() ** 2 / pick(bend > 0, bend, 1)
+            return bottomed(memory, flat, step, rest, blur / here.weight, after)
+
+        settled = both(bent & ~probing, at_the_bottom)
         memory = Memory(
             after,
-            jnp.where(accepted, jnp.maximum(memory.scale, system.scale), memory.scale),
+            pick(accepted, lambda: xp.maximum(memory.scale, system.scale), memory.scale),
             memory.sizes,
-            jnp.where(accepted, memory.damping * shrink, jnp.clip(memory.damping * memory.growth, eps, most)),
-            jnp.where(accepted, 2, jnp.minimum(2 * memory.growth, most)).astype(flat.dtype),
-            offset,
-            left,
-            jnp.minimum(memory.ceiling, here.loss + blur),
-            jnp.where(accepted, settled, memory.settled | settled),
-            jnp.where(accepted, 0, memory.probed + probing),
-            accepted | jnp.where(probing, bent, memory.bent),
+            pick(
+                accepted,
+                lambda: memory.damping * xp.maximum(1 / 5, 1 - (2 * ratio - 1) ** 3),
+                lambda: xp.clip(memory.damping * memory.growth, eps, most),
+            ),
+            pick(accepted, flat.dtype.type(2), lambda: xp.minimum(2 * memory.growth, most)),
+            view.offset,
+            view.left,
+            xp.minimum(memory.ceiling, here.loss + blur),
+            pick(accepted, settled, lambda: memory.settled | settled),
+            pick(accepted, flat.dtype.type(0), lambda: memory.probed + probing),
+            accepted | pick(probing, bent, memory.bent),
         )
-        there = jnp.where(accepted, there, flat)
-        return Proposal(here.loss, back(2 * here.weight * slope), back(there), memory, ends, open_ended)
+        return pick(accepted, there, flat), memory
 
 
 def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> LevenbergMarquardt:
@@ -140,6 +209,47 @@ def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> Levenberg
 
 
 levenberg_marquardt.traits = Traits(judges=True, residuals=True, deterministic=True, precision="float64", chunk=8)
+
+
+# The same for arrays of NumPy and of JAX
+
+
+def on_host(x: Array) -> bool:
+    return isinstance(x, np.ndarray)
+
+
+def namespace(x: Array) -> ModuleType:
+    return np if on_host(x) else jnp
+
+
+def eps_of(x: Array) -> Any:
+    return np.finfo(x.dtype).eps
+
+
+def is_known(condition: Any) -> bool:
+    return isinstance(condition, (bool, np.bool_))
+
+
+def pick(condition: Any, yes: Any, no: Any) -> Any:
+    """Return one of two trees, or of what two functions return; if the condition is known, the other is not called."""
+    if is_known(condition):
+        chosen = yes if condition else no
+        return chosen() if callable(chosen) else chosen
+    yes, no = (x() if callable(x) else x for x in (yes, no))
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def both(condition: Any, then: Callable) -> Any:
+    """Return whether a condition and one that a function returns hold."""
+    return (condition and then()) if is_known(condition) else condition & then()
+
+
+def either(condition: Any, otherwise: Callable) -> Any:
+    """Return whether a condition or one that a function returns holds."""
+    return (condition or otherwise()) if is_known(condition) else condition | otherwise()
+
+
+# Whether a run has ended
 
 
 def judge(
@@ -162,25 +272,31 @@ def judge(
       Whether it is a minimum that is determined, whether it is one but for directions that R does not show,
       ||c||**2 / size, and ||c||**2.
     """
-    here, eps = memory.system, jnp.finfo(flat.dtype).eps
-    left = jnp.sum(shadow**2)
-    offset = left / jnp.where(here.size > 0, here.size, 1)
-    pivots, norms = jnp.diagonal(triangle), jnp.sqrt(jnp.sum(triangle**2, axis=0))
-    held = jnp.zeros(flat.shape, bool) if free is None else ~free
-    determined = jnp.all((pivots != 0) | held)
-    alive = jnp.all((norms > eps**2 * memory.scale) | (memory.scale == 0) | held)
-    alive &= jnp.any(pivots != 0) | jnp.all(held)
-    reach = jnp.sqrt(jnp.sum((norms * flat) ** 2))
-    exact = jnp.sqrt(here.size) <= 8 * eps * reach
-    alive |= exact
+    xp, here, eps = namespace(flat), memory.system, eps_of(flat)
+    left = (shadow**2).sum()
+    offset = left / pick(here.size > 0, here.size, 1)
+    pivots, norms = triangle.diagonal(), xp.sqrt((triangle**2).sum(axis=0))
+    held = xp.zeros(flat.shape, bool) if free is None else ~free
+    determined = ((pivots != 0) | held).all()
+    alive = ((norms > eps**2 * memory.scale) | (memory.scale == 0) | held).all()
+    alive = alive & ((pivots != 0).any() | held.all())
+    reach = xp.sqrt(((norms * flat) ** 2).sum())
+    exact = xp.sqrt(here.size) <= 8 * eps * reach
+    alive = alive | exact
     step = solve(triangle, shadow)
-    move = jnp.sqrt(jnp.sum((norms * step) ** 2))
-    near = (offset <= eps ** (5 / 3)) | (offset <= eps ** (4 / 3)) & slight(memory, flat, step, eps**0.7)
-    lost = (offset <= 16 * eps) & ((offset > memory.before / 2) | near)
-    below = (jnp.sqrt(left) <= 8 * eps * reach) & (move <= jnp.sqrt(eps) * reach)
+    move = xp.sqrt(((norms * step) ** 2).sum())
+
+    def is_near():
+        return either(
+            offset <= eps ** (5 / 3),
+            lambda: both(offset <= eps ** (4 / 3), lambda: slight(memory, flat, step, eps**0.7)),
+        )
+
+    lost = both(offset <= 16 * eps, lambda: either(offset > memory.before / 2, is_near))
+    below = (xp.sqrt(left) <= 8 * eps * reach) & (move <= xp.sqrt(eps) * reach)
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
     least = lost | below | enough | (exact & ~determined)
-    tiny = determined & slight(memory, flat, step, eps**0.75) & (left > memory.left / 64)
+    tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step, eps**0.75))
     return alive & (determined & least | tiny | memory.settled), alive & ~determined & least, offset, left
 
 
@@ -198,85 +314,106 @@ def bottomed(memory: Memory, flat: Array, step: Array, rest: Array, blur: Array,
       blur: () the rounding of the sum of squares.
       after: At the params where the run is after the step.
     """
-    eps = jnp.finfo(flat.dtype).eps
-    pivots = jnp.abs(jnp.diagonal(after.triangle)) / jnp.where(memory.scale > 0, memory.scale, 1)
-    others = jnp.where(pivots > jnp.min(pivots), after.shadow, 0)
-    at_rest = rest + jnp.sum(others**2) <= blur
-    return at_rest & slight(memory, flat, step, eps**0.5) & (jnp.sum(pivots == 0) <= 1)
+    xp = namespace(flat)
+    pivots = abs(after.triangle.diagonal()) / xp.where(memory.scale > 0, memory.scale, 1)
+    others = xp.where(pivots > pivots.min(), after.shadow, 0)
+    at_rest = rest + (others**2).sum() <= blur
+    return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum() <= 1)
 
 
 def unseen(flat: Array, memory: Memory, triangle: Array, silent: Array) -> Array:
     """Return a short step along which R is zero, for the next param without a pivot: a small part of its size."""
-    part = jnp.finfo(flat.dtype).eps ** 0.375  # so that slopes show a curvature, and rounding hides higher powers
-    own = jnp.maximum(memory.sizes, jnp.abs(flat))
-    earlier = jnp.tri(flat.size, k=-1, dtype=flat.dtype) @ silent
+    xp, part = (
+        namespace(flat),
+        eps_of(flat) ** 0.375,
+    )  # so that slopes show a curvature, and rounding hides higher powers
+    own = xp.maximum(memory.sizes, abs(flat))
+    earlier = xp.tri(flat.size, k=-1, dtype=flat.dtype) @ silent
     chosen = silent & (earlier == memory.probed)
-    along = jnp.where(chosen, part * jnp.where(own > 0, own, 1), 0)
+    along = xp.where(chosen, part * xp.where(own > 0, own, 1), 0)
     return along - solve(triangle, triangle @ along)
 
 
 def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
     """Return whether a step moves each param by less than a part of its size; for a start at 0, of the predictions."""
-    own = jnp.maximum(memory.sizes, jnp.abs(flat))
-    least = jnp.sqrt(jnp.sum((memory.scale * own) ** 2))
-    unsized = (memory.sizes == 0) & (memory.scale * jnp.abs(step) <= part * least)
-    return jnp.all((jnp.abs(step) <= part * own) | unsized)
+    xp = namespace(flat)
+    own = xp.maximum(memory.sizes, abs(flat))
+    least = xp.sqrt(((memory.scale * own) ** 2).sum())
+    unsized = (memory.sizes == 0) & (memory.scale * abs(step) <= part * least)
+    return ((abs(step) <= part * own) | unsized).all()
 
 
 def stranded(flat: Array, there: Array, low: Array, high: Array, memory: Memory, system: System) -> Array:
     """Return which params a long step would put on a bound where they have no influence, and so would stay there."""
     on = ((there <= low) & (flat > low)) | ((there >= high) & (flat < high))
-    far = jnp.abs(there - flat) > 0.01 * jnp.maximum(memory.sizes, jnp.abs(flat))
-    return on & far & (system.scale <= jnp.finfo(flat.dtype).eps * memory.scale)
+    far = abs(there - flat) > 0.01 * namespace(flat).maximum(memory.sizes, abs(flat))
+    return on & far & (system.scale <= eps_of(flat) * memory.scale)
 
 
-def elsewhere(objective: Objective, back: Callable, flat: Array, silent: Array) -> Array:
+def elsewhere(place: Place, flat: Array, silent: Array) -> Array:
     """Estimate the norms of the columns of params without influence here, from other values; zero if they have none.
 
     All of them are set to 0 (or to 1 if they are 0), then all to 1 (or to 0): the width and position of a peak far from
     the data have no influence where its height is 0. Residuals that change, or are not finite, show that the point lies
     on a plateau; otherwise the loss does not depend on the param.
     """
-
-    def residuals(flat):
-        return jnp.concatenate([jnp.ravel(b.residuals) for b in objective.blocks(back(flat))])
+    xp = namespace(flat)
 
     def norms(value):
-        there = jnp.where(silent, jnp.where(flat == value, 1 - value, value), flat).astype(flat.dtype)
-        if objective.bounds is not None:
-            low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in objective.bounds)
-            there = jnp.clip(there, low, high)
-        change, moved = jnp.sqrt(jnp.sum((residuals(there) - now) ** 2)), jnp.abs(there - flat)
-        change = jnp.where(jnp.isfinite(change), change, 1)
-        return jnp.where(silent & (moved > 0), change / jnp.where(moved > 0, moved, 1), 0)
+        there = xp.where(silent, xp.where(flat == value, 1 - value, value), flat).astype(flat.dtype)
+        if place.limits is not None:
+            there = xp.clip(there, *place.limits)
+        change, moved = xp.sqrt(((place.residuals(there) - now) ** 2).sum()), abs(there - flat)
+        change = xp.where(xp.isfinite(change), change, 1)
+        return xp.where(silent & (moved > 0), change / xp.where(moved > 0, moved, 1), 0)
 
-    now = residuals(flat)
-    return jnp.maximum(norms(0), norms(1))
+    now = place.residuals(flat)
+    return xp.maximum(norms(0), norms(1))
 
 
-def linearize(objective: Objective, back: Callable, flat: Array) -> System:
-    """Reduce the residuals and their Jacobian at a point to a triangle."""
+# Residuals and their Jacobian
 
-    def residuals(flat):
+
+def place_of(objective: Objective, back: Callable) -> Place:
+    """Return what the arithmetic asks of a traced problem; `back` makes the tree of free params."""
+    limits = objective.bounds
+    if limits is not None:
+        limits = tuple(jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+    return Place(lambda flat: slopes(objective, back, flat), lambda flat: residuals(objective, back, flat), limits)
+
+
+def residuals(objective: Objective, back: Callable, flat: Array) -> Array:
+    return jnp.concatenate([jnp.ravel(b.residuals) for b in objective.blocks(back(flat))])
+
+
+def slopes(objective: Objective, back: Callable, flat: Array) -> Slopes:
+    """Return the residuals and their Jacobian, differentiated forward."""
+
+    def apart(flat):
         blocks = objective.blocks(back(flat))
         return [jnp.ravel(b.residuals) for b in blocks], [b._replace(residuals=None) for b in blocks]
 
-    parts, push, blocks = jax.linearize(residuals, flat, has_aux=True)
-    slopes = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+    parts, push, blocks = jax.linearize(apart, flat, has_aux=True)
+    derivatives = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
     blocks = [b._replace(residuals=r) for b, r in zip(blocks, parts, strict=True)]
     if len(blocks) == 1 and blocks[0].rho is None:
-        (r,), (columns,) = parts, slopes
+        (r,), (columns,) = parts, derivatives
         weight = jnp.asarray(blocks[0].weight, r.dtype)
         size = jnp.sum(r * r)
         scale = jnp.sqrt(jnp.sum(columns * columns, axis=1))
-        return System(weight * size, weight, size, scale, *triangularize(columns, r))
+        return Slopes(weight * size, weight, size, scale, r, columns)
     loss, r, curve, measure = (jnp.concatenate(x) for x in zip(*map(weigh, blocks), strict=True))
-    columns = jnp.concatenate(slopes, axis=1)
+    columns = jnp.concatenate(derivatives, axis=1)
     scale = jnp.sqrt(jnp.sum(columns**2 * measure[None, :], axis=1))
     size = jnp.sum(measure * jnp.concatenate(parts) ** 2)
     root = jnp.sqrt(curve)
-    triangle, shadow = triangularize(columns * root[None, :], r / jnp.where(root > 0, root, 1))
-    return System(jnp.sum(loss), jnp.ones_like(size), size, scale, triangle, shadow)
+    rooted = columns * root[None, :]
+    return Slopes(jnp.sum(loss), jnp.ones_like(size), size, scale, r / jnp.where(root > 0, root, 1), rooted)
+
+
+def system_of(found: Slopes) -> System:
+    """Reduce the residuals and their Jacobian at a point to a triangle."""
+    return System(*found[:4], *triangularize(found.columns, found.residuals))
 
 
 def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
@@ -305,11 +442,11 @@ def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
 
 def triangularize(columns: Array, b: Array) -> tuple[Array, Array]:
     """Return R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced` does."""
-    k, n = columns.shape
-    rounding = (8 * k + n**0.5) * float(jnp.finfo(b.dtype).eps)
+    xp, (k, n) = namespace(b), columns.shape
+    rounding = (8 * k + n**0.5) * float(eps_of(b))
     if k > UNROLLED:
-        both = jnp.linalg.qr(jnp.concatenate([columns, b[None]]).T, mode="r")
-        columns, b = both[:k, :k].T, both[:k, k]
+        joined = xp.linalg.qr(xp.concatenate([columns, b[None]]).T, mode="r")
+        columns, b = joined[:k, :k].T, joined[:k, k]
     return reduced(columns, b, rounding)
 
 
@@ -319,15 +456,15 @@ def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
     With b as one more column this is as accurate as reflections: Bjorck (1967). A column depends on earlier ones if its
     part orthogonal to them is at most `rounding` of its norm.
     """
-    k = len(columns)
-    least = rounding * jnp.sqrt(jnp.sum(columns * columns, axis=1))
+    xp, k = namespace(b), len(columns)
+    least = rounding * xp.sqrt((columns * columns).sum(axis=1))
 
     def pivot(row, least):
-        length = jnp.sqrt(jnp.sum(row * row))
-        length = jnp.where(length <= least, 0, length)
-        return row / jnp.where(length > 0, length, jnp.inf), length
+        length = xp.sqrt((row * row).sum())
+        length = pick(length <= least, b.dtype.type(0), length)
+        return row / pick(length > 0, length, b.dtype.type(np.inf)), length
 
-    if k > UNROLLED:
+    if k > UNROLLED and not on_host(b):
 
         def body(i, carry):
             rest, triangle = carry
@@ -337,41 +474,42 @@ def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
             return rest - along[:, None] * q[None, :], triangle.at[i].set(row)
 
         rest = jnp.concatenate([columns, b[None]])
-        both = jax.lax.fori_loop(0, k, body, (rest, jnp.zeros((k, k + 1), b.dtype)))[1]
-        return both[:, :k], both[:, k]
-    rows, rest = [], jnp.concatenate([columns, b[None]])
+        joined = jax.lax.fori_loop(0, k, body, (rest, jnp.zeros((k, k + 1), b.dtype)))[1]
+        return joined[:, :k], joined[:, k]
+    rows, rest = [], xp.concatenate([columns, b[None]])
     for i in range(k):
         q, length = pivot(rest[0], least[i])
-        along = jnp.sum(rest[1:] * q[None, :], axis=1)
+        along = rest[1:] @ q if on_host(b) else jnp.sum(rest[1:] * q[None, :], axis=1)
         rest = rest[1:] - along[:, None] * q[None, :]
-        rows.append(jnp.concatenate([jnp.zeros(i, b.dtype), length[None], along]))
-    both = jnp.stack(rows)
-    return both[:, :k], both[:, k]
+        rows.append(xp.concatenate([xp.zeros(i, b.dtype), length[None], along]))
+    joined = xp.stack(rows)
+    return joined[:, :k], joined[:, k]
 
 
 def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:
     """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
-    k = shadow.size
-    below = jnp.sqrt(damping) * jnp.eye(k, dtype=triangle.dtype)
-    return triangularize(
-        jnp.concatenate([triangle.T, below], axis=1), jnp.concatenate([shadow, jnp.zeros_like(shadow)])
-    )
+    xp = namespace(shadow)
+    below = xp.sqrt(damping) * xp.eye(shadow.size, dtype=triangle.dtype)
+    return triangularize(xp.concatenate([triangle.T, below], axis=1), xp.concatenate([shadow, xp.zeros_like(shadow)]))
 
 
 def solve(triangle: Array, b: Array) -> Array:
     """Return z with R z = b, with zeros where a pivot is zero."""
-    k = b.size
+    k, host = b.size, on_host(b)
     if k > UNROLLED:
-        pivots = jnp.diagonal(triangle)
-        safe = triangle + jnp.diag(jnp.where(pivots == 0, 1, 0).astype(b.dtype))
-        return jnp.where(pivots == 0, 0, jax.scipy.linalg.solve_triangular(safe, b))
+        xp = namespace(b)
+        pivots = triangle.diagonal()
+        safe = triangle + xp.diag(xp.where(pivots == 0, 1, 0).astype(b.dtype))
+        found = np.linalg.solve(safe, b) if host else jax.scipy.linalg.solve_triangular(safe, b)
+        return xp.where(pivots == 0, 0, found)
     z: list[Array] = [b[0]] * k
     for i in reversed(range(k)):
-        rest = b[i] - sum((triangle[i, j] * z[j] for j in range(i + 1, k)), jnp.zeros_like(b[i]))
+        rest = b[i] - sum((triangle[i, j] * z[j] for j in range(i + 1, k)), 0.0 if host else jnp.zeros_like(b[i]))
         pivot = triangle[i, i]
-        z[i] = jnp.where(pivot == 0, 0, rest / jnp.where(pivot == 0, 1, pivot))
-    return jnp.stack(z)
+        z[i] = pick(pivot == 0, b.dtype.type(0), lambda: rest / pick(pivot == 0, 1, pivot))  # noqa: B023 (called here)
+    return np.array(z) if host else jnp.stack(z)
 
 
 def is_finite(system: System) -> Array:
-    return jnp.isfinite(system.loss) & jnp.all(jnp.isfinite(system.triangle)) & jnp.all(jnp.isfinite(system.shadow))
+    xp = namespace(system.shadow)
+    return xp.isfinite(system.loss) & xp.isfinite(system.triangle).all() & xp.isfinite(system.shadow).all()
