@@ -35,6 +35,9 @@ class Settings:
       chunk: Steps of a lane between two checks, about.
       first_chunk: Steps of the first chunk without a stop rule; chunks double from there.
       block_seconds: Time between two reports of a running block.
+      numpy_numbers: Largest size of a Jacobian up to which a single run makes its steps in NumPy, if its method can; 0
+        for none: then they are compiled.
+      numpy_params: Largest number of params of such a run.
       stretch_rows: Largest number of records that one call of the program of a single fit keeps.
       stretch_bytes: Largest size of these records.
       stretch_steps: Largest number of steps of a single fit between two reports; None for no limit.
@@ -59,6 +62,8 @@ class Settings:
     chunk: int = 512
     first_chunk: int = 32
     block_seconds: float = 0.2
+    numpy_numbers: int = 2**20
+    numpy_params: int = 128
     stretch_rows: int = 2**17
     stretch_bytes: int = 2**25
     stretch_steps: int | None = None

@@ -8,14 +8,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfit.engine.compiling import SUMS, compiled
-from jaxfit.engine.loops import advance, begin, judges_steps, propose, row, stepper
+from jaxfit.engine.linearizing import linearized, raveled
+from jaxfit.engine.loops import RUNNING, End, State, advance, begin, judges_steps, method_of, propose, row, stepper
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
 from jaxfit.optimizers.building import Optimizer
+from jaxfit.optimizers.gauss_newton import LevenbergMarquardt, Memory, Place, View
+from jaxfit.problems.marks import free, unflattened
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import Training, convert
+from jaxfit.problems.problems import Status, Training, convert
 from jaxfit.typing import PyTree
 
 
@@ -32,8 +36,13 @@ class Programs(NamedTuple):
     pace: list[float]  # [seconds a step takes], once measured
 
 
-def prepare(training: Training, precision: str) -> tuple[Programs, list]:
+def prepare(training: Training, precision: str, *, in_numpy: bool = False) -> tuple[Programs, list]:
     """Return the programs for a run, and its leaves in the precision; large ones are put on the device once.
+
+    Args:
+      training: Of one run.
+      precision: Of it.
+      in_numpy: Whether the steps may be made in NumPy, which then changes last digits.
 
     Raises:
       ValueError, TypeError: If its loss cannot be trained; see `inspect_training`.
@@ -41,18 +50,26 @@ def prepare(training: Training, precision: str) -> tuple[Programs, list]:
     leaves, structure = jax.tree.flatten(training)
     leaves = [convert(x, precision) for x in leaves]
     programs = programs_of(
-        structure, tuple((x.shape, x.dtype) for x in leaves), jax.config.jax_enable_x64, current().of_programs
-    )
+        structure, tuple((x.shape, x.dtype) for x in leaves), jax.config.jax_enable_x64, current().of_programs,
+        current().numpy_numbers if in_numpy else 0,
+    )  # fmt: skip
     return programs, jax.device_put(leaves) if sum(x.nbytes for x in leaves) > 2**20 else leaves
 
 
 @functools.lru_cache(maxsize=64)
-def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> Programs:
-    """Return the programs for a structure. The cache is bounded: new functions in every call cannot fill the memory."""
+def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple, in_numpy: int) -> Programs:
+    """Return the programs for a structure. The cache is bounded: new functions in every call cannot fill the memory.
+
+    `in_numpy` is the largest size of a Jacobian for steps in NumPy.
+    """
     ask = functools.partial(jax.tree.unflatten, structure)
     training = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
     captured = inspect_training(training)
     capacity = 0
+    if not captured and fits_numpy(training, in_numpy):
+        warn_of_recompiling(training.problem.loss)
+        capacity = max(1, min(current().stretch_rows, current().stretch_bytes // 8))
+        return Programs(*in_numpy_programs(ask), ask, True, False, capacity, [1e-2])
     if not captured:
         record, captured = shape_of(_first_row, training)
         if not captured:
@@ -84,6 +101,86 @@ def _first_row(training: Training) -> dict[str, PyTree]:
     state = begin(training)
     return row(training, state, jnp.int32(0), propose(training, state, jnp.int32(0)))
 
+
+# One run in NumPy
+
+
+def fits_numpy(training: Training, most: int) -> bool:
+    """Return whether the steps of a run are made in NumPy: its method can, and there is no rule and no record but loss.
+
+    What is large is left to a compiled program: a Jacobian of more than `most` numbers, about.
+    """
+    problem, plain = training.problem, training.record.what in ((), ("loss",)) and not training.stop.watches
+    if not (plain and training.optimizer.traits.numpy and training.validation is None and training.batches is None):
+        return False
+    points = max((x.size for x in jax.tree.leaves(problem.data)), default=1)
+    params = sum(x.size for x in jax.tree.leaves(free(problem.params)))
+    return jax.default_backend() == "cpu" and params <= current().numpy_params and points * params <= most
+
+
+class InNumPy(NamedTuple):
+    """What a run in NumPy carries."""
+
+    method: LevenbergMarquardt
+    place: Place
+    memory: Memory
+    flat: np.ndarray  # (k,) the free params
+
+
+def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
+    """Return what stands for the programs of a run: begin, and twice the function that makes steps and judges them."""
+
+    def begin(leaves):
+        training = ask(leaves)
+        problem, method = training.problem, method_of(training.optimizer)
+        params = free(problem.params)
+        place, flat = linearized(problem), raveled(params)
+        with np.errstate(all="ignore"):
+            memory = method.begin(place, flat)
+        return State(params, InNumPy(method, place, memory, flat), memory.system.loss, np.int32(RUNNING), np.int32(0),
+                     None, None, None)  # fmt: skip
+
+    def segment(leaves, state, t, count):
+        training = ask(leaves)
+        every, (method, place, memory, flat) = training.record.every, state.memory
+        losses = []
+        with np.errstate(all="ignore"):
+            for i in range(count + 1):
+                view, loss = method.look(place, flat, memory), memory.system.loss
+                if i % every == 0:
+                    losses.append(loss)
+                status = _verdict(loss, view)
+                if status != RUNNING or i == count:
+                    break
+                flat, memory = method.move(place, flat, memory, view)
+        made = int(t) + i
+        if status == RUNNING and made >= training.steps:
+            status = Status.OUT_OF_STEPS
+            if loss > state.start_loss + 64 * np.finfo(flat.dtype).eps * abs(state.start_loss):
+                status = Status.DIVERGED
+        state = state._replace(
+            params=unflattened(flat, state.params),
+            memory=InNumPy(method, place, memory, flat),
+            status=np.int32(status),
+            steps=np.int32(made),
+        )
+        return state, dict.fromkeys(training.record.what, np.array(losses)), End(loss, None, {})
+
+    return begin, segment, segment
+
+
+def _verdict(loss: np.floating, view: View) -> Status:
+    """Return the status at a point, as `loops.judge` does."""
+    if np.isnan(loss):
+        return Status.NOT_FINITE
+    if np.isinf(loss):
+        return Status.DIVERGED
+    if not np.isfinite(view.slope).all():
+        return Status.NOT_FINITE
+    return Status.CONVERGED if view.ends else Status.NOT_DETERMINED if view.undetermined else RUNNING
+
+
+# New functions in every call
 
 ENOUGH = 5
 seen: dict[tuple, set[int]] = {}  # the functions compiled so far, by where they were written

@@ -10,14 +10,12 @@ residuals are curved, the params are determined all the same (J is always singul
 residuals as params). If it does not change, the data do not determine them. If it falls, the run continues there.
 
 The arithmetic takes arrays of NumPy or of JAX. Of many lanes, and under a user's own `jit`, all of it is traced; of one
-run only `slopes` is, and the rest is done in NumPy, so that next to nothing has to be compiled. `both`, `either` and
-`pick` then leave out what is not needed.
+run only `slopes` is, and the rest is done in NumPy, so that next to nothing has to be compiled; see `arrays`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +25,11 @@ import numpy as np
 from jax import Array
 
 from jaxfit.losses import Block
+from jaxfit.optimizers.arrays import both, either, eps_of, namespace, normal, on_host, pick
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
+from jaxfit.optimizers.triangles import damped, reduced, solve, triangularize
 from jaxfit.typing import PyTree
 
-UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
 FLOOR = 1e-3  # of a robust loss' curvature, against that of the square with the same slope
 
 
@@ -208,45 +207,9 @@ def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> Levenberg
     return LevenbergMarquardt(damping, tolerance)
 
 
-levenberg_marquardt.traits = Traits(judges=True, residuals=True, deterministic=True, precision="float64", chunk=8)
-
-
-# The same for arrays of NumPy and of JAX
-
-
-def on_host(x: Array) -> bool:
-    return isinstance(x, np.ndarray)
-
-
-def namespace(x: Array) -> ModuleType:
-    return np if on_host(x) else jnp
-
-
-def eps_of(x: Array) -> Any:
-    return np.finfo(x.dtype).eps
-
-
-def is_known(condition: Any) -> bool:
-    return isinstance(condition, (bool, np.bool_))
-
-
-def pick(condition: Any, yes: Any, no: Any) -> Any:
-    """Return one of two trees, or of what two functions return; if the condition is known, the other is not called."""
-    if is_known(condition):
-        chosen = yes if condition else no
-        return chosen() if callable(chosen) else chosen
-    yes, no = (x() if callable(x) else x for x in (yes, no))
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def both(condition: Any, then: Callable) -> Any:
-    """Return whether a condition and one that a function returns hold."""
-    return (condition and then()) if is_known(condition) else condition & then()
-
-
-def either(condition: Any, otherwise: Callable) -> Any:
-    """Return whether a condition or one that a function returns holds."""
-    return (condition or otherwise()) if is_known(condition) else condition | otherwise()
+levenberg_marquardt.traits = Traits(
+    judges=True, residuals=True, deterministic=True, precision="float64", chunk=8, numpy=True
+)
 
 
 # Whether a run has ended
@@ -273,7 +236,7 @@ def judge(
       ||c||**2 / size, and ||c||**2.
     """
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
-    left = (shadow**2).sum()
+    left = normal((shadow**2).sum())
     offset = left / pick(here.size > 0, here.size, 1)
     pivots, norms = triangle.diagonal(), xp.sqrt((triangle**2).sum(axis=0))
     held = xp.zeros(flat.shape, bool) if free is None else ~free
@@ -438,76 +401,6 @@ def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
     measure = jnp.where(r == 0, second, first / jnp.where(r == 0, 1, r)) / 2
     curve = jnp.maximum(second / 2, FLOOR * measure)
     return weight * rho(r), weight * first / 2, weight * curve, weight * measure
-
-
-def triangularize(columns: Array, b: Array) -> tuple[Array, Array]:
-    """Return R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced` does."""
-    xp, (k, n) = namespace(b), columns.shape
-    rounding = (8 * k + n**0.5) * float(eps_of(b))
-    if k > UNROLLED:
-        joined = xp.linalg.qr(xp.concatenate([columns, b[None]]).T, mode="r")
-        columns, b = joined[:k, :k].T, joined[:k, k]
-    return reduced(columns, b, rounding)
-
-
-def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
-    """Return R and Q^T b by modified Gram-Schmidt, with a row of zeros for a column that depends on earlier ones.
-
-    With b as one more column this is as accurate as reflections: Bjorck (1967). A column depends on earlier ones if its
-    part orthogonal to them is at most `rounding` of its norm.
-    """
-    xp, k = namespace(b), len(columns)
-    least = rounding * xp.sqrt((columns * columns).sum(axis=1))
-
-    def pivot(row, least):
-        length = xp.sqrt((row * row).sum())
-        length = pick(length <= least, b.dtype.type(0), length)
-        return row / pick(length > 0, length, b.dtype.type(np.inf)), length
-
-    if k > UNROLLED and not on_host(b):
-
-        def body(i, carry):
-            rest, triangle = carry
-            q, length = pivot(rest[i], least[i])
-            along = jnp.where(jnp.arange(k + 1) > i, jnp.sum(rest * q[None, :], axis=1), 0)
-            row = jnp.where(jnp.arange(k + 1) == i, length, along)
-            return rest - along[:, None] * q[None, :], triangle.at[i].set(row)
-
-        rest = jnp.concatenate([columns, b[None]])
-        joined = jax.lax.fori_loop(0, k, body, (rest, jnp.zeros((k, k + 1), b.dtype)))[1]
-        return joined[:, :k], joined[:, k]
-    rows, rest = [], xp.concatenate([columns, b[None]])
-    for i in range(k):
-        q, length = pivot(rest[0], least[i])
-        along = rest[1:] @ q if on_host(b) else jnp.sum(rest[1:] * q[None, :], axis=1)
-        rest = rest[1:] - along[:, None] * q[None, :]
-        rows.append(xp.concatenate([xp.zeros(i, b.dtype), length[None], along]))
-    joined = xp.stack(rows)
-    return joined[:, :k], joined[:, k]
-
-
-def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:
-    """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
-    xp = namespace(shadow)
-    below = xp.sqrt(damping) * xp.eye(shadow.size, dtype=triangle.dtype)
-    return triangularize(xp.concatenate([triangle.T, below], axis=1), xp.concatenate([shadow, xp.zeros_like(shadow)]))
-
-
-def solve(triangle: Array, b: Array) -> Array:
-    """Return z with R z = b, with zeros where a pivot is zero."""
-    k, host = b.size, on_host(b)
-    if k > UNROLLED:
-        xp = namespace(b)
-        pivots = triangle.diagonal()
-        safe = triangle + xp.diag(xp.where(pivots == 0, 1, 0).astype(b.dtype))
-        found = np.linalg.solve(safe, b) if host else jax.scipy.linalg.solve_triangular(safe, b)
-        return xp.where(pivots == 0, 0, found)
-    z: list[Array] = [b[0]] * k
-    for i in reversed(range(k)):
-        rest = b[i] - sum((triangle[i, j] * z[j] for j in range(i + 1, k)), 0.0 if host else jnp.zeros_like(b[i]))
-        pivot = triangle[i, i]
-        z[i] = pick(pivot == 0, b.dtype.type(0), lambda: rest / pick(pivot == 0, 1, pivot))  # noqa: B023 (called here)
-    return np.array(z) if host else jnp.stack(z)
 
 
 def is_finite(system: System) -> Array:

@@ -76,6 +76,8 @@ class Traits:
       precision: What it runs in if the caller names none; None for the default.
       chunk: Steps after which a sweep checks which lanes have ended, small for a method that needs few steps; None for
         the default.
+      numpy: Whether its arithmetic takes arrays of NumPy too, so that a single run needs no program but that of the
+        residuals and their slopes. Then it has `begin`, `look` and `move` as `LevenbergMarquardt` has.
     """
 
     judges: bool = False
@@ -86,6 +88,7 @@ class Traits:
     fixed_rate: bool = False
     precision: str | None = None
     chunk: int | None = None
+    numpy: bool = False
 
     @property
     def takes_gradients(self) -> bool:

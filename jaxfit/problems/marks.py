@@ -301,9 +301,9 @@ def bounds(marked: PyTree) -> tuple[PyTree, PyTree] | None:
                 return None
             value = x.value if isinstance(x, Bounded) else x
             limit = getattr(x, name) if isinstance(x, Bounded) else None
-            return jnp.broadcast_to(
-                jnp.asarray(none if limit is None else limit, jnp.result_type(value)), jnp.shape(value)
-            )
+            limit = none if limit is None else limit
+            xp = np if isinstance(value, np.ndarray) and not isinstance(limit, jax.Array) else jnp
+            return xp.broadcast_to(xp.asarray(limit, jnp.result_type(value)), jnp.shape(value))
 
         return jax.tree.unflatten(structure, map(leaf, leaves))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.losses.base import Kind
+from jaxfit.losses.base import SQUARES, Kind
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.messages import near_keywords, warn
@@ -25,6 +25,7 @@ from jaxfit.verbs.evaluations import (
     like,
     over_lanes,
 )
+from jaxfit.statistics.single_fits import estimate_in_numpy
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
 
@@ -97,7 +98,11 @@ def moments(
             f"{verb}: there are {count:,} params, whose covariance would take {8 * count**2:,} bytes; at most {MOST:,} "
             f"are done: fix some with jf.Fixed"
         )
-    found = over_lanes(result, estimate, (kind, function, function is None), extra)
+    found = None
+    if isinstance(result, Fit) and kind == SQUARES:
+        found = estimate_in_numpy(result, function, extra)
+    if found is None:
+        found = over_lanes(result, estimate, (kind, function, function is None), extra)
     noise = np.ones_like(found.scatter) if absolute else found.scatter
     freedom = np.where(absolute, np.inf, found.count - found.rank)
     known = Moments(found, noise, freedom, kind, absolute, _eps(result, problem))
@@ -135,10 +140,10 @@ def distance(known: Moments) -> float:
 
 def factor(known: Moments, level: float) -> np.ndarray:
     """Return () how many standard errors an interval reaches: Student's t; normal where the noise is known."""
-    import scipy.stats
+    from scipy import special
 
-    freedom = np.where(known.freedom > 0, known.freedom, np.nan)
-    return scipy.stats.t.ppf((1 + level) / 2, freedom)
+    freedom, share = np.where(known.freedom > 0, known.freedom, np.nan), (1 + level) / 2
+    return np.where(np.isinf(freedom), special.ndtri(share), special.stdtrit(freedom, share))
 
 
 @near_keywords

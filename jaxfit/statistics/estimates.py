@@ -19,9 +19,11 @@ import numpy as np
 from jax import Array
 
 from jaxfit.curvature.lanczos import gradient_and_product
+from jaxfit.engine.linearizing import raveled
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
+from jaxfit.optimizers.arrays import eps_of, namespace, on_host, pick
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.marks import bounds, free, is_marked
@@ -88,7 +90,7 @@ def counted(loss: Any, data: tuple, residuals: Any) -> Any:
     """Return how many of the residuals (or of the rows, for a likelihood) count."""
     if is_masked(loss):
         where = data[loss.data_names.index("where")]
-        return jnp.sum(where) * (residuals.size // where.size)
+        return where.sum() * (residuals.size // where.size)
     return residuals.size
 
 
@@ -133,13 +135,14 @@ class Basis(NamedTuple):
     @property
     def root(self) -> Array:
         """(k, k) T: the covariance is T T^T."""
-        inverse = jnp.where(self.kept, 1 / jnp.where(self.kept, self.lengths, 1), 0)
-        free = jnp.where(self.held, 0, 1 / self.scale)
+        xp = namespace(self.scale)
+        inverse = xp.where(self.kept, 1 / xp.where(self.kept, self.lengths, 1), 0)
+        free = xp.where(self.held, 0, 1 / self.scale)
         return self.vectors.T * inverse[None, :] * free[:, None]
 
     @property
     def rank(self) -> Array:
-        return jnp.sum(self.kept) - jnp.sum(self.held)
+        return self.kept.sum() - self.held.sum()
 
 
 def objective_at(problem: Problem, params: PyTree) -> tuple[Objective, Array, Callable]:
@@ -152,8 +155,8 @@ def held_at(problem: Problem, flat: Array) -> Array:
     """Return (k,) which free params lie on a bound."""
     limits = bounds(problem.params) if is_marked(problem.params) else None
     if limits is None:
-        return jnp.zeros(flat.shape, bool)
-    low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+        return namespace(flat).zeros(flat.shape, bool)
+    low, high = (raveled(x) if on_host(flat) else jax.flatten_util.ravel_pytree(x)[0] for x in limits)
     return (flat <= low) | (flat >= high)
 
 
@@ -165,19 +168,26 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
     if kind == LIKELIHOOD:
         held |= _on_edge(objective, flat, back)
     residuals, columns = jacobian(objective, flat, back)
-    gradient, moving = columns @ residuals, jnp.where(held[:, None], 0, columns)
-    scale, vectors, lengths, kept = directions(moving, held)
-    count, k = counted(problem.loss, problem.data, residuals), jnp.sum(kept) - jnp.sum(held)
-    size = jnp.sum(residuals**2)
-    freedom = count - k
-    scatter = jnp.where(freedom > 0, size / jnp.where(freedom > 0, freedom, 1), jnp.nan)
+    count = counted(problem.loss, problem.data, residuals)
+    basis = of_squares(flat, held, residuals, columns, count, squares_of_data(problem))
     if kind == ROBUST:
-        gradient, scatter = _huber(objective, flat, back, columns, count, k, freedom)
-    if kind == LIKELIHOOD:
-        size = objective(back(flat))
-    terms = jnp.sum((columns * flat[:, None]) ** 2) + squares_of_data(problem)
-    span = jnp.sqrt(terms / jnp.maximum(count, 1))
-    return Basis(scale, vectors, lengths, kept, held, jnp.where(held, 0, gradient), scatter, size, count, span)
+        k = basis.rank
+        gradient, scatter = _huber(objective, flat, back, columns, count, k, count - k)
+        basis = basis._replace(gradient=jnp.where(held, 0, gradient), scatter=scatter)
+    return basis._replace(size=objective(back(flat))) if kind == LIKELIHOOD else basis
+
+
+def of_squares(flat: Array, held: Array, residuals: Array, columns: Array, count: Any, of_data: Any) -> Basis:
+    """Return the directions for a sum of squares; `of_data` is the sum of squares of y in the units of its residuals."""
+    xp = namespace(flat)
+    gradient, moving = columns @ residuals, xp.where(held[:, None], 0, columns)
+    scale, vectors, lengths, kept = directions(moving, held)
+    size = (residuals**2).sum()
+    freedom = count - (kept.sum() - held.sum())
+    scatter = pick(freedom > 0, lambda: size / pick(freedom > 0, freedom, 1), np.nan)
+    terms = ((columns * flat[:, None]) ** 2).sum() + of_data
+    span = xp.sqrt(terms / xp.maximum(count, 1))
+    return Basis(scale, vectors, lengths, kept, held, xp.where(held, 0, gradient), scatter, size, count, span)
 
 
 EDGE = 1e-6  # of a count: a variance below it is that of a mean that went to zero
@@ -241,11 +251,12 @@ def _jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array,
 
 def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]:
     """Return D, V^T, S and which of S exceed rounding; what is held is a direction of its own, of length one."""
-    norms = jnp.sqrt(jnp.sum(columns**2, axis=1))
-    scale = jnp.where(norms > 0, norms, 1)
-    rows = jnp.concatenate([(columns / scale[:, None]).T, jnp.diag(held.astype(columns.dtype))])
-    _, lengths, vectors = jnp.linalg.svd(rows, full_matrices=False)
-    return scale, vectors, lengths, lengths > 64 * held.size * jnp.finfo(columns.dtype).eps * lengths[0]
+    xp = namespace(columns)
+    norms = xp.sqrt((columns**2).sum(axis=1))
+    scale = xp.where(norms > 0, norms, 1)
+    rows = xp.concatenate([(columns / scale[:, None]).T, xp.diag(held.astype(columns.dtype))])
+    _, lengths, vectors = xp.linalg.svd(rows, full_matrices=False)
+    return scale, vectors, lengths, lengths > 64 * held.size * eps_of(columns) * lengths[0]
 
 
 def _huber(
@@ -309,6 +320,13 @@ def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | N
     """
     basis = basis_of(problem, params, kind)
     objective, flat, back = objective_at(problem, params)
+    values, slopes = varied(problem, back, flat, function, extra)
+    return propagated(basis, values, slopes, only_params, objective(back(flat)))
+
+
+def varied(problem: Problem, back: Callable, flat: Array, function: Callable | None, extra: tuple) -> tuple:
+    """Return the numbers f(params, *extra), (K,), and their derivatives by the free params, (K, k)."""
+    objective = Objective(problem.loss, problem.data, {}, problem.params if is_marked(problem.params) else None)
 
     def numbers(flat):
         tree = objective.complete(back(flat))
@@ -316,25 +334,41 @@ def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | N
         return jax.flatten_util.ravel_pytree(found)[0]
 
     values, push = jax.linearize(numbers, flat)
-    slopes = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype)).T  # (K, k)
+    return values, jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype)).T
+
+
+def propagated(basis: Basis, values: Array, slopes: Array, only_params: bool, loss: Array) -> Estimate:
+    """Return how numbers vary, of which the derivatives by the free params are known."""
+    xp = namespace(slopes)
     half = slopes @ basis.root
     unit = half @ half.T
     unknown = _undetermined(basis, slopes, only_params)
-    unit = jnp.where(unknown[:, None] | unknown[None, :], jnp.nan, unit)
-    blind = jnp.where(basis.kept[:, None], jnp.nan, basis.vectors / basis.scale[None, :])
-    offset = jnp.sqrt(jnp.sum((basis.gradient @ basis.root) ** 2))
+    unit = xp.where(unknown[:, None] | unknown[None, :], np.nan, unit)
+    blind = xp.where(basis.kept[:, None], np.nan, basis.vectors / basis.scale[None, :])
+    offset = xp.sqrt(((basis.gradient @ basis.root) ** 2).sum())
     return Estimate(values, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held, blind,
-                    basis.span, objective(back(flat)))  # fmt: skip
+                    basis.span, loss)  # fmt: skip
 
 
 def _undetermined(basis: Basis, slopes: Array, only_params: bool) -> Array:
     """Return (K,) where a number depends on a direction that changes no prediction, or on held params alone."""
-    eps = jnp.finfo(slopes.dtype).eps
+    xp, eps = namespace(slopes), eps_of(slopes)
     scaled = slopes / basis.scale[None, :]
-    moving = jnp.where(basis.held[None, :], 0, scaled)
-    size = jnp.sqrt(jnp.sum(moving**2, axis=1))
-    lost = jnp.sqrt(jnp.sum((moving @ jnp.where(basis.kept[:, None], 0, basis.vectors).T) ** 2, axis=1))
-    least = jnp.min(jnp.where(basis.kept, basis.lengths, jnp.inf))
-    blur = jnp.sqrt(eps) + 100 * eps / least
-    still = size == 0 if only_params else (size == 0) & jnp.any(scaled != 0, axis=1)
+    moving = xp.where(basis.held[None, :], 0, scaled)
+    size = xp.sqrt((moving**2).sum(axis=1))
+    lost = xp.sqrt(((moving @ xp.where(basis.kept[:, None], 0, basis.vectors).T) ** 2).sum(axis=1))
+    least = xp.where(basis.kept, basis.lengths, np.inf).min()
+    blur = xp.sqrt(eps) + 100 * eps / least
+    still = size == 0 if only_params else (size == 0) & (scaled != 0).any(axis=1)
     return (lost > blur * size) | still
+
+
+def squares_around_constant(problem: Problem) -> Array:
+    """Return the sum of squares around the best constant."""
+    loss = of_predictions(problem.loss)
+    y = problem.data[1]
+    zero = jnp.zeros(y.shape, float)
+    origin = jnp.ravel(loss.residuals(zero, *problem.data))
+    unit = jnp.ravel(loss.residuals(zero + 1, *problem.data)) - origin
+    best = origin - unit * (jnp.sum(unit * origin) / jnp.sum(unit**2))
+    return jnp.sum(best**2)

@@ -10,13 +10,14 @@ import numpy as np
 
 from jaxfit.losses.base import LIKELIHOOD, SQUARES, Kind, noise_model_of
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Problem
+from jaxfit.problems.problems import Problem, convert_all, precision_context
 from jaxfit.statistics.covariances import Moments, moments
-from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, of_predictions, points
+from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points, squares_around_constant
+from jaxfit.statistics.single_fits import of_data
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
-from jaxfit.verbs.evaluations import example, labelled, over_lanes
+from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
 from jaxfit.verbs.grids import Grid
-from jaxfit.verbs.results import Fit
+from jaxfit.verbs.results import Fit, problem_of
 
 
 class Residuals(NamedTuple):
@@ -134,17 +135,17 @@ def goodness_of_fit(result: Fit | Grid, *, absolute_sigma: bool | None = None) -
 
 
 def goodness(result: Fit | Grid, known: Moments) -> Goodness:
-    import scipy.stats
+    from scipy import special
 
     problem, _ = example(result)
     chi, n, k = (np.asarray(x, float) for x in (known.estimate.size, known.estimate.count, known.estimate.rank))
     freedom, nothing = n - k, np.full(chi.shape, np.nan)
     squares = known.kind == SQUARES
-    total = over_lanes(result, _total) if squares and noise_model_of(problem.loss).predicts else nothing
+    total = _total(result) if squares and noise_model_of(problem.loss).predicts else nothing
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.where(total > 0, 1 - chi / total, np.nan)
         reduced = np.where(freedom > 0, chi / freedom, np.nan) if squares else nothing
-        p = np.where(freedom > 0, scipy.stats.chi2.sf(chi, freedom), np.nan) if known.absolute and squares else nothing
+        p = np.where(freedom > 0, special.chdtrc(freedom, chi), np.nan) if known.absolute and squares else nothing
         adjusted = np.where(freedom > 0, 1 - (1 - r) * (n - 1) / freedom, np.nan)
         deviance = chi if known.absolute else n * np.log(chi / n) if squares else nothing
     if known.kind not in (SQUARES, LIKELIHOOD):
@@ -152,7 +153,7 @@ def goodness(result: Fit | Grid, known: Moments) -> Goodness:
     counts = nothing
     if noise_model_of(problem.loss).deviance:
         counts, deviance = chi, chi + over_lanes(result, _saturated) if known.absolute else nothing
-        p = np.where((freedom > 0) & known.absolute, scipy.stats.chi2.sf(counts, freedom), np.nan)
+        p = np.where((freedom > 0) & known.absolute, special.chdtrc(freedom, counts), np.nan)
         reduced = np.asarray(known.estimate.scatter)
         chi = reduced * freedom
     return Goodness(chi, reduced, n, k, freedom, p, r, adjusted, deviance + 2 * k, deviance + k * np.log(n), counts)
@@ -163,15 +164,16 @@ def _saturated(problem: Problem, params: PyTree) -> Array:
     return jnp.asarray(loss.saturated(*problem.data))
 
 
-def _total(problem: Problem, params: PyTree) -> Array:
+def _total(result: Fit | Grid) -> np.ndarray:
     """Return the sum of squares around the best constant."""
-    loss = of_predictions(problem.loss)
-    y = problem.data[1]
-    zero = jnp.zeros(y.shape, float)
-    origin = jnp.ravel(loss.residuals(zero, *problem.data))
-    unit = jnp.ravel(loss.residuals(zero + 1, *problem.data)) - origin
-    best = origin - unit * (jnp.sum(unit * origin) / jnp.sum(unit**2))
-    return jnp.sum(best**2)
+    if not isinstance(result, Fit):
+        return over_lanes(result, _around_constant)
+    with precision_context(PRECISION):
+        return of_data(convert_all(problem_of(result), PRECISION))[1]
+
+
+def _around_constant(problem: Problem, params: PyTree) -> Array:
+    return squares_around_constant(problem)
 
 
 class FTest(NamedTuple):
@@ -208,7 +210,7 @@ def f_test(small: Fit, large: Fit) -> FTest:
       >>> round(float(test.f), 2), round(float(test.p_value), 2)
       (1.07, 0.33)
     """
-    import scipy.stats
+    from scipy import special
 
     found = []
     for name, result in (("small", small), ("large", large)):
@@ -226,7 +228,7 @@ def f_test(small: Fit, large: Fit) -> FTest:
             f"{np.max(np.asarray(one.params)):g}; the larger model goes second: f_test(small, large)"
         )
     f = (one.chi_squared - two.chi_squared) / more / (two.chi_squared / two.degrees_of_freedom)
-    p = scipy.stats.f.sf(f, more, two.degrees_of_freedom)
+    p = special.fdtrc(more, two.degrees_of_freedom, f)
     return FTest(f, p if isinstance(small, Fit) else f.copy(data=p), more, two.degrees_of_freedom)
 
 

@@ -466,11 +466,11 @@ def quantiles(flat: np.ndarray, known: Moments, level: float) -> tuple[np.ndarra
 
     Source: Hesterberg (2015), What Teachers Should Know About the Bootstrap, The American Statistician 69, section 5.
     """
-    import scipy.stats
+    from scipy import special
 
     ordered = np.sort(flat, axis=-2)  # NaN last
     count = np.sum(~np.isnan(flat), axis=-2)  # (..., K)
-    share = scipy.stats.norm.cdf(-factor(known, level))[..., None]
+    share = special.ndtr(-factor(known, level))[..., None]
     low, high = (_between(ordered, count, rank) for rank in (share * (count + 1) - 1, (1 - share) * (count + 1) - 1))
     return low, high
 

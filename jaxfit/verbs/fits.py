@@ -124,7 +124,7 @@ def fit(
         if holds_call(training.problem.params):
             training = training.at(as_params(resolved(training.problem.params, precision), precision=precision))
         check_schedule(training.optimizer, count)
-        programs, leaves = prepare(training, precision)
+        programs, leaves = prepare(training, precision, in_numpy=checkpoint is None)
         if programs.captured:
             _check_untraced(checkpoint)
             return _traced_fit(programs.training(leaves), count)
@@ -355,7 +355,7 @@ def _finished(
     rows = jax.tree.map(_joined, *pieces)
     every = training.record.every
     records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
-    own = (lambda x: np.asarray(x)[()]) if precision == "float64" else (lambda x: x)
+    own = (lambda x: np.asarray(x)[()]) if precision == "float64" else jnp.asarray
     loss = np.asarray(end.loss)[()]
     problem = training.problem
     start = convert_all(problem.params, precision) if is_marked(problem.params) else problem.params

@@ -87,7 +87,7 @@ def test_lanes_end_as_they_do_alone():
             found = grid.isel(c=i, set=j)
             assert found.status == alone.status
             np.testing.assert_allclose(
-                [found[f"params.{k}"] for k in START], [alone.params[k] for k in START], rtol=1e-9
+                [found[f"params.{k}"] for k in START], [alone.params[k] for k in START], rtol=1e-9, atol=1e-14
             )
 
 

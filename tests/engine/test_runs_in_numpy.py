@@ -1,0 +1,125 @@
+"""A single run whose steps are made in NumPy ends as the compiled one: status, steps, history, params to rounding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.engine.settings import counting, using
+from tests.shared.soak import soaking
+
+X = np.linspace(0, 10, 40)
+Y = 3 * np.exp(-X / 2) + 0.5 + 0.05 * np.random.default_rng(0).normal(size=40)
+Y[5] += 2
+START = {"a": 1.0, "t": 1.0, "c": 0.0}
+LM = jf.optimizers.levenberg_marquardt()
+
+
+def decay(p, x):
+    return p["a"] * jnp.exp(-x / p["t"]) + p["c"]
+
+
+def two_heights(p, x):
+    return decay(p | {"a": p["a"] + p["e"]}, x)
+
+
+def polynomial(p, x):
+    return jnp.polyval(p, x / 10)
+
+
+CASES = {  # loss, start, data
+    "squares": (jf.losses.rss(decay), START, (X, Y)),
+    "bound": (jf.losses.rss(decay), START | {"t": jf.Bounded(1.0, 0.1, 1.5)}, (X, Y)),
+    "on a bound": (
+        jf.losses.rss(decay),
+        START | {"t": jf.Bounded(1.0, 1.0, 5.0), "c": jf.Bounded(0.0, 0, 0.1)},
+        (X, Y),
+    ),
+    "tied": (jf.losses.rss(decay), START | {"c": jf.Tied(lambda p: p["a"] / 6)}, (X, Y)),
+    "fixed": (jf.losses.rss(decay), START | {"c": jf.Fixed(0.5)}, (X, Y)),
+    "robust": (jf.losses.cauchy(decay, delta=0.1), START, (X, Y)),
+    "masked": (jf.losses.mse(decay, masked=True), START, (X, Y, np.arange(40) != 5)),
+    "covariance": (jf.losses.chi_squared(decay), START, (X, Y, np.diag(np.linspace(0.01, 0.02, 40)))),
+    "not determined": (jf.losses.rss(two_heights), START | {"e": 0.0}, (X, Y)),
+    "without influence": (jf.losses.rss(decay), START | {"a": 0.0}, (X, Y)),
+    "all zero": (jf.losses.rss(lambda p, x: p["a"] * jnp.exp(-x / p["t"])), {"a": 1.0, "t": 2.0}, (X, 0 * Y)),
+    "few points": (jf.losses.rss(decay), START, (X[:2], Y[:2])),
+    "two blocks": (jf.losses.rss(decay) + jf.losses.l2(0.1), START, (X, Y)),
+    "many params": (jf.losses.rss(polynomial), np.zeros(9), (X, Y)),
+    "far away": (jf.losses.rss(decay), {"a": 1e6, "t": 1e-3, "c": 1e3}, (X, Y)),
+}
+
+
+def both_ways(loss, start, data, **given):
+    """The run in NumPy, and compiled."""
+    runs = []
+    for most in (2**20, 0):
+        with using(numpy_numbers=most), counting() as events:
+            runs.append(jf.fit(loss, start, data, optimizer=LM, **given))
+        assert ("segment" in events["program"]) == (most == 0) or not events["program"]
+    return runs
+
+
+@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "name", soaking(CASES, keep=("on a bound", "robust", "not determined", "without influence", "many params"))
+)
+def test_it_ends_as_the_compiled_run_does(name, precision):
+    found, expected = both_ways(*CASES[name], precision=precision)
+    assert (found.status, found.steps) == (expected.status, expected.steps)
+    assert jax.tree.map(lambda x: (type(x), x.dtype), found.params) == jax.tree.map(
+        lambda x: (type(x), x.dtype), expected.params
+    )
+    rough = {"float64": 1e-9, "float32": 1e-2}[precision]
+    np.testing.assert_allclose(found.history.loss, expected.history.loss, rtol=rough, atol=1e-25)
+    assert found.loss.dtype == expected.loss.dtype and found.history.loss[-1] == found.loss
+
+
+def test_the_only_program_is_that_of_the_residuals_and_their_slopes():
+    def own(p, x):
+        return p["a"] * x**2 + p["b"]
+
+    with counting() as events:
+        run = jf.curve_fit(own, {"a": 1.0, "b": 0.0}, (X, 2 * X**2 + 1))
+        jf.curve_fit(own, {"a": 3.0, "b": 1.0}, (X, X**2))
+    assert events["program"] == ["linearize"] and run.status == jf.Status.CONVERGED
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"stop": jf.Stop(loss_below=5.0)},
+        {"record": jf.Record(what=("loss", "params"))},
+        {"validation": (X[:9], Y[:9])},
+    ],
+)
+def test_rules_and_records_are_left_to_the_compiled_run(given):
+    with counting() as events:
+        run = jf.fit(jf.losses.rss(decay), START, (X, Y), optimizer=LM, **given)
+    assert "segment" in events["program"] and run.steps > 0
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("steps", [1, 4, 6, 100])
+def test_the_history_has_the_record_of_every_so_many_steps(every, steps):
+    loss, whole = jf.losses.rss(decay), jf.fit(jf.losses.rss(decay), START, (X, Y), optimizer=LM)
+    run = jf.fit(loss, START, (X, Y), optimizer=LM, steps=steps, record=jf.Record(every=every))
+    assert run.steps == min(steps, whole.steps)
+    assert run.status == (jf.Status.CONVERGED if steps == 100 else jf.Status.OUT_OF_STEPS)
+    assert run.history.step.tolist() == list(range(0, run.steps + 1, every))
+    assert run.history.loss.tolist() == whole.history.loss[: run.steps + 1 : every].tolist()
+    assert run.loss == whole.history.loss[run.steps]
+
+
+def test_stretches_do_not_change_the_run():
+    whole = jf.fit(jf.losses.rss(decay), START, (X, Y), optimizer=LM)
+    with using(stretch_steps=2):
+        run = jf.fit(jf.losses.rss(decay), START, (X, Y), optimizer=LM)
+    assert run.params == whole.params and run.history.loss.tolist() == whole.history.loss.tolist()
+    assert (run.steps, run.status) == (whole.steps, whole.status)
+
+
+def test_a_loss_that_becomes_infinite_or_nan_is_refused_at_the_start_without_a_warning():
+    with pytest.raises(ValueError, match="the loss at the start is nan"):
+        jf.fit(jf.losses.rss(lambda p, x: jnp.log(p - x)), 5.0, (X, Y), optimizer=LM)
