@@ -65,7 +65,8 @@ def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Esti
             values, slopes = _apart(_Varied(function), problem, (flat, extra))
         count = counted(problem.loss, problem.data, found.residuals)
         basis = of_squares(flat, held_at(problem, flat), found.residuals, found.columns, count, of_data(problem)[0])
-        return propagated(basis, values, slopes, function is None, found.loss)
+        found = propagated(basis, values, slopes, function is None, found.loss)
+        return Estimate(*(np.asarray(x)[()] for x in found))
 
 
 class _Varied(NamedTuple):
