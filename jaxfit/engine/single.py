@@ -16,7 +16,7 @@ from jaxfit.engine.loops import RUNNING, End, State, advance, begin, judges_step
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
 from jaxfit.optimizers.building import Optimizer
-from jaxfit.optimizers.gauss_newton import LevenbergMarquardt, Memory, Place, View
+from jaxfit.optimizers.gauss_newton import Memory, View
 from jaxfit.problems.marks import free, unflattened
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import Status, Training, convert
@@ -119,12 +119,9 @@ def fits_numpy(training: Training, most: int) -> bool:
 
 
 class InNumPy(NamedTuple):
-    """What a run in NumPy carries."""
+    """The state of the method of a run in NumPy, which no compiled program can go on from to the bit."""
 
-    method: LevenbergMarquardt
-    place: Place
     memory: Memory
-    flat: np.ndarray  # (k,) the free params
 
 
 def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
@@ -132,17 +129,18 @@ def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
 
     def begin(leaves):
         training = ask(leaves)
-        problem, method = training.problem, method_of(training.optimizer)
-        params = free(problem.params)
-        place, flat = linearized(problem), raveled(params)
+        params = free(training.problem.params)
         with np.errstate(all="ignore"):
-            memory = method.begin(place, flat)
-        return State(params, InNumPy(method, place, memory, flat), memory.system.loss, np.int32(RUNNING), np.int32(0),
-                     None, None, None)  # fmt: skip
+            memory = method_of(training.optimizer).begin(linearized(training.problem), raveled(params))
+        return State(
+            params=params, memory=InNumPy(memory), start_loss=memory.system.loss, status=np.int32(RUNNING),
+            steps=np.int32(0), change=None, best=None, stale=None,
+        )  # fmt: skip
 
     def segment(leaves, state, t, count):
         training = ask(leaves)
-        every, (method, place, memory, flat) = training.record.every, state.memory
+        method, place, every = method_of(training.optimizer), linearized(training.problem), training.record.every
+        flat, memory = raveled(state.params), state.memory.memory
         losses = []
         with np.errstate(all="ignore"):
             for i in range(count + 1):
@@ -155,12 +153,11 @@ def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
                 flat, memory = method.move(place, flat, memory, view)
         made = int(t) + i
         if status == RUNNING and made >= training.steps:
-            status = Status.OUT_OF_STEPS
-            if loss > state.start_loss + 64 * np.finfo(flat.dtype).eps * abs(state.start_loss):
-                status = Status.DIVERGED
+            rounding = 64 * np.finfo(flat.dtype).eps * abs(state.start_loss)
+            status = Status.DIVERGED if loss > state.start_loss + rounding else Status.OUT_OF_STEPS
         state = state._replace(
             params=unflattened(flat, state.params),
-            memory=InNumPy(method, place, memory, flat),
+            memory=InNumPy(memory),
             status=np.int32(status),
             steps=np.int32(made),
         )

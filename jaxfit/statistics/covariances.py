@@ -14,6 +14,7 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import PRECISIONS, Problem
 from jaxfit.statistics.estimates import Estimate, estimate, is_absolute, noise_model_for
+from jaxfit.statistics.single_fits import estimate_in_numpy
 from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import (
     PRECISION,
@@ -25,7 +26,6 @@ from jaxfit.verbs.evaluations import (
     like,
     over_lanes,
 )
-from jaxfit.statistics.single_fits import estimate_in_numpy
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
 

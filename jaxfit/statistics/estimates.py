@@ -178,7 +178,7 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
 
 
 def of_squares(flat: Array, held: Array, residuals: Array, columns: Array, count: Any, of_data: Any) -> Basis:
-    """Return the directions for a sum of squares; `of_data` is the sum of squares of y in the units of its residuals."""
+    """Return the directions for a sum of squares; `of_data` is that of y in the units of its residuals."""
     xp = namespace(flat)
     gradient, moving = columns @ residuals, xp.where(held[:, None], 0, columns)
     scale, vectors, lengths, kept = directions(moving, held)

@@ -17,7 +17,7 @@ from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, s
 from jaxfit.engine.inspections import warn_of_overflow
 from jaxfit.engine.loops import Best, End, State, method_of, objective_of, step_key, unrolled
 from jaxfit.engine.settings import happened
-from jaxfit.engine.single import Programs, prepare
+from jaxfit.engine.single import InNumPy, Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training
 from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
 from jaxfit.problems.data import beyond_range, has_large_indices
@@ -183,7 +183,8 @@ def resume(fit: Fit, steps: int, *, progress: bool | None = None) -> Fit:
             return replace(fit, training=training)
     with precision_context(precision), out_of_memory_told(_SMALLER):
         check_schedule(training.optimizer, steps)
-        programs, leaves = prepare(training, precision)
+        in_numpy = last is None or isinstance(last.state.memory, InNumPy)
+        programs, leaves = prepare(training, precision, in_numpy=in_numpy)
         longer = _run(training, programs, leaves, steps, precision, progress, saved=last)
     return replace(longer, absolute_sigma=fit.absolute_sigma)
 

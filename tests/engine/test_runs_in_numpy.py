@@ -123,3 +123,10 @@ def test_stretches_do_not_change_the_run():
 def test_a_loss_that_becomes_infinite_or_nan_is_refused_at_the_start_without_a_warning():
     with pytest.raises(ValueError, match="the loss at the start is nan"):
         jf.fit(jf.losses.rss(lambda p, x: jnp.log(p - x)), 5.0, (X, Y), optimizer=LM)
+
+
+def test_a_run_goes_on_in_numpy_with_more_steps():
+    loss = jf.losses.rss(decay)
+    whole, short = (jf.fit(loss, START, (X, Y), optimizer=LM, steps=steps) for steps in (100, 3))
+    longer = jf.resume(short, 100)
+    assert longer.params == whole.params and longer.history.loss.tolist() == whole.history.loss.tolist()
