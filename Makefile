@@ -5,7 +5,7 @@ VENV := $(if $(filter $(PYTHON),python3),.venv,.venv-$(shell $(PYTHON) -c 'impor
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup figures test soak lint docs bench lock clean
+.PHONY: setup figures test soak lowest lint docs bench lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -26,6 +26,13 @@ test: setup
 soak: setup
 	$(BIN)/python -m pytest -m soak
 
+# The tests with the lowest versions that pyproject.toml allows; these warn of each other.
+lowest:
+	@$(PYTHON) -m venv --clear .venv-lowest
+	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r lowest.lock
+	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	.venv-lowest/bin/python -m pytest -W ignore::DeprecationWarning
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,9 +52,11 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 # The lock file holds hashes and no address, so that any mirror of the package index serves it.
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml
 lock:
-	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
-	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra docs pyproject.toml -c requirements.lock -o docs/requirements.lock
+	$(COMPILE) --extra dev -o requirements.lock
+	$(COMPILE) --extra docs -c requirements.lock -o docs/requirements.lock
+	$(COMPILE) --extra dev --resolution lowest-direct -o lowest.lock
 
 clean:
 	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache

@@ -5,7 +5,9 @@ import functools
 import importlib
 import inspect
 import re
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,14 @@ def test_a_warm_call_reaches_the_compiled_step_through_few_files(event, most):
                 sys.setprofile(None)
     names = sorted(str(Path(name).relative_to(folder)) for name in entered)
     assert "problems/posing.py" in names and len(names) <= most, names
+
+
+def test_the_source_distribution_holds_all_that_git_tracks(tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is not a checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in tracked if name} - held == {".ci/run"}
