@@ -22,7 +22,7 @@ from jaxfit.engine.parts import Task
 from jaxfit.problems.problems import Status
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.files import claim
-from jaxfit.stores.manifests import as_folder
+from jaxfit.stores.manifests import as_folder, has_manifest, read_manifest
 from jaxfit.stores.resuming import Stored, missing_blocks, writing_in_background
 from jaxfit.verbs.sweeps import bar_of_lanes, begin_store, plan_sweep
 
@@ -84,12 +84,20 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     """Run a share of a sweep, and return how many of all lanes are done, as text."""
     own, shares = shard
     folder, plan = as_folder(store), plan_sweep(**problem_of(name))
+    old = read_manifest(folder) if has_manifest(folder) else None
+    longer = old is not None and (old.rounds or 0 < old.steps < int(np.asarray(plan.training.steps)))
+    if plan.prune is not None or longer:
+        raise ValueError(
+            "a share knows nothing of the others, but to prune, or to go on with more steps, all of them must be done: "
+            "call jf.sweep(..., store=STORE) for that, with executor= for several processes"
+        )
     label = f"shard-{own}-of-{shares}.lock"
     with claim(folder, shared=True), claim(folder, label):
         try:
             stored = begin_store(plan, folder)
             tasks = [task for task in missing_blocks(stored) if _number(stored, task) % shares == own - 1]
-            with bar_of_lanes(plan, tasks, progress) as report, writing_in_background(stored) as sink:
+            done = plan.size - sum(len(task.members) for task in tasks)
+            with bar_of_lanes(plan, done, progress) as report, writing_in_background(stored) as sink:
                 interrupted = run_all(stored.plan.parts, tasks, report, sink)
         finally:
             (folder / label).unlink(missing_ok=True)

@@ -231,8 +231,9 @@ def _run_block(
     running = programs.compile(device)
     columns, real = part.columns(task.members), np.int32(len(task.members))
     pool, reported = _reset(pools.pop()) if pools else programs.blank_pool(device), np.zeros(STATUSES, np.int32)
-    if task.earlier is not None:
-        pool = _going_on(pool, programs.pool, task)
+    earlier = None if task.earlier is None else task.earlier()
+    if earlier is not None:
+        pool = _going_on(pool, programs.pool, earlier, task.since)
     while True:
         chunks = int(max(1, current().block_seconds / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
@@ -247,7 +248,7 @@ def _run_block(
         if not left:
             pools.append(pool)
             lanes = read_pool(pool, len(task.members), part.shape, part.training.record.every)
-            return _with_earlier(lanes, task, part.training.record.every)
+            return lanes if earlier is None else _with_records(lanes, earlier, task.since // part.training.record.every)
         if stop.is_set():
             return None
 
@@ -259,7 +260,7 @@ def _reset(pool: Pool) -> Pool:
     return pool._replace(following=np.int32(0), since=since, suspect=np.False_, results=results)
 
 
-def _going_on(pool: Pool, like: Pool, task: Task) -> Pool:
+def _going_on(pool: Pool, like: Pool, earlier: Lanes, since: int) -> Pool:
     """Return a pool that has run nothing, changed so that its lanes go on from their earlier results."""
 
     def filled(spec, x):
@@ -267,17 +268,15 @@ def _going_on(pool: Pool, like: Pool, task: Task) -> Pool:
         column[: len(x)] = x
         return column
 
-    earlier, names = task.earlier, ("params", "start_loss", "best", "kept")
+    names = "params", "start_loss", "best", "kept"
     columns = {name: jax.tree.map(filled, getattr(like.results, name), getattr(earlier, name)) for name in names}
-    return pool._replace(since=np.int32(task.since), results=pool.results._replace(**columns))
+    return pool._replace(since=np.int32(since), results=pool.results._replace(**columns))
 
 
-def _with_earlier(lanes: Lanes, task: Task, every: int) -> Lanes:
+def _with_records(lanes: Lanes, earlier: Lanes, count: int) -> Lanes:
     """Return the results of lanes with the records from before they went on."""
-    if task.earlier is not None:
-        made = task.since // every
-        for x, before in zip(jax.tree.leaves(lanes.rows), jax.tree.leaves(task.earlier.rows), strict=True):
-            x[:, :made] = before[:, :made]
+    for x, before in zip(jax.tree.leaves(lanes.rows), jax.tree.leaves(earlier.rows), strict=True):
+        x[:, :count] = before[:, :count]
     return lanes
 
 

@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -161,7 +161,7 @@ class Task(NamedTuple):
     segment: int = 0  # of a store: which growth of the axes added them
     block: int = 0  # which block of the segment they are
     since: int = 0  # the step from which they go on
-    earlier: Lanes | None = None  # their results at that step
+    earlier: Callable[[], Lanes] | None = None  # earlier(): their results at that step
 
 
 def all_tasks(parts: Sequence[Part]) -> list[Task]:

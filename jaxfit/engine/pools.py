@@ -389,12 +389,23 @@ def loaded(
 
 def next_check(t: Array, every: int, chunk: int) -> Array:
     """Return the step after `t` at which lanes in lock-step are judged: early ones double, as most failures do."""
+    ends = np.array(_early_checks(every, chunk), np.int32)
+    later = ends[-1] + ((t - ends[-1]) // chunk + 1) * chunk
+    return jnp.where(t < ends[-1], jnp.min(jnp.where(ends > t, ends, ends[-1])), later)
+
+
+def last_check(steps: int, every: int, chunk: int) -> int:
+    """Return the last step before `steps` at which lanes in lock-step are judged; 0 if there is none."""
+    early = _early_checks(every, chunk)
+    later = early[-1] + (steps - 1 - early[-1]) // chunk * chunk
+    return later if steps > early[-1] else max((end for end in early if end < steps), default=0)
+
+
+def _early_checks(every: int, chunk: int) -> list[int]:
     early = [min(chunk, every * max(1, current().first_chunk // every))]
     while early[-1] < chunk:
         early.append(2 * early[-1])
-    later = early[-1] + ((t - early[-1]) // chunk + 1) * chunk
-    ends = np.array(early, np.int32)
-    return jnp.where(t < ends[-1], jnp.min(jnp.where(ends > t, ends, ends[-1])), later)
+    return early
 
 
 def pick(mask: Array, new: Array, old: Array) -> Array:

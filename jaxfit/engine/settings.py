@@ -113,6 +113,7 @@ EVENTS = {  # by name: when it happens, and what is reported with it
     "program": "a program was traced, to be compiled: its name",
     "block": "a block of lanes begins to run: their numbers",
     "lanes": "lanes have ended: how many",
+    "stage": "a further stage of a stored sweep begins, after a rung or with more steps: which",
     "block written": "a block was written to a store: its number",
     "block read": "a block of a store is read from its file: the path",
     "stretch": "a stretch of steps of a single fit begins: how many",

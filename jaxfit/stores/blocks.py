@@ -2,7 +2,8 @@
 
 A grid grows at the ends of its axes; each growth adds a segment of lanes. A block is a fixed range of one segment of
 one part, so that it keeps its lanes whatever is added later. The name of its file ends with a digest of its segment,
-part, number and bytes.
+part, number and bytes. Where lanes go on, after a rung or with more steps, they make a further segment, a round: the
+last round in which a lane has run tells its results.
 """
 
 from __future__ import annotations
@@ -20,9 +21,19 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from jaxfit.engine.settings import current, happened
+from jaxfit.problems.problems import Status
 from jaxfit.stores.files import StoreError, digest, pack, read, unpack, write
 
 _NAME = re.compile(r"(\d+(?:\.\d+)*|all)-(\d+)-(\d{6,9})-([0-9a-f]{32})\.safetensors")
+
+
+class Round(NamedTuple):
+    """Lanes of a part that go on from where they stand, or start anew, with more steps to make."""
+
+    members: np.ndarray  # their numbers in the part, rising
+    since: int  # the step from which they go on; 0 if they start anew
+    steps: int  # to which they run
+    block: int  # lanes in a block, at most
 
 
 class BlockMap(NamedTuple):
@@ -37,26 +48,52 @@ class BlockMap(NamedTuple):
     boxes: tuple[tuple[int, ...], ...]  # by segment: 1 if the part was there, else 0, and the size of each dimension
     block: int  # lanes in a block, at most
     tensors: dict[str, tuple[np.dtype, tuple[int, ...]]]  # by name: dtype and shape of what is kept of a lane
+    every: int = 0  # the stride of records; 0 in stores that keep all of their rows
+    steps: int = 0  # to which the lanes of the boxes run
+    final: int = 0  # to which those run that nothing ends before; 0 in old stores, where they are the same
+    rounds: tuple[Round, ...] = ()  # segments after those of the boxes
 
     @property
     def size(self) -> int:
         return math.prod(self.boxes[-1])
 
     def added(self, segment: int) -> int:
-        """Return how many lanes a segment added."""
+        """Return how many lanes a segment has."""
+        if segment >= len(self.boxes):
+            return len(self.round(segment).members)
         before = math.prod(self.boxes[segment - 1]) if segment else 0
         return math.prod(self.boxes[segment]) - before
 
     def blocks(self) -> list[tuple[int, int]]:
         """Return (segment, block) of each block."""
-        return [(s, b) for s in range(len(self.boxes)) for b in range(-(-self.added(s) // self.block))]
+        segments = range(len(self.boxes) + len(self.rounds))
+        return [(s, b) for s in segments for b in range(-(-self.added(s) // self.block_of(s)))]
+
+    def round(self, segment: int) -> Round:
+        """Return the round that a segment is; of those of the boxes, which all start at 0, one without members."""
+        if segment < len(self.boxes):
+            return Round(np.zeros(0, int), 0, self.steps, self.block)
+        return self.rounds[segment - len(self.boxes)]
+
+    def block_of(self, segment: int) -> int:
+        """Return how many lanes are in a block of a segment, at most."""
+        return self.round(segment).block
 
     def length(self, segment: int, block: int) -> int:
         """Return how many lanes a block holds."""
-        return max(0, min(self.block, self.added(segment) - block * self.block))
+        return max(0, min(self.block_of(segment), self.added(segment) - block * self.block_of(segment)))
+
+    def shape(self, name: str, segment: int) -> tuple[int, ...]:
+        """Return the shape of a lane's tensor in the blocks of a segment: histories end where it does."""
+        shape = self.tensors[name][1]
+        if not (name.startswith(".rows") and self.every):
+            return shape
+        return (min(shape[0], self.round(segment).steps // self.every + 1), *shape[1:])
 
     def lanes(self, segment: int) -> np.ndarray:
-        """Return the numbers of the lanes that a segment added, in order."""
+        """Return the numbers of the lanes of a segment, in order."""
+        if segment >= len(self.boxes):
+            return self.round(segment).members
         if len(self.boxes) == 1:
             return np.arange(self.size)
         new = np.zeros(self.boxes[-1], bool)
@@ -67,7 +104,8 @@ class BlockMap(NamedTuple):
 
     def lanes_of(self, segment: int, block: int) -> np.ndarray:
         """Return the numbers of the lanes of a block."""
-        return self.lanes(segment)[block * self.block :][: self.block]
+        length = self.block_of(segment)
+        return self.lanes(segment)[block * length :][:length]
 
     def ranks(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for each lane its segment, and its rank in that."""
@@ -116,7 +154,8 @@ class Blocks:
 
     def write(self, part: BlockMap, segment: int, block: int, tensors: dict[str, np.ndarray]) -> None:
         """Write a block's file, and remove others of the same block."""
-        content = pack(tensors)
+        cut = {name: x[:, : part.shape(name, segment)[0]] for name, x in tensors.items() if name.startswith(".rows")}
+        content = pack(tensors | cut)
         name = f"{part.key}-{segment}-{block:06d}-{self._digest(part.key, segment, block, content)}.safetensors"
         write(self.folder / name, content)
         happened("block written", block)
@@ -165,10 +204,19 @@ class Blocks:
                 f"leaves it out"
             )
         tensors, lanes = unpack(content, path), part.length(segment, block)
-        meant = {name: (dtype, (lanes, *shape)) for name, (dtype, shape) in part.tensors.items()}
+        meant = {name: (dtype, (lanes, *part.shape(name, segment))) for name, (dtype, _) in part.tensors.items()}
         if {name: (x.dtype, x.shape) for name, x in tensors.items()} != meant:
             raise StoreError(f"{path} holds other arrays than its store declares; remove it")
-        return tensors
+        return {name: _high(x, part.tensors[name][1]) for name, x in tensors.items()}
+
+
+def _high(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the tensor of a block with all rows of a history, those after its steps NaN."""
+    if x.shape[1:] == shape:
+        return x
+    out = np.full((len(x), *shape), np.nan, x.dtype)
+    out[:, : x.shape[1]] = x
+    return out
 
 
 def _bytes(tensors: dict[str, np.ndarray] | None) -> int:
@@ -176,10 +224,14 @@ def _bytes(tensors: dict[str, np.ndarray] | None) -> int:
 
 
 class Column:
-    """One array over the lanes of a part, read from its blocks when it is indexed: NaN, or 0, where nothing ran."""
+    """One array over the lanes of a part, read from its blocks when it is indexed: NaN, or 0, where nothing ran.
 
-    def __init__(self, blocks: Blocks, part: BlockMap, name: str):
-        self.blocks, self.part, self.name = blocks, part, name
+    With `segments` it is as it was at the end of so many of them, and statuses are those that were written: lanes that
+    stand at a rung are OUT_OF_STEPS there. Otherwise such lanes are PRUNED, or NOT_RUN if they are to go on.
+    """
+
+    def __init__(self, blocks: Blocks, part: BlockMap, name: str, segments: int | None = None):
+        self.blocks, self.part, self.name, self.segments = blocks, part, name, segments
         self.dtype, tail = part.tensors[name]
         self.shape = (part.size, *tail)
         self.ndim = len(self.shape)
@@ -191,16 +243,38 @@ class Column:
         wanted = np.arange(len(self))[lanes] if isinstance(lanes, slice) else np.asarray(lanes)
         flat = wanted.reshape(-1)
         out = np.full((flat.size, *self.shape[1:]), np.nan if self.dtype.kind == "f" else 0, self.dtype)
-        part = self.part
-        segment, rank = part.ranks(flat)
-        where = segment.astype(np.int64) << 40 | rank // part.block
-        order = np.argsort(where, kind="stable") if np.any(np.diff(where) < 0) else np.arange(flat.size)
-        ends = np.flatnonzero(np.diff(where[order])) + 1
-        for group in np.split(order, ends) if flat.size else ():
-            tensors = self.blocks.read(part, int(segment[group[0]]), int(rank[group[0]] // part.block))
-            if tensors is not None:
-                out[group] = tensors[self.name][rank[group] % part.block]
+        part, boxes = self.part, len(self.part.boxes)
+        self._fill(out, np.arange(flat.size), *part.ranks(flat), part.block)
+        latest, waits = np.zeros(flat.size, int), np.zeros(flat.size, bool)
+        rounds = part.rounds if self.segments is None else part.rounds[: self.segments - boxes]
+        for number, one in enumerate(rounds):
+            rank = np.searchsorted(one.members, flat)
+            hit = np.flatnonzero(np.isin(flat, one.members))
+            found = self._fill(out, hit, np.full(len(hit), boxes + number), rank[hit], one.block)
+            latest[hit[found]] = number + 1
+            waits[hit] = ~found
+        if self.name == ".status" and self.segments is None and part.final:
+            limit = np.array([part.steps, *(one.steps for one in rounds)])[latest]
+            stands = (out == Status.OUT_OF_STEPS) & (limit < part.final)
+            decided = latest < len(rounds)
+            out[stands & decided & ~waits] = Status.PRUNED
+            out[waits | stands & ~decided] = Status.NOT_RUN
         return out.reshape((*wanted.shape, *self.shape[1:]))[()]
+
+    def _fill(
+        self, out: np.ndarray, places: np.ndarray, segment: np.ndarray, rank: np.ndarray, block: int
+    ) -> np.ndarray:
+        """Write what blocks have to these places; return for each whether there was a block."""
+        there = np.zeros(len(places), bool)
+        where = segment.astype(np.int64) << 40 | rank // block
+        order = np.argsort(where, kind="stable") if np.any(np.diff(where) < 0) else np.arange(len(places))
+        ends = np.flatnonzero(np.diff(where[order])) + 1
+        for group in np.split(order, ends) if len(places) else ():
+            tensors = self.blocks.read(self.part, int(segment[group[0]]), int(rank[group[0]] // block))
+            if tensors is not None:
+                out[places[group]] = tensors[self.name][rank[group] % block]
+                there[group] = True
+        return there
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)

@@ -20,13 +20,15 @@ from xarray import Dataset, Variable, open_dataset
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from jaxfit.stores.blocks import BlockMap, Blocks, Column
+from jaxfit.stores.blocks import BlockMap, Blocks, Column, Round
 from jaxfit.stores.files import StoreError, as_path, digest, make_folder, pack, read, unpack, write
 
 Json: TypeAlias = Any  # what json.loads returns
 FORMAT, VERSION = "jaxfit sweep", 1
 MANIFEST, BLOCKS = "manifest.json", "blocks"
-_OWN = re.compile(r"manifest\.json|blocks|lock|shard-\d+-of-\d+\.lock|coordinates-[0-9a-f]{32}\.safetensors|\..*\.tmp")
+_OWN = re.compile(
+    r"manifest\.json|blocks|lock|round-[0-9a-f]{32}\.safetensors|shard-\d+-of-\d+\.lock|coordinates-[0-9a-f]{32}\.safetensors|\..*\.tmp"
+)
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 
 
@@ -49,6 +51,16 @@ class StoredPart(NamedTuple):
     records: int
     tensors: dict[str, list]  # by name: [dtype, shape] of what is kept of a lane
     words: dict[str, str]  # what its program is made of, for messages
+    every: int = 0  # the stride of records; 0 in old stores
+
+
+class StoredRound(NamedTuple):
+    """Lanes that go on after others have ended; both masks are over all points of the grid, in order."""
+
+    since: int  # the step from which they go on; 0 if they start anew
+    steps: int  # to which they run
+    members: np.ndarray  # which have steps to make
+    there: np.ndarray  # which are still compared with each other: these, and lanes that have converged
 
 
 class Manifest(NamedTuple):
@@ -62,6 +74,9 @@ class Manifest(NamedTuple):
     variables: dict[str, StoredVariable]
     coordinates: dict[str, tuple[tuple[str, ...], np.ndarray]]
     attributes: dict[str, Json]
+    base: int = 0  # the steps to which the lanes of the segments run; 0 in old stores
+    steps: int = 0  # those to which lanes run that nothing ends before
+    rounds: tuple[StoredRound, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -97,13 +112,29 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "coordinates": coordinates,
         "arrays": digest(packed),
         "attributes": _pairs(manifest.attributes),
+        "base": manifest.base,
+        "steps": manifest.steps,
+        "rounds": [[one.since, one.steps, digest(_masks(one))] for one in manifest.rounds],
     }
     make_folder(folder / BLOCKS)
+    for one in manifest.rounds:
+        write(folder / f"round-{digest(_masks(one))}.safetensors", _masks(one))
     write(folder / _arrays_name(fields["arrays"]), packed)
     write(folder / MANIFEST, _text(fields | {"digest": digest(_text(fields))}))
     for path in folder.glob("coordinates-*.safetensors"):
         if path.name != _arrays_name(fields["arrays"]):
             path.unlink(missing_ok=True)
+
+
+def _masks(one: StoredRound) -> bytes:
+    return pack({"members": one.members, "there": one.there})
+
+
+def with_round(manifest: Manifest, since: int, steps: int, members: np.ndarray, there: np.ndarray) -> Manifest:
+    """Return the manifest with one more round; masks are in the shape of the grid."""
+    one = StoredRound(since, steps, members.reshape(-1), there.reshape(-1))
+    told = {"before": manifest.names[-1], "since": since, "steps": steps, "lanes": digest(_masks(one))}
+    return manifest._replace(rounds=(*manifest.rounds, one), names=(*manifest.names, digest(_text(told))))
 
 
 def _text(fields: dict[str, Json]) -> bytes:
@@ -167,7 +198,9 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
         dict(zip(dimensions, (_count(n) for n in sizes), strict=True)) for sizes in _list(fields["segments"])
     )
     names = tuple(_hexadecimal(name) for name in fields["names"])
-    if len(set(dimensions)) != len(dimensions) or not dimensions or not segments or len(names) != len(segments):
+    rounds = tuple(_round(folder, told, segments[-1]) for told in _list(fields.get("rounds", [])))
+    count = len(segments) + len(rounds)
+    if len(set(dimensions)) != len(dimensions) or not dimensions or not segments or len(names) != count:
         raise ValueError("the dimensions and segments do not agree")
     for before, after in zip(segments, segments[1:], strict=False):
         if any(before[name] > after[name] for name in dimensions):
@@ -194,11 +227,30 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
         variables=variables,
         coordinates=_coordinates(folder, fields, segments[-1]),
         attributes=dict(fields["attributes"]),
+        base=_whole(fields.get("base", 0)),
+        steps=_whole(fields.get("steps", 0)),
+        rounds=rounds,
     )
     for variable in variables.values():
         if any(variable.tensor not in part.tensors for part in parts.values()):
             raise ValueError(f"no part has a tensor {variable.tensor!r}")
     return manifest
+
+
+def _round(folder: Path, told: Json, sizes: dict[str, int]) -> StoredRound:
+    since, steps, name = _list(told)
+    path = folder / f"round-{_hexadecimal(name)}.safetensors"
+    content = read(path)
+    if digest(content) != name:
+        raise StoreError(
+            f"{path} is damaged: its bytes are not those that were written; restore it, or remove the store"
+        )
+    masks = unpack(content, path)
+    if any(
+        masks[mask].dtype != bool or masks[mask].shape != (math.prod(sizes.values()),) for mask in ("members", "there")
+    ):
+        raise ValueError("a round is of another grid")
+    return StoredRound(_whole(since), _count(steps), masks["members"], masks["there"])
 
 
 def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
@@ -217,7 +269,7 @@ def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
         raise ValueError(f"part {key!r} has tensors larger than any memory")
     words = {_text_of(name): _text_of(text) for name, text in told.get("words", {}).items()}
     block, slots, records = _count(told["block"]), _count(told["slots"]), _whole(told["records"])
-    return StoredPart(choice, dynamic, block, slots, records, tensors, words)
+    return StoredPart(choice, dynamic, block, slots, records, tensors, words, _whole(told.get("every", 0)))
 
 
 def _coordinates(folder: Path, fields: dict[str, Json], sizes: dict[str, int]) -> dict[str, Json]:
@@ -281,16 +333,25 @@ def _hexadecimal(x: Json) -> str:
 
 def block_maps(manifest: Manifest) -> dict[str, BlockMap]:
     """Return for each part, by key, which block file holds which of its lanes."""
-    return {key: _block_map(key, part, manifest.segments) for key, part in manifest.parts.items()}
+    return {key: _block_map(key, part, manifest) for key, part in manifest.parts.items()}
 
 
-def _block_map(key: str, part: StoredPart, segments: Sequence[dict[str, int]]) -> BlockMap:
+SHARES = 16  # into which the lanes of a small sweep or round are cut, for workers that may join later
+
+
+def _block_map(key: str, part: StoredPart, manifest: Manifest) -> BlockMap:
+    segments, sizes, rounds = manifest.segments, manifest.sizes, []
+    own = tuple(part.choice.get(name, slice(None)) for name in sizes)
+    for one in manifest.rounds:
+        members = np.flatnonzero(one.members.reshape(tuple(sizes.values()))[own])
+        block = max(part.slots, min(part.block, -(-len(members) // (SHARES * part.slots)) * part.slots))
+        rounds.append(Round(members, one.since, one.steps, block))
     boxes = tuple(
         (int(all(i < sizes[name] for name, i in part.choice.items())), *(sizes[name] for name in part.dynamic))
         for sizes in segments
     )
     tensors = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in part.tensors.items()}
-    return BlockMap(key, boxes, part.block, tensors)
+    return BlockMap(key, boxes, part.block, tensors, part.every, manifest.base, manifest.steps, tuple(rounds))
 
 
 def has_manifest(folder: Path) -> bool:

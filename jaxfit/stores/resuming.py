@@ -1,7 +1,7 @@
 """Resume a sweep from its store: check that it is the same sweep, and find the blocks that are missing.
 
 The manifest of a store has everything that determines the bits of its lanes. A call that would give other bits is
-refused; one whose axes only grew at their ends adds a segment of lanes.
+refused; one whose axes only grew at their ends adds a segment of lanes, and one with more steps a round.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems.dimensions import Dimension, all_coordinates, position, stacked
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import convert, precision_context
+from jaxfit.problems.pruning import told
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import as_path
@@ -40,6 +41,8 @@ from jaxfit.stores.identity import (
     values_digest,
 )
 from jaxfit.stores.manifests import (
+    DTYPES,
+    SHARES,
     Manifest,
     StoredPart,
     block_maps,
@@ -53,7 +56,6 @@ from jaxfit.stores.manifests import (
 from jaxfit.verbs.grids import Grid, lane_numbers, lanes_in, tensors_of, variables_of
 
 WRITERS = 2  # threads that write blocks; as many blocks may wait to be written
-SHARES = 16  # into which a small sweep is cut, for workers that may join later
 _REMEDY = "Make the call as it was to go on, or give this one another store="
 
 
@@ -81,7 +83,7 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
     plan = plan._replace(parts=[part.in_pool(_shape(part, plan.slots, old, folder)) for part in plan.parts])
     examples = [example(part) for part in plan.parts]
     with precision_context(plan.precision):
-        new = _manifest(plan, examples, attributes(plan.parts))
+        new = _manifest(plan, examples, attributes(plan.parts), old.base if old else 0)
     manifest = new if old is None else _grown(old, new, plan, folder)
     for pattern in (".*.tmp", "blocks/.*.tmp", "shard-*.lock") if clean else ():  # of writers that were killed
         for path in folder.glob(pattern):
@@ -95,20 +97,38 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
 
 def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) -> PoolShape:
     """Return the shape of the pool in the store, which may not be what this machine would choose; it fixes bits."""
+    part = part.in_pool(part.shape._replace(keeps=_keeps(part)))
     told = old.parts.get(part_key(part.choice)) if old else None
     if told is None:
         return pool_shape(part, slots, SHARES)
     if slots not in (None, told.slots):
         refuse(f"store: {folder} holds another sweep", [f"slots was {told.slots}, is now {slots}"], _REMEDY)
-    return PoolShape(told.slots, told.block, part.shape.records)
+    return part.shape._replace(slots=told.slots, lanes=told.block)
 
 
-def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict) -> Manifest:
+def _keeps(part: Part) -> bool:
+    """Return whether blocks keep what lanes need to go on with more steps; else they start anew.
+
+    A method that judges itself seldom runs out of steps, and remembers much.
+    """
+    if part.shape.keeps:  # for its rungs
+        return True
+    kept = example(part.in_pool(part.shape._replace(keeps=True))).kept
+    kinds = {np.dtype(x.dtype).name for x in jax.tree.leaves(kept)}
+    return not part.any_lane.optimizer.traits.judges and kinds <= set(DTYPES)
+
+
+def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int) -> Manifest:
+    """Return the manifest of a new store; of one that is there, `base` is the number of steps that it was made for."""
     sizes = {name: d.size for name, d in plan.dimensions.items()}
     identity, parts = environment(plan.precision) | {"compiler options": compiler_options_text()}, {}
+    steps = int(np.asarray(plan.training.steps))
+    if plan.prune is not None:  # whose rungs depend on the steps
+        identity |= {"prune": told(plan.prune), "steps": f"{steps}"}
+        base = steps
     for part, lanes in zip(plan.parts, examples, strict=True):
         key, shape = part_key(part.choice), part.shape
-        identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(part).items()}
+        identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(part, base or steps).items()}
         tensors = {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()}
         parts[key] = StoredPart(
             part.choice,
@@ -118,11 +138,12 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict) -> Manife
             shape.records,
             tensors,
             program_names(part.training),
+            part.training.record.every,
         )
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
     return Manifest(
         identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.training),
-        _coordinates(plan, plan.parts[0].shape.records), attributes,
+        _coordinates(plan, plan.parts[0].shape.records), attributes, plan.rungs[0] if plan.rungs else steps, steps,
     )  # fmt: skip
 
 
@@ -130,11 +151,15 @@ def _prefix(key: str) -> str:
     return "" if key == "all" else f"part {key}: "
 
 
-def _identity(part: Part) -> dict[str, str]:
-    """Return the digest of the program of a part, and the numbers that its lanes share."""
+def _identity(part: Part, steps: int) -> dict[str, str]:
+    """Return the digest of the program of a part, with the records of so many steps; and the numbers of all lanes."""
+    records = steps // part.training.record.every + 1 if part.shape.records else 0
+    part = part.in_pool(part.shape._replace(records=records))
     device = worker_devices()[0]
     lowered = programs_of(part, [device]).lowered[device]
-    return {PROGRAM: program_digest(lowered), **numbers_of(part.any_lane)}
+    numbers = numbers_of(part.any_lane)
+    del numbers["steps"]  # of which there may be more in a later call
+    return {PROGRAM: program_digest(lowered), **numbers}
 
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
@@ -161,15 +186,27 @@ def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], n
 
 
 def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
-    """Return the old manifest, with one more segment if the axes grew.
+    """Return the old manifest, with one more segment if the axes grew; more steps are made after those are done.
 
     Raises:
-      ValueError: If anything else differs.
+      ValueError: If anything else differs, or there are fewer steps; if axes grew whose lanes are in rounds.
     """
-    refuse(f"store: {folder} holds another sweep", _differences(old, new, plan), _REMEDY)
-    if new.sizes == old.sizes:
-        return old
-    return new._replace(segments=(*old.segments, new.sizes), names=(*old.names, *new.names))
+    found = _differences(old, new, plan)
+    if old.steps > new.steps:
+        found.append(f"steps was {old.steps:,}, is now {new.steps:,} (a store goes on, not back)")
+    if old.rounds and new.sizes != old.sizes and not found:
+        why = "lanes are compared with all others" if plan.prune is not None else "its steps grew"
+        found.append(f"the axes were {old.sizes}, are now {new.sizes} (they cannot grow after {why})")
+    refuse(f"store: {folder} holds another sweep", found, _REMEDY)
+    same = new.sizes == old.sizes
+    manifest = new._replace(
+        segments=old.segments if same else (*old.segments, new.sizes),
+        names=old.names if same else (*old.names, *new.names),
+        base=old.base,
+        steps=old.steps,
+        rounds=old.rounds,
+    )
+    return old if same and old.steps == new.steps else manifest
 
 
 def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
@@ -237,8 +274,9 @@ def missing_blocks(stored: Stored) -> list[Task]:
             if not there:
                 if segment not in lanes:
                     lanes[segment] = part.lanes(segment)
-                own = lanes[segment][block * part.block : (block + 1) * part.block]
-                tasks.append(Task(i, own, segment, block))
+                length = part.block_of(segment)
+                own = lanes[segment][block * length : (block + 1) * length]
+                tasks.append(_task(stored, i, own, segment, block))
     if damaged:
         more = f" and {len(damaged) - 3} more" * (len(damaged) > 3)
         warn(f"store: {'; '.join(damaged[:3])}{more}; what was in there is computed again")
@@ -247,7 +285,37 @@ def missing_blocks(stored: Stored) -> list[Task]:
 
 def task_at(stored: Stored, part: int, segment: int, block: int) -> Task:
     """Return the task of one block."""
-    return Task(part, stored.maps[part].lanes_of(segment, block), segment, block)
+    return _task(stored, part, stored.maps[part].lanes_of(segment, block), segment, block)
+
+
+def _task(stored: Stored, part: int, members: np.ndarray, segment: int, block: int) -> Task:
+    since = stored.maps[part].round(segment).since
+
+    def earlier() -> Lanes:
+        return jax.tree.map(lambda column: column[members], columns_of(stored, part, segment))
+
+    return Task(part, members, segment, block, since, earlier if since else None)
+
+
+def columns_of(stored: Stored, part: int, segments: int | None = None) -> Lanes:
+    """Return the results of a part, each a `Column`; with `segments` as they were after so many."""
+    like, own = stored.examples[part], stored.maps[part]
+    columns = [Column(stored.blocks, own, name, segments) for name in tensors_of(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), columns)
+
+
+def parts_until(stored: Stored, task: Task) -> list[Part]:
+    """Return the parts, to be run as far as a task wants."""
+    steps = stored.maps[task.part].round(task.segment).steps
+    return [part.until(steps) for part in stored.plan.parts]
+
+
+def with_manifest(stored: Stored, manifest: Manifest) -> Stored:
+    """Write another manifest; return the store with it, as it is on disk now."""
+    write_manifest(stored.folder, manifest)
+    by_key = block_maps(manifest)
+    maps = [by_key[part_key(part.choice)] for part in stored.plan.parts]
+    return stored._replace(manifest=manifest, maps=maps, blocks=blocks_of(stored.folder, manifest))
 
 
 def write_block(stored: Stored, task: Task, lanes: Lanes) -> None:
@@ -275,11 +343,8 @@ def writing_in_background(stored: Stored) -> Iterator[Sink]:
 
 def grid_of(stored: Stored) -> Grid:
     """Return what the store holds now, as the result of the sweep; blocks are read when they are looked at."""
-    plan, blocks = stored.plan, blocks_of(stored.folder, stored.manifest)
-    parts = []
-    for part, own, lanes in zip(plan.parts, stored.maps, stored.examples, strict=True):
-        columns = [Column(blocks, own, name) for name in tensors_of(lanes)]
-        parts.append(part.finished(jax.tree.unflatten(jax.tree.structure(lanes), columns)))
+    plan, stored = stored.plan, stored._replace(blocks=blocks_of(stored.folder, stored.manifest))
+    parts = [part.finished(columns_of(stored, i)) for i, part in enumerate(plan.parts)]
     members = lane_numbers(plan.dimensions, parts)
     return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)
 
@@ -327,5 +392,5 @@ def blocks_to_rerun(stored: Stored, again: np.ndarray) -> list[Task]:
         for segment, block in own_blocks.blocks():
             lanes = own_blocks.lanes_of(segment, block)
             if own[lanes].any():
-                tasks.append(Task(i, lanes, segment, block))
+                tasks.append(_task(stored, i, lanes, segment, block))
     return tasks

@@ -1,7 +1,12 @@
-"""A sweep that runs rung by rung: after each, lanes are ranked, and those that go on are laid out anew."""
+"""A sweep that runs in stages: at a rung lanes are ranked, and those that go on are laid out anew.
+
+In a store every stage is a segment of its manifest, which is decided by what is there and written before it begins: a
+sweep that was killed goes on inside of a stage. More steps of a finished store are one more stage.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -9,10 +14,14 @@ import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.dispatch import Memory, Report, run_all
+from jaxfit.engine.loops import judges_steps
 from jaxfit.engine.parts import FinishedPart, Part, Plan, Task, all_tasks
-from jaxfit.engine.pools import Lanes
+from jaxfit.engine.pools import Lanes, chunk_of, last_check
+from jaxfit.engine.settings import happened
 from jaxfit.problems.problems import ENDED_WELL, STATUSES, Status
 from jaxfit.problems.pruning import survivors
+from jaxfit.stores.manifests import Manifest, blocks_of, with_round
+from jaxfit.stores.resuming import Stored, columns_of, missing_blocks, with_manifest
 from jaxfit.verbs.grids import arrange, lanes_in
 
 
@@ -46,14 +55,90 @@ def going_on(parts: Sequence[Part], memory: Memory, since: int) -> list[Task]:
         length = block_length(part, len(members), workers)
         for block, first in enumerate(range(0, len(members), length)):
             own = members[first : first + length]
-            tasks.append(Task(i, own, 0, block, since, jax.tree.map(lambda x, own=own: x[own], lanes)))
+            tasks.append(Task(i, own, 0, block, since, functools.partial(_rows, lanes, own)))
     return tasks
+
+
+def _rows(lanes: Lanes, members: np.ndarray) -> Lanes:
+    return jax.tree.map(lambda x: x[members], lanes)
 
 
 def block_length(part: Part, lanes: int, shares: int) -> int:
     """Return how many of some lanes are in a block: a multiple of the slots, at most what the pool holds."""
     slots = part.shape.slots
     return max(slots, min(part.shape.lanes, -(-lanes // (shares * slots)) * slots))
+
+
+def run_in_store(
+    stages: list[Stored], tasks: list[Task], run: Callable[[Stored, list[Task], Report], bool], report: Report
+) -> bool:
+    """Run all stages of a sweep; return whether Ctrl-C ended it early.
+
+    Args:
+      stages: With the store as it was opened; it gets one more whenever a stage begins.
+      tasks: The blocks that it lacks.
+      run: run(stored, tasks, report): runs blocks of one stage.
+      report: Takes counts of lanes by status.
+    """
+    while True:
+        stored = stages[-1]
+        for segment in sorted({task.segment for task in tasks}):
+            final = stored.maps[0].round(segment).steps == int(np.asarray(stored.plan.training.steps))
+            own = [task for task in tasks if task.segment == segment]
+            if run(stored, own, report if final else _of_ended(report)):
+                return True
+        following = _next_stage(stored)
+        if following is None:
+            return False
+        stages.append(with_manifest(stored, following))
+        tasks = missing_blocks(stages[-1])
+        happened("stage", len(stages))
+
+
+def _next_stage(stored: Stored) -> Manifest | None:
+    """Return the manifest with the round that follows when all blocks are done; None if none does."""
+    plan, manifest = stored.plan, stored.manifest
+    steps, number = int(np.asarray(plan.training.steps)), len(manifest.rounds)
+    if number == len(plan.rungs) if plan.prune is not None else manifest.steps == steps:
+        return None
+    stored = stored._replace(blocks=blocks_of(stored.folder, manifest))
+    segments = len(manifest.names)
+    parts = [part.finished(columns_of(stored, i, segments)) for i, part in enumerate(plan.parts)]
+    status, made = (
+        arrange([np.asarray(getattr(part.lanes, name)) for part in parts], plan.dimensions, parts)
+        for name in ("status", "steps")
+    )
+    ran_out = status == Status.OUT_OF_STEPS
+    if plan.prune is not None:
+        there = manifest.rounds[-1].there.reshape(status.shape) if number else np.ones(status.shape, bool)
+        there = rank(plan, number, parts, there)
+        until = [*plan.rungs, steps][number + 1]
+        goes = there & ran_out & (made == plan.rungs[number])
+        return with_round(manifest, plan.rungs[number], until, goes, there)
+    goes, anew = _lengthened(parts, ran_out & (made == manifest.steps), status, made, manifest.steps, plan)
+    longer = manifest._replace(steps=steps)
+    for since, members in ((manifest.steps, goes), (0, anew)):
+        if members.any():
+            longer = with_round(longer, since, steps, members, np.ones(status.shape, bool))
+    return longer
+
+
+def _lengthened(
+    parts: Sequence[FinishedPart], ran_out: np.ndarray, status: np.ndarray, made: np.ndarray, steps: int, plan: Plan
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which lanes go on with more steps, and which start anew: those that go on where no state was kept, and
+    failed ones, if the failure was perhaps only seen because the steps ended there."""
+    goes, anew = np.zeros(status.shape, bool), np.zeros(status.shape, bool)
+    failed = np.isin(status, (Status.DIVERGED, Status.NOT_FINITE))
+    for part in parts:
+        own = tuple(part.choice.get(name, slice(None)) for name in plan.dimensions)
+        can = part.shape.keeps and steps % part.training.record.every == 0
+        judged, every = judges_steps(part.any_lane), part.training.record.every
+        seen = steps - 1 if judged else last_check(steps, every, chunk_of(part.any_lane))
+        late = failed[own] & (made[own] > seen)
+        goes[own] = ran_out[own] & can
+        anew[own] = late | ran_out[own] & (not can)
+    return goes, anew
 
 
 def rank(plan: Plan, number: int, parts: Sequence[FinishedPart], there: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ from jaxfit.problems.problems import (
     whole,
 )
 from jaxfit.problems.pruning import Pruning, check_pruning, told
+from jaxfit.stores import open_dataset
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
 from jaxfit.stores.files import claim
 from jaxfit.stores.identity import compiler_options_text, hardware, versions
@@ -47,13 +48,14 @@ from jaxfit.stores.resuming import (
     lanes_to_rerun,
     missing_blocks,
     open_or_create,
+    parts_until,
     task_at,
     write_block,
     writing_in_background,
 )
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.grids import Grid, dataset, lane_numbers
-from jaxfit.verbs.rungs import run_in_memory
+from jaxfit.verbs.rungs import run_in_memory, run_in_store
 
 StoreLike: TypeAlias = str | os.PathLike
 Rerun: TypeAlias = Mapping[str, object] | Callable  # which lanes: values by name, or a function of the results
@@ -93,8 +95,9 @@ def sweep(
       record: What the history holds; by default nothing.
       slots: Number of lanes that run side by side in the compiled program. The last bits of a result depend on it.
       store: A folder in which to keep the results, block by block as they finish. The same call resumes where it
-        stopped, and computes nothing if all is done; values added at the end of an axis are computed alone. A call that
-        would give other bits is refused. `jf.open(store)` reads the results at any time.
+        stopped, and computes nothing if all is done; values added at the end of an axis are computed alone, and with
+        more `steps` lanes whose steps ran out go on, to the bits that they would have had at once. A call that would
+        give other bits is refused. `jf.open(store)` reads the results at any time.
       executor: A `concurrent.futures.Executor` whose workers run the blocks and write them to the store, which all
         workers must see: a `ProcessPoolExecutor` with the start method "spawn", or `client.get_executor()` of dask. The
         arguments are sent with every task, so make data larger than some megabytes by a `Call`, or read them in the
@@ -147,20 +150,39 @@ def sweep(
     plan = plan_sweep(**arguments)
     if folder is None:
         return _in_memory(plan, progress)
-    if prune is not None:
-        raise ValueError("prune: rungs are not kept in a store yet; leave store out")
     chosen_lanes = None if rerun is None and rerun_of is None else lanes_to_rerun(plan, folder, rerun, rerun_of)
     call = None if executor is None else packed(arguments)
     with terminating_as_interrupted(), claim(folder):
-        stored = begin_store(plan, folder, clean=True, of=rerun_of)
-        tasks = missing_blocks(stored) if chosen_lanes is None else blocks_to_rerun(stored, chosen_lanes)
-        if executor is None or call is None:
+        stages = [begin_store(plan, folder, clean=True, of=rerun_of)]
+
+        def run(stored: Stored, tasks: list[Task], report: Report) -> bool:
+            if executor is not None and call is not None:
+                stage = (call, str(folder.absolute()), len(stored.manifest.rounds))
+                todo = [(*stage, task.part, task.segment, task.block) for task in tasks]
+                return run_on(executor, run_elsewhere, todo, report)
             with writing_in_background(stored) as sink:
-                early = _run(plan, tasks, progress, lambda report: run_all(stored.plan.parts, tasks, report, sink))
+                return run_all(parts_until(stored, tasks[0]), tasks, report, sink)
+
+        if chosen_lanes is None:
+            tasks = missing_blocks(stages[0])
+            early = _run(plan, _done(stages[0], tasks), progress, functools.partial(run_in_store, stages, tasks, run))
         else:
-            todo = [(call, str(folder.absolute()), task.part, task.segment, task.block) for task in tasks]
-            early = _run(plan, tasks, progress, functools.partial(run_on, executor, run_elsewhere, todo))
-        return _result(grid_of(stored), early)
+            tasks = blocks_to_rerun(stages[0], chosen_lanes)
+            early = _run(plan, _done(stages[0], tasks), progress, functools.partial(_rerun, stages[0], tasks, run))
+        return _result(grid_of(stages[-1]), early)
+
+
+def _done(stored: Stored, tasks: Sequence[Task]) -> int:
+    """Return how many lanes have come to their end."""
+    if stored.manifest.rounds or stored.plan.rungs:
+        status = np.asarray(open_dataset(stored.folder, damaged="skip").status)
+        return int((status != Status.NOT_RUN).sum())
+    return stored.plan.size - sum(len(task.members) for task in tasks)
+
+
+def _rerun(stored: Stored, tasks: list[Task], run: Callable, report: Report) -> bool:
+    segments = sorted({task.segment for task in tasks})
+    return any(run(stored, [task for task in tasks if task.segment == segment], report) for segment in segments)
 
 
 def plan_sweep(
@@ -202,7 +224,7 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
             return run_all(parts, tasks, report, memory.keep)
         return run_in_memory(plan, parts, memory, report)
 
-    early = _run(plan, tasks, progress, run)
+    early = _run(plan, 0, progress, run)
     finished = tuple(part.finished(part.lanes._replace(kept=None)) for part in memory.finished())
     results = dataset(plan.dimensions, finished, plan.training, identity(plan, parts))
     return _result(Grid(results, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
@@ -216,27 +238,33 @@ def begin_store(
     return open_or_create(plan, folder, lambda parts: identity(plan, parts) | noted, clean=clean, write=write)
 
 
-def run_elsewhere(call: bytes, folder: str, part: int, segment: int, block: int) -> list[int]:
+def run_elsewhere(call: bytes, folder: str, rounds: int, part: int, segment: int, block: int) -> list[int]:
     """Run and write one block of a sweep in a worker of an executor; return counts of lanes by status."""
-    stored = _session(call, folder)
+    stored = _session(call, folder, rounds)
     counts = np.zeros(STATUSES, int)
 
     def report(more: np.ndarray) -> None:
         counts[:] += more
 
-    run_all(stored.plan.parts, [task_at(stored, part, segment, block)], report, functools.partial(write_block, stored))
+    task = task_at(stored, part, segment, block)
+    run_all(parts_until(stored, task), [task], report, functools.partial(write_block, stored))
     return counts.tolist()
 
 
 @functools.lru_cache(maxsize=2)
-def _session(call: bytes, folder: str) -> Stored:
-    """Return what a worker keeps between blocks; raise if its bits would differ from those of the caller."""
-    return begin_store(plan_sweep(**unpacked(call)), Path(folder), write=False)
+def _session(call: bytes, folder: str, rounds: int) -> Stored:
+    """Return what a worker keeps between blocks of a stage; raise if its bits would differ from those of the caller."""
+    return begin_store(_planned(call), Path(folder), write=False)
 
 
-def _run(plan: Plan, tasks: Sequence[Task], progress: bool | None, run: Callable[[Report], bool]) -> bool | OutOfMemory:
-    """Run the tasks with a progress bar; return whether Ctrl-C ended them early, or an `OutOfMemory`."""
-    with bar_of_lanes(plan, tasks, progress) as report:
+@functools.lru_cache(maxsize=2)
+def _planned(call: bytes) -> Plan:
+    return plan_sweep(**unpacked(call))
+
+
+def _run(plan: Plan, done: int, progress: bool | None, run: Callable[[Report], bool]) -> bool | OutOfMemory:
+    """Run what is not done with a progress bar; return whether Ctrl-C ended it early, or an `OutOfMemory`."""
+    with bar_of_lanes(plan, done, progress) as report:
         try:
             return run(report)
         except OutOfMemory as error:
@@ -259,10 +287,9 @@ def _result(grid: Grid, early: bool | OutOfMemory) -> Grid:
 
 
 @contextlib.contextmanager
-def bar_of_lanes(plan: Plan, tasks: Sequence[Task], progress: bool | None) -> Iterator[Report]:
+def bar_of_lanes(plan: Plan, done: int, progress: bool | None) -> Iterator[Report]:
     """Show a progress bar over all lanes; yields the function that takes new counts of lanes by status."""
     bar = progress_bar(plan.size, progress, "lanes")
-    done = plan.size - sum(len(task.members) for task in tasks)
     if done:
         bar.update(done)
     try:

@@ -178,11 +178,11 @@ def test_what_cannot_travel_is_named_with_the_remedy(monkeypatch):
 def test_a_worker_that_sees_another_store_refuses(tmp_path, store):
     from jaxfit.verbs.sweeps import run_elsewhere
 
-    call = executors.packed(arguments(steps=31))
-    with pytest.raises(ValueError, match="steps was int32 30, is now int32 31"):
-        run_elsewhere(call, str(store), "all", 0, 0)
+    call = executors.packed(arguments(steps=29))
+    with pytest.raises(ValueError, match="steps was 30, is now 29"):
+        run_elsewhere(call, str(store), 0, 0, 0, 0)
     with pytest.raises(jf.StoreError, match="not to be seen from here, but every worker must see the store"):
-        run_elsewhere(call, str(tmp_path / "elsewhere"), "all", 0, 0)
+        run_elsewhere(call, str(tmp_path / "elsewhere"), 0, 0, 0, 0)
 
 
 # Shards
@@ -229,7 +229,7 @@ def other_steps():
 def test_a_worker_refuses_a_store_of_another_problem(store, capsys):
     before = contents(store)
     assert worker.main([f"{__name__}:other_steps", str(store)]) == 1
-    assert "steps was int32 30, is now int32 31" in capsys.readouterr().err and contents(store) == before
+    assert "a share knows nothing of the others, but" in capsys.readouterr().err and contents(store) == before
 
 
 @pytest.mark.soak

@@ -122,7 +122,7 @@ def test_a_static_axis_grows_by_a_program(tmp_path, ran):
 
 
 REFUSED = {
-    "steps": ({"steps": 31}, "steps was int32 30, is now int32 31"),
+    "steps": ({"steps": 29}, r"steps was 30, is now 29 \(a store goes on, not back\)"),
     "the data": (
         {"data": (0.1 * np.ones(11), np.ones(11))},
         r"data\[0\] was float32 \(11,\) of other values, is now float32 \(11,\)",
@@ -190,8 +190,8 @@ def test_what_differs_in_one_program_says_in_which_and_in_all_only_once(tmp_path
     kinds(jf.optimizers.momentum(1e-4))
     with pytest.raises(ValueError, match=r"differs: the optimizer was sgd.*adam\(.*\) \(at kind=b\)\. Make the call"):
         kinds(jf.optimizers.adam(1e-4))
-    with pytest.raises(ValueError, match=r"sweep: steps was int32 30, is now int32 40\. Make"):
-        kinds(jf.optimizers.momentum(1e-4), steps=40)
+    with pytest.raises(ValueError, match=r"sweep: steps was 30, is now 20 \(.*\)\. Make"):
+        kinds(jf.optimizers.momentum(1e-4), steps=20)
     with pytest.raises(
         ValueError, match=r"sweep: the axes whose values are programs of their own were kind, are now none"
     ):
