@@ -361,8 +361,8 @@ def loaded(
       own: own(column): the rows of the lanes that are loaded.
       shared: shared(column): one of them, for what all lanes share; None if they share nothing.
     """
-    axes, results = layout.axes, pool.results
-    if pool.since is None:
+    axes, results, since = layout.axes, pool.results, pool.since
+    if since is None:
         return start(template, values, axes)
 
     def going_on() -> State:
@@ -382,9 +382,9 @@ def loaded(
             pool.state,
             rows,
         )
-        return state._replace(status=jnp.zeros_like(state.status), steps=jnp.full_like(state.steps, pool.since))
+        return state._replace(status=jnp.zeros_like(state.status), steps=jnp.full_like(state.steps, since))
 
-    return jax.lax.cond(pool.since > 0, going_on, lambda: start(template, values, axes))
+    return jax.lax.cond(since > 0, going_on, lambda: start(template, values, axes))
 
 
 def next_check(t: Array, every: int, chunk: int) -> Array:

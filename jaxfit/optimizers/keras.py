@@ -72,12 +72,13 @@ def _rule(function: Callable[_Declared, _Parts]) -> Callable[_Declared, Optimize
     names = {p.name: p.default for p in own}
     own_decay = names.get("weight_decay")
     common = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in _COMMON if n not in names]
+    rule: Callable = function
 
     @functools.wraps(function)
     def whole(
         learning_rate, weight_decay=own_decay, clipnorm=None, clipvalue=None, global_clipnorm=None, **given
     ):  # fmt: skip
-        start, step = function(learning_rate=learning_rate, **given)
+        start, step = rule(learning_rate=learning_rate, **given)
 
         def decayed(t, g, p, *kept):
             return step(t, g, p if is_off(weight_decay) else p - p * weight_decay * learning_rate, *kept)
@@ -90,7 +91,7 @@ def _rule(function: Callable[_Declared, _Parts]) -> Callable[_Declared, Optimize
     return rule_of("keras", "learning_rate")(made)
 
 
-def _clip(clipnorm: Number | None, clipvalue: Number | None, global_clipnorm: Number | None) -> Any:
+def _clip(clipnorm: Scalar, clipvalue: Scalar, global_clipnorm: Scalar) -> Any:
     given = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
     some = [name for name, value in given.items() if value is not None]
     if len(some) > 1:

@@ -334,10 +334,10 @@ def _check_by(rule: Pruning, training: Training) -> None:
     vectors = ("params", "gradient", "preconditioner")
     there = [name for name in training.record.names if name not in vectors]
     if rule.by not in there:
-        found = dict.fromkeys(["loss", *(["validation_loss"] if training.validation is not None else []), *there])
+        found = ["loss", *(["validation_loss"] if training.validation is not None else []), *there]
         raise ValueError(
             f"prune: by={rule.by!r} is not recorded as one number for each lane, so that lanes cannot be ranked by it; "
-            f"there is {', '.join(found)}. Record it: record=jf.Record(every=..., what=({rule.by!r},))"
+            f"there is {', '.join(dict.fromkeys(found))}. Record it: record=jf.Record(every=..., what=({rule.by!r},))"
         )
 
 

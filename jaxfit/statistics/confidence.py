@@ -63,7 +63,7 @@ def intervals(
     key: KeyLike | None = None,
     samples: int = 10_000,
     absolute_sigma: bool | None = None,
-) -> PyTree | xr.Dataset:
+) -> PyTree:
     """Return confidence intervals of the params.
 
     Args:
@@ -138,7 +138,7 @@ def check_asked(verb: str, method: str, level: float, key: KeyLike | None, sampl
     return level
 
 
-def paired(result: Fit | Grid, low: np.ndarray, high: np.ndarray) -> PyTree | xr.Dataset:
+def paired(result: Fit | Grid, low: np.ndarray, high: np.ndarray) -> PyTree:
     """Return (..., K) ends as intervals of the params."""
     if isinstance(result, Fit):
         return jax.tree.map(Interval, spread(result, low), spread(result, high))

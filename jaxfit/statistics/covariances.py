@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,9 +28,6 @@ from jaxfit.verbs.evaluations import (
 )
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 MOST = 4096  # params, whose covariance then takes 134 MB
 FAR = 0.1  # standard errors from the minimum that a fit may stand
@@ -147,7 +144,7 @@ def factor(known: Moments, level: float) -> np.ndarray:
 
 
 @near_keywords
-def covariance(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree | xr.DataArray:
+def covariance(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree:
     """Return the covariance of the params, s**2 (J^T J)^-1 with the exact Jacobian J of the residuals at the minimum.
 
     s**2 is 1 if the residuals are in units of their standard deviation, otherwise their sum of squares over (n - k).
@@ -178,7 +175,7 @@ def covariance(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyT
 
 
 @near_keywords
-def correlations(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree | xr.DataArray:
+def correlations(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree:
     """Return the correlation matrix of the params: covariances divided by the products of standard errors.
 
     Args:
@@ -207,7 +204,7 @@ def correlation_matrix(covariance: np.ndarray) -> np.ndarray:
     return np.divide(covariance, product, out=np.full(covariance.shape, np.nan), where=product > 0)
 
 
-def _matrix(name: str, result: Fit | Grid, matrix: np.ndarray) -> PyTree | xr.DataArray:
+def _matrix(name: str, result: Fit | Grid, matrix: np.ndarray) -> PyTree:
     _, params = example(result)
     if not isinstance(result, Fit):
         names = labels_of(params)
@@ -224,7 +221,7 @@ def _matrix(name: str, result: Fit | Grid, matrix: np.ndarray) -> PyTree | xr.Da
 
 
 @near_keywords
-def standard_errors(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree | xr.Dataset:
+def standard_errors(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree:
     """Return the standard errors of the params: the square roots of the diagonal of `covariance`.
 
     Args:
@@ -248,9 +245,7 @@ def standard_errors(result: Fit | Grid, *, absolute_sigma: bool | None = None) -
     return spread(result, errors)
 
 
-def spread(
-    result: Fit | Grid, flat: np.ndarray, extra: Mapping[str, Sequence[str] | None] | None = None
-) -> PyTree | xr.Dataset:
+def spread(result: Fit | Grid, flat: np.ndarray, extra: Mapping[str, Sequence[str] | None] | None = None) -> PyTree:
     """Return (..., K, *extra) numbers, one a param, as a tree like the params, or a Dataset over a grid's axes."""
     _, params = example(result)
     last = len(extra or {})
@@ -263,7 +258,9 @@ def spread(
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = ".".join(s for s in ("params", jax.tree_util.keystr(path, simple=True, separator=".")) if s)
         own = leaf.ndim - len(result.results.status.dims) - last
-        variables[name] = labelled(result, leaf, (extra or {}) | {f"{name}_dim_{i}": None for i in range(own)}, name)
+        variables[name] = labelled(
+            result, leaf, dict(extra or {}) | {f"{name}_dim_{i}": None for i in range(own)}, name
+        )
     return xr.Dataset(variables)
 
 

@@ -333,8 +333,10 @@ def report(
       ['b', 'w']
     """
     level = check_asked("report", method, level, key, samples)
-    others = met("report", fit) if isinstance(fit, Grid) else None
-    fit = others.fit if others else fit
+    others = None
+    if isinstance(fit, Grid):
+        others = met("report", fit)
+        fit = others.fit
     check_result("report", fit)
     named = _units(fit.params, units)
     known = moments("report", fit, absolute_sigma, warns=False)

@@ -270,7 +270,7 @@ def check_draws(verb: str, key: KeyLike | None, samples: int) -> int:
 
 
 def resample(
-    verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike, samples: int
+    verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike | None, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (..., samples, K) params of refits, NaN if one failed or a param has no error; and (..., samples) bool."""
     samples = check_draws(verb, key, samples)
@@ -325,7 +325,7 @@ def _gathered(
 
 
 def _of_points(
-    verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike, samples: int
+    verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike | None, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `resample` does for a likelihood: of points drawn again, or of counts drawn from the fitted means."""
     loss: Any = example(result)[0].loss
@@ -381,7 +381,7 @@ def _silent(known: Moments, kind: str) -> np.ndarray:
     return few & (not (known.absolute and kind == "normal"))
 
 
-def _per_lane(grid: Grid, values: np.ndarray, lanes: int) -> np.ndarray:
+def _per_lane(grid: Fit | Grid, values: np.ndarray, lanes: int) -> np.ndarray:
     """Return numbers with the axes of a grid leading as (lanes, ...), in the order of the program."""
     axes = grid.members.ndim
     flat, first = values.reshape(-1, *values.shape[axes:]), np.unique(grid.members, return_index=True)[1]

@@ -144,7 +144,9 @@ def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, 
         name, numbers = fields["optimizer"]
         if numbers is None:
             raise ValueError(f"{file} is a fit by {name}, which is not in the file; give it again: optimizer=")
-        optimizer = getattr(optimizers, name)(**_decode(numbers, file))
+        method: OptimizerLike = getattr(optimizers, name)(**_decode(numbers, file))
+    else:
+        method = optimizer
     if params is None:
         params = _decode(fields["start"], file)
     elif _untied(_encode(params, "params")) != _untied(fields["start"]):
@@ -153,7 +155,7 @@ def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, 
         )
     precision, (every, what) = fields["precision"], fields["record"]
     training = pose(
-        loss, params, _decode(fields["data"], file), optimizer=optimizer, steps=fields["most_steps"],
+        loss, params, _decode(fields["data"], file), optimizer=method, steps=fields["most_steps"],
         stop=Stop(**_decode(fields["stop"], file)), record=Record(every, tuple(what)), precision=precision,
         batches=fields["batches"] and Batches(*fields["batches"]), key=_decode(fields["key"], file),
         validation=_decode(fields["validation"], file),
@@ -176,11 +178,12 @@ def _check_loss(file: Path, fit: Fit, training: Training) -> None:
     loss: Any = training.problem.loss
     if takes_key(loss) or not np.isfinite(fit.loss):
         return
-    with in_precision(fit.precision, loss):
-        data = convert_all(training.problem.data, fit.precision)
+    precision = fit.precision or "float32"
+    with in_precision(precision, loss):
+        data = convert_all(training.problem.data, precision)
         value = float(loss(jax.tree.map(jnp.asarray, fit.params), *data))
     told, start = float(fit.loss), abs(float(fit.start_loss or 0))
-    close = float(np.finfo(PRECISIONS[fit.precision]).eps) ** 0.5
+    close = float(np.finfo(PRECISIONS[precision]).eps) ** 0.5
     if not abs(value - told) <= close * (abs(told) + close * start):
         raise ValueError(
             f"{file} tells a loss of {told:.8g} at its params, but {_name(loss)} has {value:.8g} there; the model is "
@@ -221,7 +224,7 @@ def _encode(x: PyTree, where: str) -> Any:
         return {"text": x}
     if type(x) is dict and all(type(name) in (str, int) for name in x):
         return {"dict": [[name, _encode(value, f"{where}.{name}")] for name, value in x.items()]}
-    if type(x) in (list, tuple):
+    if isinstance(x, (list, tuple)) and type(x) in (list, tuple):
         return {type(x).__name__: [_encode(value, f"{where}.{i}") for i, value in enumerate(x)]}
     if isinstance(x, Fixed):
         return {"fixed": _encode(x.value, where)}
@@ -230,7 +233,8 @@ def _encode(x: PyTree, where: str) -> Any:
     if isinstance(x, Tied):
         return {"tied": where}
     if is_key(x):
-        return {"key": str(jax.random.key_impl(x)), "data": _encode(np.asarray(jax.random.key_data(x)), where)}
+        key: Any = x
+        return {"key": str(jax.random.key_impl(key)), "data": _encode(np.asarray(jax.random.key_data(key)), where)}
     if is_array(x) and np.asarray(x).dtype.kind in KINDS:
         array = np.asarray(x)
         wide = array.astype(np.float64) if array.dtype.kind == "f" else array
@@ -248,7 +252,7 @@ def _decode(x: Any, file: Path) -> PyTree:
     if "dict" in x:
         return {name: _decode(value, file) for name, value in x["dict"]}
     if "list" in x or "tuple" in x:
-        values = (_decode(value, file) for value in x.get("list", x.get("tuple")))
+        values = (_decode(value, file) for value in x["list" if "list" in x else "tuple"])
         return list(values) if "list" in x else tuple(values)
     if "float" in x:
         return float(x["float"])
