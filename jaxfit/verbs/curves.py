@@ -16,7 +16,7 @@ from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import is_axis, refuse_unit
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import Record, Stop
-from jaxfit.typing import ArrayLike, OptimizerLike, PyTree
+from jaxfit.typing import ArrayLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.results import Fit
 
@@ -118,7 +118,7 @@ def curve_fit(
     return dataclasses.replace(found, absolute_sigma=bool(absolute_sigma))
 
 
-def _of_points(name: str, value: ArrayLike, rule: str, good: Callable, shape: tuple[int, ...]) -> ArrayLike:
+def _of_points(name: str, value: Scalar, rule: str, good: Callable, shape: tuple[int, ...]) -> ArrayLike:
     """Return a number for each point.
 
     Raises:
