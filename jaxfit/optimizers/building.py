@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfit.optimizers.hyperparameters import (
+from jaxfit.optimizers.methods import (
+    Traits,
     as_static,
     check_hyperparameter,
     check_names,
@@ -22,7 +23,6 @@ from jaxfit.optimizers.hyperparameters import (
     show,
     takes_schedule,
 )
-from jaxfit.optimizers.methods import Traits
 from jaxfit.problems.axes import Call, resolve
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.typing import OptimizerLike, Params, Varied

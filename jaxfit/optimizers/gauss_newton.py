@@ -25,9 +25,20 @@ import numpy as np
 from jax import Array
 
 from jaxfit.losses import Block
-from jaxfit.optimizers.arrays import both, either, eps_of, namespace, normal, on_host, pick
+from jaxfit.optimizers.arrays import (
+    both,
+    damped,
+    either,
+    eps_of,
+    namespace,
+    normal,
+    on_host,
+    pick,
+    reduced,
+    solve,
+    triangularize,
+)
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
-from jaxfit.optimizers.triangles import damped, reduced, solve, triangularize
 from jaxfit.typing import PyTree
 
 FLOOR = 1e-3  # of a robust loss' curvature, against that of the square with the same slope

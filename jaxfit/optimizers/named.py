@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from jaxfit.optimizers import gauss_newton, quasi_newton, recurrences
 from jaxfit.optimizers.building import Optimizer, optimizer
-from jaxfit.optimizers.hyperparameters import check_hyperparameter
+from jaxfit.optimizers.methods import check_hyperparameter
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Params, PyTree, Varied
 

@@ -14,7 +14,7 @@ from jaxfit.losses import Loss, takes_data, takes_key
 from jaxfit.losses.base import label
 from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer, schedules_of
-from jaxfit.optimizers.hyperparameters import check_hyperparameter
+from jaxfit.optimizers.methods import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
 from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, resolve, seeds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.optimizers.triangles import triangularize
+from jaxfit.optimizers.arrays import triangularize
 from tests.shared import nist
 from tests.shared.soak import soaking
 
