@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import numbers
 import reprlib
@@ -62,9 +63,10 @@ def read(loss: OfPredictions, data: tuple) -> tuple[Any, ...]:
     if not y.size:
         raise ValueError(f"{loss}: y has shape {y.shape}, so there is no data; pass at least one row")
     if y.ndim and x.shape[:1] != y.shape[:1]:
+        advice = "drop the rows without a partner" if x.ndim else f"pass np.full({y.shape}, x) if it is one for all"
         raise ValueError(
             f"{loss}: x has shape {x.shape} and y {y.shape}; their first axes must be of one length, a row for each "
-            f"observation: drop the rows without a partner"
+            f"observation: {advice}"
         )
     if where is None:
         return x, y, *more, None
@@ -156,6 +158,8 @@ def difference(loss: Loss, prediction: Array, y: Array) -> Array:
 
 
 def reshape_advice(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
+    if not target:
+        return f"pass one target for each prediction, np.full({prediction}, y) if they are all the same"
     rule = f"return predictions of shape {target}"
     if prediction == (*target, 1):
         return f"{rule}, for instance prediction[{':, ' * len(target)}0]"
@@ -164,7 +168,25 @@ def reshape_advice(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
     return rule + (f", or reshape y to {prediction}" if math.prod(prediction) == math.prod(target) else "")
 
 
+def check_called_with_params(predict: Model, star: str = "*") -> None:
+    """Refuse a model that takes x and then each param, as SciPy's, with what makes one of (params, x) of it."""
+    try:
+        parameters = inspect.signature(predict).parameters.values()
+    except (TypeError, ValueError):
+        return
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    least = [p.name for p in positional if p.default is p.empty and p.name != "key"]
+    if len(least) > 2:
+        both = "" if star == "**" else ", for params in a list or an array"
+        raise TypeError(
+            f"predict takes ({', '.join(least)}), but it is called as predict(params, x); write "
+            f"jf.models.from_function(predict), whose params are a dict of {', '.join(least[1:])}, or "
+            f"lambda params, x: predict(x, {star}params){both}"
+        )
+
+
 def checked(predict: Model, masked: bool) -> tuple[Callable, bool]:
+    check_called_with_params(predict)
     if not isinstance(masked, (bool, np.bool_)):
         raise TypeError(
             f"masked is {reprlib.repr(masked)}; it is True or False, and the mask is a part of the data: (x, y, where)"

@@ -82,7 +82,7 @@ class Axis:
       values: The values along it: numbers, an array whose first axis runs along the dimension, PRNG keys, or any
         objects (optimizers, losses, whole params). Values may have further axes.
       labels: Names for the values in the results; by default the values themselves if they are plain numbers or
-        strings.
+        strings, and for data sets in an array of xarray its first coordinate.
 
     Raises:
       ValueError: If there are no values, a number is NaN, kinds are mixed, or labels are repeated or of another length.
@@ -111,6 +111,14 @@ class Axis:
             )
         if isinstance(values, (set, frozenset)):
             raise TypeError(f"Axis {self.name!r}: values is a set, which has no order; pass a list: sorted(values)")
+        if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+            raise TypeError(
+                f"Axis {self.name!r}: values is a masked array, whose mask would be lost; leave numbers out with "
+                f"values.compressed(), or pass data sets as values.filled(0) and their masks, "
+                f"~np.ma.getmaskarray(values), as another axis of this name, to a loss with masked=True"
+            )
+        if self.labels is None and np.ndim(values) > 1 and getattr(values, "dims", (None,))[0] in _coordinates(values):
+            object.__setattr__(self, "labels", np.asarray(values.coords[values.dims[0]]).tolist())
         if hasattr(values, "__array__") and not is_array(values):
             values = np.asarray(values)
         if isinstance(values, str) or not hasattr(values, "__len__"):
@@ -252,7 +260,8 @@ def refuse_unit(name: str, value: object) -> None:
     items = {type(x): x for x in value}.values() if isinstance(value, (list, tuple)) else (value,)
     for item in items:
         unit = next((u for u in (getattr(item, key, None) for key in ("unit", "units")) if u is not None), None)
-        if unit is None or not (hasattr(item, "magnitude") or hasattr(item, "value")):
+        dated = hasattr(item, "timetuple") or hasattr(item, "total_seconds")  # pandas' dates have a unit of their own
+        if unit is None or dated or not (hasattr(item, "magnitude") or hasattr(item, "value")):
             continue
         told = str(unit) or "dimensionless"
         off = "to_value" if hasattr(item, "to_value") else "m_as" if hasattr(item, "m_as") else None
@@ -261,6 +270,11 @@ def refuse_unit(name: str, value: object) -> None:
             f"{name} has the unit {told}, but jaxfit computes with plain numbers and would drop it: pass x{plain} for "
             f"each such x, and all other numbers in units that go with it"
         )
+
+
+def _coordinates(values: object) -> tuple[str, ...]:
+    """Return the names of the coordinates of an array of xarray."""
+    return tuple(getattr(values, "coords", ()) if hasattr(values, "dims") else ())
 
 
 @near_keywords

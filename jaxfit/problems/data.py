@@ -15,6 +15,7 @@ from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, refuse_unit, resolve
 from jaxfit.problems.dimensions import choose, read
 from jaxfit.problems.enclosed import enclosed_in_precision
+from jaxfit.problems.foreign import as_array, as_tuple, check_numbers, columns, is_hidden
 from jaxfit.problems.marks import plain
 from jaxfit.problems.messages import path_name, warn
 from jaxfit.problems.problems import PRECISIONS, convert, precision_context
@@ -28,6 +29,11 @@ def as_data(data: PyTree, name: str = "data") -> tuple:
       TypeError: If it is not a tuple, or something in it is not numeric.
       ValueError: If a list is ragged.
     """
+    if columns(data):
+        raise TypeError(
+            f"{name} is one table ({type(data).__name__}), but it is the tuple handed to the loss after params; pass "
+            f"its columns, such as {as_tuple(data, name)}, or ({name},) if the loss takes the whole of it as one array"
+        )
     if is_array(data) or hasattr(data, "__array__"):
         raise TypeError(
             f"{name} is one array of shape {np.shape(data)}, but it is the tuple handed to the loss after params: "
@@ -55,10 +61,10 @@ def _as_item(item: PyTree, name: str) -> PyTree:
         return item if is_key(item) else _numeric(item, name)
     if isinstance(item, Call):
         raise TypeError(f"{name} is {item!r}, but a Call stands for params; call the function itself to make data")
-    if isinstance(item, np.ma.MaskedArray) and np.ma.getmaskarray(item).any():
+    if is_hidden(item):
         raise TypeError(
-            f"{name} is a masked array, whose mask would be lost; pass the mask as data, (x, y, ~y.mask), to a loss "
-            f"made with masked=True"
+            f"{name} is a masked array, whose mask would be lost; pass y.filled(0), and ~np.ma.getmaskarray(y) as the "
+            f"last of the data, to a loss made with masked=True"
         )
     if isinstance(item, Mapping):
         return {key: _as_item(value, f"{name}[{key!r}]") for key, value in item.items()}
@@ -66,30 +72,19 @@ def _as_item(item: PyTree, name: str) -> PyTree:
         return type(item)(_as_item(x, f"{name}[{i}]") for i, x in enumerate(item))
     if isinstance(item, (list, tuple)):
         try:
-            array = np.asarray(item)
+            array = as_array(item, name)
         except ValueError:
             lengths = sorted({len(x) for x in item if hasattr(x, "__len__")})
             raise ValueError(f"{name} is ragged (rows of {lengths} entries); give rows of one length") from None
-        return _numeric(array, name)
-    if item is None or is_array(item) or hasattr(item, "__array__") or isinstance(item, (int, float, complex, str)):
-        return item if item is None else _numeric(np.asarray(item), name)
-    return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p)), item)
+        return _numeric(array, name, item)
+    arrays = is_array(item) or hasattr(item, "__array__") or hasattr(item, "__dlpack__")
+    if item is None or arrays or isinstance(item, (int, float, complex, str)):
+        return item if item is None else _numeric(as_array(item, name), name, item)
+    return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p), x), item)
 
 
-def _numeric(array: PyTree, name: str) -> PyTree:
-    if array.dtype.kind == "O":
-        refuse_unit(name, array)
-    if array.dtype.kind in "OSUMmV" and not jnp.issubdtype(array.dtype, jnp.floating):
-        what = {"U": "text", "S": "bytes", "O": "objects", "M": "dates", "m": "time spans"}.get(
-            array.dtype.kind, "records"
-        )
-        raise TypeError(
-            f"{name} holds {what} (dtype {array.dtype}), but data must be numbers; convert it with .astype(float)"
-        )
-    if array.dtype.kind == "c":
-        raise TypeError(
-            f"{name} is complex, but a fit needs real numbers; pass its real and imaginary parts as two arrays"
-        )
+def _numeric(array: PyTree, name: str, item: object = None) -> PyTree:
+    check_numbers(array, array if item is None else item, name)
     return array
 
 
@@ -129,7 +124,8 @@ def check_data(
         if isinstance(loss, Loss) and loss.takes_arrays and not (is_array(item) or is_axis(item)):
             raise TypeError(
                 f"{name}[{i}]{f' ({names[i]})' if i < len(names) else ''} is a {type(item).__name__} of arrays, but "
-                f"{loss} takes one array there; join them with np.stack, or write a loss(params, *data) of your own"
+                f"{loss} takes one array there, a row for each observation; join them: np.stack([a, b], axis=1), or "
+                f"write a loss(params, *data) of your own"
             )
         for path, leaf in jax.tree_util.tree_flatten_with_path(item, is_leaf=is_axis)[0]:
             label = path_name(f"{name}[{i}]", path) + (f" ({names[i]})" if i < len(names) else "")

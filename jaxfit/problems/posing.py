@@ -19,6 +19,7 @@ from jaxfit.optimizers.stability import has_preconditioner, unknown
 from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, resolve, seeds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.enclosed import enclosed_in_precision
+from jaxfit.problems.foreign import as_array, kept, masked_alike
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, free, is_mark
 from jaxfit.problems.messages import path_name, shown, warn
 from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
@@ -38,7 +39,9 @@ def pose(
     example = loss.values[0] if is_axis(loss) else loss
     if batches is not None and not takes_data(example):
         raise ValueError(f"batches: {label(example)} takes no data of which rows could be drawn; leave batches out")
+    loss, (data, validation) = masked_alike(loss, data=data, validation=validation)
     problem = pose_question(loss, params, data, key, precision, rows=batches is not None)
+    example = loss.values[0] if is_axis(loss) else loss
     if validation is not None:
         validation = as_data(validation, "validation")
         validation = floating_of_loss(loss, params, validation, key, precision, "validation")
@@ -64,6 +67,7 @@ def pose_question(
     `rows` says that rows of the data will be drawn.
     """
     _check_asked(loss, precision)
+    loss, data = kept(loss, data)
     example = loss.values[0] if is_axis(loss) else loss
     data = floating_of_loss(loss, params, as_data(data), key, precision)
     check_data(data, example, precision=precision, rows=rows or _by_row(example))
@@ -356,6 +360,9 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         if isinstance(x, jax.core.Tracer):
             dtype, shape = x.dtype, x.shape
         else:
+            if hasattr(x, "nominal_value"):
+                raise TypeError(f"{name} is {x!r}, but a start is a plain number; pass x.nominal_value")
+            x = as_array(x, name) if hasattr(x, "detach") else x
             array = np.asarray(x)
             dtype, shape = array.dtype, array.shape
         if dtype.kind in "OUSMm":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import reprlib
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,10 @@ import jax
 import numpy as np
 
 from jaxfit.losses import chi_squared, orthogonal_distance
+from jaxfit.losses.regression import check_called_with_params
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems.axes import is_axis, refuse_unit
+from jaxfit.problems.foreign import is_hidden, is_uncertain, nominal
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.problems.problems import Record, Stop
 from jaxfit.typing import ArrayLike, OptimizerLike, PyTree, Scalar
@@ -47,7 +48,8 @@ def curve_fit(
       predict: A function of (params, x) that returns the shape of y.
       start: The params to start from: any pytree, with `Fixed`, `Bounded` and `Tied` at its leaves if wanted. None for
         a curve of `jf.models`, which guesses them from the data.
-      data: (x, y).
+      data: (x, y). Masked rows of NumPy's masked arrays do not count; numbers of the package `uncertainties` as y
+        give sigma, in the units of y, and as both x_sigma too.
       sigma: The standard deviation of y: one number, one for each entry, or for y (n,) a covariance matrix (n, n).
         None is the same as 1.
       absolute_sigma: Whether sigma is in the units of y. If True, the standard errors of the params are computed from
@@ -70,7 +72,7 @@ def curve_fit(
       >>> {name: round(float(error), 3) for name, error in jf.standard_errors(run).items()}
       {'b': 1.927, 'w': 0.036}
     """
-    _check_predict(predict)
+    _check_predict(predict, start)
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(
             f"data is {reprlib.repr(data)}, but curve_fit takes the pair (x, y); sigma is given apart: "
@@ -83,6 +85,16 @@ def curve_fit(
         )
     if not isinstance(absolute_sigma, (bool, np.bool_)):
         raise TypeError(f"absolute_sigma is {absolute_sigma!r}, but it must be True or False")
+    x, y = data
+    if is_uncertain(y):
+        if sigma is not None:
+            raise TypeError(
+                "sigma is given, but y holds numbers with uncertainties of their own; leave sigma out, or pass "
+                "np.array([v.nominal_value for v in y]) as y"
+            )
+        if is_uncertain(x) and x_sigma is None:
+            x, x_sigma = nominal(x)
+        (y, sigma), absolute_sigma = nominal(y), True
     if absolute_sigma and sigma is None:
         raise ValueError("absolute_sigma is True, but there is no sigma; pass sigma in the units of y")
     refuse_unit("sigma", sigma)
@@ -96,14 +108,13 @@ def curve_fit(
         ("x_sigma", x_sigma, "zero or more", lambda v: v >= 0),
         ("correlation", correlation, "between -1 and 1", lambda v: abs(v) < 1),
     )
-    x, y = data
     if start is None:
         if not hasattr(predict, "guess"):
             raise TypeError(
                 f"start is None, but {reprlib.repr(predict)} guesses nothing, as the curves of jf.models do; give the "
                 f"params to start from"
             )
-        start = predict.guess(x, y)
+        start = predict.guess(*_that_count(x, y))
     if sigma is None or np.ndim(sigma) == 0:
         one: Any = 1.0 if sigma is None else sigma
         sigma = np.ones(np.shape(y)) * one
@@ -134,21 +145,17 @@ def _of_points(name: str, value: Scalar, rule: str, good: Callable, shape: tuple
     return value if np.ndim(value) else np.ones(shape) * value
 
 
-def _check_predict(predict: Callable) -> None:
+def _that_count(x: ArrayLike, y: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+    """Return the rows of x and y that are not masked."""
+    hidden = [np.ma.getmaskarray(item).reshape(len(item), -1).any(1) for item in (x, y) if is_hidden(item)]
+    counts = ~np.any(hidden, axis=0) if hidden else None
+    return (x, y) if counts is None else (np.asarray(x)[counts], np.asarray(y)[counts])
+
+
+def _check_predict(predict: Callable, start: PyTree) -> None:
     if not callable(predict):
         raise TypeError(
             f"predict is {shown(predict)}, but it must be a function of (params, x), itself and not its values; "
             f"jf.models.from_function(f) makes one of f(x, a, b)"
         )
-    try:
-        parameters = inspect.signature(predict).parameters.values()
-    except (TypeError, ValueError):
-        return
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    least = [p.name for p in positional if p.default is p.empty and p.name != "key"]
-    if len(least) > 2:
-        raise TypeError(
-            f"predict takes ({', '.join(least)}), but it is called as predict(params, x); wrap it: "
-            f"lambda params, x: predict(x, *params), with a dict of params predict(x, **params), or "
-            f"jf.models.from_function(predict)"
-        )
+    check_called_with_params(predict, "**" if isinstance(start, dict) else "*")

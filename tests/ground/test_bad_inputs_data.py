@@ -1,5 +1,6 @@
 """Bad data and models are refused in words that help, odd data work, and trouble in the numbers is a status."""
 
+import datetime
 import inspect
 import re
 
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from tests.shared.bad_inputs import MASKED, Case, X, Y, check, fit, named, own, sweep, with_
+from tests.shared.bad_inputs import LOSS, MASKED, START, Case, X, Y, check, fit, follows, named, own, sweep, with_
 from tests.shared.soak import soaking
 
 pytestmark = pytest.mark.usefixtures("nothing_was_compiled_before")
@@ -24,6 +25,28 @@ def leaked(make):
 
 AT = jf.losses.mse(lambda params, x: jnp.stack([params["w"], params["b"]])[x])
 OF_JIT, OF_GRAD, OF_VMAP = leaked(jax.jit), leaked(jax.grad), leaked(jax.vmap)
+
+HIDDEN = np.ma.masked_greater(Y, 2.0)
+KEEP = ~np.ma.getmaskarray(HIDDEN)
+MAE = jf.losses.mae(jf.models.line)
+DATES = [datetime.datetime(2024, 3, 31, hour, tzinfo=datetime.UTC) for hour in range(8)]
+RECORDS = np.zeros(8, [("u", float), ("v", int)])
+
+
+class Uncertain:
+    """As numbers of the package `uncertainties` look."""
+
+    def __init__(self, nominal_value, std_dev):
+        self.nominal_value, self.std_dev = nominal_value, std_dev
+
+
+def uncertain(values, size):
+    return np.array([Uncertain(v, size) for v in values], object)
+
+
+def as_scipy(x, w, b):
+    return w * x + b
+
 
 # Models that cannot be trained, each for one reason
 
@@ -133,19 +156,43 @@ WRONG_DATA = {
         r"data is .* \(dict\)", r"write data=\(x, y\)"),
     "no data at all": Case(lambda: fit(data=None), TypeError, "data is None", r"write data=\(x, y\)"),
     "x in a tuple of its own": Case(lambda: fit(data=((X, X), Y)), TypeError,
-        r"data\[0\] \(x\) is a tuple of arrays", "takes one array there; join them"),
+        r"data\[0\] \(x\) is a tuple of arrays", r"takes one array there.*join them: np\.stack\(\[a, b\], axis=1\)"),
     "text": Case(lambda: fit(data=(X, ["1", "2", "3"])), TypeError,
         r"data\[1\] holds text", r"must be numbers.*astype\(float\)"),
     "bytes": Case(lambda: fit(data=(X, np.array([b"1"] * 8))), TypeError, r"data\[1\] holds bytes", "must be numbers"),
     "objects": Case(lambda: fit(data=(X, [None] * 8)), TypeError, r"data\[1\] holds objects", "must be numbers"),
     "dates": Case(lambda: fit(data=(np.arange(8).astype("datetime64[D]"), Y)), TypeError,
-        r"data\[0\] holds dates", r"\.astype"),
+        r"data\[0\] holds dates", r"count from the first: \(t - t\[0\]\) / np.timedelta64\(1, \"D\"\)"),
+    "dates with a time zone": Case(lambda: fit(data=(DATES, Y)), TypeError,
+        r"data\[0\] holds dates", r"start = min\(t\), then np\.array"),
+    "time spans": Case(lambda: fit(data=(np.arange(8).astype("timedelta64[h]"), Y)), TypeError,
+        r"data\[0\] holds time spans", r"t / np\.timedelta64\(1, \"s\"\)"),
+    "words": Case(lambda: fit(data=(list("abababab"), Y)), TypeError,
+        r"data\[0\] holds text", "give each word a number"),
+    "records": Case(lambda: fit(data=(RECORDS, Y)), TypeError, r"data\[0\] holds records", r"such as x\['u'\]"),
+    "numbers with uncertainties as x": Case(lambda: fit(data=(uncertain(X, 0.1), Y)), TypeError,
+        r"data\[0\] holds numbers with uncertainties", r"np\.array\(\[v\.nominal_value for v in x\]\)"),
+    "one target for all as a number": Case(lambda: fit(data=(X, 0.0)), ValueError,
+        r"prediction has shape \(8,\), the target y \(\)", r"np\.full\(\(8,\), y\)"),
+    "one x for all as a number": Case(lambda: fit(data=(1.0, Y)), ValueError,
+        r"x has shape \(\) and y \(8,\)", r"pass np\.full\(\(8,\), x\)"),
+    "a model as SciPy's": Case(lambda: fit(jf.losses.mse(as_scipy)), TypeError,
+        r"predict takes \(x, w, b\), but it is called as predict\(params, x\)", r"from_function.*\*params"),
+    "a model as SciPy's, with a dict": Case(lambda: jf.curve_fit(as_scipy, START, (X, Y)), TypeError,
+        r"predict takes \(x, w, b\)", r"predict\(x, \*\*params\)$"),
     "complex numbers": Case(lambda: fit(data=(X, Y * 1j)), TypeError,
         r"data\[1\] is complex", "real and imaginary parts"),
     "complex numbers of JAX": Case(lambda: fit(data=(jnp.asarray(X + 1j), Y)), TypeError,
         r"data\[0\] is complex", "real"),
-    "a masked array": Case(lambda: fit(data=(X, np.ma.masked_greater(Y, 2.0))), TypeError,
-        r"data\[1\] is a masked array", r"\(x, y, ~y\.mask\).*masked=True"),
+    "a masked array for a loss of one's own": Case(lambda: fit(own, data=(X, HIDDEN)), TypeError,
+        r"data\[1\] is a masked array", r"keep = ~np\.ma\.getmaskarray\(y\), and data=\(x\[keep\], y\[keep\],\)"),
+    "a masked array for several losses": Case(
+        lambda: sweep(jf.Axis("kind", [LOSS, MAE]), START, (X, HIDDEN)), TypeError,
+        r"data\[1\] is a masked array", r"y\.filled\(0\).*masked=True"),
+    "masked entries of rows": Case(lambda: fit(data=(X, np.ma.masked_less(np.stack([Y, -Y], 1), -1.5))), TypeError,
+        r"data\[1\] is a masked array in which single entries", r"np\.ma\.mask_rows\(y\)"),
+    "a masked axis": Case(lambda: jf.Axis("w0", np.ma.masked_greater([1.0, 2.0], 1.5)), TypeError,
+        "Axis 'w0': values is a masked array", r"values\.compressed\(\)"),
     "a ragged list": Case(lambda: fit(data=([[1.0], [1.0, 2.0]], Y)), ValueError, r"data\[0\] is ragged", "one length"),
     "a call among the data": Case(lambda: fit(data=(jf.Call(lambda: X), Y)), TypeError,
         r"data\[0\] is Call", "stands for params"),
@@ -202,6 +249,145 @@ CASES = named({"data": WRONG_DATA, "model": WRONG_MODELS})
 @pytest.mark.parametrize("name", CASES)
 def test_bad_data_and_models_are_refused_with_the_argument_and_the_remedy_before_anything_compiles(name, events):
     check(CASES[name], events)
+
+
+# What the messages say to do instead, word for word
+
+X3, OTHER = with_(X, 3, np.nan), with_(Y, [2, 5], -np.inf)
+LINE = jf.models.line
+WIDE = np.array([1, 2**40] * 4)
+MENDED = {
+    "data: NaN in x": lambda: fit(data=(X3[np.isfinite(X3)], Y[np.isfinite(X3)])),
+    "data: infinity in y": lambda: fit(MASKED, data=(X, OTHER, np.isfinite(OTHER))),
+    "data: NaN in a row that counts": lambda: fit(MASKED, data=(X, with_(Y, 0, np.nan), X > 0)),
+    "data: x and y of different length": lambda: fit(data=(X[:5], Y[:5])),
+    "data: a column against a row": lambda: fit(data=(X, Y[:, None][:, 0])),
+    "data: validation as a column": lambda: fit(validation=(X, Y[:, None][:, 0])),
+    "data: a model that returns a column": lambda: fit(
+        jf.losses.mse(lambda p, x: predicts_column(p, x)[:, 0] + p["b"])
+    ),
+    "data: a model that returns a tuple": lambda: fit(jf.losses.mse(lambda p, x: predicts_tuple(p, x)[0] + p["b"])),
+    "data: no arrays": lambda: fit(data=(X, Y)),
+    "data: a mask that counts nothing": lambda: fit(MASKED, data=(X, Y, X > 0.9)),
+    "data: a mask of numbers": lambda: fit(MASKED, data=(X, Y, np.ones(8, int).astype(bool))),
+    "data: x in a tuple of its own": lambda: fit(
+        jf.losses.mse(lambda p, x: p["w"] * x[:, 0] + p["b"] * x[:, 1]), data=(np.stack([X, X**2], axis=1), Y)
+    ),
+    "data: text": lambda: fit(data=(X, np.asarray(list("12345678"), float))),
+    "data: bytes": lambda: fit(data=(X, np.asarray(np.array([b"1"] * 8), float))),
+    "data: words": lambda: fit(data=(np.unique(list("abababab"), return_inverse=True)[1], Y)),
+    "data: dates": lambda: fit(data=(
+        (t := np.arange(8).astype("datetime64[D]"), (t - t[0]) / np.timedelta64(1, "D"))[1] / 8, Y)),
+    "data: dates with a time zone": lambda: fit(data=(since(DATES) / 3600 / 8, Y)),
+    "data: time spans": lambda: fit(data=(np.arange(8).astype("timedelta64[h]") / np.timedelta64(1, "s") / 3e4, Y)),
+    "data: records": lambda: fit(data=(RECORDS["u"], Y)),
+    "data: complex numbers": lambda: fit(data=((X + 1j).real, (Y * 1j).imag)),
+    "data: numbers with uncertainties as x": lambda: fit(
+        data=(np.array([v.nominal_value for v in uncertain(X, 0.1)]), Y)
+    ),
+    "data: one target for all": lambda: fit(data=(X, np.full((8,), Y[0]))),
+    "data: one target for all as a number": lambda: fit(data=(X, np.full((8,), 0.0))),
+    "data: one x for all as a number": lambda: fit(data=(np.full((8,), 1.0), Y)),
+    "data: a model as SciPy's": lambda: fit(jf.losses.mse(jf.models.from_function(as_scipy))),
+    "data: a model as SciPy's, with a dict": lambda: jf.curve_fit(
+        lambda params, x: as_scipy(x, **params), START, (X, Y)
+    ),
+    "data: a masked array for a loss of one's own": lambda: fit(own, data=(X[KEEP], HIDDEN[KEEP])),
+    "data: a masked array for several losses": lambda: sweep(
+        jf.Axis("kind", [MASKED, jf.losses.mae(LINE, masked=True)]), START,
+        (X, HIDDEN.filled(0), ~np.ma.getmaskarray(HIDDEN)),
+    ),
+    "data: masked entries of rows": lambda: fit(
+        jf.losses.mse(lambda p, x: jnp.stack([p["w"] * x, p["b"] * x], 1)),
+        data=(X, np.ma.mask_rows(np.ma.masked_less(np.stack([Y, -Y], 1), -1.5))),
+    ),
+    "data: a masked axis": lambda: sweep(
+        params={"w": jf.Axis("w0", np.ma.masked_greater([1.0, 2.0], 1.5).compressed()), "b": 0.0}
+    ),
+    "data: a ragged list": lambda: fit(
+        jf.losses.mse(lambda p, x: p["w"] * x[:, 0] + p["b"] * x[:, 1]), data=([[1.0, 2.0]] * 8, Y / 9)
+    ),
+    "data: a call among the data": lambda: fit(data=((lambda: X)(), Y)),
+    "data: indices beyond 32 bits": lambda: fit(data=(WIDE.astype(float) * 1e-12, Y)),
+    "data: an axis": lambda: sweep(params={"w": jf.Axis("w0", [1.0]), "b": 0.0}),
+    "model: NumPy in the model": lambda: fit(jf.losses.mse(lambda p, x: jnp.sin(p["w"] * x) + p["b"])),
+    "model: a decision by a traced value": lambda: fit(
+        jf.losses.mse(lambda p, x: jnp.where(p["w"] > 0, p["w"] * x, p["b"] * x) + p["b"])
+    ),
+    "model: an array of NumPy's random numbers": lambda: fit(
+        jf.losses.mse(lambda p, x, key: p["w"] * x + p["b"] + jax.random.normal(key, (8,))), key=0
+    ),
+    "model: a value leaked out of a jit": lambda: fit(lambda p, x, y, z: own(p, x, y) * z, data=(X, Y, 2.0)),
+}  # fmt: skip
+
+
+def since(t):
+    start = min(t)
+    return np.array([(d - start).total_seconds() for d in t])
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_the_remedy_of_a_message_about_data_works(name):
+    assert name in CASES and follows(MENDED[name])
+
+
+def test_masked_rows_of_numpys_arrays_do_not_count():
+    alone = fit(data=(X[KEEP], Y[KEEP]), steps=20)
+    for x, y in ((X, HIDDEN), (np.ma.array(X, mask=~KEEP), Y), (np.ma.array(X, mask=~KEEP), HIDDEN)):
+        for loss in (LOSS, MASKED) if x is X else (LOSS,):
+            found = fit(loss, data=(x, y) if loss is LOSS else (x, y, X >= 0), steps=20)
+            np.testing.assert_allclose(found.loss, alone.loss, rtol=1e-5)
+    both = fit(LOSS + jf.losses.l2(0.1), data=(X, HIDDEN), steps=20)
+    np.testing.assert_allclose(
+        both.loss, fit(LOSS + jf.losses.l2(0.1), data=(X[KEEP], Y[KEEP]), steps=20).loss, rtol=1e-5
+    )
+    watched = fit(validation=(X, HIDDEN), record=jf.Record(what=("loss", "validation_loss")))
+    np.testing.assert_allclose(watched.loss, REFERENCE.loss, rtol=1e-6)
+    expected = fit(validation=(X[KEEP], Y[KEEP]), record=jf.Record(what=("loss", "validation_loss")))
+    np.testing.assert_allclose(watched.history.validation_loss, expected.history.validation_loss, rtol=1e-5)
+
+
+def test_curve_fit_takes_masked_arrays_and_numbers_with_uncertainties():
+    noisy = Y + 0.1 * np.cos(7 * X)
+    hidden = np.ma.array(noisy, mask=~KEEP)
+    for start in (START, None):
+        run, alone = (jf.curve_fit(LINE, start, pair) for pair in ((X, hidden), (X[KEEP], noisy[KEEP])))
+        np.testing.assert_allclose(run.params["w"], alone.params["w"], rtol=1e-9)
+        np.testing.assert_allclose(jf.standard_errors(run)["w"], jf.standard_errors(alone)["w"], rtol=1e-6)
+    sizes = np.linspace(0.1, 0.2, 8)
+    y = np.array([Uncertain(v, s) for v, s in zip(noisy, sizes, strict=True)], object)
+    told = jf.curve_fit(LINE, START, (X, noisy), sigma=sizes, absolute_sigma=True)
+    for given in (y, list(y)):
+        run = jf.curve_fit(LINE, START, (X, given))
+        assert run.params["w"] == told.params["w"] and jf.standard_errors(run)["w"] == jf.standard_errors(told)["w"]
+    chi = jf.losses.chi_squared(LINE)
+    assert (
+        fit(chi, data=(X, y), optimizer=jf.optimizers.sgd(1e-4)).loss
+        == fit(chi, data=(X, noisy, sizes), optimizer=jf.optimizers.sgd(1e-4)).loss
+    )
+    with pytest.raises(TypeError, match="sigma is given, but y holds numbers with uncertainties"):
+        jf.curve_fit(LINE, START, (X, y), sigma=sizes)
+
+
+class OnlyDLPack:
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **given):
+        return self.array.__dlpack__(**given)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_what_only_speaks_dlpack_becomes_an_array():
+    assert fit(data=(OnlyDLPack(X), OnlyDLPack(Y))).loss == REFERENCE.loss
+
+
+def test_the_first_coordinate_of_data_sets_in_xarray_labels_their_axis():
+    xarray = pytest.importorskip("xarray")
+    sets = xarray.DataArray(np.stack([Y, 2 * Y]), dims=("run", "t"), coords={"run": [3, 7]})
+    assert sweep(params=START, data=(X, jf.Axis("run", sets))).results.run.values.tolist() == [3, 7]
 
 
 # Input that is odd, and works

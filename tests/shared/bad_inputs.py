@@ -53,6 +53,13 @@ def check(case, events, *, may_compile=False):
     assert not events["program"] or may_compile
 
 
+def follows(call):
+    """Whether a call that an error message gives as its remedy does what is asked: a finite result, or a value."""
+    found = call()
+    losses = getattr(found, "loss", None) if not hasattr(found, "results") else found.results.loss
+    return losses is None or bool(np.isfinite(np.asarray(losses)).all())
+
+
 def named(tables):
     """{"table: name": case}"""
     return {f"{table}: {name}": case for table, cases in tables.items() for name, case in cases.items()}
