@@ -29,7 +29,7 @@ def as_data(data: PyTree, name: str = "data") -> tuple:
       TypeError: If it is not a tuple, or something in it is not numeric.
       ValueError: If a list is ragged.
     """
-    if columns(data):
+    if not isinstance(data, (tuple, list)) and columns(data):
         raise TypeError(
             f"{name} is one table ({type(data).__name__}), but it is the tuple handed to the loss after params; pass "
             f"its columns, such as {as_tuple(data, name)}, or ({name},) if the loss takes the whole of it as one array"
@@ -61,7 +61,7 @@ def _as_item(item: PyTree, name: str) -> PyTree:
         return item if is_key(item) else _numeric(item, name)
     if isinstance(item, Call):
         raise TypeError(f"{name} is {item!r}, but a Call stands for params; call the function itself to make data")
-    if is_hidden(item):
+    if isinstance(item, np.ma.MaskedArray) and is_hidden(item):
         raise TypeError(
             f"{name} is a masked array, whose mask would be lost; pass y.filled(0), and ~np.ma.getmaskarray(y) as the "
             f"last of the data, to a loss made with masked=True"
@@ -79,13 +79,20 @@ def _as_item(item: PyTree, name: str) -> PyTree:
         return _numeric(array, name, item)
     arrays = is_array(item) or hasattr(item, "__array__") or hasattr(item, "__dlpack__")
     if item is None or arrays or isinstance(item, (int, float, complex, str)):
-        return item if item is None else _numeric(as_array(item, name), name, item)
+        return item if item is None else _numeric(item if is_array(item) else as_array(item, name), name, item)
     return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p), x), item)
 
 
 def _numeric(array: PyTree, name: str, item: object = None) -> PyTree:
-    check_numbers(array, array if item is None else item, name)
+    if array.dtype.kind not in "biuf":
+        check_numbers(array, array if item is None else item, name)
     return array
+
+
+def is_foreign(*data: PyTree) -> bool:
+    """Return whether data may hold a mask or uncertainties, which `kept` keeps."""
+    items = [item for some in data if isinstance(some, (tuple, list)) for item in some]
+    return not all(is_array(item) and type(item) is not np.ma.MaskedArray and item.dtype != object for item in items)
 
 
 def check_data(

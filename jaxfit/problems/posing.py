@@ -17,7 +17,7 @@ from jaxfit.optimizers.building import as_optimizer, schedules_of
 from jaxfit.optimizers.methods import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
 from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, resolve, seeds
-from jaxfit.problems.data import as_data, check_data, floating_of_loss
+from jaxfit.problems.data import as_data, check_data, floating_of_loss, is_foreign
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.foreign import as_array, kept, masked_alike
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, free, is_mark
@@ -39,7 +39,8 @@ def pose(
     example = loss.values[0] if is_axis(loss) else loss
     if batches is not None and not takes_data(example):
         raise ValueError(f"batches: {label(example)} takes no data of which rows could be drawn; leave batches out")
-    loss, (data, validation) = masked_alike(loss, data=data, validation=validation)
+    if is_foreign(data, validation):
+        loss, (data, validation) = masked_alike(loss, data=data, validation=validation)
     problem = pose_question(loss, params, data, key, precision, rows=batches is not None)
     example = loss.values[0] if is_axis(loss) else loss
     if validation is not None:
@@ -67,7 +68,8 @@ def pose_question(
     `rows` says that rows of the data will be drawn.
     """
     _check_asked(loss, precision)
-    loss, data = kept(loss, data)
+    if is_foreign(data):
+        loss, data = kept(loss, data)
     example = loss.values[0] if is_axis(loss) else loss
     data = floating_of_loss(loss, params, as_data(data), key, precision)
     check_data(data, example, precision=precision, rows=rows or _by_row(example))
