@@ -134,22 +134,49 @@ class Dense:
         if got != rule:
             raise ValueError(f"{self}: params have (w, b) of shapes {got}, but these widths need {rule}; see init(key)")
 
-    def init(self, key: int | Array) -> list[dict[str, Array]]:
+    def init(self, key: int | Array, like: str | None = None) -> list[dict[str, Array]]:
         """Return w from a normal distribution of variance 2 / fan_in (relu) or 2 / (fan_in + fan_out), and b zero.
+
+        Args:
+          key: A seed or a key.
+          like: Another framework, whose distribution is taken instead. "torch": w and b uniform between plus and minus
+            1 / sqrt(fan_in), as its Linear. "keras": w uniform between plus and minus sqrt(6 / (fan_in + fan_out)), b
+            zero, as its Dense. "tfjs": w normal of variance 2 / (fan_in + fan_out), drawn anew beyond two standard
+            deviations, b zero. The numbers drawn are JAX's own.
 
         Source: He et al. (2015), arXiv:1502.01852; Glorot and Bengio (2010), PMLR 9:249-256.
         """
+        if like not in (None, *_INITS):
+            raise ValueError(f"init: like is {like!r}, but it must be one of {', '.join(map(repr, _INITS))}, or None")
         key = as_key(key)
-        return [
-            {"w": self._scale(m, n) * jax.random.normal(jax.random.fold_in(key, i), (m, n)), "b": jnp.zeros(n)}
-            for i, (m, n) in enumerate(zip(self.widths, self.widths[1:], strict=False))
-        ]
+        keys = [jax.random.fold_in(key, i) for i in range(len(self.widths) - 1)]
+        layers = zip(keys, self.widths, self.widths[1:], strict=False)
+        if like is not None:
+            return [dict(zip("wb", _INITS[like](key, m, n), strict=True)) for key, m, n in layers]
+        return [{"w": self._scale(m, n) * jax.random.normal(key, (m, n)), "b": jnp.zeros(n)} for key, m, n in layers]
 
     def _scale(self, fan_in: int, fan_out: int) -> float:
         return (2 / (fan_in if self.activation == "relu" else fan_in + fan_out)) ** 0.5
 
     def __repr__(self) -> str:
         return f"dense({self.widths}, {self.activation!r})"
+
+
+def _as_torch(key: Array, m: int, n: int) -> tuple[Array, Array]:
+    w, b = (jax.random.uniform(one, shape, minval=-1, maxval=1) for one, shape in zip(
+        jax.random.split(key), ((m, n), (n,)), strict=True))  # fmt: skip
+    return w / m**0.5, b / m**0.5
+
+
+def _as_keras(key: Array, m: int, n: int) -> tuple[Array, Array]:
+    return (6 / (m + n)) ** 0.5 * jax.random.uniform(key, (m, n), minval=-1, maxval=1), jnp.zeros(n)
+
+
+def _as_tfjs(key: Array, m: int, n: int) -> tuple[Array, Array]:
+    return (2 / (m + n)) ** 0.5 * jax.random.truncated_normal(key, -2, 2, (m, n)), jnp.zeros(n)
+
+
+_INITS = {"torch": _as_torch, "keras": _as_keras, "tfjs": _as_tfjs}
 
 
 @near_keywords

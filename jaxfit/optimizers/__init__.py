@@ -7,7 +7,7 @@ The transformation is built inside the traced function: a new learning rate neve
 import importlib
 from typing import TYPE_CHECKING
 
-from jaxfit.optimizers.building import NAMES, Optimizer, accumulated, each, optimizer
+from jaxfit.optimizers.building import NAMES, Optimizer, accumulated, clipped, each, optimizer, reduced_on_plateau
 from jaxfit.optimizers.named import (
     adabelief,
     adadelta,
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from jaxfit.optimizers import keras, tfjs, torch
 
 __all__ = [
-    "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "amsgrad", "each",
-    "keras", "lbfgs", "levenberg_marquardt", "lion", "momentum", "nadam", "nesterov", "optimizer", "radam", "rmsprop",
+    "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "amsgrad", "clipped",
+    "each",
+    "keras", "lbfgs", "levenberg_marquardt", "lion", "momentum", "nadam", "nesterov", "optimizer", "radam",
+    "reduced_on_plateau", "rmsprop",
     "rprop", "sgd", "tfjs", "torch", "yogi",
 ]  # fmt: skip
 _unknown, __dir__ = near_names(

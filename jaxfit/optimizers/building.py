@@ -8,11 +8,12 @@ import numbers
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from jaxfit.optimizers.methods import (
     Traits,
@@ -313,6 +314,128 @@ def accumulated(optimizer: OptimizerLike, every: int) -> Optimizer:
 def _accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.MultiSteps:
     floating = jnp.result_type(float)  # of the run's precision; Optax accumulates in float32
     return optax.MultiSteps(optimizer, every, accumulator_dtype=floating)
+
+
+def clipped(optimizer: OptimizerLike, norm: float | Varied, *, eps: float | Varied = 0.0) -> Optimizer:
+    """Return an optimizer whose gradients are first scaled down so that their norm together is at most `norm`.
+
+    g * min(1, norm / (|g| + eps)). With eps=1e-6 it is PyTorch's clip_grad_norm_, by default that of Keras and Optax.
+
+    Args:
+      optimizer: As for `fit`.
+      norm: The largest norm of all gradients together.
+      eps: Added to the norm.
+
+    Raises:
+      TypeError: If `optimizer` is not an optimizer.
+      ValueError: If `norm` is not a positive number.
+
+    Example:
+      >>> sgd = jf.optimizers.clipped(jf.optimizers.sgd(0.5), 1.0)
+      >>> float(jf.step(lambda p: p**2, 4.0, optimizer=sgd).params)
+      3.5
+    """
+    if isinstance(norm, (int, float)) and not (norm > 0 and not isinstance(norm, bool)):
+        raise ValueError(f"clipped: norm is {norm!r}, but it must be a positive number, such as 1.0")
+    return Optimizer(Call(_clipped, optimizer=as_part(optimizer, "clipped"), norm=norm, eps=eps))
+
+
+def _clipped(optimizer: optax.GradientTransformation, norm: float, eps: float) -> optax.GradientTransformation:
+    def scaled(grads, _):
+        size = optax.tree.norm(grads) + eps
+        factor = jnp.where(size > norm, norm / jnp.where(size > norm, size, 1), 1)
+        return jax.tree.map(lambda g: (g * factor).astype(g.dtype), grads)
+
+    return optax.chain(optax.stateless(scaled), optimizer)
+
+
+class PlateauState(NamedTuple):
+    """The state of an optimizer whose rate is lowered where the loss stays."""
+
+    best: Array  # () the lowest loss so far
+    bad: Array  # () int32 losses since then that were not better
+    cooldown: Array  # () int32 steps for which none counts
+    factor: Array  # () of the rate
+    inner: Any  # the optimizer's own
+
+
+def reduced_on_plateau(
+    optimizer: OptimizerLike, *, factor: float | Varied = 0.1, patience: int = 10, threshold: float | Varied = 1e-4,
+    relative: bool = True, cooldown: int = 0, least: float | Varied = 0.0,
+) -> Optimizer:  # fmt: skip
+    """Return an optimizer whose rate is lowered where the loss of the steps no longer falls.
+
+    As a loop in PyTorch that calls ReduceLROnPlateau with the loss after each update: after more than `patience`
+    losses in a row that are not better than the best, the rate of the next update is `factor` times what it was. Keras
+    lowers it one loss earlier, so patience=n there is n - 1 here, and its threshold is absolute.
+
+    Args:
+      optimizer: One with a hyperparameter learning_rate, which is a number or an `Axis`.
+      factor: Of the rate, below 1.
+      patience: How many losses may be no better.
+      threshold: A loss is better if below best * (1 - threshold), or, unless `relative`, below best - threshold.
+      relative: Whether the threshold is a part of the best loss.
+      cooldown: Number of losses after a drop that count as neither.
+      least: The rate is not lowered below it.
+
+    Raises:
+      TypeError: If `optimizer` has no learning rate that can be lowered.
+      ValueError: If a count is no whole number.
+
+    Example:
+      >>> sgd = jf.optimizers.reduced_on_plateau(jf.optimizers.sgd(1.0), factor=0.25, patience=1)
+      >>> float(jf.fit(lambda p: p**2, 4.0, optimizer=sgd, steps=4).params)
+      2.0
+    """
+    part = as_part(optimizer, "reduced_on_plateau")
+    rate = part.hyperparameters.get("learning_rate")
+    if rate is None or callable(rate) or isinstance(rate, (Call, Optimizer)):
+        raise TypeError(
+            f"reduced_on_plateau: {part!r} has no learning_rate that is a number, which could be lowered; pass one "
+            f"such as jf.optimizers.sgd(0.1)"
+        )
+    for name, value in (("patience", patience), ("cooldown", cooldown)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+            raise ValueError(f"reduced_on_plateau: {name} is {value!r}; it must be a whole number, zero or more")
+    settings = {"factor": factor, "threshold": threshold, "least": least}
+    given = {name: value for name, value in part.hyperparameters.items() if name != "learning_rate"}
+    return Optimizer(
+        Call(
+            _reduced_on_plateau, learning_rate=rate, whole=part.call.function, patience=int(patience),
+            relative=bool(relative), cooldown=int(cooldown), **{f"{k}_": v for k, v in settings.items()}, **given,
+        )
+    )  # fmt: skip
+
+
+def _reduced_on_plateau(
+    learning_rate: float, whole: Callable, patience: int, relative: bool, cooldown: int, factor_: float,
+    threshold_: float, least_: float, **given: Any,
+) -> optax.GradientTransformationExtraArgs:  # fmt: skip
+    def at(factor):
+        return optax.with_extra_args_support(
+            Optimizer(Call(whole, learning_rate=learning_rate * factor, **given)).build()
+        )
+
+    def init(params):
+        one = jnp.ones((), jnp.result_type(float))
+        return PlateauState(one * jnp.inf, jnp.int32(0), jnp.int32(0), one, at(one).init(params))
+
+    def update(updates, state, params=None, *, value, **extra):
+        updates, inner = at(state.factor).update(updates, state.inner, params, value=value, **extra)
+        better = value < (state.best * (1 - threshold_) if relative else state.best - threshold_)
+        cooling = state.cooldown > 0
+        bad = jnp.where(better | cooling, 0, state.bad + 1)
+        drop = bad > patience
+        lower = jnp.maximum(state.factor * factor_, least_ / learning_rate)
+        return updates, PlateauState(
+            jnp.where(better, value, state.best).astype(state.best.dtype),
+            jnp.where(drop, 0, bad),
+            jnp.where(drop, cooldown, state.cooldown - cooling),
+            jnp.where(drop, lower, state.factor).astype(state.factor.dtype),
+            inner,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def traits_of(factory: Callable) -> Traits:

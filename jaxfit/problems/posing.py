@@ -354,6 +354,12 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
             raise TypeError(
                 f"{name} is the text {x!r}, but params are numbers; keep settings out of them, in the model itself"
             )
+        if callable(x) and not hasattr(x, "dtype"):
+            raise TypeError(
+                f"{name} is the function {getattr(x, '__name__', type(x).__name__)}, but params are numbers; keep it "
+                f"in the model itself, or take what moves out of a module, with Equinox params, rest = "
+                f"eqx.partition(model, eqx.is_inexact_array), and eqx.combine(params, rest) in the loss"
+            )
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             raise TypeError(
                 f"{name} is a PRNG key, but params are numbers; run the initializer with it, jf.Call(init, key=key), "

@@ -199,6 +199,64 @@ def test_two_ways_to_clip_are_refused():
         jf.fit(half_square, 1.0, optimizer=optimizer, steps=1)
 
 
+SCHEDULES = {
+    "stepwise": jf.schedules.stepwise(0.5, 0.5, 10),
+    "milestones": jf.schedules.milestones(0.5, 0.1, at=(5, 22)),
+    "exponential": jf.schedules.exponential(0.5, 0.9),
+    "cosine": jf.schedules.cosine(0.5, STEPS, final=0.01),
+    "cosine_restarts": jf.schedules.cosine_restarts(0.5, 6, longer=2, final=0.01),
+    "one_cycle": jf.schedules.one_cycle(0.5, STEPS),
+    "polynomial": jf.schedules.polynomial(0.5, STEPS, power=2.0),
+    "warmup": jf.schedules.warmup(0.5, 10, start=0.2),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_rates_are_those_of_pytorchs_scheduler(name):
+    with jax.enable_x64(True):
+        schedule = SCHEDULES[name]()
+        found = [float(schedule(jnp.asarray(t))) for t in range(STEPS)]
+    np.testing.assert_allclose(found, TRUTH["schedules"][name], rtol=1e-6, atol=1e-12)
+
+
+PLATEAUS = {
+    "patient": {"factor": 0.5, "patience": 3},
+    "absolute": {"factor": 0.5, "patience": 1, "threshold": 0.05, "relative": False, "cooldown": 4},
+    "least": {"factor": 0.1, "patience": 0, "least": 0.003},
+}
+
+
+@pytest.mark.parametrize("name", PLATEAUS)
+def test_a_rate_reduced_on_plateaus_and_a_clipped_norm_give_pytorchs_losses(name):
+    """The loop clips by clip_grad_norm_ before the update, and calls the scheduler after it."""
+    sgd = jf.optimizers.reduced_on_plateau(jf.optimizers.torch.SGD(lr=0.05), **PLATEAUS[name])
+    found = along("valley", jf.optimizers.clipped(sgd, 20.0, eps=1e-6))
+    np.testing.assert_allclose(found, TRUTH["plateaus"][name], rtol=1e-6)
+
+
+def test_what_cannot_be_lowered_is_refused():
+    for optimizer in (optax.sgd(0.1), jf.optimizers.sgd(jf.schedules.cosine(0.1, 9))):
+        with pytest.raises(TypeError, match="has no learning_rate that is a number, which could be lowered"):
+            jf.optimizers.reduced_on_plateau(optimizer)
+    with pytest.raises(ValueError, match="norm is -1.0, but it must be a positive number"):
+        jf.optimizers.clipped(jf.optimizers.sgd(0.1), -1.0)
+
+
+@pytest.mark.parametrize(("like", "bias"), [("torch", True), ("keras", False), ("tfjs", False)])
+def test_dense_layers_begin_as_in_the_framework(like, bias):
+    """Means over 40,000 draws: the variance of a uniform distribution is bound**2 / 3; of a normal one cut at two
+    standard deviations 0.7737 of it."""
+    first, second = jf.models.dense((200, 200, 1)).init(0, like=like)
+    bound = {"torch": 200**-0.5, "keras": (6 / 400) ** 0.5, "tfjs": 2 * (2 / 400) ** 0.5}[like]
+    variance = bound**2 / 3 if like != "tfjs" else 0.773741 * 2 / 400
+    w = np.asarray(first["w"])
+    assert np.abs(w).max() <= bound * (1 + 1e-6) and np.abs(w).max() > 0.99 * bound
+    assert abs(w.var() / variance - 1) < 5 * np.sqrt(2 / w.size) and abs(w.mean()) < 5 * np.sqrt(variance / w.size)
+    assert (np.abs(np.asarray(first["b"])).max() > 0) == bias and second["w"].shape == (200, 1)
+    with pytest.raises(ValueError, match="like is 'jax', but it must be one of 'torch', 'keras', 'tfjs'"):
+        jf.models.dense((1, 1)).init(0, like="jax")
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_frameworks_as_installed_give_what_is_recorded(framework):
@@ -211,3 +269,5 @@ def test_the_frameworks_as_installed_give_what_is_recorded(framework):
                 numbers(losses), numbers(TRUTH["losses"][case][problem]), rtol=1e-6, err_msg=f"{case}, {problem}"
             )
     assert json.loads(json.dumps(ported.defaults_of(framework))) == TRUTH["defaults"][framework]
+    if framework == "torch":
+        assert ported.schedules_of_torch() == TRUTH["schedules"] and ported.plateaus_of_torch() == TRUTH["plateaus"]

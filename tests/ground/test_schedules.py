@@ -39,7 +39,41 @@ TABLE = {  # the schedule, its formula, and the schedule of Optax that is the sa
         lambda t: 0.002 * t if t < 10 else 0.001 + 0.019 * (1 + np.cos(np.pi * min(t - 10, 40) / 40)) / 2,
         optax.warmup_cosine_decay_schedule(0.0, 0.02, 10, 50, 0.001),
     ),
+    "milestones": (
+        jf.schedules.milestones(0.02, 0.5, at=(10, 31)),
+        lambda t: 0.02 * 0.5 ** ((t >= 10) + (t >= 31)),
+        optax.piecewise_constant_schedule(0.02, {10: 0.5, 31: 0.5}),
+    ),
+    "cosine_restarts": (
+        jf.schedules.cosine_restarts(0.02, 5, longer=2, factor=0.5, final=0.001),
+        lambda t: restarted(t, 5, 2, 0.5),
+        None,
+    ),
+    "one_cycle": (jf.schedules.one_cycle(0.02, 50), lambda t: cycled(t, 50), None),
+    "warmup": (
+        jf.schedules.warmup(jf.schedules.exponential(0.02, 0.8, every=7), 20, start=0.25),
+        lambda t: 0.02 * 0.8 ** (t / 7) * min(1, 0.25 + 0.75 * t / 20),
+        None,
+    ),
 }
+
+
+def restarted(t, length, longer, factor):
+    """One cycle after the other."""
+    top = 0.02
+    while t >= length:
+        t, length, top = t - length, length * longer, top * factor
+    return 0.001 + (top - 0.001) * (1 + np.cos(np.pi * t / length)) / 2
+
+
+def cycled(t, steps):
+    def between(start, end, part):
+        return end + (start - end) / 2 * (1 + np.cos(np.pi * min(part, 1)))
+
+    top = 0.3 * steps - 1
+    if t <= top:
+        return between(0.02 / 25, 0.02, t / top)
+    return between(0.02, 0.02 / 25 / 1e4, (t - top) / (steps - 1 - top))
 
 
 def test_the_table_has_every_schedule():
@@ -126,3 +160,33 @@ def test_a_bad_number_is_refused_by_name(call, error, words):
 def test_a_schedule_is_no_optimizer():
     with pytest.raises(TypeError, match=r"optimizer is cosine\(.*a schedule is a learning rate"):
         jf.fit(CASE.loss, CASE.start, CASE.data, optimizer=jf.schedules.cosine(0.1, 10), steps=1)
+
+
+@pytest.mark.parametrize("longer", [1.0, 1.5, 2.0, 3.0])
+def test_cosine_restarts_begin_where_the_cycles_before_end(longer):
+    rate, starts, length = jf.schedules.cosine_restarts(0.5, 10, longer=longer)(), [0.0], 10.0
+    for _ in range(5):
+        starts.append(starts[-1] + length)
+        length *= longer
+    np.testing.assert_allclose([rate(jnp.float32(t)) for t in starts], 0.5, rtol=1e-3)
+    whole = [int(np.ceil(t)) for t in starts[1:]]
+    assert all(float(rate(jnp.int32(t))) > float(rate(jnp.int32(t - 2))) for t in whole)
+
+
+def test_milestones_in_disorder_are_refused():
+    for at in ((), (20, 10), (10, 10), (1.5,), "ab"):
+        with pytest.raises(
+            ValueError, match=r"milestones: at is .* whole numbers of steps in order, such as \(10, 20\)"
+        ):
+            jf.schedules.milestones(0.1, 0.5, at=at)
+
+
+def test_the_numbers_of_a_warmed_schedule_are_axes_too():
+    axis = jf.Axis("every", [5.0, 10.0])
+    rate = jf.schedules.warmup(jf.schedules.stepwise(0.1, 0.5, axis), 4)
+    grid = jf.sweep(lambda p: p**2, 1.0, optimizer=jf.optimizers.sgd(rate), steps=12)
+    for every in (5.0, 10.0):
+        p = 1.0
+        for t in range(12):
+            p -= 2 * p * 0.1 * 0.5 ** (t // every) * min(t / 4, 1)
+        np.testing.assert_allclose(grid.results.params.sel(every=every), p, rtol=1e-5)

@@ -290,6 +290,61 @@ def _js_value(word: str | None) -> object:
     return None if word is None else json.loads("0" + word if word.startswith(".") else word)
 
 
+def schedules_of_torch() -> dict[str, list[float]]:
+    """The rate of each update, by the schedulers of PyTorch, from 0.5."""
+    import torch
+
+    rules = torch.optim.lr_scheduler
+    made = {
+        "stepwise": lambda o: rules.StepLR(o, 10, 0.5),
+        "milestones": lambda o: rules.MultiStepLR(o, [5, 22], 0.1),
+        "exponential": lambda o: rules.ExponentialLR(o, 0.9),
+        "cosine": lambda o: rules.CosineAnnealingLR(o, STEPS, 0.01),
+        "cosine_restarts": lambda o: rules.CosineAnnealingWarmRestarts(o, 6, 2, 0.01),
+        "one_cycle": lambda o: rules.OneCycleLR(o, 0.5, STEPS, cycle_momentum=False),
+        "polynomial": lambda o: rules.PolynomialLR(o, STEPS, 2.0),
+        "warmup": lambda o: rules.LinearLR(o, 0.2, 1.0, 10),
+    }
+    found = {}
+    for name, make in made.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+        scheduler, rates = make(optimizer), []
+        for _ in range(STEPS):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        found[name] = [float(f"{rate:.9g}") for rate in rates]
+    return found
+
+
+def plateaus_of_torch() -> dict[str, list[float]]:
+    """The losses of SGD on Rosenbrock's valley, with ReduceLROnPlateau called after each update."""
+    import torch
+
+    found = {}
+    for name, given in PLATEAUS.items():
+        params = [torch.tensor(STARTS["valley"][0], requires_grad=True)]
+        optimizer = torch.optim.SGD(params, lr=0.05)
+        scheduler, losses = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **given), []
+        for _ in range(STEPS + 1):
+            optimizer.zero_grad()
+            loss = loss_of("valley", params, torch.tanh)
+            losses.append(float(f"{loss.item():.9g}"))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(params, 20.0)
+            optimizer.step()
+            scheduler.step(loss)
+        found[name] = losses
+    return found
+
+
+PLATEAUS = {
+    "patient": {"factor": 0.5, "patience": 3},
+    "absolute": {"factor": 0.5, "patience": 1, "threshold": 0.05, "threshold_mode": "abs", "cooldown": 4},
+    "least": {"factor": 0.1, "patience": 0, "min_lr": 0.003},
+}
+
+
 def _short(x: float | None) -> float | None:
     return x if x is None else float(f"{x:.9g}")  # None: NaN
 
@@ -304,6 +359,8 @@ def record() -> None:
             "torch": torch.__version__, "keras": keras.__version__, "tfjs": run_tfjs(some[:1])["version"],
         },
         "defaults": {framework: defaults_of(framework) for framework in FRAMEWORKS},
+        "schedules": schedules_of_torch(),
+        "plateaus": plateaus_of_torch(),
         "losses": {
             case: {problem: [_short(x) for x in losses] for problem, losses in found.items()}
             for framework in FRAMEWORKS
