@@ -180,7 +180,7 @@ REFUSED = {
         r"the data \(x, y, sigma\), but got 2 arrays"),
     "an axis": (lambda: jf.curve_fit(line, START | {"w": jf.Axis("w", [1.0])}, (X, Y)), ValueError, "call jf.sweep"),
     "a model of many arguments": (lambda: jf.curve_fit(lambda x, a, b: a * x + b, [1.0, 0.0], (X, Y)), TypeError,
-        r"predict takes \(x, a, b\), but it is called as predict\(params, x\); wrap it"),
+        r"predict takes \(x, a, b\), but it is called as predict\(params, x\); write jf.models.from_function"),
     "no function": (lambda: jf.curve_fit(3, START, (X, Y)), TypeError, "predict is 3"),
     "a keyword misspelled": (lambda: jf.curve_fit(line, START, (X, Y), absolut_sigma=True), TypeError,
         "absolute_sigma"),
