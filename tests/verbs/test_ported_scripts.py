@@ -47,7 +47,6 @@ TRANSFORMATIONS = {
         {"a": "fast", "b": "slow", "c": "none"},
     ),
     "MultiSteps": lambda: optax.MultiSteps(optax.adam(0.1), every_k_schedule=3),
-    "masked": lambda: optax.masked(optax.sgd(0.1), {"a": True, "b": True, "c": False}),
 }
 IN_JAXFIT = {  # the same with numbers that may be swept
     "multi_transform": jf.optimizers.each(a=jf.optimizers.adam(0.1), b=jf.optimizers.sgd(0.01), c=optax.set_to_zero()),
