@@ -170,9 +170,9 @@ class Ends(NamedTuple):
 
     low: Any  # (..., K)
     high: Any  # (..., K)
-    several: Any  # (..., K) bool: between them, or just there, it has more than one minimum
-    lower: Any  # (..., K) bool: it goes below the minimum
-    lost: Any  # (..., K) bool: no refit leads beyond
+    several: Any  # (..., K, 2) bool, low and high: on the way there, or just there, it has more than one minimum
+    lower: Any  # (..., K, 2) bool: it goes below the minimum
+    lost: Any  # (..., K, 2) bool: no refit leads beyond
 
 
 def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
@@ -181,7 +181,7 @@ def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
     reach = np.asarray(factor(known, level))
     half = np.where(sides.spread_lanes(sides.straight), reach, np.nan)[..., None] * known.errors
     low, high = known.values - half, known.values + half
-    several = lower = lost = np.zeros(low.shape, bool)
+    several = lower = lost = np.zeros((*low.shape, 2), bool)
     if len(sides.lane):
         way = sides.way(sides.by_lane(reach)[sides.lane] ** 2)
         walk = follow(sides.refit, sides.begin(way), way)
@@ -195,7 +195,6 @@ def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
         flags = walk.several, walk.lowest < -LOWER, walk.lost
         ends, several, lower, lost = map(sides.spread, (walk.end, *flags))
         low, high = (np.where(np.isnan(x), y, x) for x, y in ((low, ends[..., 0]), (high, ends[..., 1])))
-        several, lower, lost = (x.any(axis=-1) for x in (several, lower, lost))
     return Ends(low, high, several, lower, lost)
 
 
@@ -211,12 +210,20 @@ def said(ends: Ends, names: list[str]) -> list[str]:
          "or the other params run away"),
     ):  # fmt: skip
         named = [
-            name + (f" ({int(lanes.sum()):,} of {lanes.size:,} lanes)" if lanes.ndim else "")
-            for name, lanes in zip(names, np.moveaxis(flags, -1, 0), strict=True)
-            if lanes.any()
+            name + _where(sides) for name, sides in zip(names, np.moveaxis(flags, -2, 0), strict=True) if sides.any()
         ]
         found += [text.format(", ".join(named))] * bool(named)
     return found
+
+
+def _where(sides: np.ndarray) -> str:
+    """Return which end (..., 2) is meant, unless both are, and of how many lanes."""
+    low, high = sides.reshape(-1, 2).any(axis=0)
+    parts = [] if low and high else ["low end" if low else "high end"]
+    if sides.ndim > 1:
+        lanes = sides.any(axis=-1)
+        parts.append(f"{int(lanes.sum()):,} of {lanes.size:,} lanes")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 class Profile(NamedTuple):

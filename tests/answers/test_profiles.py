@@ -1,5 +1,7 @@
 """Profiles followed outward from the minimum: against closed forms, lmfit, R's data, and refits with a param held."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import jaxfit as jf
 from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.paths import SHORT, Nodes, Way, across, begin, beneath, follow
 from jaxfit.statistics.profiles import Ends, profile_ends, said
-from tests.shared import brute_profiles
+from tests.shared import brute_profiles, classical
 
 LM = jf.optimizers.levenberg_marquardt()
 X = np.arange(10.0)
@@ -230,12 +232,14 @@ def test_a_path_of_a_rate_does_not_follow_refits_onto_another_curve():
     assert not walk.lost.any() and not walk.several.any()
 
 
-def test_what_is_known_of_profiles_is_said_by_name_and_of_a_grid_by_lanes():
-    flags = np.array([[False, True], [False, True], [False, False]])
-    (one,) = said(Ends(None, None, flags[0], flags[2], flags[2]), ["a", "b"])
-    assert one.startswith("the profile of b has more than one minimum")
-    lower, lost = said(Ends(None, None, 0 * flags == 1, flags, flags), ["a", "b"])
-    assert lower.startswith("with b (2 of 3 lanes) held elsewhere the loss is lower")
+def test_what_is_known_of_profiles_is_said_by_name_and_end_and_of_a_grid_by_lanes():
+    no, low, both = [False, False], [True, False], [True, True]
+    one, other = said(Ends(None, None, np.array([no, low]), np.array([no, both]), np.array([no, no])), ["a", "b"])
+    assert one.startswith("with b held elsewhere the loss is lower")
+    assert other.startswith("the profile of b (low end) has more than one minimum")
+    lanes = np.array([[no, low], [no, low], [no, no]])
+    lower, lost = said(Ends(None, None, 0 * lanes == 1, lanes[..., ::-1], lanes | lanes[..., ::-1]), ["a", "b"])
+    assert lower.startswith("with b (high end, 2 of 3 lanes) held elsewhere the loss is lower")
     assert lost.startswith("the interval of b (2 of 3 lanes) ends where no refit leads further")
 
 
@@ -321,7 +325,7 @@ def test_a_profile_over_another_minimum_is_said_and_ends_beyond_it():
     x = np.arange(1.0, 9.0)
     y = 0.05 * x + np.array([0.5, -0.7, 0.4, -0.3, 0.6, -0.5, 0.2, 0.1])
     fit = jf.curve_fit(lambda p, x: p["a"] ** 2 * x, {"a": 0.5}, (x, y))
-    with pytest.warns(UserWarning, match="profile of a has more than one minimum"):
+    with pytest.warns(UserWarning, match=r"profile of a \(low end\) has more than one minimum"):
         found = jf.intervals(fit, "profile")["a"]
     q = x @ y / (x @ x)
     error = np.sqrt(np.sum((y - q * x) ** 2) / 7 / (x @ x))
@@ -395,47 +399,97 @@ EIGHT = {
 }  # fmt: skip
 
 
+LINEAR = {  # params that the curve is linear in
+    "decay to a constant": "ac", "two exponentials": "ab", "logistic": ["top"], "Gompertz": ["top"], "Hill": ["top"],
+    "Gaussian": "ch", "Michaelis and Menten": "v", "damped wave": "a",
+}  # fmt: skip
 NAMED = {  # whether these params are those of the curve, of which another set gives the same curve on these data
     "two exponentials": lambda p: p[2] >= p[3],
     "damped wave": lambda p: (p[3] > 0) & (p[3] < np.pi / 0.7) & (jnp.abs(p[1:3]) < 7).all(),
 }
 
 
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore:intervals")
-@pytest.mark.parametrize("name", EIGHT)
-def test_ends_of_2000_data_sets_are_at_the_reach_to_1_percent_of_the_half_width(name):
-    """No end is missing, and each is where the least of refits from many starts passes the reach, or open as that is.
+class Comparison(NamedTuple):
+    """Ends by jaxfit against those by brute force, each (sets, K, 2)."""
 
-    Where that is not so, another minimum or a gap in the refits is said. Cost: 20 to 100 s of CPU for a curve.
-    """
-    predict, truth, x, noise = EIGHT[name]
-    draw, keys = np.random.default_rng([7, *map(ord, name)]), sorted(truth)
-    y = predict(np, truth, x) + noise * draw.normal(size=(SETS, x.size))
-    loss, data = jf.losses.rss(lambda p, x: predict(jnp, p, x)), (x, jf.Axis("set", y))
-    start = {n: 1.1 * v for n, v in truth.items()}
+    grid: Any
+    best: np.ndarray  # (sets, K)
+    ends: np.ndarray
+    known: np.ndarray  # (sets, K, 1) bool: there is a minimum with an error
+    off: np.ndarray  # bool: by more than 1 % of the half width, or not open as the other is
+    told: np.ndarray  # bool
+    line: str
+
+
+def compared(name, predict, start, truth, x, y, linear, own_name):
+    """Fit all sets in one sweep, and compare the ends of their profiles at 95 %."""
+    loss, keys = jf.losses.rss(lambda p, x: predict(jnp, p, x)), sorted(truth)
+    data = (x if x.ndim == 1 else jf.Axis("set", x), jf.Axis("set", y))
     grid = jf.sweep(loss, start, data, optimizer=LM, steps=1000, progress=False)
     found = profile_ends("intervals", grid, moments("intervals", grid, None), 0.95)
     best, errors = (
         np.stack([np.asarray(tree[f"params.{n}"]) for n in keys], axis=1)
         for tree in (grid.results, jf.standard_errors(grid))
     )
-    known = (np.asarray(grid.results.status) == jf.Status.CONVERGED)[:, None] & np.isfinite(errors)
-    assert known.mean() > 0.95
-    freedom = x.size - len(truth)
+    known = ((np.asarray(grid.results.status) == jf.Status.CONVERGED)[:, None] & np.isfinite(errors))[..., None]
+    freedom = y.shape[1] - len(truth)
     goal = np.asarray(grid.results.loss) * (1 + scipy.stats.t.ppf(0.975, freedom) ** 2 / freedom)
     with jax.enable_x64(True):
         question = brute_profiles.ask(
-            lambda p, x: predict(jnp, dict(zip(keys, p, strict=True)), x), x, y, best,
-            np.array([truth[n] for n in keys]), np.where(known, errors, 1.0), goal, NAMED.get(name, lambda p: True),
+            lambda p, x: predict(jnp, dict(zip(keys, p, strict=True)), x), np.broadcast_to(x, y.shape), y, best,
+            np.array([truth[n] for n in keys]), np.where(known[..., 0], errors, 1.0), goal,
+            [keys.index(n) for n in linear], own_name,
         )  # fmt: skip
         expected = brute_profiles.ends(question).reshape(*best.shape, 2)
-    ends = np.stack([found.low, found.high], axis=-1)
-    assert not np.isnan(ends[known]).any()
+    ends, half = np.stack([found.low, found.high], axis=-1), np.abs(expected - best[..., None])
     with np.errstate(invalid="ignore"):  # of two that are open, told apart below
-        off = np.abs(ends - expected) > 0.01 * np.abs(expected - best[..., None])
+        share = np.abs(ends - expected) / half
         far = np.abs(ends - best[..., None]) > brute_profiles.FARTHEST * errors[..., None]
-    off = np.where(np.isinf(expected), ~far, off) & known[..., None]
-    told = (found.several | found.lower | found.lost)[..., None]
-    assert not np.argwhere(off & ~told).tolist()
-    assert off.mean() < 0.005 and told[known].mean() < 0.05
+    off = np.where(np.isinf(expected), ~far, ~(share <= 0.01)) & known
+    told = (found.several | found.lower | found.lost) & known
+    places = [f"{i} {keys[k]} {('low', 'high')[s]} by {share[i, k, s]:.3f}" for i, k, s in np.argwhere(off)]
+    open_ends, most = np.isinf(np.where(known, ends, 0)), np.nanmax(np.where(known & ~off, share, 0))
+    line = (
+        f"{name}: {2 * known.sum():,} ends, {np.isnan(np.where(known, ends, 0)).sum()} NaN, {open_ends.sum()} open, "
+        f"{told.sum()} said, {off.sum()} off, {(off & ~told).sum()} of them not said; the others by {most:.4f} of the "
+        f"half width at most; off: {'; '.join(places) or 'none'}"
+    )
+    return Comparison(grid, best, ends, known, off, told, line)
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:intervals")
+@pytest.mark.parametrize("name", EIGHT)
+def test_ends_of_2000_data_sets_are_at_the_reach_to_1_percent_of_the_half_width(name, capsys):
+    """No end is missing, and each is where the least of refits from many starts passes the reach, or open as that is.
+
+    Where that is not so, another minimum or a gap in the refits is said of that end. The data are drawn from the seed
+    [7, *name]. Cost: 30 to 120 s of CPU for a curve.
+    """
+    predict, truth, x, noise = EIGHT[name]
+    draw, start = np.random.default_rng([7, *map(ord, name)]), {n: 1.1 * v for n, v in truth.items()}
+    y = predict(np, truth, x) + noise * draw.normal(size=(SETS, x.size))
+    found = compared(name, predict, start, truth, x, y, LINEAR[name], NAMED.get(name, lambda p: True))
+    with capsys.disabled():
+        print("\n" + found.line)
+    assert found.known.mean() > 0.95 and not np.isnan(found.ends[found.known[..., 0]]).any()
+    assert not np.argwhere(found.off & ~found.told).tolist()
+    assert found.off.mean() < 0.005 and found.told.mean() < 0.03
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:intervals")
+@pytest.mark.parametrize("name", classical.GROUPS)
+def test_intervals_of_classical_data_are_nested_and_end_where_refits_have_them(name, capsys):
+    """All groups of a set in one sweep: no end is missing, and a wider level contains a narrower one."""
+    groups = classical.GROUPS[name]
+    found = compared(name, groups.predict, groups.start, groups.start, groups.x, groups.y, groups.linear, groups.named)
+    with capsys.disabled():
+        print("\n" + found.line)
+    assert found.known.mean() > 0.9 and not np.argwhere(found.off & ~found.told).tolist()
+    known, levels = moments("intervals", found.grid, None), (0.5, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+    nested = [profile_ends("intervals", found.grid, known, level) for level in levels]
+    low, high = (np.where(found.known[..., 0], [getattr(e, side) for e in nested], 0) for side in ("low", "high"))
+    assert not np.isnan(low).any() and not np.isnan(high).any()
+    rounding = 1e-9 * np.abs(found.best)
+    assert (low[1:] <= low[:-1] + rounding).all() and (high[1:] >= high[:-1] - rounding).all()
