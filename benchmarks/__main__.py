@@ -28,7 +28,7 @@ GROUPS = {
         "one-lane": sweeps.one_lane,
         "sweep-progress": sweeps.progress,
     },
-    "Curves": {"curves": curves.many, "curve": curves.one, "spots": curves.localization},
+    "Curves": {"curves": curves.many, "curve": curves.one, "process": curves.process, "spots": curves.localization},
     "First calls": {"compiling": compiling.first_calls},
     "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
     "On disk": {"storing": storing.writing, "opening": storing.opening},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import scipy.optimize
 
 import jaxfit as jf
+from benchmarks import fresh
 from benchmarks.agreement import agree
 from benchmarks.results import FITS, MILLISECONDS, SPEED, TIME, Row, Target, unmeasured
 from benchmarks.timing import Seconds, clock, race, spread
@@ -97,17 +99,32 @@ def many(quick: bool) -> list[Row]:
 
 
 def one(quick: bool) -> list[Row]:
-    """One warm fit of 50 points."""
-    sets = decays(1)
+    """Warm fits of 50 points, one after another, as a loop over data sets makes them."""
+    sets, count = decays(1), 2 if quick else 50
     case, ours = "one decay of 50 points, 3 params", lambda: jf.curve_fit(MODEL, START, (sets.x, sets.y[0]))
     found, peer = ours(), by_scipy(sets)
     agree({n: found.params[n] for n in NAMES}, {n: peer[n][0][0] for n in NAMES}, what=case)
-    times = race({US: ours, SCIPY: lambda: by_scipy(sets)}, rounds=2 if quick else 11, calls=2 if quick else 20)
+    case += f": the mean of {count} calls in a row"
+    contestants = {US: lambda: [ours() for _ in range(count)], SCIPY: lambda: [by_scipy(sets) for _ in range(count)]}
+    times = race(contestants, rounds=2 if quick else 11)
     return [
         Row(case, SCIPY, TIME, spread(times[US] / times[SCIPY])),
-        *(Row(case, name, MILLISECONDS, spread(1e3 * times[name]), on_cpu(high=2) if name == US else None)
+        *(Row(case, name, MILLISECONDS, spread(1e3 * times[name] / count), on_cpu(high=2) if name == US else None)
           for name in times),
     ]  # fmt: skip
+
+
+def process(quick: bool) -> list[Row]:
+    """A process that fits one decay of 50 points and prints the report, imports and all."""
+    case, target = "a process: a fit of one decay and its printed report", on_cpu(high=1)
+    try:
+        theirs = fresh.run("reporting", "lmfit")
+    except subprocess.CalledProcessError:
+        return [unmeasured(case, LMFIT, TIME, "lmfit is not installed", target)]
+    agree(np.array(fresh.run("reporting", US)), np.array(theirs), what=case)
+    calls = {name: lambda name=name: fresh.whole("reporting", name) for name in (US, LMFIT)}
+    times = race(calls, rounds=1 if quick else 9, warm=False)
+    return [Row(case, LMFIT, TIME, spread(times[US] / times[LMFIT]), target)]
 
 
 SPOT = jf.models.gaussian_2d + jf.models.constant

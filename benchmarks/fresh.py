@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.timing import Seconds
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -51,6 +53,35 @@ def first_call(contestant: str, size: str) -> float:
     return time.perf_counter() - start
 
 
+def whole(task: str, *arguments: object) -> Seconds:
+    """The seconds of a fresh process from its start to its end, imports and all."""
+    start = time.perf_counter()
+    run(task, *arguments)
+    return Seconds(time.perf_counter() - start)
+
+
+def reporting(contestant: str) -> list[float]:
+    """The params that a contestant finds for one decay of 50 points; its report is printed."""
+    import numpy as np
+
+    x = np.linspace(0, 5, 50)
+    y = 3 * np.exp(-1.2 * x) + 0.5 + 0.05 * np.random.default_rng(0).standard_normal(50)
+    start = {"a": 1.0, "b": 1.0, "c": 0.0}
+    if contestant == "lmfit":
+        import lmfit
+
+        found = lmfit.Model(lambda x, a, b, c: a * np.exp(-b * x) + c).fit(y, x=x, **start)
+        print(found.fit_report())
+        return [float(found.params[name].value) for name in start]
+    import jax.numpy as jnp
+
+    import jaxfit as jf
+
+    fit = jf.curve_fit(lambda p, x: p["a"] * jnp.exp(-p["b"] * x) + p["c"], start, (x, y))
+    print(jf.report(fit))
+    return [float(fit.params[name]) for name in start]
+
+
 def memory(side: str, steps: str) -> float:
     """Megabytes that a sweep of side x side lanes takes at its peak above what its results hold."""
     from benchmarks import lines
@@ -80,5 +111,5 @@ def _of_process(name: str) -> int | None:
 
 
 if __name__ == "__main__":
-    tasks = {task.__name__: task for task in (importing, first_call, memory)}
+    tasks = {task.__name__: task for task in (importing, first_call, reporting, memory)}
     print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))
