@@ -39,7 +39,7 @@ def open_dataset(path: str | os.PathLike, *, damaged: str = "error") -> Dataset:
       >>> jf.open("rates").status.values.tolist() == grid.results.status.values.tolist()
       True
     """
-    from jaxfit.stores.manifests import open_store
+    from jaxfit.stores.opening import open_store
 
     if hasattr(path, "results"):
         raise TypeError("path is a grid, which is open already: its results are grid.results, its folder grid.store")

@@ -1,8 +1,6 @@
 """The manifest of a store: a sorted JSON file that is the same for every run of a sweep, and a file of coordinates.
 
 All fields are checked when it is read, so that a file from an unknown source does no harm; no path is made of its text.
-By the manifest a store is opened as an `xarray.Dataset`, also while its sweep runs: lanes that have not run have status
-0 and NaN.
 """
 
 from __future__ import annotations
@@ -11,16 +9,12 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
-from xarray import Dataset, Variable, open_dataset
-from xarray.backends import BackendArray, BackendEntrypoint
-from xarray.core import indexing
 
-from jaxfit.stores.blocks import BlockMap, Blocks, Column, Round
+from jaxfit.stores.blocks import BlockMap, Blocks, Round
 from jaxfit.stores.files import StoreError, as_path, digest, make_folder, pack, read, unpack, write
 
 Json: TypeAlias = Any  # what json.loads returns
@@ -383,91 +377,3 @@ def as_folder(store: object) -> Path:
         if others and MANIFEST not in there:
             raise StoreError(f"store: {folder} holds other things ({others[0]}) and no manifest.json; use a new folder")
     return folder
-
-
-class GridArray(BackendArray):
-    """One variable of a grid, put together from a column of each part."""
-
-    def __init__(self, columns: Sequence[Column], manifest: Manifest, dtype: str):
-        self.columns, self.manifest = columns, manifest
-        self.parts = list(manifest.parts.values())
-        self.dims = list(manifest.sizes)
-        self.shape = (*manifest.sizes.values(), *columns[0].shape[1:])
-        self.dtype = np.dtype(dtype)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._taken)
-
-    def _taken(self, key: tuple) -> np.ndarray:
-        """Return the values at the outer product of the indices of each dimension."""
-        grid, tail = key[: len(self.dims)], key[len(self.dims) :]
-        wanted = {
-            name: np.atleast_1d(np.arange(size)[index]) for (name, size), index in zip(self._sizes(), grid, strict=True)
-        }
-        out = np.zeros((*map(len, wanted.values()), *self.shape[len(self.dims) :]), self.dtype)
-        for column, part in zip(self.columns, self.parts, strict=True):
-            hit = [
-                np.flatnonzero(at == part.choice[name]) if name in part.choice else np.arange(len(at))
-                for name, at in wanted.items()
-            ]
-            if not all(map(len, hit)):
-                continue
-            flat = np.zeros([len(at) for at in hit], np.int64)
-            crossing = np.ix_(*(wanted[name][own] for name, own in zip(wanted, hit, strict=True)))
-            for name in part.dynamic:
-                flat = flat * self.manifest.sizes[name] + crossing[self.dims.index(name)]
-            out[np.ix_(*hit)] = column[flat]
-        taken = tuple(0 if isinstance(index, (int, np.integer)) else slice(None) for index in grid)
-        return _outer(out[taken], sum(t != 0 for t in taken), tail)
-
-    def _sizes(self) -> list[tuple[str, int]]:
-        return list(self.manifest.sizes.items())
-
-
-def _outer(array: np.ndarray, skip: int, tail: tuple) -> np.ndarray:
-    """Return the values at the outer product of the indices of all dimensions after the first `skip`."""
-    for axis in reversed(range(len(tail))):
-        array = array[(slice(None),) * (skip + axis) + (tail[axis],)]
-    return array
-
-
-class Store(BackendEntrypoint):
-    """Opens a sweep's folder for xarray: `xarray.open_dataset(path, engine=jaxfit.stores.Store)`."""
-
-    description = "the store of a jaxfit sweep"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", "damaged")
-
-    def open_dataset(
-        self,
-        filename_or_obj: str | os.PathLike,
-        *,
-        drop_variables: str | Iterable[str] | None = None,
-        damaged: str = "error",
-    ) -> Dataset:
-        folder = Path(filename_or_obj)
-        manifest = read_manifest(folder)
-        blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), block_maps(manifest)
-        dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
-        try:
-            variables = {
-                name: Variable((*manifest.sizes, *told.extra), _lazy(blocks, parts, manifest, told), told.attributes)
-                for name, told in manifest.variables.items()
-                if name not in dropped
-            }
-            return Dataset(variables, manifest.coordinates, manifest.attributes)
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"{folder / 'manifest.json'} says what cannot be: {error}; use another store") from error
-
-    def guess_can_open(self, filename_or_obj: object) -> bool:
-        return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "manifest.json").is_file()
-
-
-def _lazy(
-    blocks: Blocks, parts: dict[str, BlockMap], manifest: Manifest, told: StoredVariable
-) -> indexing.LazilyIndexedArray:
-    columns = [Column(blocks, part, told.tensor) for part in parts.values()]
-    return indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
-
-
-def open_store(folder: Path, *, damaged: str = "error") -> Dataset:
-    return open_dataset(folder, engine=Store, damaged=damaged)
