@@ -17,7 +17,7 @@ from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import is_number, stability_limit
 from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, plain
 from jaxfit.problems.problems import Problem, Training
-from jaxfit.typing import PyTree
+from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.summaries import round_down, short, start_at
 
 AFFORDABLE = 20_000  # updates; if more are needed, another method is proposed
@@ -122,12 +122,17 @@ def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray
     return np.concatenate(parts)
 
 
-def smaller(problem: Problem, start: LocalModel) -> tuple[np.ndarray, float] | None:
-    """Return the start times the factor, of ten, with the largest gradient; None if none increases the gradient."""
+def smaller(problem: Problem, start: LocalModel, which: ArrayLike = True) -> tuple[np.ndarray, float] | None:
+    """Return the start times the factor, of ten, with the largest gradient; None if none increases the gradient.
+
+    Multiplied are the params of the mask `which`; a gradient that is not finite is the least.
+    """
     factors = np.geomspace(0.02, 1.0, 10)
-    slopes = [local_model(problem._replace(params=start_at(problem, f * start.point))).norm for f in factors]
-    best = int(np.nanargmax(slopes))
-    return (factors[best] * start.point, float(factors[best])) if slopes[best] > 1.1 * slopes[-1] else None
+    points = [np.where(which, f * start.point, start.point) for f in factors]
+    models = [local_model(problem._replace(params=start_at(problem, point))) for point in points]
+    slopes = [one.norm if one.finite else -1.0 for one in models]
+    best = int(np.argmax(slopes))
+    return (points[best], float(factors[best])) if slopes[best] > max(1.1 * slopes[-1], 0) else None
 
 
 @dataclass(frozen=True)
@@ -193,8 +198,13 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
 
 
 def displaced(training: Training, start: LocalModel) -> Remedy:
-    """Return the remedy of a start displaced by about 5 %."""
+    """Return the remedy of a start displaced by about 5 %, or of a smaller one where that is not defined either."""
     point = start.point + 0.05 * (1 + np.abs(start.point)) * np.random.default_rng(0).uniform(0.5, 1, start.point.shape)
+    found, problem, broken = None, training.problem, ~np.isfinite(start.gradient)
+    if broken.any() and not local_model(problem._replace(params=start_at(problem, point))).finite:
+        found = smaller(problem, start, broken)
+    if found is not None:
+        return started_at(training, found[0], f"{leaves_of(problem, broken)} times {found[1]:.2g}", least=np.inf)
     return started_at(training, point, "a start a little to the side", least=np.inf)
 
 

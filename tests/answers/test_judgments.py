@@ -191,6 +191,19 @@ def test_params_that_change_nothing_where_they_are_are_named_in_all_texts_and_ge
     assert found.retry().loss < 0.1 * fit.loss
 
 
+def test_a_start_whose_gradient_overflows_is_made_smaller_by_the_remedy():
+    """exp(1500) is infinite: the curve is 0 there, and its slope 0 * inf."""
+    y = 10 / (1 + np.exp(-0.9 * (X - 6)))
+    curve = lambda p, x: p["a"] / (1 + jnp.exp(-p["k"] * (x - p["m"])))  # noqa: E731
+    fit = jf.curve_fit(curve, {"a": 1.0, "k": 30.0, "m": 50.0}, (X, y))
+    assert fit.status == jf.Status.NOT_FINITE and "an exp that overflows" in str(fit)
+    found = jf.explain(fit)
+    assert found.kind == "not defined" and "the gradient in k, m is not finite" in str(found)
+    again = found.retry()
+    assert again.status == jf.Status.CONVERGED
+    np.testing.assert_allclose([again.params[name] for name in "akm"], [10.0, 0.9, 6.0], rtol=1e-6)
+
+
 def test_a_loss_of_zero_is_the_end_also_where_a_param_lost_its_influence_there():
     fit = jf.curve_fit(decay, {"A": 1.0, "tau": 2.0}, (X, 0 * X))
     assert fit.loss == 0

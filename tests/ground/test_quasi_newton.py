@@ -76,6 +76,16 @@ def test_what_is_solved_is_said_to_be(name):
     np.testing.assert_allclose(fit.loss, problem.least[0], rtol=1e-5, atol=1e-25)
 
 
+@pytest.mark.parametrize("factor", soaking([1, 100], keep=(1,)))
+def test_more_params_than_are_probed_end_at_a_least_value_of_zero(factor):
+    start = factor * np.tile([-1.2, 1.0], 40)
+    loss = lambda x: jnp.sum(mgh.extended_rosenbrock(x) ** 2)  # noqa: E731
+    fit = jf.fit(loss, start, optimizer=LBFGS, steps=400, precision="float64", record=jf.Record(what=()))
+    assert fit.status == jf.Status.CONVERGED
+    assert fit.loss < 16 * 40 * 900 * np.finfo(float).eps ** 2
+    np.testing.assert_allclose(fit.params, 1, rtol=1e-11)
+
+
 def test_lanes_end_as_they_do_alone():
     starts = np.array([[-1.2, 1.0], [3.0, -2.0], [0.5, 4.0]])
     loss = squares("Rosenbrock")
