@@ -130,7 +130,7 @@ def differences(
     central: bool = True,
     precision: str | None = None,
 ) -> PyTree:
-    """Return the gradient of the loss by central differences, (loss(p + d e) - loss(p - d e)) / (2 d), like params.
+    """Return the gradient of the loss by finite differences, like params; by default by central ones.
 
     Args:
       loss, params, data, precision: As for `fit`.
