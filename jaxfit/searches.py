@@ -135,6 +135,10 @@ def differences(
     Args:
       loss, params, data, precision: As for `fit`.
       delta, central: As for `finite_differences`.
+
+    Example:
+      >>> float(jf.searches.differences(lambda p: p**2, 3.0, delta=0.5))
+      6.0
     """
     method = finite_differences(1.0, delta, central=central)
     return step(loss, params, data, optimizer=method, precision=precision).grads
@@ -173,6 +177,11 @@ def gradient_cost(loss: Callable, params: PyTree, data: tuple = ()) -> float:
 
     Source: Baur and Strassen (1983), doi:10.1016/0304-3975(83)90110-X, who prove a bound that does not depend on the
     number of params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> 1 < jf.searches.gradient_cost(lambda p: jnp.sum(p**2), np.ones(9)) < 5
+      True
     """
     data = floating_of_loss(loss, params, as_data(data), None, "float32")
     check_data(data, loss, rows=False)
@@ -283,5 +292,7 @@ class FiniteDifferences(NamedTuple):
         return Proposal(loss, back(slopes), back(there), memory, skipped=False)
 
 
-__all__ = ["coordinate_probing", "evaluations", "finite_differences", "random_search"]
+__all__ = [
+    "coordinate_probing", "differences", "evaluations", "finite_differences", "gradient_cost", "random_search",
+]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

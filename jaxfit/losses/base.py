@@ -191,7 +191,7 @@ def terms_of(loss: LossFunction) -> tuple[Loss, ...]:
 
 
 def leaves_of(*leaves: str) -> Callable[[type[_Class]], type[_Class]]:
-    """Return a decorator that registers a class of losses, whose fields of these names are leaves, all others static."""
+    """Return a decorator that registers a class of losses: its fields of these names are leaves, the others static."""
 
     def register(cls: type[_Class]) -> type[_Class]:
         static = [field.name for field in fields(cls) if field.name not in leaves]  # pyright: ignore[reportArgumentType]
