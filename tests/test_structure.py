@@ -123,6 +123,18 @@ def test_only_the_engine_reads_jaxprs():
     assert [p.name for p in FILES if re.search(reads, p.read_text("utf-8"))] == ["jaxprs.py"]
 
 
+def test_the_docstring_of_a_function_begins_with_what_it_does():
+    """An imperative; of properties, which are read like fields, the thing itself."""
+    other = re.compile(r"(The|A|An|Whether|Which|How|What|Where|Each|Every|Inside|In|Of|As)\b|[^A-Z]")
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and not any("property" in ast.unparse(d) for d in node.decorator_list):
+                if other.match(ast.get_docstring(node) or "Return"):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert not found
+
+
 @pytest.mark.parametrize(("event", "most"), [("stretch", 12), ("block", 16)], ids=["fit", "sweep"])
 def test_a_warm_call_reaches_the_compiled_step_through_few_files(event, most):
     """A reader who follows a call has no more files to open than that; what comes after the step is not counted."""

@@ -56,7 +56,7 @@ class Joint(Loss):
         return noise_model_of_sum([loss.noise_model() for loss in self.losses], why)
 
     def _each(self, params: Params, data: tuple) -> list[tuple[Loss, Params, tuple]]:
-        """Each loss with its params and data."""
+        """Return each loss with its params and data."""
         if not isinstance(params, dict):
             raise TypeError(
                 f"{self}: params are {shown(params)}, but they must be a dict: those of each set under its name, and "

@@ -224,7 +224,7 @@ def _given(params: Any, x: Any) -> Any:
 
 
 def jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, Array]:
-    """The residuals (n,) and the columns (k, n) of their Jacobian, in standard deviations if a block has a variance."""
+    """Return residuals (n,) and columns (k, n) of the Jacobian, in standard deviations if a block has a variance."""
     found, columns = _jacobian(objective, flat, back)
     blocks = objective.blocks(back(flat))
     if all(block.variance is None for block in blocks):

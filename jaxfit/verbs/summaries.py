@@ -144,7 +144,7 @@ def runaways(fit: Fit) -> list[Runaway]:
 
 
 def silent(fit: Fit) -> list[str]:
-    """The params without influence where the run ended: moved by a hundredth, each leaves the loss as it is."""
+    """Return the params without influence where the run ended: moved by a hundredth, each leaves the loss as it is."""
     numbers = _free_numbers(fit)
     if numbers is None or not 0 < len(numbers[0]) <= PROBED:
         return []
