@@ -47,7 +47,7 @@ class OrthogonalDistance(OfPredictions, SumOfSquares):
         alone = sigma * jnp.sqrt(1 - together**2)  # of what x does not tell of y
 
         def apart(params, u):
-            """Return the distance in y from the curve at x + x_sigma * u to the point, less what the error of x tells of it."""
+            """Return the distance in y from the curve at x + x_sigma * u, less what the error of x tells of it."""
             return (difference(self, predicted(self, params, x + x_sigma * u, key), y) - together * sigma * u) / alone
 
         return counted(_distance(apart, params, jnp.zeros_like(y)), where)
