@@ -12,6 +12,7 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names
 from jaxfit.problems.problems import Batches, Record, Status, Stop
 from jaxfit.problems.pruning import Halving, Hyperband, Median, Rung, Rungs
+from jaxfit.problems.sampling import Choice, LogUniform, Uniform, sample
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.verbs.curves import curve_fit
@@ -45,16 +46,18 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
     from jaxfit.verbs.multistarts import Optima, optima, starts
     from jaxfit.verbs.refinements import refine
     from jaxfit.verbs.sweeps import sweep
+    from jaxfit.verbs.trials import ask, tell
 
 __all__ = [
-    "Axis", "Batches", "Bounded", "Call", "Fit", "Fixed", "Graph", "Grid", "Halving", "Hyperband", "Interrupted",
-    "Median", "NotConverged", "NotReproduced", "Optima", "OutOfMemory", "Record", "Rung", "Rungs", "Status", "Stop",
-    "StoreError", "Tied", "backprop", "backward_memory", "band", "best", "bootstrap", "cache", "correlations",
-    "covariance", "curvature_along", "curve_fit", "datasets", "explain", "f_test", "fit", "forward_memory",
-    "goodness_of_fit", "hessian_spectrum", "intervals", "landscapes", "lane", "learning_rate_range", "load", "losses",
-    "measured_limit", "models", "monte_carlo", "optima", "optimizer", "optimizers", "preconditioner", "profile",
-    "propagate", "refine", "report", "require_converged", "residuals", "resume", "save", "schedules", "searches",
-    "sharpness", "stability_limit", "standard_errors", "starts", "step", "surface", "sweep", "verify",
+    "Axis", "Batches", "Bounded", "Call", "Choice", "Fit", "Fixed", "Graph", "Grid", "Halving", "Hyperband",
+    "Interrupted", "LogUniform", "Median", "NotConverged", "NotReproduced", "Optima", "OutOfMemory", "Record", "Rung",
+    "Rungs", "Status", "Stop", "StoreError", "Tied", "Uniform", "ask", "backprop", "backward_memory", "band", "best",
+    "bootstrap", "cache", "correlations", "covariance", "curvature_along", "curve_fit", "datasets", "explain", "f_test",
+    "fit", "forward_memory", "goodness_of_fit", "hessian_spectrum", "intervals", "landscapes", "lane",
+    "learning_rate_range", "load", "losses", "measured_limit", "models", "monte_carlo", "optima", "optimizer",
+    "optimizers", "preconditioner", "profile", "propagate", "refine", "report", "require_converged", "residuals",
+    "resume", "sample", "save", "schedules", "searches", "sharpness", "stability_limit", "standard_errors", "starts",
+    "step", "surface", "sweep", "tell", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 _MODULES = "experiments", "landscapes", "models", "plots", "schedules", "searches", "sklearn"
@@ -73,6 +76,7 @@ _LATER = {  # by module the names that come from it; plots and sklearn alone imp
     "verbs.multistarts": ("Optima", "optima", "starts"),
     "verbs.refinements": ("refine",),
     "verbs.sweeps": ("sweep",),
+    "verbs.trials": ("ask", "tell"),
 }  # fmt: skip
 _HOMES = {name: module for module, names in _LATER.items() for name in names}
 _unknown, __dir__ = _near_names(__name__, [*__all__, "open", *sorted({*_MODULES} - {*__all__})])

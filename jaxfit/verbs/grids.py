@@ -312,13 +312,7 @@ def best(
         )
     results = grid.results
     dims = results.status.dims
-    measure = _lane_values(results, by)
-    if measure is None:
-        kinds = dims, (*dims, "step")
-        given = [str(name).removeprefix("history.") for name in results.data_vars if results[name].dims in kinds]
-        raise ValueError(
-            f"best: by={by!r} is not one number for each lane; there are {', '.join(dict.fromkeys(given))}"
-        )
+    measure = lane_values("best", results, by)
     across: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
     if not across:
         raise ValueError(f"best: over names no dimension; name some of {', '.join(dims)}, or leave it out for all")
@@ -348,14 +342,22 @@ def best(
     return Grid(results.isel(chosen), grid.members[where], grid.parts, grid.precision, grid.store)
 
 
-def _lane_values(results: xr.Dataset, by: str) -> np.ndarray | None:
-    """Return one float for each lane: a variable of the results or the last record of its history, or None."""
+def lane_values(verb: str, results: xr.Dataset, by: str) -> np.ndarray:
+    """Return one float for each lane: a variable of the results or the last record of its history.
+
+    Raises:
+      ValueError: If there is no such thing.
+    """
     dims = results.status.dims
     if by in results and results[by].dims == dims:
         return results[by].values.astype(np.float64)
     name = by if str(by).startswith("history.") else f"history.{by}"
     if name not in results or results[name].dims != (*dims, "step"):
-        return None
+        kinds = dims, (*dims, "step")
+        given = [str(name).removeprefix("history.") for name in results.data_vars if results[name].dims in kinds]
+        raise ValueError(
+            f"{verb}: by={by!r} is not one number for each lane; there are {', '.join(dict.fromkeys(given))}"
+        )
     last = np.searchsorted(results.step.values, results.steps.values, side="right") - 1
     return np.take_along_axis(results[name].values, last[..., None], axis=-1)[..., 0].astype(np.float64)
 

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.problems.axes import Axis, Call, as_key, is_axis
+from jaxfit.problems.axes import Axis, Call, is_axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
-from jaxfit.typing import Array, KeyLike, PyTree
+from jaxfit.problems.sampling import spread
+from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.grids import Grid, check_grid, member
 from jaxfit.verbs.results import Fit, pages
 from jaxfit.verbs.summaries import text_table
@@ -26,8 +27,9 @@ def starts(
 ) -> PyTree:
     """Return starts spread evenly between bounds: the params with an `Axis` in every bounded leaf, for `sweep`.
 
-    The starts are a Latin hypercube: the range of each number is cut into `count` equal parts, each part has one start
-    at a random point in it, and the parts of different numbers are combined at random.
+    The starts are points of a scrambled Sobol sequence, as those of `jf.sample`. If `count` is a power of two and the
+    range of a number is cut into `count` equal parts, each part has one start at a random point in it; combinations of
+    numbers are covered evenly too.
 
     Args:
       params: A pytree with `Bounded` at every leaf that moves, both bounds finite; `Fixed` and `Tied` stay. Of the
@@ -47,7 +49,7 @@ def starts(
         is set.
       TypeError: If bounds are not numbers.
 
-    Source: McKay, Beckman and Conover (1979), doi:10.1080/00401706.1979.10489755.
+    Source: Owen (1998), doi:10.1006/jcom.1998.0487.
 
     Example:
       >>> tree = jf.starts({"x": jf.Bounded(0.0, low=-2.0, high=2.0)}, count=4, key=0)
@@ -55,19 +57,20 @@ def starts(
       [-2, -1, 0, 1]
     """
     count = whole("count", count)
-    key = as_key(key)
     leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda x: is_mark(x) or _is_marker(x))
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     logs = _as_names(log, names)
-    drawn = []
-    for i, (label, (_, leaf)) in enumerate(zip(names, leaves, strict=True)):
+    drawn, sizes = [], [int(np.size(leaf.value)) if isinstance(leaf, Bounded) else 0 for _, leaf in leaves]
+    shares = iter(np.split(spread(count, max(1, sum(sizes)), key), np.cumsum(sizes)[:-1], axis=1))
+    for label, (_, leaf) in zip(names, leaves, strict=True):
+        own = next(shares)
         if isinstance(leaf, (Fixed, Tied)):
             drawn.append(leaf)
             continue
         low, high = _bounds(label, leaf)
         if label in logs and not (low > 0).all():
             raise ValueError(f"starts: params {label!r} has low={low.min():g}, but log needs positive bounds")
-        share = _stratified(jax.random.fold_in(key, i), count, np.shape(leaf.value))
+        share = own.reshape(count, *np.shape(leaf.value))
         if label in logs:
             values = np.exp(np.log(low) + share * (np.log(high) - np.log(low)))
         else:
@@ -108,14 +111,6 @@ def _bounds(label: str, leaf: object) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"starts: params {label!r} has no {side}; starts are drawn between two finite bounds")
     shape = np.shape(leaf.value)
     return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-
-
-def _stratified(key: Array, count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return (count, *shape) numbers from 0 to 1, with one in each part of length 1 / count along the first axis."""
-    order, place = jax.random.split(key)
-    parts = jax.random.permutation(order, np.broadcast_to(np.arange(count).reshape(-1, *[1] * len(shape)),
-                                                          (count, *shape)), independent=True)  # fmt: skip
-    return (np.asarray(parts) + np.asarray(jax.random.uniform(place, (count, *shape)), np.float64)) / count
 
 
 @dataclass(frozen=True, eq=False)
