@@ -360,6 +360,9 @@ def test_curve_fit_takes_masked_arrays_and_numbers_with_uncertainties():
     for given in (y, list(y)):
         run = jf.curve_fit(LINE, START, (X, given))
         assert run.params["w"] == told.params["w"] and jf.standard_errors(run)["w"] == jf.standard_errors(told)["w"]
+    both = jf.curve_fit(LINE, START, (uncertain(X, 0.05), y))
+    told = jf.curve_fit(LINE, START, (X, noisy), sigma=sizes, x_sigma=0.05, absolute_sigma=True)
+    assert both.params["w"] == told.params["w"] and jf.standard_errors(both)["w"] == jf.standard_errors(told)["w"]
     chi = jf.losses.chi_squared(LINE)
     assert (
         fit(chi, data=(X, y), optimizer=jf.optimizers.sgd(1e-4)).loss

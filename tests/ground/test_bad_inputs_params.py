@@ -15,7 +15,7 @@ import pytest
 import jaxfit as jf
 from jaxfit.engine import single
 from tests.shared import bad_inputs
-from tests.shared.bad_inputs import LOSS, SGD, START, Case, X, Y, check, fit, named, own, sweep, with_
+from tests.shared.bad_inputs import LOSS, SGD, START, Case, X, Y, check, fit, follows, named, own, sweep, with_
 
 pytestmark = pytest.mark.usefixtures("nothing_was_compiled_before")
 KEY = jax.random.key(0)
@@ -264,6 +264,83 @@ def test_bad_params_losses_and_settings_are_refused_with_the_argument_and_the_re
     name, events
 ):
     check(CASES[name], events, may_compile=name in EVALUATED)
+
+
+# What the messages say to do instead, word for word
+
+
+def three_weights(params, x, y):
+    return jnp.mean(jnp.square(jnp.sum(params["layers"][0]["w"]) * x + params["b"] - y))
+
+
+def two_weights(params, x, y):
+    return jnp.mean(jnp.square(params["re"] * x + params["im"] - y))
+
+
+MOMENTUM = jf.optimizers.momentum(0.1)
+MENDED = {
+    "params: an array of integers": lambda: fit(three_weights, leaf(np.arange(3).astype(float))),
+    "params: an array of integers under an axis": lambda: sweep(
+        three_weights, leaf(jf.Axis("w0", np.ones((2, 3), int).astype(float)))
+    ),
+    "params: NaN at the start": lambda: fit(three_weights, leaf(np.zeros((2, 2)))),
+    "params: a start beyond the precision": lambda: jf.fit(
+        lambda p: (p["w"] * 1e-300 - 2.0) ** 2, {"w": 1e300}, optimizer=SGD, steps=1, precision="float64"
+    ),
+    "params: text": lambda: fit(lambda p, x, y: own({"w": jnp.tanh(p["w"]), "b": p["b"]}, x, y)),
+    "params: a key": lambda: fit(params=jf.Call(lambda key: {"w": jax.random.normal(key), "b": 0.0}, key=KEY)),
+    "params: complex": lambda: fit(two_weights, {"re": 1j.real, "im": 1j.imag}),
+    "params: boolean": lambda: fit(params={"w": jf.Fixed(1.0), "b": 0.0}),
+    "params: half precision": lambda: fit(params={"w": np.float16(1).astype("float32"), "b": 0.0}),
+    "params: nothing": lambda: fit(params=START),
+    "params: a call that returns integers": lambda: fit(
+        params=jf.Call(lambda: {"w": jnp.arange(3).astype(float).sum(), "b": 0.0})
+    ),
+    "params: a call of what was called": lambda: fit(params=jf.Call(jf.models.line.init, key=0)),
+    "params: a call with a list": lambda: jf.Call(lambda sizes: 0.0, (1, 2)),
+    "loss: not a function": lambda: fit(own),
+    "loss: not scalar": lambda: fit(lambda p, x, y: jnp.mean((p["w"] * x + p["b"] - y) ** 2)),
+    "loss: a tuple": lambda: fit(lambda p, x, y: (own(p, x, y), y)[0]),
+    "loss: a model": lambda: fit(jf.losses.mse(jf.models.line)),
+    "loss: NaN at the start": lambda: fit(log_of_b, {"w": 1.0, "b": 3.0}),
+    "loss: infinite at the start": lambda: fit(lambda p, x, y: 1 / p["b"] ** 2 + p["w"] ** 2, {"w": 1.0, "b": 3.0}),
+    "loss: a swept number out of its range": lambda: sweep(
+        jf.losses.huber(jf.models.line, delta=jf.Axis("delta", [1.0, 2.0])), START
+    ),
+    "loss: a key is missing": lambda: fit(jf.losses.mse(lambda p, x, *, key: noisy(p, x, key=key) + p["b"]), key=0),
+    "optimizer: learning rate -0.1": lambda: fit(optimizer=jf.optimizers.adam(0.01)),
+    "optimizer: learning rate [0.1, 0.2]": lambda: sweep(
+        params=START, optimizer=jf.optimizers.adam(jf.Axis("rate", [0.1, 0.2]))
+    ),
+    "optimizer: learning rate of zero in float32": lambda: fit(optimizer=jf.optimizers.sgd(1e-50), precision="float64"),
+    "optimizer: a keyword it does not take": lambda: fit(optimizer=jf.optimizers.adam(0.1, b1=0.9)),
+    "optimizer: a hyperparameter is missing": lambda: fit(optimizer=jf.optimizer(optax.adam, learning_rate=0.1)),
+    "optimizer: text": lambda: fit(optimizer=jf.optimizers.adam(0.1)),
+    "optimizer: not called": lambda: fit(optimizer=jf.optimizers.adam(0.1)),
+    "optimizer: a factory": lambda: fit(optimizer=jf.optimizers.lbfgs()),
+    "optimizer: a schedule that climbs": lambda: fit(optimizer=jf.optimizers.sgd(lambda t: jnp.maximum(0.1 - t, 0))),
+    "setting: steps 2.5": lambda: fit(steps=2),
+    "setting: no such argument": lambda: fit(steps=10),
+    "setting: data as two arguments": lambda: jf.fit(LOSS, START, (X, Y), optimizer=SGD, steps=2),
+    "setting: no such precision": lambda: fit(precision="float32"),
+    "setting: patience without validation": lambda: fit(stop=jf.Stop(patience=3), validation=(X, Y)),
+    "setting: a record as a word": lambda: fit(record=jf.Record(what=("loss",))),
+    "setting: a record of validation without any": lambda: fit(
+        record=jf.Record(what="validation_loss"), validation=(X, Y)
+    ),
+    "setting: a batch larger than the data": lambda: fit(batches=jf.Batches(size=8), key=0),
+    "setting: batches without a key": lambda: fit(batches=jf.Batches(size=4), key=0),
+    "setting: many keys": lambda: fit(batches=jf.Batches(size=4), key=jax.random.split(KEY, 3)[0]),
+    "setting: a state of another optimizer": lambda: jf.step(
+        LOSS, START, (X, Y), optimizer=MOMENTUM,
+        opt_state=jf.step(LOSS, START, (X, Y), optimizer=MOMENTUM).opt_state,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_the_remedy_of_a_message_about_params_losses_and_settings_works(name):
+    assert name in CASES and follows(MENDED[name])
 
 
 # Input that is odd, and works
