@@ -70,7 +70,7 @@ def reporting(contestant: str) -> list[float]:
     if contestant == "lmfit":
         import lmfit
 
-        found = lmfit.Model(lambda x, a, b, c: a * np.exp(-b * x) + c).fit(y, x=x, **start)
+        found = lmfit.Model(lambda x, a, b, c: a * np.exp(-b * x) + c).fit(y, x=x, **start)  # pyright: ignore[reportArgumentType]
         print(found.fit_report())
         return [float(found.params[name].value) for name in start]
     import jax.numpy as jnp

@@ -133,8 +133,9 @@ def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
         with np.errstate(all="ignore"):
             memory = method_of(training.optimizer).begin(linearized(training.problem), raveled(params))
         return State(
-            params=params, memory=InNumPy(memory), start_loss=memory.system.loss, status=np.int32(RUNNING),
-            steps=np.int32(0), change=None, best=None, stale=None,
+            params=params, memory=InNumPy(memory), start_loss=memory.system.loss,
+            status=np.int32(RUNNING), steps=np.int32(0),  # pyright: ignore[reportArgumentType]
+            change=None, best=None, stale=None,
         )  # fmt: skip
 
     def segment(leaves, state, t, count):

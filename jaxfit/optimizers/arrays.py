@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+
+Array: TypeAlias = Any  # of NumPy, or of JAX
 
 
 def on_host(x: Array) -> bool:

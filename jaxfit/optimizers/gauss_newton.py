@@ -22,10 +22,10 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxfit.losses import Block
 from jaxfit.optimizers.arrays import (
+    Array,
     both,
     damped,
     either,
@@ -352,7 +352,8 @@ def place_of(objective: Objective, back: Callable) -> Place:
     """Return what the arithmetic asks of a traced problem; `back` makes the tree of free params."""
     limits = objective.bounds
     if limits is not None:
-        limits = tuple(jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+        low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
+        limits = low, high
     return Place(lambda flat: slopes(objective, back, flat), lambda flat: residuals(objective, back, flat), limits)
 
 

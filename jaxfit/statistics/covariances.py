@@ -95,7 +95,7 @@ def moments(
             f"{verb}: there are {count:,} params, whose covariance would take {8 * count**2:,} bytes; at most {MOST:,} "
             f"are done: fix some with jf.Fixed"
         )
-    found = None
+    found: Estimate | None = None
     if isinstance(result, Fit) and kind == SQUARES:
         found = estimate_in_numpy(result, function, extra)
     if found is None:

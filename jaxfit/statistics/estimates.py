@@ -16,14 +16,13 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxfit.curvature.lanczos import gradient_and_product
 from jaxfit.engine.linearizing import raveled
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
-from jaxfit.optimizers.arrays import eps_of, namespace, on_host, pick
+from jaxfit.optimizers.arrays import Array, eps_of, namespace, on_host, pick
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.marks import bounds, free, is_marked

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.flatten_util
 import numpy as np
-from jax import Array
 
 from jaxfit.engine.compiling import compiled
 from jaxfit.engine.linearizing import linearized, raveled
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, undifferentiable
 from jaxfit.losses.base import noise_model_of
+from jaxfit.optimizers.arrays import Array
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.marks import Tied, free, is_mark
 from jaxfit.problems.problems import Problem, convert_all, precision_context
@@ -51,7 +51,8 @@ def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Esti
         try:
             found = linearized(problem).slopes(flat)
         except TypeError as error:
-            if undifferentiable(error.__cause__ or error):
+            cause = error.__cause__
+            if undifferentiable(cause if isinstance(cause, Exception) else error):
                 return None
             raise
         if not (np.isfinite(found.residuals).all() and np.isfinite(found.columns).all()):
