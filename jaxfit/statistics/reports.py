@@ -355,7 +355,7 @@ def report(
                        strict=True)
     )  # fmt: skip
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
-    notes += _of_ends(rows, level) if method == "profile" else []
+    notes += _of_ends(rows, level) if method == "profile" else _beyond_bounds(fit, rows)
     if others:
         facts[others.lanes] = others.text
         if others.alone:
@@ -380,6 +380,27 @@ def _of_ends(rows: Sequence[Row], level: float) -> list[str]:
     if unknown:
         notes.append(f"no interval is given for {', '.join(unknown)}: see role")
     return notes
+
+
+def _beyond_bounds(fit: Fit, rows: Sequence[Row]) -> list[str]:
+    """Return a note on the params whose interval reaches where their bounds let no value be."""
+    marked = resolved(problem_of(fit).params, PRECISION)
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    limits: list[tuple[float, float]] = []
+    for mark, value in zip(leaves, structure.flatten_up_to(fit.params), strict=True):
+        low, high = (mark.low, mark.high) if isinstance(mark, Bounded) else (None, None)
+        sizes = [np.shape(x) for x in jax.tree.leaves(value)]
+        low, high = -np.inf if low is None else low, np.inf if high is None else high
+        for shape in sizes:
+            limits += zip(np.broadcast_to(low, shape).ravel(), np.broadcast_to(high, shape).ravel(), strict=True)
+    names = [row.name for row, (low, high) in zip(rows, limits, strict=True) if row.low < low or row.high > high]
+    if not names:
+        return []
+    return [
+        f"the {'interval' if len(names) == 1 else 'intervals'} of {', '.join(names)} "
+        f"{'reaches' if len(names) == 1 else 'reach'} beyond a bound, where no value can be: "
+        'jf.report(fit, method="profile") has ends within it'
+    ]
 
 
 def _roles(fit: Fit, known: Moments) -> list[str]:

@@ -161,3 +161,17 @@ def test_a_dataframe_holds_the_rows_under_their_names():
     assert list(table.index) == ["b", "w"] and table.loc["b", "unit"] == "°C"
     for row in found.rows:
         assert table.loc[row.name, "value"] == row.value and table.loc[row.name, "error"] == row.error
+
+
+def test_an_interval_that_reaches_beyond_a_bound_is_told_with_the_method_that_stays_within():
+    t, counts = np.arange(6.0), np.array([5, 4, 1, 1, 0, 1])
+    start = {"amplitude": jf.Bounded(5.0, low=0.0), "rate": 0.5, "level": jf.Bounded(0.5, low=0.0)}
+    lm = jf.optimizers.levenberg_marquardt()
+    fit = jf.fit(jf.losses.poisson(lambda p, x: p["amplitude"] * jnp.exp(-p["rate"] * x) + p["level"]), start,
+                 (t, counts), optimizer=lm)  # fmt: skip
+    wald, along = jf.report(fit), jf.report(fit, method="profile")
+    low = {row.name: row.low for row in wald.rows}
+    assert low["level"] < 0 < low["amplitude"]
+    assert any("interval of level reaches beyond a bound" in note for note in wald.notes)
+    assert all(row.low >= 0 for row in along.rows if row.name != "rate")
+    assert not any("beyond a bound" in note for note in along.notes)
