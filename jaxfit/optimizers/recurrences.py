@@ -268,6 +268,7 @@ def rule_of(framework: str, rate: str) -> Callable[[Callable[_Declared, Any]], C
         @functools.wraps(function)
         def make(*args, **kwargs):
             given = {rate: defaults[rate]} | signature.bind(*args, **kwargs).arguments
+            given = {k: _as_pair(made, k, v, defaults[k]) for k, v in given.items()}
             said = {k: v for k, v in given.items() if k != rate and not _same(v, defaults[k])}
             return optimizer(rule, learning_rate=given[rate], **said)
 
@@ -276,6 +277,15 @@ def rule_of(framework: str, rate: str) -> Callable[[Callable[_Declared, Any]], C
         return near_keywords(made)
 
     return declare
+
+
+def _as_pair(function: Callable, name: str, value: Any, default: object) -> Any:
+    """Return what stands for several numbers, such as betas, as a tuple of as many as the default has."""
+    if not isinstance(default, tuple):
+        return value
+    if not isinstance(value, (list, tuple)) or len(value) != len(default):
+        raise TypeError(f"{function.__name__}: {name} is {value!r}, but it takes {len(default)} numbers, as {default}")
+    return tuple(value)
 
 
 def _same(value: object, default: object) -> bool:

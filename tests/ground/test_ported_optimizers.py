@@ -164,6 +164,7 @@ def test_a_momentum_of_zero_on_an_axis_is_plain_descent():
 def test_they_travel_to_other_processes_and_print_what_was_given():
     optimizer = jf.optimizers.torch.Adam(lr=0.1, betas=(0.8, 0.99))
     assert repr(optimizer) == "torch.Adam(learning_rate=0.1, betas=(0.8, 0.99))"
+    assert repr(jf.optimizers.torch.Adam(lr=0.1, betas=[0.8, 0.99])) == repr(optimizer)
     again = pickle.loads(pickle.dumps(optimizer.call.function))
     assert again is optimizer.call.function
 
@@ -181,6 +182,10 @@ def test_a_beta_on_an_axis_stands_inside_the_pair():
     ("wrong", "remedy"),
     [
         (lambda: jf.optimizers.torch.Adam(lr=0.1, betas=(0.9, 1.5)), r"betas\[1\] is 1.5, but it must be a number in"),
+        (
+            lambda: jf.optimizers.torch.Adam(lr=0.1, betas=0.9),
+            r"betas is 0.9, but it takes 2 numbers, as \(0.9, 0.999\)",
+        ),
         (lambda: jf.optimizers.torch.Adam(lr=0.1, fused=True), "fused.*write nothing"),
         (lambda: jf.optimizers.torch.Adam(lr=0.1, beta1=0.8), "did you mean betas"),
         (lambda: jf.optimizers.torch.SGD(lr=-0.1), "learning_rate is -0.1.*a negative one climbs"),
