@@ -87,20 +87,26 @@ def run_in_store(
             own = [task for task in tasks if task.segment == segment]
             if run(stored, own, report if final else _of_ended(report)):
                 return True
-        following = _next_stage(stored)
+        following, pruned = _next_stage(stored)
         if following is None:
             return False
         stages.append(with_manifest(stored, following))
         tasks = missing_blocks(stages[-1])
         happened("stage", len(stages))
+        counts = np.zeros(STATUSES, int)
+        counts[Status.PRUNED] = pruned
+        report(counts)
 
 
-def _next_stage(stored: Stored) -> Manifest | None:
-    """Return the manifest with the round that follows when all blocks are done; None if none does."""
+def _next_stage(stored: Stored) -> tuple[Manifest | None, int]:
+    """Return the manifest with the round that follows when all blocks are done, and how many lanes that prunes.
+
+    If no round follows there is no such manifest.
+    """
     plan, manifest = stored.plan, stored.manifest
     steps, number = int(np.asarray(plan.training.steps)), len(manifest.rounds)
     if number == len(plan.rungs) if plan.prune is not None else manifest.steps == steps:
-        return None
+        return None, 0
     stored = stored._replace(blocks=blocks_of(stored.folder, manifest))
     segments = len(manifest.names)
     parts = [part.finished(columns_of(stored, i, segments)) for i, part in enumerate(plan.parts)]
@@ -113,14 +119,15 @@ def _next_stage(stored: Stored) -> Manifest | None:
         there = manifest.rounds[-1].there.reshape(status.shape) if number else np.ones(status.shape, bool)
         there = rank(plan, number, parts, there)
         until = [*plan.rungs, steps][number + 1]
-        goes = there & ran_out & (made == plan.rungs[number])
-        return with_round(manifest, plan.rungs[number], until, goes, there)
+        stands = ran_out & (made == plan.rungs[number])
+        pruned = int((stands & ~there).sum())
+        return with_round(manifest, plan.rungs[number], until, stands & there, there), pruned
     goes, anew = _lengthened(parts, ran_out & (made == manifest.steps), status, made, manifest.steps, plan)
     longer = manifest._replace(steps=steps)
     for since, members in ((manifest.steps, goes), (0, anew)):
         if members.any():
             longer = with_round(longer, since, steps, members, np.ones(status.shape, bool))
-    return longer
+    return longer, 0
 
 
 def _lengthened(

@@ -188,7 +188,7 @@ def test_nothing_is_trained_twice_and_blocks_change_no_bit():
         with using(**settings), counting() as events:
             pruned = sweep(jf.Halving(factor=3, first=9))
         same_survivors(pruned, whole)
-        assert sum(len(lanes) for lanes in events["block"]) == 54 + 18 + 6
+        assert sum(len(lanes) for lanes in events["block"]) == 54 + 18 + 6 and sum(events["lanes"]) == 54
 
 
 def test_ctrl_c_keeps_what_was_decided_and_calls_the_rest_not_run():

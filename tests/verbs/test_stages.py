@@ -43,7 +43,10 @@ def in_memory(way, **keywords):
 
 @pytest.mark.parametrize("way", soaking(WAYS, keep=["a rule", "adam"]))
 def test_a_pruned_store_is_the_pruned_sweep_to_the_bit(way, tmp_path):
-    same(pruned(tmp_path, **WAYS[way]).results, in_memory(way, steps=50, prune=HALVING))
+    memory = in_memory(way, steps=50, prune=HALVING)
+    with counting() as events:
+        same(pruned(tmp_path, **WAYS[way]).results, memory)
+    assert sum(events["lanes"]) == memory.status.size  # the bar is full at the end
     same(jf.open(tmp_path), in_memory(way, steps=50, prune=HALVING))
     with counting() as events:
         same(pruned(tmp_path, **WAYS[way]).results, in_memory(way, steps=50, prune=HALVING))
