@@ -18,6 +18,16 @@ from jaxfit.models.growth_and_decay import (
     michaelis_menten,
     power_law,
 )
+from jaxfit.models.kinetics import (
+    arrhenius,
+    asymmetric_hill,
+    cutoff_power_law,
+    delayed_rise,
+    oral_dose,
+    planck,
+    stretched_exponential,
+    substrate_inhibition,
+)
 from jaxfit.models.peaks import gaussian, gaussian_2d, gaussians, lorentzian, lorentzians, voigt, voigts
 from jaxfit.models.polynomials import (
     Line,
@@ -28,14 +38,29 @@ from jaxfit.models.polynomials import (
     orthogonal_polynomial,
     polynomial,
 )
+from jaxfit.models.shaped_peaks import (
+    arctan_step,
+    doniach,
+    exponential_gaussian,
+    fano,
+    log_normal,
+    moffat,
+    pseudo_voigt,
+    rectangle,
+    skewed_gaussian,
+    smooth_step,
+    split_lorentzian,
+)
 from jaxfit.models.terms import Curve, Several, Sum, sum
 from jaxfit.problems.messages import near_names
 
 __all__ = [
     "ACTIVATIONS", "Curve", "Dense", "FromFunction", "Line", "OrthogonalPolynomial", "Polynomial", "Several", "Sum",
-    "constant", "damped_oscillation", "dense", "exponential_decay", "exponential_growth", "exponential_rise",
-    "exponentials", "from_function", "gaussian", "gaussian_2d", "gaussians", "gompertz", "hill", "line", "logistic",
-    "lorentzian", "lorentzians", "michaelis_menten", "orthogonal_polynomial", "polynomial", "power_law", "sum",
-    "voigt", "voigts",
+    "arctan_step", "arrhenius", "asymmetric_hill", "constant", "cutoff_power_law", "damped_oscillation",
+    "delayed_rise", "dense", "doniach", "exponential_decay", "exponential_gaussian", "exponential_growth",
+    "exponential_rise", "exponentials", "fano", "from_function", "gaussian", "gaussian_2d", "gaussians", "gompertz",
+    "hill", "line", "log_normal", "logistic", "lorentzian", "lorentzians", "michaelis_menten", "moffat", "oral_dose",
+    "orthogonal_polynomial", "planck", "polynomial", "power_law", "pseudo_voigt", "rectangle", "skewed_gaussian",
+    "smooth_step", "split_lorentzian", "stretched_exponential", "substrate_inhibition", "sum", "voigt", "voigts",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

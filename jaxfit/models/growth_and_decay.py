@@ -239,14 +239,14 @@ class Gompertz(Term):
 gompertz = Gompertz()
 
 
-def _positive(span: Span) -> tuple[Array, Array]:
+def positive(span: Span) -> tuple[Array, Array]:
     """Return the least and the greatest positive x."""
     least = jnp.min(jnp.where(span.x > 0, span.x, jnp.inf))
     most = jnp.max(jnp.where(span.x > 0, span.x, 0))
     return jnp.where(jnp.isfinite(least), least, 1), jnp.where(most > 0, most, 1)
 
 
-def _logarithm(x: Array, unit: Number = 1.0) -> tuple[Array, Array]:
+def logarithm(x: Array, unit: Number = 1.0) -> tuple[Array, Array]:
     """Return whether x is not zero, and log(x / unit) there: so x = 0 has a slope, which is zero."""
     there = x != 0
     return there, jnp.log(jnp.where(there, x, unit) / unit)
@@ -266,7 +266,7 @@ class PowerLaw(Term):
     """
 
     def value(self, x: Array, scale: Number, exponent: Number) -> Array:
-        there, log = _logarithm(x)
+        there, log = logarithm(x)
         at_zero = jnp.where(exponent > 0, 0.0, jnp.where(exponent == 0, 1.0, jnp.inf))
         return scale * jnp.where(there, jnp.exp(exponent * log), at_zero)
 
@@ -282,7 +282,7 @@ class PowerLaw(Term):
 
     @staticmethod
     def _unit(shape: Shape, span: Span) -> Array:
-        least, most = _positive(span)
+        least, most = positive(span)
         return jnp.where(shape["exponent"] > 0, most, least)
 
 
@@ -307,7 +307,7 @@ class MichaelisMenten(Term):
         return vmax * x / (km + x)
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        least, most = _positive(span)
+        least, most = positive(span)
         return {"km": spaced(least / 10, most * 30, 64)}
 
 
@@ -332,11 +332,11 @@ class Hill(Term):
     """
 
     def value(self, x: Array, top: Number, half: Number, steepness: Number) -> Array:
-        there, log = _logarithm(x, half)
+        there, log = logarithm(x, half)
         return top * jnp.where(there, jax.nn.sigmoid(steepness * log), jnp.where(steepness > 0, 0.0, 1.0))
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        least, most = _positive(span)
+        least, most = positive(span)
         up = spaced(0.4, 10.0, 9)
         return grid(half=spaced(least / 3, most * 3, 48), steepness=jnp.concatenate([up, -up]))
 

@@ -177,6 +177,8 @@ NAMES = {
 }
 
 _EXP, _QUADRATIC = "jf.models.exponential_decay", "jf.models.polynomial(2)"
+_STRETCHED, _MOFFAT = "jf.models.stretched_exponential + jf.models.constant", "jf.models.moffat"
+_LANGMUIR = "jf.models.michaelis_menten"
 _TWO_CLASSES = "`jf.losses.softmax_cross_entropy(predict)` with two outputs"
 _JOINT = "jf.losses.joint(first=loss, second=loss)"
 _ODR = "jf.losses.orthogonal_distance(predict)"
@@ -208,7 +210,11 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
         "cos": "jf.models.damped_oscillation", "cosine": "jf.models.damped_oscillation",
         "power": "jf.models.power_law", "const": "jf.models.constant", "nn": _DENSE, "network": _DENSE,
         "biexponential": "jf.models.exponentials(2)", "double_exponential": "jf.models.exponentials(2)",
-        "function": "jf.models.from_function(f)",
+        "function": "jf.models.from_function(f)", "SSfol": "jf.models.oral_dose", "SSlogis": "jf.models.logistic",
+        "SSasympOff": "jf.models.delayed_rise", "SSbiexp": "jf.models.exponentials(2)", "weibull": _STRETCHED,
+        "SSweibull": _STRETCHED, "pearson7": _MOFFAT, "pearson_vii": _MOFFAT, "students_t": _MOFFAT,
+        "breit_wigner": "jf.models.fano", "exgaussian": "jf.models.exponential_gaussian", "langmuir": _LANGMUIR,
+        "freundlich": "jf.models.power_law", "skewed_voigt": "jf.models.pseudo_voigt", "step": "jf.models.smooth_step",
     },
     "jaxfit.losses": {
         "shared": _JOINT, "global_fit": _JOINT, "simultaneous": _JOINT, "odr": _ODR, "deming": _ODR,

@@ -1,0 +1,255 @@
+"""Kinetics: a dose taken by mouth, reactions and their temperature, stretched decays, and cut-off power laws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxfit.models.growth_and_decay import logarithm, positive, rates
+from jaxfit.models.guessing import Shape, Span, grid, spaced
+from jaxfit.models.terms import Params, Term
+from jaxfit.typing import Number
+
+
+@dataclass(frozen=True, repr=False)
+class OralDose(Term):
+    """The concentration after a dose that is absorbed and eliminated, both at rates proportional to what is there.
+
+    exposure * a * e / (a - e) * (exp(-e x) - exp(-a x)), with the rates a = absorption and e = elimination, x >= 0.
+
+    Params: `exposure`, in the unit of y times that of x: the area under the curve, which is the dose over the
+    clearance; `absorption` and `elimination`, in the inverse unit of x: the half-life is ln 2 / elimination. With the
+    two rates exchanged the curve is the same; the guess has the faster one as absorption. It is R's SSfol, whose Cl is
+    Dose / exposure.
+
+    Source: Teorell (1937), Archives internationales de pharmacodynamie 57, 205-225; Pinheiro and Bates (2000),
+    Mixed-Effects Models in S and S-PLUS, appendix C.5.
+
+    Example:
+      >>> params = {"exposure": 1.0, "absorption": 1.0, "elimination": 1.0}
+      >>> [round(float(y), 3) for y in jf.models.oral_dose(params, np.array([0.0, 1.0]))]
+      [0.0, 0.368]
+    """
+
+    def value(self, x: Array, exposure: Number, absorption: Number, elimination: Number) -> Array:
+        apart = (absorption - elimination) * x
+        near = jnp.abs(apart) < 1e-4
+        share = jnp.where(
+            near, 1 - apart / 2 + apart**2 / 6, -jnp.expm1(-jnp.where(near, 1, apart)) / jnp.where(near, 1, apart)
+        )
+        return exposure * absorption * elimination * x * jnp.exp(-elimination * x) * share
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        slow, ratio = spaced(0.1 / span.width, 2 / span.step, 40), spaced(1.05, 100.0, 16)
+        found = grid(elimination=slow, ratio=ratio)
+        return {"absorption": found["elimination"] * found["ratio"], "elimination": found["elimination"]}
+
+
+oral_dose = OralDose()
+
+
+@dataclass(frozen=True, repr=False)
+class StretchedExponential(Term):
+    """A stretched decay to zero, amplitude * exp(-(rate * x)**stretch) for x >= 0.
+
+    Params: `amplitude`, in the unit of y, at x = 0; `rate`, positive, in the inverse unit of x; `stretch`, positive,
+    without unit: below 1 the decay slows down, above 1 it speeds up. R's SSweibull, a growth from Asym - Drop to Asym,
+    is `stretched_exponential + constant` with amplitude -Drop, rate exp(lrc / pwr) and stretch pwr.
+
+    Source: Kohlrausch (1854), doi:10.1002/andp.18541670103; Pinheiro and Bates (2000), Mixed-Effects Models in S and
+    S-PLUS, appendix C, for SSweibull.
+
+    Example:
+      >>> params = {"amplitude": 2.0, "rate": 0.5, "stretch": 2.0}
+      >>> [round(float(y), 3) for y in jf.models.stretched_exponential(params, np.array([0.0, 2.0]))]
+      [2.0, 0.736]
+    """
+
+    def value(self, x: Array, amplitude: Number, rate: Number, stretch: Number) -> Array:
+        there, log = logarithm(x)
+        return amplitude * jnp.where(there, jnp.exp(-jnp.exp(stretch * (log + jnp.log(rate)))), 1.0)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        return grid(rate=rates(span), stretch=spaced(0.25, 6.0, 14))
+
+
+stretched_exponential = StretchedExponential()
+
+
+@dataclass(frozen=True, repr=False)
+class DelayedRise(Term):
+    """A rise to a limit that begins at an onset, height * (1 - exp(-rate * (x - onset))); negative before it.
+
+    Params: `height`, in the unit of y: the limit; `rate`, in the inverse unit of x; `onset`, in that of x. It is R's
+    SSasympOff with rate exp(lrc) and onset c0.
+
+    Source: Potvin, Lechowicz and Tardif (1990), doi:10.2307/1938276; Pinheiro and Bates (2000), appendix C.2.
+
+    Example:
+      >>> params = {"height": 2.0, "rate": 1.0, "onset": 1.0}
+      >>> [round(float(y), 3) for y in jf.models.delayed_rise(params, np.array([1.0, 2.0]))]
+      [0.0, 1.264]
+    """
+
+    ordered_by = "onset"
+
+    def value(self, x: Array, height: Number, rate: Number, onset: Number) -> Array:
+        return -height * jnp.expm1(-rate * (x - onset))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        return grid(rate=rates(span, 32), onset=span.low + span.width * jnp.linspace(-1.0, 0.9, 39))
+
+
+delayed_rise = DelayedRise()
+
+
+@dataclass(frozen=True, repr=False)
+class SubstrateInhibition(Term):
+    """The rate of an enzyme that its substrate inhibits, vmax * x / (km + x + x**2 / ki).
+
+    Params: `vmax`, in the unit of y: the limit without inhibition; `km` and `ki`, in that of x. The rate is largest at
+    x = sqrt(km ki).
+
+    Source: Haldane (1930), Enzymes, page 84; Andrews (1968), doi:10.1002/bit.260100602.
+
+    Example:
+      >>> jf.models.substrate_inhibition({"vmax": 3.0, "km": 1.0, "ki": 1.0}, np.array([0.0, 1.0])).tolist()
+      [0.0, 1.0]
+    """
+
+    def value(self, x: Array, vmax: Number, km: Number, ki: Number) -> Array:
+        return vmax * x / (km + x + x**2 / ki)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        least, most = positive(span)
+        return grid(km=spaced(least / 10, most * 10, 40), ki=spaced(least / 3, most * 30, 24))
+
+
+substrate_inhibition = SubstrateInhibition()
+
+
+@dataclass(frozen=True, repr=False)
+class Arrhenius(Term):
+    """A rate that rises with the temperature x > 0, factor * exp(-activation / x).
+
+    Params: `factor`, in the unit of y: the limit at infinite temperature; `activation`, in that of x (kelvin): the
+    energy of activation over the gas constant, 8.314462618 J / (mol K). The two are nearly collinear; they are told
+    apart better the wider the range of 1 / x.
+
+    Source: Arrhenius (1889), doi:10.1515/zpch-1889-0416.
+
+    Example:
+      >>> [round(float(y), 3) for y in jf.models.arrhenius({"factor": 2.0, "activation": 300.0}, np.array([300.0]))]
+      [0.736]
+    """
+
+    def value(self, x: Array, factor: Number, activation: Number) -> Array:
+        return factor * jnp.exp(-activation / x)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        up = spaced(0.1, 300.0, 160) * span.high
+        return {"activation": jnp.concatenate([up, -up])}
+
+    def columns(self, shape: Shape, span: Span) -> Array:
+        """In units of the larger end: at most 1."""
+        return jnp.exp(-shape["activation"] * (1 / span.x - 1 / self._unit(shape, span)))[None]
+
+    def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:
+        return {"factor": coefficients[0] * jnp.exp(shape["activation"] / self._unit(shape, span)), **shape}
+
+    @staticmethod
+    def _unit(shape: Shape, span: Span) -> Array:
+        return jnp.where(shape["activation"] > 0, span.high, span.low)
+
+
+arrhenius = Arrhenius()
+
+
+@dataclass(frozen=True, repr=False)
+class AsymmetricHill(Term):
+    """A dose-response curve with unequal shoulders, top / (1 + (half / x)**steepness)**asymmetry for x >= 0.
+
+    Params: `top`, the limit, in the unit of y; `half`, positive, in that of x; `steepness`, without unit; `asymmetry`,
+    positive, without unit: 1 is `hill`, and elsewhere half of the top is not reached at `half`. The five-parameter
+    logistic of assays is `asymmetric_hill + constant`, the four-parameter one `hill + constant`.
+
+    Source: Richards (1959), doi:10.1093/jxb/10.2.290; Gottschalk and Dunn (2005), doi:10.1016/j.ab.2005.04.035.
+
+    Example:
+      >>> params = {"top": 4.0, "half": 3.0, "steepness": 1.0, "asymmetry": 2.0}
+      >>> [round(float(y), 3) for y in jf.models.asymmetric_hill(params, np.array([0.0, 3.0]))]
+      [0.0, 1.0]
+    """
+
+    def value(self, x: Array, top: Number, half: Number, steepness: Number, asymmetry: Number) -> Array:
+        there, log = logarithm(x, half)
+        inside = jnp.exp(asymmetry * jax.nn.log_sigmoid(steepness * log))
+        return top * jnp.where(there, inside, jnp.where(steepness > 0, 0.0, 1.0))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        least, most = positive(span)
+        up = spaced(0.5, 8.0, 6)
+        both = jnp.concatenate([up, -up])
+        return grid(
+            half=spaced(least / 3, most * 3, 24), steepness=both, asymmetry=jnp.array([0.3, 0.6, 1.0, 1.8, 3.0])
+        )
+
+
+asymmetric_hill = AsymmetricHill()
+
+
+@dataclass(frozen=True, repr=False)
+class CutoffPowerLaw(Term):
+    """A power law with an exponential end, scale * x**exponent * exp(-rate * x) for x > 0.
+
+    Params: `scale`, in the unit of y; `exponent`, without unit; `rate`, in the inverse unit of x.
+
+    Source: Schechter (1976), doi:10.1086/154079; Clauset, Shalizi and Newman (2009), doi:10.1137/070710111.
+
+    Example:
+      >>> params = {"scale": 2.0, "exponent": 1.0, "rate": 1.0}
+      >>> [round(float(y), 3) for y in jf.models.cutoff_power_law(params, np.array([1.0]))]
+      [0.736]
+    """
+
+    def value(self, x: Array, scale: Number, exponent: Number, rate: Number) -> Array:
+        there, log = logarithm(x)
+        at_zero = jnp.where(exponent > 0, 0.0, jnp.where(exponent == 0, 1.0, jnp.inf))
+        return scale * jnp.where(there, jnp.exp(exponent * log - rate * x), at_zero)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        return grid(exponent=jnp.linspace(-6, 6, 49), rate=jnp.concatenate([jnp.zeros(1), rates(span, 24)]))
+
+
+cutoff_power_law = CutoffPowerLaw()
+
+
+@dataclass(frozen=True, repr=False)
+class Planck(Term):
+    """The radiance of a black body, scale * 2 h c**2 / x**5 / (exp(h c / (x k temperature)) - 1).
+
+    For wavelengths x > 0 in micrometers it is in W / (m**2 sr um) where the scale is 1.
+
+    Params: `scale`, the emissivity, or the unit of y over that above; `temperature`, in kelvin.
+
+    Source: Planck (1901), doi:10.1002/andp.19013090310; constants of CODATA 2018, doi:10.1103/RevModPhys.93.025010.
+
+    Example:
+      >>> [round(float(y)) for y in jf.models.planck({"scale": 1.0, "temperature": 5772.0}, np.array([0.5]))]
+      [26377]
+    """
+
+    FIRST, SECOND = 1.191042972397188e8, 14387.768775039337  # 2 h c**2 and h c / k, with x in micrometers
+
+    def value(self, x: Array, scale: Number, temperature: Number) -> Array:
+        return scale * self.FIRST / x**5 / jnp.expm1(self.SECOND / (x * temperature))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        least, most = positive(span)
+        return {"temperature": spaced(300.0 / most, 3e4 / least, 200)}
+
+
+planck = Planck()

@@ -1,0 +1,332 @@
+"""Peaks with tails or sides of their own, and steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxfit.models.growth_and_decay import logarithm, positive
+from jaxfit.models.guessing import Span, grid, spaced
+from jaxfit.models.peaks import places_and_widths
+from jaxfit.models.terms import Term
+from jaxfit.typing import Number
+
+SQRT_2, SQRT_2PI = np.sqrt(2), np.sqrt(2 * np.pi)
+
+
+def shaped(span: Span, width: str, **others: Array) -> dict[str, Array]:
+    """Return candidates for the center, the width under its name, and other params of a peak."""
+    centers, widths = places_and_widths(span, 14)
+    return grid(center=centers[:: max(1, len(centers) // 96)], **{width: widths}, **others)
+
+
+@dataclass(frozen=True, repr=False)
+class PseudoVoigt(Term):
+    """A mixture of a Lorentzian and a Gaussian of one width, which approximates a Voigt peak.
+
+    height * (fraction / (1 + u**2) + (1 - fraction) * exp(-ln 2 u**2)), with u = (x - center) / gamma.
+
+    Params: `height`, in the unit of y, at x = center; `center` and `gamma`, the half-width at half maximum, in that of
+    x; `fraction` of the Lorentzian, without unit, from 0 to 1 if it is to be a mixture. The area is height * gamma *
+    (pi fraction + sqrt(pi / ln 2) (1 - fraction)).
+
+    Source: Thompson, Cox and Hastings (1987), doi:10.1107/S0021889887087090.
+
+    Example:
+      >>> params = {"height": 2.0, "center": 0.0, "gamma": 1.0, "fraction": 0.3}
+      >>> [round(float(y), 6) for y in jf.models.pseudo_voigt(params, np.array([0.0, 1.0]))]
+      [2.0, 1.0]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, gamma: Number, fraction: Number) -> Array:
+        square = ((x - center) / gamma) ** 2
+        return height * (fraction / (1 + square) + (1 - fraction) * jnp.exp(-np.log(2) * square))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        return shaped(span, "gamma", fraction=jnp.array([0.1, 0.5, 0.9]))
+
+
+pseudo_voigt = PseudoVoigt()
+
+
+@dataclass(frozen=True, repr=False)
+class Moffat(Term):
+    """A peak whose tails are a power law, height / (1 + ((x - center) / width)**2)**exponent.
+
+    Params: `height`, in the unit of y, at x = center; `center` and `width`, in that of x; `exponent`, positive, without
+    unit: 1 is a Lorentzian, a large one nearly a Gaussian. The full width at half maximum is 2 width sqrt(2**(1 /
+    exponent) - 1). A Pearson VII is this curve, and so is Student's t with v degrees of freedom and scale s: width
+    s sqrt(v), exponent (v + 1) / 2.
+
+    Source: Moffat (1969), Astronomy and Astrophysics 3, 455-461.
+
+    Example:
+      >>> params = {"height": 4.0, "center": 0.0, "width": 1.0, "exponent": 2.0}
+      >>> jf.models.moffat(params, np.array([0.0, 1.0])).tolist()
+      [4.0, 1.0]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, width: Number, exponent: Number) -> Array:
+        return height * jnp.exp(-exponent * jnp.log1p(((x - center) / width) ** 2))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        return shaped(span, "width", exponent=jnp.array([0.7, 1.2, 2.0, 5.0]))
+
+
+moffat = Moffat()
+
+
+@dataclass(frozen=True, repr=False)
+class SplitLorentzian(Term):
+    """A Lorentzian peak with a width to each side, height / (1 + ((x - center) / gamma)**2).
+
+    Params: `height`, in the unit of y, at x = center; `center`, `left` and `right`, the half-widths gamma below and
+    above it, in that of x. The area is pi height (left + right) / 2.
+
+    Source: Stancik and Brauns (2008), doi:10.1016/j.vibspec.2008.02.009, for bands with unequal sides.
+
+    Example:
+      >>> params = {"height": 2.0, "center": 0.0, "left": 1.0, "right": 3.0}
+      >>> jf.models.split_lorentzian(params, np.array([-1.0, 3.0])).tolist()
+      [1.0, 1.0]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, left: Number, right: Number) -> Array:
+        return height / (1 + ((x - center) / jnp.where(x < center, left, right)) ** 2)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        found = shaped(span, "left", ratio=jnp.array([0.2, 0.6, 1.6, 5.0]))
+        return {"center": found["center"], "left": found["left"], "right": found["left"] * found["ratio"]}
+
+
+split_lorentzian = SplitLorentzian()
+
+
+@dataclass(frozen=True, repr=False)
+class SkewedGaussian(Term):
+    """A skew-normal peak of the given area, area * 2 / sigma * phi(u) * Phi(skew * u), u = (x - location) / sigma.
+
+    phi and Phi are the density and the distribution function of the standard normal.
+
+    Params: `area`, in the unit of y times that of x; `location` and `sigma`, positive, in that of x (for a skew of 0
+    the center and the standard deviation); `skew`, without unit, positive for a tail to the right.
+
+    Source: Azzalini (1985), Scandinavian Journal of Statistics 12, 171-178.
+
+    Example:
+      >>> params = {"area": 1.0, "location": 0.0, "sigma": 1.0, "skew": 5.0}
+      >>> [round(float(y), 3) for y in jf.models.skewed_gaussian(params, np.array([0.0]))]
+      [0.399]
+    """
+
+    def value(self, x: Array, area: Number, location: Number, sigma: Number, skew: Number) -> Array:
+        u = (x - location) / sigma
+        return area * jnp.exp(-0.5 * u**2) * (1 + jax.scipy.special.erf(skew * u / SQRT_2)) / (sigma * SQRT_2PI)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        found = shaped(span, "sigma", skew=jnp.array([-6.0, -2.0, 0.0, 2.0, 6.0]))
+        return {"location": found.pop("center"), **found}
+
+
+skewed_gaussian = SkewedGaussian()
+
+
+@dataclass(frozen=True, repr=False)
+class ExponentialGaussian(Term):
+    """A Gaussian of the given area convolved with a decay to the right: a peak of a chromatogram.
+
+    area * rate * exp(rate * (center - x) + (rate * sigma)**2 / 2) * Phi((x - center) / sigma - rate * sigma).
+
+    Params: `area`, in the unit of y times that of x; `center` and `sigma`, positive, of the Gaussian, in that of x;
+    `rate`, positive, of the decay, in its inverse. The mean is center + 1 / rate.
+
+    Source: Grushka (1972), doi:10.1021/ac60319a011.
+
+    Example:
+      >>> params = {"area": 1.0, "center": 0.0, "sigma": 1.0, "rate": 1.0}
+      >>> [round(float(y), 4) for y in jf.models.exponential_gaussian(params, np.array([0.0, 2.0]))]
+      [0.2616, 0.1877]
+    """
+
+    def value(self, x: Array, area: Number, center: Number, sigma: Number, rate: Number) -> Array:
+        tail = jax.scipy.special.log_ndtr((x - center) / sigma - rate * sigma)
+        return area * rate * jnp.exp(rate * (center - x) + (rate * sigma) ** 2 / 2 + tail)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        found = shaped(span, "sigma", ratio=jnp.array([0.2, 0.6, 1.5, 4.0]))
+        return {"center": found["center"], "sigma": found["sigma"], "rate": found["ratio"] / found["sigma"]}
+
+
+exponential_gaussian = ExponentialGaussian()
+
+
+@dataclass(frozen=True, repr=False)
+class LogNormal(Term):
+    """A peak that is Gaussian in log(x), height * exp(-(log(x / center) / sigma)**2 / 2) for x >= 0.
+
+    Params: `height`, in the unit of y, at x = center; `center`, positive, in that of x; `sigma`, the standard deviation
+    of log(x), without unit.
+
+    Source: Johnson, Kotz and Balakrishnan (1994), Continuous Univariate Distributions 1, chapter 14.
+
+    Example:
+      >>> jf.models.log_normal({"height": 2.0, "center": 3.0, "sigma": 1.0}, np.array([0.0, 3.0])).tolist()
+      [0.0, 2.0]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, sigma: Number) -> Array:
+        there, log = logarithm(x, center)
+        return height * jnp.where(there, jnp.exp(-0.5 * (log / sigma) ** 2), 0.0)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        least, most = positive(span)
+        return grid(center=spaced(least, most, 96), sigma=spaced(0.02, 3.0, 16))
+
+
+log_normal = LogNormal()
+
+
+@dataclass(frozen=True, repr=False)
+class Fano(Term):
+    """A resonance that interferes with a continuum, height * (q + u)**2 / (1 + u**2), with u = (x - center) / gamma.
+
+    Params: `height`, in the unit of y: the level far away, which a q of 0 dips to zero; `center` and `gamma`, the
+    half-width, in that of x; `q`, without unit. With the signs of q and gamma reversed the curve is the same.
+
+    Source: Fano (1961), doi:10.1103/PhysRev.124.1866.
+
+    Example:
+      >>> params = {"height": 2.0, "center": 0.0, "gamma": 1.0, "q": 1.0}
+      >>> jf.models.fano(params, np.array([-1.0, 0.0, 1.0])).tolist()
+      [0.0, 2.0, 4.0]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, gamma: Number, q: Number) -> Array:
+        u = (x - center) / gamma
+        return height * (q + u) ** 2 / (1 + u**2)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        return shaped(span, "gamma", q=jnp.array([-6.0, -3.0, -1.5, -0.8, -0.3, 0.0, 0.3, 0.8, 1.5, 3.0, 6.0]))
+
+
+fano = Fano()
+
+
+@dataclass(frozen=True, repr=False)
+class Doniach(Term):
+    """A photoemission line of a metal, height * cos(pi skew / 2 + (1 - skew) arctan(u)) / (1 + u**2)**((1 - skew) / 2).
+
+    u = (x - center) / gamma; for a skew of 0 it is a Lorentzian.
+
+    Params: `height`, in the unit of y; `center` and `gamma`, the half-width without skew, in that of x, gamma negative
+    for a tail to the left; `skew`, without unit, from 0 to 1. The peak lies at center + gamma cot(pi / (2 - skew)).
+
+    Source: Doniach and Sunjic (1970), doi:10.1088/0022-3719/3/2/010.
+
+    Example:
+      >>> params = {"height": 2.0, "center": 0.0, "gamma": 1.0, "skew": 0.0}
+      >>> [round(float(y), 6) for y in jf.models.doniach(params, np.array([0.0, 1.0]))]
+      [2.0, 1.0]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, gamma: Number, skew: Number) -> Array:
+        u = (x - center) / gamma
+        angle = jnp.pi * skew / 2 + (1 - skew) * jnp.arctan(u)
+        return height * jnp.cos(angle) * jnp.exp(-(1 - skew) / 2 * jnp.log1p(u**2))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        found = shaped(span, "gamma", skew=jnp.array([0.0, 0.1, 0.2, 0.4]), side=jnp.array([1.0, -1.0]))
+        return {"center": found["center"], "gamma": found["gamma"] * found["side"], "skew": found["skew"]}
+
+
+doniach = Doniach()
+
+
+@dataclass(frozen=True, repr=False)
+class SmoothStep(Term):
+    """A step blurred by a Gaussian, height * (1 + erf((x - center) / (sigma sqrt(2)))) / 2.
+
+    Params: `height`, in the unit of y; `center` and `sigma`, negative for a step down, in that of x. A step blurred
+    by a Lorentzian is `arctan_step`, one of a logistic form `logistic`.
+
+    Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.2.
+
+    Example:
+      >>> jf.models.smooth_step({"height": 2.0, "center": 3.0, "sigma": 1.0}, np.array([3.0])).tolist()
+      [1.0]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, sigma: Number) -> Array:
+        return height * jax.scipy.special.ndtr((x - center) / sigma)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        centers, widths = places_and_widths(span)
+        return grid(center=centers, sigma=jnp.concatenate([widths, -widths]))
+
+    def mirrored(self, params: dict[str, Array]) -> dict[str, Array]:
+        """The same curve less its height."""
+        return {"height": -params["height"], "center": params["center"], "sigma": -params["sigma"]}
+
+
+smooth_step = SmoothStep()
+
+
+@dataclass(frozen=True, repr=False)
+class ArctanStep(Term):
+    """A step blurred by a Lorentzian, height * (1 / 2 + arctan((x - center) / gamma) / pi): an absorption edge.
+
+    Params: `height`, in the unit of y; `center` and `gamma`, negative for a step down, in that of x.
+
+    Source: Richtmyer, Barnes and Ramberg (1934), doi:10.1103/PhysRev.46.843.
+
+    Example:
+      >>> [round(float(y), 3) for y in jf.models.arctan_step({"height": 2.0, "center": 3.0, "gamma": 1.0}, [3.0, 4.0])]
+      [1.0, 1.5]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, gamma: Number) -> Array:
+        return height * (0.5 + jnp.arctan((x - center) / gamma) / jnp.pi)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        centers, widths = places_and_widths(span)
+        return grid(center=centers, gamma=jnp.concatenate([widths, -widths]))
+
+    def mirrored(self, params: dict[str, Array]) -> dict[str, Array]:
+        """The same curve less its height."""
+        return {"height": -params["height"], "center": params["center"], "gamma": -params["gamma"]}
+
+
+arctan_step = ArctanStep()
+
+
+@dataclass(frozen=True, repr=False)
+class Rectangle(Term):
+    """A plateau between two blurred steps, height * (Phi((x - start) / sigma) - Phi((x - end) / sigma)).
+
+    Params: `height`, in the unit of y; `start`, `end` and `sigma`, positive, in that of x. The area is height * (end -
+    start).
+
+    Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.2.
+
+    Example:
+      >>> params = {"height": 2.0, "start": 0.0, "end": 10.0, "sigma": 0.1}
+      >>> [round(float(y), 3) for y in jf.models.rectangle(params, np.array([0.0, 5.0]))]
+      [1.0, 2.0]
+    """
+
+    def value(self, x: Array, height: Number, start: Number, end: Number, sigma: Number) -> Array:
+        ndtr = jax.scipy.special.ndtr
+        return height * (ndtr((x - start) / sigma) - ndtr((x - end) / sigma))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        centers, widths = span.even(40), spaced(1.0 / span.size, 1.0, 20) * span.width
+        found = grid(center=centers, width=widths, share=jnp.array([0.02, 0.1, 0.3]))
+        center, width = found["center"], found["width"]
+        return {"start": center - width / 2, "end": center + width / 2, "sigma": found["share"] * width}
+
+
+rectangle = Rectangle()
