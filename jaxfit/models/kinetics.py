@@ -154,7 +154,7 @@ class Arrhenius(Term):
         return {"activation": jnp.concatenate([up, -up])}
 
     def columns(self, shape: Shape, span: Span) -> Array:
-        """In units of the larger end: at most 1."""
+        """Return the curve in units of its larger end: at most 1."""
         return jnp.exp(-shape["activation"] * (1 / span.x - 1 / self._unit(shape, span)))[None]
 
     def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:

@@ -268,7 +268,7 @@ class SmoothStep(Term):
         return grid(center=centers, sigma=jnp.concatenate([widths, -widths]))
 
     def mirrored(self, params: dict[str, Array]) -> dict[str, Array]:
-        """The same curve less its height."""
+        """Return the params of the same curve less its height."""
         return {"height": -params["height"], "center": params["center"], "sigma": -params["sigma"]}
 
 
@@ -296,7 +296,7 @@ class ArctanStep(Term):
         return grid(center=centers, gamma=jnp.concatenate([widths, -widths]))
 
     def mirrored(self, params: dict[str, Array]) -> dict[str, Array]:
-        """The same curve less its height."""
+        """Return the params of the same curve less its height."""
         return {"height": -params["height"], "center": params["center"], "gamma": -params["gamma"]}
 
 

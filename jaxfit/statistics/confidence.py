@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.tracing import trace, traced
-from jaxfit.losses.base import ROBUST, Loss, noise_model_of
+from jaxfit.losses.base import LIKELIHOOD, ROBUST, Loss, noise_model_of
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
@@ -311,6 +311,11 @@ def _noise(
     """Return the variance of a new observation, (..., 1) or (..., m)."""
     model = noise_model_of(loss)
     if not model.sigma:
+        if model.kind == LIKELIHOOD:
+            raise ValueError(
+                "band: a new count scatters by its own distribution, which is not symmetric: take its quantiles at the "
+                'prediction, scipy.stats.poisson.interval(level, fit.predict(x)), or use kind="confidence"'
+            )
         if model.kind == ROBUST:
             raise ValueError(
                 "band: a Huber loss says how the bulk of the observations scatters, not how far a new one may fall; "

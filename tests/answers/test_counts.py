@@ -168,6 +168,13 @@ def test_a_bootstrap_of_counts_draws_points_again(steady):
     assert (np.abs(6 * drawn - np.round(6 * drawn)) < 1e-6).all()
 
 
+def test_a_band_is_that_of_the_mean_and_not_of_a_count(steady):
+    curve = jf.band(steady, [0.0])
+    np.testing.assert_allclose(curve.error, np.sqrt(14) / 6, rtol=1e-9)
+    with pytest.raises(ValueError, match="a new count scatters by its own distribution"):
+        jf.band(steady, [0.0], kind="prediction")
+
+
 def test_a_report_speaks_of_deviance(steady, warps):
     text = str(jf.report(steady))
     assert "for 5 degrees of freedom" in text and "deviance" in text and "6 counts" in text
