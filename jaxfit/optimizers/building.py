@@ -435,7 +435,7 @@ def _reduced_on_plateau(
             inner,
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def traits_of(factory: Callable) -> Traits:

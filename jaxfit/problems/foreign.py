@@ -69,7 +69,7 @@ def _rows(item: np.ma.MaskedArray, name: str) -> np.ndarray:
             f"{name} is a masked array in which single entries of a row are masked, but a row counts as a whole; mask "
             f"whole rows: np.ma.mask_rows(y), or fit its columns apart"
         )
-    return ~flat.any(1)
+    return np.asarray(~flat.any(1))
 
 
 def _can_mask(loss: LossFunction) -> bool:
@@ -78,7 +78,7 @@ def _can_mask(loss: LossFunction) -> bool:
     return isinstance(loss, Loss) and any(field.name == "masked" for field in dataclasses.fields(loss))  # pyright: ignore[reportArgumentType]
 
 
-def _masked(loss: Any) -> LossFunction:
+def _masked(loss: Any) -> Any:
     if isinstance(loss, Sum):
         return Sum(tuple(_masked(term) if _can_mask(term) else term for term in loss.terms))
     return dataclasses.replace(loss, masked=True)

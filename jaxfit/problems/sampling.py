@@ -106,7 +106,8 @@ class Choice:
     def at(self, shares: ArrayLike) -> Sequence:
         """Return the values at these shares, each in [0, 1)."""
         at = np.floor(np.asarray(shares, np.float64) * len(self.values)).astype(int)
-        return self.values[at] if is_array(self.values) else [self.values[i] for i in at]
+        values: PyTree = self.values
+        return values[at] if is_array(values) else [values[i] for i in at]
 
 
 @near_keywords
@@ -163,8 +164,9 @@ def spread(count: int, dimensions: int, key: KeyLike) -> np.ndarray:
 
     random = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))))
     if dimensions > MOST_SOBOL:
-        return qmc.LatinHypercube(dimensions, seed=random).random(count)
-    return qmc.Sobol(dimensions, seed=random).random_base2((count - 1).bit_length())[:count]
+        return qmc.LatinHypercube(dimensions, seed=random).random(count)  # pyright: ignore[reportCallIssue]
+    sobol = qmc.Sobol(dimensions, seed=random)  # pyright: ignore[reportCallIssue]
+    return sobol.random_base2((count - 1).bit_length())[:count]
 
 
 def _check_ends(name: str, low: float, high: float) -> None:

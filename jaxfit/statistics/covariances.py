@@ -95,11 +95,8 @@ def moments(
             f"{verb}: there are {count:,} params, whose covariance would take {8 * count**2:,} bytes; at most {MOST:,} "
             f"are done: fix some with jf.Fixed"
         )
-    found: Estimate | None = None
-    if isinstance(result, Fit) and kind == SQUARES:
-        found = estimate_in_numpy(result, function, extra)
-    if found is None:
-        found = over_lanes(result, estimate, (kind, function, function is None), extra)
+    alone = estimate_in_numpy(result, function, extra) if isinstance(result, Fit) and kind == SQUARES else None
+    found = over_lanes(result, estimate, (kind, function, function is None), extra) if alone is None else alone
     noise = np.ones_like(found.scatter) if absolute else found.scatter
     freedom = np.where(absolute, np.inf, found.count - found.rank)
     known = Moments(found, noise, freedom, kind, absolute, _eps(result, problem))

@@ -218,7 +218,7 @@ def said(ends: Ends, names: list[str]) -> list[str]:
 
 def _where(sides: np.ndarray) -> str:
     """Return which end (..., 2) is meant, unless both are, and of how many lanes."""
-    low, high = sides.reshape(-1, 2).any(axis=0)
+    low, high = np.asarray(sides.reshape(-1, 2).any(axis=0))
     parts = [] if low and high else ["low end" if low else "high end"]
     if sides.ndim > 1:
         lanes = sides.any(axis=-1)

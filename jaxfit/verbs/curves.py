@@ -145,7 +145,7 @@ def _of_points(name: str, value: Scalar, rule: str, good: Callable, shape: tuple
     return value if np.ndim(value) else np.ones(shape) * value
 
 
-def _that_count(x: ArrayLike, y: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+def _that_count(x: PyTree, y: PyTree) -> tuple[PyTree, PyTree]:
     """Return the rows of x and y that are not masked."""
     hidden = [np.ma.getmaskarray(item).reshape(len(item), -1).any(1) for item in (x, y) if is_hidden(item)]
     counts = ~np.any(hidden, axis=0) if hidden else None
