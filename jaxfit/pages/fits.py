@@ -1,4 +1,4 @@
-"""The page of a fit: data and curve, residuals, the report to copy, correlations, and the history of the loss."""
+"""The page of a fit: data and curve, residuals, the report to copy, correlations, profiles, and the loss' history."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import warnings
 
 import jax
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from jaxfit.losses.base import data_names, is_masked, noise_model_of
 from jaxfit.pages.packing import as_float32, made, packed, page_of
-from jaxfit.statistics import band, report, residuals
+from jaxfit.statistics import band, profile, report, residuals
+from jaxfit.statistics.profiles import Profile
 from jaxfit.statistics.reports import Report
 from jaxfit.stores.identity import environment
 from jaxfit.stores.manifests import Json
@@ -17,7 +19,11 @@ from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.results import Fit, NotConverged
 
-CURVE, POINTS, PARAMS, PAIRED = 300, 5_000, 200, 12  # points of a curve, and the most of data, params, correlations
+CURVE, POINTS = 300, 5_000  # points of a curve, and the most of data
+PARAMS, PAIRED, PROFILED = 200, 12, 6  # the most params with errors, with a table of correlations, with profiles
+REACHED = 1.96**2  # the rise of the sum of squares, in variances, at the ends of a 95 % interval
+TOP = 2.4 * REACHED  # up to which profiles are drawn
+PROFILES = "How the sum of squares rises when a param is held, in variances"
 REFUSED = NotConverged, TypeError, ValueError  # of statistics that a fit does not have
 
 
@@ -76,6 +82,7 @@ def _fill(page: Blocks, fit: Fit, found: Report | str) -> None:
     _curve(fit, page)
     _residuals(fit, page)
     _table(fit, found, page)
+    _profiles(fit, found, page)
     _history(fit, page)
 
 
@@ -184,6 +191,34 @@ def _table(fit: Fit, found: Report | str, page: Blocks) -> None:
         page.add(title="The strongest correlations")
         page.add(head=["param", "param", "correlation"], rows=[[a, b, f"{r:+.3f}"] for a, b, r in pairs],
                  left=[True, True, False])  # fmt: skip
+
+
+def _profiles(fit: Fit, found: Report | str, page: Blocks) -> None:
+    if isinstance(found, str) or len(found.rows) > PROFILED:
+        return
+    try:
+        profiles = jax.tree.leaves(profile(fit), is_leaf=lambda x: isinstance(x, Profile))
+    except REFUSED:
+        return
+    shown = []
+    for one in profiles:
+        points = np.shape(one.values)[-1]
+        shown += zip(np.reshape(one.values, (-1, points)), np.reshape(one.tau, (-1, points)), strict=True)
+    for row, (values, tau) in zip(found.rows, shown, strict=True):
+        if not (np.isfinite(row.error) and np.isfinite(tau).sum() > 2):
+            continue
+        if not any(block.get("title") == PROFILES for block in page.blocks):
+            page.add(title=PROFILES)
+        known, at = np.isfinite(tau), np.linspace(values.min(), values.max(), CURVE)
+        smooth = PchipInterpolator(values[known], tau[known], extrapolate=False)(at)
+        rises = [np.where(rise <= TOP, rise, np.nan) for rise in (((at - row.value) / row.error) ** 2, smooth**2)]
+        straight = page.series("orange", "by the standard error", x=at, y=rises[0])
+        curve = page.series("blue", "profile", x=at, y=rises[1])
+        level = page.series("ink", "95 %", x=at, y=np.full(len(at), REACHED))
+        page.add(
+            series=[straight, curve, level], height=190, xlabel=row.name, label=f"profile of {row.name}",
+            x={"low": float(at[0]), "high": float(at[-1]), "log": False}, y={"low": 0.0, "high": TOP, "log": False},
+        )  # fmt: skip
 
 
 def _history(fit: Fit, page: Blocks) -> None:

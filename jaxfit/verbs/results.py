@@ -199,7 +199,8 @@ class Fit:
         """Write a page to look at the fit in a browser, and return its path.
 
         The page is one file that needs no server and no network: data and curve with its band, residuals, the report
-        with buttons to copy it, correlations, and the history of the loss; whatever of these the fit has.
+        with buttons to copy it, correlations, profiles of up to six params, and the history of the loss; whatever of
+        these the fit has.
 
         Args:
           path: The file to write; one that is there is replaced.

@@ -11,7 +11,7 @@ import xarray as xr
 
 import jaxfit as jf
 from jaxfit.pages import main
-from jaxfit.pages.fits import fit_page
+from jaxfit.pages.fits import PROFILES, fit_page
 from jaxfit.pages.packing import as_float32, rounded, unpacked
 from jaxfit.pages.sweeps import law_of, sweep_page
 from jaxfit.problems.problems import Status
@@ -228,6 +228,18 @@ def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history():
     assert found["Params"][1]["rows"] == report.table()[1]
     assert dict(found["Params"][2]["copies"])["Copy as LaTeX"] == report.to_latex()
     assert found["Correlations"][1]["rows"][1][1:3] == [f"{r:+.3f}" for r in report.correlations[1, :2]]
+    drawn = found[PROFILES][1:]
+    assert [block["xlabel"] for block in drawn] == [row.name for row in report.rows]
+    for block, row in zip(drawn, report.rows, strict=True):
+        parabola, curve, level = block["series"]
+        at = columns[curve["x"]].astype(float)
+        known = jf.profile(run)[row.name]
+        expected = np.interp(known.values, at, columns[curve["y"]])
+        shown = known.tau**2 < 8
+        np.testing.assert_allclose(expected[shown], known.tau[shown] ** 2, atol=0.02)
+        kept = columns[parabola["y"]] < 8
+        np.testing.assert_allclose(columns[parabola["y"]][kept], (((at - row.value) / row.error) ** 2)[kept], atol=1e-3)
+        np.testing.assert_allclose(columns[level["y"]], 1.96**2, rtol=1e-6)
     (loss,) = found["History of the loss"][1]["series"]
     np.testing.assert_allclose(columns[loss["y"]], run.history.loss, rtol=1e-6)
 
@@ -431,7 +443,7 @@ def test_colors_follow_the_preferred_scheme(session, tmp_path, grid):
 
 def test_the_page_of_a_fit_is_drawn_on_every_width(session, tmp_path):
     plain = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(3.0), steps=100)
-    for run, charts, words in ((a_fit(), 3, ["height", "Correlations", "Goodness"]), (plain, 1, ["diverged"])):
+    for run, charts, words in ((a_fit(), 6, ["height", "Correlations", "Goodness"]), (plain, 1, ["diverged"])):
         path = run.to_html(tmp_path / "fit.html")
         for width in (1280, 390):
             session.resize(width, 844)
