@@ -333,7 +333,7 @@ def plateaus_of_torch() -> dict[str, list[float]]:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(params, 20.0)
             optimizer.step()
-            scheduler.step(loss)
+            scheduler.step(loss.detach())
         found[name] = losses
     return found
 

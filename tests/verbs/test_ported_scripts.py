@@ -171,7 +171,7 @@ def test_a_training_loop_in_pytorch():
 @pytest.mark.soak
 def test_a_fit_in_keras():
     (keras,) = needs("keras")
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         dense = keras.layers.Dense
         net = keras.Sequential([keras.Input((1,)), dense(8, "tanh", dtype="float64"), dense(1, dtype="float64")])
         net.set_weights([array for layer in weights() for array in (layer["w"], layer["b"])])
