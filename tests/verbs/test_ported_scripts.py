@@ -171,10 +171,11 @@ def test_a_training_loop_in_pytorch():
 @pytest.mark.soak
 def test_a_fit_in_keras():
     (keras,) = needs("keras")
+    start = [array for layer in weights() for array in (layer["w"], layer["b"])]  # drawn in float32
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         dense = keras.layers.Dense
         net = keras.Sequential([keras.Input((1,)), dense(8, "tanh", dtype="float64"), dense(1, dtype="float64")])
-        net.set_weights([array for layer in weights() for array in (layer["w"], layer["b"])])
+        net.set_weights(start)
         optimizer = keras.optimizers.RMSprop(0.01, momentum=0.5, weight_decay=0.1)
         net.compile(optimizer=optimizer, loss="mse")
         told = net.fit(PLACES, WAVE, batch_size=40, epochs=40, shuffle=False, verbose=0)
