@@ -16,8 +16,8 @@ TOPICS = {  # of the names in jaxfit itself; whatever is missing stands under "M
     "Fits": "fit step curve_fit resume save load Fit Status require_converged NotConverged Interrupted "
     "OutOfMemory cache",
     "What a fit is given": "Bounded Fixed Tied Batches Record Stop optimizer",
-    "Sweeps": "sweep Axis Call Halving Hyperband Median Rungs Rung Grid lane best refine starts optima "
-    "Optima open verify NotReproduced StoreError",
+    "Sweeps": "sweep Axis Call sample Uniform LogUniform Choice Halving Hyperband Median Rungs Rung ask tell "
+    "Grid lane best refine starts optima Optima open verify NotReproduced StoreError",
     "What a fit is worth": "report standard_errors covariance correlations intervals profile bootstrap monte_carlo "
     "propagate band residuals goodness_of_fit f_test",
     "Why it converged, or not": "explain sharpness hessian_spectrum curvature_along stability_limit measured_limit "

@@ -28,6 +28,7 @@ def test_the_reference_lists_every_public_name_once(tmp_path):
     listed = re.findall(r"^   jaxfit\.(\w+)$", (tmp_path / "index.md").read_text(), re.M)
     functions = [name for name in [*jf.__all__, "open"] if not hasattr(getattr(jf, name), "__path__")]
     assert sorted(listed) == sorted(set(functions) - {"datasets", "searches", "schedules"})
+    assert "## More" not in (tmp_path / "index.md").read_text(), "give each new name a topic in docs/pages.py"
     assert "jaxfit.losses.mse" in (tmp_path / "losses.md").read_text()
 
 
