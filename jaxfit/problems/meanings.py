@@ -195,7 +195,7 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
         "params": _BOUNDED, "constraint": "jf.Bounded(value, low, high)", "penalty": "jf.losses.l2(1e-3)",
         "loss": "jf.losses.mse(predict)", "value_and_grad": "jf.backprop(loss, params, data)",
         "likelihood": _LIKELIHOOD, "mcmc": "jf.bootstrap(fit, key=0)",
-        "resample": "jf.bootstrap(fit, key=0)", "sample": "jf.starts(params, 100, key=0)",
+        "resample": "jf.bootstrap(fit, key=0)",
         "seed": _KEY, "random": _KEY,
         "score": _GOODNESS + ".r_squared", "r_squared": _GOODNESS + ".r_squared",
         "hessian_eigenvalues": "jf.hessian_spectrum(loss, params, data)", "learning_rate_finder": _LR,
@@ -236,9 +236,8 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
     "jaxfit.schedules": {
         "linear": "jf.schedules.polynomial(0.01, 1000)", "step": "jf.schedules.stepwise(0.01, 0.1, 500)",
         "piecewise": "jf.schedules.stepwise(0.01, 0.1, 500)", "cosine_decay": "jf.schedules.cosine(0.01, 1000)",
-        "exponential_decay": "jf.schedules.exponential(0.01, 0.99)", "warmup": _ANNEALED, "one_cycle": _ANNEALED,
-        "warmup_cosine_decay": _ANNEALED,
-        "sgdr": "any function of the step, such as `lambda i: 0.01 * 0.5 ** (i // 1000)`",
+        "exponential_decay": "jf.schedules.exponential(0.01, 0.99)", "warmup_cosine_decay": _ANNEALED,
+        "sgdr": "jf.schedules.cosine_restarts(0.01, 1000)",
         "reduce_on_plateau": "jf.schedules.cosine(0.01, 1000)",
     },
     "jaxfit.plots": {

@@ -15,7 +15,10 @@ import jaxfit as jf
 from jaxfit.problems.meanings import ARGUMENTS, ATTRIBUTES, EXAMPLES, IN_MODULE, NAMES
 from jaxfit.problems.messages import near_attribute
 
-MODULES = (jf, jf.losses, jf.models, jf.optimizers, jf.schedules, jf.searches, jf.datasets, jf.landscapes, jf.plots)
+MODULES = (
+    jf, jf.losses, jf.models, jf.optimizers, jf.optimizers.torch, jf.optimizers.keras, jf.optimizers.tfjs, jf.schedules,
+    jf.searches, jf.datasets, jf.landscapes, jf.plots,
+)  # fmt: skip
 LIBRARIES = {  # what the users of each know by heart
     "SciPy": "minimize least_squares leastsq fmin differential_evolution basinhopping linregress Bounds p0",
     "lmfit": "Parameter Parameters Model Minimizer fit_report conf_interval GaussianModel LinearModel stderr redchi",
