@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from jaxfit.engine.linearizing import linearized, raveled
 from jaxfit.engine.loops import RUNNING, End, State, advance, begin, judges_steps, method_of, propose, row, stepper
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
+from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.gauss_newton import Memory, View
 from jaxfit.problems.marks import free, unflattened
@@ -169,11 +171,9 @@ def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
 
 def _verdict(loss: np.floating, view: View) -> Status:
     """Return the status at a point, as `loops.judge` does."""
-    if np.isnan(loss):
-        return Status.NOT_FINITE
-    if np.isinf(loss):
-        return Status.DIVERGED
-    if not np.isfinite(view.slope).all():
+    if not math.isfinite(loss):
+        return Status.NOT_FINITE if np.isnan(loss) else Status.DIVERGED
+    if not are_finite(view.slope):
         return Status.NOT_FINITE
     return Status.CONVERGED if view.ends else Status.NOT_DETERMINED if view.undetermined else RUNNING
 

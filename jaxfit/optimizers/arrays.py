@@ -1,11 +1,14 @@
 """Arithmetic that takes arrays of NumPy or of JAX, of one run or traced for many; triangles of least squares by it.
 
-`both`, `either` and `pick` leave out what is not needed where a condition is known. A triangle is R of A = Q R, with a
-row of zeros for a column that depends on earlier ones.
+`both`, `either`, `pick` and `when_asked` leave out what is not needed where a condition is known. A call of NumPy takes
+longer than the arithmetic of a few numbers: `root`, `larger`, `total` and `holds` avoid its slower paths. A triangle is
+R of A = Q R, with a row of zeros for a column that depends on earlier ones.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -25,13 +28,47 @@ def namespace(x: Array) -> ModuleType:
     return np if on_host(x) else jnp
 
 
+limits_of = functools.cache(np.finfo)
+
+
 def eps_of(x: Array) -> Any:
-    return np.finfo(x.dtype).eps
+    return limits_of(x.dtype).eps
 
 
 def normal(x: Any) -> Any:
     """Return a number, or zero for one that is too small to have all digits; a compiled program does so by itself."""
-    return x.dtype.type(0) if isinstance(x, np.floating) and x < np.finfo(x.dtype).tiny else x
+    return x.dtype.type(0) if isinstance(x, np.floating) and x < limits_of(x.dtype).tiny else x
+
+
+def root(x: Any) -> Any:
+    """Return the square root of a number."""
+    if not isinstance(x, np.floating):
+        return jnp.sqrt(x)
+    return type(x)(math.sqrt(x) if not x < 0 else math.nan)
+
+
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger one of two numbers, or NaN if one of them is."""
+    if not isinstance(b, np.floating):
+        return jnp.maximum(a, b)
+    return a if a >= b or a != a else b
+
+
+def total(x: Array) -> Any:
+    """Return the sum of an array."""
+    return np.add.reduce(x, axis=None) if on_host(x) else x.sum()
+
+
+def holds(x: Array) -> Any:
+    """Return whether all of an array is true."""
+    return np.logical_and.reduce(x, axis=None) if on_host(x) else x.all()
+
+
+def are_finite(x: Array) -> Any:
+    """Return whether all numbers of an array are finite."""
+    if on_host(x) and math.isfinite(np.add.reduce(x, axis=None)):
+        return True
+    return namespace(x).isfinite(x).all()
 
 
 def is_known(condition: Any) -> bool:
@@ -57,6 +94,14 @@ def either(condition: Any, otherwise: Callable) -> Any:
     return (condition or otherwise()) if is_known(condition) else condition | otherwise()
 
 
+def when_asked(x: Array, function: Callable[[], Any]) -> Callable[[], Any]:
+    """Return the function if `x` is of NumPy, so that it is called where it is needed; traced, it is called here."""
+    if on_host(x):
+        return function
+    value = function()
+    return lambda: value
+
+
 UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
 
 
@@ -76,15 +121,18 @@ def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
     With b as one more column this is as accurate as reflections: Bjorck (1967). A column depends on earlier ones if its
     part orthogonal to them is at most `rounding` of its norm.
     """
-    xp, k = namespace(b), len(columns)
-    least = rounding * xp.sqrt((columns * columns).sum(axis=1))
+    k = len(columns)
+    if on_host(b):
+        return _reduced_on_host(columns, b, rounding)
+    least = rounding * jnp.sqrt((columns * columns).sum(axis=1))
 
     def pivot(row, least):
-        length = xp.sqrt(normal((row * row).sum()))
-        length = pick(length <= least, b.dtype.type(0), length)
-        return row / pick(length > 0, length, b.dtype.type(np.inf)), length
+        length = jnp.sqrt((row * row).sum())
+        length = jnp.where(length <= least, b.dtype.type(0), length)
+        return row / jnp.where(length > 0, length, b.dtype.type(np.inf)), length
 
-    if k > UNROLLED and not on_host(b):
+    rest = jnp.concatenate([columns, b[None]])
+    if k > UNROLLED:
 
         def body(i, carry):
             rest, triangle = carry
@@ -93,28 +141,38 @@ def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
             row = jnp.where(jnp.arange(k + 1) == i, length, along)
             return rest - along[:, None] * q[None, :], triangle.at[i].set(row)
 
-        rest = jnp.concatenate([columns, b[None]])
         joined = jax.lax.fori_loop(0, k, body, (rest, jnp.zeros((k, k + 1), b.dtype)))[1]
         return joined[:, :k], joined[:, k]
-    rows, rest = [], xp.concatenate([columns, b[None]])
-    triangle = np.zeros((k, k + 1), b.dtype)
+    rows = []
     for i in range(k):
         q, length = pivot(rest[0], least[i])
-        if on_host(b):
-            triangle[i, i], triangle[i, i + 1 :] = length, rest[1:] @ q
-            rest = rest[1:] - triangle[i, i + 1 :, None] * q
-            continue
         along = jnp.sum(rest[1:] * q[None, :], axis=1)
         rest = rest[1:] - along[:, None] * q[None, :]
         rows.append(jnp.concatenate([jnp.zeros(i, b.dtype), length[None], along]))
-    joined = triangle if on_host(b) else jnp.stack(rows)
+    joined = jnp.stack(rows)
     return joined[:, :k], joined[:, k]
+
+
+def _reduced_on_host(columns: np.ndarray, b: np.ndarray, rounding: float) -> tuple[np.ndarray, np.ndarray]:
+    k, add = len(columns), np.add.reduce
+    least = rounding * np.sqrt(add(columns * columns, axis=1))
+    rest, triangle = np.concatenate([columns, b[None]]), np.zeros((k, k + 1), b.dtype)
+    for i in range(k):
+        row, rest = rest[0], rest[1:]
+        length = root(normal(add(row * row)))
+        if length <= least[i]:
+            length = b.dtype.type(0)
+        q = row / (length if length > 0 else np.inf)
+        triangle[i, i] = length
+        triangle[i, i + 1 :] = along = rest @ q
+        rest = rest - along[:, None] * q
+    return triangle[:, :k], triangle[:, k]
 
 
 def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:
     """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
     xp = namespace(shadow)
-    below = xp.sqrt(damping) * xp.eye(shadow.size, dtype=triangle.dtype)
+    below = root(damping) * xp.eye(shadow.size, dtype=triangle.dtype)
     return triangularize(xp.concatenate([triangle.T, below], axis=1), xp.concatenate([shadow, xp.zeros_like(shadow)]))
 
 
@@ -127,9 +185,18 @@ def solve(triangle: Array, b: Array) -> Array:
         safe = triangle + xp.diag(xp.where(pivots == 0, 1, 0).astype(b.dtype))
         found = np.linalg.solve(safe, b) if host else jax.scipy.linalg.solve_triangular(safe, b)
         return xp.where(pivots == 0, 0, found)
-    z: list[Array] = [b[0]] * k
+    if host:
+        exact = b.dtype == np.float64  # as those of Python
+        rows, z = (triangle.tolist(), b.tolist()) if exact else (triangle, list(b))
+        for i in reversed(range(k)):
+            row, along = rows[i], 0.0
+            for j in range(i + 1, k):
+                along += row[j] * z[j]
+            z[i] = (z[i] - along) / row[i] if row[i] != 0 else 0.0
+        return np.array(z, b.dtype)
+    z = [b[0]] * k
     for i in reversed(range(k)):
-        rest = b[i] - sum((triangle[i, j] * z[j] for j in range(i + 1, k)), 0.0 if host else jnp.zeros_like(b[i]))
+        rest = b[i] - sum((triangle[i, j] * z[j] for j in range(i + 1, k)), jnp.zeros_like(b[i]))
         pivot = triangle[i, i]
-        z[i] = pick(pivot == 0, b.dtype.type(0), lambda: rest / pick(pivot == 0, 1, pivot))  # noqa: B023 (called here)
-    return np.array(z) if host else jnp.stack(z)
+        z[i] = jnp.where(pivot == 0, b.dtype.type(0), rest / jnp.where(pivot == 0, 1, pivot))
+    return jnp.stack(z)

@@ -26,17 +26,23 @@ import numpy as np
 from jaxfit.losses import Block
 from jaxfit.optimizers.arrays import (
     Array,
+    are_finite,
     both,
     damped,
     either,
     eps_of,
+    holds,
+    larger,
     namespace,
     normal,
     on_host,
     pick,
     reduced,
+    root,
     solve,
+    total,
     triangularize,
+    when_asked,
 )
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
 from jaxfit.typing import PyTree
@@ -84,7 +90,7 @@ class View(NamedTuple):
     free: Array | None  # (k,) bool: not held by a bound
     triangle: Array  # R and c of the params that are free
     shadow: Array
-    silent: Array  # (k,) bool: without a pivot
+    silent: Array | None  # (k,) bool: without a pivot; of a run on the host only where the others are at rest
     offset: Array  # () ||c||**2 / size
     left: Array  # () ||c||**2
 
@@ -145,6 +151,8 @@ class LevenbergMarquardt(NamedTuple):
             slope = xp.where(free, slope, 0)
             triangle, shadow = reduced((triangle * free[None, :]).T, shadow, 8 * flat.size * float(eps_of(flat)))
         ends, least, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
+        if on_host(flat) and not (ends or least):
+            return View(ends, least, least, slope, free, triangle, shadow, None, offset, left)
         silent = triangle.diagonal() == 0 if free is None else (triangle.diagonal() == 0) & free
         tried = memory.probed >= silent.sum()
         ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent
@@ -157,7 +165,9 @@ class LevenbergMarquardt(NamedTuple):
         xp, here, eps = namespace(flat), memory.system, eps_of(flat)
         probing, slope, triangle, shadow = view.probing, view.slope, view.triangle, view.shadow
 
-        units = xp.where(memory.scale > 0, memory.scale, 1)
+        units = memory.scale
+        if not (on_host(flat) and holds(units > 0)):
+            units = xp.where(units > 0, units, 1)
         damping = pick(view.offset <= 16 * eps, flat.dtype.type(0), memory.damping)  # what is left is a straight line
         move = solve(*damped(triangle / units[None, :], shadow, damping)) / units
         move = pick(probing, lambda: unseen(flat, memory, triangle, view.silent), move)
@@ -165,18 +175,22 @@ class LevenbergMarquardt(NamedTuple):
         if place.limits is not None:
             there = xp.clip(there, *place.limits)
         change = triangle @ (there - flat)
-        gain = -(change * (2 * shadow + change)).sum() * here.weight
+        gain = -total(change * (2 * shadow + change)) * here.weight
         system = system_of(place.slopes(there))
 
         step, ahead = there - flat, system.shadow @ system.triangle
         actual = here.loss - system.loss
-        reach = xp.sqrt(((here.scale * flat) ** 2).sum())
-        blur = 16 * eps * here.weight * xp.sqrt(here.size) * (xp.sqrt(here.size) + reach)
+        reach = root(total((here.scale * flat) ** 2))
+        blur = 16 * eps * here.weight * root(here.size) * (root(here.size) + reach)
         unresolved = (gain <= blur) & (abs(actual) <= blur) & (system.loss <= memory.ceiling)
-        means = -((slope + ahead) * step).sum()  # by the slopes at both ends, which rounding spares for longer
-        hidden = 16 * eps * xp.sqrt(here.size * ((here.scale * step) ** 2).sum())
-        blind = abs(means) <= hidden
-        actual = pick(unresolved, lambda: pick(blind, gain, means * here.weight), actual)
+        # by the slopes at both ends, which rounding spares for longer
+        means = when_asked(flat, lambda: -total((slope + ahead) * step))
+        hidden = when_asked(flat, lambda: 16 * eps * root(here.size * total((here.scale * step) ** 2)))
+
+        def by_slopes():
+            return pick(abs(means()) <= hidden(), gain, means() * here.weight)
+
+        actual = pick(unresolved, by_slopes, actual)
         ratio = pick(gain > 0, lambda: actual / pick(gain > 0, gain, 1), lambda: pick(unresolved, 1.0, 0.0))
         accepted = both((ratio > 1e-3) & (gain >= 0), lambda: is_finite(system))
         accepted = pick(probing, lambda: (system.loss < here.loss - blur) & is_finite(system), accepted)
@@ -184,13 +198,18 @@ class LevenbergMarquardt(NamedTuple):
             accepted = accepted & ~stranded(flat, there, *place.limits, memory, system).any()
         most = 1 / eps**2
         after = pick(accepted, system, here)
-        bend = (step * (ahead - slope)).sum()
-        straight = xp.maximum((change**2).sum(), ((system.triangle @ step) ** 2).sum())
-        unsure = hidden + 16 * eps * reach * xp.sqrt(straight)  # by the rounding of J, and of the residuals
-        bent = bend > xp.maximum(2 * straight, unsure)
+        bend, curvature = total(step * (ahead - slope)), total(change**2)
+
+        def is_bent():
+            straight = larger(curvature, total((system.triangle @ step) ** 2))
+            unsure = hidden() + 16 * eps * reach * root(straight)  # by the rounding of J, and of the residuals
+            return bend > larger(2 * straight, unsure)
+
+        bent = bend > 2 * curvature if on_host(flat) else True
+        bent = both(bent, is_bent)
 
         def at_the_bottom():
-            rest = (step * pick(accepted, ahead, slope)).sum() ** 2 / pick(bend > 0, bend, 1)
+            rest = total(step * pick(accepted, ahead, slope)) ** 2 / pick(bend > 0, bend, 1)
             return bottomed(memory, flat, step, rest, blur / here.weight, after)
 
         settled = both(bent & ~probing, at_the_bottom)
@@ -200,7 +219,7 @@ class LevenbergMarquardt(NamedTuple):
             memory.sizes,
             pick(
                 accepted,
-                lambda: memory.damping * xp.maximum(1 / 5, 1 - (2 * ratio - 1) ** 3),
+                lambda: memory.damping * larger(1 / 5, 1 - (2 * ratio - 1) ** 3),
                 lambda: xp.clip(memory.damping * memory.growth, eps, most),
             ),
             pick(accepted, flat.dtype.type(2), lambda: xp.minimum(2 * memory.growth, most)),
@@ -247,31 +266,37 @@ def judge(
       ||c||**2 / size, and ||c||**2.
     """
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
-    left = normal((shadow**2).sum())
+    left = normal(total(shadow**2))
     offset = left / pick(here.size > 0, here.size, 1)
     pivots, norms = triangle.diagonal(), xp.sqrt((triangle**2).sum(axis=0))
     held = xp.zeros(flat.shape, bool) if free is None else ~free
-    determined = ((pivots != 0) | held).all()
-    alive = ((norms > eps**2 * memory.scale) | (memory.scale == 0) | held).all()
-    alive = alive & ((pivots != 0).any() | held.all())
-    reach = xp.sqrt(((norms * flat) ** 2).sum())
-    exact = xp.sqrt(here.size) <= 8 * eps * reach
-    alive = alive | exact
-    step = solve(triangle, shadow)
-    move = xp.sqrt(((norms * step) ** 2).sum())
+    determined = holds((pivots != 0) | held)
+
+    def has_influence():
+        influence = holds((norms > eps**2 * memory.scale) | (memory.scale == 0) | held)
+        return influence & ((pivots != 0).any() | held.all())
+
+    influence = when_asked(flat, has_influence)
+    reach = root(total((norms * flat) ** 2))
+    exact = root(here.size) <= 8 * eps * reach
+    alive = when_asked(flat, lambda: influence() | exact)
+    step = when_asked(flat, lambda: solve(triangle, shadow))
+    move = when_asked(flat, lambda: root(total((norms * step()) ** 2)))
 
     def is_near():
         return either(
             offset <= eps ** (5 / 3),
-            lambda: both(offset <= eps ** (4 / 3), lambda: slight(memory, flat, step, eps**0.7)),
+            lambda: both(offset <= eps ** (4 / 3), lambda: slight(memory, flat, step(), eps**0.7)),
         )
 
     lost = both(offset <= 16 * eps, lambda: either(offset > memory.before / 2, is_near))
-    below = (xp.sqrt(left) <= 8 * eps * reach) & (move <= xp.sqrt(eps) * reach)
+    below = both(root(left) <= 8 * eps * reach, lambda: move() <= xp.sqrt(eps) * reach)
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
     least = lost | below | enough | (exact & ~determined)
-    tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step, eps**0.75))
-    return alive & (determined & least | tiny | memory.settled), alive & ~determined & least, offset, left
+    tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step(), eps**0.75))
+    if on_host(flat) and not (least or tiny or memory.settled):
+        return least, least, offset, left
+    return alive() & (determined & least | tiny | memory.settled), alive() & ~determined & least, offset, left
 
 
 def bottomed(memory: Memory, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:
@@ -312,7 +337,11 @@ def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
     """Return whether a step moves each param by less than a part of its size; for a start at 0, of the predictions."""
     xp = namespace(flat)
     own = xp.maximum(memory.sizes, abs(flat))
-    least = xp.sqrt(((memory.scale * own) ** 2).sum())
+    if on_host(flat):
+        within = holds(abs(step) <= part * own)
+        if within or holds(memory.sizes != 0):
+            return within
+    least = root(total((memory.scale * own) ** 2))
     unsized = (memory.sizes == 0) & (memory.scale * abs(step) <= part * least)
     return ((abs(step) <= part * own) | unsized).all()
 
@@ -417,4 +446,4 @@ def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
 
 def is_finite(system: System) -> Array:
     xp = namespace(system.shadow)
-    return xp.isfinite(system.loss) & xp.isfinite(system.triangle).all() & xp.isfinite(system.shadow).all()
+    return xp.isfinite(system.loss) & are_finite(system.triangle) & are_finite(system.shadow)
