@@ -26,6 +26,7 @@ from jaxfit.losses.base import (
     NoiseModel,
     as_array,
     as_float,
+    data_names,
     hashable,
     key_for,
     label,
@@ -171,6 +172,8 @@ def reshape_advice(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
 def check_called_with_params(predict: Model, star: str = "*") -> None:
     """Refuse a model that takes x and then each param, as SciPy's, with what makes one of (params, x) of it."""
     try:
+        if len(data_names(predict)) < 2:  # remembered, unlike the signature
+            return
         parameters = inspect.signature(predict).parameters.values()
     except (TypeError, ValueError):
         return

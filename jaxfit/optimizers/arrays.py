@@ -55,13 +55,13 @@ def larger(a: Any, b: Any) -> Any:
 
 
 def total(x: Array) -> Any:
-    """Return the sum of an array."""
-    return np.add.reduce(x, axis=None) if on_host(x) else x.sum()
+    """Return the sum of an array (k,)."""
+    return np.add.reduce(x) if on_host(x) else x.sum()
 
 
 def holds(x: Array) -> Any:
-    """Return whether all of an array is true."""
-    return np.logical_and.reduce(x, axis=None) if on_host(x) else x.all()
+    """Return whether all of an array (k,) is true."""
+    return np.logical_and.reduce(x) if on_host(x) else x.all()
 
 
 def are_finite(x: Array) -> Any:
@@ -154,25 +154,31 @@ def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
 
 
 def _reduced_on_host(columns: np.ndarray, b: np.ndarray, rounding: float) -> tuple[np.ndarray, np.ndarray]:
-    k, add = len(columns), np.add.reduce
+    k, add, real, tiny = len(columns), np.add.reduce, b.dtype.type, limits_of(b.dtype).tiny
     least = rounding * np.sqrt(add(columns * columns, axis=1))
     rest, triangle = np.concatenate([columns, b[None]]), np.zeros((k, k + 1), b.dtype)
     for i in range(k):
         row, rest = rest[0], rest[1:]
-        length = root(normal(add(row * row)))
+        square = add(row * row)
+        length = real(0 if square < tiny else math.sqrt(square))
         if length <= least[i]:
-            length = b.dtype.type(0)
-        q = row / (length if length > 0 else np.inf)
+            length = real(0)
+        q = row / (length if length > 0 else math.inf)
         triangle[i, i] = length
         triangle[i, i + 1 :] = along = rest @ q
-        rest = rest - along[:, None] * q
+        if i + 1 < k:
+            rest = rest - along[:, None] * q
     return triangle[:, :k], triangle[:, k]
+
+
+identity = functools.lru_cache(maxsize=64)(lambda size, dtype: np.eye(size, dtype=dtype))
 
 
 def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:
     """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
     xp = namespace(shadow)
-    below = root(damping) * xp.eye(shadow.size, dtype=triangle.dtype)
+    eye = identity if on_host(shadow) else jnp.eye
+    below = root(damping) * eye(shadow.size, dtype=triangle.dtype)
     return triangularize(xp.concatenate([triangle.T, below], axis=1), xp.concatenate([shadow, xp.zeros_like(shadow)]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -404,5 +405,11 @@ def _check_seeds(name: str, values: np.ndarray) -> None:
 
 def is_traced(leaves: Sequence) -> bool:
     """Return whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
-    here = jax.device_put(np.int32(0))  # which compiles nothing
-    return any(isinstance(x, jax.core.Tracer) for x in (*leaves, here))
+    return any(isinstance(x, jax.core.Tracer) for x in leaves) or isinstance(jax.device_put(_zero()), jax.core.Tracer)
+
+
+@functools.cache
+def _zero() -> jax.Array:
+    """Return a number on the device, which is put there once, and on which an operation compiles nothing."""
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(np.int32(0))

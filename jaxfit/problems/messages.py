@@ -106,8 +106,15 @@ def _in_another_module(name: str, module: str) -> str | None:
 def near_keywords(function: _Function) -> _Function:
     """Let a function, or a class, answer a call that does not fit its arguments with what it takes."""
     signature = inspect.signature(function)
+    parameters = signature.parameters.values()
+    ordered = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names = {*ordered, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)}
+    needed = {p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
 
     def check(args: tuple, kwargs: dict[str, object]) -> None:
+        first, given = ordered[: len(args)], kwargs.keys()
+        if len(first) == len(args) and given <= names and given.isdisjoint(first) and needed <= given | set(first):
+            return  # as nearly every call, which `bind` would take ten times longer to find
         try:
             signature.bind(*args, **kwargs)
         except TypeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import reprlib
 from collections.abc import Callable
 from typing import Any
@@ -124,9 +125,12 @@ def curve_fit(
         more = tuple(_of_points(*given, np.shape(y)) for given in errors_in_x if given[1] is not None)
     found = fit(
         loss, start, (x, y, sigma, *more), steps=steps, stop=stop, record=record, progress=progress,
-        optimizer=levenberg_marquardt() if optimizer is None else optimizer, precision=precision,
+        optimizer=_usual() if optimizer is None else optimizer, precision=precision,
     )  # fmt: skip
     return dataclasses.replace(found, absolute_sigma=bool(absolute_sigma))
+
+
+_usual = functools.cache(levenberg_marquardt)
 
 
 def _of_points(name: str, value: Scalar, rule: str, good: Callable, shape: tuple[int, ...]) -> ArrayLike:
