@@ -1,7 +1,7 @@
 """Arithmetic that takes arrays of NumPy or of JAX, of one run or traced for many; triangles of least squares by it.
 
 `both`, `either`, `pick` and `when_asked` leave out what is not needed where a condition is known. A call of NumPy takes
-longer than the arithmetic of a few numbers: `root`, `larger`, `total` and `holds` avoid its slower paths. A triangle is
+longer than the arithmetic of a few numbers: `root`, `larger`, `total`, `holds` and so on avoid its slower paths. A triangle is
 R of A = Q R, with a row of zeros for a column that depends on earlier ones.
 """
 
@@ -28,6 +28,7 @@ def namespace(x: Array) -> ModuleType:
     return np if on_host(x) else jnp
 
 
+NUMBER = float, np.floating
 limits_of = functools.cache(np.finfo)
 
 
@@ -49,19 +50,26 @@ def root(x: Any) -> Any:
 
 def larger(a: Any, b: Any) -> Any:
     """Return the larger one of two numbers, or NaN if one of them is."""
-    if not isinstance(b, np.floating):
+    if not (isinstance(a, NUMBER) and isinstance(b, NUMBER)):
         return jnp.maximum(a, b)
     return a if a >= b or a != a else b
 
 
+def smaller(a: Any, b: Any) -> Any:
+    """Return the smaller one of two numbers, or NaN if one of them is."""
+    if not (isinstance(a, NUMBER) and isinstance(b, NUMBER)):
+        return jnp.minimum(a, b)
+    return a if a <= b or a != a else b
+
+
 def total(x: Array) -> Any:
-    """Return the sum of an array (k,)."""
-    return np.add.reduce(x) if on_host(x) else x.sum()
+    """Return the sum of an array along its first axis."""
+    return np.add.reduce(x) if on_host(x) else x.sum(axis=0)
 
 
 def holds(x: Array) -> Any:
     """Return whether all of an array (k,) is true."""
-    return np.logical_and.reduce(x) if on_host(x) else x.all()
+    return np.bool_(all(x.tolist())) if on_host(x) else x.all()
 
 
 def are_finite(x: Array) -> Any:
@@ -179,7 +187,8 @@ def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array
     xp = namespace(shadow)
     eye = identity if on_host(shadow) else jnp.eye
     below = root(damping) * eye(shadow.size, dtype=triangle.dtype)
-    return triangularize(xp.concatenate([triangle.T, below], axis=1), xp.concatenate([shadow, xp.zeros_like(shadow)]))
+    more = xp.concatenate([triangle.T, below], axis=1)
+    return triangularize(more, xp.concatenate([shadow, xp.zeros(shadow.shape, shadow.dtype)]))
 
 
 def solve(triangle: Array, b: Array) -> Array:

@@ -39,6 +39,7 @@ from jaxfit.optimizers.arrays import (
     pick,
     reduced,
     root,
+    smaller,
     solve,
     total,
     triangularize,
@@ -222,10 +223,10 @@ class LevenbergMarquardt(NamedTuple):
                 lambda: memory.damping * larger(1 / 5, 1 - (2 * ratio - 1) ** 3),
                 lambda: xp.clip(memory.damping * memory.growth, eps, most),
             ),
-            pick(accepted, flat.dtype.type(2), lambda: xp.minimum(2 * memory.growth, most)),
+            pick(accepted, flat.dtype.type(2), lambda: smaller(2 * memory.growth, most)),
             view.offset,
             view.left,
-            xp.minimum(memory.ceiling, here.loss + blur),
+            smaller(memory.ceiling, here.loss + blur),
             pick(accepted, settled, lambda: memory.settled | settled),
             pick(accepted, flat.dtype.type(0), lambda: memory.probed + probing),
             accepted | pick(probing, bent, memory.bent),
@@ -268,9 +269,9 @@ def judge(
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
     left = normal(total(shadow**2))
     offset = left / pick(here.size > 0, here.size, 1)
-    pivots, norms = triangle.diagonal(), xp.sqrt((triangle**2).sum(axis=0))
+    pivots, norms = triangle.diagonal(), xp.sqrt(total(triangle**2))
     held = xp.zeros(flat.shape, bool) if free is None else ~free
-    determined = holds((pivots != 0) | held)
+    determined = holds(pivots if on_host(flat) and free is None else (pivots != 0) | held)
 
     def has_influence():
         influence = holds((norms > eps**2 * memory.scale) | (memory.scale == 0) | held)
@@ -335,12 +336,12 @@ def unseen(flat: Array, memory: Memory, triangle: Array, silent: Array) -> Array
 
 def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
     """Return whether a step moves each param by less than a part of its size; for a start at 0, of the predictions."""
+    if on_host(flat):
+        for size, value, moved in zip(memory.sizes, flat, step, strict=True):
+            if size != 0 and not abs(moved) <= part * larger(size, abs(value)):
+                return np.False_
     xp = namespace(flat)
     own = xp.maximum(memory.sizes, abs(flat))
-    if on_host(flat):
-        within = holds(abs(step) <= part * own)
-        if within or holds(memory.sizes != 0):
-            return within
     least = root(total((memory.scale * own) ** 2))
     unsized = (memory.sizes == 0) & (memory.scale * abs(step) <= part * least)
     return ((abs(step) <= part * own) | unsized).all()
