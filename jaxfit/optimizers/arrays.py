@@ -1,8 +1,8 @@
 """Arithmetic that takes arrays of NumPy or of JAX, of one run or traced for many; triangles of least squares by it.
 
 `both`, `either`, `pick` and `when_asked` leave out what is not needed where a condition is known. A call of NumPy takes
-longer than the arithmetic of a few numbers: `root`, `larger`, `total`, `holds` and so on avoid its slower paths. A triangle is
-R of A = Q R, with a row of zeros for a column that depends on earlier ones.
+longer than the arithmetic of a few numbers, which `root`, `larger`, `smaller`, `holds` and `solve` do on plain numbers.
+A triangle is R of A = Q R, with a row of zeros for a column that depends on earlier ones.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def solve(triangle: Array, b: Array) -> Array:
         found = np.linalg.solve(safe, b) if host else jax.scipy.linalg.solve_triangular(safe, b)
         return xp.where(pivots == 0, 0, found)
     if host:
-        exact = b.dtype == np.float64  # as those of Python
+        exact = b.dtype == np.float64  # as the numbers of Python, which are faster
         rows, z = (triangle.tolist(), b.tolist()) if exact else (triangle, list(b))
         for i in reversed(range(k)):
             row, along = rows[i], 0.0

@@ -7,6 +7,7 @@ flattens.
 
 from __future__ import annotations
 
+import itertools
 import reprlib
 import types
 from collections.abc import Callable, Hashable
@@ -419,5 +420,6 @@ def flattened(tree: PyTree) -> np.ndarray:
 def unflattened(numbers: np.ndarray, like: PyTree) -> PyTree:
     """Return numbers as a tree of arrays in the shapes of another one."""
     leaves, structure = jax.tree.flatten(like)
-    pieces = np.split(numbers, np.cumsum([np.size(x) for x in leaves])[:-1])
-    return jax.tree.unflatten(structure, [p.reshape(np.shape(x)) for p, x in zip(pieces, leaves, strict=True)])
+    ends = itertools.accumulate(map(np.size, leaves))
+    pieces = [numbers[end - np.size(x) : end].reshape(np.shape(x)) for x, end in zip(leaves, ends, strict=True)]
+    return jax.tree.unflatten(structure, pieces)
