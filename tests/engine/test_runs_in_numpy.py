@@ -7,6 +7,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.engine.settings import counting, using
+from jaxfit.optimizers import arrays
 from tests.shared.soak import soaking
 
 X = np.linspace(0, 10, 40)
@@ -130,3 +131,28 @@ def test_a_run_goes_on_in_numpy_with_more_steps():
     whole, short = (jf.fit(loss, START, (X, Y), optimizer=LM, steps=steps) for steps in (100, 3))
     longer = jf.resume(short, 100)
     assert longer.params == whole.params and longer.history.loss.tolist() == whole.history.loss.tolist()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_plain_numbers_decide_as_arrays_do(kind):
+    numbers = [kind(x) for x in (np.nan, np.inf, -np.inf, -1.0, 0.0, 0.1, 2.0, np.finfo(kind).max)]
+    with np.errstate(all="ignore"):
+        for a in numbers:
+            _assert_same(arrays.root(a), np.sqrt(a))
+            for b in numbers:
+                _assert_same(arrays.larger(a, b), np.maximum(a, b))
+                _assert_same(arrays.smaller(a, b), np.minimum(a, b))
+                pair = np.array([[a, b], [b, a]])
+                assert arrays.are_finite(pair) == np.isfinite(pair).all()
+                assert arrays.holds(pair[0]) == pair[0].all()
+
+
+def _assert_same(found, expected):
+    assert found.dtype == expected.dtype and np.array_equal(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_triangle_is_solved_with_zeros_where_a_pivot_is_zero(kind):
+    triangle = np.array([[2, 1, 3], [0, 0, 0], [0, 0, 4]], kind)
+    found = arrays.solve(triangle, np.array([7, 5, 8], kind))
+    assert found.dtype == kind and found.tolist() == [0.5, 0, 2]
