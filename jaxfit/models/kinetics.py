@@ -238,8 +238,8 @@ class Planck(Term):
     Source: Planck (1901), doi:10.1002/andp.19013090310; constants of CODATA 2018, doi:10.1103/RevModPhys.93.025010.
 
     Example:
-      >>> [round(float(y)) for y in jf.models.planck({"scale": 1.0, "temperature": 5772.0}, np.array([0.5]))]
-      [26377]
+      >>> [round(float(y) / 1e6, 1) for y in jf.models.planck({"scale": 1.0, "temperature": 5772.0}, np.array([0.5]))]
+      [26.2]
     """
 
     FIRST, SECOND = 1.191042972397188e8, 14387.768775039337  # 2 h c**2 and h c / k, with x in micrometers

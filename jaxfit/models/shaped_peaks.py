@@ -20,7 +20,7 @@ SQRT_2, SQRT_2PI = np.sqrt(2), np.sqrt(2 * np.pi)
 
 def shaped(span: Span, width: str, **others: Array) -> dict[str, Array]:
     """Return candidates for the center, the width under its name, and other params of a peak."""
-    centers, widths = places_and_widths(span, 14)
+    centers, widths = places_and_widths(span, 20)
     return grid(center=centers[:: max(1, len(centers) // 96)], **{width: widths}, **others)
 
 
@@ -99,7 +99,7 @@ class SplitLorentzian(Term):
         return height / (1 + ((x - center) / jnp.where(x < center, left, right)) ** 2)
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        found = shaped(span, "left", ratio=jnp.array([0.2, 0.6, 1.6, 5.0]))
+        found = shaped(span, "left", ratio=spaced(0.2, 5.0, 8))
         return {"center": found["center"], "left": found["left"], "right": found["left"] * found["ratio"]}
 
 
@@ -128,7 +128,7 @@ class SkewedGaussian(Term):
         return area * jnp.exp(-0.5 * u**2) * (1 + jax.scipy.special.erf(skew * u / SQRT_2)) / (sigma * SQRT_2PI)
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        found = shaped(span, "sigma", skew=jnp.array([-6.0, -2.0, 0.0, 2.0, 6.0]))
+        found = shaped(span, "sigma", skew=jnp.array([-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0]))
         return {"location": found.pop("center"), **found}
 
 
@@ -157,7 +157,7 @@ class ExponentialGaussian(Term):
         return area * rate * jnp.exp(rate * (center - x) + (rate * sigma) ** 2 / 2 + tail)
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        found = shaped(span, "sigma", ratio=jnp.array([0.2, 0.6, 1.5, 4.0]))
+        found = shaped(span, "sigma", ratio=jnp.array([0.15, 0.3, 0.6, 1.2, 2.4, 5.0]))
         return {"center": found["center"], "sigma": found["sigma"], "rate": found["ratio"] / found["sigma"]}
 
 

@@ -385,7 +385,7 @@ def reduced_on_plateau(
     Example:
       >>> sgd = jf.optimizers.reduced_on_plateau(jf.optimizers.sgd(1.0), factor=0.25, patience=1)
       >>> float(jf.fit(lambda p: p**2, 4.0, optimizer=sgd, steps=4).params)
-      2.0
+      -2.0
     """
     part = as_part(optimizer, "reduced_on_plateau")
     rate = part.hyperparameters.get("learning_rate")

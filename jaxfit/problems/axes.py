@@ -118,7 +118,8 @@ class Axis:
                 f"values.compressed(), or pass data sets as values.filled(0) and their masks, "
                 f"~np.ma.getmaskarray(values), as another axis of this name, to a loss with masked=True"
             )
-        if self.labels is None and np.ndim(values) > 1 and getattr(values, "dims", (None,))[0] in _coordinates(values):
+        dims = getattr(values, "dims", ())
+        if self.labels is None and len(dims) > 1 and dims[0] in _coordinates(values):
             object.__setattr__(self, "labels", np.asarray(values.coords[values.dims[0]]).tolist())
         if hasattr(values, "__array__") and not is_array(values):
             values = np.asarray(values)

@@ -119,6 +119,8 @@ def read(path: Path, most: int = 2**40) -> bytes:
       StoreError: If it is none, or cannot be read.
     """
     try:
+        if not path.exists() and not path.is_symlink():
+            raise StoreError(f"{path} does not exist; check the path, from {Path.cwd()}")
         if not path.is_file():
             what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no plain file"
             raise StoreError(f"{path} is {what}, but it must be a file; remove it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ def ask(study: Any, space: PyTree, count: int, *, name: str = "trial") -> tuple[
       >>> grid = jf.sweep(loss, start, data, optimizer=jf.optimizers.adam(drawn["rate"]))  # doctest: +SKIP
       >>> jf.tell(study, trials, grid)  # doctest: +SKIP
     """
-    from optuna import distributions
+    distributions = _optuna().distributions
 
     def distribution(x):
         if isinstance(x, Choice):
@@ -78,7 +79,7 @@ def tell(study: Any, trials: Sequence, grid: Grid, by: str | Sequence[str] = "lo
       >>> grid = jf.sweep(loss, start, data, optimizer=jf.optimizers.adam(drawn["rate"]))  # doctest: +SKIP
       >>> jf.tell(study, trials, grid)  # doctest: +SKIP
     """
-    from optuna.trial import TrialState
+    TrialState = _optuna().trial.TrialState
 
     check_grid("tell", grid)
     names = [by] if isinstance(by, str) else list(by)
@@ -104,3 +105,14 @@ def tell(study: Any, trials: Sequence, grid: Grid, by: str | Sequence[str] = "lo
         pruned = status[i] == Status.PRUNED and len(names) == 1
         state = TrialState.COMPLETE if good else TrialState.PRUNED if pruned else TrialState.FAIL
         study.tell(trial, values if good else None, state=state)
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError(
+            "jf.ask and jf.tell need Optuna, which is not installed: python -m pip install optuna, or install this "
+            "package with its extra, '.[optuna]'"
+        ) from error
+    return optuna

@@ -208,6 +208,24 @@ STATISTICS = {
     "profile, reach as text": Case(lambda: jf.profile(FIT, reach="3"), ValueError, "reach is '3'", "positive number"),
 }  # fmt: skip
 
+SEARCHES = {
+    "Halving, a factor": Case(lambda: jf.Halving(factor=1), ValueError, "factor is 1", "whole number from 2"),
+    "Hyperband, first": Case(lambda: jf.Hyperband(first=0), ValueError, "first is 0", "whole number from 1"),
+    "Median, every": Case(lambda: jf.Median(every=0), ValueError, "every is 0", "whole number from 1"),
+    "Rungs, falling": Case(lambda: jf.Rungs(at=[3, 2], keep=lambda rung: rung.values < 1), ValueError,
+        r"at is \[3, 2\]", "after the one before"),
+    "Rung, none": Case(lambda: jf.Rungs(at=[3], keep=3), TypeError, "keep is 3", "function"),
+    "sample, nothing": Case(lambda: jf.sample({}, 4, key=0), ValueError, r"space is \{\}", r"jf\.LogUniform"),
+    "sample, a count": Case(lambda: jf.sample({"a": jf.Uniform(0, 1)}, 0, key=0), ValueError, "count is 0", "from 1"),
+    "Uniform, reversed": Case(lambda: jf.Uniform(1, 0), ValueError, "low is 1 and high is 0", "low must be below high"),
+    "LogUniform, zero": Case(lambda: jf.LogUniform(0, 1), ValueError, "low is 0", r"jf\.Uniform"),
+    "Choice, empty": Case(lambda: jf.Choice([]), ValueError, "values is empty", "at least one"),
+    "resume, a number": Case(lambda: jf.resume(3, 10), TypeError, "got a int", r"what jf\.fit returned"),
+    "save, a number": Case(lambda: jf.save(3, "fit.json"), TypeError, "got a int", "store="),
+    "load, a number": Case(lambda: jf.load(3, LOSS), TypeError, "path is 3", "a path such as"),
+    "load, no file": Case(lambda: jf.load("no such.json", LOSS), jf.StoreError, "no such.json does not exist", "check"),
+}  # fmt: skip
+
 PARTS = {
     "datasets, pad": Case(lambda: jf.datasets.pad(3), TypeError, "datasets is 3", r"\[\(x, y\), \(x, y\)\]"),
     "datasets, batches": Case(lambda: next(iter(jf.datasets.batches(DATA, 0, key=0))), ValueError, "is 0", "1 to 8"),
@@ -225,6 +243,7 @@ PARTS = {
 
 CASES = named({
     "marker": MARKERS, "run": RUNS, "result": RESULTS, "curvature": CURVATURE, "statistics": STATISTICS, "part": PARTS,
+    "search": SEARCHES,
 })  # fmt: skip
 
 
@@ -233,8 +252,10 @@ def test_every_verb_refuses_what_it_cannot_take_before_anything_compiles(name, e
     check(CASES[name], events)
 
 
-# What a run makes, and what is raised: nobody calls these.
+# What a run makes, and what is raised: nobody calls these; and what needs an extra.
 MADE = {
+    "ask",  # which with tell needs an extra: tests/verbs/test_trials.py
+    "tell",
     "Fit",
     "Graph",
     "Grid",
