@@ -62,7 +62,8 @@ class Moments(NamedTuple):
     @property
     def covariance(self) -> np.ndarray:
         """(..., K, K)"""
-        return np.asarray(self.estimate.unit) * self.noise[..., None, None]
+        with np.errstate(over="ignore"):  # of a lane that ran away: its errors are infinite
+            return np.asarray(self.estimate.unit) * self.noise[..., None, None]
 
     @property
     def errors(self) -> np.ndarray:
