@@ -164,7 +164,7 @@ def test_a_warm_call_reaches_the_compiled_step_through_few_files(event, most):
 
 def test_the_source_distribution_holds_all_that_git_tracks(tmp_path):
     if not (ROOT / ".git").exists():
-        pytest.skip("this is not a checkout")
+        pytest.skip("this is not a checkout")  # but an unpacked distribution, whose files git does not list
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

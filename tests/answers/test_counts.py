@@ -111,6 +111,7 @@ def test_the_covariance_is_the_inverse_of_the_information(data, dobson, warps):
     fit = dobson if data is DOBSON else warps
     expected, covariance = irls(data[1], data[0])
     np.testing.assert_allclose(fit.params, expected, atol=1e-9)
+    # an entry that is zero but for rounding has no relative error: atol is below 1e-8 of the smallest other
     np.testing.assert_allclose(jf.covariance(fit), covariance, rtol=1e-8, atol=1e-14)
 
 
@@ -135,6 +136,7 @@ def test_a_constant_rate_has_its_closed_forms(steady):
     np.testing.assert_allclose(found.chi_squared, ((y - mean) ** 2 / mean).sum(), rtol=1e-10)
     np.testing.assert_allclose(found.p_value, scipy.stats.chi2.sf(found.deviance, n - 1), rtol=1e-10)
     residuals = jf.residuals(steady)
+    # residuals of a few counts: 1e-12 is some thousand roundings of a count
     np.testing.assert_allclose(residuals.raw, y - mean, atol=1e-12)
     np.testing.assert_allclose(residuals.standardized, (y - mean) / np.sqrt(mean * (1 - 1 / n)), atol=1e-12)
 

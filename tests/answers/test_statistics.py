@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.statistics.covariances import moments
 from tests.shared import nist
 from tests.shared.soak import soaking
 
@@ -322,3 +323,9 @@ def test_the_noise_of_a_new_observation_must_be_known(curve):
     one, new = jf.band(curve, X[:2]), jf.band(curve, X[:2], kind="prediction", sigma=0.1)
     scale = jf.goodness_of_fit(curve).reduced_chi_squared
     np.testing.assert_allclose(new.error**2 - one.error**2, 0.01 * scale, rtol=1e-8)
+
+
+def test_a_covariance_that_overflows_is_infinite_without_a_warning():
+    known = moments("covariance", jf.curve_fit(jf.models.line, None, jf.datasets.thermometer()), None)
+    far = known._replace(estimate=known.estimate._replace(unit=known.estimate.unit * 1e300), noise=np.asarray(1e300))
+    assert np.isinf(np.diagonal(far.covariance)).all() and np.isinf(far.errors).all()
