@@ -154,7 +154,7 @@ def test_whatever_ends_a_trace_leaves_the_arrays_the_users(error):
 
 
 def test_a_run_in_one_thread_meets_no_copies_of_a_run_in_another():
-    matrix, begun, met = jnp.stack([jnp.ones(30), jnp.asarray(X)], 1), threading.Event(), []
+    matrix, begun, met, fitted = jnp.stack([jnp.ones(30), jnp.asarray(X)], 1), threading.Event(), [], []
 
     def slow(p, x):
         begun.set()
@@ -166,13 +166,13 @@ def test_a_run_in_one_thread_meets_no_copies_of_a_run_in_another():
         return matrix @ p
 
     y = 1 + 2 * X
-    other = threading.Thread(target=lambda: met.append(jf.curve_fit(slow, np.zeros(2), (X, y)).params))
+    other = threading.Thread(target=lambda: fitted.append(jf.curve_fit(slow, np.zeros(2), (X, y)).params))
     other.start()
     assert begun.wait(30)
     loss = jf.fit(jf.losses.mse(quick), np.zeros(2), (X, y), optimizer=jf.optimizers.adam(0.1), steps=1).loss
     other.join(60)
-    assert loss.dtype == "float32" and {str(x) for x in met[:-1]} == {"float32"} and matrix.dtype == "float32"
-    np.testing.assert_allclose(met[-1], [1, 2], rtol=1e-6)
+    assert loss.dtype == "float32" and {str(x) for x in met} == {"float32"} and matrix.dtype == "float32"
+    np.testing.assert_allclose(fitted, [[1, 2]], rtol=1e-6)
 
 
 def swelling(scale):
