@@ -22,7 +22,8 @@ class Rung(NamedTuple):
       step: The updates made.
       number: Which rung this is, from 0.
       values: (n,) float64, lower is better: what the rule ranks by, after `step` updates, or at the end of a lane that
-        has converged before; infinite for a lane that failed, and for NaN. With `highest=True` the sign is turned.
+        has converged before; infinite for a lane that failed, for NaN and for infinity of either sign. With
+        `highest=True` the sign is turned.
       lanes: (n,) the numbers of the lanes, rising.
 
     Example:
@@ -92,9 +93,9 @@ class Halving:
     highest: bool = False
 
     def __post_init__(self):
-        _check_names("Halving", self)
-        object.__setattr__(self, "factor", whole("Halving: factor", self.factor, least=2))
-        object.__setattr__(self, "first", whole("Halving: first", self.first))
+        name = _check_names(self)
+        object.__setattr__(self, "factor", whole(f"{name}: factor", self.factor, least=2))
+        object.__setattr__(self, "first", whole(f"{name}: first", self.first))
 
     def rungs(self, steps: int) -> list[int]:
         return _powers(self.first, self.factor, steps)
@@ -105,7 +106,7 @@ class Halving:
 
 @near_keywords
 @dataclass(frozen=True)
-class Hyperband:
+class Hyperband(Halving):
     """A rule of successive halving in brackets, of which some prune early and some late: Hyperband.
 
     Rungs are those of `Halving`, say K of them. Bracket b = 0 ... K prunes from rung b on, so that the last one runs
@@ -128,20 +129,6 @@ class Hyperband:
       >>> sorted(set(grid.results.steps.values.tolist())), bool(grid.results.loss.min() < 1e-6)
       ([10, 30, 90], True)
     """
-
-    factor: int = 3
-    first: int = 1
-    by: str = "loss"
-    over: str | Sequence[str] | None = None
-    highest: bool = False
-
-    def __post_init__(self):
-        _check_names("Hyperband", self)
-        object.__setattr__(self, "factor", whole("Hyperband: factor", self.factor, least=2))
-        object.__setattr__(self, "first", whole("Hyperband: first", self.first))
-
-    rungs = Halving.rungs
-    keep = Halving.keep
 
     def brackets(self, lanes: np.ndarray, rungs: int) -> np.ndarray:
         """Return the bracket of each lane, a function of its number and of how many rungs there are."""
@@ -186,7 +173,7 @@ class Median:
     highest: bool = False
 
     def __post_init__(self):
-        _check_names("Median", self)
+        _check_names(self)
         object.__setattr__(self, "first", whole("Median: first", self.first))
         every = self.first if self.every is None else whole("Median: every", self.every)
         object.__setattr__(self, "every", every)
@@ -207,7 +194,7 @@ class Rungs:
     Args:
       at: The rungs, in steps, rising.
       keep: keep(rung) -> (n,) booleans, a pure function of a `Rung`: which lanes of the group go on. Failed lanes never
-        do, whatever it says. It is called for each rung and group, and once with made-up values before the sweep.
+        do, whatever it says. It is called for each rung and group, and before the sweep with made-up values.
       by, over, highest: As for `Halving`.
 
     Raises:
@@ -230,7 +217,7 @@ class Rungs:
     highest: bool = False
 
     def __post_init__(self):
-        _check_names("Rungs", self)
+        _check_names(self)
         if isinstance(self.at, str) or not hasattr(self.at, "__len__") or not len(self.at):
             raise TypeError(f"Rungs: at is {self.at!r}, but it must be a list of steps, such as [100, 300]")
         at = tuple(whole(f"Rungs: at[{i}]", step) for i, step in enumerate(self.at))
@@ -244,16 +231,21 @@ class Rungs:
         return list(self.at)
 
 
-def _check_names(name: str, rule: Halving | Hyperband | Median | Rungs) -> None:
+def _check_names(rule: Halving | Median | Rungs) -> str:
+    """Return what the rule is called, after a check of the fields that all have."""
+    name, over = type(rule).__name__, rule.over
     if not isinstance(rule.by, str):
         raise TypeError(f"{name}: by is {rule.by!r}, but it must be a name, such as 'loss' or 'validation_loss'")
     if not isinstance(rule.highest, (bool, np.bool_)):
         raise TypeError(f"{name}: highest is {rule.highest!r}, but it must be True or False")
-    over = rule.over
-    if isinstance(over, Sequence) and not isinstance(over, str):
-        object.__setattr__(rule, "over", tuple(over))
-    if over is not None and not (isinstance(over, str) or isinstance(over, Sequence) and over):
+    names = list(over) if isinstance(over, Sequence) and not isinstance(over, str) else [over]
+    if over is not None and (not names or not all(isinstance(one, str) for one in names)):
         raise TypeError(f"{name}: over is {over!r}, but it must be a dimension's name, such as 'rate', or several")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name}: over is {over!r}, but it must name every dimension once")
+    if over is not None and not isinstance(over, str):
+        object.__setattr__(rule, "over", tuple(names))
+    return name
 
 
 def _powers(first: int, factor: int, steps: int) -> list[int]:
@@ -278,6 +270,22 @@ def lowest(values: np.ndarray, count: int) -> np.ndarray:
 def told(rule: Pruning) -> str:
     """Return a rule as text that is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(rule))
+
+
+def choices(rule: Pruning, rungs: Sequence[int], sizes: Mapping[str, int]) -> bytes:
+    """Return which lanes a rule keeps at its rungs, of values made up, as bits: by that it is told from others.
+
+    A function is known to a store by its name alone, and that of an edited one is the same.
+    """
+    size = math.prod(sizes[name] for name in over_of(rule, sizes))
+    count = max(9, 2048 // size)
+    shares = np.arange(count * size, dtype=float).reshape(count, size) ** 2 * 0.6180339887498949 % 1  # spread evenly
+    middles, widths = np.linspace(-10, 10, count)[:, None], np.geomspace(0.1, 20, 7)[np.arange(count) % 7, None]
+    values = (-1 if rule.highest else 1) * np.exp(middles + widths * (shares - 0.5))
+    kept = [
+        _kept(rule, Rung(step, number, own, np.arange(size))) for number, step in enumerate(rungs) for own in values
+    ]
+    return np.packbits(kept).tobytes()
 
 
 def check_pruning(rule: Pruning, training: Training, sizes: Mapping[str, int]) -> list[int]:
@@ -366,7 +374,7 @@ def survivors(
     groups = math.prod(size for name, size in sizes.items() if name not in across)
     numbers = np.arange(values.size).reshape(values.shape).transpose(order).reshape(groups, -1)
     signed = -values.astype(float) if rule.highest else values.astype(float)
-    signed = np.where(fine & ~np.isnan(signed), signed, np.inf).reshape(-1)
+    signed = np.where(fine & np.isfinite(signed), signed, np.inf).reshape(-1)
     goes, inside = np.zeros(values.size, bool), there.reshape(-1)
     for group in numbers:
         lanes = np.sort(group[inside[group]])

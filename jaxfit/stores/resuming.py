@@ -25,10 +25,10 @@ from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems.dimensions import Dimension, all_coordinates, position, stacked
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import convert, precision_context
-from jaxfit.problems.pruning import told
+from jaxfit.problems.pruning import choices, told
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
-from jaxfit.stores.files import as_path
+from jaxfit.stores.files import as_path, digest
 from jaxfit.stores.identity import (
     PROGRAM,
     compiler_options_text,
@@ -125,6 +125,7 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int
     steps = int(np.asarray(plan.training.steps))
     if plan.prune is not None:  # whose rungs depend on the steps
         identity |= {"prune": told(plan.prune), "steps": f"{steps}"}
+        identity[_KEEPS] = digest(choices(plan.prune, plan.rungs, sizes))
         base = steps
     for part, lanes in zip(plan.parts, examples, strict=True):
         key, shape = part_key(part.choice), part.shape
@@ -209,6 +210,9 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
     return old if same and old.steps == new.steps else manifest
 
 
+_KEEPS = "what prune keeps"  # of values made up for a group of so many lanes
+
+
 def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
     """Return in words what differs from the sweep in a store; if the axes differ, only that."""
     if list(old.sizes) != list(new.sizes):
@@ -223,7 +227,10 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
         if key in old.parts
     }
     told = functools.partial(_told_part, new)
-    found = differences(old.identity, new.identity, lambda name: name.startswith(fresh), words=words, label=told)
+    apart = set() if "prune" in old.identity and "prune" in new.identity else {"steps", _KEEPS}
+    apart |= {_KEEPS} if new.sizes != old.sizes else set()
+    was, now = ({k: v for k, v in manifest.identity.items() if k not in apart} for manifest in (old, new))
+    found = differences(was, now, lambda name: name.startswith(fresh), words=words, label=told)
     if old.identity.get("precision") == new.identity["precision"]:  # otherwise all values differ
         for name, size in old.sizes.items():
             found += _axis_differences(name, size, old, new, plan)

@@ -7,7 +7,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.engine.settings import counting, using
-from jaxfit.problems.pruning import lowest
+from jaxfit.problems.pruning import lowest, survivors
 from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import LOSS, T_C, T_U
 from tests.shared.soak import soaking
@@ -152,6 +152,15 @@ def test_a_failed_lane_never_goes_on_and_ranks_worst():
     assert np.isinf(first.values).tolist() == [False, True, True, False] and second.lanes.tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("highest", [False, True])
+def test_infinity_of_either_sign_ranks_worst(highest):
+    values = np.array([np.inf, 1.0, -np.inf, np.nan, 2.0, 3.0])
+    every = np.ones(6, bool)
+    rule = jf.Halving(factor=2, highest=highest)
+    goes = survivors(rule, 1, 0, 1, values, every, every, {"rate": 6})
+    assert goes.tolist() == [False, True, False, False, True, True]
+
+
 def test_a_loss_of_nan_is_pruned_not_kept():
     """Under Ray 2.60's ASHA such a trial runs to the end."""
 
@@ -239,6 +248,10 @@ def test_other_bad_calls_are_refused(tmp_path):
         jf.Rungs([5, 5], lambda rung: rung.values < 1)
     with pytest.raises(ValueError, match="the rung at step 4 lies between two records, which are made every 3 steps"):
         sweep(jf.Halving(first=4), record=jf.Record(every=3))
+    with pytest.raises(ValueError, match=r"Halving: over is \('rate', 'rate'\), but it must name every dimension once"):
+        jf.Halving(over=("rate", "rate"))
+    with pytest.raises(TypeError, match=r"Median: over is \('rate', 4\), but it must be a dimension's name"):
+        jf.Median(over=("rate", 4))
     with pytest.raises(ValueError, match="every group has one lane, so that there is nothing to rank"):
         sweep(jf.Halving(first=9, over="rate"), optimizer=jf.optimizers.adam(jf.Axis("rate", [0.1])))
     with pytest.raises(ValueError, match="prune and rerun were both given"):
