@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from pages import docstring, skip, write  # noqa: E402
 
@@ -23,7 +23,8 @@ extensions = [
     "sphinx_copybutton",
     "myst_nb",
 ]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "explorers"]
+html_extra_path = ["explorers"]
 templates_path = ["_templates"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import jaxfit
 
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 TOPICS = {  # of the names in jaxfit itself; whatever is missing stands under "More"
     "Fits": "fit step curve_fit resume save load Fit Status require_converged NotConverged Interrupted "
     "OutOfMemory cache",
@@ -34,7 +35,7 @@ MODULES = (
 def write(docs: Path, figures: Path) -> None:
     """Write the pages that come from code and figures into folders of `docs` that git ignores."""
     write_reference(docs / "reference")
-    write_gallery(docs / "gallery", figures)
+    write_gallery(docs / "gallery", figures, docs / "explorers" / "gallery")
     texts = (figures / "texts.md").read_text()
     texts = re.sub(r"\]\(README\.md#(\w+)\)", r"](gallery/\1.md)", texts)
     texts = re.sub(r"\]\(([\w.-]+\.(?:png|gif))\)", lambda m: f"](gallery/{owner(m[1], figures)}.md)", texts)
@@ -121,7 +122,8 @@ document.getElementById("thumbnails-filter").addEventListener("input", (event) =
 </script>"""
 
 
-def write_gallery(folder: Path, figures: Path) -> None:
+def write_gallery(folder: Path, figures: Path, explorers: Path | None = None) -> None:
+    """Write the gallery's pages; with `explorers`, a folder, run the sweeps whose pages they link to."""
     index = json.loads((figures / "index.json").read_text())
     cards = "\n".join(
         f'<a href="{name}.html"><img src="../_images/{thumbnail(outcome)}" alt="" loading="lazy">'
@@ -137,7 +139,49 @@ def write_gallery(folder: Path, figures: Path) -> None:
         f"{toctree}",
     )
     for name, outcome in index.items():
-        replace(folder / f"{name}.md", figure_page(name, outcome))
+        replace(folder / f"{name}.md", figure_page(name, outcome, explorer_links(name, explorers) if explorers else ""))
+
+
+def explorer_links(name: str, folder: Path) -> str:
+    """Write a page for each large sweep that a figure shows, in the experiment's quick form; return their links.
+
+    Sphinx copies `docs/explorers` beside the pages as it is. A page newer than its experiment is kept.
+    """
+    source = EXPERIMENTS / f"{name}.py"
+    if "jf.sweep(" not in source.read_text():
+        return ""
+    listed = folder / f"{name}.json"
+    if not listed.exists() or listed.stat().st_mtime < source.stat().st_mtime:
+        folder.mkdir(parents=True, exist_ok=True)
+        told = []
+        for number, grid in enumerate(large_sweeps(importlib.import_module(f"experiments.{name}")), 1):
+            page = grid.to_html(folder / f"{name}-{number}.html")
+            told.append([page.name, " × ".join(f"{size} {axis}" for axis, size in grid.results.status.sizes.items())])
+        listed.write_text(json.dumps(told))
+    links = "\n".join(f'<li><a href="{page}">{escape(axes)}</a></li>' for page, axes in json.loads(listed.read_text()))
+    if not links:
+        return ""
+    return (
+        "## Explore\n\nIts sweeps as pages to move about in, with fewer lanes than the picture has:\n\n"
+        f"```{{raw}} html\n<ul>\n{links}\n</ul>\n```\n\n"
+    )
+
+
+def large_sweeps(experiment: ModuleType) -> list[jaxfit.Grid]:
+    """Return the three largest sweeps of an experiment's quick form, of those with at least 16 lanes."""
+    sweep, grids = jaxfit.sweep, []
+
+    def kept(*args, **options):
+        grids.append(sweep(*args, **options))
+        return grids[-1]
+
+    jaxfit.sweep = kept
+    try:
+        experiment.compute(experiment.Config(**experiment.QUICK))
+    finally:
+        jaxfit.sweep = sweep
+    large = [grid for grid in grids if grid.results.status.size >= 16]
+    return sorted(large, key=lambda grid: -grid.results.status.size)[:3]
 
 
 def title(name: str) -> str:
@@ -148,8 +192,8 @@ def thumbnail(outcome: dict) -> str:
     return outcome["figures"][0]
 
 
-def figure_page(name: str, outcome: dict) -> str:
-    source = (Path(__file__).parent.parent / "experiments" / f"{name}.py").read_text()
+def figure_page(name: str, outcome: dict, explore: str) -> str:
+    source = (EXPERIMENTS / f"{name}.py").read_text()
     pictures = "\n\n".join(f"![{outcome['claim']}](../../figures/{picture})" for picture in outcome["figures"])
     rows = [["what", "published or theory", "measured", "tolerance", "source", "verdict"], *outcome["checks"]]
     rows = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
@@ -159,7 +203,8 @@ def figure_page(name: str, outcome: dict) -> str:
     calls = [call for call in calls if is_public(call)]
     uses = ", ".join(f"[`jf.{call}`](../reference/api/jaxfit.{call}.rst)" for call in calls)
     return (
-        f"# {title(name)}\n\n{outcome['claim']}\n\n{pictures}\n\n{outcome['notes']}\n\n## Checks\n\n{checks}\n\n"
+        f"# {title(name)}\n\n{outcome['claim']}\n\n{pictures}\n\n{outcome['notes']}\n\n{explore}"
+        f"## Checks\n\n{checks}\n\n"
         f"## Code\n\n`python -m experiments {name}` computes and draws it. It uses {uses}.\n\n"
         f"```{{literalinclude}} ../../experiments/{name}.py\n:language: python\n```\n"
     )

@@ -3,10 +3,12 @@
 import ast
 import re
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 import jaxfit as jf
@@ -38,6 +40,29 @@ def test_each_figure_has_a_page_with_its_checks_and_each_card_leads_to_one(tmp_p
     for name in re.findall(r'href="(\w+)\.html"', index):
         assert "## Checks" in (tmp_path / f"{name}.md").read_text()
     assert index.count("<a ") == len(list(tmp_path.glob("*.md"))) - 1
+
+
+def test_of_the_sweeps_of_an_experiment_the_largest_become_pages():
+    def compute(rates):
+        for count in rates:
+            rate = jf.Axis("rate", np.linspace(0.1, 0.9, count))
+            jf.sweep(lambda w: w**2, 1.0, optimizer=jf.optimizers.sgd(rate), steps=1)
+
+    plain, experiment = jf.sweep, ModuleType("experiments.several")
+    experiment.compute, experiment.Config, experiment.QUICK = compute, lambda rates: rates, {"rates": (15, 16, 18, 17)}
+    assert [grid.results.status.size for grid in pages.large_sweeps(experiment)] == [18, 17, 16]
+    assert jf.sweep is plain
+
+
+@pytest.mark.soak
+def test_a_figure_of_a_sweep_leads_to_its_explorer_and_another_has_none(tmp_path):
+    links = pages.explorer_links("convergence_map", tmp_path)
+    listed = re.findall(r'href="([\w.-]+)">([^<]+)</a>', links)
+    assert [axes for _, axes in listed] == ["24 b0 × 24 learning_rate"] * 2 + ["12 learning_rate × 12 momentum"]
+    made = [(tmp_path / page).stat().st_mtime_ns for page, _ in listed]
+    assert pages.explorer_links("convergence_map", tmp_path) == links
+    assert [(tmp_path / page).stat().st_mtime_ns for page, _ in listed] == made, "pages newer than it are kept"
+    assert pages.explorer_links("backpropagation", tmp_path) == ""
 
 
 def test_a_docstring_keeps_its_examples_and_escapes_what_reads_as_markup():

@@ -107,7 +107,7 @@ def measures_of(results: Dataset) -> tuple[list[Measure], list[str]]:
         if variable.dims[: len(dims)] != dims or values.dtype.kind not in "biuf":
             left_out.append(str(name))
         elif extra == ("step",):
-            if name != "history.loss":
+            if name != "history.loss" and not str(name).startswith("history.params."):  # they end as the lane did
                 last = np.searchsorted(results.step.values, results.steps.values, side="right") - 1
                 end = np.take_along_axis(values, last[..., None], -1)[..., 0]
                 end = np.where(status == Status.NOT_RUN, np.nan, end)
@@ -117,6 +117,7 @@ def measures_of(results: Dataset) -> tuple[list[Measure], list[str]]:
         else:
             for place in np.ndindex(values.shape[len(dims) :]):
                 label = str(name).removeprefix("params.") + (f"[{', '.join(map(str, place))}]" if place else "")
+                label = f"final {label}" if label in dims else label  # of a swept start
                 found.append(Measure(label, values[(..., *place)]))
     return found[: MOST + 1], left_out + [m.name for m in found[MOST + 1 :]]
 

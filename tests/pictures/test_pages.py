@@ -151,6 +151,14 @@ def test_the_code_of_every_value_of_an_axis_finds_its_lane(kind):
         assert position("lane", "x", values, eval(code)) == i, code
 
 
+def test_a_param_whose_start_is_an_axis_is_told_from_it_and_its_record_is_not_told_twice():
+    start, record = {"x": jf.Axis("x", [-1.0, 1.0])}, jf.Record(what=("loss", "params"))
+    grid = jf.sweep(lambda p: p["x"] ** 2, start, optimizer=jf.optimizers.sgd(0.25), steps=1, record=record)
+    header, columns = unpacked(sweep_page(grid.results))
+    assert header["measures"] == ["loss", "final x"] and header["curves"] == ["history.loss", "history.params.x"]
+    np.testing.assert_array_equal(columns["lane final x"], np.float32([-0.5, 0.5]))
+
+
 def test_records_params_in_parts_and_other_variables_are_numbers_of_a_lane():
     axes, dims = {"x": [1.0, 2.0]}, ("x",)
     more = {"params.w": ((*dims, "params.w_dim_0"), [[1.0, 2.0], [3.0, np.nan]]),
