@@ -311,7 +311,7 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
         return anyway is None or found <= anyway
 
     if not works(whole):
-        whole = [i for i in whole if works([i])]
+        whole = [i for i in whole if len(whole) > 1 and works([i])]
     kept = [i for i in given if i not in whole]
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(data, is_leaf=is_axis)]
     for i in whole:

@@ -1,12 +1,22 @@
 """What `make soak` runs beside what `make test` does."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 
-def soaking(cases: Iterable, *, keep: Iterable | None = None, but: Iterable = ()) -> list[Any]:
-    """The cases for `parametrize`: those to keep, or all but some, run in every test; the others only on request."""
-    quick = [case for case in cases if (keep is None or case in keep) and case not in but]
-    return [case if case in quick else pytest.param(case, marks=pytest.mark.soak) for case in cases]
+def soaking(cases: Collection, *, keep: Collection | int | None = None, but: Collection = ()) -> list[Any]:
+    """The cases for `parametrize`: those to keep, the first so many, or all but some, run in every test.
+
+    The others run on request. A name that none of the cases has would let all of them go, and is an error.
+    """
+    cases = list(cases)
+    if isinstance(keep, int):
+        quick = range(keep)
+    else:
+        keep = cases if keep is None else keep
+        missing = [case for case in (*keep, *but) if case not in cases]
+        assert not missing, f"no such cases: {missing}"
+        quick = [i for i, case in enumerate(cases) if case in keep and case not in but]
+    return [case if i in quick else pytest.param(case, marks=pytest.mark.soak) for i, case in enumerate(cases)]

@@ -16,7 +16,6 @@ from jaxfit.engine.settings import counting, using
 from jaxfit.stores import files
 from tests.shared.bad_inputs import fit, sweep
 from tests.shared.small_sweeps import run
-from tests.shared.soak import soaking
 
 # The disk; stores that are killed, cut short or damaged are looked at in test_surviving.py
 
@@ -73,7 +72,8 @@ def test_a_fit_that_takes_more_memory_than_there_is_says_what_to_change():
     assert isinstance(caught.value, MemoryError)
 
 
-@pytest.mark.parametrize("stored", soaking([False, True], keep=(True,)))
+@pytest.mark.soak
+@pytest.mark.parametrize("stored", [False, True])
 def test_a_sweep_that_runs_out_of_memory_keeps_what_was_finished_and_names_a_smaller_width(stored, tmp_path):
     losses = jf.Axis("loss function", [jf.losses.mse(jf.models.line), hungry_line], labels=["mse", "hungry"])
     rates = jf.optimizers.sgd(jf.Axis("rate", [0.1, 0.01, 0.001]))

@@ -13,12 +13,18 @@ from tests.shared.bad_inputs import LOSS, SGD, START, Case, X, Y, check, fit, na
 DATA = (X, Y)
 SWEPT = {"w": jf.Axis("w0", [0.0, 1.0]), "b": 0.0}
 WITHIN = {"w": jf.Bounded(1.0, 0.0, 2.0), "b": jf.Fixed(0.0)}
-FIT, GRID, OF_OWN = fit(), sweep(), fit(own)
-SETS = sweep(params=START, data=(X, jf.Axis("set", np.stack([Y, 2 * Y]))))
-FORGOTTEN = dataclasses.replace(FIT, training=None)
 A_FIT = "takes a fit or the grid of a sweep, but got"
 PASS = r"pass what jf\.fit, jf\.curve_fit or jf\.sweep returned"
 NOISE = r"write the residuals as a function and fit jf\.losses\.least_squares"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def results():
+    """What the cases ask of, made when the first of them runs and not by every process that reads this file."""
+    global FIT, GRID, OF_OWN, SETS, FORGOTTEN
+    FIT, GRID, OF_OWN = fit(), sweep(), fit(own)
+    SETS = sweep(params=START, data=(X, jf.Axis("set", np.stack([Y, 2 * Y]))))
+    FORGOTTEN = dataclasses.replace(FIT, training=None)
 
 
 def refine(**keywords):

@@ -121,6 +121,7 @@ def test_residuals_of_ones_own_take_any_data():
     assert loss.data_names == ("matrix", "target") and loss == jf.losses.least_squares(residuals)
 
 
+@pytest.mark.soak
 def test_data_sets_and_sigmas_sweep_together():
     sets, sigmas = np.stack([Y, Y + 0.3 * X]), np.stack([SIGMA, SIGMA[::-1]])
     data = (X, jf.Axis("set", sets), jf.Axis("set", sigmas))

@@ -7,6 +7,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.engine.loops import begin
+from tests.shared.soak import soaking
 
 RATE, START = 0.05, {"a": 0.0, "b": 0.0, "c": 0.0}
 
@@ -64,7 +65,7 @@ def test_a_run_stops_where_the_plain_loop_does_and_keeps_its_best_params(every):
     assert stopped >= 3
 
 
-@pytest.mark.parametrize("steps", [60, 1400])  # the lanes end in the first chunk, or later
+@pytest.mark.parametrize("steps", soaking([60, 1400], keep=(60,)))  # the lanes end in the first chunk, or later
 def test_lanes_stop_where_single_fits_do_and_stores_keep_their_best_params(steps, tmp_path):
     train, held = draws(1)
     given = options(3, 7, steps, held)
@@ -137,6 +138,7 @@ def test_a_validation_loss_that_is_never_a_number_is_a_failed_run():
     assert jf.best(grid, by="validation_loss").coords["where"] == 0
 
 
+@pytest.mark.soak
 def test_the_best_member_is_chosen_by_any_recorded_number():
     train, _ = draws(1)
 
@@ -156,6 +158,7 @@ def test_the_best_member_is_chosen_by_any_recorded_number():
         jf.best(grid, by="loos")
 
 
+@pytest.mark.soak
 def test_a_run_that_patience_stops_above_its_start_has_diverged():
     """Gradient descent far beyond its limit: the validation loss rises from the start, and so does the loss."""
     train, held = draws(0)

@@ -11,6 +11,7 @@ import pytest
 
 import jaxfit as jf
 from tests.shared.bad_inputs import LOSS, START, X, Y
+from tests.shared.soak import soaking
 
 DATA = (X, Y)
 
@@ -92,9 +93,12 @@ def test_the_shape_of_a_fit_and_a_traced_fit_print():
 
 @pytest.mark.parametrize(
     "same",
-    [lambda f: jax.tree.map(lambda x: x, f), jax.device_get, copy.copy, lambda f: jax.tree.map(np.asarray, f)],
-    ids=["map", "device_get", "copy", "to NumPy"],
-)  # fmt: skip
+    soaking(
+        [lambda f: jax.tree.map(lambda x: x, f), copy.copy, jax.device_get, lambda f: jax.tree.map(np.asarray, f)],
+        keep=2,
+    ),
+    ids=["map", "copy", "device_get", "to NumPy"],
+)
 def test_what_a_fit_knows_outlives_maps_and_copies(same):
     fit = jf.curve_fit(jf.models.line, START, (X, Y + 0.1 * np.sin(9 * X)), sigma=0.1, absolute_sigma=True)
     again = same(fit)
@@ -111,9 +115,9 @@ def test_a_fit_that_was_put_on_a_device_is_explained_as_before():
 
 def test_the_labels_of_a_lane_outlive_maps_and_are_no_hindrance_to_a_jit():
     rate = jf.Axis("rate", [0.1, 0.2])
-    kinds = jf.Axis("kind", [jf.optimizers.sgd(rate), jf.optimizers.adam(rate)], labels=["sgd", "adam"])
-    lane = jf.lane(jf.sweep(LOSS, START, DATA, optimizer=kinds, steps=3), kind="adam", rate=0.2)
-    assert jax.tree.map(lambda x: x, lane).coords == lane.coords == {"kind": "adam", "rate": 0.2}
+    kinds = jf.Axis("kind", [jf.optimizers.sgd(rate)], labels=["sgd"])
+    lane = jf.lane(jf.sweep(LOSS, START, DATA, optimizer=kinds, steps=3), kind="sgd", rate=0.2)
+    assert jax.tree.map(lambda x: x, lane).coords == lane.coords == {"kind": "sgd", "rate": 0.2}
     assert float(jax.jit(lambda f: f.loss)(lane)) == pytest.approx(float(lane.loss))
 
 
