@@ -122,6 +122,7 @@ def test_bad_arguments_say_what_is_wrong(call, error, words):
         call()
 
 
+@pytest.mark.soak
 def test_a_sweep_over_data_sets_has_no_common_optima(grid):
     with pytest.raises(ValueError, match="by is 'x'"):
         jf.optima(grid, by="x")

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxfit as jf
+from tests.shared.soak import soaking
 
 X = np.linspace(0.0, 4.0, 50)
 Y = 2.5 * np.exp(-1.3 * X) + 0.5 + 0.05 * np.cos(9 * X)
@@ -65,7 +66,7 @@ def loop_in_optax(optimizer, steps):
     return losses
 
 
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@pytest.mark.parametrize("name", soaking(TRANSFORMATIONS, keep=("multi_transform",)))
 def test_a_loop_in_optax(name):
     expected = loop_in_optax(TRANSFORMATIONS[name](), 30)
     for optimizer in (TRANSFORMATIONS[name](), IN_JAXFIT.get(name)):
@@ -101,6 +102,7 @@ def test_scipys_curve_fit():
     np.testing.assert_allclose([jf.standard_errors(run)[k] for k in "abc"], np.sqrt(np.diag(pcov)), rtol=1e-4)
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scipys_odr():
     odr = pytest.importorskip("scipy.odr")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from tests.shared.soak import soaking
 
 X = np.linspace(0.0, 1.0, 8)
 Y = 2 * X + 1
@@ -24,7 +25,7 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", soaking(VERBS, keep=("fit", "sweep")))
 def test_64_bits_are_kept_where_the_callers_jax_has_them_and_nowhere_else(verb):
     assert VERBS[verb](START, SWEPT, (X, Y)).dtype == "float32"
     with jax.enable_x64(True):

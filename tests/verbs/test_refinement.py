@@ -205,6 +205,7 @@ def test_an_outcome_may_be_a_function_of_the_results(full):
     np.testing.assert_array_equal(grid.results.loss.values[beside], full.results.loss.values[beside])
 
 
+@pytest.mark.soak
 def test_axes_over_parts_of_the_program_and_seeds_have_a_map_each():
     def start(*, x, key):
         del key

@@ -18,6 +18,7 @@ from jaxfit import worker
 from jaxfit.engine.settings import counting
 from jaxfit.stores import executors, files, manifests, verification
 from tests.shared.small_sweeps import LOSS, T_C, T_U, arguments, blocks, contents, run, same
+from tests.shared.soak import soaking
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +51,7 @@ def spawning(n):
 # Executors
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", soaking([1, 4], keep=(4,)))
 def test_the_workers_of_an_executor_write_the_same_files(workers, tmp_path, finished, memory):
     with futures.ThreadPoolExecutor(workers) as executor:
         same(run(tmp_path, executor=executor).results, memory)
@@ -265,6 +266,7 @@ def test_only_the_chosen_blocks_run_again(store, memory, events):
     assert sorted(ran) == sorted(set(diverged))
 
 
+@pytest.mark.soak
 def test_another_precision_looks_again_in_a_store_of_its_own_that_names_the_first(store, memory, tmp_path):
     second = run(tmp_path / "wide", precision="float64", rerun={"status": jf.Status.DIVERGED}, rerun_of=store).results
     assert second.attrs["rerun_of"] == str(store) and second.loss.dtype == np.float64
@@ -342,6 +344,7 @@ def test_chaotic_lanes_are_told_apart_from_wrong_ones():
             looked(damaged, 4)
 
 
+@pytest.mark.soak
 def test_lanes_of_a_refined_grid_are_run_again_as_themselves():
     start = {"w": jf.Axis("w0", np.linspace(-2.0, 2.0, 9)), "b": 0.0}
     rate = jf.optimizers.sgd(jf.Axis("rate", np.logspace(-3, 0, 9)))

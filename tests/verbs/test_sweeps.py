@@ -38,7 +38,7 @@ def test_every_lane_is_the_single_fit(method):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.5)])
+@pytest.mark.parametrize("stop", soaking([jf.Stop(), jf.Stop(gradient_norm_below=0.5)], keep=1))
 def test_outcomes_steps_and_histories_are_those_of_single_fits(stop):
     grid = rates_and_starts(stop=stop, record=jf.Record(every=7))
     for i, w in enumerate((-2.0, 0.0, 1.0)):
@@ -106,6 +106,7 @@ def axes_of_some_programs():
     return grid
 
 
+@pytest.mark.soak
 def test_a_lane_knows_its_own_problem_where_an_axis_stands_in_some_programs_only():
     grid = axes_of_some_programs()
     for place in np.ndindex(grid.results.loss.shape):
@@ -194,6 +195,7 @@ def test_numbers_of_losses_and_stop_rules_sweep():
             assert own.status == fit.status and abs(int(own.steps) - fit.steps) <= 2
 
 
+@pytest.mark.soak
 def test_validation_losses_come_along():
     train, held_out = jf.datasets.thermometer_split()
     grid = jf.sweep(
@@ -303,6 +305,7 @@ def test_results_that_do_not_fit_are_refused_before_anything_runs():
         rates_and_starts(record=jf.Record())
 
 
+@pytest.mark.soak
 def test_the_map_of_convergence_has_the_law_as_its_boundary():
     rates = np.geomspace(0.02, 0.6, 64)
     grid = jf.sweep(
