@@ -11,6 +11,7 @@ import scipy.optimize
 import scipy.stats
 
 import jaxfit as jf
+from tests.shared.soak import soaking
 
 LM = jf.optimizers.levenberg_marquardt()
 
@@ -186,6 +187,7 @@ def test_a_report_speaks_of_deviance(steady, warps):
     assert "scaled to the scatter" in str(jf.report(warps, absolute_sigma=False))
 
 
+@pytest.mark.soak
 def test_lanes_of_counts_end_and_err_as_fits_alone():
     counts = np.random.default_rng(0).poisson(np.exp(WARPS[1] @ [1.0, 0.3, 0.0, -0.4]), (3, 54))
     grid = jf.sweep(POISSON, np.zeros(4), (WARPS[1], jf.Axis("set", counts)), optimizer=LM, steps=100)
@@ -220,7 +222,7 @@ def expected_coverage(method, n, mean):
     return (scipy.stats.poisson.pmf(totals, n * mean) * inside).sum()
 
 
-@pytest.mark.parametrize("method", ["wald", "profile"])
+@pytest.mark.parametrize("method", soaking(["wald", "profile"], keep=("profile",)))
 def test_intervals_of_counts_hold_their_mean_as_often_as_theory_says(method, sets=100, n=3, mean=1):
     covered, _ = total_covered(method, n, mean, sets)
     p = expected_coverage(method, n, mean)

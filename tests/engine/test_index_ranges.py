@@ -8,6 +8,7 @@ import pytest
 import jaxfit as jf
 from jaxfit.engine.inspections import overflow
 from jaxfit.problems.data import range_of
+from tests.shared.soak import soaking
 
 INT32 = np.iinfo(np.int32)
 SPANS = {"years": (1950, 2020), "both signs": (-1300, 1200), "wide": (-60_000, 50_000), "small": (-9, 9)}
@@ -50,7 +51,7 @@ INDICES = {
 
 
 @pytest.mark.filterwarnings("ignore:the loss .* has been compiled")
-@pytest.mark.parametrize("name", INDICES)
+@pytest.mark.parametrize("name", soaking(INDICES, keep=("lookup", "a loop")))
 def test_what_an_index_is_made_of_is_no_overflow(name):
     x = np.arange(0, 60_000, 1_000)  # warnings are errors
     loss = lambda p, x: jnp.mean(INDICES[name](p, x) ** 2)  # noqa: E731
@@ -61,7 +62,7 @@ def squares(params, x):
     return params["offset"][x % 3] + params["slope"] * x**2
 
 
-@pytest.mark.parametrize("kind", ["uint16", "int32", "int64"])
+@pytest.mark.parametrize("kind", soaking(["uint16", "int32", "int64"], keep=("uint16",)))
 def test_an_index_that_is_squared_is_right_in_float64_and_told_in_float32(kind):
     x = np.arange(0, 60_000, 100)
     data = x.astype(kind), 2e-9 * x.astype(float) ** 2 + 1

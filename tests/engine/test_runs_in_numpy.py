@@ -63,9 +63,7 @@ def both_ways(loss, start, data, **given):
 
 
 @pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.soak)])
-@pytest.mark.parametrize(
-    "name", soaking(CASES, keep=("on a bound", "robust", "not determined", "without influence", "many params"))
-)
+@pytest.mark.parametrize("name", soaking(CASES, keep=("on a bound", "robust")))
 def test_it_ends_as_the_compiled_run_does(name, precision):
     found, expected = both_ways(*CASES[name], precision=precision)
     assert (found.status, found.steps) == (expected.status, expected.steps)

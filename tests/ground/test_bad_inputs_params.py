@@ -16,6 +16,7 @@ import jaxfit as jf
 from jaxfit.engine import single
 from tests.shared import bad_inputs
 from tests.shared.bad_inputs import LOSS, SGD, START, Case, X, Y, check, fit, follows, named, own, sweep, with_
+from tests.shared.soak import soaking
 
 pytestmark = pytest.mark.usefixtures("nothing_was_compiled_before")
 KEY = jax.random.key(0)
@@ -338,14 +339,27 @@ MENDED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MENDED)
+KEPT = [  # one of each kind, and those that share a program
+    "params: NaN at the start", "params: boolean", "params: half precision", "params: nothing",
+    "params: a call of what was called", "params: a call with a list", "loss: not a function", "loss: a model",
+    "loss: a key is missing", "optimizer: learning rate [0.1, 0.2]", "optimizer: text", "optimizer: not called",
+    "setting: steps 2.5", "setting: no such argument", "setting: data as two arguments", "setting: no such precision",
+    "setting: a record as a word", "setting: batches without a key", "setting: many keys",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", soaking(MENDED, keep=KEPT))
 def test_the_remedy_of_a_message_about_params_losses_and_settings_works(name):
     assert name in CASES and follows(MENDED[name])
 
 
 # Input that is odd, and works
 
-REFERENCE = fit()
+
+@functools.cache
+def reference():
+    return fit()
+
 
 GOOD_PARAMS = {
     "integer scalars": {"w": 1, "b": 0},
@@ -361,16 +375,16 @@ GOOD_PARAMS = {
 @pytest.mark.parametrize("params", GOOD_PARAMS.values(), ids=GOOD_PARAMS)
 def test_params_of_any_make_become_floats_of_the_precision(params):
     found = fit(params=params)
-    assert all(found.params[k] == REFERENCE.params[k] and found.params[k].dtype == np.float32 for k in "wb")
+    assert all(found.params[k] == reference().params[k] and found.params[k].dtype == np.float32 for k in "wb")
     wide = fit(params=params, precision="float64")
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(wide.params))
 
 
 def test_integer_scalars_become_floats_inside_a_jit_and_in_the_lanes_of_a_call():
     inside = jax.jit(lambda w: fit(params={"w": w, "b": 0}).params["w"])(1)
-    np.testing.assert_allclose(inside, REFERENCE.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(inside, reference().params["w"], rtol=1e-6)
     lanes = sweep(params=jf.Call(lambda w: {"w": w, "b": 0}, jf.Axis("w0", [1.0, 2.0])))
-    np.testing.assert_allclose(lanes.results["params.w"][0], REFERENCE.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(lanes.results["params.w"][0], reference().params["w"], rtol=1e-6)
 
 
 GOOD_SETTINGS = {
@@ -390,8 +404,12 @@ GOOD_SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("keywords", GOOD_SETTINGS.values(), ids=GOOD_SETTINGS)
-def test_settings_of_any_make_work(keywords):
+COMPILES = ["a rate that ends at zero", "a seed", "a key", "a key of the old form", "NumPy's threshold"]
+
+
+@pytest.mark.parametrize("name", soaking(GOOD_SETTINGS, but=COMPILES))
+def test_settings_of_any_make_work(name):
+    keywords = GOOD_SETTINGS[name]
     found = fit(**keywords)
     assert np.isfinite(found.loss) and found.steps == keywords.get("steps", 3)
 
@@ -427,8 +445,12 @@ WARNINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "text"), WARNINGS.values(), ids=WARNINGS)
-def test_what_is_doubtful_warns_once_at_the_callers_line(call, text):
+COMPILES = ["round", "argmax", "a comparison", "a change below the precision", "a loss below the precision"]
+
+
+@pytest.mark.parametrize("name", soaking(WARNINGS, but=COMPILES))
+def test_what_is_doubtful_warns_once_at_the_callers_line(name):
+    call, text = WARNINGS[name]
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         call()

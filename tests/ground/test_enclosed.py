@@ -13,6 +13,7 @@ import pytest
 import jaxfit as jf
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.problems import precision_context
+from tests.shared.soak import soaking
 
 X = np.linspace(0.1, 4.0, 30)
 GAIN = np.linspace(1.0, 2.0, 30)
@@ -197,7 +198,7 @@ EAGER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EAGER)
+@pytest.mark.parametrize("name", soaking(EAGER, keep=("predict", "a call", "backprop")))
 def test_functions_that_are_called_at_once_stay_the_users_too(name):
     for warm in (False, True):
         function = swelling(np.array(2.0))

@@ -55,7 +55,7 @@ def test_a_bound_that_is_active_may_leave_the_rest_determined():
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("shape", soaking([(1, 2), (2, 6), (4, 7), (5, 12)], keep=((2, 6), (4, 7))))
+@pytest.mark.parametrize("shape", soaking([(1, 2), (2, 6), (4, 7), (5, 12)], keep=((2, 6),)))
 def test_a_linear_fit_is_the_nearest_in_units_of_its_columns(shape, precision):
     """The damping makes the step the solution of least norm, as NumPy's pseudoinverse has it."""
     (points, count), eps = shape, np.finfo(precision).eps

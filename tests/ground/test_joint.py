@@ -66,6 +66,7 @@ def test_the_report_groups_the_params_by_their_sets(fit):
     assert "39 residuals, 5 of 5 free params" in str(found) and "sigma, as given" in str(found)
 
 
+@pytest.mark.soak
 def test_lanes_are_fits_alone():
     others = [y + 0.1 * RNG.normal(size=len(y)) for y in YS]
     axes = [jf.Axis("day", np.stack(pair)) for pair in zip(YS, others, strict=True)]

@@ -15,7 +15,7 @@ LM, Status = jf.optimizers.levenberg_marquardt, jf.Status
 LANES = 4
 KINDS = {"determined": (30, 0), "redundant": (30, 1), "few points": (1, 0)}  # points, directions without influence
 CASES = [(kind, count, precision) for kind in KINDS for count in range(2, 13) for precision in ("float64", "float32")]
-QUICK = (("determined", 3, "float64"), ("redundant", 7, "float64"), ("few points", 2, "float32"))
+QUICK = (("redundant", 7, "float64"),)
 
 
 def predict(params, x):
@@ -83,7 +83,7 @@ ENDS = {"out of steps": jf.Stop(), "below": jf.Stop(loss_below=0.05)}
 
 
 @pytest.mark.parametrize("end", soaking(ENDS, keep=("out of steps",)))
-@pytest.mark.parametrize("name", REMEMBERING)
+@pytest.mark.parametrize("name", soaking(REMEMBERING, keep=("own",)))
 def test_a_lane_that_ends_tells_the_loss_at_its_params(name, end):
     """Whatever the method remembers of the params where it would go next."""
     x = np.linspace(-1.0, 1.5, 7)

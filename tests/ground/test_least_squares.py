@@ -50,6 +50,7 @@ def test_single_precision_claims_nothing_that_is_false(method):
     assert claimed and all(row[-1] >= 2 for row in claimed), rows
 
 
+@pytest.mark.soak
 def test_lbfgs_solves_certified_problems():
     rows = nist.table(jf.optimizers.lbfgs(), steps=1000, names=("Misra1a",))
     assert min(row[-1] for row in rows) > 4, rows

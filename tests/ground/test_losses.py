@@ -27,6 +27,7 @@ from tests.shared.loss_cases import (
     WHERE,
     X,
 )
+from tests.shared.soak import soaking
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -144,7 +145,7 @@ MASKED = {
 }
 
 
-@pytest.mark.parametrize("fill", [np.nan, np.inf, 0.0, -1.0])
+@pytest.mark.parametrize("fill", soaking([np.nan, np.inf, 0.0, -1.0], keep=1))
 @pytest.mark.parametrize("name", MASKED)
 def test_a_masked_loss_and_its_gradient_are_those_of_the_shortened_data(name, fill):
     make, params, y = MASKED[name]

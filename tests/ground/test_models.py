@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxfit import datasets, losses, models
+from tests.shared.soak import soaking
 
 X = np.linspace(-2, 2, 9)
 
@@ -27,10 +28,7 @@ ALL = [
 ]
 
 
-SOME = [pytest.param(*case, marks=pytest.mark.soak) if case[1] == 31 else case for case in ALL]
-
-
-@pytest.mark.parametrize(("model", "count"), SOME, ids=str)
+@pytest.mark.parametrize(("model", "count"), soaking(ALL, keep=[ALL[1], ALL[3]], names=2), ids=str)
 def test_a_model_has_as_many_params_as_its_formula_and_runs_under_jit_grad_and_vmap(model, count):
     params = model.init(0)
     assert sum(jnp.size(p) for p in jax.tree.leaves(params)) == count

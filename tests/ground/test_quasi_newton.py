@@ -86,6 +86,7 @@ def test_more_params_than_are_probed_end_at_a_least_value_of_zero(factor):
     np.testing.assert_allclose(fit.params, 1, rtol=1e-11)
 
 
+@pytest.mark.soak
 def test_lanes_end_as_they_do_alone():
     starts = np.array([[-1.2, 1.0], [3.0, -2.0], [0.5, 4.0]])
     loss = squares("Rosenbrock")
@@ -93,6 +94,7 @@ def test_lanes_end_as_they_do_alone():
     assert (grid.results.status == jf.Status.CONVERGED).all() and (grid.results.loss < 1e-26).all()
 
 
+@pytest.mark.soak
 def test_a_bound_that_is_reached_does_not_keep_it_from_ending():
     start = jf.Bounded(np.array([-1.2, 0.4]), -2.0, 0.5)
     fit = jf.fit(squares("Rosenbrock"), start, optimizer=LBFGS, steps=500, precision="float64")
@@ -107,6 +109,7 @@ def test_a_runaway_param_is_no_minimum():
     assert fit.status != jf.Status.CONVERGED  # the loss falls as long as k grows
 
 
+@pytest.mark.soak
 def test_a_gradient_without_a_second_derivative_still_ends():
     fit = jf.fit(own_gradient, np.array([3.0, -2.0]), optimizer=LBFGS, steps=300, precision="float64")
     assert fit.status == jf.Status.CONVERGED
