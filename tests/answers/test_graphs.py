@@ -191,7 +191,7 @@ def test_every_gradient_on_every_edge_is_that_of_jax(name):
     assert_equals_jax(graph_of(name), lambda params: loss(params, *data, **key))
 
 
-@pytest.mark.parametrize("name", soaking(SMOOTH, keep=KINDS))
+@pytest.mark.parametrize("name", soaking(SMOOTH, keep=[name for name in KINDS if name in SMOOTH]))
 def test_every_gradient_on_every_edge_is_that_of_finite_differences(name):
     graph = graph_of(name)
     random = np.random.default_rng(0)
