@@ -20,7 +20,7 @@ TOPICS = {  # of the names in jaxfit itself; whatever is missing stands under "M
     "Sweeps": "sweep Axis Call sample Uniform LogUniform Choice Halving Hyperband Median Rungs Rung ask tell "
     "Grid lane best refine starts optima Optima open verify NotReproduced StoreError",
     "What a fit is worth": "report standard_errors covariance correlations intervals profile bootstrap monte_carlo "
-    "propagate band residuals goodness_of_fit f_test",
+    "propagate band residuals goodness_of_fit f_test influence diagnostics",
     "Why it converged, or not": "explain sharpness hessian_spectrum curvature_along stability_limit measured_limit "
     "preconditioner learning_rate_range",
     "Landscapes and graphs": "surface backprop Graph backward_memory forward_memory",

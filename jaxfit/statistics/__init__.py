@@ -7,14 +7,16 @@ the data do not determine get NaN.
 from jaxfit.problems.messages import near_names
 from jaxfit.statistics.confidence import Band, Derived, Interval, band, intervals, propagate
 from jaxfit.statistics.covariances import correlations, covariance, standard_errors
+from jaxfit.statistics.diagnosis import Diagnostics, DurbinWatson, Influence, Runs, diagnostics, influence
 from jaxfit.statistics.goodness import FTest, Goodness, Residuals, f_test, goodness_of_fit, residuals
 from jaxfit.statistics.profiles import Profile, profile
 from jaxfit.statistics.reports import Report, report
 from jaxfit.statistics.resampling import Resamples, bootstrap, monte_carlo
 
 __all__ = [
-    "Band", "Derived", "FTest", "Goodness", "Interval", "Profile", "Report", "Resamples", "Residuals", "band",
-    "bootstrap", "correlations", "covariance", "f_test", "goodness_of_fit", "intervals", "monte_carlo", "profile",
-    "propagate", "report", "residuals", "standard_errors",
+    "Band", "Derived", "Diagnostics", "DurbinWatson", "FTest", "Goodness", "Influence", "Interval", "Profile", "Report",
+    "Resamples", "Residuals", "Runs", "band", "bootstrap", "correlations", "covariance", "diagnostics", "f_test",
+    "goodness_of_fit", "influence", "intervals", "monte_carlo", "profile", "propagate", "report", "residuals",
+    "standard_errors",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

@@ -371,3 +371,27 @@ def squares_around_constant(problem: Problem) -> Array:
     unit = jnp.ravel(loss.residuals(zero + 1, *problem.data)) - origin
     best = origin - unit * (jnp.sum(unit * origin) / jnp.sum(unit**2))
     return jnp.sum(best**2)
+
+
+class Placed(NamedTuple):
+    """Where the residuals of a loss of predictions stand; None for what is not known."""
+
+    x: Array | None = None  # (n, d) one row a residual
+    where: Array | None = None  # (n,) bool: which count
+    steepness: Array | None = None  # (n,) by how much a residual grows with its prediction: 1 / sigma
+
+
+def placed(problem: Problem) -> Placed:
+    """Return where the residuals stand, for a loss that predicts y."""
+    loss: Any = problem.loss
+    given = dict(zip(loss.data_names, problem.data, strict=True))
+    x, y, where = given["x"], given["y"], points(loss, problem.data)
+    where = None if where is None else jnp.ravel(where)
+    mixed = jnp.shape(given.get("sigma", y)) != y.shape  # by a covariance of the data
+    if y.ndim != 1 or mixed or not 1 <= x.ndim <= 2:
+        return Placed(None, where, None)
+    x = jnp.reshape(x, (y.size, -1)).astype(float)
+    if "x_sigma" in given or noise_model_of(loss).kind != SQUARES:
+        return Placed(x, where, None)
+    of_y, zero = of_predictions(loss), jnp.zeros(y.shape, float)
+    return Placed(x, where, of_y.residuals(zero + 1, *problem.data) - of_y.residuals(zero, *problem.data))

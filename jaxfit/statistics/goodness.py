@@ -13,7 +13,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, convert_all, precision_context
 from jaxfit.statistics.covariances import Moments, moments
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points, squares_around_constant
-from jaxfit.statistics.single_fits import of_data
+from jaxfit.statistics.single_fits import leverages_in_numpy, of_data
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
 from jaxfit.verbs.grids import Grid
@@ -72,16 +72,22 @@ def residuals(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Resi
             "residuals: only losses of squares and of counts have residuals of a known standard deviation (rss, mse, "
             "chi_squared, least_squares, poisson, binomial); call the model for the others"
         )
-    raw, pearson, leverage = over_lanes(result, _leverages, (known.kind,))
-    noise = np.reshape(known.noise, known.noise.shape + (1,) * (raw.ndim - known.noise.ndim))
-    spread = noise * np.clip(1 - leverage, 0, None)
-    known_spread = spread > 1e-12 * noise
-    standardized = np.divide(pearson, np.sqrt(spread), out=np.full(raw.shape, np.nan), where=known_spread)
-    found = raw, standardized, leverage
+    found = standardized(result, known)
     if isinstance(result, Fit):
         return Residuals(*found)
     axes = len(result.results.status.dims)
     return Residuals(*(labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}) for x in found))
+
+
+def standardized(result: Fit | Grid, known: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the residuals raw, in units of their own standard deviations, and their leverages."""
+    alone = isinstance(result, Fit) and known.kind == SQUARES
+    each = leverages_in_numpy(result) if alone else None
+    raw, pearson, leverage = over_lanes(result, _leverages, (known.kind,)) if each is None else each
+    noise = np.reshape(known.noise, known.noise.shape + (1,) * (raw.ndim - known.noise.ndim))
+    spread = noise * np.clip(1 - leverage, 0, None)
+    known_spread = spread > 1e-12 * noise
+    return raw, np.divide(pearson, np.sqrt(spread), out=np.full(raw.shape, np.nan), where=known_spread), leverage
 
 
 def _leverages(problem: Problem, params: PyTree, kind: Kind) -> tuple:

@@ -22,6 +22,7 @@ from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
 from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
+from jaxfit.statistics.diagnosis import signs
 from jaxfit.statistics.goodness import Goodness, goodness
 from jaxfit.typing import KeyLike, PyTree, Scalar
 from jaxfit.verbs import summaries
@@ -148,6 +149,10 @@ def json_number(value: Scalar) -> float | str | None:
 SHOWN, PAIRS, LEAST = 40, 10, 0.1  # rows of params, pairs of correlations, and the least of these
 
 
+CLOSE = 0.99  # a correlation worth a note: Bates and Watts (1988), Nonlinear Regression Analysis, chapter 3
+TOGETHER = 1e-12  # the least eigenvalue of a matrix of correlations that rounding leaves
+
+
 class Row(NamedTuple):
     """One number of the params; NaN is not known."""
 
@@ -194,6 +199,13 @@ class Report:
             if abs(self.correlations[i, j]) >= LEAST
         ]
         return sorted(found, key=lambda pair: -abs(pair[2]))
+
+    def combinations(self) -> list[tuple[dict[str, float], float, float]]:
+        """Return what the data determine of params that are correlated by CLOSE and more: (factors, sum, error) each.
+
+        The first param of such a group, plus multiples of the others that leave the sum the smallest error.
+        """
+        return _combinations(self.rows, self.correlations)
 
     def sums(self) -> list[tuple[str, str]]:
         """Return the names and values of the goodness of the fit, those that are known."""
@@ -356,12 +368,52 @@ def report(
     )  # fmt: skip
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
     notes += _of_ends(rows, level) if method == "profile" else _beyond_bounds(fit, rows)
+    notes += _of_combinations(rows, correlations)
+    if not runaways(fit):
+        notes += signs(fit, known)
     if others:
         facts[others.lanes] = others.text
         if others.alone:
             notes.append("no other run found this optimum, so that there may be lower ones; draw more starts")
     found = Goodness(*(x[()] for x in goodness(fit, known)))
     return Report(rows, correlations, found, level, method, facts, tuple(notes))
+
+
+def _combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[tuple[dict[str, float], float, float]]:
+    moving = [i for i, row in enumerate(rows) if row.error > 0 and row.role in ("free", "bounded")]
+    found, left = [], list(moving)
+    while left:
+        group = [left.pop(0)]
+        for i in group:
+            near = [j for j in left if abs(correlations[i, j]) >= CLOSE]
+            left = [j for j in left if j not in near]
+            group += near
+        table = correlations[np.ix_(group, group)]
+        if len(group) == 1 or np.linalg.eigvalsh(table)[0] < TOGETHER:
+            continue
+        errors, values = (np.array([getattr(rows[i], name) for i in group]) for name in ("error", "value"))
+        first = np.linalg.inv(table)[0]
+        factors = [float(f"{x:.5g}") for x in first / first[0] * errors[0] / errors]
+        scaled = factors * errors
+        names = [rows[i].name for i in group]
+        found.append(
+            (dict(zip(names, factors, strict=True)), float(factors @ values), float(np.sqrt(scaled @ table @ scaled)))
+        )
+    return found
+
+
+def _of_combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[str]:
+    """Return notes on params that are strongly correlated, with what the data determine of them."""
+    errors, notes = {row.name: row.error for row in rows}, []
+    for factors, value, error in _combinations(rows, correlations):
+        names = list(factors)
+        total = names[0] + "".join(f" {'+-'[factors[n] < 0]} {abs(factors[n]):g} {n}" for n in names[1:])
+        better = float(f"{errors[names[0]] / error:.2g}")
+        notes.append(
+            f"{total} = {written(value, error)} is determined {better:,g} times as well as {names[0]}: "
+            f"{', '.join(names)} are correlated by {CLOSE:g} and more"
+        )
+    return notes
 
 
 def _of_ends(rows: Sequence[Row], level: float) -> list[str]:

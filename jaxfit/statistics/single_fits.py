@@ -16,14 +16,18 @@ from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, undifferentiable
 from jaxfit.losses.base import noise_model_of
 from jaxfit.optimizers.arrays import Array
+from jaxfit.optimizers.gauss_newton import Slopes
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.marks import Tied, free, is_mark
 from jaxfit.problems.problems import Problem, convert_all, precision_context
 from jaxfit.statistics.estimates import (
+    Basis,
     Estimate,
+    Placed,
     counted,
     held_at,
     of_squares,
+    placed,
     propagated,
     squares_around_constant,
     squares_of_data,
@@ -34,29 +38,24 @@ from jaxfit.verbs.evaluations import PRECISION, free_places
 from jaxfit.verbs.results import Fit
 
 
+class Linear(NamedTuple):
+    """One problem to first order at the params where its fit ended, in NumPy."""
+
+    problem: Problem  # its numbers in the precision of statistics
+    flat: np.ndarray  # (k,) free params
+    found: Slopes
+    basis: Basis
+
+
 def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Estimate | None:
     """Return what `estimate` does for one fit by squares, by the program that the fit itself used.
 
-    None for what is left to a compiled program: a large Jacobian, one that is not finite or only known backward.
+    None for what is left to a compiled program, see `linear_in_numpy`.
     """
-    asked: Any = fit.problem
-    if jax.default_backend() != "cpu" or holds_call(asked.params):
-        return None
     with precision_context(PRECISION), np.errstate(all="ignore"):
-        problem = convert_all(asked, PRECISION)
-        flat = raveled(convert_all(free(problem.params, fit.params), PRECISION))
-        points = max((x.size for x in jax.tree.leaves(problem.data)), default=1)
-        if flat.size > current().numpy_params or points * flat.size > current().numpy_numbers:
+        if (linear := linear_in_numpy(fit)) is None:
             return None
-        try:
-            found = linearized(problem).slopes(flat)
-        except TypeError as error:
-            cause = error.__cause__
-            if undifferentiable(cause if isinstance(cause, Exception) else error):
-                return None
-            raise
-        if not (np.isfinite(found.residuals).all() and np.isfinite(found.columns).all()):
-            return None
+        problem, flat, found, basis = linear
         ties = any(isinstance(x, Tied) for x in jax.tree.leaves(problem.params, is_leaf=is_mark))
         if function is None and not ties:
             values = raveled(convert_all(fit.params, PRECISION))
@@ -64,10 +63,55 @@ def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Esti
             slopes[free_places(problem.params, fit.params)] = np.eye(flat.size)
         else:
             values, slopes = _apart(_Varied(function), problem, (flat, extra))
-        count = counted(problem.loss, problem.data, found.residuals)
-        basis = of_squares(flat, held_at(problem, flat), found.residuals, found.columns, count, of_data(problem)[0])
-        found = propagated(basis, values, slopes, function is None, found.loss)
-        return Estimate(*(np.asarray(x)[()] for x in found))
+        estimate = propagated(basis, values, slopes, function is None, found.loss)
+        return Estimate(*(np.asarray(x)[()] for x in estimate))
+
+
+def linear_in_numpy(fit: Fit) -> Linear | None:
+    """Return one fit by squares to first order; to be called in the precision of statistics.
+
+    None for what is left to a compiled program: a large Jacobian, one that is not finite or only known backward.
+    """
+    asked: Any = fit.problem
+    if jax.default_backend() != "cpu" or holds_call(asked.params):
+        return None
+    problem = convert_all(asked, PRECISION)
+    flat = raveled(convert_all(free(problem.params, fit.params), PRECISION))
+    points = max((x.size for x in jax.tree.leaves(problem.data)), default=1)
+    if flat.size > current().numpy_params or points * flat.size > current().numpy_numbers:
+        return None
+    try:
+        found = linearized(problem).slopes(flat)
+    except TypeError as error:
+        cause = error.__cause__
+        if undifferentiable(cause if isinstance(cause, Exception) else error):
+            return None
+        raise
+    if not (np.isfinite(found.residuals).all() and np.isfinite(found.columns).all()):
+        return None
+    count = counted(problem.loss, problem.data, found.residuals)
+    basis = of_squares(flat, held_at(problem, flat), found.residuals, found.columns, count, of_data(problem)[0])
+    return Linear(problem, flat, found, basis)
+
+
+def leverages_in_numpy(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return minus the residuals, raw and in standard deviations, and their leverages, in the shape of y.
+
+    None if there is no y, and as `linear_in_numpy`.
+    """
+    loss: Any = fit.problem.loss  # pyright: ignore[reportOptionalMemberAccess]
+    if not noise_model_of(loss).predicts:
+        return None
+    with precision_context(PRECISION), np.errstate(all="ignore"):
+        if (linear := linear_in_numpy(fit)) is None:
+            return None
+        problem, _, found, basis = linear
+        where = of_data(problem)[2].where
+        leverage = ((found.columns.T @ basis.root) ** 2).sum(axis=1)
+        shape = problem.data[loss.data_names.index("y")].shape
+        each = (x if where is None else np.where(where, x, np.nan) for x in (-found.residuals, leverage))
+        raw, leverage = (x.reshape(shape) for x in each)
+        return raw, raw, leverage
 
 
 class _Varied(NamedTuple):
@@ -78,13 +122,16 @@ class _Varied(NamedTuple):
         return varied(problem, back, flat, self.function, extra)
 
 
-def of_data(problem: Problem) -> tuple:
-    """Return the sums of squares of y, and of y around the best constant, for a loss that predicts y; else zeros."""
-    return _apart(_sums, problem, ()) if noise_model_of(problem.loss).predicts else (0.0, 0.0)
+def of_data(problem: Problem) -> tuple[Any, Any, Placed]:
+    """Return the sums of squares of y, and of y around the best constant, and where the residuals stand.
+
+    The sums are zero for a loss that does not predict y.
+    """
+    return _apart(_of_data, problem, ()) if noise_model_of(problem.loss).predicts else (0.0, 0.0, Placed())
 
 
-def _sums(problem: Problem) -> tuple[Any, Array]:
-    return squares_of_data(problem), squares_around_constant(problem)
+def _of_data(problem: Problem) -> tuple[Any, Array, Placed]:
+    return squares_of_data(problem), squares_around_constant(problem), placed(problem)
 
 
 def _apart(function: Callable, problem: Problem, arguments: tuple) -> PyTree:

@@ -1,0 +1,338 @@
+"""Diagnosis of a finished fit: points that decide much, a curve that misses replicates, residuals that form a pattern.
+
+What is worth a line in a report, by thresholds that are named here:
+- Cook's distance beyond the median of F(k, n - k): without the point the params would leave their joint 50 % region.
+  Source: Cook (1977), doi:10.1080/00401706.1977.10489493.
+- A leverage above 0.99: the point alone determines a param, and no residual shows that it is wrong. Source: Belsley,
+  Kuh and Welsch (1980), Regression Diagnostics, doi:10.1002/0471725153, section 2.1.
+- A test whose p-value is below 0.01: three of them raise a false alarm in at most 3 % of good fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxfit.losses.base import SQUARES, Kind, noise_model_of
+from jaxfit.optimizers.arrays import namespace
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.problems import Problem, precision_context
+from jaxfit.statistics.covariances import Moments, moments
+from jaxfit.statistics.estimates import Placed, basis_of, jacobian, objective_at, placed
+from jaxfit.statistics.goodness import FTest, standardized
+from jaxfit.statistics.single_fits import linear_in_numpy, of_data
+from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
+from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
+from jaxfit.verbs.grids import Grid
+from jaxfit.verbs.results import Fit, problem_of
+
+DOUBT, HIGH, NAMED = 0.01, 0.99, 3  # a p-value, a leverage, and the points that a note names
+
+
+class Influence(NamedTuple):
+    """How much single points decide, in the shape of the data."""
+
+    leverage: ArrayLike  # h: by how much a datum pulls its own prediction
+    studentized: ArrayLike  # the residual over its standard deviation, with the noise that the other points show
+    cooks_distance: ArrayLike  # how far the params would move without the point, squared, in their errors, over k
+    dffits: ArrayLike  # how far its own prediction would move, in standard errors of the prediction
+
+
+class Runs(NamedTuple):
+    """The runs test of residuals: a run is a stretch of one sign."""
+
+    runs: Scalar
+    expected: Scalar  # of signs in random order
+    p_value: Scalar  # of as few
+
+
+class DurbinWatson(NamedTuple):
+    """The Durbin-Watson test of residuals."""
+
+    statistic: Scalar  # sum((r[i + 1] - r[i])**2) / sum(r**2): near 2 for independent noise, near 0 for a trend
+    expected: Scalar  # for independent noise around a model with as many params
+    p_value: Scalar  # of one as small
+
+
+class Diagnostics(NamedTuple):
+    """What the residuals of a fit tell against its model; NaN where a test says nothing."""
+
+    lack_of_fit: FTest
+    runs: Runs
+    durbin_watson: DurbinWatson
+
+
+@near_keywords
+def influence(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Influence:
+    """Return how much each point decides: leverage, studentized residual, Cook's distance and DFFITS.
+
+    With the leverage h, the residual r, the noise s and k params, Cook's distance is r**2 h / (k s**2 (1 - h)**2), the
+    studentized residual t = r / (s' sqrt(1 - h)) with the noise s' without the point, and DFFITS t sqrt(h / (1 - h)).
+    For a model linear in its params they are those of refits without the point; otherwise to first order.
+
+    Args:
+      result: A fit by a loss of squares or of counts, or the grid of a sweep.
+      absolute_sigma: As for `covariance`; if True, s' is s, the noise as given.
+
+    Returns:
+      (leverage, studentized, cooks_distance, dffits) like y, NaN where masked or a leverage is one; for a grid
+      `xarray.DataArray`s.
+
+    Raises:
+      TypeError, ValueError, NotConverged: As `residuals`.
+
+    Source: Cook (1977), doi:10.1080/00401706.1977.10489493; Belsley, Kuh and Welsch (1980), doi:10.1002/0471725153.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> found = jf.influence(run)
+      >>> int(found.cooks_distance.argmax()), round(float(found.cooks_distance.max()), 2)
+      (5, 0.48)
+    """
+    found = _influence(result, _moments("influence", result, absolute_sigma))
+    return Influence(*(_labelled(result, x) for x in found))
+
+
+def _moments(verb: str, result: Fit | Grid, absolute_sigma: bool | None) -> Moments:
+    known = moments(verb, result, absolute_sigma)
+    if not _has_residuals(known, example(result)[0]):
+        raise TypeError(
+            f"{verb}: only losses of squares and of counts have residuals of a known standard deviation (rss, mse, "
+            f"chi_squared, least_squares, poisson, binomial)"
+        )
+    return known
+
+
+def _has_residuals(known: Moments, problem: Problem) -> bool:
+    return known.kind == SQUARES or noise_model_of(problem.loss).deviance
+
+
+def _labelled(result: Fit | Grid, values: np.ndarray) -> ArrayLike:
+    if isinstance(result, Fit):
+        return values[()]
+    axes = len(result.results.status.dims)
+    return labelled(result, values, {f"dim_{i}": None for i in range(values.ndim - axes)})
+
+
+def _influence(result: Fit | Grid, known: Moments) -> Influence:
+    _, own, leverage = standardized(result, known)
+    beside = lambda x: np.reshape(x, np.shape(x) + (1,) * (own.ndim - np.ndim(x)))  # noqa: E731
+    rank, freedom = beside(np.asarray(known.estimate.rank, float)), beside(known.estimate.count - known.estimate.rank)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = leverage / (1 - leverage)
+        rest = (freedom - own**2) / (freedom - 1)  # (s' / s)**2
+        outside = (
+            own if known.absolute else np.where(freedom > 1, own / np.sqrt(np.where(rest > 0, rest, np.nan)), np.nan)
+        )
+        return Influence(leverage, outside, own**2 * odds / rank, outside * np.sqrt(odds))
+
+
+@near_keywords
+def diagnostics(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Diagnostics:
+    """Test whether the residuals of a fit look like noise around the model.
+
+    - Lack of fit: where x has replicates (rows that are equal to the bit), F compares how far the curve misses their
+      means with how they scatter around them, whatever the size of sigma.
+    - Runs: the number of stretches of residuals of one sign. The p-value is exact for signs in random order.
+    - Durbin-Watson: how far residuals resemble the one before. The p-value is that of a beta distribution with the mean
+      and variance which the statistic has for independent normal noise and this Jacobian.
+
+    Both are one-sided: few runs and a small statistic speak of a trend that the model misses, or of correlated noise.
+    The order is that of x where it is one number a point, otherwise that of the data.
+
+    Args:
+      result: A fit by a loss of squares or of counts, or the grid of a sweep.
+      absolute_sigma: As for `covariance`.
+
+    Returns:
+      (lack_of_fit, runs, durbin_watson), whose numbers for a grid are `xarray.DataArray`s. NaN without replicates, or
+      without degrees of freedom.
+
+    Raises:
+      TypeError, ValueError, NotConverged: As `residuals`.
+
+    Source: Draper and Smith (1998), Applied Regression Analysis, doi:10.1002/9781118625590, chapter 2; Wald and
+    Wolfowitz (1940), doi:10.1214/aoms/1177731909; Durbin and Watson (1951), doi:10.1093/biomet/38.1-2.159.
+
+    Example:
+      >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
+      >>> found = jf.diagnostics(run)
+      >>> found.runs.runs, round(float(found.durbin_watson.statistic), 2)
+      (6.0, 2.36)
+    """
+    found = _diagnostics(result, _moments("diagnostics", result, absolute_sigma))
+    return Diagnostics(*(type(test)(*(_labelled(result, x) for x in test)) for test in found))
+
+
+class _Counts(NamedTuple):
+    """What the tests read from the residuals of one lane."""
+
+    size: Array  # () sum of their squares
+    runs: Array  # ()
+    above: Array  # () residuals above zero
+    statistic: Array  # () of Durbin and Watson
+    trace: Array  # () of M A, with the projection M on residuals and the matrix A of the statistic
+    square: Array  # () the trace of M A M A
+    groups: Array  # () different x
+    pure: Array  # () sum of squares around the means of replicates
+
+
+def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
+    from scipy import special
+
+    alone = _in_numpy(result) if isinstance(result, Fit) and known.kind == SQUARES else None
+    lane = over_lanes(result, _of_lane, (known.kind,)) if alone is None else alone
+    found = _Counts(*(np.asarray(x, float) for x in lane))
+    n, k = (np.asarray(x, float) for x in (known.estimate.count, known.estimate.rank))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        more, rest = found.groups - k, n - found.groups
+        tells = (more > 0) & (rest > 0) & (found.pure > 0)
+        f = np.where(tells, (found.size - found.pure) / more / (found.pure / rest), np.nan)
+        lack = FTest(f, special.fdtrc(more, rest, f), more, rest)
+        below = n - found.above
+        runs = Runs(found.runs, 1 + 2 * found.above * below / n, _as_few(found.runs, found.above, below))
+        freedom = n - k
+        mean = np.where(freedom > 0, found.trace / freedom, np.nan)
+        variance = 2 * (found.square - found.trace * mean) / (freedom * (freedom + 2))
+        both = mean * (4 - mean) / variance - 1
+        p = special.betainc(both * mean / 4, both * (1 - mean / 4), found.statistic / 4)
+        return Diagnostics(lack, runs, DurbinWatson(found.statistic, mean, np.where(both > 0, p, np.nan)))
+
+
+def _as_few(runs: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Return the probability of as few runs in a random order of signs; one for a single sign, NaN for none."""
+    rows, back = np.unique(np.stack([runs, above, below], -1).reshape(-1, 3), axis=0, return_inverse=True)
+    found = np.array([np.nan if np.isnan(row).any() else _share(*row.astype(int)) for row in rows])
+    return found[back].reshape(np.shape(runs))
+
+
+def _share(runs: int, above: int, below: int) -> float:
+    """Return the share of the orders of so many signs that have as few runs."""
+    from scipy import special
+
+    if not (above and below):
+        return 1.0
+    log = lambda n, k: special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)  # noqa: E731
+    counts = np.arange(2, runs + 1)
+    half, total = counts // 2, log(above + below, above)
+    share = 0.0
+    for one, other in ((half - 1, half + counts % 2 - 1), (half + counts % 2 - 1, half - 1)):  # stretches less one
+        fits = (one < above) & (other < below)
+        ways = log(above - 1, np.where(fits, one, 0)) + log(below - 1, np.where(fits, other, 0)) - total
+        share += float(np.where(fits, np.exp(ways), 0).sum())
+    return min(share, 1.0)
+
+
+def _in_numpy(fit: Fit) -> _Counts | None:
+    with precision_context(PRECISION), np.errstate(all="ignore"):
+        if (linear := linear_in_numpy(fit)) is None:
+            return None
+        rows = linear.found.columns.T @ linear.basis.root
+        return _counts(linear.found.residuals, rows, of_data(linear.problem)[2])
+
+
+def _of_lane(problem: Problem, params: PyTree, kind: Kind) -> _Counts:
+    objective, flat, back = objective_at(problem, params)
+    residuals, columns = jacobian(objective, flat, back)
+    place = placed(problem) if noise_model_of(problem.loss).predicts else Placed()
+    return _counts(residuals, columns.T @ basis_of(problem, params, kind).root, place)
+
+
+def _counts(residuals: Array, rows: Array, place: Placed) -> _Counts:
+    """Return the numbers of the tests.
+
+    Args:
+      residuals: (n,) in standard deviations, zero where they do not count.
+      rows: (n, k) an orthonormal basis of what the params can reach.
+      place: Of the residuals.
+    """
+    xp = namespace(residuals)
+    counts = xp.ones(residuals.shape, bool) if place.where is None else place.where
+    keys = () if place.x is None else tuple(place.x.T)
+    hidden = (~counts).astype(int)  # sorted behind the others
+    order = xp.lexsort((*keys, hidden) if len(keys) == 1 else (hidden,))
+    r, q, counted = residuals[order], rows[order], counts[order]
+    pairs, above = counted[1:] & counted[:-1], r > 0
+    step = xp.where(pairs, r[1:] - r[:-1], 0)
+    moved = xp.where(pairs[:, None], q[1:] - q[:-1], 0)
+    edge = xp.zeros((1, q.shape[1]))
+    back, inner = xp.concatenate([edge, moved]) - xp.concatenate([moved, edge]), moved.T @ moved
+    n, size = counts.sum(), (r**2).sum()
+    groups, pure = (size * np.nan,) * 2 if place.steepness is None else _pure(residuals, place, counts, hidden)
+    return _Counts(
+        size, 1 + (pairs & (above[1:] != above[:-1])).sum(), (counted & above).sum(), (step**2).sum() / size,
+        2 * (n - 1) - xp.trace(inner), 6 * n - 8 - 2 * (back**2).sum() + (inner**2).sum(), groups, pure,
+    )  # fmt: skip
+
+
+def _pure(residuals: Array, place: Placed, counts: Array, hidden: Array) -> tuple[Array, Array]:
+    """Return how many x differ, and the sum of squares around the means of replicates."""
+    xp = namespace(residuals)
+    rows = xp.concatenate([place.x, hidden[:, None]], axis=1)
+    order = xp.lexsort(tuple(rows.T))
+    rows, r, s, counted = rows[order], residuals[order], place.steepness[order], counts[order]
+    number = xp.concatenate([xp.zeros(1, int), xp.cumsum((rows[1:] != rows[:-1]).any(axis=1))])
+    most = {"minlength" if xp is np else "length": r.size}
+    weight, slope = (xp.bincount(number, xp.where(counted, x, 0), **most) for x in (s * s, s * r))
+    mean = slope / xp.where(weight > 0, weight, 1)
+    return (weight > 0).sum(), (xp.where(counted, r - s * mean[number], 0) ** 2).sum()
+
+
+def signs(fit: Fit, known: Moments) -> list[str]:
+    """Return sentences for a report, on what lies beyond the thresholds of this module."""
+    if (
+        not _has_residuals(known, problem_of(fit))
+        or known.exact
+        or float(known.estimate.count - known.estimate.rank) <= 0
+    ):
+        return []
+    return [*_of_points(fit, known), *_of_tests(_diagnostics(fit, known))]
+
+
+def _of_points(fit: Fit, known: Moments) -> list[str]:
+    from scipy import special
+
+    found, k = _influence(fit, known), float(known.estimate.rank)
+    most = special.fdtri(k, float(known.estimate.count) - k, 0.5)
+    notes = []
+    alone = np.flatnonzero(np.ravel(found.leverage) > HIGH)
+    if len(alone):
+        has, it = ("has a leverage", "it") if len(alone) == 1 else ("have leverages", "each")
+        notes.append(f"{_points(fit, alone)} {has} near 1: a param is known by {it} alone")
+    distance = np.nan_to_num(np.ravel(found.cooks_distance))
+    moving = np.flatnonzero(distance > most)
+    moving = moving[np.argsort(-distance[moving])]
+    if len(moving):
+        told = ", ".join(f"{distance[i]:.3g}" for i in moving[:NAMED])
+        notes.append(
+            f"without {_points(fit, moving)}{' each' * (len(moving) > 1)} the params would leave their joint 50 % "
+            f"region: Cook's distance {told}"
+        )
+    return notes
+
+
+def _points(fit: Fit, places: Sequence[int]) -> str:
+    """Return the names of points: y[3] (x = 0.2)."""
+    problem = problem_of(fit)
+    names = getattr(problem.loss, "data_names", ())
+    x = np.asarray(problem.data[0]) if noise_model_of(problem.loss).predicts else None
+    known = x is not None and x.ndim == 1 and np.ndim(problem.data[names.index("y")]) == 1
+    told = [f"y[{i}] (x = {x[i]:g})" if known else f"residual {i}" for i in places[:NAMED]]
+    more = len(places) - len(told)
+    return ", ".join(told) + f" and {more} more" * (more > 0)
+
+
+def _of_tests(found: Diagnostics) -> list[str]:
+    lack, runs, durbin, notes, told = *found, [], []
+    if lack.p_value < DOUBT:
+        notes.append(
+            f"the curve misses the means of replicates: lack of fit F({lack.numerator:g}, {lack.denominator:g}) = "
+            f"{lack.f:.3g}, p = {lack.p_value:.2g}"
+        )
+    if durbin.p_value < DOUBT:
+        told.append(f"Durbin-Watson {durbin.statistic:.2f} (p = {durbin.p_value:.2g})")
+    if runs.p_value < DOUBT:
+        told.append(f"{runs.runs:g} runs of one sign (p = {runs.p_value:.2g})")
+    return [*notes, f"residuals follow a trend: {', '.join(told)}"] if told else notes
