@@ -26,6 +26,8 @@ class ExponentialDecay(Term):
     Params: `amplitude`, in the unit of y, at x = 0; `rate`, in the inverse unit of x: the lifetime is 1 / rate, the
     half-life ln 2 / rate. A decay to a level other than zero is `exponential_decay + constant`.
 
+    Derived: `lifetime` and `half_life`.
+
     Source: NIST StRD, nonlinear regression, MGH17.
 
     Example:
@@ -35,6 +37,9 @@ class ExponentialDecay(Term):
 
     def value(self, x: Array, amplitude: Number, rate: Number) -> Array:
         return amplitude * jnp.exp(-rate * x)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"lifetime": 1 / params["rate"], "half_life": jnp.log(2) / params["rate"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return {"rate": rates(span)}
@@ -56,6 +61,8 @@ class ExponentialGrowth(Term):
     Params: `amplitude`, in the unit of y, at x = 0; `rate`, in the inverse unit of x: the doubling time is ln 2 /
     rate.
 
+    Derived: `doubling_time`.
+
     Example:
       >>> jf.models.exponential_growth({"amplitude": 2.0, "rate": 0.0}, np.array([0.0, 1.0])).tolist()
       [2.0, 2.0]
@@ -63,6 +70,9 @@ class ExponentialGrowth(Term):
 
     def value(self, x: Array, amplitude: Number, rate: Number) -> Array:
         return amplitude * jnp.exp(rate * x)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"doubling_time": jnp.log(2) / params["rate"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return {"rate": rates(span._replace(step=span.width / span.size))}
@@ -83,6 +93,8 @@ class ExponentialRise(Term):
 
     Params: `height`, in the unit of y: the limit; `rate`, in the inverse unit of x.
 
+    Derived: `half_time`, the x at which half of the height is reached.
+
     Source: NIST StRD, nonlinear regression, Misra1a and BoxBOD.
 
     Example:
@@ -92,6 +104,9 @@ class ExponentialRise(Term):
 
     def value(self, x: Array, height: Number, rate: Number) -> Array:
         return -height * jnp.expm1(-rate * x)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"half_time": jnp.log(2) / params["rate"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         slowest = 0.01 / jnp.maximum(jnp.abs(span.low), jnp.abs(span.high))
@@ -129,6 +144,8 @@ class DampedOscillation(Term):
     radians. (amplitude, phase) and (-amplitude, phase + pi) are one curve, and so are (frequency, phase) and
     (-frequency, -phase): the guess has a positive amplitude and frequency, and a phase within (-pi, pi].
 
+    Derived: `period`, and `lifetime` = 1 / rate of the amplitude.
+
     Source: Feynman, Leighton and Sands, The Feynman Lectures on Physics I (1963), chapter 24.
 
     Example:
@@ -141,6 +158,9 @@ class DampedOscillation(Term):
 
     def value(self, x: Array, amplitude: Number, rate: Number, frequency: Number, phase: Number) -> Array:
         return amplitude * jnp.exp(-rate * x) * jnp.cos(2 * jnp.pi * frequency * x + phase)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"period": 1 / params["frequency"], "lifetime": 1 / params["rate"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         """Return frequencies up to two points per period, four for each that the length of the data resolves."""
@@ -188,6 +208,8 @@ class Logistic(Term):
     rate, midpoint, offset) and (-capacity, -rate, midpoint, offset + capacity); the guess is the one with a positive
     capacity, so that the offset is the lower level.
 
+    Derived: `slope`, the steepest one.
+
     Source: Verhulst (1838); NIST StRD, nonlinear regression, Rat42.
 
     Example:
@@ -200,6 +222,9 @@ class Logistic(Term):
 
     def value(self, x: Array, capacity: Number, rate: Number, midpoint: Number) -> Array:
         return capacity * jax.nn.sigmoid(rate * (x - midpoint))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"slope": params["rate"] * params["capacity"] / 4}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=_steepness(span), midpoint=_places(span))
@@ -219,6 +244,8 @@ class Gompertz(Term):
     Params: `capacity`, in the unit of y: the limit; `rate`, in the inverse unit of x; `inflection`, in the unit of x,
     where capacity / e is reached and the slope is steepest, rate * capacity / e.
 
+    Derived: `slope`, the steepest one.
+
     Source: Gompertz (1825), doi:10.1098/rstl.1825.0026; Winsor (1932), doi:10.1073/pnas.18.1.1.
 
     Example:
@@ -231,6 +258,9 @@ class Gompertz(Term):
 
     def value(self, x: Array, capacity: Number, rate: Number, inflection: Number) -> Array:
         return capacity * jnp.exp(-jnp.exp(-rate * (x - inflection)))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"slope": params["rate"] * params["capacity"] / jnp.e}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=_steepness(span), inflection=_places(span))
@@ -295,6 +325,8 @@ class MichaelisMenten(Term):
 
     Params: `vmax`, in the unit of y: the limit; `km`, in that of x, where half of it is reached.
 
+    Derived: `slope` = vmax / km at x = 0.
+
     Source: Michaelis and Menten (1913), Biochemische Zeitschrift 49, 333-369; NIST StRD, nonlinear regression,
     Misra1d.
 
@@ -305,6 +337,9 @@ class MichaelisMenten(Term):
 
     def value(self, x: Array, vmax: Number, km: Number) -> Array:
         return vmax * x / (km + x)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"slope": params["vmax"] / params["km"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         least, most = positive(span)

@@ -25,6 +25,8 @@ class OralDose(Term):
     two rates exchanged the curve is the same; the guess has the faster one as absorption. It is R's SSfol, whose Cl is
     Dose / exposure.
 
+    Derived: `half_life`, and `peak_time` and `peak`, where and how high the maximum is.
+
     Source: Teorell (1937), Archives internationales de pharmacodynamie 57, 205-225; Pinheiro and Bates (2000),
     Mixed-Effects Models in S and S-PLUS, appendix C.5.
 
@@ -41,6 +43,14 @@ class OralDose(Term):
             near, 1 - apart / 2 + apart**2 / 6, -jnp.expm1(-jnp.where(near, 1, apart)) / jnp.where(near, 1, apart)
         )
         return exposure * absorption * elimination * x * jnp.exp(-elimination * x) * share
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        absorption, elimination = params["absorption"], params["elimination"]
+        apart = jnp.log(absorption / elimination)
+        near = jnp.abs(apart) < 1e-4
+        share = jnp.where(near, 1 - apart / 2, jnp.where(near, 1, apart) / jnp.where(near, 1, jnp.expm1(apart)))
+        time = share / elimination
+        return {"half_life": jnp.log(2) / elimination, "peak_time": time, "peak": self.value(time, **params)}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         slow, ratio = spaced(0.1 / span.width, 2 / span.step, 40), spaced(1.05, 100.0, 16)
@@ -59,6 +69,8 @@ class StretchedExponential(Term):
     without unit: below 1 the decay slows down, above 1 it speeds up. R's SSweibull, a growth from Asym - Drop to Asym,
     is `stretched_exponential + constant` with amplitude -Drop, rate exp(lrc / pwr) and stretch pwr.
 
+    Derived: `half_life`, and `lifetime`, the area for an amplitude of 1.
+
     Source: Kohlrausch (1854), doi:10.1002/andp.18541670103; Pinheiro and Bates (2000), Mixed-Effects Models in S and
     S-PLUS, appendix C, for SSweibull.
 
@@ -71,6 +83,11 @@ class StretchedExponential(Term):
     def value(self, x: Array, amplitude: Number, rate: Number, stretch: Number) -> Array:
         there, log = logarithm(x)
         return amplitude * jnp.where(there, jnp.exp(-jnp.exp(stretch * (log + jnp.log(rate)))), 1.0)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        rate, stretch = params["rate"], params["stretch"]
+        mean = jnp.exp(jax.scipy.special.gammaln(1 + 1 / stretch)) / rate
+        return {"half_life": jnp.log(2) ** (1 / stretch) / rate, "lifetime": mean}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=rates(span), stretch=spaced(0.25, 6.0, 14))
@@ -86,6 +103,8 @@ class DelayedRise(Term):
     Params: `height`, in the unit of y: the limit; `rate`, in the inverse unit of x; `onset`, in that of x. It is R's
     SSasympOff with rate exp(lrc) and onset c0.
 
+    Derived: `half_time`, the x at which half of the height is reached.
+
     Source: Potvin, Lechowicz and Tardif (1990), doi:10.2307/1938276; Pinheiro and Bates (2000), appendix C.2.
 
     Example:
@@ -98,6 +117,9 @@ class DelayedRise(Term):
 
     def value(self, x: Array, height: Number, rate: Number, onset: Number) -> Array:
         return -height * jnp.expm1(-rate * (x - onset))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"half_time": params["onset"] + jnp.log(2) / params["rate"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=rates(span, 32), onset=span.low + span.width * jnp.linspace(-1.0, 0.9, 39))
@@ -113,6 +135,8 @@ class SubstrateInhibition(Term):
     Params: `vmax`, in the unit of y: the limit without inhibition; `km` and `ki`, in that of x. The rate is largest at
     x = sqrt(km ki).
 
+    Derived: `optimum`, the x of the largest rate, and `fastest`, this rate.
+
     Source: Haldane (1930), Enzymes, page 84; Andrews (1968), doi:10.1002/bit.260100602.
 
     Example:
@@ -122,6 +146,10 @@ class SubstrateInhibition(Term):
 
     def value(self, x: Array, vmax: Number, km: Number, ki: Number) -> Array:
         return vmax * x / (km + x + x**2 / ki)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        km, ki = params["km"], params["ki"]
+        return {"optimum": jnp.sqrt(km * ki), "fastest": params["vmax"] / (1 + 2 * jnp.sqrt(km / ki))}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         least, most = positive(span)
@@ -139,6 +167,8 @@ class Arrhenius(Term):
     energy of activation over the gas constant, 8.314462618 J / (mol K). The two are nearly collinear; they are told
     apart better the wider the range of 1 / x.
 
+    Derived: `energy`, of activation, in kJ / mol.
+
     Source: Arrhenius (1889), doi:10.1515/zpch-1889-0416.
 
     Example:
@@ -148,6 +178,9 @@ class Arrhenius(Term):
 
     def value(self, x: Array, factor: Number, activation: Number) -> Array:
         return factor * jnp.exp(-activation / x)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"energy": 8.314462618e-3 * params["activation"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         up = spaced(0.1, 300.0, 160) * span.high
@@ -235,6 +268,8 @@ class Planck(Term):
 
     Params: `scale`, the emissivity, or the unit of y over that above; `temperature`, in kelvin.
 
+    Derived: `peak`, the wavelength of the largest radiance, in micrometers.
+
     Source: Planck (1901), doi:10.1002/andp.19013090310; constants of CODATA 2018, doi:10.1103/RevModPhys.93.025010.
 
     Example:
@@ -246,6 +281,9 @@ class Planck(Term):
 
     def value(self, x: Array, scale: Number, temperature: Number) -> Array:
         return scale * self.FIRST / x**5 / jnp.expm1(self.SECOND / (x * temperature))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        return {"peak": 2897.771955 / params["temperature"]}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         least, most = positive(span)

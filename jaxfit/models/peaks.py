@@ -13,9 +13,10 @@ from jax import Array
 from jaxfit.models.guessing import Shape, Span, grid, spaced
 from jaxfit.models.terms import Several, Term, several
 from jaxfit.problems.messages import near_keywords
-from jaxfit.typing import Number
+from jaxfit.typing import Number, Params
 
 TERMS = 40
+FWHM, SQRT_2PI = 2 * np.sqrt(2 * np.log(2)), np.sqrt(2 * np.pi)  # of a Gaussian, in standard deviations
 
 
 @functools.cache
@@ -55,6 +56,8 @@ class Gaussian(Term):
     deviation, in that of x; the full width at half maximum is 2 sqrt(2 ln 2) sigma. The sign of sigma does not
     matter.
 
+    Derived: `fwhm`, the full width at half maximum, and `area` = sqrt(2 pi) height sigma.
+
     Source: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.6.1.
 
     Example:
@@ -64,6 +67,10 @@ class Gaussian(Term):
 
     def value(self, x: Array, height: Number, center: Number, sigma: Number) -> Array:
         return height * jnp.exp(-0.5 * ((x - center) / sigma) ** 2)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        height, width = params["height"], jnp.abs(params["sigma"])
+        return {"fwhm": FWHM * width, "area": SQRT_2PI * height * width}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = places_and_widths(span)
@@ -80,6 +87,8 @@ class Lorentzian(Term):
     Params: `height`, in the unit of y, at x = center; negative for a dip. `center` and `gamma`, the half-width at
     half maximum, in that of x. The sign of gamma does not matter.
 
+    Derived: `fwhm`, the full width at half maximum, and `area` = pi height gamma.
+
     Source: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.6.3.
 
     Example:
@@ -89,6 +98,10 @@ class Lorentzian(Term):
 
     def value(self, x: Array, height: Number, center: Number, gamma: Number) -> Array:
         return height / (1 + ((x - center) / gamma) ** 2)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        height, width = params["height"], jnp.abs(params["gamma"])
+        return {"fwhm": 2 * width, "area": jnp.pi * height * width}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = places_and_widths(span)
@@ -107,6 +120,9 @@ class Voigt(Term):
     Params: `area`, in the unit of y times that of x; `center`, `sigma` and `gamma`, the half-width of the Lorentzian,
     in that of x. The signs of sigma and gamma do not matter; sigma must not be zero.
 
+    Derived: `height` at the center, and `fwhm`, the full width at half maximum, to 0.03 %, by Olivero and
+    Longbothum (1977), doi:10.1016/0022-4073(77)90161-3.
+
     Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.19.
 
     Example:
@@ -119,6 +135,11 @@ class Voigt(Term):
         width = jnp.sqrt(2.0) * jnp.abs(sigma)
         z = jax.lax.complex(*jnp.broadcast_arrays((x - center) / width, jnp.abs(gamma) / width))
         return area * jnp.real(faddeeva(z)) / (width * np.sqrt(np.pi))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        gauss, lorentz = FWHM * jnp.abs(params["sigma"]), 2 * jnp.abs(params["gamma"])
+        fwhm = 0.5346 * lorentz + jnp.sqrt(0.2166 * lorentz**2 + gauss**2)
+        return {"fwhm": fwhm, "height": self.value(params["center"], **params)}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = places_and_widths(span, 10)

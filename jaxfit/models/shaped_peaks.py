@@ -11,11 +11,11 @@ from jax import Array
 
 from jaxfit.models.growth_and_decay import logarithm, positive
 from jaxfit.models.guessing import Span, grid, spaced
-from jaxfit.models.peaks import places_and_widths
+from jaxfit.models.peaks import FWHM, SQRT_2PI, places_and_widths
 from jaxfit.models.terms import Term
-from jaxfit.typing import Number
+from jaxfit.typing import Number, Params
 
-SQRT_2, SQRT_2PI = np.sqrt(2), np.sqrt(2 * np.pi)
+SQRT_2 = np.sqrt(2)
 
 
 def shaped(span: Span, width: str, **others: Array) -> dict[str, Array]:
@@ -34,6 +34,8 @@ class PseudoVoigt(Term):
     x; `fraction` of the Lorentzian, without unit, from 0 to 1 if it is to be a mixture. The area is height * gamma *
     (pi fraction + sqrt(pi / ln 2) (1 - fraction)).
 
+    Derived: `fwhm`, the full width at half maximum, and `area`.
+
     Source: Thompson, Cox and Hastings (1987), doi:10.1107/S0021889887087090.
 
     Example:
@@ -45,6 +47,11 @@ class PseudoVoigt(Term):
     def value(self, x: Array, height: Number, center: Number, gamma: Number, fraction: Number) -> Array:
         square = ((x - center) / gamma) ** 2
         return height * (fraction / (1 + square) + (1 - fraction) * jnp.exp(-np.log(2) * square))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        height, width, fraction = params["height"], jnp.abs(params["gamma"]), params["fraction"]
+        gaussian = np.sqrt(np.pi / np.log(2))
+        return {"fwhm": 2 * width, "area": height * width * (jnp.pi * fraction + gaussian * (1 - fraction))}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return shaped(span, "gamma", fraction=jnp.array([0.1, 0.5, 0.9]))
@@ -62,6 +69,8 @@ class Moffat(Term):
     exponent) - 1). A Pearson VII is this curve, and so is Student's t with v degrees of freedom and scale s: width
     s sqrt(v), exponent (v + 1) / 2.
 
+    Derived: `fwhm`, the full width at half maximum, and `area`, infinite for an exponent of 1 / 2 or less.
+
     Source: Moffat (1969), Astronomy and Astrophysics 3, 455-461.
 
     Example:
@@ -72,6 +81,13 @@ class Moffat(Term):
 
     def value(self, x: Array, height: Number, center: Number, width: Number, exponent: Number) -> Array:
         return height * jnp.exp(-exponent * jnp.log1p(((x - center) / width) ** 2))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        width, exponent = jnp.abs(params["width"]), params["exponent"]
+        root = jnp.sqrt(jnp.expm1(np.log(2) / exponent))
+        ratio = jnp.exp(jax.scipy.special.gammaln(exponent - 0.5) - jax.scipy.special.gammaln(exponent))
+        area = jnp.where(exponent > 0.5, params["height"] * width * np.sqrt(np.pi) * ratio, jnp.inf)
+        return {"fwhm": 2 * width * root, "area": area}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return shaped(span, "width", exponent=jnp.array([0.7, 1.2, 2.0, 5.0]))
@@ -87,6 +103,8 @@ class SplitLorentzian(Term):
     Params: `height`, in the unit of y, at x = center; `center`, `left` and `right`, the half-widths gamma below and
     above it, in that of x. The area is pi height (left + right) / 2.
 
+    Derived: `fwhm`, the full width at half maximum, and `area`.
+
     Source: Stancik and Brauns (2008), doi:10.1016/j.vibspec.2008.02.009, for bands with unequal sides.
 
     Example:
@@ -97,6 +115,10 @@ class SplitLorentzian(Term):
 
     def value(self, x: Array, height: Number, center: Number, left: Number, right: Number) -> Array:
         return height / (1 + ((x - center) / jnp.where(x < center, left, right)) ** 2)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        width = jnp.abs(params["left"]) + jnp.abs(params["right"])
+        return {"fwhm": width, "area": jnp.pi / 2 * params["height"] * width}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         found = shaped(span, "left", ratio=spaced(0.2, 5.0, 8))
@@ -115,6 +137,8 @@ class SkewedGaussian(Term):
     Params: `area`, in the unit of y times that of x; `location` and `sigma`, positive, in that of x (for a skew of 0
     the center and the standard deviation); `skew`, without unit, positive for a tail to the right.
 
+    Derived: `mean` and `deviation`, the standard deviation, of the peak as a density.
+
     Source: Azzalini (1985), Scandinavian Journal of Statistics 12, 171-178.
 
     Example:
@@ -126,6 +150,11 @@ class SkewedGaussian(Term):
     def value(self, x: Array, area: Number, location: Number, sigma: Number, skew: Number) -> Array:
         u = (x - location) / sigma
         return area * jnp.exp(-0.5 * u**2) * (1 + jax.scipy.special.erf(skew * u / SQRT_2)) / (sigma * SQRT_2PI)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        tilt = np.sqrt(2 / np.pi) * params["skew"] / jnp.sqrt(1 + params["skew"] ** 2)
+        sigma = params["sigma"]
+        return {"mean": params["location"] + sigma * tilt, "deviation": jnp.abs(sigma) * jnp.sqrt(1 - tilt**2)}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         found = shaped(span, "sigma", skew=jnp.array([-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0]))
@@ -144,6 +173,8 @@ class ExponentialGaussian(Term):
     Params: `area`, in the unit of y times that of x; `center` and `sigma`, positive, of the Gaussian, in that of x;
     `rate`, positive, of the decay, in its inverse. The mean is center + 1 / rate.
 
+    Derived: `mean` and `deviation`, the standard deviation, of the peak as a density.
+
     Source: Grushka (1972), doi:10.1021/ac60319a011.
 
     Example:
@@ -155,6 +186,10 @@ class ExponentialGaussian(Term):
     def value(self, x: Array, area: Number, center: Number, sigma: Number, rate: Number) -> Array:
         tail = jax.scipy.special.log_ndtr((x - center) / sigma - rate * sigma)
         return area * rate * jnp.exp(rate * (center - x) + (rate * sigma) ** 2 / 2 + tail)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        sigma, rate = params["sigma"], params["rate"]
+        return {"mean": params["center"] + 1 / rate, "deviation": jnp.sqrt(sigma**2 + 1 / rate**2)}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         found = shaped(span, "sigma", ratio=jnp.array([0.15, 0.3, 0.6, 1.2, 2.4, 5.0]))
@@ -171,6 +206,8 @@ class LogNormal(Term):
     Params: `height`, in the unit of y, at x = center; `center`, positive, in that of x; `sigma`, the standard deviation
     of log(x), without unit.
 
+    Derived: `fwhm`, the full width at half maximum, and `area`.
+
     Source: Johnson, Kotz and Balakrishnan (1994), Continuous Univariate Distributions 1, chapter 14.
 
     Example:
@@ -181,6 +218,13 @@ class LogNormal(Term):
     def value(self, x: Array, height: Number, center: Number, sigma: Number) -> Array:
         there, log = logarithm(x, center)
         return height * jnp.where(there, jnp.exp(-0.5 * (log / sigma) ** 2), 0.0)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        height, center, sigma = params["height"], params["center"], jnp.abs(params["sigma"])
+        return {
+            "fwhm": 2 * center * jnp.sinh(FWHM / 2 * sigma),
+            "area": SQRT_2PI * height * center * sigma * jnp.exp(sigma**2 / 2),
+        }
 
     def shapes(self, span: Span) -> dict[str, Array]:
         least, most = positive(span)
@@ -225,6 +269,8 @@ class Doniach(Term):
     Params: `height`, in the unit of y; `center` and `gamma`, the half-width without skew, in that of x, gamma negative
     for a tail to the left; `skew`, without unit, from 0 to 1. The peak lies at center + gamma cot(pi / (2 - skew)).
 
+    Derived: `peak`, the x of the maximum.
+
     Source: Doniach and Sunjic (1970), doi:10.1088/0022-3719/3/2/010.
 
     Example:
@@ -237,6 +283,10 @@ class Doniach(Term):
         u = (x - center) / gamma
         angle = jnp.pi * skew / 2 + (1 - skew) * jnp.arctan(u)
         return height * jnp.cos(angle) * jnp.exp(-(1 - skew) / 2 * jnp.log1p(u**2))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        skew = params["skew"]
+        return {"peak": params["center"] + params["gamma"] / jnp.tan(jnp.pi / (2 - skew))}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         found = shaped(span, "gamma", skew=jnp.array([0.0, 0.1, 0.2, 0.4]), side=jnp.array([1.0, -1.0]))
@@ -310,6 +360,8 @@ class Rectangle(Term):
     Params: `height`, in the unit of y; `start`, `end` and `sigma`, positive, in that of x. The area is height * (end -
     start).
 
+    Derived: `width` and `area`.
+
     Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.2.
 
     Example:
@@ -321,6 +373,10 @@ class Rectangle(Term):
     def value(self, x: Array, height: Number, start: Number, end: Number, sigma: Number) -> Array:
         ndtr = jax.scipy.special.ndtr
         return height * (ndtr((x - start) / sigma) - ndtr((x - end) / sigma))
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        width = params["end"] - params["start"]
+        return {"width": width, "area": params["height"] * width}
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = span.even(40), spaced(1.0 / span.size, 1.0, 20) * span.width

@@ -55,6 +55,13 @@ class Curve:
     def __call__(self, params: Params, x: ArrayLike) -> Array:
         raise NotImplementedError
 
+    def derived(self, params: Params) -> dict[str, Array]:
+        """Return numbers that follow from its params, by name, such as an area or a half-life; none by default.
+
+        A report of a fit lists them with their errors.
+        """
+        return {}
+
     def guess(self, x: ArrayLike, y: ArrayLike, where: ArrayLike | None = None) -> Params:
         """Return params near those of least squares: the best of a grid of shapes, each with its best heights.
 
@@ -211,6 +218,9 @@ class Several(Curve):
             raise ValueError(f"{self}: params[{odd!r}] has shape {shapes[odd]}; it takes ({self.count},), one for each")
         return jnp.sum(jax.vmap(self.term, in_axes=(0, None))(params, array(x)), axis=0)
 
+    def derived(self, params: Params) -> dict[str, Array]:
+        return jax.vmap(self.term.derived)({name: params[name] for name in self.names})
+
     def collect(self, found: Sequence[Params]) -> Params:
         return {name: jnp.stack([one[name] for one in found]) for name in self.names}
 
@@ -254,6 +264,13 @@ class Sum(Curve):
         own = dict(zip(self.names, taken(self, params), strict=True))
         values = [part(own[given] if given else {n: own[n] for n in part.names}, x) for given, part in self.parts]
         return functools.reduce(lambda a, b: a + b, values)
+
+    def derived(self, params: Params) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for given, part in self.parts:
+            own = part.derived(params[given] if given else {name: params[name] for name in part.names})
+            found |= ({given: own} if given else own) if own else {}
+        return found
 
     def collect(self, found: Sequence[Params]) -> Params:
         params, at = {}, 0

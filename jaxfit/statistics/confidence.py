@@ -187,34 +187,41 @@ def propagate(result: Fit | Grid, function: Callable, *, absolute_sigma: bool | 
       >>> round(float(freezing.value), 2), round(float(freezing.error), 2)
       (32.24, 1.68)
     """
-    if not callable(function):
-        raise TypeError(
-            f"propagate: function is {shown(function)}, but it must be a function of the params: "
-            f'jf.propagate(fit, lambda p: p["a"] / p["b"])'
-        )
-    check_result("propagate", result)
-    _check_takes_params(function)
-    _, params = example(result)
-    with precision_context(PRECISION):
-        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
-        _, shape = traced(lambda params: function(params), (at,), "propagate: the function")
-    leaves = jax.tree.leaves(shape)
-    if not leaves or any(not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
-        raise TypeError(
-            f"propagate: the function returned {reprlib.repr(shape)}, but errors are of floating numbers; return one, "
-            f"or a tree of arrays of them"
-        )
-    known = moments("propagate", result, absolute_sigma, function)
+    shape, known = derived("propagate", result, function, absolute_sigma)
     return Derived(*(_shaped(result, shape, x) for x in (known.values, known.errors)))
 
 
-def _check_takes_params(function: Callable) -> None:
+def derived(
+    verb: str, result: Fit | Grid, function: Callable, absolute_sigma: bool | None, *, warns: bool = True
+) -> tuple[PyTree, Moments]:
+    """Return the shapes of f(params), and what the linear theory knows of its numbers."""
+    if not callable(function):
+        raise TypeError(
+            f"{verb}: function is {shown(function)}, but it must be a function of the params: "
+            f'jf.propagate(fit, lambda p: p["a"] / p["b"])'
+        )
+    check_result(verb, result)
+    _check_takes_params(verb, function)
+    _, params = example(result)
+    with precision_context(PRECISION):
+        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
+        _, shape = traced(lambda params: function(params), (at,), f"{verb}: the function")
+    leaves = jax.tree.leaves(shape)
+    if not leaves or any(not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
+        raise TypeError(
+            f"{verb}: the function returned {reprlib.repr(shape)}, but errors are of floating numbers; return one, "
+            f"or a tree of arrays of them"
+        )
+    return shape, moments(verb, result, absolute_sigma, function, warns=warns)
+
+
+def _check_takes_params(verb: str, function: Callable) -> None:
     try:
         inspect.signature(function).bind(None)
     except TypeError as error:
         takes = ", ".join(inspect.signature(function).parameters)
         raise TypeError(
-            f"propagate: function takes ({takes}), but it is called as function(params); bind the others: "
+            f"{verb}: function takes ({takes}), but it is called as function(params); bind the others: "
             f"lambda params: function(params, x)"
         ) from error
     except ValueError:  # a built-in function that does not tell

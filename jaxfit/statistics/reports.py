@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,14 +15,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.losses import Loss
+from jaxfit.losses import Loss, model_of
 from jaxfit.losses.base import noise_model_of
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, is_marked, plain
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
 from jaxfit.statistics.confidence import check_asked, ends
-from jaxfit.statistics.covariances import FAR, Moments, correlation_matrix, distance, moments, undetermined
+from jaxfit.statistics.confidence import derived as propagated
+from jaxfit.statistics.covariances import (
+    FAR,
+    Moments,
+    correlation_matrix,
+    distance,
+    factor,
+    moments,
+    undetermined,
+)
 from jaxfit.statistics.diagnosis import signs
 from jaxfit.statistics.goodness import Goodness, goodness
 from jaxfit.typing import KeyLike, PyTree, Scalar
@@ -171,6 +181,7 @@ class Report:
     """A report of a fit, made by `report`; `print` and notebooks show it."""
 
     rows: tuple[Row, ...]
+    derived: tuple[Row, ...]  # numbers computed from the params
     correlations: np.ndarray  # (K, K)
     goodness: Goodness
     level: float
@@ -181,7 +192,7 @@ class Report:
     def __repr__(self) -> str:
         rows, more = self.rows[:SHOWN], len(self.rows) - SHOWN
         lines = [f"{name:8}{text}" for name, text in self.facts.items()]
-        header, cells, left = _table(rows, self.level)
+        header, cells, left = _table((*rows, *self.derived), self.level)
         lines += ["", *text_table([header, *cells], left)]
         lines += [f"and {more} more: see .rows"] * (more > 0)
         if pairs := self.pairs():
@@ -227,7 +238,7 @@ class Report:
         facts = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in self.facts.items())
         found = self.pairs()
         pairs = [(a, b, f"{r:+.3f}") for a, b, r in found[:PAIRS]]
-        tables = [html_table(*_table(self.rows, self.level))]
+        tables = [html_table(*self.table())]
         if pairs:
             tables.append(f"<p>{escape(_pairs_shown(len(found)))}</p>")
             tables.append(html_table(("param", "param", "correlation"), pairs, (True, True, False)))
@@ -239,43 +250,46 @@ class Report:
         """Return the table of the params, the sums and the facts below it, and the notes."""
         sums = markdown_table(("fit", ""), self.sums(), (True, False))
         facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
-        parts = [markdown_table(*_table(self.rows, self.level)), sums, facts, *self.notes]
+        parts = [markdown_table(*self.table()), sums, facts, *self.notes]
         return "\n\n".join(parts)
 
     def to_latex(self) -> str:
         """Return the table of the params as a tabular of the package booktabs."""
-        return latex_table(*_table(self.rows, self.level))
+        return latex_table(*self.table())
 
     def table(self) -> tuple[list[str], list[list[str]], list[bool]]:
-        """Return the header of the table of the params, its rows, and which columns are words."""
-        return _table(self.rows, self.level)
+        """Return the header of the table of params and derived numbers, its rows, and which columns are words."""
+        return _table((*self.rows, *self.derived), self.level)
 
     def to_csv(self) -> str:
         """Return the numbers of the params in full, a line for each; what is not known is empty."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(Row._fields)
-        table.writerows(["" if x != x else x for x in row] for row in self.rows)
+        table.writerows(["" if x != x else x for x in row] for row in (*self.rows, *self.derived))
         return text.getvalue()
 
     def to_dataframe(self) -> DataFrame:
         """Return the table of the params as a `pandas.DataFrame` indexed by their names; NaN is what is not known."""
         import pandas as pd
 
-        return pd.DataFrame(list(self.rows), columns=list(Row._fields)).set_index("name")
+        return pd.DataFrame([*self.rows, *self.derived], columns=list(Row._fields)).set_index("name")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, in plain Python: None where a number is not known, "inf" for an open end."""
         number = json_number
-        params = {
+        params, more = (
+          {
             row.name: {
                 "value": number(row.value), "error": number(row.error), "interval": [number(row.low), number(row.high)],
                 "start": number(row.start), "role": row.role, "unit": row.unit or None,
             }
-            for row in self.rows
-        }  # fmt: skip
+            for row in rows
+          }
+          for rows in (self.rows, self.derived)
+        )  # fmt: skip
         return {
-            "params": params,
+            "params": params, "derived": more,
             "correlations": [[number(x) for x in row] for row in self.correlations],
             "goodness": {name: number(value) for name, value in self.goodness._asdict().items()},
             "level": self.level, "method": self.method, "facts": dict(self.facts), "notes": list(self.notes),
@@ -320,15 +334,22 @@ def report(
     key: KeyLike | None = None,
     samples: int = 10_000,
     absolute_sigma: bool | None = None,
+    derived: Mapping[str, Callable] | None = None,
 ) -> Report:
     """Return a readable report: every param with its error, interval, start and role, and the quality of the fit.
+
+    Below the params stand the numbers that the model derives of them (of jf.models: areas, widths, half-lives, ...) and
+    your own, with the errors of `propagate`.
 
     Args:
       fit: A fit, a lane of a grid, or the grid of a sweep over starts: then the report is of its best run, and says how
         many of the starts found the same optimum.
-      units: Names of units by param, {"a": "mm"}: for all of them or some; for an array one for all its numbers.
+      units: Names of units by param, {"a": "mm"}: for all of them or some, and for derived numbers; for an array one
+        for all its numbers.
       level, method, key, samples: For the intervals; as for `intervals`.
       absolute_sigma: As for `covariance`.
+      derived: Functions of the params by the name of what they return: {"ratio": lambda p: p["a"] / p["b"]}. Their
+        intervals are those by the standard error, and only given by the method "wald".
 
     Returns:
       A `Report`: `print` it, or use `.to_markdown()`, `.to_latex()`, `.to_json()`, `.to_dict()`, `.to_dataframe()`,
@@ -350,6 +371,7 @@ def report(
         others = met("report", fit)
         fit = others.fit
     check_result("report", fit)
+    more, units = _derived_rows(fit, derived, units, level, method, absolute_sigma)
     named = _units(fit.params, units)
     known = moments("report", fit, absolute_sigma, warns=False)
     low, high, said = ends("report", fit, method, level, key, samples, absolute_sigma, known)
@@ -376,7 +398,49 @@ def report(
         if others.alone:
             notes.append("no other run found this optimum, so that there may be lower ones; draw more starts")
     found = Goodness(*(x[()] for x in goodness(fit, known)))
-    return Report(rows, correlations, found, level, method, facts, tuple(notes))
+    return Report(rows, more, correlations, found, level, method, facts, tuple(notes))
+
+
+def _derived_rows(
+    fit: Fit, own: Mapping[str, Callable] | None, units: PyTree, level: float, method: str, absolute_sigma: bool | None
+) -> tuple[tuple[Row, ...], PyTree]:
+    """Return the rows of the numbers that model and user derive of the params, and the units of the params alone."""
+    own = {} if own is None else own
+    if not isinstance(own, Mapping) or not all(map(callable, own.values())):
+        raise TypeError(
+            f"report: derived is {own!r}, but it must hold functions of the params by name: "
+            f'{{"ratio": lambda p: p["a"] / p["b"]}}'
+        )
+    model = model_of(problem_of(fit).loss)
+    model = model if hasattr(model, "derived") else None
+    if not own and (model is None or runaways(fit) or not _shapes(model, fit.params)):
+        return (), units
+    shape, known = propagated("report", fit, _deriving(model, tuple(own.items())), absolute_sigma, warns=False)
+    paths = jax.tree_util.tree_leaves_with_path(shape)
+    names = [(jax.tree_util.keystr(path, simple=True, separator="."), math.prod(leaf.shape)) for path, leaf in paths]
+    taken = [name for name, _ in names if name in labels_of(fit.params)]
+    if taken:
+        raise ValueError(f"report: derived has {taken[0]!r}, which is a param; give it another name")
+    given = units if isinstance(units, Mapping) else {}
+    said = [given.get(name, "") for name, size in names for _ in range(size)]
+    if isinstance(units, Mapping):
+        units = {name: unit for name, unit in units.items() if name not in dict(names)}
+    half = factor(known, level) * known.errors if method == "wald" else np.full(known.errors.shape, np.nan)
+    columns = (known.values, known.errors, known.values - half, known.values + half)
+    table = zip(labels_of(shape), *(x.tolist() for x in columns), said, strict=True)
+    return tuple(Row(*row, math.nan, "derived", unit) for *row, unit in table), units
+
+
+@functools.lru_cache(maxsize=64)
+def _deriving(model: Callable | None, own: tuple[tuple[str, Callable], ...]) -> Callable:
+    def numbers(params):
+        return (model.derived(params) if model else {}) | {name: function(params) for name, function in own}
+
+    return numbers
+
+
+def _shapes(model: Callable, params: PyTree) -> PyTree:
+    return jax.eval_shape(_deriving(model, ()), jax.tree.map(np.asarray, params))
 
 
 def _combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[tuple[dict[str, float], float, float]]:
