@@ -273,6 +273,7 @@ _ROBUST: dict[str, Callable[..., Array]] = {  # each is r**2 / 2 where |r| is sm
     "arctan": _arctan,
     "tukey": _tukey,
 }
+SCALE = 1.4826  # times the median of |r| is the standard deviation of a normal distribution: 1 / 0.67449
 _OF_RESIDUALS: dict[str, Callable[[Array, Any], Array]] = {
     "rss": lambda residuals, _: jnp.square(residuals),
     "mse": lambda residuals, _: jnp.square(residuals),

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxfit import statistics
+from jaxfit.losses.base import ROBUST, noise_model_of
 from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, Room, house, number, panels, style
 from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics import Resamples
 from jaxfit.statistics.covariances import moments
+from jaxfit.statistics.diagnosis import FAR_OUT
 from jaxfit.statistics.profiles import Profile
 from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import labels_of
@@ -28,6 +30,8 @@ def fit(
     fit: Fit, *, level: float = 0.95, prediction: bool = False, ax: Axes | None = None, residuals: Axes | None = None
 ) -> dict[str, Axes]:
     """Draw the data, the fitted curve and its confidence band, and below them the standardized residuals.
+
+    Of a fit by a robust loss the outliers have red rings.
 
     Args:
       fit: Of a model of one x.
@@ -76,6 +80,9 @@ def _curve(fit: Fit, x: np.ndarray, y: np.ndarray, level: float, prediction: boo
     if sigma is not None:
         ax.errorbar(x, y, sigma, fmt="none", ecolor=GREY, elinewidth=1, zorder=2)
     ax.plot(x, y, "o", color=DARK, ms=4 if len(x) <= 200 else 2, zorder=3)
+    if noise_model_of(fit.problem.loss).kind == ROBUST:
+        far = np.abs(statistics.residuals(fit).standardized) > FAR_OUT
+        ax.plot(x[far], y[far], "o", color=RED, mfc="none", ms=9, mew=1.4, zorder=3)
     ax.plot(at, band.value, color=BLUE, zorder=4)
     room = Room(ax)
     for point in zip(x, y, strict=True):
@@ -139,13 +146,16 @@ def _sigma(fit: Fit, y: np.ndarray) -> np.ndarray | None:
 
 def _residuals(fit: Fit, x: np.ndarray, ax: Axes) -> None:
     left = np.asarray(statistics.residuals(fit).standardized, float)
+    robust = noise_model_of(fit.problem.loss).kind == ROBUST
     most = max(3.0, 1.15 * np.nanmax(np.abs(left)))
-    ax.set(ylim=(-most, most), ylabel="residual / error")
+    ax.set(ylim=(-most, most), ylabel="residual / scale" if robust else "residual / error")
     ax.set_yticks([-2, 0, 2], ["\N{MINUS SIGN}2", "0", "2"])
     ax.axhspan(-2, 2, color=GREY, alpha=0.12, lw=0)
     ax.axhline(0, color=BLUE, lw=1.2)
     ax.vlines(x, 0, left, color=GREY, lw=1)
     ax.plot(x, left, "o", color=DARK, ms=4)
+    far = (np.abs(left) > FAR_OUT) & robust
+    ax.plot(x[far], left[far], "o", color=RED, mfc="none", ms=9, mew=1.4)
 
 
 @house

@@ -5,6 +5,8 @@ What is worth a line in a report, by thresholds that are named here:
   Source: Cook (1977), doi:10.1080/00401706.1977.10489493.
 - A leverage above 0.99: the point alone determines a param, and no residual shows that it is wrong. Source: Belsley,
   Kuh and Welsch (1980), Regression Diagnostics, doi:10.1002/0471725153, section 2.1.
+- An outlier of a robust fit: a residual of 3.5 scales and more. Source: Iglewicz and Hoaglin (1993), How to Detect and
+  Handle Outliers, as in the NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.17.
 - A test whose p-value is below 0.01: three of them raise a false alarm in at most 3 % of good fits.
 """
 
@@ -15,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxfit.losses.base import SQUARES, Kind, noise_model_of
+from jaxfit.losses.base import ROBUST, SQUARES, Kind, noise_model_of
+from jaxfit.losses.regression import SCALE
 from jaxfit.optimizers.arrays import namespace
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, precision_context
@@ -28,7 +31,8 @@ from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
 
-DOUBT, HIGH, NAMED = 0.01, 0.99, 3  # a p-value, a leverage, and the points that a note names
+DOUBT, HIGH, FAR_OUT = 0.01, 0.99, 3.5  # a p-value, a leverage, and scales of a residual
+NAMED = 3  # points in a note
 
 
 class Influence(NamedTuple):
@@ -282,6 +286,8 @@ def _pure(residuals: Array, place: Placed, counts: Array, hidden: Array) -> tupl
 
 def signs(fit: Fit, known: Moments) -> list[str]:
     """Return sentences for a report, on what lies beyond the thresholds of this module."""
+    if known.kind == ROBUST:
+        return _of_outliers(fit, known)
     if (
         not _has_residuals(known, problem_of(fit))
         or known.exact
@@ -311,6 +317,24 @@ def _of_points(fit: Fit, known: Moments) -> list[str]:
             f"region: Cook's distance {told}"
         )
     return notes
+
+
+def outliers(fit: Fit, known: Moments) -> np.ndarray:
+    """Return bool like the residuals of a robust fit: which are outliers."""
+    raw, own, _ = standardized(fit, known)
+    with np.errstate(invalid="ignore"):
+        return np.abs(own) > FAR_OUT
+
+
+def _of_outliers(fit: Fit, known: Moments) -> list[str]:
+    raw, own, _ = standardized(fit, known)
+    far = np.flatnonzero(outliers(fit, known))
+    if not len(far):
+        return []
+    far = far[np.argsort(-np.abs(np.ravel(own)[far]))]
+    scale = SCALE * np.nanmedian(np.abs(raw))
+    many = "1 outlier lies" if len(far) == 1 else f"{len(far):,} outliers lie"
+    return [f"{many} beyond {FAR_OUT} times the scale of the residuals, {scale:.3g}: {_points(fit, far)}"]
 
 
 def _points(fit: Fit, places: Sequence[int]) -> str:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses.base import LIKELIHOOD, SQUARES, Kind, noise_model_of
+from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, Kind, noise_model_of
+from jaxfit.losses.regression import SCALE
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, convert_all, precision_context
 from jaxfit.statistics.covariances import Moments, moments
@@ -49,15 +50,18 @@ def residuals(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Resi
     """Return the residuals, data minus prediction, and the same in units of their own standard deviation.
 
     Args:
-      result: A fit by a loss of squares or of counts, or the grid of a sweep.
+      result: A fit by a loss of squares, by a robust one, or of counts, or the grid of a sweep.
       absolute_sigma: As for `covariance`.
 
     Returns:
       (raw, standardized, leverage) like y, NaN where masked; for a grid `xarray.DataArray`s. For `least_squares` the
       raw ones are minus the result of its function; with a covariance matrix of the data they are decorrelated.
 
+      Those of a robust loss are standardized by their scale 1.4826 * median(|r|), the standard deviation of the bulk if
+      it is normal: one beyond 3.5 is an outlier (Iglewicz and Hoaglin 1993, How to Detect and Handle Outliers).
+
     Raises:
-      TypeError: If the loss is no sum of squares and no deviance; otherwise as `covariance`.
+      TypeError: If the loss is neither of squares, nor robust, nor a deviance; otherwise as `covariance`.
 
     Example:
       >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
@@ -67,10 +71,10 @@ def residuals(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Resi
     """
     known = moments("residuals", result, absolute_sigma)
     problem, _ = example(result)
-    if known.kind != SQUARES and not noise_model_of(problem.loss).deviance:
+    if known.kind == LIKELIHOOD and not noise_model_of(problem.loss).deviance:
         raise TypeError(
-            "residuals: only losses of squares and of counts have residuals of a known standard deviation (rss, mse, "
-            "chi_squared, least_squares, poisson, binomial); call the model for the others"
+            "residuals: only losses of squares, robust ones and those of counts have residuals of a known scale (rss, "
+            "mse, chi_squared, least_squares, huber, tukey, poisson, binomial, ...); call the model for the others"
         )
     found = standardized(result, known)
     if isinstance(result, Fit):
@@ -84,6 +88,10 @@ def standardized(result: Fit | Grid, known: Moments) -> tuple[np.ndarray, np.nda
     alone = isinstance(result, Fit) and known.kind == SQUARES
     each = leverages_in_numpy(result) if alone else None
     raw, pearson, leverage = over_lanes(result, _leverages, (known.kind,)) if each is None else each
+    if known.kind == ROBUST:
+        axes = tuple(range(np.ndim(known.noise), raw.ndim))
+        scale = SCALE * np.nanmedian(np.abs(raw), axis=axes, keepdims=True)
+        return raw, np.divide(raw, scale, out=np.full(raw.shape, np.nan), where=scale > 0), leverage
     noise = np.reshape(known.noise, known.noise.shape + (1,) * (raw.ndim - known.noise.ndim))
     spread = noise * np.clip(1 - leverage, 0, None)
     known_spread = spread > 1e-12 * noise
