@@ -22,7 +22,8 @@ VERBS = {
 ARTICLES = {"A", "An", "The"}
 COMPILE_MUCH = {  # these run with the soak tests
     "jaxfit.sklearn.Regressor", "jf.Axis", "jf.Batches", "jf.Bounded", "jf.Call", "jf.Grid", "jf.Optima", "jf.best",
-    "jf.bootstrap", "jf.explain", "jf.f_test", "jf.lane", "jf.losses.smoothness", "jf.measured_limit",
+    "jf.bootstrap", "jf.explain", "jf.f_test", "jf.lane", "jf.losses.implicit_distance", "jf.losses.smoothness",
+    "jf.measured_limit",
     "jf.models.voigt", "jf.models.voigts", "jf.monte_carlo", "jf.open", "jf.optima", "jf.optimizers.lbfgs",
     "jf.plots.convergence_map", "jf.plots.corner", "jf.plots.descent_animation", "jf.plots.fit",
     "jf.plots.learning_rate_range", "jf.profile", "jf.propagate", "jf.refine", "jf.starts", "jf.verify",

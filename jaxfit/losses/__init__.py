@@ -17,16 +17,16 @@ from jaxfit.losses.likelihoods import (
     likelihood,
     softmax_cross_entropy,
 )
-from jaxfit.losses.orthogonal import OrthogonalDistance, orthogonal_distance
+from jaxfit.losses.orthogonal import ImplicitDistance, OrthogonalDistance, implicit_distance, orthogonal_distance
 from jaxfit.losses.regression import Residual, arctan, cauchy, huber, mae, mse, rss, soft_l1, tukey
 from jaxfit.losses.regularization import L2, InputNoise, Smoothness, input_noise, l2, smoothness
 from jaxfit.problems.messages import near_names
 
 __all__ = [
-    "Binomial", "Block", "ChiSquared", "CrossEntropy", "InputNoise", "Joint", "L2", "LeastSquares", "Likelihood",
-    "Loss", "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual", "Smoothness", "Sum", "arctan",
-    "binomial", "cauchy", "chi_squared", "data_names", "huber", "input_noise", "joint", "l2", "least_squares",
-    "likelihood", "mae", "model_of", "mse", "orthogonal_distance", "poisson", "rss", "smoothness", "soft_l1",
-    "softmax_cross_entropy", "takes_data", "takes_key", "tukey",
+    "Binomial", "Block", "ChiSquared", "CrossEntropy", "ImplicitDistance", "InputNoise", "Joint", "L2", "LeastSquares",
+    "Likelihood", "Loss", "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual", "Smoothness", "Sum",
+    "arctan", "binomial", "cauchy", "chi_squared", "data_names", "huber", "implicit_distance", "input_noise", "joint",
+    "l2", "least_squares", "likelihood", "mae", "model_of", "mse", "orthogonal_distance", "poisson", "rss",
+    "smoothness", "soft_l1", "softmax_cross_entropy", "takes_data", "takes_key", "tukey",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

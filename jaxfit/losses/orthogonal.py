@@ -1,4 +1,4 @@
-"""Orthogonal distances: chi-squared for errors in x as well as in y."""
+"""Orthogonal distances, for errors in x as well as in y: from a curve y = f(x), or from one where f(x) = 0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxfit.losses.base import SQUARES, NoiseModel, as_float, label, leaves_of
+from jaxfit.losses.base import SQUARES, NoiseModel, OfFunction, as_array, as_float, hashable, key_for, label, leaves_of
 from jaxfit.losses.likelihoods import SumOfSquares
 from jaxfit.losses.regression import OfPredictions, checked, counted, difference, predicted, read
 from jaxfit.problems.messages import near_keywords
@@ -134,3 +134,131 @@ def orthogonal_distance(predict: Model, *, correlated: bool = False, masked: boo
     if not isinstance(correlated, bool):
         raise TypeError(f"correlated is {correlated!r}; it is True or False, and correlations are a part of the data")
     return OrthogonalDistance(*checked(predict, masked), correlated)
+
+
+@leaves_of()
+@dataclass(frozen=True, eq=False, repr=False)
+class ImplicitDistance(OfFunction, SumOfSquares):
+    """The loss made by `implicit_distance`."""
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        return "x", "x_sigma"
+
+    @property
+    def by_row(self) -> bool:
+        return True
+
+    def residuals(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
+        """Return the distances of the points from f = 0, in standard deviations, with the sign of f."""
+        if len(data) != 2:
+            raise TypeError(f"{self} takes the data (x, x_sigma), but got {len(data)} array{'s' * (len(data) != 1)}")
+        x, sigma = (as_float(as_array(name, value)) for name, value in zip(self.data_names, data, strict=True))
+        if x.ndim != 2 or not x.size or sigma.shape != x.shape:
+            raise ValueError(
+                f"{self}: x has shape {x.shape} and x_sigma {sigma.shape}; both are (n, d), a row for each point: for "
+                f"one error shared by all pass np.full({x.shape}, x_sigma)"
+            )
+        given = key_for(self, key)
+        value = jnp.asarray(self.function(params, x, **given))
+        if value.shape != x.shape[:1]:
+            raise ValueError(
+                f"{self}: f has shape {value.shape} for x {x.shape}; it returns {x.shape[:1]}, one a point"
+            )
+
+        def one(x, sigma):
+            return _from_surface(lambda params, u: self.function(params, (x + sigma * u)[None], **given)[0], params, x)
+
+        return jax.vmap(one)(x, sigma)
+
+    def noise_model(self) -> NoiseModel:
+        return NoiseModel(SQUARES, sigma=True, additive=True)
+
+    def __repr__(self) -> str:
+        return f"implicit_distance({label(self.function)})"
+
+
+def _from_surface(surface: Callable[[Params, Array], Array], params: Params, like: Array) -> Array:
+    """Return the least |u| with surface(u) = 0, with the sign that the surface has at u = 0.
+
+    At the least one, e = (surface - slope @ u) / |slope| is that root, and its derivatives by the params are those of e
+    with u held. One more step of Newton's, which is differentiated, makes the second ones right too.
+    """
+    still = jax.lax.stop_gradient(params)
+    nearest = _nearest_on(lambda u: surface(still, u), jnp.zeros_like(like))
+    slope = jax.grad(surface, argnums=1)
+    ahead = slope(still, nearest)
+    pull = jnp.dot(nearest, ahead) / jnp.dot(ahead, ahead)
+    bend = jnp.eye(like.size) - pull * jax.hessian(lambda u: surface(still, u))(nearest)
+    wrong = nearest - pull * slope(params, nearest), surface(params, nearest)
+    moved = _constrained(bend, wrong[0], ahead, wrong[1])[0]
+    u = nearest + jnp.where(jnp.isfinite(moved).all(), moved, 0)
+    steep = slope(params, u)
+    return (surface(params, u) - jnp.dot(steep, u)) / jnp.sqrt(jnp.dot(steep, steep))
+
+
+def _constrained(bend: Array, gradient: Array, normal: Array, value: Array) -> tuple[Array, Array]:
+    """Return the d of least d @ bend @ d / 2 + gradient @ d with value + normal @ d = 0, and its multiplier."""
+    size = jnp.sqrt(jnp.dot(normal, normal))
+    unit = normal / size
+    table = jnp.block([[bend, -unit[:, None]], [unit[None, :], jnp.zeros((1, 1))]])
+    found = jnp.linalg.solve(table, -jnp.append(gradient, value / size))
+    return found[:-1], found[-1] / size
+
+
+def _nearest_on(surface: Callable[[Array], Array], start: Array) -> Array:
+    """Return u at a minimum of |u| where surface(u) = 0: Newton's steps for both, cut until u and surface shrink."""
+    least, eye, cuts = SHORT * float(jnp.finfo(start.dtype).eps), jnp.eye(start.size), 0.25 ** jnp.arange(6)
+
+    def step(state):
+        count, u, moving = state
+        value, normal = jax.value_and_grad(surface)(u)
+        square = jnp.dot(normal, normal)
+        pull = (jnp.dot(normal, u) - value) / square
+        bend = pull * jax.hessian(surface)(u)
+        across = eye - jnp.outer(normal, normal) / square
+        along = across @ bend @ across  # of one number along a curve
+        most = jnp.trace(along) if start.size == 2 else jnp.sqrt(jnp.sum(along**2))
+        bend = jnp.where(most < 0.9, eye - bend, eye)
+        move, pull = _constrained(bend, u, normal, value)
+        weight = 2 * jnp.abs(pull)
+
+        def height(u):
+            return jnp.dot(u, u) / 2 + weight * jnp.abs(surface(u))
+
+        there = u[None] + jnp.outer(cuts, move)
+        lower = jax.vmap(height)(there) <= height(u) * (1 + least)
+        moving = jnp.any(lower) & (jnp.sqrt(jnp.dot(move, move)) > least * (1 + jnp.sqrt(jnp.dot(u, u))))
+        return count + 1, jnp.where(moving, there[jnp.argmax(lower)], u), moving
+
+    state = 0, start, jnp.isfinite(surface(start))
+    return jax.lax.while_loop(lambda state: (state[0] < STEPS) & state[-1], step, state)[1]
+
+
+@near_keywords
+def implicit_distance(function: Callable) -> ImplicitDistance:
+    """Return the sum of squared distances of points from the curve or surface where f(params, x) = 0.
+
+    For each point it is the least of sum(((u - x) / x_sigma)**2) over the u with f(params, u) = 0, in the valley that
+    begins at x: orthogonal distance regression of an implicit model, such as an ellipse. The u are eliminated point by
+    point, so that the cost grows with the points; errors of the params are those of a fit of params and u together.
+
+    The data are (x, x_sigma), both (n, d).
+
+    Args:
+      function: A hashable function of (params, x) that returns (n,) numbers for x (n, d), each of its own row. It must
+        not vanish for all x: give an ellipse a fixed 1, not five params that may all be zero.
+
+    Raises:
+      TypeError: If it cannot be called or hashed; when called, if the data are not two arrays of numbers.
+      ValueError: When called, if their shapes, or that of f, do not fit.
+
+    Source: Boggs, Byrd and Schnabel (1987), doi:10.1137/0908085; Helfrich and Zwick (1993), doi:10.1007/BF02198291.
+
+    Example:
+      >>> circle = jf.losses.implicit_distance(lambda p, x: x[:, 0] ** 2 + x[:, 1] ** 2 - p["radius"] ** 2)
+      >>> points = np.array([[3.0, 0.0], [0.0, 1.0]])
+      >>> round(float(circle({"radius": 2.0}, points, np.ones((2, 2)))), 6)
+      2.0
+    """
+    return ImplicitDistance(hashable("function", function))

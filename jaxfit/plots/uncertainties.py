@@ -22,7 +22,7 @@ from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.results import Fit
 
-GRID = 300
+GRID, EDGE = 300, 7.0  # points of a curve; scales to which residuals of robust fits are drawn
 
 
 @near_keywords
@@ -31,7 +31,7 @@ def fit(
 ) -> dict[str, Axes]:
     """Draw the data, the fitted curve and its confidence band, and below them the standardized residuals.
 
-    Of a fit by a robust loss the outliers have red rings.
+    Of a fit by a robust loss the outliers have rings, and residuals beyond 7 scales lie at the edge.
 
     Args:
       fit: Of a model of one x.
@@ -147,6 +147,9 @@ def _sigma(fit: Fit, y: np.ndarray) -> np.ndarray | None:
 def _residuals(fit: Fit, x: np.ndarray, ax: Axes) -> None:
     left = np.asarray(statistics.residuals(fit).standardized, float)
     robust = noise_model_of(fit.problem.loss).kind == ROBUST
+    far = (np.abs(left) > FAR_OUT) & robust
+    if robust:  # outliers of a hundred scales leave no room for the others: they lie at the edge
+        left = np.clip(left, -EDGE, EDGE)
     most = max(3.0, 1.15 * np.nanmax(np.abs(left)))
     ax.set(ylim=(-most, most), ylabel="residual / scale" if robust else "residual / error")
     ax.set_yticks([-2, 0, 2], ["\N{MINUS SIGN}2", "0", "2"])
@@ -154,7 +157,6 @@ def _residuals(fit: Fit, x: np.ndarray, ax: Axes) -> None:
     ax.axhline(0, color=BLUE, lw=1.2)
     ax.vlines(x, 0, left, color=GREY, lw=1)
     ax.plot(x, left, "o", color=DARK, ms=4)
-    far = (np.abs(left) > FAR_OUT) & robust
     ax.plot(x[far], left[far], "o", color=RED, mfc="none", ms=9, mew=1.4)
 
 

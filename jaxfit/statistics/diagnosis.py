@@ -163,8 +163,8 @@ def diagnostics(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Di
     Example:
       >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
       >>> found = jf.diagnostics(run)
-      >>> found.runs.runs, round(float(found.durbin_watson.statistic), 2)
-      (6.0, 2.36)
+      >>> int(found.runs.runs), round(float(found.durbin_watson.statistic), 2)
+      (7, 2.02)
     """
     found = _diagnostics(result, _moments("diagnostics", result, absolute_sigma))
     return Diagnostics(*(type(test)(*(_labelled(result, x) for x in test)) for test in found))

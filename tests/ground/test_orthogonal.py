@@ -195,3 +195,107 @@ def test_what_does_not_fit_together_is_refused():
         jf.curve_fit(line, None, (X, Y), SIGMA, x_sigma=0.1, correlation=1.0)
     with pytest.raises(ValueError, match="x_sigma is -0.1"):
         jf.curve_fit(line, None, (X, Y), SIGMA, x_sigma=-0.1)
+
+
+FULLER = np.array([  # Fuller (1987), Measurement Error Models, page 244; the guide of ODRPACK, its implicit example
+    (0.50, -0.12), (1.20, -0.60), (1.60, -1.00), (1.86, -1.40), (2.12, -2.54), (2.36, -3.36), (2.44, -4.00),
+    (2.36, -4.75), (2.06, -5.25), (1.74, -5.64), (1.34, -5.97), (0.90, -6.32), (-0.28, -6.44), (-0.78, -6.44),
+    (-1.36, -6.41), (-1.90, -6.25), (-2.50, -5.88), (-2.88, -5.50), (-3.18, -5.24), (-3.44, -4.86),
+])  # fmt: skip
+GANDER = np.array([(1, 7), (2, 6), (5, 8), (7, 7), (9, 5), (3, 7), (6, 2), (8, 4)], float)
+LEVENBERG = jf.optimizers.levenberg_marquardt()
+
+
+def conic(b, x):
+    u, v = x[:, 0] - b[0], x[:, 1] - b[1]
+    return b[2] * u**2 + 2 * b[3] * u * v + b[4] * v**2 - 1
+
+
+def ellipse(p, x):
+    u, v = x[:, 0] - p["x"], x[:, 1] - p["y"]
+    cosine, sine = jnp.cos(p["angle"]), jnp.sin(p["angle"])
+    return ((cosine * u + sine * v) / p["a"]) ** 2 + ((cosine * v - sine * u) / p["b"]) ** 2 - 1
+
+
+def circle(p, x):
+    return (x[:, 0] - p["x"]) ** 2 + (x[:, 1] - p["y"]) ** 2 - p["radius"] ** 2
+
+
+def implicit(f, start, points, sigma=1.0):
+    return jf.fit(jf.losses.implicit_distance(f), start, (points, np.full(points.shape, sigma)), optimizer=LEVENBERG)
+
+
+@pytest.fixture(scope="module")
+def fitted_ellipse():
+    return implicit(conic, np.array([-1.0, -3.0, 0.09, 0.02, 0.08]), FULLER)
+
+
+def test_the_implicit_example_of_the_guide_of_odrpack(fitted_ellipse):
+    """ODRPACK's own run, as the tests of scipy.odr record it, stops within 1e-6 of the params."""
+    beta = [-0.9993809167281279, -2.9310484652026476, 0.0875730502693354, 0.0162299708984738, 0.0797537982976416]
+    errors = [0.1113840353364371, 0.1097673310686467, 0.0041060738314314, 0.0027500347539902, 0.0034962501532468]
+    np.testing.assert_allclose(fitted_ellipse.params, beta, rtol=5e-6)
+    np.testing.assert_allclose(jf.standard_errors(fitted_ellipse, absolute_sigma=False), errors, rtol=5e-5)
+
+
+@pytest.mark.soak
+def test_the_geometric_circle_and_ellipse_of_gander_golub_and_strebel():
+    """Gander, Golub and Strebel (1994), doi:10.1007/BF01934268: center, radius; center, axes, angle."""
+    round_ = implicit(circle, {"x": 5.0, "y": 5.0, "radius": 3.0}, GANDER[:6]).params
+    np.testing.assert_allclose([round_[k] for k in ("x", "y", "radius")], [4.7398, 2.9835, 4.7142], atol=6e-5)
+    long = implicit(ellipse, {"x": 4.0, "y": 5.0, "a": 5.0, "b": 3.0, "angle": 0.3}, GANDER).params
+    found = [long[k] for k in ("x", "y", "a", "b", "angle")]
+    np.testing.assert_allclose(found, [2.6996, 3.8160, 6.5187, 3.0319, 0.3596], atol=6e-5)
+
+
+@pytest.mark.soak
+def test_distances_from_an_ellipse_are_those_of_a_search_along_it():
+    """From outside, from inside and with unequal errors, which stretch the plane; each within the valley of its x."""
+    rng, p = np.random.default_rng(0), {"x": 0.5, "y": -0.2, "a": 3.0, "b": 2.0, "angle": 0.4}
+    points, sigma = rng.normal(size=(30, 2)) * (2.5, 2.0), rng.uniform(0.5, 2.0, size=(30, 2))
+    points = points[np.abs(ellipse(p, points) + 0.2) > 0.35]  # but for the middle, which has several valleys
+    sigma = sigma[: len(points)]
+    with jax.enable_x64(True):
+        found = np.asarray(jf.losses.implicit_distance(ellipse).residuals(p, points, sigma))
+    t = np.linspace(0, 2 * np.pi, 20_001)
+    u, v = 3 * np.cos(t), 2 * np.sin(t)
+    there = np.stack([0.5 + np.cos(0.4) * u - np.sin(0.4) * v, -0.2 + np.sin(0.4) * u + np.cos(0.4) * v], 1)
+    square = np.sum(((there[None] - points[:, None]) / sigma[:, None]) ** 2, axis=2)
+    lower = (square <= np.roll(square, 1, 1)) & (square <= np.roll(square, -1, 1))
+    for i, e in enumerate(found):
+        valleys = np.sqrt(square[i][lower[i]])
+        assert np.min(np.abs(valleys - abs(e))) < 1e-5 and abs(e) <= valleys.max() + 1e-5
+    np.testing.assert_array_equal(np.sign(found), np.sign(ellipse(p, points)))
+    assert np.mean(np.abs(found) < np.sqrt(square.min(1)) + 1e-5) > 0.9
+
+
+@pytest.mark.soak
+def test_keplers_ellipse_lies_within_its_errors():
+    """An orbit of eccentricity 0.6 around the origin, its focus: r = p - e x, from points with errors of 0.02."""
+    turn = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    r = 1.2 / (1 + 0.6 * np.cos(turn))
+    points = np.stack([r * np.cos(turn), r * np.sin(turn)], 1) + 0.02 * np.random.default_rng(2).normal(size=(60, 2))
+
+    def orbit(p, x):
+        return jnp.hypot(x[:, 0], x[:, 1]) + p["eccentricity"] * x[:, 0] - p["parameter"]
+
+    fit = implicit(orbit, {"eccentricity": 0.3, "parameter": 1.0}, points, 0.02)
+    error = jf.standard_errors(fit)
+    assert abs(fit.params["eccentricity"] - 0.6) < 3 * error["eccentricity"] < 0.02
+    assert abs(fit.params["parameter"] - 1.2) < 3 * error["parameter"] < 0.02
+    assert abs(jf.goodness_of_fit(fit).reduced_chi_squared - 1) < 4 * np.sqrt(2 / 58)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "sigma", "message"),
+    [
+        (circle, np.ones((5, 2)), np.ones((5, 1)), r"x_sigma \(5, 1\); both are \(n, d\)"),
+        (circle, np.ones(5), np.ones(5), r"x has shape \(5,\)"),
+        (lambda p, x: x * p["x"], np.ones((5, 2)), np.ones((5, 2)), r"f has shape \(5, 2\) for x \(5, 2\); it returns"),
+    ],
+)
+def test_points_of_an_implicit_curve_that_do_not_fit_are_refused(function, x, sigma, message):
+    with pytest.raises(ValueError, match=message):
+        jf.fit(
+            jf.losses.implicit_distance(function), {"x": 0.0, "y": 0.0, "radius": 1.0}, (x, sigma), optimizer=LEVENBERG
+        )
