@@ -93,7 +93,7 @@ def influence(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Infl
       >>> run = jf.curve_fit(jf.models.line, None, jf.datasets.thermometer())
       >>> found = jf.influence(run)
       >>> int(found.cooks_distance.argmax()), round(float(found.cooks_distance.max()), 2)
-      (5, 0.48)
+      (7, 0.42)
     """
     found = _influence(result, _moments("influence", result, absolute_sigma))
     return Influence(*(_labelled(result, x) for x in found))
