@@ -19,12 +19,13 @@ $(STAMP): requirements.lock pyproject.toml
 figures: setup
 	$(BIN)/python -m experiments
 
+# A case of each kind; at the end the slowest, so that they stay few.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=10
 
-# The tests that take longer.
+# The other cases, and what takes longer: each test is named with the share that is done.
 soak: setup
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak -vv --durations=10
 
 # The tests with the lowest versions that pyproject.toml allows; these warn of each other.
 lowest:
