@@ -116,6 +116,7 @@ def test_the_covariance_is_the_inverse_of_the_information(data, dobson, warps):
     np.testing.assert_allclose(jf.covariance(fit), covariance, rtol=1e-8, atol=1e-14)
 
 
+@pytest.mark.soak
 def test_beetles_have_the_numbers_of_a_logistic_regression_by_glm():
     fit = jf.fit(jf.losses.binomial(chance), {"a": 0.0, "b": 0.0}, BEETLES, optimizer=LM, steps=100)
     np.testing.assert_allclose([fit.params["a"], fit.params["b"]], [-60.717, 34.270], atol=5e-4)
@@ -156,6 +157,7 @@ def test_the_profile_of_a_rate_ends_where_its_deviance_has_risen(steady):
     np.testing.assert_allclose([wald.low, wald.high], [total / n - half, total / n + half], rtol=1e-10)
 
 
+@pytest.mark.soak
 def test_counts_drawn_from_the_fit_scatter_as_poisson_numbers_do(steady):
     drawn = jf.monte_carlo(steady, key=1, samples=4000).params["m"] * 6  # sums of 6 numbers of mean 14 / 6
     se = np.sqrt(14 / 4000)
@@ -164,6 +166,7 @@ def test_counts_drawn_from_the_fit_scatter_as_poisson_numbers_do(steady):
     assert (np.abs(drawn - np.round(drawn)) < 1e-6).all()
 
 
+@pytest.mark.soak
 def test_a_bootstrap_of_counts_draws_points_again(steady):
     drawn = jf.bootstrap(steady, key=0, samples=4000).params["m"]
     y = np.array([3, 0, 2, 3, 5, 1])
@@ -222,7 +225,7 @@ def expected_coverage(method, n, mean):
     return (scipy.stats.poisson.pmf(totals, n * mean) * inside).sum()
 
 
-@pytest.mark.parametrize("method", soaking(["wald", "profile"], keep=("profile",)))
+@pytest.mark.parametrize("method", soaking(["wald", "profile"], keep=("wald",)))
 def test_intervals_of_counts_hold_their_mean_as_often_as_theory_says(method, sets=100, n=3, mean=1):
     covered, _ = total_covered(method, n, mean, sets)
     p = expected_coverage(method, n, mean)
@@ -253,6 +256,7 @@ def test_lanes_of_counts_are_profiled_and_drawn():
     np.testing.assert_allclose(drawn.params["params"].std("sample"), errors, rtol=0.3)
 
 
+@pytest.mark.soak
 def test_a_masked_count_counts_for_nothing(dobson):
     y, design = np.append(DOBSON[0], 10**6), np.vstack([DOBSON[1], np.full(5, np.nan)])
     where = np.arange(10) < 9
@@ -263,6 +267,7 @@ def test_a_masked_count_counts_for_nothing(dobson):
     np.testing.assert_allclose(jf.goodness_of_fit(fit).aic, jf.goodness_of_fit(dobson).aic, rtol=1e-10)
 
 
+@pytest.mark.soak
 def test_two_sets_of_counts_and_a_measured_param_add_up():
     """A sum of deviances and a squared residual in standard deviations: the information of each adds."""
     both = jf.losses.poisson(constant) + jf.losses.least_squares(lambda p: (p["m"] - 4.0) / 0.5)
@@ -340,6 +345,7 @@ def test_a_normal_likelihood_has_its_closed_forms(spread_fit):
     assert "30 rows, 2 of 2 free params" in str(jf.report(fit))
 
 
+@pytest.mark.soak
 def test_the_profile_of_a_normal_likelihood_is_the_likelihood_ratio(spread_fit):
     """-2 log of it is n log(1 + (mu - mean)**2 / s**2) for mu, and n (s**2 / v**2 - 1) + 2 n log(v / s) for v."""
     x, fit = spread_fit
@@ -355,6 +361,7 @@ def test_the_profile_of_a_normal_likelihood_is_the_likelihood_ratio(spread_fit):
     np.testing.assert_allclose([found["log_s"].low, found["log_s"].high], ends, rtol=1e-4)
 
 
+@pytest.mark.soak
 def test_a_likelihood_is_bootstrapped_by_its_points_and_drawn_by_no_one(spread_fit):
     x, fit = spread_fit
     drawn = jf.bootstrap(fit, key=0, samples=400).params["mu"]

@@ -76,6 +76,7 @@ def test_a_run_cut_short_is_told_how_many_steps_it_lacks():
     assert float(found.retry().loss) - least < 2e-4 * (fit.loss - least)
 
 
+@pytest.mark.soak
 def test_a_rate_far_below_the_limit_is_raised():
     found = jf.explain(thermometer(1e-5))
     assert found.kind == "rate too small" and "3,298 times below the limit 0.033" in str(found)
@@ -107,6 +108,7 @@ def test_a_saddle_is_told_by_its_negative_curvature():
     np.testing.assert_allclose(found.retry().loss, -0.25, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_a_start_is_shrunk_only_where_that_makes_the_slope_steeper():
     def problem(start):
         return jf.fit(lambda p: jnp.tanh(p["x"]) ** 2, start, optimizer=jf.optimizers.sgd(0.1), steps=1).problem
@@ -160,6 +162,7 @@ def test_layers_are_told_by_the_tree_or_by_their_numbers_and_in_the_order_of_tho
 ROUNDING = 1e-12  # of sums of eight numbers of size one in float64, with room
 
 
+@pytest.mark.soak
 def test_matrices_of_an_even_start_keep_lengths_and_let_no_mean_through():
     for shape in ((8, 8), (8, 3), (3, 8), (1, 8), (8, 1), (2, 2)):
         matrix = orthogonal(np.random.default_rng(0), *shape)
@@ -184,6 +187,7 @@ def test_a_deep_net_whose_gradient_vanishes_or_explodes_learns_from_an_even_star
     assert found.retry().loss < 0.1 * np.var(data[1])
 
 
+@pytest.mark.soak
 def test_a_deep_net_that_learns_is_not_told_that_its_gradient_vanishes():
     sizes = np.array([3.0, 1, 0.3, 1])
     start = [{"w": w * np.ones((1, 1))} for w in sizes]

@@ -94,6 +94,7 @@ def test_numbers_of_a_loss_and_of_a_call_may_be_swept():
         assert float(surface[i, j, k]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.soak
 def test_parts_of_the_program_become_an_axis_too():
     kinds = jf.Axis("kind", [MSE, jf.losses.mae(jf.models.line)], labels=["mse", "mae"])
     surface = jf.surface(kinds, PLANE, (AGE, PRESSURE))
@@ -150,6 +151,7 @@ def test_other_numbers_do_not_compile_again(traces):
     assert loss.count == first
 
 
+@pytest.mark.soak
 def test_points_times_data_are_never_held_in_memory():
     """In one array the work would take 200 * 200 * 50,000 numbers: 8 GB."""
     x = np.linspace(-1, 1, 50_000)

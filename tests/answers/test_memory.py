@@ -9,6 +9,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.models import dense, line
+from tests.shared.soak import soaking
 
 WIDTH = 16
 
@@ -30,7 +31,7 @@ def layers(params, x, *, wrap):
     return jnp.sum(x)
 
 
-@pytest.mark.parametrize("rows", [8, 32])
+@pytest.mark.parametrize("rows", soaking([8, 32], keep=(8,)))
 @pytest.mark.parametrize("depth", [1, 3, 6])
 def test_a_net_keeps_two_arrays_a_layer_for_the_backward_pass(depth, rows):
     """The output of each tanh and its slope; beside them the inputs as a column, and the residuals."""

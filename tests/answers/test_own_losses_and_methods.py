@@ -88,6 +88,7 @@ def test_a_run_that_needs_nothing_is_explained(fit):
     assert jf.explain(fit).kind == "converged"
 
 
+@pytest.mark.soak
 def test_lanes_of_a_sweep_end_where_the_fit_does(fit):
     damped = jf.optimizer(Newton, damping=jf.Axis("damping", [0.0, 0.1, 1.0]))
     grid = jf.sweep(LOSS, START, DATA, optimizer=damped, steps=200)
@@ -98,6 +99,7 @@ def test_lanes_of_a_sweep_end_where_the_fit_does(fit):
     np.testing.assert_allclose(errors["params.b"], jf.standard_errors(fit)["b"], rtol=1e-6)
 
 
+@pytest.mark.soak
 def test_a_masked_row_counts_for_nothing(fit):
     x, y = np.append(X, np.nan), np.append(DATA[1], 10**6)
     masked = jf.fit(Poisson(rate, True), START, (x, y, np.isfinite(x)), optimizer=NEWTON, steps=50)

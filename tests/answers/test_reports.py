@@ -163,6 +163,7 @@ def test_a_dataframe_holds_the_rows_under_their_names():
         assert table.loc[row.name, "value"] == row.value and table.loc[row.name, "error"] == row.error
 
 
+@pytest.mark.soak
 def test_an_interval_that_reaches_beyond_a_bound_is_told_with_the_method_that_stays_within():
     t, counts = np.arange(6.0), np.array([5, 4, 1, 1, 0, 1])
     start = {"amplitude": jf.Bounded(5.0, low=0.0), "rate": 0.5, "level": jf.Bounded(0.5, low=0.0)}

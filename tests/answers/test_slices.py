@@ -7,6 +7,7 @@ import pytest
 import jaxfit as jf
 from jaxfit.engine.settings import using
 from jaxfit.landscapes import between, hessian_plane, random_plane, trajectory_plane
+from tests.shared.soak import soaking
 
 RNG = np.random.default_rng(5)
 TURN = np.linalg.qr(RNG.normal(size=(12, 12)))[0]
@@ -79,6 +80,7 @@ def test_each_filter_of_a_direction_is_as_large_as_that_of_the_params():
     np.testing.assert_allclose(*squares)
 
 
+@pytest.mark.soak
 def test_a_network_with_its_weights_rescaled_has_the_same_landscape():
     """relu(x W) v is relu(x (10 W)) (v / 10): the reason for the norms of filters."""
     weights = {"w": RNG.normal(size=(1, 6)), "v": RNG.normal(size=(6, 1))}
@@ -131,7 +133,7 @@ def test_a_descent_of_two_params_lies_on_its_plane_with_its_losses():
     np.testing.assert_allclose(losses, fit.history.loss[:40:13], rtol=1e-9)
 
 
-@pytest.mark.parametrize("size", [512, 1], ids=["the Hessian", "products with it"])
+@pytest.mark.parametrize("size", soaking([512, 1], keep=(512,)), ids=["the Hessian", "products with it"])
 def test_the_plane_of_the_hessian_is_that_of_its_eigenvectors(size):
     for which, places in {"largest": (0, 1), "ends": (0, 11)}.items():
         with using(dense_plane=size):
@@ -146,6 +148,7 @@ def test_the_plane_of_the_hessian_is_that_of_its_eigenvectors(size):
     assert 2 * np.polyfit(GRID, surface.values[:, 0], 2)[0] == pytest.approx(9, rel=1e-8)
 
 
+@pytest.mark.soak
 def test_what_is_fixed_stays_on_a_slice_and_what_is_tied_follows():
     marked = {"a": jf.Bounded(np.ones((2, 2)), low=0.0), "b": jf.Fixed(3.0), "c": jf.Tied(lambda p: 2 * p["a"][0, 0])}
 

@@ -237,6 +237,7 @@ def red(picture):
     return np.nonzero(np.abs(picture - color).max(axis=-1) < 8)
 
 
+@pytest.mark.soak
 def test_an_animation_is_small_the_same_in_every_run_and_pauses_at_the_end():
     fit = jf.fit(MSE, {"w": 3.0, "b": 3.0}, DATA, optimizer=jf.optimizers.sgd(0.1), steps=30, record=RECORD)
     animation = plots.descent_animation(fit, frames=8)
@@ -264,6 +265,7 @@ def test_in_an_animation_the_point_goes_down_and_the_line_turns():
     assert np.min(columns[left]) < np.min(before[before < half]) - 50  # from (3, 3) to the lower left
 
 
+@pytest.mark.soak
 def test_a_loss_without_a_model_is_shown_against_the_updates(runs):
     shown = frames(plots.descent_animation(runs["plain"], frames=6))
     half = shown[0][0].shape[1] // 2
@@ -280,6 +282,7 @@ def test_an_arrow_leads_from_point_to_point_where_they_are_seen(runs):
     np.testing.assert_allclose(ax.transData.transform(arrow.xyann), dot.get_transform().transform(dot.get_xydata())[0])
 
 
+@pytest.mark.soak
 def test_surfaces_are_the_same_bytes_in_every_run_and_leave_the_users_settings_alone(runs):
     with matplotlib.rc_context({"font.size": 31, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)

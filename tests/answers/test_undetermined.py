@@ -53,7 +53,7 @@ REDUNDANT = {
 }
 
 
-@pytest.mark.parametrize("case", soaking(REDUNDANT, keep=("two slopes", "a param without influence")))
+@pytest.mark.parametrize("case", soaking(REDUNDANT, keep=("two slopes",)))
 def test_redundant_params_end_at_the_least_loss_as_not_determined(case):
     predict, start, least = REDUNDANT[case]
     run = fit(predict, start)
@@ -118,7 +118,7 @@ def test_random_redundant_models_end_at_the_least_loss(count, precision):
     np.testing.assert_allclose(grid.results.loss, least, rtol=1e4 * eps)
 
 
-@pytest.mark.parametrize("count", soaking([2, 6, 7, 8, 12], keep=(7,)))
+@pytest.mark.parametrize("count", soaking([2, 6, 7, 8, 12], keep=(2,)))
 def test_a_param_on_its_bound_lets_the_others_converge(count):
     rng = np.random.default_rng(count)
     matrix, truth = rng.normal(size=(40, count)), rng.normal(size=count)
@@ -197,7 +197,7 @@ SETTLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", soaking(SETTLES, keep=("Freudenstein-Roth", "Powell singular")))
+@pytest.mark.parametrize("name", soaking(SETTLES, keep=("Powell singular",)))
 def test_a_minimum_is_known_where_the_jacobian_is_singular_or_steps_are_slow(name):
     problem, least = mgh.PROBLEMS[name], SETTLES[name]
     run = jf.fit(jf.losses.least_squares(problem.residuals), problem.start, optimizer=LM(), steps=600)

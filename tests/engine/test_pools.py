@@ -106,7 +106,8 @@ def digest(results) -> str:
     return total.hexdigest()
 
 
-@pytest.mark.parametrize(("rules", "rates"), [((), 2), pytest.param(tuple(RULES), 7, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize(("rules", "rates"), [((), 2), (tuple(RULES), 7)])
 def test_eight_devices_give_the_bits_of_one_and_the_same_files(rules, rates, tmp_path):
     root = str(Path(__file__).parents[2])
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}

@@ -44,7 +44,8 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("what", soaking(FOUND, keep=1))
+@pytest.mark.soak
+@pytest.mark.parametrize("what", FOUND)
 def test_what_random_combinations_found_holds(what):
     simple = {name: choices[0] for name, choices in SPACE.items()}
     holds(simple | {"params": "w axis"} | FOUND[what])

@@ -61,6 +61,7 @@ def test_one_sigma_for_all_scales_chi_squared_alone():
     ).absolute_sigma is None  # fmt: skip
 
 
+@pytest.mark.soak
 def test_marks_and_other_optimizers_go_with_it():
     start, lbfgs = {"w": 1.0, "b": jf.Fixed(0.0)}, jf.optimizers.lbfgs()
     fit = jf.curve_fit(line, start, (X, Y), SIGMA, optimizer=lbfgs, precision="float64")

@@ -65,25 +65,37 @@ def test_a_run_stops_where_the_plain_loop_does_and_keeps_its_best_params(every):
     assert stopped >= 3
 
 
+BOUNDED = {"a": 0.0, "b": jf.Bounded(0.0, high=0.9), "c": jf.Fixed(0.1)}
+RATES = [0.05, 0.02, 0.2, 1e-4]
+
+
+def swept(given, train, **more):
+    rate = jf.Axis("rate", RATES)
+    return jf.sweep(LOSS, BOUNDED, train, **given | {"optimizer": jf.optimizers.sgd(rate)}, **more)
+
+
 @pytest.mark.parametrize("steps", soaking([60, 1400], keep=(60,)))  # the lanes end in the first chunk, or later
-def test_lanes_stop_where_single_fits_do_and_stores_keep_their_best_params(steps, tmp_path):
+def test_lanes_stop_where_single_fits_do(steps):
     train, held = draws(1)
     given = options(3, 7, steps, held)
-    start = {"a": 0.0, "b": jf.Bounded(0.0, high=0.9), "c": jf.Fixed(0.1)}
-    rates = [0.05, 0.02, 0.2, 1e-4]
-    sweep = given | {"optimizer": jf.optimizers.sgd(jf.Axis("rate", rates))}
-    grid = jf.sweep(LOSS, start, train, **sweep)
-    for rate in rates:
-        lane, fit = (
-            jf.lane(grid, rate=rate),
-            jf.fit(LOSS, start, train, **given | {"optimizer": jf.optimizers.sgd(rate)}),
-        )
+    grid = swept(given, train)
+    for rate in RATES:
+        lane = jf.lane(grid, rate=rate)
+        fit = jf.fit(LOSS, BOUNDED, train, **given | {"optimizer": jf.optimizers.sgd(rate)})
         assert (lane.steps, lane.status, lane.best_step) == (fit.steps, fit.status, fit.best_step)
         for ours, alone in zip(jax.tree.leaves(lane.best_params), jax.tree.leaves(fit.best_params), strict=True):
             np.testing.assert_allclose(ours, alone, rtol=1e-9)
     assert len(set(grid.results.status.values)) == 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("steps", [60, 1400])
+def test_stores_keep_the_best_params_of_their_lanes(steps, tmp_path):
+    train, held = draws(1)
+    given = options(3, 7, steps, held)
+    grid = swept(given, train)
     jf.verify(grid, sample=1)  # whose own fits count records as the lanes do
-    kept = jf.sweep(LOSS, start, train, store=tmp_path / "store", **sweep)
+    kept = swept(given, train, store=tmp_path / "store")
     names = ["best_validation_loss", "best_step", "best_params.a", "best_params.b", "best_params.c"]
     for found in (kept, jf.open(tmp_path / "store")):
         results = getattr(found, "results", found)
@@ -114,6 +126,7 @@ def test_a_stopped_run_says_for_how_long_and_where_it_was_best():
         jf.require_converged(fit)
 
 
+@pytest.mark.soak
 def test_without_patience_nothing_is_kept():
     train, held = draws(1)
     given = options(3, 1, 5, held) | {"stop": jf.Stop()}
