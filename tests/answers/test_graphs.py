@@ -150,10 +150,9 @@ BENT = {  # where finite differences say something else than the rules of JAX, o
     "loss of constants": (lambda p: jnp.float64(3.0), 1.0, ()),
 }
 CASES = SMOOTH | BENT
-KINDS = (  # one of each kind of operation; make soak has them all
-    "product", "dense tanh", "cross entropy of labels", "reshape and transpose", "index and gather",
-    "scatter", "concatenation", "convolution", "reductions", "where", "integer inputs", "shared subexpressions", "scan",
-    "cond", "nested jit", "batched product", "named scopes", "a function of a key", "max with ties",
+KINDS = (  # whose derivatives and edges differ most; make soak has them all
+    "product", "dense tanh", "index and gather", "reductions", "where", "shared subexpressions", "scan", "cond",
+    "nested jit", "max with ties",
 )  # fmt: skip
 
 

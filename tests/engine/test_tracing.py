@@ -196,6 +196,7 @@ def test_a_loop_of_unknown_length_is_refused_backward_with_a_method_that_works()
         jf.fit(jf.losses.mse(kepler), {"a": 1.0, "e": 0.1}, (X, Y), optimizer=SGD)
 
 
+@pytest.mark.soak
 def test_a_solver_that_goes_backward_only_is_refused_forward_with_a_method_that_works():
     @jax.custom_vjp
     def decay(rate):
