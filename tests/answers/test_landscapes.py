@@ -112,6 +112,7 @@ def test_parts_of_the_program_become_an_axis_too():
     np.testing.assert_array_equal(widths, [3.0, 6.0, 15.0])
 
 
+@pytest.mark.soak
 def test_a_loss_with_a_key_gets_that_of_step_0_at_every_point():
     def noisy(params, key):
         return params + jax.random.normal(key)

@@ -85,6 +85,7 @@ def test_between_two_records_a_trail_goes_straight_in_the_params_not_in_the_loss
     assert way.loss[2] < (way.loss[0] + way.loss[4]) / 2 - 0.1
 
 
+@pytest.mark.soak
 def test_a_trail_says_what_a_fit_lacks(runs):
     with pytest.raises(TypeError, match="takes a fit, but got a Dataset"):
         landscapes.trail(jf.sweep(bowl, {"x": jf.Axis("x", [1.0]), "y": 0.0}, optimizer=jf.optimizers.sgd(0.1)).results)
@@ -94,6 +95,7 @@ def test_a_trail_says_what_a_fit_lacks(runs):
         landscapes.trail(dataclasses.replace(runs["plain"], training=None))
 
 
+@pytest.mark.soak
 def test_a_lane_of_a_sweep_has_a_trail():
     rate = jf.Axis("rate", [0.05, 0.1])
     start = {"x": -3.0, "y": -3.0}

@@ -83,6 +83,7 @@ def test_a_step_goes_no_farther_than_the_data_tell():
     np.testing.assert_allclose(run.params, nearest, rtol=1e-7)
 
 
+@pytest.mark.soak
 def test_a_sweep_tells_lanes_whose_params_are_determined_from_those_where_they_are_not():
     sets = np.stack([X, np.ones(10), X**2])  # of one x alone only a + b is determined
 
@@ -138,6 +139,7 @@ def test_a_param_on_its_bound_lets_the_others_converge(count):
         np.testing.assert_allclose(found, np.insert(exact, 1, 0.0), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.soak
 def test_a_triangle_has_rows_of_zeros_for_columns_that_depend_on_others():
     rng = np.random.default_rng(2)
     for k in (4, 9):

@@ -46,6 +46,7 @@ def test_every_program_of_jaxfit_is_kept_and_found_and_no_other(folder, events):
     assert len(entries(folder)) > len(kept)
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("default:Error reading persistent compilation cache")
 def test_a_damaged_entry_costs_time_and_no_result(folder, events):
     first = fitted()

@@ -62,6 +62,7 @@ def squares(params, x):
     return params["offset"][x % 3] + params["slope"] * x**2
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", soaking(["uint16", "int32", "int64"], keep=("uint16",)))
 def test_an_index_that_is_squared_is_right_in_float64_and_told_in_float32(kind):
     x = np.arange(0, 60_000, 100)

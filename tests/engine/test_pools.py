@@ -49,14 +49,19 @@ def same(a, b):
         np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=str(name))
 
 
+CUTS = {
+    "workers": {"workers": 3, "block_seconds": 1e-9},
+    "chunks": {"chunk": 60, "block_lanes": 4, "block_loads": 1},  # another program
+}
+
+
+@pytest.mark.parametrize("cuts", soaking(CUTS, keep=("workers",)))
 @pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
-def test_chunks_blocks_and_workers_change_no_bit(rule):
+def test_chunks_blocks_and_workers_change_no_bit(rule, cuts):
     whole = run(RATES, SEEDS, RULES[rule])
     assert len(np.unique(whole.loss)) == 15
-    smaller = {"chunk": 60, "block_lanes": 4, "block_loads": 1}  # another program
-    for cuts in ({"workers": 3, "block_seconds": 1e-9}, smaller):
-        with using(**cuts):
-            same(whole, run(RATES, SEEDS, RULES[rule]))
+    with using(**CUTS[cuts]):
+        same(whole, run(RATES, SEEDS, RULES[rule]))
 
 
 def test_a_block_is_no_larger_than_its_results_allow():
@@ -72,7 +77,8 @@ def test_a_block_is_no_larger_than_its_results_allow():
     assert [block(n) for n in (2**26, 20 * 30, 20 * 5, 1)] == [128, 28, 8, 8]
 
 
-@pytest.mark.parametrize("rule", soaking(RULES, keep=("a rule",)))
+@pytest.mark.soak
+@pytest.mark.parametrize("rule", RULES)
 def test_neighbours_and_places_change_no_bit(rule):
     whole = run(RATES, SEEDS, RULES[rule])
     turned = run(RATES[::-1], SEEDS[::-1], RULES[rule]).isel(rate=slice(None, None, -1), seed=slice(None, None, -1))
@@ -118,7 +124,9 @@ def test_eight_devices_give_the_bits_of_one_and_the_same_files(rules, rates, tmp
     assert small_sweeps.contents(tmp_path / "eight") == small_sweeps.contents(tmp_path / "one")
 
 
-@pytest.mark.parametrize("stop", [jf.Stop(), jf.Stop(gradient_norm_below=0.2)])
+@pytest.mark.parametrize(
+    "stop", soaking([jf.Stop(), jf.Stop(gradient_norm_below=0.2)], keep=[jf.Stop(gradient_norm_below=0.2)])
+)
 @pytest.mark.parametrize("precision", soaking(["float32", "float64"], keep=("float64",)))
 def test_the_pool_is_the_loop_over_single_fits(stop, precision):
     rates = np.geomspace(1e-3, 1.0, 23)
@@ -140,4 +148,4 @@ def test_a_failure_in_a_worker_is_raised_where_sweep_was_called():
             raise RuntimeError("broken")
 
     with counting(broken), pytest.raises(RuntimeError, match="broken"):
-        run(RATES, SEEDS)
+        run(RATES, SEEDS, RULES["a rule"])

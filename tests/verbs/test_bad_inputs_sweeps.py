@@ -159,6 +159,7 @@ def test_a_lane_that_is_not_finite_changes_no_other_and_a_sweep_of_such_lanes_en
         jf.require_converged(bad)
 
 
+@pytest.mark.soak
 def test_slots_beyond_the_lanes_and_lanes_that_do_not_fill_the_slots_give_the_same_result():
     def run(slots):
         return sweep(params={"w": jf.Axis("w0", np.linspace(0, 1, 7)), "b": 0.0}, slots=slots).results

@@ -89,6 +89,7 @@ def bowl(params):
     return params["w"] ** 2
 
 
+@pytest.mark.soak
 def test_lane_finds_labels_of_several_kinds_a_dimension_named_method_and_nothing_between():
     labels = [(1, 2), "one", 1, (2, 1)]
     start = {"w": jf.Axis("method", [1.0, 2.0])}

@@ -103,6 +103,7 @@ def test_stores_keep_the_best_params_of_their_lanes(steps, tmp_path):
     assert jf.best(kept, by="best_validation_loss").best_params == jf.best(grid, by="best_validation_loss").best_params
 
 
+@pytest.mark.soak
 def test_a_checkpoint_and_a_run_inside_of_jit_keep_the_same_best_params(tmp_path):
     train, held = draws(0)
     given = options(3, 7, 600, held) | {"precision": "float32"}

@@ -195,6 +195,7 @@ def test_without_replacement_every_epoch_uses_each_row_at_most_once(size):
         assert len({tuple(e) for e in epochs}) > 1
 
 
+@pytest.mark.soak
 def test_with_replacement_rows_come_back_and_all_are_equally_likely():
     fit = jf.fit(
         lambda p, x: jnp.sum(10.0**x) + p**2, 0.0, (np.arange(5.0),), optimizer=jf.optimizers.sgd(0.1), steps=4000,

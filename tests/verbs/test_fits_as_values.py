@@ -27,7 +27,7 @@ def fit():
 
 @pytest.fixture(scope="module")
 def lanes():
-    return jax.vmap(run)(jnp.array([0.1, 0.2]))
+    return jax.jit(jax.vmap(run))(jnp.array([0.1, 0.2]))
 
 
 @pytest.fixture(scope="module")
