@@ -303,11 +303,12 @@ REFUSED = {
 }  # fmt: skip
 
 
+COMPILES = ("noise on the inputs", "a penalty", "absolute values", "a fit that diverged", "a plain function")
+
+
 @pytest.mark.parametrize(
     "case",
-    soaking(
-        REFUSED, but=("noise on the inputs", "a penalty", "absolute values", "a fit that diverged", "a plain function")
-    ),
+    soaking(REFUSED, but=COMPILES),
 )
 @pytest.mark.filterwarnings("ignore:.*standard errors from the minimum")
 def test_refused_with_a_remedy(case):

@@ -210,6 +210,7 @@ def test_an_exact_fit_converges():
     np.testing.assert_allclose([fit.params[k] for k in "abc"], [2.0, 1.3, 0.5], rtol=1e-12)
 
 
+@pytest.mark.soak
 def test_a_sweep_over_starts_and_data_sets_equals_a_loop_of_fits(traces):
     model = traces(decay)
     sets, starts = np.stack([noisy(seed) for seed in range(4)]), [0.5, 1.0, 2.0]

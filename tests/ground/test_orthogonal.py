@@ -141,6 +141,7 @@ def test_the_loss_has_the_second_derivatives_of_the_least_sum():
         np.testing.assert_allclose(loss(p, *data), least([0.4, 1.0]), rtol=1e-9)
 
 
+@pytest.mark.soak
 def test_lanes_end_and_err_as_fits_alone(york):
     noise = np.random.default_rng(0).normal(0, 1, (2, 4, 10))
     noise[:, 0] = 0
@@ -169,6 +170,7 @@ def test_a_masked_point_counts_for_nothing():
     np.testing.assert_allclose(found[1]["w"], expected[1]["w"], rtol=1e-12)
 
 
+@pytest.mark.soak
 def test_a_profile_and_a_band_of_a_line_with_errors_in_x(york):
     found = jf.intervals(york, "profile")["w"]
 

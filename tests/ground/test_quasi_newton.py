@@ -102,6 +102,7 @@ def test_a_bound_that_is_reached_does_not_keep_it_from_ending():
     np.testing.assert_allclose(fit.params, [0.5, 0.25], rtol=1e-7)
 
 
+@pytest.mark.soak
 def test_a_runaway_param_is_no_minimum():
     loss = jf.losses.mse(lambda p, x: jnp.exp(-p["k"] * x) + 1)
     x = np.array([1.0, 2.0, 3.0])

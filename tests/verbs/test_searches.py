@@ -7,6 +7,7 @@ import jaxfit as jf
 from jaxfit.optimizers.methods import Objective
 from jaxfit.searches import CoordinateProbing, FiniteDifferences, RandomSearch
 from tests.shared.problems import PROBLEMS
+from tests.shared.soak import soaking
 
 CASE = PROBLEMS["line"]
 W, B = np.polyfit(*CASE.data, 1)
@@ -88,6 +89,7 @@ def test_probing_is_what_a_loop_over_the_params_does():
         assert state == pytest.approx(width)
 
 
+@pytest.mark.soak
 def test_probing_ends_when_the_probe_is_finer_than_asked():
     optimizer = jf.searches.coordinate_probing(1.0, finest=1e-3)
     fit = jf.fit(CASE.loss, CASE.start, CASE.data, optimizer=optimizer, steps=5000, precision="float64")
@@ -103,6 +105,7 @@ def test_descent_on_central_differences_is_gradient_descent_on_a_quadratic():
     np.testing.assert_allclose(own.history.loss, true.history.loss, rtol=1e-9)
 
 
+@pytest.mark.soak
 def test_one_after_another_the_second_slope_is_that_at_the_new_first_param():
     t_u, t_c = jf.datasets.thermometer()
     loss = jf.losses.mse(lambda p, x: p[0] * x + p[1])
@@ -114,7 +117,7 @@ def test_one_after_another_the_second_slope_is_that_at_the_new_first_param():
     np.testing.assert_allclose(taken.params, [1 - 1e-2 * slope_w, -1e-2 * slope_b], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("central", "order"), [(True, 2), (False, 1)])
+@pytest.mark.parametrize(("central", "order"), soaking([(True, 2), (False, 1)], keep=1, names=2))
 def test_the_error_of_differences_falls_with_the_order_of_the_method(central, order):
     def f(p):
         return jnp.exp(p["a"]) + jnp.sin(p["b"]).sum()
@@ -149,6 +152,7 @@ def test_losses_that_cannot_be_differentiated_are_minimized_without_a_warning():
 # In a sweep
 
 
+@pytest.mark.soak
 def test_a_sweep_over_scales_and_seeds_is_the_fits_one_by_one():
     scales, seeds = jf.Axis("scale", [0.3, 1]), jf.Axis("seed", [0, 7])
     grid = jf.sweep(CASE.loss, CASE.start, CASE.data, optimizer=jf.searches.random_search(scales, key=seeds), steps=60)
@@ -161,7 +165,7 @@ def test_a_sweep_over_scales_and_seeds_is_the_fits_one_by_one():
             np.testing.assert_allclose(grid.results.loss.sel(scale=scale, seed=seed), fit.loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["width", "delta"])
+@pytest.mark.parametrize("name", soaking(["width", "delta"], keep=("width",)))
 def test_a_new_number_does_not_recompile(name, traces):
     loss = traces(lambda p, x, y: CASE.loss(p, x, y))
     make = {"width": jf.searches.coordinate_probing, "delta": lambda d: jf.searches.finite_differences(0.01, d)}[name]
@@ -174,7 +178,9 @@ def test_a_new_number_does_not_recompile(name, traces):
 # What they cost
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", soaking(METHODS, keep=("random_search", "coordinate_probing", "finite_differences, in turn"))
+)
 @pytest.mark.parametrize("params", [{"a": 0.0, "b": np.zeros(3)}, {"a": 0.0, "b": np.zeros(0)}])
 def test_evaluations_are_those_that_are_made(name, params):
     calls = []

@@ -21,6 +21,7 @@ from jaxfit.engine.settings import counting, using
 from jaxfit.stores import files, manifests
 from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same
+from tests.shared.soak import soaking
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,7 +165,7 @@ def run_long(store):
         return run(store, starts=np.linspace(-2, 3, 16), rates=np.geomspace(1e-3, 1e-1, 16)).results.load()
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", soaking([2, 6, 50], keep=1))
 def test_killed_again_and_again_it_ends_with_the_same_files_and_no_finished_block_ran_twice(kills, tmp_path):
     memory, store, log = run_long(tmp_path / "whole"), tmp_path / "store", tmp_path / "log"
     script = [sys.executable, "-c", KILLED.format(root=str(ROOT)), store, log, tmp_path / "cache", str(kills)]
@@ -320,7 +321,7 @@ def doubled(path, data):
 
 
 BROKEN = [truncated, flipped, removed, foreign, dangling, a_folder, renamed, exchanged, doubled]
-few = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 many = settings(max_examples=500, deadline=None, derandomize=True, database=None)
 few, many = (settings(kind, suppress_health_check=list(HealthCheck)) for kind in (few, many))
 
