@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import compiling, curves, fits, nets, results, scale, storing, sweeps
+from benchmarks import compiling, curves, fits, measurements, nets, results, scale, storing, sweeps
 from benchmarks.torch_peers import NoTorch, Torch
 
 FOLDER = Path(__file__).resolve().parent
@@ -29,6 +29,7 @@ GROUPS = {
         "sweep-progress": sweeps.progress,
     },
     "Curves": {"curves": curves.many, "curve": curves.one, "process": curves.process, "spots": curves.localization},
+    "Measurements": {"counts": measurements.counts, "x-errors": measurements.errors_in_x},
     "First calls": {"compiling": compiling.first_calls},
     "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
     "On disk": {"storing": storing.writing, "opening": storing.opening},

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from jaxfit.losses.base import data_names, is_masked, noise_model_of
+from jaxfit.losses.base import ROBUST, data_names, is_masked, noise_model_of
 from jaxfit.pages.packing import as_float32, made, packed, page_of
 from jaxfit.statistics import band, profile, report, residuals
 from jaxfit.statistics.profiles import Profile
@@ -159,7 +159,8 @@ def _residuals(fit: Fit, page: Blocks) -> None:
     x, _, shown, _ = data
     most = max(3.0, 1.1 * float(np.max(np.abs(left[shown]), initial=0.0, where=np.isfinite(left[shown]))))
     drawn = page.series("ink", x=x[shown], y=left[shown], dots=True, stems=True)
-    page.add(title="Residuals over their standard deviation")
+    robust = noise_model_of(fit.problem.loss).kind == ROBUST  # pyright: ignore[reportOptionalMemberAccess]
+    page.add(title=f"Residuals over their {'scale' if robust else 'standard deviation'}")
     page.add(
         series=[drawn], height=190, x=_reach(x[shown]), y={"low": -most, "high": most, "log": False}, xlabel="x",
         label="standardized residuals",

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxfit.losses.base import ROBUST, SQUARES, Kind, noise_model_of
@@ -144,7 +145,7 @@ def diagnostics(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Di
       and variance which the statistic has for independent normal noise and this Jacobian.
 
     Both are one-sided: few runs and a small statistic speak of a trend that the model misses, or of correlated noise.
-    The order is that of x where it is one number a point, otherwise that of the data.
+    The order is that of x where it is one number a point, otherwise that of the data; several y a point have none.
 
     Args:
       result: A fit by a loss of squares or of counts, or the grid of a sweep.
@@ -234,23 +235,32 @@ def _in_numpy(fit: Fit) -> _Counts | None:
         if (linear := linear_in_numpy(fit)) is None:
             return None
         rows = linear.found.columns.T @ linear.basis.root
-        return _counts(linear.found.residuals, rows, of_data(linear.problem)[2])
+        return _counts(linear.found.residuals, rows, of_data(linear.problem)[2], _in_order(linear.problem, fit.params))
 
 
 def _of_lane(problem: Problem, params: PyTree, kind: Kind) -> _Counts:
     objective, flat, back = objective_at(problem, params)
     residuals, columns = jacobian(objective, flat, back)
     place = placed(problem) if noise_model_of(problem.loss).predicts else Placed()
-    return _counts(residuals, columns.T @ basis_of(problem, params, kind).root, place)
+    rows = columns.T @ basis_of(problem, params, kind).root
+    return _counts(residuals, rows, place, _in_order(problem, params))
 
 
-def _counts(residuals: Array, rows: Array, place: Placed) -> _Counts:
+def _in_order(problem: Problem, params: PyTree) -> bool:
+    """Return whether residuals stand in a row: one for each point."""
+    objective, flat, back = objective_at(problem, params)
+    blocks = jax.eval_shape(lambda flat: [block.residuals for block in objective.blocks(back(flat))], flat)
+    return all(len(residuals.shape) == 1 for residuals in blocks)
+
+
+def _counts(residuals: Array, rows: Array, place: Placed, in_order: bool) -> _Counts:
     """Return the numbers of the tests.
 
     Args:
       residuals: (n,) in standard deviations, zero where they do not count.
       rows: (n, k) an orthonormal basis of what the params can reach.
       place: Of the residuals.
+      in_order: Whether there are neighbors at all.
     """
     xp = namespace(residuals)
     counts = xp.ones(residuals.shape, bool) if place.where is None else place.where
@@ -264,7 +274,10 @@ def _counts(residuals: Array, rows: Array, place: Placed) -> _Counts:
     edge = xp.zeros((1, q.shape[1]))
     back, inner = xp.concatenate([edge, moved]) - xp.concatenate([moved, edge]), moved.T @ moved
     n, size = counts.sum(), (r**2).sum()
-    groups, pure = (size * np.nan,) * 2 if place.steepness is None else _pure(residuals, place, counts, hidden)
+    nothing = size * np.nan
+    if not in_order:
+        return _Counts(size, *(nothing,) * 7)
+    groups, pure = (nothing, nothing) if place.steepness is None else _pure(residuals, place, counts, hidden)
     return _Counts(
         size, 1 + (pairs & (above[1:] != above[:-1])).sum(), (counted & above).sum(), (step**2).sum() / size,
         2 * (n - 1) - xp.trace(inner), 6 * n - 8 - 2 * (back**2).sum() + (inner**2).sum(), groups, pure,

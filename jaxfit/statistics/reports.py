@@ -372,7 +372,7 @@ def report(
         fit = others.fit
     check_result("report", fit)
     more, units = _derived_rows(fit, derived, units, level, method, absolute_sigma)
-    named = _units(fit.params, units)
+    named = _units(fit.params, units, [row.name for row in more])
     known = moments("report", fit, absolute_sigma, warns=False)
     low, high, said = ends("report", fit, method, level, key, samples, absolute_sigma, known)
     labels = labels_of(fit.params)
@@ -546,8 +546,8 @@ def _start(fit: Fit) -> np.ndarray:
         return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(began)])
 
 
-def _units(params: PyTree, units: PyTree) -> list[str]:
-    """Return a unit, or "", for each number."""
+def _units(params: PyTree, units: PyTree, derived: Sequence[str]) -> list[str]:
+    """Return a unit, or "", for each number of the params; `derived` are other names that a unit could be meant for."""
     paths = [
         (jax.tree_util.keystr(path, simple=True, separator=".") or "params", np.size(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -563,7 +563,7 @@ def _units(params: PyTree, units: PyTree) -> list[str]:
         if not isinstance(unit, str):
             raise TypeError(f'report: the unit of {name} is {unit!r}, but it must be a text such as "mm"')
         if name not in (names := [n for n, _ in paths]):
-            raise ValueError(f"report: units has {name!r}, which is no param{did_you_mean(name, names)}")
+            raise ValueError(f"report: units has {name!r}, which is no param{did_you_mean(name, [*names, *derived])}")
     return [given.get(name, "") for name, size in paths for _ in range(size)]
 
 

@@ -183,3 +183,14 @@ def test_losses_without_residuals_are_refused():
     for verb in (jf.influence, jf.diagnostics):
         with pytest.raises(TypeError, match="only losses of squares and of counts"):
             verb(fit)
+
+
+def test_several_residuals_a_point_have_no_neighbors():
+    """Outputs that share their noise would look like a trend, interleaved as they are."""
+    x = np.arange(12.0)
+    noise = np.random.default_rng(0).normal(size=12)
+    y = np.stack([2 * x + noise, 2 * x + noise], 1)
+    loss = jf.losses.rss(lambda p, x: jnp.stack([p["w"] * x, p["w"] * x], 1))
+    fit = jf.fit(loss, {"w": 1.0}, (x, y), optimizer=LM)
+    assert np.isnan(jf.diagnostics(fit).durbin_watson.p_value) and "trend" not in str(jf.report(fit))
+    assert jf.influence(fit).cooks_distance.shape == (12, 2)

@@ -178,3 +178,8 @@ def test_other_methods_give_derived_numbers_an_error_and_no_interval(fit):
 def test_what_is_no_function_of_the_params_is_refused(fit, derived, error, message):
     with pytest.raises(error, match=message):
         jf.report(fit, derived=derived)
+
+
+def test_a_unit_of_a_misspelled_derived_number_is_refused_with_its_name(fit):
+    with pytest.raises(ValueError, match="units has 'halflife', which is no param; did you mean half_life"):
+        jf.report(fit, {"halflife": "s"})
