@@ -95,16 +95,9 @@ def _parameters(f: Callable) -> list[inspect.Parameter]:
 _WRITE_OUT = "write them out: lambda x, a, b: f(x, a, b)"
 
 
-def _linear(x: Array) -> Array:
-    return x
-
-
 ACTIVATIONS: dict[str, Callable] = {
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "linear": _linear,
-}
+    "relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "linear": lambda x: x,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)

@@ -218,7 +218,7 @@ class Logistic(Term):
       [1.0]
     """
 
-    ordered_by = "midpoint"
+    ordered_by, flips = "midpoint", "rate"
 
     def value(self, x: Array, capacity: Number, rate: Number, midpoint: Number) -> Array:
         return capacity * jax.nn.sigmoid(rate * (x - midpoint))
@@ -228,10 +228,6 @@ class Logistic(Term):
 
     def shapes(self, span: Span) -> dict[str, Array]:
         return grid(rate=_steepness(span), midpoint=_places(span))
-
-    def mirrored(self, params: Params) -> Params:
-        """Return the same curve less its capacity."""
-        return {"capacity": -params["capacity"], "rate": -params["rate"], "midpoint": params["midpoint"]}
 
 
 logistic = Logistic()
@@ -366,6 +362,8 @@ class Hill(Term):
       [0.0, 1.0]
     """
 
+    flips = "steepness"
+
     def value(self, x: Array, top: Number, half: Number, steepness: Number) -> Array:
         there, log = logarithm(x, half)
         return top * jnp.where(there, jax.nn.sigmoid(steepness * log), jnp.where(steepness > 0, 0.0, 1.0))
@@ -374,10 +372,6 @@ class Hill(Term):
         least, most = positive(span)
         up = spaced(0.4, 10.0, 9)
         return grid(half=spaced(least / 3, most * 3, 48), steepness=jnp.concatenate([up, -up]))
-
-    def mirrored(self, params: Params) -> Params:
-        """Return the same curve less its top."""
-        return {"top": -params["top"], "half": params["half"], "steepness": -params["steepness"]}
 
 
 hill = Hill()

@@ -8,7 +8,7 @@ rounds. This needs no assumption on noise, order or sign, and no branch on a val
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ import numpy as np
 from jax import Array
 
 from jaxfit.typing import Number
+
+if TYPE_CHECKING:
+    from jaxfit.models.terms import Curve
 
 Shape = Mapping[str, Array]  # the params that a curve is not linear in, by name
 POINTS, PIXELS = 256, 4096  # at most; more points are averaged over neighbors, of more pixels every k-th is used
@@ -49,22 +52,6 @@ class Span(NamedTuple):
         return jnp.interp(jnp.linspace(0, self.size - 1, count), jnp.arange(self.size, dtype=order.dtype), order)
 
 
-class Term(Protocol):
-    """A sum of columns: coefficients @ columns(shape, span)."""
-
-    def shapes(self, span: Span) -> dict[str, Array]:
-        """Return (candidates,) of each param of the shape; {} if there is none."""
-        ...
-
-    def columns(self, shape: Shape, span: Span) -> Array:
-        """Return (columns, m) at the points of the span."""
-        ...
-
-    def assemble(self, shape: Shape, coefficients: Array, span: Span) -> dict[str, Array]:
-        """Return the term's params."""
-        ...
-
-
 def grid(**candidates: Array) -> dict[str, Array]:
     """Return all combinations of (a,) candidates with (b,) others, as (a * b,) of each."""
     mesh = jnp.meshgrid(*candidates.values(), indexing="ij")
@@ -76,7 +63,7 @@ def spaced(low: Number, high: Number, count: int) -> Array:
     return low * (high / low) ** jnp.linspace(0, 1, count)
 
 
-def separate(terms: Sequence[Term], x: Array, y: Array, where: Array | None = None) -> list[dict[str, Array]]:
+def separate(terms: Sequence[Curve], x: Array, y: Array, where: Array | None = None) -> list[dict[str, Array]]:
     """Return the params of each term that about minimize the sum of squares of sum(terms) - y.
 
     Args:
@@ -138,7 +125,7 @@ def gathered(x: Array, y: Array, where: Array | None) -> tuple[Array, Array, Arr
     return jnp.where(count > 0, total(weight * x) / share, x[order[0]]), total(weight * y) / share, jnp.sqrt(count)
 
 
-def _columns(term: Term, shapes: Shape, span: Span, weight: Array) -> tuple[Array, Array]:
+def _columns(term: Curve, shapes: Shape, span: Span, weight: Array) -> tuple[Array, Array]:
     """Return (candidates, columns, m) of unit norm, and the norms (candidates, columns)."""
     raw = jax.vmap(lambda shape: term.columns(shape, span))(shapes) if shapes else term.columns({}, span)[None]
     raw = jnp.where(jnp.isfinite(raw), raw, 0) * weight[None, None, :]
@@ -184,9 +171,7 @@ def _chosen(columns: Sequence[Array], moving: Sequence[int], standing: Sequence[
         return chosen, jnp.sum((basis_of(chosen, chosen >= 0) @ target) ** 2)
 
     several = bool(repeated.any())
-    tries = [
-        (most, sign) for most in LIMITS[: len(LIMITS) if count > 1 else 1] for sign in (SIGNS if several else (0,))
-    ]
+    tries = [(most, sign) for most in LIMITS[: None if count > 1 else 1] for sign in (SIGNS if several else (0,))]
     chosen, explained = jax.vmap(attempt)(*jnp.asarray(tries, all.dtype).T)
     left = jnp.maximum(target @ target - explained, 0) * jnp.where(jnp.asarray(tries)[:, 1] == 0, DOUBT, 1)
     best = chosen[jnp.argmin(left)]

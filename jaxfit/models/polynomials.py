@@ -38,9 +38,6 @@ class Line(Curve):
     def names(self) -> tuple[str, ...]:
         return "w", "b"
 
-    def shapes(self, span: Span) -> dict[str, Array]:
-        return {}
-
     def columns(self, shape: Shape, span: Span) -> Array:
         """Return columns that are orthogonal for evenly spaced points."""
         return jnp.stack([(span.x - (span.low + span.high) / 2) / span.width, jnp.ones_like(span.x)])
@@ -68,7 +65,7 @@ class Line(Curve):
             raise ValueError(f"x has shape {x.shape} and y {y.shape}; a line takes two arrays (n,) of one length")
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise ValueError("x or y holds NaN or infinity; drop those points")
-        if not np.ptp(x) if x.size else True:
+        if not x.size or not np.ptp(x):
             raise ValueError(
                 f"x is {f'{x[0]:g} at every point' if x.size else 'empty'}, so that the slope is not determined; a "
                 f"line takes at least two different x"
@@ -97,9 +94,6 @@ class Constant(Term):
         points = jnp.shape(x)
         return jnp.broadcast_to(offset, points[:-1] if len(points) > 1 else points)
 
-    def shapes(self, span: Span) -> dict[str, Array]:
-        return {}
-
     def columns(self, shape: Shape, span: Span) -> Array:
         return jnp.ones((1, span.size), span.x.dtype)
 
@@ -111,6 +105,16 @@ class Constant(Term):
 constant = Constant()
 
 
+def _coefficients(model: object, params: Params, degree: int) -> Array:
+    found = params["coefficients"]
+    if jnp.shape(found) != (degree + 1,):
+        raise ValueError(
+            f"{model}: params['coefficients'] has shape {jnp.shape(found)}; a polynomial of degree {degree} takes "
+            f"({degree + 1},), the constant first"
+        )
+    return found
+
+
 @dataclass(frozen=True, repr=False)
 class Polynomial(Curve):
     """A polynomial c[0] + c[1] x + ... + c[degree] x**degree; made by `polynomial`."""
@@ -118,12 +122,7 @@ class Polynomial(Curve):
     degree: int
 
     def __call__(self, params: Params, x: ArrayLike) -> Array:
-        points, coefficients = array(x), params["coefficients"]
-        if jnp.shape(coefficients) != (self.degree + 1,):
-            raise ValueError(
-                f"{self}: params['coefficients'] has shape {jnp.shape(coefficients)}; "
-                f"a polynomial of degree {self.degree} takes ({self.degree + 1},), the constant first"
-            )
+        points, coefficients = array(x), _coefficients(self, params, self.degree)
         value = coefficients[-1]
         for power in reversed(range(self.degree)):
             value = value * points + coefficients[power]
@@ -136,9 +135,6 @@ class Polynomial(Curve):
     @property
     def names(self) -> tuple[str, ...]:
         return ("coefficients",)
-
-    def shapes(self, span: Span) -> dict[str, Array]:
-        return {}
 
     def columns(self, shape: Shape, span: Span) -> Array:
         """Return powers of x, in units of the largest."""
@@ -185,13 +181,7 @@ class OrthogonalPolynomial:
     scales: tuple[float, ...]
 
     def __call__(self, params: Params, x: ArrayLike) -> Array:
-        points, coefficients = array(x), params["coefficients"]
-        count = len(self.shifts) + 1
-        if jnp.shape(coefficients) != (count,):
-            raise ValueError(
-                f"{self}: params['coefficients'] has shape {jnp.shape(coefficients)}; "
-                f"a polynomial of degree {count - 1} takes ({count},), the constant first"
-            )
+        points, coefficients = array(x), _coefficients(self, params, len(self.shifts))
         value: Any = sum(coefficients[k] * basis for k, basis in enumerate(self._basis(points)))
         return value
 

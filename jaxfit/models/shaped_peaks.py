@@ -310,16 +310,14 @@ class SmoothStep(Term):
       [1.0]
     """
 
+    flips = "sigma"
+
     def value(self, x: Array, height: Number, center: Number, sigma: Number) -> Array:
         return height * jax.scipy.special.ndtr((x - center) / sigma)
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = places_and_widths(span)
         return grid(center=centers, sigma=jnp.concatenate([widths, -widths]))
-
-    def mirrored(self, params: dict[str, Array]) -> dict[str, Array]:
-        """Return the params of the same curve less its height."""
-        return {"height": -params["height"], "center": params["center"], "sigma": -params["sigma"]}
 
 
 smooth_step = SmoothStep()
@@ -338,16 +336,14 @@ class ArctanStep(Term):
       [1.0, 1.5]
     """
 
+    flips = "gamma"
+
     def value(self, x: Array, height: Number, center: Number, gamma: Number) -> Array:
         return height * (0.5 + jnp.arctan((x - center) / gamma) / jnp.pi)
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = places_and_widths(span)
         return grid(center=centers, gamma=jnp.concatenate([widths, -widths]))
-
-    def mirrored(self, params: dict[str, Array]) -> dict[str, Array]:
-        """Return the params of the same curve less its height."""
-        return {"height": -params["height"], "center": params["center"], "gamma": -params["gamma"]}
 
 
 arctan_step = ArctanStep()

@@ -33,10 +33,16 @@ def array(x: ArrayLike) -> Any:
 
 
 class Curve:
-    """The base class of curves, which add with `+` and guess their params from data."""
+    """The base class of curves, which add with `+` and guess their params from data.
+
+    Guessing takes a curve for a sum of columns, coefficients @ columns(shape, span), where the shape are the params in
+    which it is not linear.
+    """
 
     __array_ufunc__ = None  # an array of NumPy leaves `+` to the curve, which refuses it
     dimensions: ClassVar[int] = 1  # of a point: x is (n,), or (n, dimensions)
+    ordered_by: ClassVar[str] = ""  # the param that orders several of the kind
+    flips: ClassVar[str] = ""  # the param that changes its sign with the height's: the curve is then value - height
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,6 +53,18 @@ class Curve:
     def terms(self) -> tuple[Any, ...]:
         """The terms that it is the sum of."""
         return (self,)
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        """Return candidates for the shape, (candidates,) of each param; {} if there are none."""
+        return {}
+
+    def columns(self, shape: Shape, span: Span) -> Array:
+        """Return (columns, m) at the points of the span."""
+        raise NotImplementedError
+
+    def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:
+        """Return the params, from the shape and a coefficient (columns,) for each column."""
+        raise NotImplementedError
 
     def collect(self, found: Sequence[Params]) -> Params:
         """Return its params from those of its terms."""
@@ -131,7 +149,7 @@ def on_one_branch(terms: Sequence[Any], found: Sequence[Params]) -> list[Params]
     found = list(found)
     level = next((i for i, term in enumerate(terms) if hasattr(term, "raised")), None)
     for i, term in enumerate(terms):
-        if level is not None and hasattr(term, "mirrored"):
+        if level is not None and term.flips:
             turn, other = found[i][term.names[0]] < 0, term.mirrored(found[i])
             rise = jnp.where(turn, found[i][term.names[0]], 0)
             found[i] = {name: jnp.where(turn, other[name], found[i][name]) for name in term.names}
@@ -151,9 +169,10 @@ _compiled = functools.partial(jax.jit, static_argnums=0)(_guess)
 
 
 class Term(Curve):
-    """A curve that is proportional to the first of its params; the others are its shape."""
+    """A curve that is proportional to the first of its params, its height; the others are its shape.
 
-    ordered_by: ClassVar[str] = ""  # the param that orders several of the kind; by default the first of the shape
+    Several of a kind are ordered by the first param of the shape, unless `ordered_by` names another.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,9 +186,9 @@ class Term(Curve):
         """Return the curve at x, which may have any shape, for numbers in the order of `names`."""
         raise NotImplementedError
 
-    def shapes(self, span: Span) -> dict[str, Array]:
-        """Return candidates for the shape, (g,) of each param."""
-        raise NotImplementedError
+    def mirrored(self, params: Params) -> Params:
+        """Return the params of the same curve less its height."""
+        return {name: -x if name in (self.names[0], self.flips) else x for name, x in params.items()}
 
     def columns(self, shape: Shape, span: Span) -> Array:
         """Return the curve of height 1, as (1, m)."""
@@ -239,8 +258,7 @@ class Sum(Curve):
     parts: tuple[tuple[str | None, Curve], ...]  # under its name, or with its params beside those of the others
 
     def __post_init__(self):
-        names = [name for given, part in self.parts for name in ((given,) if given else part.names)]
-        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        twice = next((name for i, name in enumerate(self.names) if name in self.names[:i]), None)
         if twice is not None:
             several = " and ".join(str(part) for given, part in self.parts if twice in part.names)
             raise ValueError(
