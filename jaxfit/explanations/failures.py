@@ -167,10 +167,7 @@ def _seen(run: Fit, grown: float | None) -> str:
 def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
     """Return the finding of runaway params; the remedy is a start with the other sign, or bounds."""
     problem = problem_of(run)
-    story = [
-        f"{ran_away(far)}.",
-        f"The loss is {float(run.loss):.6g} there, and the same at a tenth of that.",
-    ]
+    story = [f"{ran_away(far)}.", f"The loss is {float(run.loss):.6g} there, and the same at a tenth of that."]
     numbers = {"loss": float(run.loss), "runaways": {one.name: (one.start, one.end) for one in far}}
     return finding("runaway params", story, numbers, _turned(run, problem, far) or _bounded(problem, far))
 

@@ -166,8 +166,7 @@ class DampedOscillation(Term):
         """Return frequencies up to two points per period, four for each that the length of the data resolves."""
         count = 2 * span.size
         return grid(
-            rate=jnp.array([0.0, 1.0, 3.0, 10.0]) / span.width,
-            frequency=0.25 * jnp.arange(1, count + 1) / span.width,
+            rate=jnp.array([0.0, 1.0, 3.0, 10.0]) / span.width, frequency=0.25 * jnp.arange(1, count + 1) / span.width
         )
 
     def columns(self, shape: Shape, span: Span) -> Array:

@@ -85,11 +85,7 @@ def save(fit: Fit, path: str | os.PathLike) -> Path:
 
 @near_keywords
 def load(
-    path: str | os.PathLike,
-    loss: Callable,
-    *,
-    params: PyTree = None,
-    optimizer: OptimizerLike | None = None,
+    path: str | os.PathLike, loss: Callable, *, params: PyTree = None, optimizer: OptimizerLike | None = None
 ) -> Fit:
     """Return the fit that `save` wrote, with the same bits and the loss given again.
 

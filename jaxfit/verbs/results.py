@@ -20,13 +20,7 @@ from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.enclosed import in_precision
 from jaxfit.problems.meanings import ATTRIBUTES
 from jaxfit.problems.messages import near_attribute, near_keywords
-from jaxfit.problems.problems import (
-    Problem,
-    Status,
-    Training,
-    convert_all,
-    name_of,
-)
+from jaxfit.problems.problems import Problem, Status, Training, convert_all, name_of
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs import summaries
 
