@@ -78,9 +78,8 @@ class Sharpness(NDArrayOperatorsMixin):
         if isinstance(self.eigenvalues, jax.core.Tracer):
             return "Sharpness(traced)"
         several = len(self.eigenvalues) > 1
-        shown = ", ".join(
-            f"{value:.6g} ± {error:.1g}" for value, error in zip(self.eigenvalues, self.errors, strict=True)
-        )
+        pairs = zip(self.eigenvalues, self.errors, strict=True)
+        shown = ", ".join(f"{value:.6g} ± {error:.1g}" for value, error in pairs)
         kind = " of the preconditioned Hessian" * self.preconditioned
         return f"{'eigenvalues ' * several}{shown}{kind} ({self.products} Hessian-vector products)"
 
@@ -168,7 +167,11 @@ def sharpness(
       >>> round(float(jf.sharpness(loss, {"a": 1.0, "b": 1.0})), 3)
       6.0
     """
-    quantity, tolerance = _extreme(count, end, tolerance)
+    if end not in ("largest", "smallest"):
+        raise ValueError(f"sharpness: end is {end!r}, but it must be 'largest' or 'smallest'")
+    if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+        raise ValueError(f"sharpness: tolerance is {tolerance!r}, but it is relative: between 0 and 1, such as 1e-3")
+    quantity, tolerance = Extreme(whole("sharpness: count", count), end), float(tolerance)
     if isinstance(loss, (Fit, Grid)):
         _refuse_more("sharpness", loss, params, data, key, precision)
         if isinstance(loss, Fit):
@@ -199,12 +202,11 @@ def posed(
     if params is None:
         raise TypeError("sharpness: params are missing; pass sharpness(loss, params, data), or a fit or grid alone")
     problem = pose_question(loss, params, data, key, precision)
-    if is_traced(jax.tree.leaves((problem, extra))):
+    traced = is_traced(jax.tree.leaves((problem, extra)))
+    dimensions = {} if traced else read(problem._asdict() | {"params": params, "preconditioner": extra})
+    if traced:
         problem = convert_all(problem._replace(params=resolve(problem.params)), precision)
-        check_scale(extra, free(problem.params))
-        return Arguments(problem, extra), {}
-    dimensions = read(problem._asdict() | {"params": params, "preconditioner": extra})
-    if holds_call(problem.params) and not dimensions:
+    elif holds_call(problem.params) and not dimensions:
         problem = problem._replace(params=as_params(resolved(problem.params, precision), precision=precision))
     if not dimensions:
         check_scale(extra, free(problem.params))
@@ -229,14 +231,6 @@ def check_scale(preconditioner: PyTree, params: PyTree) -> None:
                 f"preconditioner{name} has {np.asarray(leaf).min():.6g}, but a scale must be positive; take it after "
                 f"one update at least"
             )
-
-
-def _extreme(count: int, end: str, tolerance: float) -> tuple[Extreme, float]:
-    if end not in ("largest", "smallest"):
-        raise ValueError(f"sharpness: end is {end!r}, but it must be 'largest' or 'smallest'")
-    if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
-        raise ValueError(f"sharpness: tolerance is {tolerance!r}, but it is relative: between 0 and 1, such as 1e-3")
-    return Extreme(whole("sharpness: count", count), end), float(tolerance)
 
 
 def _refuse_more(
@@ -267,12 +261,9 @@ def _of_fit(
     found, _ = over_history(quantity, fit, scale, tolerance)
     import xarray as xr
 
-    step = ("step", np.asarray(fit.history.step))
-    return _labelled(
-        quantity,
-        found.values,
-        lambda values, *extra: xr.DataArray(values, {"step": step}, ("step", *extra), "sharpness"),
-    )
+    coords = {"step": ("step", np.asarray(fit.history.step))}
+    label = lambda values, *extra: xr.DataArray(values, coords, ("step", *extra), "sharpness")  # noqa: E731
+    return _labelled(quantity, found.values, label)
 
 
 def _of_grid(quantity: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool) -> xr.DataArray:
@@ -292,10 +283,9 @@ def _of_grid(quantity: Extreme, tolerance: float, grid: Grid, preconditioner: Py
     found, _ = over_grid(quantity, grid, history=history, extra=preconditioner and "preconditioner", number=tolerance)
     like = grid.results.status
     coords = dict(like.coords) | ({"step": grid.results.step} if history else {})
-    dims = (*like.dims, *(("step",) if history else ()))
-    return _labelled(
-        quantity, found.values, lambda values, *extra: xr.DataArray(values, coords, (*dims, *extra), "sharpness")
-    )
+    dims = (*like.dims, *("step",) * history)
+    label = lambda values, *extra: xr.DataArray(values, coords, (*dims, *extra), "sharpness")  # noqa: E731
+    return _labelled(quantity, found.values, label)
 
 
 def _labelled(quantity: Extreme, values: np.ndarray, label: Callable[..., xr.DataArray]) -> xr.DataArray:

@@ -212,13 +212,11 @@ def learning_rate_range(
 
 def _turn(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
     """Return the learning rate of the lowest loss, and the suggested one."""
-    known = np.where(np.isfinite(losses), losses, np.inf)
-    least = int(np.argmin(known))
+    least = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     if least == 0:
         return float(rates[0]), float("nan")
-    if least == len(losses) - 1:
-        return float("inf"), float(rates[-1] / SAFETY)
-    return float(rates[least - 1]), float(rates[least - 1] / SAFETY)
+    turn = float(rates[least - 1])
+    return float("inf") if least == len(losses) - 1 else turn, turn / SAFETY
 
 
 def _smoothed(losses: np.ndarray, window: int) -> np.ndarray:

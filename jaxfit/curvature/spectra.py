@@ -198,20 +198,15 @@ def _check_directions(directions: PyTree, params: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(directions):
         refuse_unit(path_name("directions", path), leaf)
     shapes, wanted = ([np.shape(x) for x in jax.tree.leaves(tree)] for tree in (directions, params))
-    counts = {shape[:1] or None for shape in shapes}
-    if (
-        jax.tree.structure(directions) != jax.tree.structure(params)
-        or len(counts) != 1
-        or None in counts
-        or [s[1:] for s in shapes] != wanted
-    ):
+    counts = {shape[:1] for shape in shapes}
+    alike = jax.tree.structure(directions) == jax.tree.structure(params) and [s[1:] for s in shapes] == wanted
+    if not alike or len(counts) != 1 or () in counts:
         raise ValueError(
             f"directions has the shapes {shapes}, but the free params have {wanted}: give every leaf a leading axis, "
             f"one entry for each direction (for a single one, d[None])"
         )
-    lengths = sum(
-        np.sum(np.asarray(x, float) ** 2, axis=tuple(range(1, np.ndim(x)))) for x in jax.tree.leaves(directions)
-    )
+    leaves = [np.reshape(np.asarray(x, float), (len(x), -1)) for x in jax.tree.leaves(directions)]
+    lengths = sum(np.sum(x**2, axis=1) for x in leaves)
     bad = np.flatnonzero(~(np.asarray(lengths) > 0) | ~np.isfinite(lengths))
     if bad.size:
         raise ValueError(f"directions: number {bad[0]} has length {np.sqrt(lengths[bad[0]]):g}; give it one")

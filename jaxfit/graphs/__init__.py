@@ -29,7 +29,7 @@ from jaxfit.problems.enclosed import enclosed_in_precision, resolved
 from jaxfit.problems.marks import free, plain
 from jaxfit.problems.messages import near_keywords, near_names, path_name, shown
 from jaxfit.problems.posing import as_loss, as_params, pose_question, refuse_axes
-from jaxfit.problems.problems import PRECISIONS, Problem, chosen_precision, convert_all, precision_context
+from jaxfit.problems.problems import PRECISIONS, chosen_precision, convert_all, precision_context
 from jaxfit.typing import Array, ArrayLike, KeyLike, LossFunction, PyTree
 
 if TYPE_CHECKING:
@@ -175,9 +175,9 @@ def _graph(
 
     def graph(rules: bool) -> tuple[Program, Graph]:
         program = read(jaxpr, opening, rules=rules)
-        moving = set(program.inputs[:count])
-        labels = {p: node[1] for p, node in zip(program.inputs, inputs, strict=True)}
-        passage = walk(program, leaves, moving, lambda place: labels.get(place) or _maker(program, place))
+        names = {place: step.name for step in program.steps for place in step.outputs}
+        names |= {place: label for place, (_, label, _) in zip(program.inputs, inputs, strict=True)}
+        passage = walk(program, leaves, set(program.inputs[:count]), lambda place: names.get(place, "constant"))
         return program, _recorded(program, passage, inputs, params, precision)
 
     program, found = graph(rules=True)
@@ -201,11 +201,6 @@ def _close(found: PyTree, expected: PyTree, precision: str) -> bool:
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     largest = max((float(np.max(np.abs(x), initial=0)) for x in jax.tree.leaves(expected)), default=0.0)
     return all(np.allclose(a, b, rtol=tolerance, atol=tolerance * largest, equal_nan=True) for a, b in pairs)
-
-
-def _maker(program: Program, place: int) -> str:
-    """Return the name of the step that computed a value."""
-    return next((step.name for step in program.steps if place in step.outputs), "constant")
 
 
 def _inputs(loss: LossFunction, arguments: tuple) -> list[tuple[str, str, str]]:
@@ -307,9 +302,7 @@ class _Names:
 
 def host(value: PyTree) -> PyTree:
     """Return a value of JAX as a NumPy scalar or array; keys, texts and None stay."""
-    if value is None or isinstance(value, str):
-        return value
-    return value if is_key(value) else np.asarray(value)[()]
+    return value if value is None or isinstance(value, str) or is_key(value) else np.asarray(value)[()]
 
 
 class _Replay:
@@ -342,9 +335,7 @@ def _beside(training: Graph, validation: Graph) -> Graph:
     def moved(positions: Sequence[int]) -> tuple[int, ...]:
         return tuple(count + i for i in positions)
 
-    edges = [
-        Edge(renamed(edge.source), renamed(edge.target), edge.value, None, None) for edge in validation.edges
-    ]  # fmt: skip
+    edges = [Edge(renamed(edge.source), renamed(edge.target), edge.value, None, None) for edge in validation.edges]
     extra = {n.name: tuple(map(moved, n.outputs)) for n in validation.nodes}
     nodes = [
         node._replace(outputs=(node.outputs[0] + extra[node.name][0],)) if node.name in shared else node
@@ -353,12 +344,8 @@ def _beside(training: Graph, validation: Graph) -> Graph:
     for node in validation.nodes:
         if node.name not in shared:
             label = "validation loss" if node.kind == "loss" else node.label
-            nodes.append(
-                node._replace(
-                    name=renamed(node.name), label=label, gradient=None,
-                    inputs=moved(node.inputs), outputs=extra[node.name],
-                )
-            )  # fmt: skip
+            own = {"inputs": moved(node.inputs), "outputs": extra[node.name]}
+            nodes.append(node._replace(name=renamed(node.name), label=label, gradient=None, **own))
     nodes = [n._replace(label="training loss") if n.name == "loss" else n for n in nodes]
     return replace(training, nodes=tuple(nodes), edges=training.edges + tuple(edges))
 
@@ -388,11 +375,8 @@ def backward_memory(
       >>> jf.backward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) >= 400
       True
     """
-
-    def kept(problem):
-        return jax.vjp(_objective(problem), free(problem.params))[1]
-
-    return returned_bytes(_program("backward_memory", kept, (loss, params, data, key), precision))
+    arguments = loss, params, data, key
+    return returned_bytes(_program("backward_memory", lambda f, p: jax.vjp(f, p)[1], arguments, precision))
 
 
 @near_keywords
@@ -416,15 +400,13 @@ def forward_memory(
       >>> jf.forward_memory(lambda p, x: jnp.sum(jnp.tanh(x * p)), 1.0, (np.ones(100),)) <= 804
       True
     """
-
-    def loss_of(problem):
-        return _objective(problem)(free(problem.params))
-
-    return alive_bytes(_program("forward_memory", loss_of, (loss, params, data, key), precision))
+    return alive_bytes(_program("forward_memory", lambda f, p: f(p), (loss, params, data, key), precision))
 
 
-def _program(verb: str, function: Callable[[Problem], PyTree], arguments: tuple, precision: str | None) -> ClosedJaxpr:
-    """Return the program of a function of the problem that (loss, params, data, key) pose."""
+def _program(
+    verb: str, function: Callable[[Callable, PyTree], PyTree], arguments: tuple, precision: str | None
+) -> ClosedJaxpr:
+    """Return the program of function(objective, free params) for the problem that (loss, params, data, key) pose."""
     loss, params, data, key = arguments
     precision = chosen_precision(precision, params, data)
     problem = pose_question(loss, params, data, key, precision)
@@ -432,9 +414,5 @@ def _program(verb: str, function: Callable[[Problem], PyTree], arguments: tuple,
     with precision_context(precision):
         problem = convert_all(problem, precision)
         inspect_loss(problem)
-        program, _ = trace(function, problem)
+        program, _ = trace(lambda p: function(objective_of(p, p.data, p.key), free(p.params)), problem)
     return program
-
-
-def _objective(problem: Problem) -> Callable:
-    return objective_of(problem, problem.data, problem.key)

@@ -90,8 +90,7 @@ def table(graph: Graph) -> str:
         for edge in graph.edges
     ]  # fmt: skip
     lines = text_table([head, *rows], [True, *(any(" " in row[i] for row in rows) for i in (1, 2, 3))])
-    sums = [total(graph, node) for node in graph.nodes]
-    sums = [f"{called(node)}: {text}" for node, text in zip(graph.nodes, sums, strict=True) if text]
+    sums = [f"{called(node)}: {text}" for node in graph.nodes if (text := total(graph, node))]
     if sums:
         lines += ["", "Gradients that meet are added:", *("  " + text for text in sums)]
     lines += ["", f"Gradient of the loss, {written(graph.loss)}, by the params:"]
@@ -99,15 +98,14 @@ def table(graph: Graph) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def total(graph: Graph, node: Node, digits: int = 6) -> str:
+def total(graph: Graph, node: Node) -> str:
     """Return the sum of the gradients at a node as text, "-4 + -20 = -24"; "" if there are fewer than two."""
-    parts = [graph.edges[i].gradient for i in node.leaving]
-    parts = [part for part in parts if part is not None]
+    parts = [part for i in node.leaving if (part := graph.edges[i].gradient) is not None]
     if len(parts) < 2 or len(node.outputs) != 1:
         return ""
     if np.ndim(parts[0]) or len(parts) > 4:
-        return f"{len(parts)} parts = {written(node.gradient, digits)}"
-    return " + ".join(number(part, digits) for part in parts) + f" = {number(node.gradient, digits)}"
+        return f"{len(parts)} parts = {written(node.gradient)}"
+    return " + ".join(map(number, parts)) + f" = {number(node.gradient)}"
 
 
 BLUE, RED = "#0072B2", "#D55E00"

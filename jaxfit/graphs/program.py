@@ -49,12 +49,10 @@ SIGNS = {
     "mul": ("multiply", "×"), "add": ("add", "+"), "add_any": ("add", "+"), "sub": ("subtract", "−"),
     "div": ("divide", "÷"), "neg": ("negate", "negate"), "dot_general": ("matmul", "matmul"),
     "conv_general_dilated": ("convolve", "convolve"), "logistic": ("sigmoid", "sigmoid"),
-    "reduce_sum": ("sum", "sum"), "reduce_max": ("largest", "largest"), "reduce_min": ("smallest", "smallest"),
-    "reduce_prod": ("product", "product"), "select_n": ("where", "where"),
-    "max": ("max", "max"), "min": ("min", "min"), "broadcast_in_dim": ("broadcast", "broadcast"),
+    "reduce_max": ("largest", "largest"), "reduce_min": ("smallest", "smallest"), "reduce_prod": ("product", "product"),
+    "select_n": ("where", "where"), "broadcast_in_dim": ("broadcast", "broadcast"),
     "lt": ("less", "<"), "le": ("less_equal", "≤"), "gt": ("greater", ">"), "ge": ("greater_equal", "≥"),
-    "eq": ("equal", "="), "ne": ("unequal", "≠"), "and": ("and", "and"), "or": ("or", "or"), "not": ("not", "not"),
-    "exp2": ("exp2", "exp2"), "transpose": ("transpose", "transpose"),
+    "eq": ("equal", "="), "ne": ("unequal", "≠"),
 }  # fmt: skip
 
 
@@ -126,10 +124,12 @@ def _steps(listing: Listing) -> tuple[list[Step], dict[int, Array], list[int]]:
             steps.append(_mean(row, waiting.popleft(), constants, renamed))
             continue
         inputs = tuple(renamed.get(place, place) for place in row.inputs)
-        if _keeps_type(row.operation):  # only whether its type is a weak one changes
+        operation = row.operation
+        if operation.name == "convert_element_type" and operation.operands[0].dtype == operation.results[0].dtype:
+            # only whether its type is a weak one changes
             renamed |= zip(row.outputs, inputs, strict=True)
-        elif all(place in constants for place in inputs) and not row.operation.has_effects:
-            values = row.operation(*(constants[place] for place in inputs))
+        elif all(place in constants for place in inputs) and not operation.has_effects:
+            values = operation(*(constants[place] for place in inputs))
             constants |= zip(row.outputs, values, strict=True)
         else:
             steps.append(_step(row, inputs))
@@ -140,10 +140,6 @@ def _step(row: Row, inputs: tuple[int, ...]) -> Step:
     (name, label), inner = _named(row.operation), row.operation.inner()
     count = 1 if inner is None else max(1, len(operations(inner)))
     return Step(name, label, row.operation, inputs, row.outputs, _kind(row.operation), count, row.scope)
-
-
-def _keeps_type(operation: Operation) -> bool:
-    return operation.name == "convert_element_type" and operation.operands[0].dtype == operation.results[0].dtype
 
 
 def _is_mean(one: Row, other: Row, constants: Mapping[int, Array]) -> bool:
@@ -231,19 +227,13 @@ def _together(name: str, group: Sequence[Step], steps: Sequence[Step], result: i
     outputs = tuple(place for place in made if place in elsewhere)
 
     def function(*values):
-        known = run(group, fixed | dict(zip(inputs, values, strict=True)))
+        known = fixed | dict(zip(inputs, values, strict=True))
+        for step in group:
+            known.update(zip(step.outputs, step.function(*(known[place] for place in step.inputs)), strict=True))
         return tuple(known[place] for place in outputs)
 
     kind = "elementwise" if all(step.kind == "elementwise" for step in group) else ""
     return Step(name, name, function, inputs, outputs, kind, sum(step.operations for step in group), None)
-
-
-def run(steps: Sequence[Step], known: dict[int, Array]) -> dict[int, Array]:
-    """Return the values at all places."""
-    known = dict(known)
-    for step in steps:
-        known.update(zip(step.outputs, step.function(*(known[place] for place in step.inputs)), strict=True))
-    return known
 
 
 def is_float(x: Array) -> bool:
@@ -335,15 +325,12 @@ def _forward(step: Step, given: Sequence[Array], needed: bool) -> tuple[Sequence
 
     def reverse(seeds):
         try:
-            return placed(pull([_seed(x, s) for x, s in zip(outputs, seeds, strict=True)]))
+            pairs = zip(outputs, seeds, strict=True)
+            return placed(pull([s if is_float(x) else np.zeros(x.shape, jax.dtypes.float0) for x, s in pairs]))
         except ValueError as error:  # JAX transposes a `while` only now
             return _without_reverse(step, function, numbers, placed, needed, error)(seeds)
 
     return outputs, reverse
-
-
-def _seed(output: Array, gradient: Array) -> Array | np.ndarray:
-    return gradient if is_float(output) else np.zeros(output.shape, jax.dtypes.float0)
 
 
 def _without_reverse(step: Step, function: Callable, numbers: list, placed: Callable, needed: bool, error: Exception):

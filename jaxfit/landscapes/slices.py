@@ -63,10 +63,10 @@ class Slice:
     about: dict[str, Any]
 
     def __repr__(self) -> str:
-        held = (
-            f", with {self.about['captured']:.1%} of the {self.about['captures']}" if "captured" in self.about else ""
-        )
-        return f"Slice({' x '.join(self.names)}: {self.about['slice']}{held})"
+        about, held = self.about, ""
+        if "captured" in about:
+            held = f", with {about['captured']:.1%} of the {about['captures']}"
+        return f"Slice({' x '.join(self.names)}: {about['slice']}{held})"
 
     def at(self, *coordinates: ArrayLike | Axis) -> Call:
         """Return the params over the slice, to go where params go: `surface(loss, plane.at(), data)`.
@@ -334,12 +334,8 @@ def hessian_plane(
         )
     names = ("largest_curvature", "smallest_curvature") if ends else ("eigenvector_1", "eigenvector_2")
     part = min(1.0, float(np.sum(values**2)) / total) if total else 0.0
-    about = {
-        "slice": "eigenvectors of the Hessian",
-        "captured": part,
-        "captures": "squared curvature",
-        "eigenvalues": [float(v) for v in values],
-    }
+    about = {"slice": "eigenvectors of the Hessian", "captured": part, "captures": "squared curvature",
+             "eigenvalues": [float(v) for v in values]}  # fmt: skip
     reach = 0.5 * float(np.linalg.norm(flattened(free(center)))) or 1.0
     directions = tuple(unflattened(v, free(center)) for v in vectors.T)
     return Slice(center, directions, names, ((-reach, reach),) * 2, about)

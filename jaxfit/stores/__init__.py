@@ -39,10 +39,12 @@ def open_dataset(path: str | os.PathLike, *, damaged: str = "error") -> Dataset:
       >>> jf.open("rates").status.values.tolist() == grid.results.status.values.tolist()
       True
     """
-    from jaxfit.stores.opening import open_store
+    import xarray as xr
+
+    from jaxfit.stores.opening import Store
 
     if hasattr(path, "results"):
         raise TypeError("path is a grid, which is open already: its results are grid.results, its folder grid.store")
     if damaged not in ("error", "skip"):
         raise ValueError(f'damaged is {damaged!r}, but it must be "error", or "skip" to leave such lanes out')
-    return open_store(as_path("path", path), damaged=damaged)
+    return xr.open_dataset(as_path("path", path), engine=Store, damaged=damaged)

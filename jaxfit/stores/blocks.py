@@ -190,8 +190,10 @@ class Blocks:
             raise errors[0]
         with self._lock:
             self._kept[name] = found
-            while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > current().read_bytes:
+            sizes = [sum(x.nbytes for x in (tensors or {}).values()) for tensors in self._kept.values()]
+            while len(sizes) > 1 and sum(sizes) > current().read_bytes:
                 self._kept.popitem(last=False)
+                sizes.pop(0)
         return found
 
     def _checked(self, path: Path, part: BlockMap, segment: int, block: int) -> dict[str, np.ndarray]:
@@ -217,10 +219,6 @@ def _high(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     out = np.full((len(x), *shape), np.nan, x.dtype)
     out[:, : x.shape[1]] = x
     return out
-
-
-def _bytes(tensors: dict[str, np.ndarray] | None) -> int:
-    return sum(x.nbytes for x in (tensors or {}).values())
 
 
 class Column:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from jaxfit.engine.loops import End
 from jaxfit.engine.settings import current, happened
@@ -51,14 +50,14 @@ class Checkpoint:
         began = time.monotonic()
         rows = jax.tree.map(lambda *x: np.concatenate(x), *saved.pieces)
         leaves = jax.tree.leaves((saved.state, rows, saved.end))
-        tensors = {f"{i:05d}": np.frombuffer(_plain(x).tobytes(), np.uint8) for i, x in enumerate(leaves)}
         kinds = [str(jax.random.key_impl(x)) if is_key(x) else None for x in leaves]
-        tensors["keys"] = np.frombuffer(json.dumps(kinds).encode(), np.uint8)
-        tensors["identity"] = np.frombuffer(json.dumps(self.identity, sort_keys=True).encode(), np.uint8)
-        tensors["words"] = np.frombuffer(json.dumps(self.words, sort_keys=True).encode(), np.uint8)
+        raw = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
+        texts = {"keys": json.dumps(kinds), "format": VERSION}
+        texts |= {name: json.dumps(getattr(self, name), sort_keys=True) for name in ("identity", "words")}
+        tensors = {f"{i:05d}": _bytes(x.tobytes()) for i, x in enumerate(raw)}
+        tensors |= {name: _bytes(text.encode()) for name, text in texts.items()}
         tensors["place"] = np.array([saved.t, saved.ended, saved.steps])
-        tensors["format"] = np.frombuffer(VERSION.encode(), np.uint8)
-        tensors["digest"] = np.frombuffer(digest(pack(tensors)).encode(), np.uint8)
+        tensors["digest"] = _bytes(digest(pack(tensors)).encode())
         write(self.path, pack(tensors))
         self.last = time.monotonic()
         self.took = self.last - began
@@ -86,22 +85,19 @@ class Checkpoint:
         remedy = "Make the call as it was to go on, remove the file, or give this one another checkpoint="
         refuse(f"checkpoint: {self.path} is of another run", found, remedy)
         state, rows, end = self.shapes
-        numbered = iter(
-            zip(sorted(name for name in tensors if name.isdigit()), json.loads(tensors["keys"].tobytes()), strict=True)
-        )
+        names, kinds = sorted(filter(str.isdigit, tensors)), json.loads(tensors["keys"].tobytes())
+        numbered = iter(zip(names, kinds, strict=True))
 
         def restored(spec, height=()):
             (name, kind), raw = next(numbered), _raw(spec)
             values = np.frombuffer(tensors[name].tobytes(), raw.dtype).reshape((*height, *raw.shape[len(height) :]))
             return values.copy() if kind is None else jax.random.wrap_key_data(jax.numpy.asarray(values), impl=kind)
 
-        parts = (
-            jax.device_put(jax.tree.map(restored, state)),
-            [jax.tree.map(lambda spec: restored(spec, (-1,)), rows)],
-            jax.tree.map(restored, end),
-        )
+        state = jax.device_put(jax.tree.map(restored, state))
+        pieces = [jax.tree.map(lambda spec: restored(spec, (-1,)), rows)]
+        end = jax.tree.map(restored, end)
         t, ended, *steps = (int(x) for x in tensors["place"])
-        return Saved(*parts, t, bool(ended), *(steps or [t]))
+        return Saved(state, pieces, end, t, bool(ended), *(steps or [t]))
 
 
 def _raw(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -110,8 +106,8 @@ def _raw(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(jax.random.key_data, spec) if keys else spec
 
 
-def _plain(x: Array) -> np.ndarray:
-    return np.asarray(jax.random.key_data(x) if is_key(x) else x)
+def _bytes(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8)
 
 
 @contextlib.contextmanager

@@ -136,7 +136,11 @@ def run_on(executor: futures.Executor, function: Callable, tasks: Sequence[tuple
                 for counts in [future.result() for future in running if _finished(future)]:
                     report(np.asarray(counts))
                 running.clear()
-                own = _replaced(own, executor)
+                if own is not executor:
+                    own.shutdown(wait=False)
+                own = type(executor)(
+                    executor._max_workers, executor._mp_context, executor._initializer, executor._initargs
+                )
     except KeyboardInterrupt:
         for future in running:
             future.cancel()
@@ -153,9 +157,3 @@ def run_on(executor: futures.Executor, function: Callable, tasks: Sequence[tuple
 
 def _finished(future: futures.Future) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
-
-
-def _replaced(broken: futures.Executor, first: futures.ProcessPoolExecutor) -> futures.ProcessPoolExecutor:
-    if broken is not first:
-        broken.shutdown(wait=False)
-    return futures.ProcessPoolExecutor(first._max_workers, first._mp_context, first._initializer, first._initargs)

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import errno
 import hashlib
+import json
 import os
 import reprlib
 import socket
@@ -110,6 +111,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def as_json(fields: dict[str, Any]) -> bytes:
+    """Return fields as sorted JSON; the same fields give the same bytes."""
+    return json.dumps(fields, sort_keys=True, indent=1, allow_nan=False).encode()
+
+
+def with_digest(fields: dict[str, Any]) -> bytes:
+    """Return fields as JSON, with a digest of them that `is_whole` compares."""
+    return as_json(fields | {"digest": digest(as_json(fields))})
+
+
+def is_whole(fields: dict[str, Any]) -> bool:
+    """Take the digest out of fields that `with_digest` wrote; return whether it is theirs."""
+    told = fields.pop("digest", None)
+    return told == digest(as_json(fields))
 
 
 def read(path: Path, most: int = 2**40) -> bytes:

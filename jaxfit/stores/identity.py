@@ -83,15 +83,13 @@ def numbers_of(tree: PyTree) -> dict[str, str]:
 def describe(x: ArrayLike) -> str:
     """Return a number as text, or the type, shape and digest of an array."""
     kind, values = _plain(x)
-    if values.ndim == 0:
-        return f"{kind} {values.item()!r}"
-    return f"{kind} {values.shape} {_digest(values)}"
+    return f"{kind} {values.item()!r}" if values.ndim == 0 else f"{kind} {values.shape} {digest(values.tobytes())}"
 
 
 def values_digest(tree: PyTree, first: int) -> str:
     """Return of the first rows of every array."""
     pairs = [_plain(x) for x in jax.tree.leaves(tree)]
-    return digest(*(f"{kind} {x.shape[1:]} {_digest(x[:first])}\n".encode() for kind, x in pairs))
+    return digest(*(f"{kind} {x.shape[1:]} {digest(x[:first].tobytes())}\n".encode() for kind, x in pairs))
 
 
 def _plain(x: ArrayLike) -> tuple[str, np.ndarray]:
@@ -99,10 +97,6 @@ def _plain(x: ArrayLike) -> tuple[str, np.ndarray]:
         return f"key ({jax.random.key_impl(x)})", np.asarray(jax.random.key_data(x))
     values = np.asarray(x)
     return values.dtype.name, values
-
-
-def _digest(values: np.ndarray) -> str:
-    return digest(values.tobytes())
 
 
 PROGRAM = "program (loss, model, optimizer, rules, record)"

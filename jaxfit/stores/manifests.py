@@ -15,7 +15,19 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 import numpy as np
 
 from jaxfit.stores.blocks import BlockMap, Blocks, Round
-from jaxfit.stores.files import StoreError, as_path, digest, make_folder, pack, read, unpack, write
+from jaxfit.stores.files import (
+    StoreError,
+    as_json,
+    as_path,
+    digest,
+    is_whole,
+    make_folder,
+    pack,
+    read,
+    unpack,
+    with_digest,
+    write,
+)
 
 Json: TypeAlias = Any  # what json.loads returns
 FORMAT, VERSION = "jaxfit sweep", 1
@@ -114,7 +126,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     for one in manifest.rounds:
         write(folder / f"round-{digest(_masks(one))}.safetensors", _masks(one))
     write(folder / _arrays_name(fields["arrays"]), packed)
-    write(folder / MANIFEST, _text(fields | {"digest": digest(_text(fields))}))
+    write(folder / MANIFEST, with_digest(fields))
     for path in folder.glob("coordinates-*.safetensors"):
         if path.name != _arrays_name(fields["arrays"]):
             path.unlink(missing_ok=True)
@@ -128,11 +140,7 @@ def with_round(manifest: Manifest, since: int, steps: int, members: np.ndarray, 
     """Return the manifest with one more round; masks are in the shape of the grid."""
     one = StoredRound(since, steps, members.reshape(-1), there.reshape(-1))
     told = {"before": manifest.names[-1], "since": since, "steps": steps, "lanes": digest(_masks(one))}
-    return manifest._replace(rounds=(*manifest.rounds, one), names=(*manifest.names, digest(_text(told))))
-
-
-def _text(fields: dict[str, Json]) -> bytes:
-    return json.dumps(fields, sort_keys=True, indent=1, allow_nan=False).encode()
+    return manifest._replace(rounds=(*manifest.rounds, one), names=(*manifest.names, digest(as_json(told))))
 
 
 def _pairs(attributes: dict[str, Json]) -> list[list]:
@@ -176,8 +184,7 @@ def _fields(path: Path) -> dict[str, Json]:
             f"{path} is of version {fields.get('version')!r}, but this jaxfit reads version {VERSION}; use the jaxfit "
             f"that wrote it, or another folder"
         )
-    told = fields.pop("digest", None)
-    if told != digest(_text(fields)):
+    if not is_whole(fields):
         raise StoreError(f"{path} is damaged: its digest is not that of its contents; {_REMEDY}")
     return fields
 
@@ -189,7 +196,7 @@ def _no_constant(name: str) -> NoReturn:
 def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
     dimensions = [_text_of(name) for name in fields["dimensions"]]
     segments = tuple(
-        dict(zip(dimensions, (_count(n) for n in sizes), strict=True)) for sizes in _list(fields["segments"])
+        dict(zip(dimensions, (_whole(n, 1) for n in sizes), strict=True)) for sizes in _list(fields["segments"])
     )
     names = tuple(_hexadecimal(name) for name in fields["names"])
     rounds = tuple(_round(folder, told, segments[-1]) for told in _list(fields.get("rounds", [])))
@@ -205,9 +212,8 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
     for name in _list(fields["order"]):
         told = fields["variables"][_text_of(name)]
         extra = tuple(_text_of(x) for x in told["extra"])
-        variables[name] = StoredVariable(
-            _text_of(told["tensor"]), extra, _dtype(told["dtype"]), dict(told["attributes"])
-        )
+        tensor, kind = _text_of(told["tensor"]), _dtype(told["dtype"])
+        variables[name] = StoredVariable(tensor, extra, kind, dict(told["attributes"]))
     parts = {key: _part(key, part, segments[-1]) for key, part in fields["parts"].items()}
     sizes = [math.prod(segments[-1][name] for name in part.dynamic) for part in parts.values()]
     if sum(sizes) != math.prod(segments[-1].values()):
@@ -215,16 +221,10 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
     manifest = Manifest(
         identity={_text_of(k): _text_of(v) for k, v in fields["identity"].items()},
         axes={_text_of(k): {_text_of(a): _text_of(b) for a, b in v.items()} for k, v in fields["axes"].items()},
-        segments=segments,
-        names=names,
-        parts=parts,
-        variables=variables,
-        coordinates=_coordinates(folder, fields, segments[-1]),
-        attributes=dict(fields["attributes"]),
-        base=_whole(fields.get("base", 0)),
-        steps=_whole(fields.get("steps", 0)),
-        rounds=rounds,
-    )
+        segments=segments, names=names, parts=parts, variables=variables, rounds=rounds,
+        coordinates=_coordinates(folder, fields, segments[-1]), attributes=dict(fields["attributes"]),
+        base=_whole(fields.get("base", 0)), steps=_whole(fields.get("steps", 0)),
+    )  # fmt: skip
     for variable in variables.values():
         if any(variable.tensor not in part.tensors for part in parts.values()):
             raise ValueError(f"no part has a tensor {variable.tensor!r}")
@@ -240,20 +240,16 @@ def _round(folder: Path, told: Json, sizes: dict[str, int]) -> StoredRound:
             f"{path} is damaged: its bytes are not those that were written; restore it, or remove the store"
         )
     masks = unpack(content, path)
-    if any(
-        masks[mask].dtype != bool or masks[mask].shape != (math.prod(sizes.values()),) for mask in ("members", "there")
-    ):
+    members, there = masks["members"], masks["there"]
+    if any(mask.dtype != bool or mask.shape != (math.prod(sizes.values()),) for mask in (members, there)):
         raise ValueError("a round is of another grid")
-    return StoredRound(_whole(since), _count(steps), masks["members"], masks["there"])
+    return StoredRound(_whole(since), _whole(steps, 1), members, there)
 
 
 def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
     choice = {name: told["choice"][name] for name in sizes if name in told["choice"]}  # sorted JSON lost the order
-    if (
-        len(choice) < len(told["choice"])
-        or key != part_key(choice)
-        or any(not 0 <= index < sizes[name] for name, index in choice.items())
-    ):
+    inside = all(0 <= index < sizes[name] for name, index in choice.items())
+    if not inside or len(choice) < len(told["choice"]) or key != part_key(choice):
         raise ValueError(f"part {key!r} has the choice {choice}")
     dynamic = [_text_of(name) for name in _list(told["dynamic"])]
     if sorted([*choice, *dynamic]) != sorted(sizes):
@@ -262,7 +258,7 @@ def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
     if any(math.prod(shape) > 2**40 for _, shape in tensors.values()):
         raise ValueError(f"part {key!r} has tensors larger than any memory")
     words = {_text_of(name): _text_of(text) for name, text in told.get("words", {}).items()}
-    block, slots, records = _count(told["block"]), _count(told["slots"]), _whole(told["records"])
+    block, slots, records = _whole(told["block"], 1), _whole(told["slots"], 1), _whole(told["records"])
     return StoredPart(choice, dynamic, block, slots, records, tensors, words, _whole(told.get("every", 0)))
 
 
@@ -270,8 +266,8 @@ def _coordinates(folder: Path, fields: dict[str, Json], sizes: dict[str, int]) -
     path = folder / _arrays_name(_hexadecimal(fields["arrays"]))
     content = read(path)
     if digest(content) != fields["arrays"]:
-        raise StoreError(f"{path} is damaged: its bytes are not those that were written; remove manifest.json and make "
-                         f"the same sweep with the same store= again: its blocks are kept")  # fmt: skip
+        remedy = _REMEDY.replace("it", "manifest.json", 1)
+        raise StoreError(f"{path} is damaged: its bytes are not those that were written; {remedy}")
     arrays, found = unpack(content, path), {}
     for entry in _list(fields["coordinates"]):
         name, dims = _text_of(entry["name"]), tuple(_text_of(x) for x in entry["dims"])
@@ -289,40 +285,30 @@ def part_key(choice: dict[str, int]) -> str:
     return ".".join(str(int(index)) for index in choice.values()) or "all"
 
 
-def _list(x: Json) -> list:
-    if not isinstance(x, list):
-        raise TypeError(f"{str(x)[:40]!r} is no list")
+def _must(x: Json, holds: bool, what: str) -> Json:
+    if not holds:
+        raise ValueError(f"{str(x)[:40]!r} is no {what}")
     return x
+
+
+def _list(x: Json) -> list:
+    return _must(x, isinstance(x, list), "list")
 
 
 def _text_of(x: Json) -> str:
-    if not isinstance(x, str) or len(x) > 100_000:
-        raise TypeError(f"{str(x)[:40]!r} is no text")
-    return x
+    return _must(x, isinstance(x, str) and len(x) <= 100_000, "text")
 
 
-def _whole(x: Json) -> int:
-    if not isinstance(x, int) or isinstance(x, bool) or not 0 <= x < 2**31:
-        raise ValueError(f"{str(x)[:40]} is no count")
-    return x
-
-
-def _count(x: Json) -> int:
-    if _whole(x) == 0:
-        raise ValueError("a count is zero")
-    return x
+def _whole(x: Json, least: int = 0) -> int:
+    return _must(x, isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**31, "count")
 
 
 def _dtype(x: Json) -> str:
-    if x not in DTYPES:
-        raise ValueError(f"{str(x)[:40]!r} is no kind of number")
-    return x
+    return _must(x, x in DTYPES, "kind of number")
 
 
 def _hexadecimal(x: Json) -> str:
-    if not isinstance(x, str) or not re.fullmatch("[0-9a-f]{32}", x):
-        raise ValueError(f"{str(x)[:40]!r} is no digest")
-    return x
+    return _must(x, isinstance(x, str) and re.fullmatch("[0-9a-f]{32}", x) is not None, "digest")
 
 
 def block_maps(manifest: Manifest) -> dict[str, BlockMap]:
@@ -354,7 +340,7 @@ def has_manifest(folder: Path) -> bool:
 
 def segment_name(identity: dict[str, str], axes: dict[str, dict[str, str]], sizes: dict[str, int]) -> str:
     """Return the name of a segment, part of the digests of its blocks: blocks of another sweep do not fit."""
-    return digest(_text({"identity": identity, "axes": axes, "sizes": sizes}))
+    return digest(as_json({"identity": identity, "axes": axes, "sizes": sizes}))
 
 
 def blocks_of(folder: Path, manifest: Manifest, *, skip: bool = False) -> Blocks:

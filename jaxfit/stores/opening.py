@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from xarray import Dataset, Variable, open_dataset
+from xarray import Dataset, Variable
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from jaxfit.stores.blocks import BlockMap, Blocks, Column
+from jaxfit.stores.blocks import Column
 from jaxfit.stores.files import StoreError
-from jaxfit.stores.manifests import Manifest, StoredVariable, block_maps, blocks_of, read_manifest
+from jaxfit.stores.manifests import Manifest, block_maps, blocks_of, read_manifest
 
 
 class GridArray(BackendArray):
@@ -36,9 +36,8 @@ class GridArray(BackendArray):
     def _taken(self, key: tuple) -> np.ndarray:
         """Return the values at the outer product of the indices of each dimension."""
         grid, tail = key[: len(self.dims)], key[len(self.dims) :]
-        wanted = {
-            name: np.atleast_1d(np.arange(size)[index]) for (name, size), index in zip(self._sizes(), grid, strict=True)
-        }
+        sizes = zip(self.manifest.sizes.items(), grid, strict=True)
+        wanted = {name: np.atleast_1d(np.arange(size)[index]) for (name, size), index in sizes}
         out = np.zeros((*map(len, wanted.values()), *self.shape[len(self.dims) :]), self.dtype)
         for column, part in zip(self.columns, self.parts, strict=True):
             hit = [
@@ -52,18 +51,11 @@ class GridArray(BackendArray):
             for name in part.dynamic:
                 flat = flat * self.manifest.sizes[name] + crossing[self.dims.index(name)]
             out[np.ix_(*hit)] = column[flat]
-        taken = tuple(0 if isinstance(index, (int, np.integer)) else slice(None) for index in grid)
-        return _outer(out[taken], sum(t != 0 for t in taken), tail)
-
-    def _sizes(self) -> list[tuple[str, int]]:
-        return list(self.manifest.sizes.items())
-
-
-def _outer(array: np.ndarray, skip: int, tail: tuple) -> np.ndarray:
-    """Return the values at the outer product of the indices of all dimensions after the first `skip`."""
-    for axis in reversed(range(len(tail))):
-        array = array[(slice(None),) * (skip + axis) + (tail[axis],)]
-    return array
+        out = out[tuple(0 if isinstance(index, (int, np.integer)) else slice(None) for index in grid)]
+        first = out.ndim - len(tail)
+        for axis in reversed(range(len(tail))):
+            out = out[(slice(None),) * (first + axis) + (tail[axis],)]
+        return out
 
 
 class Store(BackendEntrypoint):
@@ -81,28 +73,15 @@ class Store(BackendEntrypoint):
     ) -> Dataset:
         folder = Path(filename_or_obj)
         manifest = read_manifest(folder)
-        blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), block_maps(manifest)
+        blocks, parts = blocks_of(folder, manifest, skip=damaged == "skip"), block_maps(manifest).values()
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        variables = {}
         try:
-            variables = {
-                name: Variable((*manifest.sizes, *told.extra), _lazy(blocks, parts, manifest, told), told.attributes)
-                for name, told in manifest.variables.items()
-                if name not in dropped
-            }
+            for name, told in manifest.variables.items():
+                if name not in dropped:
+                    columns = [Column(blocks, part, told.tensor) for part in parts]
+                    lazy = indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
+                    variables[name] = Variable((*manifest.sizes, *told.extra), lazy, told.attributes)
             return Dataset(variables, manifest.coordinates, manifest.attributes)
         except (TypeError, ValueError) as error:
             raise StoreError(f"{folder / 'manifest.json'} says what cannot be: {error}; use another store") from error
-
-    def guess_can_open(self, filename_or_obj: object) -> bool:
-        return isinstance(filename_or_obj, (str, os.PathLike)) and (Path(filename_or_obj) / "manifest.json").is_file()
-
-
-def _lazy(
-    blocks: Blocks, parts: dict[str, BlockMap], manifest: Manifest, told: StoredVariable
-) -> indexing.LazilyIndexedArray:
-    columns = [Column(blocks, part, told.tensor) for part in parts.values()]
-    return indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
-
-
-def open_store(folder: Path, *, damaged: str = "error") -> Dataset:
-    return open_dataset(folder, engine=Store, damaged=damaged)

@@ -7,7 +7,6 @@ refused; one whose axes only grew at their ends adds a segment of lanes, and one
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from jaxfit.engine.parts import Part, Plan, Task, pool_shape
 from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems.dimensions import Dimension, all_coordinates, position, stacked
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import convert, precision_context
+from jaxfit.problems.problems import convert_all, precision_context
 from jaxfit.problems.pruning import choices, told
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
@@ -132,15 +131,9 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int
         identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(part, base or steps).items()}
         tensors = {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()}
         parts[key] = StoredPart(
-            part.choice,
-            list(part.sizes),
-            shape.lanes,
-            shape.slots,
-            shape.records,
-            tensors,
-            program_names(part.training),
-            part.training.record.every,
-        )
+            part.choice, list(part.sizes), shape.lanes, shape.slots, shape.records, tensors,
+            program_names(part.training), part.training.record.every,
+        )  # fmt: skip
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
     return Manifest(
         identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.training),
@@ -165,12 +158,8 @@ def _identity(part: Part, steps: int) -> dict[str, str]:
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
     """Return a digest of the first values along a dimension, by path; values that are programs have none."""
-    found = {}
-    for mention in dimension.mentions:
-        values = stacked(mention)
-        if values is not None:
-            found[mention.path] = values_digest(jax.tree.map(lambda x: convert(x, precision), values), size)
-    return found
+    known = {mention.path: values for mention in dimension.mentions if (values := stacked(mention)) is not None}
+    return {path: values_digest(convert_all(values, precision), size) for path, values in known.items()}
 
 
 def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
@@ -202,11 +191,8 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
     same = new.sizes == old.sizes
     manifest = new._replace(
         segments=old.segments if same else (*old.segments, new.sizes),
-        names=old.names if same else (*old.names, *new.names),
-        base=old.base,
-        steps=old.steps,
-        rounds=old.rounds,
-    )
+        names=old.names if same else (*old.names, *new.names), base=old.base, steps=old.steps, rounds=old.rounds,
+    )  # fmt: skip
     return old if same and old.steps == new.steps else manifest
 
 
@@ -217,35 +203,25 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
     """Return in words what differs from the sweep in a store; if the axes differ, only that."""
     if list(old.sizes) != list(new.sizes):
         return [f"the axes were {', '.join(old.sizes)}, are now {', '.join(new.sizes)}"]
-    parts = [", ".join(_static(manifest)) or "none" for manifest in (old, new)]
-    if parts[0] != parts[1]:
-        return [f"the axes whose values are programs of their own were {parts[0]}, are now {parts[1]}"]
+    static = [", ".join(next(iter(manifest.parts.values())).choice) or "none" for manifest in (old, new)]
+    if static[0] != static[1]:
+        return [f"the axes whose values are programs of their own were {static[0]}, are now {static[1]}"]
     fresh = tuple(_prefix(key) for key in new.parts if key not in old.parts)
-    words = {
-        _prefix(key).removesuffix(": "): (old.parts[key].words, part.words)
-        for key, part in new.parts.items()
-        if key in old.parts
-    }
-    told = functools.partial(_told_part, new)
+    both = [(key, old.parts[key], part) for key, part in new.parts.items() if key in old.parts]
+    words = {_prefix(key).removesuffix(": "): (was.words, part.words) for key, was, part in both}
     apart = set() if "prune" in old.identity and "prune" in new.identity else {"steps", _KEEPS}
     apart |= {_KEEPS} if new.sizes != old.sizes else set()
     was, now = ({k: v for k, v in manifest.identity.items() if k not in apart} for manifest in (old, new))
-    found = differences(was, now, lambda name: name.startswith(fresh), words=words, label=told)
+
+    def place(prefix: str) -> str:
+        choice = new.parts[prefix.removeprefix("part ")].choice
+        return "at " + ", ".join(f"{name}={new.coordinates[name][1][i]}" for name, i in choice.items())
+
+    found = differences(was, now, lambda name: name.startswith(fresh), words=words, label=place)
     if old.identity.get("precision") == new.identity["precision"]:  # otherwise all values differ
         for name, size in old.sizes.items():
             found += _axis_differences(name, size, old, new, plan)
     return found
-
-
-def _static(manifest: Manifest) -> list[str]:
-    """Return the axes whose values are programs of their own."""
-    return list(next(iter(manifest.parts.values())).choice)
-
-
-def _told_part(manifest: Manifest, prefix: str) -> str:
-    """Return a part of a sweep by its place on the axes."""
-    choice = manifest.parts[prefix.removeprefix("part ")].choice
-    return "at " + ", ".join(f"{name}={manifest.coordinates[name][1][i]}" for name, i in choice.items())
 
 
 def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: Plan) -> list[str]:
@@ -384,9 +360,8 @@ def lanes_to_rerun(plan: Plan, folder: Path, rerun: object, other: object) -> np
             found = found & results[name].isin(own)
     else:
         raise TypeError(f"rerun is {rerun!r}, but it takes a dict such as {{'status': 4}} or a function of the results")
-    if getattr(getattr(found, "dtype", None), "kind", "") != "b" or not set(getattr(found, "dims", [None])) <= set(
-        sizes
-    ):
+    boolean = getattr(getattr(found, "dtype", None), "kind", "") == "b"
+    if not boolean or not set(getattr(found, "dims", [None])) <= set(sizes):
         raise TypeError(f"rerun gave {type(found).__name__}, but it must give a boolean DataArray over {list(sizes)}")
     return found.broadcast_like(results.status).transpose(*sizes).values
 

@@ -22,7 +22,7 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import pose
 from jaxfit.problems.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
-from jaxfit.stores.files import StoreError, as_path, digest, read, write
+from jaxfit.stores.files import StoreError, as_path, is_whole, read, with_digest, write
 from jaxfit.typing import OptimizerLike, PyTree
 from jaxfit.verbs.results import Fit, History, any_traced, training_of
 
@@ -79,7 +79,7 @@ def save(fit: Fit, path: str | os.PathLike) -> Path:
         value = getattr(fit, name)
         fields[name] = _encode(dict(value) if isinstance(value, History) else value, name)
     fields |= {name: getattr(fit, name) for name in WORDS}
-    write(file, _text(fields | {"digest": digest(_text(fields))}))
+    write(file, with_digest(fields))
     return file
 
 
@@ -125,8 +125,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise StoreError(f"{file} is no saved fit; give a file that jf.save wrote")
     if fields.get("version") != VERSION:
         raise StoreError(f"{file} has version {fields.get('version')!r} of the format; this jaxfit reads {VERSION}")
-    told = fields.pop("digest", None)
-    if told != digest(_text(fields)):
+    if not is_whole(fields):
         raise StoreError(f"{file} is damaged: its digest is not that of its contents; save the fit again")
     return fields
 
@@ -145,7 +144,7 @@ def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, 
         method = optimizer
     if params is None:
         params = _decode(fields["start"], file)
-    elif _untied(_encode(params, "params")) != _untied(fields["start"]):
+    elif json.loads(json.dumps(_encode(params, "params"))) != fields["start"]:
         raise ValueError(
             f"{file} is a fit from another start than params; leave it out, or give what the fit was given"
         )
@@ -200,10 +199,6 @@ def _written(optimizer: Optimizer) -> list:
         return [optimizer.name, _encode(numbers, "optimizer") if same else None]
     except (AttributeError, TypeError, ValueError):
         return [repr(optimizer), None]
-
-
-def _text(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, sort_keys=True, indent=1, allow_nan=False).encode()
 
 
 def _encode(x: PyTree, where: str) -> Any:
@@ -266,7 +261,3 @@ def _decode(x: Any, file: Path) -> PyTree:
             f"again: params="
         )
     return np.array(x["values"], x["array"]).reshape(x["shape"])[()]
-
-
-def _untied(x: Any) -> Any:
-    return json.loads(json.dumps(x))

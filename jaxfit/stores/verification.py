@@ -16,6 +16,7 @@ from jaxfit.engine.parts import FinishedPart, Task
 from jaxfit.engine.pools import Lanes
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import resolved
+from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Record, Status, whole
 from jaxfit.stores import StoreError
@@ -261,19 +262,15 @@ def _is_sensitive(lane: Fit, alone: Fit, precision: str, rtol: float, run_alone:
 
     The params tell more than the loss, which of a chaotic run may be small most of the time, and large in bursts.
     """
-    params = _flat(alone)
+    params = flattened(alone.params)
     for units in UNITS:
         moved = run_alone(lane, precision, units)
         far = _apart(alone, moved)
         if far == np.inf or far > min(_near(alone, rtol), _apart(lane, alone) / 10):
             return True
-        if np.linalg.norm(_flat(moved) - params) > rtol * np.linalg.norm(params):
+        if np.linalg.norm(flattened(moved.params) - params) > rtol * np.linalg.norm(params):
             return True
     return False
-
-
-def _flat(one: Fit) -> np.ndarray:
-    return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(one.params)])
 
 
 def fit_of(lane: Fit, precision: str, units: int = 0) -> Fit:
