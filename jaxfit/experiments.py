@@ -357,7 +357,9 @@ def run_all(folder: Path, names: Sequence[str], wanted: Sequence[str], figures: 
     except KeyboardInterrupt:
         print("interrupted: what had been finished is kept", file=sys.stderr)
         return 130
-    print(f"{passed} of {len(wanted)} experiments passed in {_minutes(time.perf_counter() - started)}{_memory()}; "
+    spent = time.perf_counter() - started
+    took = f"{spent:.0f} s" if spent < 100 else f"{spent / 60:.0f} minutes"
+    print(f"{passed} of {len(wanted)} experiments passed in {took}{_memory()}; "
           f"their figures: {_near(figures / 'README.md')}")  # fmt: skip
     return 0 if passed == len(wanted) else 1
 
@@ -375,10 +377,6 @@ def constants(path: Path) -> dict[str, float | bool]:
                 if getattr(name, "id", "") in ("SECONDS", "CHAOTIC") and isinstance(value, ast.Constant)
             }
     return found
-
-
-def _minutes(duration: float) -> str:
-    return f"{duration:.0f} s" if duration < 100 else f"{duration / 60:.0f} minutes"
 
 
 def _memory() -> str:

@@ -114,7 +114,7 @@ class Regressor(RegressorMixin, BaseEstimator):
         given: Any = (X, y)
         checked: Any = validate_data(self, *given, dtype=np.float64, y_numeric=True)
         x, target = self._points(checked[0]), checked[1]
-        model = self._model()
+        model = linear if self.model is None else self.model
         optimizer = levenberg_marquardt() if self.optimizer is None else self.optimizer
         start = self._start(model, x, target)
         options: dict[str, Any] = {
@@ -123,9 +123,8 @@ class Regressor(RegressorMixin, BaseEstimator):
         }  # fmt: skip
         if self.loss is None:
             residuals = smallest if model is linear else Weighted(model)
-            found = fit(
-                least_squares(residuals), start, (x, target, np.sqrt(_weights(sample_weight, len(target)))), **options
-            )
+            root = np.sqrt(_weights(sample_weight, len(target)))
+            found = fit(least_squares(residuals), start, (x, target, root), **options)
         elif sample_weight is not None:
             raise ValueError(
                 "sample_weight weighs squares, but a loss was given, which has weights of its own; leave one of the "
@@ -133,7 +132,7 @@ class Regressor(RegressorMixin, BaseEstimator):
             )
         else:
             found = fit(self.loss(model), start, (x, target), **options)
-        self.params_ = _as_numpy(found.params)
+        self.params_ = jax.tree.map(lambda x: np.asarray(x)[()], found.params)
         self.loss_, self.status_, self.n_iter_ = float(found.loss), found.status, int(found.steps)
         judged = found.optimizer is not None and found.optimizer.traits.judges
         if found.status in (Status.DIVERGED, Status.NOT_FINITE) or (judged and found.status != Status.CONVERGED):
@@ -145,12 +144,9 @@ class Regressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float64, reset=False)  # pyright: ignore[reportArgumentType]
         x = self._points(checked)
-        model = self._model()
+        model = linear if self.model is None else self.model
         with in_precision("float64", model):
             return np.asarray(model(self.params_, x), np.float64)
-
-    def _model(self) -> Callable:
-        return linear if self.model is None else self.model
 
     @staticmethod
     def _points(X: np.ndarray) -> np.ndarray:
@@ -183,10 +179,6 @@ def _weights(sample_weight: ArrayLike | None, n: int) -> np.ndarray:
     if not weight.any():
         raise ValueError("sample_weight is zero for every sample, so that none counts; give some a weight")
     return weight
-
-
-def _as_numpy(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: np.asarray(x)[()], tree)
 
 
 __getattr__, __dir__ = near_names(__name__, __all__)

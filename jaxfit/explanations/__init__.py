@@ -27,11 +27,7 @@ def diagnose(run: Fit) -> Finding:
         return of_patience(run)
     if run.status == Status.PRUNED:
         return of_pruning(run)
-    found = of_layers(run)
-    if found is not None:
-        return found
-    broke = run.status in (Status.DIVERGED, Status.NOT_FINITE)
-    return of_trouble(run) if broke else of_end(run)
+    return of_layers(run) or (of_trouble if run.status in (Status.DIVERGED, Status.NOT_FINITE) else of_end)(run)
 
 
 TESTED, AT_ONCE, IN_THREE = 221, 0.968, 0.995  # failing runs; the shares that arrive in one round, and within three

@@ -19,9 +19,9 @@ from jaxfit.explanations.findings import (
     displaced,
     downhill,
     finding,
+    from_here,
     law_limit,
     momentum_of,
-    more_steps,
     noisy,
     rate_of,
     reach,
@@ -34,7 +34,7 @@ from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local
 from jaxfit.losses.base import noise_model_of
 from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import put
-from jaxfit.problems.problems import Status, Training
+from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import STANDS, Curve, advice, curve, judges, loss_at, pace, rounded, short, start_at, swings
 
@@ -58,36 +58,29 @@ def of_end(run: Fit) -> Finding:
     low = exact or 0 <= here.loss < 1e-6 * yardstick
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
-        where = leaves_of(problem, ~np.isfinite(here.gradient))
-        return finding(
-            "not defined", [f"where it ended, the gradient in {where} is not finite."], numbers, displaced(there, here)
-        )
+        story = [f"where it ended, the gradient in {leaves_of(problem, ~np.isfinite(here.gradient))} is not finite."]
+        return finding("not defined", story, numbers, displaced(there, here))
     if here.idle.mean() > 0.1 and not low:
         found = without_influence(there.problem, here, numbers)
         return found or dead_units(training, local_model(problem), here, numbers)
     if noisy(training):
-        return _noise(run, there, here, seen, numbers)
+        return _noise(there, here, seen, numbers)
     stands = pace(run) in (None, "stands")
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
     if not here.bends_down and (share < SETTLED or low) and (here.largest > 0 or exact) and not unsure:
         return finding(arrived, _arrived(run, here), numbers, None)
     found = downhill(there.problem, here) if here.bends_down else None
-    rate, slack, steep = rate_of(training.optimizer), 1 - momentum_of(training.optimizer), -1e-3 * here.largest
-    if (
-        found is not None
-        and here.smallest < steep
-        and _held(here, found[0], here.loss - found[1], rate, slack, run.steps)
-    ):
-        return _saddle(run, there, here, found, numbers)
+    if found is not None and here.smallest < -1e-3 * here.largest and _held(here, found, training, run.steps):
+        return _saddle(there, here, found, numbers)
     if seen is not None and (swings(seen) or _jumps(run, here, seen)):
-        return _cycle(run, there, here, seen, numbers)
+        return _cycle(there, here, seen, numbers)
     if run.status in (Status.CONVERGED, Status.NOT_DETERMINED):
         return finding(arrived, _arrived(run, here), numbers, None)
     if found is not None and stands and _level(here, here.loss - found[1]):
-        return _saddle(run, there, here, found, numbers)
+        return _saddle(there, here, found, numbers)
     if stands and (here.bends_down or share > 0.5):
         return _plateau(run, there, here, numbers)
-    return _descending(run, there, here, seen, numbers)
+    return _descending(run, there, here, numbers)
 
 
 def height_of_data(run: Fit) -> float:
@@ -103,19 +96,19 @@ def height_of_data(run: Fit) -> float:
 
 def _arrived(run: Fit, here: LocalModel) -> list[str]:
     if run.status == Status.CONVERGED:
-        story = [f"{advice(run).removesuffix('.')}; the gradient's norm is {here.norm:.3g}."]
+        how = advice(run).removesuffix(".")
     elif run.status == Status.NOT_DETERMINED:
-        story = [
+        how = (
             f"the data do not determine all of the params (jf.report names them), but the loss is at its least after "
-            f"{run.steps:,} updates; the gradient's norm is {here.norm:.3g}."
-        ]
+            f"{run.steps:,} updates"
+        )
     else:
-        story = [
+        how = (
             f"the steps ran out after {run.steps:,} updates where almost nothing is left to gain, though no stop rule "
-            f"was met; the gradient's norm is {here.norm:.3g}."
-        ]
+            f"was met"
+        )
     return [
-        *story,
+        f"{how}; the gradient's norm is {here.norm:.3g}.",
         f"By the curvature the loss is {here.left:.2g} above its least of {here.loss - here.left:.6g}; condition "
         f"number {rounded(here.condition)}.",
     ]
@@ -128,12 +121,16 @@ def _moving(run: Fit) -> str:
     )
 
 
+def _longer(problem: Problem, here: LocalModel, steps: int) -> Remedy:
+    return from_here(problem, here, f"{steps:,} more steps", {"steps": steps})
+
+
 def _on_its_way(run: Fit) -> str:
     """Return the kind of a run that has not arrived, and whose learning rate is adequate."""
     return "still descending" if pace(run) in (None, "falls") else "badly scaled"
 
 
-def _noise(run: Fit, there: Training, here: LocalModel, seen: Curve | None, numbers: Numbers) -> Finding:
+def _noise(there: Training, here: LocalModel, seen: Curve | None, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     stands = seen is None or abs(seen.recent_fall) < 0.1
@@ -163,7 +160,7 @@ def _jumps(run: Fit, here: LocalModel, seen: Curve) -> bool:
     return abs(seen.recent_fall) < STANDS and promised > max(10 * fall, 10 * STANDS * whole / steps)
 
 
-def _cycle(run: Fit, there: Training, here: LocalModel, seen: Curve, numbers: Numbers) -> Finding:
+def _cycle(there: Training, here: LocalModel, seen: Curve, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     numbers |= {"period": seen.period, "limit": limit, "rate": rate}
@@ -186,7 +183,7 @@ def _cycle(run: Fit, there: Training, here: LocalModel, seen: Curve, numbers: Nu
     return finding("limit cycle", story, numbers, decaying(optimizer, rate / 3, max(2 * steps, 4000)))
 
 
-def _saddle(run: Fit, there: Training, here: LocalModel, found: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
+def _saddle(there: Training, here: LocalModel, found: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
     point, loss = found
     story = [
         f"it {'is at' if _level(here, here.loss - loss) else 'approaches'} a saddle: the gradient's norm is "
@@ -194,9 +191,8 @@ def _saddle(run: Fit, there: Training, here: LocalModel, found: tuple[np.ndarray
         f"{here.smallest:.3g} against {here.largest:.3g} upwards.",
         f"Along it the loss falls from {here.loss:.6g} to {loss:.6g}.",
     ]
-    return finding(
-        "saddle", story, numbers, started_at(there, point, "a start along that direction", here.largest, least=100)
-    )
+    start = started_at(there, point, "a start along that direction", here.largest, least=100)
+    return finding("saddle", story, numbers, start)
 
 
 def _level(here: LocalModel, fall: float) -> bool:
@@ -204,11 +200,13 @@ def _level(here: LocalModel, fall: float) -> bool:
     return here.norm**2 <= 0.1 * max(here.largest, abs(here.smallest)) * fall
 
 
-def _held(here: LocalModel, point: np.ndarray, fall: float, rate: float | None, slack: float, steps: int) -> bool:
+def _held(here: LocalModel, found: tuple[np.ndarray, float], training: Training, steps: int) -> bool:
     """Return whether escape along the direction of negative curvature would take far longer than the run."""
+    point, loss = found
     distance = float(np.linalg.norm(point - here.point))
     ahead = abs(float(here.gradient @ here.downward)) / abs(here.smallest)
-    if not _level(here, fall):
+    rate, slack = rate_of(training.optimizer), 1 - momentum_of(training.optimizer)
+    if not _level(here, here.loss - loss):
         return ahead < 1e-12 * distance
     if ahead < 1e-12 * distance or rate is None:
         return ahead < 1e-8 * distance
@@ -235,7 +233,7 @@ def _plateau(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> F
     return finding("plateau", story, numbers, started_at(training, point, f"the start times {factor:.2g}"))
 
 
-def _descending(run: Fit, there: Training, here: LocalModel, seen: Curve | None, numbers: Numbers) -> Finding:
+def _descending(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     uneven = scales(there.problem)
@@ -248,36 +246,27 @@ def _descending(run: Fit, there: Training, here: LocalModel, seen: Curve | None,
         f"{_moving(run)}; at this rate {count(now)} steps more would take off all but {GOAL:g} of the "
         f"{here.excess:.3g} that is left to gain."
     ]
+    below = f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}."
     if here.bends_down:
         more = max(10 * steps, AFFORDABLE)
-        if rate < limit / 20:
-            story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
-            changed = {
-                "params": start_at(there.problem, here.point),
-                "optimizer": with_rate(optimizer, limit / 4),
-                "steps": more,
-            }
+        if rate >= limit / 20:
             return finding(
-                "rate too small", story, numbers, Remedy(f"learning_rate={short(limit / 4)}, from here", changed)
+                _on_its_way(run),
+                story,
+                numbers,
+                _longer(there.problem, here, more),
             )
-        return finding(
-            _on_its_way(run), story, numbers, more_steps(there.problem, here, more, f"{more:,} more steps, from here")
-        )
+        changes = {"optimizer": with_rate(optimizer, limit / 4), "steps": more}
+        remedy = from_here(there.problem, here, f"learning_rate={short(limit / 4)}", changes)
+        return finding("rate too small", [*story, below], numbers, remedy)
     if now <= AFFORDABLE and now < 10 * fast:
         more = max(int(np.ceil(now)), 1000)  # beyond what the curvature tells, since it changes on the way
-        return finding(
-            _on_its_way(run), story, numbers, more_steps(there.problem, here, more, f"{more:,} more steps, from here")
-        )
+        return finding(_on_its_way(run), story, numbers, _longer(there.problem, here, more))
     if fast <= AFFORDABLE:
-        story.append(f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}.")
         more = max(int(np.ceil(2 * fast)), 1000)
-        changed = {
-            "params": start_at(there.problem, here.point),
-            "optimizer": with_rate(optimizer, limit / 2),
-            "steps": more,
-        }
-        advice = f"learning_rate={short(limit / 2)} and {more:,} steps, from here"
-        return finding("rate too small", story, numbers, Remedy(advice, changed))
+        changes = {"optimizer": with_rate(optimizer, limit / 2), "steps": more}
+        remedy = from_here(there.problem, here, f"learning_rate={short(limit / 2)} and {more:,} steps", changes)
+        return finding("rate too small", [*story, below], numbers, remedy)
     story.append(
         f"No rate below the limit {short(limit)} is fast: the condition number is {rounded(here.condition)}{uneven}."
     )
@@ -308,16 +297,12 @@ def _wandering(
     more, size = max(10 * steps, AFFORDABLE), float(np.sqrt(np.mean(here.point**2)))
     if rate is not None and reach(optimizer, rate, steps) < size:
         story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, cannot move far.")
-        advice, changes = decaying(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
-        changes |= {"params": start_at(there.problem, here.point)}
-        return finding("rate too small", story, numbers, Remedy(f"{advice}, from here", changes))
+        faster = decaying(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
+        return finding("rate too small", story, numbers, from_here(there.problem, here, *faster))
     if rate is not None and rate > max(size, 1e-300) / 10:
         story = [
             f"a step moves every param by about {short(rate)}, and they are of size {size:.2g}: it cannot converge."
         ]
-        advice, changes = decaying(optimizer, min(rate / 3, size / 10), more)
-        changes |= {"params": start_at(there.problem, here.point)}
-        return finding("limit cycle", story, numbers, Remedy(f"{advice}, from here", changes))
-    return finding(
-        _on_its_way(run), story, numbers, more_steps(there.problem, here, more, f"{more:,} more steps, from here")
-    )
+        calmer = decaying(optimizer, min(rate / 3, size / 10), more)
+        return finding("limit cycle", story, numbers, from_here(there.problem, here, *calmer))
+    return finding(_on_its_way(run), story, numbers, _longer(there.problem, here, more))

@@ -47,7 +47,6 @@ from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
 from jaxfit.problems.problems import Problem, Status, Training
-from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
 from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import (
@@ -176,8 +175,7 @@ def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None
     """Return the start with the other sign of the runaway params, if the loss is lower there and nothing is bounded."""
     if any(isinstance(x, Bounded) for x in jax.tree.leaves(problem.params, is_leaf=is_mark)):
         return None
-    leaves = [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(free(problem.params))]
-    start = np.concatenate(leaves)
+    start = flattened(free(problem.params))
     other = start.copy()
     other[[one.place for one in far]] *= -1
     there, here = (loss_at(problem, run.precision, start_at(problem, point)) for point in (other, start))
@@ -195,7 +193,7 @@ def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
         nonlocal at
         if isinstance(x, (Fixed, Tied)):
             return x
-        value, old = (x.value, (x.low, x.high)) if isinstance(x, Bounded) else (x, (None, None))
+        value, below, above = (x.value, x.low, x.high) if isinstance(x, Bounded) else (x, None, None)
         flat = np.ravel(np.asarray(value, np.float64))
         which = np.isin(np.arange(at, at + flat.size), list(places)).reshape(np.shape(value))
         at += flat.size
@@ -205,10 +203,8 @@ def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
         size = np.where(start == 0, 1.0, np.abs(start))
         low = np.where(which, np.where(start > 0, size / ROOM, -size * ROOM), -np.inf)
         high = np.where(which, np.where(start < 0, -size / ROOM, size * ROOM), np.inf)
-        low, high = (
-            np.fmax(low, np.nan if old[0] is None else old[0]),
-            np.fmin(high, np.nan if old[1] is None else old[1]),
-        )
+        low = low if below is None else np.fmax(low, below)
+        high = high if above is None else np.fmin(high, above)
         return Bounded(value, low[()], high[()])
 
     params = jax.tree.map(leaf, problem.params, is_leaf=is_mark)
@@ -238,10 +234,9 @@ def of_patience(run: Fit) -> Finding:
 def of_pruning(run: Fit) -> Finding:
     """Return the finding of a lane that a rule of its sweep stopped: what it is like at its end, nobody knows."""
     numbers = {"steps": int(run.steps), "loss": float(run.loss)}
-    changes: Changes = {"steps": int(training_of(run).steps)}
-    return finding(
-        "pruned", [advice(run)], numbers, Remedy(f"run it alone for all {changes['steps']:,} steps", changes)
-    )
+    steps = int(training_of(run).steps)
+    remedy = Remedy(f"run it alone for all {steps:,} steps", {"steps": steps})
+    return finding("pruned", [advice(run)], numbers, remedy)
 
 
 class Layer(NamedTuple):
@@ -395,7 +390,9 @@ def balanced(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, flo
     """
     drawn, at, parts = np.random.default_rng(0), 0, []
     matrix = np.zeros(len(profile.start), bool)
-    for leaf in _moving(marks_of(problem)):
+    for leaf in jax.tree.leaves(marks_of(problem), is_leaf=is_mark):
+        if isinstance(leaf, (Fixed, Tied)):
+            continue
         value = np.asarray(leaf.value if isinstance(leaf, Bounded) else leaf, float)
         own = value.ravel()
         if value.ndim > 1 and not isinstance(leaf, Bounded):
@@ -416,10 +413,6 @@ def balanced(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, flo
     ratio = float(slopes[best].max() / slopes[best].min())
     better = profile.flat or ratio < profile.slopes.max() / profile.slopes.min() / 2
     return (points[best], float(GAINS[best]), ratio) if better else None
-
-
-def _moving(marked: PyTree) -> list[PyTree]:
-    return [x for x in jax.tree.leaves(marked, is_leaf=is_mark) if not isinstance(x, (Fixed, Tied))]
 
 
 def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:

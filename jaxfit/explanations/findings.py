@@ -53,12 +53,8 @@ def second_order(training: Training, start: PyTree | None = None) -> Remedy | No
     problem = training.problem
     changes: Changes = {"precision": "float64"} | ({} if start is None else {"params": start})
     count = sum(int(np.size(x)) for x in jax.tree.leaves(free(problem.params)))
-    if (
-        isinstance(problem.loss, Loss)
-        and problem.loss.knows_residuals
-        and count <= 200
-        and _residuals(problem) >= count
-    ):
+    known = isinstance(problem.loss, Loss) and problem.loss.knows_residuals
+    if known and count <= 200 and _residuals(problem) >= count:
         changes |= {"optimizer": levenberg_marquardt(), "steps": 500}
         words = "levenberg_marquardt(), which no scale of params or data slows down"
     else:
@@ -80,32 +76,27 @@ def _residuals(problem: Problem) -> int:
 
 def slower(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
     """Return the remedy of a lower learning rate."""
-    value = round_down(rate)
-    return Remedy(
-        f"learning_rate={short(value)} and {steps:,} steps", {"optimizer": with_rate(optimizer, value), "steps": steps}
-    )
+    rate = round_down(rate)
+    changes: Changes = {"optimizer": with_rate(optimizer, rate), "steps": steps}
+    return Remedy(f"learning_rate={short(rate)} and {steps:,} steps", changes)
 
 
 def decaying(optimizer: Optimizer, rate: float, steps: int) -> Remedy:
     """Return the remedy of a learning rate that decreases to zero as a cosine."""
-    changed = with_rate(optimizer, schedules.cosine(rate, float(steps)))
-    return Remedy(
-        f"a decreasing rate: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps",
-        {"optimizer": changed, "steps": steps},
-    )
+    changes: Changes = {"optimizer": with_rate(optimizer, schedules.cosine(rate, float(steps))), "steps": steps}
+    return Remedy(f"a decreasing rate: jf.schedules.cosine({short(rate)}, {steps:,}) and {steps:,} steps", changes)
 
 
-def more_steps(problem: Problem, here: LocalModel, steps: int, words: str) -> Remedy:
-    """Return the advice to take more steps from the end of the run."""
-    return Remedy(words, {"params": start_at(problem, here.point), "steps": steps})
+def from_here(problem: Problem, here: LocalModel, advice: str, changes: Changes) -> Remedy:
+    """Return the remedy of a start at the end of the run, with other changes."""
+    return Remedy(f"{advice}, from here", changes | {"params": start_at(problem, here.point)})
 
 
 def downhill(problem: Problem, here: LocalModel) -> tuple[np.ndarray, float] | None:
     """Return the best point along the direction of most negative curvature, both ways, and its loss."""
     size = max(float(np.linalg.norm(here.point)), 1.0)
     lengths = size * np.geomspace(1e-3, 3.0, 24)
-    ways = np.concatenate([lengths, -lengths])
-    points = here.point + ways[:, None] * here.downward
+    points = here.point + np.concatenate([lengths, -lengths])[:, None] * here.downward
     losses = losses_at(problem, points)
     losses = np.where(np.isfinite(losses), losses, np.inf)
     lowest = int(np.argmin(losses))
@@ -192,9 +183,8 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
         f"no change of them changes the loss, as behind a relu that is always zero or a saturated tanh."
     ]
     point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
-    return finding(
-        "dead units", story, numbers | {"dead": count}, started_at(training, point, "another start for these")
-    )
+    remedy = started_at(training, point, "another start for these")
+    return finding("dead units", story, numbers | {"dead": count}, remedy)
 
 
 def displaced(training: Training, start: LocalModel) -> Remedy:

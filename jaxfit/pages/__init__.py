@@ -21,6 +21,7 @@ from jaxfit.graphs import Graph, formats
 from jaxfit.pages.fits import fit_page
 from jaxfit.pages.packing import write_page
 from jaxfit.pages.sweeps import law_of, sweep_page
+from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_names
 from jaxfit.problems.problems import ENDED_WELL, Status
 from jaxfit.statistics.reports import html_table
@@ -84,8 +85,7 @@ def _(fit: Fit) -> str:
         return f"<pre>{escape(text)}</pre>"
     head, *rest = text.splitlines()
     names = labels_of(fit.params)
-    values = np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(fit.params)] or [np.zeros(0)])
-    rows = [[name, f"{x:.6g}"] for name, x in zip(names[:ROWS], values, strict=False)]
+    rows = [[name, f"{x:.6g}"] for name, x in zip(names[:ROWS], flattened(fit.params), strict=False)]
     told = [line.strip() for line in rest if line.startswith(("  loss", "  with", "  note"))]
     return (
         f"<p>{_swatch(fit.status)}{escape(head)}</p>{_table(['param', 'value'], rows, len(names), [True, False])}"
@@ -98,7 +98,7 @@ def _(grid: Grid) -> str:
     status, results = grid.results.status, grid.results
     counts = {s: int((status.values == s).sum()) for s in Status if (status.values == s).any()}
     bar = "".join(f'<span style="flex:{n};background:{COLORS[s]}"></span>' for s, n in counts.items())
-    key = " &nbsp; ".join(f"{_swatch(s)}{n:,} {_words(s)}" for s, n in counts.items())
+    key = " &nbsp; ".join(f"{_swatch(s)}{n:,} {s.name.lower().replace('_', ' ')}" for s, n in counts.items())
     rows = []
     for name in status.dims:
         values = [f"{x:.6g}" if isinstance(x, float) else str(x) for x in results[name].values[[0, -1]].tolist()]
@@ -150,10 +150,6 @@ def _(graph: Graph) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], all_rows: int, left: Sequence[bool]) -> str:
     more = f"<p>and {all_rows - len(rows):,} more</p>" if all_rows > len(rows) else ""
     return f'<div style="overflow-x:auto">{html_table(head, rows, left)}</div>{more}'
-
-
-def _words(status: Status) -> str:
-    return status.name.lower().replace("_", " ")
 
 
 def _swatch(status: Status) -> str:

@@ -10,6 +10,7 @@ from scipy.interpolate import PchipInterpolator
 
 from jaxfit.losses.base import ROBUST, data_names, is_masked, noise_model_of
 from jaxfit.pages.packing import as_float32, made, packed, page_of
+from jaxfit.problems.marks import flattened
 from jaxfit.statistics import band, profile, report, residuals
 from jaxfit.statistics.profiles import Profile
 from jaxfit.statistics.reports import Report
@@ -106,14 +107,14 @@ def _data(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | No
         return None
     counts = np.asarray(fit.problem.data[-1], bool) if is_masked(fit.problem.loss) else np.ones(x.shape, bool)
     shown = np.flatnonzero(counts & np.isfinite(x) & np.isfinite(y))
-    shown = (
-        shown[np.unique(np.linspace(0, len(shown) - 1, min(len(shown), POINTS)).astype(int))] if len(shown) else shown
-    )
+    if not len(shown):
+        return None
+    shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(len(shown), POINTS)).astype(int))]
     names, sigma = data_names(fit.problem.loss), None
     if "sigma" in names and fit.absolute_sigma is not False:
         sigma = np.asarray(fit.problem.data[names.index("sigma")], float)
         sigma = np.sqrt(np.diagonal(sigma)) if sigma.ndim == 2 else np.broadcast_to(sigma, y.shape)
-    return (x, y, shown, sigma) if len(shown) else None
+    return x, y, shown, sigma
 
 
 def _reach(x: np.ndarray) -> dict[str, float | bool]:
@@ -128,11 +129,9 @@ def _curve(fit: Fit, page: Blocks) -> None:
     if data is None:
         return
     x, y, shown, sigma = data
-    reach = _reach(x[shown])
-    low, high = (
-        0.0 if end == 0 else beyond for end, beyond in ((x[shown].min(), reach["low"]), (x[shown].max(), reach["high"]))
-    )
-    at = np.linspace(low, high, CURVE)  # a model may not be defined on the other side of zero
+    reach, (first, last) = _reach(x[shown]), (x[shown].min(), x[shown].max())
+    # A model may not be defined on the other side of zero.
+    at = np.linspace(reach["low"] if first else 0.0, reach["high"] if last else 0.0, CURVE)
     try:
         found = band(fit, at)
         curve = page.series("blue", "curve with its 95 % confidence band", x=at, y=np.asarray(found.value),
@@ -170,8 +169,8 @@ def _residuals(fit: Fit, page: Blocks) -> None:
 def _table(fit: Fit, found: Report | str, page: Blocks) -> None:
     page.add(title="Params")
     if isinstance(found, str):
-        values = np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(fit.params)])
-        rows = [[name, f"{x:.6g}"] for name, x in zip(labels_of(fit.params)[:PARAMS], values, strict=False)]
+        pairs = zip(labels_of(fit.params)[:PARAMS], flattened(fit.params), strict=False)
+        rows = [[name, f"{x:.6g}"] for name, x in pairs]
         page.add(head=["param", "value"], rows=rows, left=[True, False])
         page.add(text=f"No errors are given: {found}", note=True)
         return
@@ -233,8 +232,7 @@ def _history(fit: Fit, page: Blocks) -> None:
             values = np.asarray(history[name], float)[at]
             drawn.append((values, page.series(color, name.replace("_", " "), x=steps[at], y=values)))
     finite = np.concatenate([values[np.isfinite(values)] for values, _ in drawn])
-    log = bool(
-        len(finite) and finite.min() >= 0 and finite.max() > 50 * np.min(finite, initial=np.inf, where=finite > 0)
-    )
+    least = np.min(finite, initial=np.inf, where=finite > 0)
+    log = bool(len(finite) and finite.min() >= 0 and finite.max() > 50 * least)
     page.add(title="History of the loss")
     page.add(series=[series for _, series in drawn], height=260, ylog=log, xlabel="step", label="history of the loss")

@@ -22,7 +22,7 @@ from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import choose
 from jaxfit.problems.problems import ENDED_WELL, Status
 from jaxfit.stores.manifests import Json
-from jaxfit.verbs.grids import Grid, best
+from jaxfit.verbs.grids import Grid, best, last_records
 
 LARGEST = 2_100_000  # packed bytes; a third more as base64, and the page stays below 3 MB
 NUMBERS = 4_000_000  # in all columns, which a browser unpacks in less than a second
@@ -108,9 +108,7 @@ def measures_of(results: Dataset) -> tuple[list[Measure], list[str]]:
             left_out.append(str(name))
         elif extra == ("step",):
             if name != "history.loss" and not str(name).startswith("history.params."):  # they end as the lane did
-                last = np.searchsorted(results.step.values, results.steps.values, side="right") - 1
-                end = np.take_along_axis(values, last[..., None], -1)[..., 0]
-                end = np.where(status == Status.NOT_RUN, np.nan, end)
+                end = np.where(status == Status.NOT_RUN, np.nan, last_records(results, str(name)))
                 found.append(Measure(f"last {str(name).removeprefix('history.')}", end))
         elif "step" in extra or math.prod(values.shape[len(dims) :]) > CURVES:
             left_out.append(str(name))
@@ -153,15 +151,15 @@ def _axis(results: Dataset, name: Hashable, chosen: np.ndarray) -> dict[str, Jso
     values = results[name].values[chosen]
     found: dict[str, Json] = {"name": str(name)}
     if values.dtype.kind in "iuf":
-        found["values"] = [_json(x) for x in _short(values)]
+        found["values"] = [x if math.isfinite(x) else str(x) for x in _short(values)]
         if len(values) <= CALLS or not np.isfinite(values.astype(float)).all():
             found["code"] = [_code(results[name].values, x) for x in values]
     else:
         found["words"] = [str(x) for x in values.tolist()]
         found["code"] = [repr(x) for x in values.tolist()]
-    beside = [c for c in results.coords if c != name and results[c].dims == (name,)]
-    found["beside"] = [[str(c), [_word(x) for x in results[c].values[chosen].tolist()]] for c in beside[:4]]
-    return found
+    beside = [(str(c), x.values[chosen].tolist()) for c, x in results.coords.items() if c != name and x.dims == (name,)]
+    words = [[c, [f"{x:.6g}" if isinstance(x, float) else str(x) for x in values]] for c, values in beside[:4]]
+    return found | {"beside": words}
 
 
 def _short(values: np.ndarray) -> list:
@@ -187,14 +185,6 @@ def _code(axis: np.ndarray, value: np.generic) -> str:
         if abs(rough - number) < 1e-3 * near and low <= rough <= high:
             return repr(rough)
     return repr(float(str(value)))
-
-
-def _json(x: float) -> float | str:
-    return x if math.isfinite(x) else str(x)
-
-
-def _word(x: object) -> str:
-    return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 
 def _curves(results: Dataset, records: int) -> tuple[dict[str, np.ndarray], list[int]]:

@@ -40,7 +40,6 @@ def loss_history(curves: Curve | Mapping[str, Curve], *, ax: Axes) -> Axes:
 
     Args:
       curves: {label: losses}, {label: (steps, losses)} or {label: fit}; or one fit.
-      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> ax = jf.plots.loss_history({"slow": [4.0, 3.0, 2.5], "fast": [4.0, 1.0, 0.2]})
@@ -112,7 +111,6 @@ def line_fit(x: ArrayLike, y: ArrayLike, lines: Mapping[str, tuple[float, float]
     Args:
       x: (n,) and y: (n,) the measurements.
       lines: {label: (slope, intercept)}.
-      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> x, y = jf.datasets.thermometer()
@@ -142,7 +140,6 @@ def descent_1d(
       path: (k,) parameters; losses: (k,) losses at them.
       curve: The parameters and losses of the curve. To use other limits of the axes, set them before.
       color: Of the descent.
-      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> w = np.linspace(-2.0, 2.0, 41)
@@ -177,7 +174,6 @@ def learning_rate_range(
       law: A learning rate to draw as a line, such as that of `jf.stability_limit`.
       law_label: The label of that line.
       color: Of the curve.
-      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> test = jf.learning_rate_range(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=100)

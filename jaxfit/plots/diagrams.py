@@ -65,16 +65,11 @@ def flow(boxes: Mapping[str, Box], arrows: Sequence[Arrow] = (), *, ax: Axes) ->
         room.keep(middle - size / 2, middle + size / 2)
     paths = [room.block(*_draw_arrow(ax, arrow, arrows, middles, sizes)) for arrow in arrows]
     for arrow, path in zip(arrows, paths, strict=True):
-        how = {"within": 30, "prefer": _middle(ax, path), "color": arrow.color, "fontsize": 9}
+        middle = ax.transAxes.inverted().transform(path[len(path) // 2])
+        how = {"within": 30, "prefer": tuple(middle), "color": arrow.color, "fontsize": 9}
         if arrow.label and room.near(path, arrow.label, **how) is None:
             raise ValueError(f"there is no room for {arrow.label!r} beside the arrow: make the axes larger")
     return ax
-
-
-def _middle(ax: Axes, path: np.ndarray) -> tuple[float, float]:
-    """Return the middle of a line of pixels, as a point of the axes."""
-    x, y = ax.transAxes.inverted().transform(path[len(path) // 2])
-    return float(x), float(y)
 
 
 def _check(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> None:

@@ -87,11 +87,9 @@ def drawing_of(
     for (source, target), members in groups.items():
         for part in [[i] for i in members] if len(members) <= 3 else [members]:
             edges = [graph.edges[i] for i in part]
-            flows = any(i in flowing for i in part)
-            walked = any(edge.gradient is not None for edge in edges)
-            ties.append(
-                Tie(tuple(part), source, target, _above(edges), _below(edges, flows, BACK[direction]), flows, walked)
-            )
+            flows, walked = not flowing.isdisjoint(part), any(edge.gradient is not None for edge in edges)
+            below = _below(edges, flows, BACK[direction])
+            ties.append(Tie(tuple(part), source, target, _above(edges), below, flows, walked))
     level = direction == "right"
     extents = [_box_extent(box, level) for box in boxes]
     links = [Link(t.source, t.target, _label_extent(t, level), _straightness(t, boxes)) for t in ties]
@@ -148,23 +146,17 @@ def _step(before: PyTree, after: PyTree) -> str:
     return _minus(f"{number(before, digits)} → {number(after, digits)}")
 
 
-def _parameters(graph: Graph) -> list[str]:
-    return [node.name for node in graph.nodes if node.kind == "parameter"]
-
-
 def _sum(graph: Graph, node: Node, parts: Sequence[int]) -> str:
     gradients = [graph.edges[i].gradient for i in parts]
-    total = _compact(node.gradient)
     if np.ndim(node.gradient) or len(parts) > 3:
-        return f"sum of {len(parts)}: {total}"
+        return f"sum of {len(parts)}: {_compact(node.gradient)}"
     text = _minus(" + ".join(f"({number(g)})" if g < 0 else number(g) for g in gradients))
-    return f"{text} = {total}"
+    return f"{text} = {_compact(node.gradient)}"
 
 
 def ways_back(graph: Graph) -> set[int]:
     """Return the edges on paths from a parameter to the loss, which carry a gradient back."""
-    moved = set(_parameters(graph))
-    flowing = set()
+    moved, flowing = {node.name for node in graph.nodes if node.kind == "parameter"}, set()
     for node in graph.nodes:
         mine = [i for i in node.inputs if graph.edges[i].source in moved]
         if mine:

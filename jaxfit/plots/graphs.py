@@ -212,10 +212,8 @@ def _edge(brush: _Brush, k: int, highlighted: bool, color: str) -> None:
             vertices.append(b)
             codes.append(Path.LINETO)
         else:
-            middle = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2)
-            vertices += (
-                [(middle[0], a[1]), (middle[0], b[1]), b] if level else [(a[0], middle[1]), (b[0], middle[1]), b]
-            )
+            x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
+            vertices += [(x, a[1]), (x, b[1]), b] if level else [(a[0], y), (b[0], y), b]
             codes += [Path.CURVE4] * 3
     width = 2.6 if highlighted else 1.7 if tie.flows else 1.0
     patch = FancyArrowPatch(

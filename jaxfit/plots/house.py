@@ -28,15 +28,8 @@ from jaxfit.typing import ArrayLike
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 DARK, GREY, PALE = "#333333", "#8a8a8a", "#e8e6e1"
 LARGEST = 200_000  # bytes of a picture
-INKS = np.round(  # with their edges on white, and white
-    255
-    * np.concatenate(
-        [
-            np.ones((1, 3)),
-            *(np.linspace(to_rgb(c), 1, 4, endpoint=False) for c in (BLUE, RED, GREEN, PINK, ORANGE, DARK)),
-        ]
-    )
-).astype(int)
+_SHADES = [np.linspace(to_rgb(c), 1, 4, endpoint=False) for c in (BLUE, RED, GREEN, PINK, ORANGE, DARK)]
+INKS = np.round(255 * np.concatenate([np.ones((1, 3)), *_SHADES])).astype(int)  # white, and inks with their edges on it
 
 
 @contextmanager
@@ -193,11 +186,8 @@ class Room:
         far = np.maximum(1, np.ceil(np.abs(np.diff(pixels, axis=0)).max(1, initial=0) / self.raster)).astype(int)
         far = np.minimum(far, 4096)
         pieces = [a + (b - a) * np.arange(n)[:, None] / n for a, b, n in zip(pixels, pixels[1:], far, strict=False)]
-        dense = np.concatenate([*pieces, pixels[-1:]])
-        inside = np.all(
-            (dense >= self.origin) & (dense <= self.origin + self.raster * np.array(self.free.shape)[::-1]), 1
-        )
-        return dense[inside]
+        dense, end = np.concatenate([*pieces, pixels[-1:]]), self.origin + self.raster * np.array(self.free.shape)[::-1]
+        return dense[np.all((dense >= self.origin) & (dense <= end), 1)]
 
     def _take(self, low: np.ndarray, high: np.ndarray) -> None:
         first = np.maximum(np.floor((low - self.origin) / self.raster).astype(int), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,6 @@ def convergence_map(
       law_label: Its label; if empty its value.
       steps_range: The numbers of steps at the ends of the colors; those of the results if None.
       colorbar: Whether to add the scale of the colors.
-      ax: The axes to draw on; new ones if None.
 
     Raises:
       ValueError: If the results have other dimensions than x and y.
@@ -119,9 +119,8 @@ def steps_bar(axes: Any, fewest: float, most: float, *, label: str = "steps to c
     """
     figure = np.ravel(axes)[0].figure
     with style():
-        bar = figure.colorbar(
-            ScalarMappable(LogNorm(fewest, most), SPEED), ax=axes, **{"pad": 0.02, "aspect": 32} | options
-        )
+        colors, options = ScalarMappable(LogNorm(fewest, most), SPEED), {"pad": 0.02, "aspect": 32} | options
+        bar = figure.colorbar(colors, ax=axes, **options)
         bar.set_label(label)
         few_ticks(bar.ax.yaxis if bar.orientation == "vertical" else bar.ax.xaxis, round_ticks(fewest, most))
         bar.outline.set_visible(False)
@@ -164,9 +163,8 @@ def _draw_law(room: Room, law: np.ndarray, y: np.ndarray, label: str, paint: np.
     room.ax.plot(law, y, color="black", lw=1.3, ls=(0, (4, 2)))
     line = room.block(law, y)
     light = paint @ (0.3, 0.59, 0.11)
-    for rotation, ink, readable in (
-        (r, *side) for r in (0, 90) for side in (("white", light < 0.45), ("black", light > 0.5))
-    ):
+    inks = (("white", light < 0.45), ("black", light > 0.5))
+    for rotation, (ink, readable) in itertools.product((0, 90), inks):
         if room.near(line, label, within=12, prefer=(0.9, 1), allowed=readable, color=ink, rotation=rotation):
             return
 
@@ -182,7 +180,6 @@ def power_map(
       powers: (rows, columns) logarithms to the base of ten.
       law: The same from theory; dashed, labeled lines at whole multiples of a quarter of the span.
       span: The power at which the colors end, and below zero its negative.
-      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> rate = np.array([0.1, 1.0, 10.0])
@@ -221,7 +218,6 @@ def relief(
       height: (rows, columns).
       water: (rows, columns), True where a lake stands; None for dry land.
       contours: How many lines of equal height, or their heights.
-      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> x = np.linspace(-1.0, 1.0, 9)
@@ -260,7 +256,6 @@ def basin_map(
       basin: (rows, columns) the number of the minimum that was reached; negative for none.
       steps: (rows, columns) steps until it was reached; None for flat colors.
       colors: One for each minimum; they repeat if there are more.
-      ax: The axes to draw on; new ones if None.
 
     Example:
       >>> start = np.linspace(-2.0, 2.0, 4)

@@ -54,7 +54,6 @@ def contour(
       levels: Of the contours; or their number, spaced like those of a parabola at equal distances.
       filled: Whether to color the heights.
       colors: Of the paths.
-      ax: The axes to draw on; new ones if None.
 
     Raises:
       ValueError: If the surface does not have two dimensions, or the params of a path have other names.
@@ -89,10 +88,9 @@ def from_above(
         ax.contourf(x, y, heights.T, levels=_edges(heights, levels), cmap=HEIGHTS, zorder=0)
     lines = ax.contour(x, y, heights.T, levels=levels, colors="#6f6f6f", linewidths=0.7, zorder=1)
     ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xlabel=surface.dims[0], ylabel=surface.dims[1])
-    if ax.get_xscale() == "linear":
-        ax.locator_params("x", nbins=6, steps=[1, 2, 5, 10])
-    if ax.get_yscale() == "linear":
-        ax.locator_params("y", nbins=6, steps=[1, 2, 5, 10])
+    for name, scale in (("x", ax.get_xscale()), ("y", ax.get_yscale())):
+        if scale == "linear":
+            ax.locator_params(name, nbins=6, steps=[1, 2, 5, 10])
     drawn, names = {}, [str(name) for name in surface.dims]
     for color, (label, path) in zip(itertools.cycle(colors), paths.items(), strict=False):
         drawn[label] = color, _line(ax, *_path(label, path, names)[:2], color=color)
@@ -225,11 +223,10 @@ def _levels(heights: np.ndarray, levels: int | Sequence[float]) -> list[float]:
 
 def _edges(heights: np.ndarray, levels: Sequence[float]) -> np.ndarray:
     """Return the levels of the colors: three bands between two contours, so that slopes are visible."""
-    edges = np.unique(
-        np.clip([np.nanmin(heights), *levels, np.nanmax(heights)], np.nanmin(heights), np.nanmax(heights))
-    )
-    fine = np.interp(np.linspace(0, len(edges) - 1, 3 * (len(edges) - 1) + 1), np.arange(len(edges)), edges)
-    return np.unique(fine)
+    low, high = np.nanmin(heights), np.nanmax(heights)
+    edges = np.unique(np.clip([low, *levels, high], low, high))
+    last = len(edges) - 1
+    return np.unique(np.interp(np.linspace(0, last, 3 * last + 1), np.arange(last + 1), edges))
 
 
 def _path(label: str, path: Path, dims: Sequence[str]) -> tuple[np.ndarray, ...]:
@@ -324,7 +321,6 @@ def landscape(
       plane: The slice; a line is drawn as a curve.
       paths: {label: fit with its params recorded, or params like its own, one or many}; only over planes.
       levels: As in `contour`.
-      ax: The axes to draw on; new ones if None.
 
     Raises:
       ValueError: If the surface is of another slice, or a path does not fit it.

@@ -169,7 +169,6 @@ def profile(found: Fit | Profile, error: float | None = None, *, name: str = "",
       error: Its standard error; not needed with a fit.
       name: Of the param, such as "rate", or "w[0]" in an array; it is also the label of the axis.
       reach: Standard errors that the interval reaches; the curves end where they are as high as its square.
-      ax: The axes to draw on; new ones if None.
 
     Raises:
       TypeError: If `found` is neither, or a profile comes without its error.
@@ -280,17 +279,14 @@ def corner(
     mosaic = [[f"{i} {j}" if j <= i else "." for j in range(k)] for i in range(k)]
     space = {"wspace": 0.12, "hspace": 0.12}
     figure, axes = panels(mosaic, size=(2.1 * k + 1, 2.1 * k + 0.6), gridspec_kw=space)
-    table = np.asarray(_matrix(fit))
+    table = np.asarray(moments("corner", fit, None).covariance)
     drawn = None if samples is None else np.concatenate(
         [np.asarray(x).reshape(len(x), -1) for x in jax.tree.leaves(samples.params)], axis=1
     )  # fmt: skip
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    ends = {
-        color: _ends(statistics.intervals(fit, method, level))
-        for color, method in ((ORANGE, "wald"), (BLUE, "profile"))
-    }
+    methods = {ORANGE: "wald", BLUE: "profile"}
+    ends = {color: _ends(statistics.intervals(fit, method, level)) for color, method in methods.items()}
     if drawn is not None:
-        ends[RED] = np.nanquantile(drawn, tails, axis=0)
+        ends[RED] = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     span = {i: _span(values[i], errors[i], [e[:, i] for e in ends.values()]) for i in chosen}
     found = {}
     with style():
@@ -341,12 +337,11 @@ def _span(value: float, error: float, ends: list[np.ndarray]) -> tuple[float, fl
 
 def _marginal(ax: Axes, i: int, drawn: np.ndarray | None, ends: dict, values: np.ndarray) -> None:
     names = {ORANGE: "standard error", BLUE: "profile", RED: "refits"}
-    top = 1.0
     if drawn is not None:
         inside = drawn[np.isfinite(drawn[:, i]), i]
         counts, edges = np.histogram(inside, 40, range=ax.get_xlim())
         ax.stairs(counts / counts.max(), edges, fill=True, color=RED, alpha=0.25, lw=0)
-    ax.set_ylim(-0.62, 1.3 * top)
+    ax.set_ylim(-0.62, 1.3)
     low, high = ax.get_xlim()
     for row, (color, pair) in enumerate(ends.items()):
         height = -0.12 - 0.17 * row
@@ -377,7 +372,3 @@ def _ends(tree: PyTree) -> np.ndarray:
     """Return the ends of the intervals of a tree, (2, K)."""
     pairs = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, statistics.Interval))
     return np.stack([np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1)])
-
-
-def _matrix(fit: Fit) -> np.ndarray:
-    return moments("corner", fit, None).covariance

@@ -414,7 +414,7 @@ def at_bound(marked: PyTree, params: PyTree) -> PyTree:
 
 def flattened(tree: PyTree) -> np.ndarray:
     """Return all numbers of a tree in float64, in the order of its leaves."""
-    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
+    return np.concatenate([np.zeros(0), *(np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree))])
 
 
 def unflattened(numbers: np.ndarray, like: PyTree) -> PyTree:

@@ -19,7 +19,7 @@ from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinate
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put
 from jaxfit.problems.posing import made
 from jaxfit.problems.problems import Problem, Status, precision_context
-from jaxfit.typing import Array, PyTree, Scalar
+from jaxfit.typing import PyTree, Scalar
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, NotConverged, problem_of
 
@@ -81,13 +81,10 @@ def over_history(quantity: Quantity, fit: Fit, extra: PyTree, number: float | No
 
     `extra` has such an axis too.
     """
-    problem, (params, more) = problem_of(fit), jax.tree.map(_records, (fit.history.params, extra))
+    problem = problem_of(fit)
+    params, more = jax.tree.map(lambda x: Axis("#record", np.asarray(x)), (fit.history.params, extra))
     arguments = Arguments(problem._replace(params=put(problem.params, params)), more, number)
     return _evaluate(quantity, arguments, {"#record": len(fit.history.step)}, fit.precision or "float32")
-
-
-def _records(values: Array) -> Axis:
-    return Axis("#record", np.asarray(values))
 
 
 def over_grid(
@@ -106,12 +103,12 @@ def over_grid(
     for part in grid.parts:
         count, records = len(part.lanes.status), len(grid.results.step) if history else 1
         index = part.along(np.repeat(part.numbers(np.arange(count)), records))
-        flat = lambda x: Axis(LANE, np.asarray(x).reshape(-1, *np.shape(x)[2:]))  # noqa: E731
-        one = flat if history else (lambda x: Axis(LANE, np.asarray(x)))
-        params = part.lanes.rows["params"] if history else part.lanes.params
-        more = None if extra is None else jax.tree.map(one, part.lanes.rows[extra])
+        given = part.lanes.rows["params"] if history else part.lanes.params, extra and part.lanes.rows[extra]
+        if history:
+            given = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), given)
+        params, more = jax.tree.map(lambda x: Axis(LANE, np.asarray(x)), given)
         problem = part.training.problem
-        arguments = Arguments(problem._replace(params=put(problem.params, jax.tree.map(one, params))), more, number)
+        arguments = Arguments(problem._replace(params=put(problem.params, params)), more, number)
         values = _evaluate(quantity, arguments, index | {LANE: np.arange(count * records)}, grid.precision)
         if history:
             beyond = np.arange(records) * part.training.record.every > np.asarray(part.lanes.steps)[:, None]
@@ -280,9 +277,8 @@ def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTre
     params = jax.tree.map(lambda x: Axis(LANE, x), group.params)
     template = laid_out((group.problem, params, extra), PRECISION)
     where = group.along | {LANE: np.arange(group.size)}
-    found = jax.tree.map(
-        np.array, evaluate(Statistic(function, static), template, where, PRECISION, width=_block(group))
-    )
+    found = evaluate(Statistic(function, static), template, where, PRECISION, width=_block(group))
+    found = jax.tree.map(np.array, found)
     for x in jax.tree.leaves(found):
         if x.dtype.kind == "f":
             x[group.failed] = np.nan

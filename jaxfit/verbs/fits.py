@@ -208,9 +208,8 @@ def _lengthened(saved: Saved, steps: int, every: int, what: str) -> Saved | None
             f"records that a run of {steps:,} steps has; make that run on its own"
         )
     pieces = [jax.tree.map(lambda x: x[: made // every], rows) for rows in saved.pieces[:1]]
-    return saved._replace(
-        state=saved.state._replace(status=jnp.zeros_like(saved.state.status)), pieces=pieces, ended=False
-    )
+    state = saved.state._replace(status=jnp.zeros_like(saved.state.status))
+    return saved._replace(state=state, pieces=pieces, ended=False)
 
 
 _SMALLER = (
@@ -242,16 +241,12 @@ def _traced_fit(training: Training, steps: int) -> Fit:
     state, rows, end = unrolled(training, steps)
     every = training.record.every
     history = History({"step": np.arange(0, steps + 1, every), **rows})
-    return Fit(
-        plain(put(problem.params, state.params)),
-        end.loss,
-        state.status,
-        state.steps,
-        history,
-        end.validation_loss,
-        start_loss=state.start_loss,
-        **best_of(state.best, lambda params: plain(put(problem.params, params))),
-    )
+
+    def own(params):
+        return plain(put(problem.params, params))
+
+    numbers = own(state.params), end.loss, state.status, state.steps, history, end.validation_loss
+    return Fit(*numbers, start_loss=state.start_loss, **best_of(state.best, own))
 
 
 def _check_longer(what: str, made: int, steps: int) -> None:
@@ -275,7 +270,7 @@ def _run(
     every = training.record.every
     pieces: list[dict[str, PyTree]] = []
     status, made, end, t = Status.NOT_RUN, 0, None, 0
-    latest = saved
+    latest, interrupted = saved, False
     if saved is None:
         state = programs.begin(leaves)
     else:
@@ -305,14 +300,12 @@ def _run(
         interrupted = True
         if checkpoint is not None and latest is not None:
             checkpoint.save(latest)
-    else:
-        interrupted = False
     finally:
         bar.close()
     result: Any = None
     if latest is not None and end is not None:
-        last = latest._replace(pieces=[])
-        result = replace(_finished(training, state, status, made, end, pieces, precision), last=last)
+        result = _finished(training, state, status, made, end, pieces, precision)
+        result = replace(result, last=latest._replace(pieces=[]))
     if interrupted:
         kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
         raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
@@ -340,10 +333,6 @@ def _segment(programs: Programs, leaves: list, every: int, state: State, t: int,
     return programs.judged(leaves, state, *span)
 
 
-def _joined(*parts: np.ndarray) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
 def _finished(
     training: Training,
     state: State,
@@ -353,7 +342,7 @@ def _finished(
     pieces: list[dict[str, PyTree]],
     precision: str,
 ) -> Fit:
-    rows = jax.tree.map(_joined, *pieces)
+    rows = pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *x: np.concatenate(x), *pieces)
     every = training.record.every
     records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else jnp.asarray

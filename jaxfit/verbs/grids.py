@@ -123,7 +123,9 @@ def tensors_of(lanes: Lanes) -> dict[str, np.ndarray]:
 def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, StoredVariable]:
     """Return the variables of the results that all parts have, with the same shape."""
     found = {name: StoredVariable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
-    found["status"] = StoredVariable(".status", (), "int8", status_attributes())
+    flags = {"flag_values": [s.value for s in Status], "flag_meanings": " ".join(s.name for s in Status)}  # of CF
+    meaning = {"meaning": ", ".join(f"{s.value} {s.name}" for s in Status)}
+    found["status"] = StoredVariable(".status", (), "int8", meaning | flags)
     if training.validation is not None:
         found["validation_loss"] = StoredVariable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
     shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
@@ -150,15 +152,6 @@ def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, St
         extra = tuple(f"{whole}_dim_{k}" for k in range(leaf.ndim - 1))
         found[whole] = StoredVariable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
     return found
-
-
-def status_attributes() -> dict[str, Json]:
-    """Return the attributes of a status variable: the meaning of its numbers, as text and as CF flags."""
-    return {
-        "meaning": ", ".join(f"{s.value} {s.name}" for s in Status),
-        "flag_values": [s.value for s in Status],
-        "flag_meanings": " ".join(s.name for s in Status),
-    }
 
 
 def _dotted(place: str, path: tuple) -> str:
@@ -259,15 +252,10 @@ def member(grid: Grid, index: tuple[int, ...]) -> Fit:
         validation_loss=own.validation_loss,
         coords=coords,
         start_loss=own.start_loss,
-        training=_training_of(part, number),
+        training=choose(part.training, {name: int(i) for name, i in part.along(number).items()}),
         precision=grid.precision,
         **best_of(own.best),
     )
-
-
-def _training_of(part: FinishedPart, number: int) -> Training:
-    """Return the training of one lane, with values in place of axes; a `Call` in its params runs when it is needed."""
-    return choose(part.training, {name: int(i) for name, i in part.along(number).items()})
 
 
 @overload
@@ -306,12 +294,10 @@ def best(
       {'rate': 0.5}
     """
     check_grid("best", grid)
-    if not (over is None or isinstance(over, str) or isinstance(over, Sequence)):
-        raise TypeError(
-            f"best: over is {over!r}, but it must be a dimension's name, such as {_first(grid)!r}, or several"
-        )
     results = grid.results
     dims = results.status.dims
+    if not (over is None or isinstance(over, (str, Sequence))):
+        raise TypeError(f"best: over is {over!r}, but it must be a dimension's name, such as {dims[0]!r}, or several")
     measure = lane_values("best", results, by)
     across: tuple[str, ...] = dims if over is None else (over,) if isinstance(over, str) else tuple(over)
     if not across:
@@ -358,8 +344,13 @@ def lane_values(verb: str, results: xr.Dataset, by: str) -> np.ndarray:
         raise ValueError(
             f"{verb}: by={by!r} is not one number for each lane; there are {', '.join(dict.fromkeys(given))}"
         )
+    return last_records(results, name).astype(np.float64)
+
+
+def last_records(results: xr.Dataset, name: str) -> np.ndarray:
+    """Return the last record of each lane, of a history of single numbers."""
     last = np.searchsorted(results.step.values, results.steps.values, side="right") - 1
-    return np.take_along_axis(results[name].values, last[..., None], axis=-1)[..., 0].astype(np.float64)
+    return np.take_along_axis(results[name].values, last[..., None], axis=-1)[..., 0]
 
 
 def _refuse_unrun(ran: np.ndarray, results: xr.Dataset, across: Sequence[str], kept: Sequence[str]) -> None:
@@ -372,7 +363,3 @@ def _refuse_unrun(ran: np.ndarray, results: xr.Dataset, across: Sequence[str], k
             f"best: at {there} none of the members along {', '.join(across)} ran, they were filled in, so that there "
             f"is none to choose; refine with over={list(across)!r}, which runs some everywhere, or take a sweep"
         )
-
-
-def _first(grid: Grid) -> str:
-    return str(grid.results.status.dims[0])

@@ -144,14 +144,17 @@ class Optima:
     def __len__(self) -> int:
         return len(self.loss)
 
+    def troubles(self, mark: str) -> str:
+        """Return how many starts ended otherwise, each after a mark; "" if none did."""
+        counts = [(self.failed, "failed"), (self.unfinished, "ran out of steps")]
+        return "".join(f"{mark}{n:,} {what}" for n, what in counts if n)
+
     def _repr_html_(self) -> str:
         return pages().notebook(self)
 
     def __repr__(self) -> str:
         total = int(self.count.sum()) + self.failed
-        troubles = [(self.failed, "failed"), (self.unfinished, "ran out of steps")]
-        notes = "".join(f", {n:,} {what}" for n, what in troubles if n)
-        head = f"{len(self)} optim{'um' if len(self) == 1 else 'a'} from {total:,} starts{notes}"
+        head = f"{len(self)} optim{'um' if len(self) == 1 else 'a'} from {total:,} starts{self.troubles(', ')}"
         leaves = jax.tree_util.tree_leaves_with_path(self.params)
         names = [jax.tree_util.keystr(path, simple=True, separator=".") or "params" for path, _ in leaves]
         rows = [["loss", "starts", *names]]
@@ -280,9 +283,7 @@ def met(verb: str, grid: Grid) -> Met:
     table = here if same == high else heights
     if len(table) > 1:
         rank = f"lowest of {len(table):,}; the next has a loss of {table.loss[1]:.6g}"
-    text = f"{high:,} of {total:,} found this {what}, the {rank}"
-    troubles = [(here.failed, "failed"), (here.unfinished, "ran out of steps")]
-    text += "".join(f"; {n:,} {what}" for n, what in troubles if n)
+    text = f"{high:,} of {total:,} found this {what}, the {rank}{here.troubles('; ')}"
     rest = jax.tree.leaves(grid.parts[0].training.at(None), is_leaf=is_axis)
     name = "runs" if len(grid.parts) > 1 or any(map(is_axis, rest)) else "starts"
     fit = member(grid, tuple(np.argwhere(grid.members == here.lanes[0])[0]))

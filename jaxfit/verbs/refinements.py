@@ -8,7 +8,7 @@ the nearest member that did, which has the same outcome as all that lie between 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -405,7 +405,9 @@ def interpolate(
 def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """Return where a neighbor along `axes`, diagonal ones included, has another label."""
     out = np.zeros(labels.shape, bool)
-    for shift in _neighbors(len(axes)):
+    for shift in itertools.product((-1, 0, 1), repeat=len(axes)):
+        if shift <= (0,) * len(axes):  # itself, and the opposite of each other neighbor
+            continue
         here, there = [slice(None)] * labels.ndim, [slice(None)] * labels.ndim
         for axis, step in zip(axes, shift, strict=True):
             here[axis] = slice(max(step, 0), labels.shape[axis] + min(step, 0))
@@ -414,8 +416,3 @@ def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
         out[tuple(here)] |= differs
         out[tuple(there)] |= differs
     return out
-
-
-def _neighbors(count: int) -> Iterator[tuple[int, ...]]:
-    """Return one offset of each pair of opposite neighbors."""
-    return (shift for shift in itertools.product((-1, 0, 1), repeat=count) if shift > (0,) * count)

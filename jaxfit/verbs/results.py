@@ -220,7 +220,8 @@ class Fit:
         leaves = jax.tree.leaves((self.params, self.loss, self.status, self.steps))
         if any_traced(leaves):
             return "Fit(traced)"
-        if not all(isinstance(x, (int, float)) or is_array(x) for x in leaves) or not _is_status(self.status):
+        concrete = all(isinstance(x, (int, float)) or is_array(x) for x in leaves)
+        if not concrete or not np.isin(np.asarray(self.status), list(Status)).all():
             return f"Fit({', '.join(f'{name}={getattr(self, name)!r}' for name in _FIT_LEAVES[:4])})"
         return summaries.summary_of_lanes(self) if np.ndim(self.status) else summaries.summary(_single(self))
 
@@ -261,10 +262,6 @@ def training_of(fit: Fit, verb: str = "") -> Training:
 
 def any_traced(leaves: list) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in leaves)
-
-
-def _is_status(status: object) -> bool:
-    return bool(np.isin(np.asarray(status), list(Status)).all())
 
 
 def _single(fit: Fit) -> Fit:

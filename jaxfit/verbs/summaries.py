@@ -17,7 +17,7 @@ from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.optimizers.stability import is_number, limit_from_growth
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import free, plain, put, unflattened
+from jaxfit.problems.marks import flattened, free, plain, put, unflattened
 from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Problem, Status, convert_all, precision_context
 from jaxfit.typing import ArrayLike, PyTree
 
@@ -53,15 +53,8 @@ def curve(losses: np.ndarray) -> Curve | None:
     early, late = np.median(tail[:half]), np.median(tail[half:])
     fallen = max(losses[0] - losses.min(), 1e-300)
     height = max(tail.mean() - losses.min(), 0.1 * abs(tail.mean()), 1e-300)
-    return Curve(
-        float(losses[0]),
-        float(losses[-1]),
-        float(losses.min()),
-        float((early - late) / fallen),
-        float(np.ptp(tail) / height),
-        _period(tail),
-        float(np.mean(np.diff(tail) > 0)),
-    )
+    numbers = losses[0], losses[-1], losses.min(), (early - late) / fallen, np.ptp(tail) / height
+    return Curve(*map(float, numbers), _period(tail), float(np.mean(np.diff(tail) > 0)))
 
 
 def _period(tail: np.ndarray) -> int | None:
@@ -164,9 +157,8 @@ def _free_numbers(fit: Fit) -> tuple[list[str], np.ndarray, np.ndarray] | None:
     if any(isinstance(x, jax.core.Tracer) for x in (*ends.values(), *(leaf for _, leaf in leaves))):
         return None
     names = [name for path, leaf in leaves for name in _names(path, leaf)]
-    start = [np.ravel(np.asarray(leaf, np.float64)) for _, leaf in leaves]
-    end = [np.ravel(np.asarray(ends[jax.tree_util.keystr(path)], np.float64)) for path, _ in leaves]
-    return names, np.concatenate([*start, []]), np.concatenate([*end, []])
+    end = [ends[jax.tree_util.keystr(path)] for path, _ in leaves]
+    return names, flattened([leaf for _, leaf in leaves]), flattened(end)
 
 
 def _names(path: tuple, leaf: ArrayLike) -> list[str]:
@@ -400,13 +392,9 @@ def fold(ratio: float) -> str:
 def summary(fit: Fit) -> str:
     """Return the text of `print(fit)`: the outcome, the advice, the loss and the params."""
     name = Status(fit.status).name.lower().replace("_", " ")
-    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_loss_label(fit)}"]
-    pairs = jax.tree_util.tree_leaves_with_path(fit.params)
-    for i, (path, leaf) in enumerate(pairs[:12]):
-        label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
-        lines.append(f"  {'params' if i == 0 else '      '}  {label} = {_numbers(leaf)}")
-    if len(pairs) > 12:
-        lines.append(f"          and {len(pairs) - 12} more leaves")
+    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_loss_label(fit)}", *_params_lines(fit.params)]
+    more = len(jax.tree.leaves(fit.params)) - 12
+    lines += [f"          and {more} more leaves"] * (more > 0)
     settings = [repr(fit.optimizer)] if fit.optimizer is not None else []
     settings += [fit.precision] if fit.precision else []
     settings += [f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in (fit.coords or {}).items()]
@@ -425,11 +413,14 @@ def summary_of_lanes(fit: Fit) -> str:
     counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
     text = ", ".join(f"{count:,} {name}" for count, name in counts)
     lines = [f"Fit of {'x'.join(map(str, status.shape))} lane{'s' * (status.size != 1)}: {text}"]
-    lines.append(f"  loss    {_numbers(loss)}")
-    for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(fit.params)[:12]):
-        label = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
-        lines.append(f"  {'params' if i == 0 else '      '}  {label} = {_numbers(leaf)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"  loss    {_numbers(loss)}", *_params_lines(fit.params)])
+
+
+def _params_lines(params: PyTree) -> list[str]:
+    """Return a line for each leaf, of the first twelve."""
+    labels = [(jax.tree_util.keystr(path, simple=True, separator=".") or "params", leaf)
+              for path, leaf in jax.tree_util.tree_leaves_with_path(params)[:12]]  # fmt: skip
+    return [f"  {'      ' if i else 'params'}  {label} = {_numbers(leaf)}" for i, (label, leaf) in enumerate(labels)]
 
 
 def doubts(fit: Fit) -> list[str]:
