@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
         residuals,
         standard_errors,
     )
-    from jaxfit.stores.saved_fits import load, save
+    from jaxfit.stores.fits import load, save
     from jaxfit.stores.verification import NotReproduced, verify
     from jaxfit.verbs.grids import Grid, best, lane
     from jaxfit.verbs.multistarts import Optima, optima, starts
@@ -72,7 +72,7 @@ _LATER = {  # by module the names that come from it; plots and sklearn alone imp
         "band", "bootstrap", "correlations", "covariance", "diagnostics", "f_test", "goodness_of_fit", "influence",
         "intervals", "monte_carlo", "profile", "propagate", "report", "residuals", "standard_errors",
     ),
-    "stores.saved_fits": ("load", "save"),
+    "stores.fits": ("load", "save"),
     "stores.verification": ("NotReproduced", "verify"),
     "verbs.grids": ("Grid", "best", "lane"),
     "verbs.multistarts": ("Optima", "optima", "starts"),

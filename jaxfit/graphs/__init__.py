@@ -19,8 +19,7 @@ import numpy as np
 from jaxfit.engine.jaxprs import alive_bytes, returned_bytes
 from jaxfit.engine.loops import objective_of
 from jaxfit.engine.tracing import check_silent, inspect_loss, inspect_value, trace
-from jaxfit.graphs.formats import shape, written
-from jaxfit.graphs.graph import Edge, Graph, Node
+from jaxfit.graphs.graph import Edge, Graph, Node, shape, written
 from jaxfit.graphs.program import Passage, Program, is_float, read, walk
 from jaxfit.losses import Loss, data_names, takes_key
 from jaxfit.problems.axes import as_key, is_axis, is_key, is_traced

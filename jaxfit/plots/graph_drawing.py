@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from jaxfit.graphs.formats import number, shape, written
-from jaxfit.graphs.graph import Edge, Graph, Node
+from jaxfit.graphs.graph import Edge, Graph, Node, number, shape, written
 from jaxfit.plots.graph_layout import Extent, Layout, Link, arrange
 from jaxfit.plots.house import BLUE, DARK, GREEN, RED
 from jaxfit.problems.messages import path_name

@@ -37,8 +37,8 @@ from jaxfit.problems.problems import (
     precision_context,
     whole,
 )
-from jaxfit.stores.checkpoints import Checkpoint, Saved, holding_file
 from jaxfit.stores.files import as_path
+from jaxfit.stores.fits import Checkpoint, Saved, holding_file
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs.results import Fit, History, best_of, training_of
 

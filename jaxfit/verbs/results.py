@@ -25,7 +25,7 @@ from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs import summaries
 
 if TYPE_CHECKING:
-    from jaxfit.stores.checkpoints import Saved
+    from jaxfit.stores.fits import Saved
 
 
 class History(Mapping):

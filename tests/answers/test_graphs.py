@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.graphs.formats import written
+from jaxfit.graphs.graph import written
 from tests.shared.soak import soaking
 
 RANDOM = np.random.default_rng(7)

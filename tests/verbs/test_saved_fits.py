@@ -120,13 +120,12 @@ def test_a_damaged_file_is_refused_by_its_name(line, tmp_path, damage):
 
 
 def test_a_file_with_a_right_digest_and_less_in_it_is_refused(line, tmp_path):
-    from jaxfit.stores.files import digest
-    from jaxfit.stores.saved_fits import _text
+    from jaxfit.stores.files import with_digest
 
     path = jf.save(line, tmp_path / "fit.json")
     fields = json.loads(path.read_text())
     del fields["params"], fields["digest"]
-    path.write_bytes(_text(fields | {"digest": digest(_text(fields))}))
+    path.write_bytes(with_digest(fields))
     with pytest.raises(jf.StoreError, match="holds no whole fit"):
         jf.load(path, loss=LOSS)
 
