@@ -45,7 +45,7 @@ from jaxfit.explanations.local_models import (
 )
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
-from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put
+from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put, unflattened
 from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.verbs.evaluations import Arguments, at_one
 from jaxfit.verbs.results import Fit, problem_of, training_of
@@ -187,19 +187,15 @@ def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None
 
 def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
     """Return bounds for the runaway params, of the same sign as their start and within a factor of a hundred of it."""
-    places, at = {one.place for one in far}, 0
+    leaves, structure = jax.tree.flatten(problem.params, is_leaf=is_mark)
+    ran = np.isin(np.arange(flattened(free(problem.params)).size), [one.place for one in far])
+    masks = structure.flatten_up_to(unflattened(ran, free(problem.params)))  # None for what is fixed or tied
 
-    def leaf(x):
-        nonlocal at
-        if isinstance(x, (Fixed, Tied)):
+    def leaf(x, which):
+        if which is None or not which.any():
             return x
         value, below, above = (x.value, x.low, x.high) if isinstance(x, Bounded) else (x, None, None)
-        flat = np.ravel(np.asarray(value, np.float64))
-        which = np.isin(np.arange(at, at + flat.size), list(places)).reshape(np.shape(value))
-        at += flat.size
-        if not which.any():
-            return x
-        start = flat.reshape(np.shape(value))
+        start = np.asarray(value, np.float64)
         size = np.where(start == 0, 1.0, np.abs(start))
         low = np.where(which, np.where(start > 0, size / ROOM, -size * ROOM), -np.inf)
         high = np.where(which, np.where(start < 0, -size / ROOM, size * ROOM), np.inf)
@@ -207,7 +203,7 @@ def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
         high = high if above is None else np.fmin(high, above)
         return Bounded(value, low[()], high[()])
 
-    params = jax.tree.map(leaf, problem.params, is_leaf=is_mark)
+    params = jax.tree.unflatten(structure, map(leaf, leaves, masks))
     names = ", ".join(one.name for one in far[:4])
     return Remedy(f"jf.Bounded for {names}, within {ROOM} times the start", {"params": params})
 

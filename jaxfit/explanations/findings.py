@@ -15,7 +15,7 @@ from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import is_number, stability_limit
-from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_mark, plain
+from jaxfit.problems.marks import Bounded, Fixed, free, is_mark, plain, unflattened
 from jaxfit.problems.problems import Problem, Training
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.summaries import round_down, short, start_at
@@ -159,20 +159,14 @@ def without_influence(problem: Problem, here: LocalModel, numbers: Numbers) -> F
 
 def _held_fixed(params: PyTree, idle: np.ndarray) -> PyTree | None:
     """Return the start with the idle params fixed; None if a leaf is idle in part, or all are idle."""
-    at, parted = 0, False
-
-    def leaf(x):
-        nonlocal at, parted
-        if isinstance(x, (Fixed, Tied)):
-            return x
-        value = x.value if isinstance(x, Bounded) else x
-        which = idle[at : at + np.size(value)]
-        at += np.size(value)
-        parted = parted or which.any() != which.all()
-        return Fixed(value) if which.all() else x
-
-    held = jax.tree.map(leaf, params, is_leaf=is_mark)
-    return None if parted or idle.all() else held
+    leaves, structure = jax.tree.flatten(params, is_leaf=is_mark)
+    masks = structure.flatten_up_to(unflattened(idle, free(params)))  # None for what is fixed or tied
+    if idle.all() or any(mask is not None and mask.any() != mask.all() for mask in masks):
+        return None
+    values = [x.value if isinstance(x, Bounded) else x for x in leaves]
+    held = [Fixed(value) if mask is not None and mask.all() else x
+            for x, value, mask in zip(leaves, values, masks, strict=True)]  # fmt: skip
+    return jax.tree.unflatten(structure, held)
 
 
 def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers: Numbers) -> Finding:

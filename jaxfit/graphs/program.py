@@ -200,12 +200,11 @@ def _kind(operation: Operation) -> str:
     if primitive not in ELEMENTWISE:
         return ""
     wide = operation.results[0].shape
-    return "elementwise" if all(_spreads(value.shape, wide) for value in operation.operands) else ""
 
+    def spreads(shape: tuple[int, ...]) -> bool:  # to the result's, without a new leading axis
+        return not shape or len(shape) == len(wide) and all(n in (1, m) for n, m in zip(shape, wide, strict=True))
 
-def _spreads(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
-    """Return whether an operand of this shape is broadcast to a wide one without a new leading axis."""
-    return not shape or len(shape) == len(wide) and all(n in (1, m) for n, m in zip(shape, wide, strict=True))
+    return "elementwise" if all(spreads(value.shape) for value in operation.operands) else ""
 
 
 def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Array]) -> list[Step]:

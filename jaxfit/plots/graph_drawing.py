@@ -91,7 +91,8 @@ def drawing_of(
             ties.append(Tie(tuple(part), source, target, _above(edges), below, flows, walked))
     level = direction == "right"
     extents = [_box_extent(box, level) for box in boxes]
-    links = [Link(t.source, t.target, _label_extent(t, level), _straightness(t, boxes)) for t in ties]
+    weights = [(4.0 if t.flows else 1.0) * (1.0 if nodes[t.source].is_input else 3.0) for t in ties]  # of straightness
+    links = [Link(t.source, t.target, _label_extent(t, level), w) for t, w in zip(ties, weights, strict=True)]
     layout = arrange(extents, links)
     along, across = layout.size
     width, height = (along, across) if level else (across, along)
@@ -263,11 +264,6 @@ def _label_extent(tie: Tie, level: bool) -> Extent:
     if level:
         return Extent(max(above, below) + 6, height_of(tie.above) + 3, height_of(tie.below) + 3)
     return Extent(max(height_of(tie.above), height_of(tie.below)) + 6, above + 6, below + 6 if below else 3)
-
-
-def _straightness(tie: Tie, boxes: Sequence[Box]) -> float:
-    """Return the weight of an edge in the layout: the largest for edges with gradients between operations."""
-    return (4.0 if tie.flows else 1.0) * (3.0 if not boxes[tie.source].node.is_input else 1.0)
 
 
 def _legend(colors: set[str], width: float, back: str) -> list[tuple[Phrase, float, float]]:

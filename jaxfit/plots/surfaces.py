@@ -93,7 +93,9 @@ def from_above(
             ax.locator_params(name, nbins=6, steps=[1, 2, 5, 10])
     drawn, names = {}, [str(name) for name in surface.dims]
     for color, (label, path) in zip(itertools.cycle(colors), paths.items(), strict=False):
-        drawn[label] = color, _line(ax, *_path(label, path, names)[:2], color=color)
+        drawn[label] = color, _path(label, path, names)[:2]
+        dots = {"marker": "o", "ms": 4.5, "mec": "white", "mew": 0.6} if len(drawn[label][1][0]) <= DOTS else {}
+        ax.plot(*drawn[label][1], color=color, lw=1.4, zorder=3, **dots)
     room = Room(ax)
     blocked = {label: (color, room.block(*line, width=9)) for label, (color, line) in drawn.items()}
     for line in clear:
@@ -262,12 +264,6 @@ def _path_3d(label: str, path: Path, dims: Sequence[str]) -> tuple[tuple[np.ndar
     if len(line) != 3:
         raise ValueError(f"the path {label!r} has no losses to draw it on the surface: give the fit, or (x, y, loss)")
     return line, line
-
-
-def _line(ax: Axes, x: np.ndarray, y: np.ndarray, *, color: str) -> tuple[np.ndarray, np.ndarray]:
-    dots = {"marker": "o", "ms": 4.5, "mec": "white", "mew": 0.6} if len(x) <= DOTS else {}
-    ax.plot(x, y, color=color, lw=1.4, zorder=3, **dots)
-    return x, y
 
 
 def _name_points(room: Room, points: Mapping[str, tuple]) -> None:

@@ -41,7 +41,7 @@ from jaxfit.stores.files import (
 )
 from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, program_names, refuse
 from jaxfit.typing import OptimizerLike, PyTree
-from jaxfit.verbs.results import Fit, History, any_traced, training_of
+from jaxfit.verbs.results import FIT_LEAVES, Fit, History, any_traced, training_of
 
 CHECKPOINT = "jaxfit checkpoint 1"
 
@@ -111,7 +111,8 @@ class Checkpoint:
         numbered = iter(zip(names, kinds, strict=True))
 
         def restored(spec, height=()):
-            (name, kind), raw = next(numbered), _raw(spec)
+            name, kind = next(numbered)
+            raw = spec if kind is None else jax.eval_shape(jax.random.key_data, spec)
             values = np.frombuffer(tensors[name].tobytes(), raw.dtype).reshape((*height, *raw.shape[len(height) :]))
             return values.copy() if kind is None else jax.random.wrap_key_data(jax.numpy.asarray(values), impl=kind)
 
@@ -120,12 +121,6 @@ class Checkpoint:
         end = jax.tree.map(restored, end)
         t, ended, *steps = (int(x) for x in tensors["place"])
         return Saved(state, pieces, end, t, bool(ended), *(steps or [t]))
-
-
-def _raw(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Return the shape and kind of what is written: of a key its data."""
-    keys = jax.dtypes.issubdtype(spec.dtype, jax.dtypes.prng_key)
-    return jax.eval_shape(jax.random.key_data, spec) if keys else spec
 
 
 def _bytes(content: bytes) -> np.ndarray:
@@ -175,10 +170,7 @@ def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[st
 
 FORMAT, VERSION = "jaxfit fit", 1
 KINDS = "biuf"  # of the arrays that are written
-NUMBERS = (
-    "params", "loss", "history", "validation_loss", "coords", "start_loss", "best_params", "best_validation_loss",
-    "best_step",
-)  # fmt: skip
+NUMBERS = [name for name in FIT_LEAVES if name not in ("status", "steps")]
 WORDS = "note", "absolute_sigma"
 
 

@@ -222,7 +222,7 @@ class Fit:
             return "Fit(traced)"
         concrete = all(isinstance(x, (int, float)) or is_array(x) for x in leaves)
         if not concrete or not np.isin(np.asarray(self.status), list(Status)).all():
-            return f"Fit({', '.join(f'{name}={getattr(self, name)!r}' for name in _FIT_LEAVES[:4])})"
+            return f"Fit({', '.join(f'{name}={getattr(self, name)!r}' for name in FIT_LEAVES[:4])})"
         return summaries.summary_of_lanes(self) if np.ndim(self.status) else summaries.summary(_single(self))
 
 
@@ -274,15 +274,15 @@ def _single(fit: Fit) -> Fit:
 def _flatten(fit: Fit) -> tuple:
     coords = fit.coords or {}
     labels = {name: value for name, value in coords.items() if isinstance(value, str)}
-    numbers = {name: getattr(fit, name) for name in _FIT_LEAVES}
+    numbers = {name: getattr(fit, name) for name in FIT_LEAVES}
     numbers["coords"] = fit.coords and {name: value for name, value in coords.items() if name not in labels}
-    known = Known(fit.training, fit.precision, fit.note, fit.absolute_sigma, fit.last, labels)
+    known = Known(**{name: getattr(fit, name) for name in vars(Known()) if name != "labels"}, labels=labels)
     traced = any_traced(jax.tree.leaves(numbers))
     return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
 
 
 def _unflatten(known: Known, children: Iterable) -> Fit:
-    numbers: dict[str, PyTree] = dict(zip(_FIT_LEAVES, children, strict=True))
+    numbers: dict[str, PyTree] = dict(zip(FIT_LEAVES, children, strict=True))
     if any_traced(jax.tree.leaves(list(numbers.values()))) or getattr(numbers["loss"], "ndim", 0):
         return Fit(**numbers)
     concrete = np.ndarray if known.training is None else (np.ndarray, jax.Array)  # what a jit returns is not waited for
@@ -295,10 +295,7 @@ def _unflatten(known: Known, children: Iterable) -> Fit:
     return Fit(**numbers, **kept)
 
 
-_FIT_LEAVES = (
-    "params", "loss", "status", "steps", "history", "validation_loss", "coords", "start_loss", "best_params",
-    "best_validation_loss", "best_step",
-)  # fmt: skip
+FIT_LEAVES = tuple(f.name for f in fields(Fit) if f.name not in vars(Known()))
 
 
 jax.tree_util.register_pytree_with_keys(Fit, _flatten, _unflatten)
