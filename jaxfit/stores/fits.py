@@ -27,18 +27,8 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import pose
 from jaxfit.problems.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
-from jaxfit.stores.files import (
-    StoreError,
-    as_path,
-    digest,
-    holding,
-    is_whole,
-    pack,
-    read,
-    unpack,
-    with_digest,
-    write,
-)
+from jaxfit.stores import files
+from jaxfit.stores.files import StoreError, as_path
 from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, program_names, refuse
 from jaxfit.typing import OptimizerLike, PyTree
 from jaxfit.verbs.results import FIT_LEAVES, Fit, History, any_traced, training_of
@@ -79,8 +69,8 @@ class Checkpoint:
         tensors = {f"{i:05d}": _bytes(x.tobytes()) for i, x in enumerate(raw)}
         tensors |= {name: _bytes(text.encode()) for name, text in texts.items()}
         tensors["place"] = np.array([saved.t, saved.ended, saved.steps])
-        tensors["digest"] = _bytes(digest(pack(tensors)).encode())
-        write(self.path, pack(tensors))
+        tensors["digest"] = _bytes(files.digest(files.pack(tensors)).encode())
+        files.write(self.path, files.pack(tensors))
         self.last = time.monotonic()
         self.took = self.last - began
         happened("checkpoint", self.path)
@@ -94,11 +84,11 @@ class Checkpoint:
         """
         if not self.path.exists() and not self.path.is_symlink():
             return None
-        tensors = unpack(read(self.path), self.path)
+        tensors = files.unpack(files.read(self.path), self.path)
         told = tensors.pop("digest", np.zeros(0, np.uint8)).tobytes()
         if bytes(tensors.get("format", np.zeros(0, np.uint8))) != CHECKPOINT.encode():
             raise StoreError(f"checkpoint: {self.path} is no checkpoint of this version of jaxfit; use another path")
-        if told != digest(pack(tensors)).encode():
+        if told != files.digest(files.pack(tensors)).encode():
             raise StoreError(f"checkpoint: {self.path} is damaged: its digest is not that of its contents; remove it")
         words = json.loads(tensors["words"].tobytes()) if "words" in tensors else {}
         identity = json.loads(tensors["identity"].tobytes())
@@ -143,7 +133,7 @@ def holding_file(path: object, programs: Programs, leaves: list, precision: str)
     with contextlib.ExitStack() as stack:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(holding(lock))
+            stack.enter_context(files.holding(lock))
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -218,7 +208,7 @@ def save(fit: Fit, path: str | os.PathLike) -> Path:
         value = getattr(fit, name)
         fields[name] = _encode(dict(value) if isinstance(value, History) else value, name)
     fields |= {name: getattr(fit, name) for name in WORDS}
-    write(file, with_digest(fields))
+    files.write(file, files.with_digest(fields))
     return file
 
 
@@ -255,7 +245,7 @@ def load(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    content = read(file)
+    content = files.read(file)
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -264,7 +254,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise StoreError(f"{file} is no saved fit; give a file that jf.save wrote")
     if fields.get("version") != VERSION:
         raise StoreError(f"{file} has version {fields.get('version')!r} of the format; this jaxfit reads {VERSION}")
-    if not is_whole(fields):
+    if not files.is_whole(fields):
         raise StoreError(f"{file} is damaged: its digest is not that of its contents; save the fit again")
     return fields
 

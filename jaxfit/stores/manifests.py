@@ -14,20 +14,9 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 
+from jaxfit.stores import files
 from jaxfit.stores.blocks import BlockMap, Blocks, Round
-from jaxfit.stores.files import (
-    StoreError,
-    as_json,
-    as_path,
-    digest,
-    is_whole,
-    make_folder,
-    pack,
-    read,
-    unpack,
-    with_digest,
-    write,
-)
+from jaxfit.stores.files import StoreError, as_path
 
 Json: TypeAlias = Any  # what json.loads returns
 FORMAT, VERSION = "jaxfit sweep", 1
@@ -100,7 +89,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
             entry["array"] = f"{len(arrays):04d}"
             arrays[entry["array"]] = values
         coordinates.append(entry)
-    packed = pack(arrays)
+    packed = files.pack(arrays)
     fields = {
         "format": FORMAT,
         "version": VERSION,
@@ -116,31 +105,31 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         },
         "order": list(manifest.variables),
         "coordinates": coordinates,
-        "arrays": digest(packed),
+        "arrays": files.digest(packed),
         "attributes": _pairs(manifest.attributes),
         "base": manifest.base,
         "steps": manifest.steps,
-        "rounds": [[one.since, one.steps, digest(_masks(one))] for one in manifest.rounds],
+        "rounds": [[one.since, one.steps, files.digest(_masks(one))] for one in manifest.rounds],
     }
-    make_folder(folder / BLOCKS)
+    files.make_folder(folder / BLOCKS)
     for one in manifest.rounds:
-        write(folder / f"round-{digest(_masks(one))}.safetensors", _masks(one))
-    write(folder / _arrays_name(fields["arrays"]), packed)
-    write(folder / MANIFEST, with_digest(fields))
+        files.write(folder / f"round-{files.digest(_masks(one))}.safetensors", _masks(one))
+    files.write(folder / _arrays_name(fields["arrays"]), packed)
+    files.write(folder / MANIFEST, files.with_digest(fields))
     for path in folder.glob("coordinates-*.safetensors"):
         if path.name != _arrays_name(fields["arrays"]):
             path.unlink(missing_ok=True)
 
 
 def _masks(one: StoredRound) -> bytes:
-    return pack({"members": one.members, "there": one.there})
+    return files.pack({"members": one.members, "there": one.there})
 
 
 def with_round(manifest: Manifest, since: int, steps: int, members: np.ndarray, there: np.ndarray) -> Manifest:
     """Return the manifest with one more round; masks are in the shape of the grid."""
     one = StoredRound(since, steps, members.reshape(-1), there.reshape(-1))
-    told = {"before": manifest.names[-1], "since": since, "steps": steps, "lanes": digest(_masks(one))}
-    return manifest._replace(rounds=(*manifest.rounds, one), names=(*manifest.names, digest(as_json(told))))
+    told = {"before": manifest.names[-1], "since": since, "steps": steps, "lanes": files.digest(_masks(one))}
+    return manifest._replace(rounds=(*manifest.rounds, one), names=(*manifest.names, files.digest(files.as_json(told))))
 
 
 def _pairs(attributes: dict[str, Json]) -> list[list]:
@@ -174,7 +163,7 @@ _REMEDY = "remove it and make the same sweep with the same store= again: its blo
 
 def _fields(path: Path) -> dict[str, Json]:
     try:
-        fields = json.loads(read(path, 2**30), parse_constant=_no_constant)
+        fields = json.loads(files.read(path, 2**30), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: it is no JSON ({str(error)[:100]}); {_REMEDY}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
@@ -184,7 +173,7 @@ def _fields(path: Path) -> dict[str, Json]:
             f"{path} is of version {fields.get('version')!r}, but this jaxfit reads version {VERSION}; use the jaxfit "
             f"that wrote it, or another folder"
         )
-    if not is_whole(fields):
+    if not files.is_whole(fields):
         raise StoreError(f"{path} is damaged: its digest is not that of its contents; {_REMEDY}")
     return fields
 
@@ -234,12 +223,12 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
 def _round(folder: Path, told: Json, sizes: dict[str, int]) -> StoredRound:
     since, steps, name = _list(told)
     path = folder / f"round-{_hexadecimal(name)}.safetensors"
-    content = read(path)
-    if digest(content) != name:
+    content = files.read(path)
+    if files.digest(content) != name:
         raise StoreError(
             f"{path} is damaged: its bytes are not those that were written; restore it, or remove the store"
         )
-    masks = unpack(content, path)
+    masks = files.unpack(content, path)
     members, there = masks["members"], masks["there"]
     if any(mask.dtype != bool or mask.shape != (math.prod(sizes.values()),) for mask in (members, there)):
         raise ValueError("a round is of another grid")
@@ -264,11 +253,11 @@ def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
 
 def _coordinates(folder: Path, fields: dict[str, Json], sizes: dict[str, int]) -> dict[str, Json]:
     path = folder / _arrays_name(_hexadecimal(fields["arrays"]))
-    content = read(path)
-    if digest(content) != fields["arrays"]:
+    content = files.read(path)
+    if files.digest(content) != fields["arrays"]:
         remedy = _REMEDY.replace("it", "manifest.json", 1)
         raise StoreError(f"{path} is damaged: its bytes are not those that were written; {remedy}")
-    arrays, found = unpack(content, path), {}
+    arrays, found = files.unpack(content, path), {}
     for entry in _list(fields["coordinates"]):
         name, dims = _text_of(entry["name"]), tuple(_text_of(x) for x in entry["dims"])
         texts = entry.get("texts")
@@ -340,7 +329,7 @@ def has_manifest(folder: Path) -> bool:
 
 def segment_name(identity: dict[str, str], axes: dict[str, dict[str, str]], sizes: dict[str, int]) -> str:
     """Return the name of a segment, part of the digests of its blocks: blocks of another sweep do not fit."""
-    return digest(as_json({"identity": identity, "axes": axes, "sizes": sizes}))
+    return files.digest(files.as_json({"identity": identity, "axes": axes, "sizes": sizes}))
 
 
 def blocks_of(folder: Path, manifest: Manifest, *, skip: bool = False) -> Blocks:

@@ -357,11 +357,10 @@ def growth(fit: Fit) -> float | None:
     history = fit.history
     if history is not None and "loss" in history and len(history.step) > 1 and history.step[1] == 1:
         return growth_of(history.loss)
-    start = getattr(fit, "start_loss", None)
-    if start is None or not 0 < start < np.inf or fit.steps < 1:
+    if fit.start_loss is None or not 0 < fit.start_loss < np.inf or fit.steps < 1:
         return None
     final = fit.loss if np.isfinite(fit.loss) else float(np.finfo(PRECISIONS[fit.precision or "float32"]).max)
-    ratio = (float(final) / float(start)) ** (1 / (fit.steps - 0.5 * np.isinf(fit.loss)))
+    ratio = (float(final) / float(fit.start_loss)) ** (1 / (fit.steps - 0.5 * np.isinf(fit.loss)))
     return ratio if ratio > 1 else None
 
 

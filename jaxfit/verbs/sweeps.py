@@ -36,23 +36,12 @@ from jaxfit.problems.problems import (
     whole,
 )
 from jaxfit.problems.pruning import Pruning, check_pruning, told
-from jaxfit.stores import open_dataset
+from jaxfit.stores import open_dataset, resuming
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
 from jaxfit.stores.files import claim
 from jaxfit.stores.identity import compiler_options_text, hardware, versions
 from jaxfit.stores.manifests import as_folder
-from jaxfit.stores.resuming import (
-    Stored,
-    blocks_to_rerun,
-    grid_of,
-    lanes_to_rerun,
-    missing_blocks,
-    open_or_create,
-    parts_until,
-    task_at,
-    write_block,
-    writing_in_background,
-)
+from jaxfit.stores.resuming import Stored
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.grids import Grid, dataset, lane_numbers
 from jaxfit.verbs.rungs import run_in_memory, run_in_store
@@ -150,7 +139,8 @@ def sweep(
     plan = plan_sweep(**arguments)
     if folder is None:
         return _in_memory(plan, progress)
-    chosen_lanes = None if rerun is None and rerun_of is None else lanes_to_rerun(plan, folder, rerun, rerun_of)
+    plain = rerun is None and rerun_of is None
+    chosen_lanes = None if plain else resuming.lanes_to_rerun(plan, folder, rerun, rerun_of)
     call = None if executor is None else packed(arguments)
     with terminating_as_interrupted(), claim(folder):
         stages = [begin_store(plan, folder, clean=True, of=rerun_of)]
@@ -160,16 +150,16 @@ def sweep(
                 stage = (call, str(folder.absolute()), len(stored.manifest.rounds))
                 todo = [(*stage, task.part, task.segment, task.block) for task in tasks]
                 return run_on(executor, run_elsewhere, todo, report)
-            with writing_in_background(stored) as sink:
-                return run_all(parts_until(stored, tasks[0]), tasks, report, sink)
+            with resuming.writing_in_background(stored) as sink:
+                return run_all(resuming.parts_until(stored, tasks[0]), tasks, report, sink)
 
         if chosen_lanes is None:
-            tasks = missing_blocks(stages[0])
+            tasks = resuming.missing_blocks(stages[0])
             early = _run(plan, _done(stages[0], tasks), progress, functools.partial(run_in_store, stages, tasks, run))
         else:
-            tasks = blocks_to_rerun(stages[0], chosen_lanes)
+            tasks = resuming.blocks_to_rerun(stages[0], chosen_lanes)
             early = _run(plan, _done(stages[0], tasks), progress, functools.partial(_rerun, stages[0], tasks, run))
-        return _result(grid_of(stages[-1]), early)
+        return _result(resuming.grid_of(stages[-1]), early)
 
 
 def _done(stored: Stored, tasks: Sequence[Task]) -> int:
@@ -235,7 +225,7 @@ def begin_store(
 ) -> Stored:
     """Return the store of a planned sweep. The caller holds its lock; `clean` requires an exclusive lock."""
     noted = {} if of is None else {"rerun_of": str(of)}
-    return open_or_create(plan, folder, lambda parts: identity(plan, parts) | noted, clean=clean, write=write)
+    return resuming.open_or_create(plan, folder, lambda parts: identity(plan, parts) | noted, clean=clean, write=write)
 
 
 def run_elsewhere(call: bytes, folder: str, rounds: int, part: int, segment: int, block: int) -> list[int]:
@@ -246,8 +236,8 @@ def run_elsewhere(call: bytes, folder: str, rounds: int, part: int, segment: int
     def report(more: np.ndarray) -> None:
         counts[:] += more
 
-    task = task_at(stored, part, segment, block)
-    run_all(parts_until(stored, task), [task], report, functools.partial(write_block, stored))
+    task = resuming.task_at(stored, part, segment, block)
+    run_all(resuming.parts_until(stored, task), [task], report, functools.partial(resuming.write_block, stored))
     return counts.tolist()
 
 
