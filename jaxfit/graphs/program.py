@@ -17,18 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from jaxfit.engine.jaxprs import (
-    CALLS,
-    RULES,
-    Closed,
-    Listing,
-    Operation,
-    Row,
-    function_name,
-    inline,
-    needed,
-    operations,
-)
+from jaxfit.engine import jaxprs
+from jaxfit.engine.jaxprs import Closed, Listing, Operation, Row
 from jaxfit.typing import Array, ArrayLike, PyTree
 
 Scope = tuple[str, int]  # a named scope, and which run of it
@@ -91,7 +81,7 @@ def read(closed: ClosedJaxpr | Closed, opened: Callable[[str], bool], *, rules: 
     runs = itertools.count()
 
     def opens(operation: Operation, inner: ClosedJaxpr | Closed, scope: Scope | None) -> bool:
-        name, has_rule, size = _named(operation)[0], operation.name in RULES, len(operations(inner))
+        name, has_rule, size = _named(operation)[0], operation.name in jaxprs.RULES, len(jaxprs.operations(inner))
         if size == 0 or not has_rule and size == 1:
             return True
         if scope is not None or not opened(name) or has_rule and not rules:
@@ -107,9 +97,9 @@ def read(closed: ClosedJaxpr | Closed, opened: Callable[[str], bool], *, rules: 
         numbered = [(name, next(runs), list(run)) for name, run in itertools.groupby(found)]
         return [None if name is None else (name, number) for name, number, run in numbered for _ in run]
 
-    listing = inline(closed, opens, scopes)
+    listing = jaxprs.inline(closed, opens, scopes)
     steps, constants, (result,) = _steps(listing)
-    steps = needed(steps, [result])
+    steps = jaxprs.needed(steps, [result])
     return Program(_in_scopes(steps, result, constants), listing.inputs, constants, result, with_rules)
 
 
@@ -138,7 +128,7 @@ def _steps(listing: Listing) -> tuple[list[Step], dict[int, Array], list[int]]:
 
 def _step(row: Row, inputs: tuple[int, ...]) -> Step:
     (name, label), inner = _named(row.operation), row.operation.inner()
-    count = 1 if inner is None else max(1, len(operations(inner)))
+    count = 1 if inner is None else max(1, len(jaxprs.operations(inner)))
     return Step(name, label, row.operation, inputs, row.outputs, _kind(row.operation), count, row.scope)
 
 
@@ -173,11 +163,11 @@ def _named(operation: Operation) -> tuple[str, str]:
     if primitive == "convert_element_type":
         word = f"to {np.dtype(params['new_dtype']).name}"
         return word.replace(" ", "_"), word
-    if primitive in RULES or primitive in CALLS:
+    if primitive in jaxprs.RULES or primitive in jaxprs.CALLS:
         inner = operation.inner()
         assert inner is not None  # of one of these kinds
-        inside = [o.params["name"] for o in operations(inner) if o.name in CALLS and "name" in o.params]
-        told = function_name(inner)
+        inside = [o.params["name"] for o in jaxprs.operations(inner) if o.name in jaxprs.CALLS and "name" in o.params]
+        told = jaxprs.function_name(inner)
         word = str(params.get("name") or told or (inside[0] if inside else "call")).strip("_").replace("<lambda>", "λ")
         return word or primitive, word or primitive
     if primitive == "scan":
@@ -196,7 +186,7 @@ def _kind(operation: Operation) -> str:
     if primitive in REDUCES:
         return "reduces"
     if (inner := operation.inner()) is not None:
-        return "elementwise" if all(_kind(o) == "elementwise" for o in operations(inner)) else ""
+        return "elementwise" if all(_kind(o) == "elementwise" for o in jaxprs.operations(inner)) else ""
     if primitive not in ELEMENTWISE:
         return ""
     wide = operation.results[0].shape

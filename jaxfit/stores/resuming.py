@@ -25,20 +25,9 @@ from jaxfit.problems.dimensions import Dimension, all_coordinates, position, sta
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import convert_all, precision_context
 from jaxfit.problems.pruning import choices, told
-from jaxfit.stores import StoreError, open_dataset
+from jaxfit.stores import StoreError, identity, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import as_path, digest
-from jaxfit.stores.identity import (
-    PROGRAM,
-    compiler_options_text,
-    differences,
-    environment,
-    numbers_of,
-    program_digest,
-    program_names,
-    refuse,
-    values_digest,
-)
 from jaxfit.stores.manifests import (
     DTYPES,
     SHARES,
@@ -101,7 +90,7 @@ def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) ->
     if told is None:
         return pool_shape(part, slots, SHARES)
     if slots not in (None, told.slots):
-        refuse(f"store: {folder} holds another sweep", [f"slots was {told.slots}, is now {slots}"], _REMEDY)
+        identity.refuse(f"store: {folder} holds another sweep", [f"slots was {told.slots}, is now {slots}"], _REMEDY)
     return part.shape._replace(slots=told.slots, lanes=told.block)
 
 
@@ -120,23 +109,23 @@ def _keeps(part: Part) -> bool:
 def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int) -> Manifest:
     """Return the manifest of a new store; of one that is there, `base` is the number of steps that it was made for."""
     sizes = {name: d.size for name, d in plan.dimensions.items()}
-    identity, parts = environment(plan.precision) | {"compiler options": compiler_options_text()}, {}
+    fixed, parts = identity.environment(plan.precision) | {"compiler options": identity.compiler_options_text()}, {}
     steps = int(np.asarray(plan.training.steps))
     if plan.prune is not None:  # whose rungs depend on the steps
-        identity |= {"prune": told(plan.prune), "steps": f"{steps}"}
+        fixed |= {"prune": told(plan.prune), "steps": f"{steps}"}
         identity[_KEEPS] = digest(choices(plan.prune, plan.rungs, sizes))
         base = steps
     for part, lanes in zip(plan.parts, examples, strict=True):
         key, shape = part_key(part.choice), part.shape
-        identity |= {f"{_prefix(key)}{name}": value for name, value in _identity(part, base or steps).items()}
+        fixed |= {f"{_prefix(key)}{name}": value for name, value in _identity(part, base or steps).items()}
         tensors = {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()}
         parts[key] = StoredPart(
             part.choice, list(part.sizes), shape.lanes, shape.slots, shape.records, tensors,
-            program_names(part.training), part.training.record.every,
+            identity.program_names(part.training), part.training.record.every,
         )  # fmt: skip
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
     return Manifest(
-        identity, axes, (sizes,), (segment_name(identity, axes, sizes),), parts, variables_of(examples, plan.training),
+        fixed, axes, (sizes,), (segment_name(fixed, axes, sizes),), parts, variables_of(examples, plan.training),
         _coordinates(plan, plan.parts[0].shape.records), attributes, plan.rungs[0] if plan.rungs else steps, steps,
     )  # fmt: skip
 
@@ -151,15 +140,15 @@ def _identity(part: Part, steps: int) -> dict[str, str]:
     part = part.in_pool(part.shape._replace(records=records))
     device = worker_devices()[0]
     lowered = programs_of(part, [device]).lowered[device]
-    numbers = numbers_of(part.any_lane)
+    numbers = identity.numbers_of(part.any_lane)
     del numbers["steps"]  # of which there may be more in a later call
-    return {PROGRAM: program_digest(lowered), **numbers}
+    return {identity.PROGRAM: identity.program_digest(lowered), **numbers}
 
 
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
     """Return a digest of the first values along a dimension, by path; values that are programs have none."""
     known = {mention.path: values for mention in dimension.mentions if (values := stacked(mention)) is not None}
-    return {path: values_digest(convert_all(values, precision), size) for path, values in known.items()}
+    return {path: identity.values_digest(convert_all(values, precision), size) for path, values in known.items()}
 
 
 def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
@@ -187,7 +176,7 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
     if old.rounds and new.sizes != old.sizes and not found:
         why = "lanes are compared with all others" if plan.prune is not None else "its steps grew"
         found.append(f"the axes were {old.sizes}, are now {new.sizes} (they cannot grow after {why})")
-    refuse(f"store: {folder} holds another sweep", found, _REMEDY)
+    identity.refuse(f"store: {folder} holds another sweep", found, _REMEDY)
     same = new.sizes == old.sizes
     manifest = new._replace(
         segments=old.segments if same else (*old.segments, new.sizes),
@@ -217,7 +206,7 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
         choice = new.parts[prefix.removeprefix("part ")].choice
         return "at " + ", ".join(f"{name}={new.coordinates[name][1][i]}" for name, i in choice.items())
 
-    found = differences(was, now, lambda name: name.startswith(fresh), words=words, label=place)
+    found = identity.differences(was, now, lambda name: name.startswith(fresh), words=words, label=place)
     if old.identity.get("precision") == new.identity["precision"]:  # otherwise all values differ
         for name, size in old.sizes.items():
             found += _axis_differences(name, size, old, new, plan)
