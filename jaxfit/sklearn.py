@@ -42,10 +42,10 @@ class Weighted:
 
 
 def smallest(params: Params, x: Array, y: Array, root: Array) -> Array:
-    """Return the residuals of `linear`, and 1e-6 of each slope in units of its feature: of equal fits the smallest.
+    """Return the residuals of `linear`, and 1e-6 of each slope in units of its feature.
 
-    So there is one best fit also where features depend on each other, or are more than the samples; else nothing
-    changes but the twelfth digit.
+    Of equal fits the one with the smallest slopes is then the best, where features depend on each other or are more
+    than the samples; else nothing changes but the twelfth digit.
     """
     columns = root[:, None] * jnp.reshape(x, (len(x), -1))
     norms = jnp.sqrt(jnp.sum(columns * columns, axis=0))

@@ -228,7 +228,7 @@ def of_patience(run: Fit) -> Finding:
 
 
 def of_pruning(run: Fit) -> Finding:
-    """Return the finding of a lane that a rule of its sweep stopped: what it is like at its end, nobody knows."""
+    """Return the finding of a lane that a rule of its sweep stopped; how it would have ended is not known."""
     numbers = {"steps": int(run.steps), "loss": float(run.loss)}
     steps = int(training_of(run).steps)
     remedy = Remedy(f"run it alone for all {steps:,} steps", {"steps": steps})

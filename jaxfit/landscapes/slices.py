@@ -27,7 +27,6 @@ from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.typing import ArrayLike, KeyLike, Number, Params, PyTree
 from jaxfit.verbs.results import Fit, recorded
 
-NORMS = ("filter", "leaf", "none")
 POINTS = 61  # along each direction, unless asked
 
 
@@ -166,9 +165,10 @@ def random_plane(params: PyTree, *, key: KeyLike, count: int = 2, normalize: str
     count = whole("random_plane: count", count)
     if count > 2:
         raise ValueError(f"random_plane: count is {count}, but a picture has at most two directions: 1 or 2")
-    if normalize not in NORMS:
-        raise ValueError(f"normalize is {normalize!r}, but it must be one of {', '.join(map(repr, NORMS))}")
-    scale = {"filter": _by_filter, "leaf": _by_leaf, "none": lambda draw, x: draw}[normalize]
+    scales = {"filter": _by_filter, "leaf": _by_leaf, "none": lambda draw, x: draw}
+    if normalize not in scales:
+        raise ValueError(f"normalize is {normalize!r}, but it must be one of {', '.join(map(repr, scales))}")
+    scale = scales[normalize]
     leaves, structure = jax.tree.flatten(free(params))
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), np.uint32)))
     directions = tuple(

@@ -83,10 +83,10 @@ class Curve:
     def guess(self, x: ArrayLike, y: ArrayLike, where: ArrayLike | None = None) -> Params:
         """Return params near those of least squares: the best of a grid of shapes, each with its best heights.
 
-        Where several params make the same curve, always the same of them are given, whatever the noise: of a logistic
-        or Hill curve beside a constant, a line or a polynomial that with a positive height; of several terms of one
-        kind, also under names, that in the order of their centers, midpoints or rates; of an oscillation that with a
-        positive amplitude and frequency; widths are positive.
+        Where several params describe the same curve, the choice does not depend on the noise: beside a constant, a line
+        or a polynomial a logistic or Hill curve has a positive height; several terms of one kind, also under names, are
+        in the order of their centers, midpoints or rates; an oscillation has a positive amplitude and frequency; widths
+        are positive.
 
         Pure JAX, for `jit`, `vmap` and `jf.Call(model.guess, x, jf.Axis("spectrum", ys))`; the points may stand in any
         order, and y may have any sign and noise. With numbers that are not traced it computes in float64.
@@ -140,7 +140,7 @@ def _guess(curve: Curve, x: Array, y: Array, where: Array | None = None) -> Para
 
 
 def on_one_branch(terms: Sequence[Any], found: Sequence[Params]) -> list[Params]:
-    """Return the params of terms; of several that make the same curve always the same, whatever the noise.
+    """Return the params of terms, the same ones whatever the noise where several params describe the same curve.
 
     Beside a level (a constant, a line or a polynomial) a logistic or Hill curve has a mirror image: height * s(x) +
     level and -height * (1 - s(x)) + level + height are one. The height is then positive, and the sign of the rate or

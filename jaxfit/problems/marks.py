@@ -7,7 +7,6 @@ flattens.
 
 from __future__ import annotations
 
-import itertools
 import reprlib
 import types
 from collections.abc import Callable, Hashable
@@ -418,8 +417,9 @@ def flattened(tree: PyTree) -> np.ndarray:
 
 
 def unflattened(numbers: np.ndarray, like: PyTree) -> PyTree:
-    """Return numbers as a tree of arrays in the shapes of another one."""
+    """Return (..., K) numbers as a tree of arrays in the shapes of another one, with (...) leading at every leaf."""
     leaves, structure = jax.tree.flatten(like)
-    ends = itertools.accumulate(map(np.size, leaves))
-    pieces = [numbers[end - np.size(x) : end].reshape(np.shape(x)) for x, end in zip(leaves, ends, strict=True)]
-    return jax.tree.unflatten(structure, pieces)
+    ends = np.cumsum([np.size(x) for x in leaves], dtype=int).tolist()
+    pieces = [numbers[..., end - np.size(x) : end] for x, end in zip(leaves, ends, strict=True)]
+    shaped = [piece.reshape((*numbers.shape[:-1], *np.shape(x))) for piece, x in zip(pieces, leaves, strict=True)]
+    return jax.tree.unflatten(structure, shaped)

@@ -70,7 +70,7 @@ class BlockMap(NamedTuple):
         return [(s, b) for s in segments for b in range(-(-self.added(s) // self.block_of(s)))]
 
     def round(self, segment: int) -> Round:
-        """Return the round that a segment is; of those of the boxes, which all start at 0, one without members."""
+        """Return a segment as a round; of a segment of the boxes, whose lanes start at 0, no members are listed."""
         if segment < len(self.boxes):
             return Round(np.zeros(0, int), 0, self.steps, self.block)
         return self.rounds[segment - len(self.boxes)]

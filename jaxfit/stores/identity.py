@@ -87,7 +87,7 @@ def describe(x: ArrayLike) -> str:
 
 
 def values_digest(tree: PyTree, first: int) -> str:
-    """Return of the first rows of every array."""
+    """Return a digest of the first rows of every array of a tree."""
     pairs = [_plain(x) for x in jax.tree.leaves(tree)]
     return digest(*(f"{kind} {x.shape[1:]} {digest(x[:first].tobytes())}\n".encode() for kind, x in pairs))
 

@@ -16,7 +16,7 @@ from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill
-from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put
+from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put, unflattened
 from jaxfit.problems.posing import made
 from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.typing import PyTree, Scalar
@@ -317,9 +317,5 @@ def labels_of(params: PyTree) -> list[str]:
 
 
 def like(params: PyTree, flat: np.ndarray) -> PyTree:
-    """Return (..., K) numbers as a tree like params, (...) leading at every leaf."""
-    leaves, structure = jax.tree.flatten(params)
-    ends = np.cumsum([np.size(x) for x in leaves])
-    parts = np.split(flat, ends[:-1], axis=-1)
-    shaped = [p.reshape((*flat.shape[:-1], *np.shape(x)))[()] for p, x in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(structure, shaped)
+    """Return (..., K) numbers as a tree like params, (...) leading at every leaf; single ones as scalars."""
+    return jax.tree.map(lambda x: x[()], unflattened(flat, params))

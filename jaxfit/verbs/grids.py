@@ -98,7 +98,7 @@ def arrange(columns: Sequence[np.ndarray], dimensions: dict[str, Dimension], par
 
 
 def lanes_in(values: np.ndarray, part: Part, names: Sequence[str]) -> np.ndarray:
-    """Return of an array over all dimensions one column, for the lanes of a part: the inverse of `arrange`."""
+    """Return the values of an array over all dimensions at the lanes of a part, in order: the inverse of `arrange`."""
     return values[tuple(part.choice.get(name, slice(None)) for name in names)].reshape(-1)
 
 

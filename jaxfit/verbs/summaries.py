@@ -31,7 +31,7 @@ FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer d
 
 
 class Curve(NamedTuple):
-    """Of the losses of a run."""
+    """What the losses of a run look like."""
 
     first: float
     last: float
@@ -81,7 +81,7 @@ def swings(seen: Curve) -> bool:
 def pace(fit: Fit) -> str | None:
     """Return whether the loss "falls", "stands" or "swings" at the end of a run, or None if it is not clear.
 
-    It cannot of less than ten records, or where every step sees other data.
+    It is not clear with less than ten records, or where every step sees other data.
     """
     history, training = fit.history, fit.training
     if history is None or "loss" not in history or np.ndim(history.loss) != 1:
@@ -148,7 +148,7 @@ def silent(fit: Fit) -> list[str]:
 
 
 def _free_numbers(fit: Fit) -> tuple[list[str], np.ndarray, np.ndarray] | None:
-    """Return the names, starts and ends of all free numbers; None of a random loss, or a start made by a `Call`."""
+    """Return the names, starts and ends of all free numbers; None for a random loss, or a start made by a `Call`."""
     problem = fit.problem
     if problem is None or holds_call(problem.params) or takes_key(problem.loss):
         return None
