@@ -53,7 +53,9 @@ from jaxfit.verbs.summaries import (
     STANDS,
     Runaway,
     advice,
+    after_updates,
     curve,
+    failure_seen,
     fold,
     growth,
     loss_at,
@@ -81,7 +83,10 @@ def of_trouble(run: Fit) -> Finding:
     rate, steps = rate_of(optimizer), int(training.steps)
     numbers: Numbers = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
     grown = growth(run)
-    seen = _seen(run, grown)
+    stood = run.status == Status.DIVERGED and np.isfinite(run.loss)
+    growing = f", growing {fold(grown)} a step" if grown and grown > 1.01 else ""
+    began = f" of {float(run.start_loss):.4g}" if stood else ""
+    seen = f"{after_updates(run)} {failure_seen(run)}{began}{growing}."
     if run.note:
         return finding("out of range", [seen, f"{run.note}."], numbers, second_order(training))
     if not start.finite:
@@ -150,17 +155,6 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
         f"{rounded(start.condition)}{scales(training.problem)}."
     )
     return finding(kind, story, numbers, second_order(training) or slower(optimizer, lower, AFFORDABLE))
-
-
-def _seen(run: Fit, grown: float | None) -> str:
-    where = f"after {run.steps:,} update{'s' * (run.steps != 1)}"
-    if run.status == Status.NOT_FINITE:
-        what = "the loss became NaN" if np.isnan(run.loss) else "a gradient was not finite while the loss still was"
-    elif not np.isfinite(run.loss):
-        what = f"the loss overflowed {run.precision or 'float32'}"
-    else:
-        what = f"the loss stood at {run.loss:.4g}, above its start of {float(run.start_loss):.4g}"
-    return f"{where} {what}" + (f", growing {fold(grown)} a step." if grown and grown > 1.01 else ".")
 
 
 def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:

@@ -249,8 +249,7 @@ def text_table(rows: Sequence[Sequence[str]], left: Sequence[bool], *, rule: boo
 
 def advice(fit: Fit) -> str:
     """Return one or two sentences: what happened, with numbers, and what to change."""
-    precision = fit.precision or "float32"
-    where = f"after {int(fit.steps):,} update{'s' * int(fit.steps != 1)}"
+    where = after_updates(fit)
     if fit.status in ENDED_WELL and (far := runaways(fit)):
         how = "the steps ran out" if fit.status == Status.OUT_OF_STEPS else "it stopped"
         return f"{how} {where}, but {ran_away(far)}."
@@ -275,8 +274,7 @@ def advice(fit: Fit) -> str:
         return "it has not finished; run it again to go on."
     if fit.status == Status.NOT_FINITE:
         return _not_finite(fit, where)
-    overflowed = not np.isfinite(fit.loss)
-    seen = f"the loss overflowed {precision}" if overflowed else f"the loss stood at {fit.loss:.4g}, above its start"
+    seen = failure_seen(fit)
     if fit.steps == 0:
         return f"{seen} at the start{_note(fit) or '; scale the data, or start elsewhere'}."
     if fit.note:
@@ -292,6 +290,19 @@ def advice(fit: Fit) -> str:
         f"{where} {seen}; {grew}, so the limit is near {short(limit)}. "
         f"Lower the learning rate: try {short(round_down(limit / 2))}."
     )
+
+
+def after_updates(fit: Fit) -> str:
+    return f"after {int(fit.steps):,} update{'s' * int(fit.steps != 1)}"
+
+
+def failure_seen(fit: Fit) -> str:
+    """Return what was seen of the loss where a run failed."""
+    if fit.status == Status.NOT_FINITE:
+        return "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
+    if not np.isfinite(fit.loss):
+        return f"the loss overflowed {fit.precision or 'float32'}"
+    return f"the loss stood at {fit.loss:.4g}, above its start"
 
 
 def judges(fit: Fit) -> bool:
@@ -344,12 +355,10 @@ def _not_finite(fit: Fit, where: str) -> str:
     never = fit.best_step is not None and np.isnan(fit.best_validation_loss)
     if never and np.isfinite(fit.loss):
         return f"{where} the validation loss had never been a number; look at the validation data."
-    what = "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
     return (
-        f"{where} {what}; params are those where it was first seen. Look there for log or sqrt of a number that "
-        f"is not positive, a division by zero, or an exp that overflows (jnp.where does not protect a gradient: guard "
-        f"the argument too)"
-        f"{_note(fit)}"
+        f"{where} {failure_seen(fit)}; params are those where it was first seen. Look there for log or sqrt of a "
+        f"number that is not positive, a division by zero, or an exp that overflows (jnp.where does not protect a "
+        f"gradient: guard the argument too){_note(fit)}"
     )
 
 
