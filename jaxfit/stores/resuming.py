@@ -25,22 +25,10 @@ from jaxfit.problems.dimensions import Dimension, all_coordinates, position, sta
 from jaxfit.problems.messages import warn
 from jaxfit.problems.problems import convert_all, precision_context
 from jaxfit.problems.pruning import choices, told
-from jaxfit.stores import StoreError, identity, open_dataset
+from jaxfit.stores import StoreError, identity, manifests, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import as_path, digest
-from jaxfit.stores.manifests import (
-    DTYPES,
-    SHARES,
-    Manifest,
-    StoredPart,
-    block_maps,
-    blocks_of,
-    has_manifest,
-    part_key,
-    read_manifest,
-    segment_name,
-    write_manifest,
-)
+from jaxfit.stores.manifests import Manifest, StoredPart
 from jaxfit.verbs.grids import Grid, lane_numbers, lanes_in, tensors_of, variables_of
 
 WRITERS = 2  # threads that write blocks; as many blocks may wait to be written
@@ -65,9 +53,9 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
       ValueError: If it holds another sweep: with the fields that differ.
       StoreError, OSError: If it cannot be read or written.
     """
-    if not write and not has_manifest(folder):
+    if not write and not manifests.has_manifest(folder):
         raise StoreError(f"{folder} is not to be seen from here, but every worker must see the store; use a shared one")
-    old = read_manifest(folder) if has_manifest(folder) else None
+    old = manifests.read_manifest(folder) if manifests.has_manifest(folder) else None
     plan = plan._replace(parts=[part.in_pool(_shape(part, plan.slots, old, folder)) for part in plan.parts])
     examples = [example(part) for part in plan.parts]
     with precision_context(plan.precision):
@@ -77,18 +65,18 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     if write and manifest is not old:
-        write_manifest(folder, manifest)
-    by_key = block_maps(manifest)
-    maps = [by_key[part_key(part.choice)] for part in plan.parts]
-    return Stored(folder, plan, examples, maps, manifest, blocks_of(folder, manifest))
+        manifests.write_manifest(folder, manifest)
+    by_key = manifests.block_maps(manifest)
+    maps = [by_key[manifests.part_key(part.choice)] for part in plan.parts]
+    return Stored(folder, plan, examples, maps, manifest, manifests.blocks_of(folder, manifest))
 
 
 def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) -> PoolShape:
     """Return the shape of the pool in the store, which may not be what this machine would choose; it fixes bits."""
     part = part.in_pool(part.shape._replace(keeps=_keeps(part)))
-    told = old.parts.get(part_key(part.choice)) if old else None
+    told = old.parts.get(manifests.part_key(part.choice)) if old else None
     if told is None:
-        return pool_shape(part, slots, SHARES)
+        return pool_shape(part, slots, manifests.SHARES)
     if slots not in (None, told.slots):
         identity.refuse(f"store: {folder} holds another sweep", [f"slots was {told.slots}, is now {slots}"], _REMEDY)
     return part.shape._replace(slots=told.slots, lanes=told.block)
@@ -103,7 +91,7 @@ def _keeps(part: Part) -> bool:
         return True
     kept = example(part.in_pool(part.shape._replace(keeps=True))).kept
     kinds = {np.dtype(x.dtype).name for x in jax.tree.leaves(kept)}
-    return not part.any_lane.optimizer.traits.judges and kinds <= set(DTYPES)
+    return not part.any_lane.optimizer.traits.judges and kinds <= set(manifests.DTYPES)
 
 
 def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int) -> Manifest:
@@ -116,7 +104,7 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int
         identity[_KEEPS] = digest(choices(plan.prune, plan.rungs, sizes))
         base = steps
     for part, lanes in zip(plan.parts, examples, strict=True):
-        key, shape = part_key(part.choice), part.shape
+        key, shape = manifests.part_key(part.choice), part.shape
         fixed |= {f"{_prefix(key)}{name}": value for name, value in _identity(part, base or steps).items()}
         tensors = {name: [np.dtype(x.dtype).name, list(x.shape[1:])] for name, x in tensors_of(lanes).items()}
         parts[key] = StoredPart(
@@ -125,8 +113,9 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int
         )  # fmt: skip
     axes = {name: _values(d, d.size, plan.precision) for name, d in plan.dimensions.items()}
     return Manifest(
-        fixed, axes, (sizes,), (segment_name(fixed, axes, sizes),), parts, variables_of(examples, plan.training),
-        _coordinates(plan, plan.parts[0].shape.records), attributes, plan.rungs[0] if plan.rungs else steps, steps,
+        fixed, axes, (sizes,), (manifests.segment_name(fixed, axes, sizes),), parts,
+        variables_of(examples, plan.training), _coordinates(plan, plan.parts[0].shape.records), attributes,
+        plan.rungs[0] if plan.rungs else steps, steps,
     )  # fmt: skip
 
 
@@ -284,10 +273,10 @@ def parts_until(stored: Stored, task: Task) -> list[Part]:
 
 def with_manifest(stored: Stored, manifest: Manifest) -> Stored:
     """Write another manifest; return the store with it, as it is on disk now."""
-    write_manifest(stored.folder, manifest)
-    by_key = block_maps(manifest)
-    maps = [by_key[part_key(part.choice)] for part in stored.plan.parts]
-    return stored._replace(manifest=manifest, maps=maps, blocks=blocks_of(stored.folder, manifest))
+    manifests.write_manifest(stored.folder, manifest)
+    by_key = manifests.block_maps(manifest)
+    maps = [by_key[manifests.part_key(part.choice)] for part in stored.plan.parts]
+    return stored._replace(manifest=manifest, maps=maps, blocks=manifests.blocks_of(stored.folder, manifest))
 
 
 def write_block(stored: Stored, task: Task, lanes: Lanes) -> None:
@@ -315,7 +304,7 @@ def writing_in_background(stored: Stored) -> Iterator[Sink]:
 
 def grid_of(stored: Stored) -> Grid:
     """Return what the store holds now, as the result of the sweep; blocks are read when they are looked at."""
-    plan, stored = stored.plan, stored._replace(blocks=blocks_of(stored.folder, stored.manifest))
+    plan, stored = stored.plan, stored._replace(blocks=manifests.blocks_of(stored.folder, stored.manifest))
     parts = [part.finished(columns_of(stored, i)) for i, part in enumerate(plan.parts)]
     members = lane_numbers(plan.dimensions, parts)
     return Grid(open_dataset(stored.folder), members, tuple(parts), plan.precision, stored.folder)
