@@ -15,6 +15,7 @@ from jaxfit.problems.pruning import Halving, Hyperband, Median, Rung, Rungs
 from jaxfit.problems.sampling import Choice, LogUniform, Uniform, sample
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
+from jaxfit.stores.fits import load, save
 from jaxfit.verbs.curves import curve_fit
 from jaxfit.verbs.fits import fit, resume, step
 from jaxfit.verbs.results import Fit, NotConverged, require_converged
@@ -42,7 +43,6 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
         residuals,
         standard_errors,
     )
-    from jaxfit.stores.fits import load, save
     from jaxfit.stores.verification import NotReproduced, verify
     from jaxfit.verbs.grids import Grid, best, lane
     from jaxfit.verbs.multistarts import Optima, optima, starts
@@ -72,7 +72,6 @@ _LATER = {  # by module the names that come from it; plots and sklearn alone imp
         "band", "bootstrap", "correlations", "covariance", "diagnostics", "f_test", "goodness_of_fit", "influence",
         "intervals", "monte_carlo", "profile", "propagate", "report", "residuals", "standard_errors",
     ),
-    "stores.fits": ("load", "save"),
     "stores.verification": ("NotReproduced", "verify"),
     "verbs.grids": ("Grid", "best", "lane"),
     "verbs.multistarts": ("Optima", "optima", "starts"),

@@ -57,7 +57,8 @@ def test_a_page_holds_the_numbers_of_the_grid(grid):
     assert [axis["name"] for axis in header["axes"]] == list(r.status.dims)
     for axis in header["axes"]:
         np.testing.assert_array_equal(axis["values"], r[axis["name"]].values)
-    for name, values in {"status": r.status, "steps": r.steps, "lane loss": r.loss, "lane a": r["params.a"]}.items():
+    lanes = {"status": r.status, "steps": r.steps, "lane loss": r.loss, "lane final a": r["params.a"]}
+    for name, values in lanes.items():
         np.testing.assert_array_equal(columns[name], np.ravel(values.values), err_msg=name)
     np.testing.assert_allclose(columns["curve history.loss"], np.ravel(r["history.loss"].values), rtol=2.0**-13)
     assert header["records"] == r.step.values.tolist() and header["notes"] == []
