@@ -101,7 +101,7 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int
     steps = int(np.asarray(plan.training.steps))
     if plan.prune is not None:  # whose rungs depend on the steps
         fixed |= {"prune": told(plan.prune), "steps": f"{steps}"}
-        identity[_KEEPS] = digest(choices(plan.prune, plan.rungs, sizes))
+        fixed[_KEEPS] = digest(choices(plan.prune, plan.rungs, sizes))
         base = steps
     for part, lanes in zip(plan.parts, examples, strict=True):
         key, shape = manifests.part_key(part.choice), part.shape
