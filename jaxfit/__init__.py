@@ -12,7 +12,6 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names
 from jaxfit.problems.problems import Batches, Record, Status, Stop
 from jaxfit.problems.pruning import Halving, Hyperband, Median, Rung, Rungs
-from jaxfit.problems.sampling import Choice, LogUniform, Uniform, sample
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.stores.fits import load, save
@@ -47,8 +46,8 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
     from jaxfit.verbs.grids import Grid, best, lane
     from jaxfit.verbs.multistarts import Optima, optima, starts
     from jaxfit.verbs.refinements import refine
+    from jaxfit.verbs.sampling import Choice, LogUniform, Uniform, ask, sample, tell
     from jaxfit.verbs.sweeps import sweep
-    from jaxfit.verbs.trials import ask, tell
 
 __all__ = [
     "Axis", "Batches", "Bounded", "Call", "Choice", "Fit", "Fixed", "Graph", "Grid", "Halving", "Hyperband",
@@ -76,8 +75,8 @@ _LATER = {  # by module the names that come from it; plots and sklearn alone imp
     "verbs.grids": ("Grid", "best", "lane"),
     "verbs.multistarts": ("Optima", "optima", "starts"),
     "verbs.refinements": ("refine",),
+    "verbs.sampling": ("Choice", "LogUniform", "Uniform", "ask", "sample", "tell"),
     "verbs.sweeps": ("sweep",),
-    "verbs.trials": ("ask", "tell"),
 }  # fmt: skip
 _HOMES = {name: module for module, names in _LATER.items() for name in names}
 _unknown, __dir__ = _near_names(__name__, [*__all__, "open", *sorted({*_MODULES} - {*__all__})])

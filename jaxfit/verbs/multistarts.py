@@ -14,10 +14,10 @@ from jaxfit.problems.axes import Axis, Call, is_axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
-from jaxfit.problems.sampling import spread
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.grids import Grid, check_grid, member
 from jaxfit.verbs.results import Fit, pages
+from jaxfit.verbs.sampling import spread
 from jaxfit.verbs.summaries import text_table
 
 

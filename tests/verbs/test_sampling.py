@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import qmc
 
 import jaxfit as jf
-from jaxfit.problems.sampling import MOST_SOBOL, spread
+from jaxfit.verbs.sampling import MOST_SOBOL, spread
 
 
 def test_points_are_more_even_than_a_latin_hypercube_and_the_key_tells_them():
