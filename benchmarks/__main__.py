@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import compiling, curves, fits, measurements, nets, results, scale, storing, sweeps
+from benchmarks import compiling, curves, fits, measurements, nets, pruning, results, scale, storing, sweeps
 from benchmarks.torch_peers import NoTorch, Torch
 
 FOLDER = Path(__file__).resolve().parent
@@ -28,6 +28,7 @@ GROUPS = {
         "one-lane": sweeps.one_lane,
         "sweep-progress": sweeps.progress,
     },
+    "Pruned sweeps": {"rules": pruning.rules, "optuna": pruning.against_optuna, "rungs": pruning.overhead},
     "Curves": {"curves": curves.many, "curve": curves.one, "process": curves.process, "spots": curves.localization},
     "Measurements": {"counts": measurements.counts, "x-errors": measurements.errors_in_x},
     "First calls": {"compiling": compiling.first_calls},

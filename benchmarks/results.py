@@ -15,11 +15,12 @@ from benchmarks.timing import Spread
 
 TIME = "time, as a multiple of the peer's"
 SPEED = "speed, as a multiple of the peer's"
+STEPS = "lane-steps, as a share of the peer's"
 THROUGHPUT = "million useful lane-steps a second"
 FITS = "fits a second"
 MILLISECONDS = "milliseconds of one call"
 MEMORY = "MB of memory at the peak, above the outputs"
-QUANTITIES = (TIME, SPEED, THROUGHPUT, FITS, MILLISECONDS, MEMORY)
+QUANTITIES = (STEPS, TIME, SPEED, THROUGHPUT, FITS, MILLISECONDS, MEMORY)
 GPU = "GPU"
 
 
