@@ -71,8 +71,9 @@ def intervals(
       method: "wald": value -+ t * standard error, from the curvature at the minimum; symmetric.
         "profile": where the sum of squares, minimized over all other params, has risen by t**2 * s**2; also correct for
         models that are nonlinear in the params. Each side is followed outward from the minimum to the first point with
-        this rise, and on from there if a refit from another start (the fit's own, the ends of the other params) is
-        lower. An end that is never reached is infinite, one beyond a bound is the bound. A warning names the ends where
+        this rise. On the way, at distances that are the same for all levels, refits from other starts (the fit's own,
+        the other params' profiles) look for a lower branch, so that a wider level contains a narrower one. An end that
+        is never reached is infinite, one beyond a bound is the bound. A warning names the ends where
         a profile has another minimum on the way, or one below the fit. A tied param has a profile like any other.
         "bootstrap": between quantiles of refits to resampled residuals, whatever the distribution of the noise; the
         interval is widened by the ratio of Student's t to the normal quantile.

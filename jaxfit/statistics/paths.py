@@ -3,28 +3,37 @@
 A refit with a param held can end in another basin than the refit before. On one branch the rise of the sum of squares
 is the integral of its slope. So a step is accepted only if the trapezoid rule holds over it; otherwise a quarter of it
 is tried. A refit starts on the line through the last two optima, or at the last optimum if the refit from that line was
-not finite. The first accepted step beyond the goal brackets the end, which is then found by cubic interpolation.
+not finite.
+
+Where a path goes depends on no level: it pauses where its rise passes marks that are the same for all levels, and looks
+there for lower branches. A level only says in which of its cells the end lies, and that cell is halved in a way that
+depends on the cell alone. So a wider level has its end further out, whatever the refits do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-ROUNDS = 150  # at most
+ROUNDS = 40  # refits from one mark to the next, at most
 FIRST = 0.25  # standard errors: the first step
 RISE = 1.0  # the largest rise of tau that a step aims at
+MARK = 1.5  # tau at the first mark; the next are larger by 1, or by half if that is more
 SLACK, SHARE = 0.02, 0.1  # error allowed to the trapezoid rule: of tau**2, and relative to the rise over the step
-CLOSE = 1e-8  # relative error of tau at an end
+CLOSE = 4e-7  # relative error of tau**2 in the middle of a cell that is not halved further; of an end 1/32 of it
 TINY = 1e-6  # relative to the distance so far: the smallest step; where it is refused, the branch ends
-SHORT = 1e-3  # the same where refits are not finite; also the width of a bracket that is accepted after the last round
-FAR = 30.0  # times the distance of the linear theory, beyond which an end may be open
-LEVEL = 3.0  # the same where there are no finite refits further out
-HALVINGS = 8  # bisections of a gap in which a profile passes the goal
-BENEATH = 4e-3  # relative to the goal: how much lower a refit at an end must be to go on from it; 0.2 % of tau
+SHORT = 1e-3  # the same where refits are not finite
+FAR = 60.0  # standard errors, beyond which an end may be open
+LEVEL = 6.0  # the same where there are no finite refits further out
+HALVINGS = 12  # of the cell with an end, at most
+BRANCHES = 3  # lower branches that a profile changes to at a mark, at most
+CROSSINGS = 5  # halvings of the cell in which a lower branch becomes the lower one
+BENEATH = 4e-3  # relative to the rise: how much lower a refit must be to go on from it; 0.2 % of tau
 EVER = np.log(1e6)  # e-folds of distance over which a profile that hardly rises is extrapolated
+
+Refit = Callable[[Any, Any], "Nodes"]  # of values to hold (n,) and params to start from (n, k)
 
 
 class Nodes(NamedTuple):
@@ -50,17 +59,24 @@ class Way(NamedTuple):
 class Walk(NamedTuple):
     """The state of each profile while it is followed."""
 
-    inner: Nodes  # the last below the goal
+    inner: Nodes  # the last accepted
     before: Nodes  # the one before that
-    outer: Nodes  # the first above it; NaN while there is none
+    left: Nodes  # the first cell over which the rise passes the goal; NaN while there is none
+    right: Nodes
+    marked: Nodes  # where lower branches were last looked for
     other: Nodes  # the last that was refused, perhaps on another branch; NaN while there is none
     step: Any  # (n,) the longest that may be tried
     astray: Any  # (n,) bool: the refit from the line through the last two optima was not finite
-    end: Any  # (n,) NaN while it is not found
+    over: Any  # (n,) bool: it leads no further
+    lost: Any  # (n,) bool: as no refit beyond is finite, or the rounds were over
     peak: Any  # (n,) the largest rise so far
     lowest: Any  # (n,) and the least
-    several: Any  # (n,) bool: it has another minimum, or changed to another branch
-    lost: Any  # (n,) bool: no refit beyond its end is finite, or the rounds were over
+    several: Any  # (n,) bool: before the goal it has another minimum, or changed to another branch
+
+    @property
+    def passed(self) -> np.ndarray:
+        """(n,) bool: the cell with the end is known."""
+        return ~np.isnan(self.right.target)
 
 
 def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
@@ -68,77 +84,183 @@ def begin(nodes: Nodes, slopes: Any, way: Way) -> Walk:
     back = way.side * way.scale
     before = nodes._replace(value=nodes.value - back, params=nodes.params - slopes * back[:, None])
     nowhere, zero, no = _nowhere(nodes), np.zeros(len(back)), np.zeros(len(back), bool)
-    return Walk(nodes, before, nowhere, nowhere, FIRST * way.scale, no, nowhere.value, zero, zero, no, no)
+    return Walk(nodes, before, nowhere, nowhere, nodes, nowhere, FIRST * way.scale, no, no, no, zero, zero, no)
 
 
-def follow(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way) -> Walk:
-    """Follow all profiles to their ends: the goal, the edge, infinity, or the last finite refit."""
-    for count in range(ROUNDS):
-        under_way = np.isnan(walk.end)
+def marks(goal: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the marks (n,), as tau**2, up to the first that is not below the goal; -inf for a profile beyond that."""
+    last, mark = 0.0, MARK
+    while (last**2 < goal).any():
+        yield np.where(last**2 < goal, mark**2, -np.inf)
+        last, mark = mark, max(mark + 1, 1.5 * mark)
+
+
+def follow(refit: Refit, walk: Walk, way: Way, mark: Any) -> Walk:
+    """Follow all profiles to their marks (n,), their edges, the last finite refit, or where they hardly rise."""
+    for _ in range(ROUNDS):
+        under_way = _under_way(walk, way, mark)
         if not under_way.any():
             break
-        target, params = _next(walk, way, halves=count % 5 == 4)
+        target, params = _next(walk, way)
         inner = walk.inner
         found = refit(np.where(under_way, target, inner.target), np.where(under_way[:, None], params, inner.params))
         walk = _moved(walk, found, way, under_way)
-    left = np.isnan(walk.end)
-    near = np.abs(walk.outer.value - walk.inner.value) <= SHORT * np.abs(walk.inner.value - way.start)
-    return walk._replace(end=np.where(left, walk.inner.value, walk.end), lost=walk.lost | left & ~near)
+    left = _under_way(walk, way, mark)
+    return walk._replace(over=walk.over | left, lost=walk.lost | left)
 
 
-def across(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, origin: Any) -> Walk:
-    """Continue lost profiles beyond a gap without finite refits, by a refit from the minimum.
+def _under_way(walk: Walk, way: Way, mark: Any) -> np.ndarray:
+    return ~walk.over & (walk.inner.rise < mark) & ~_never(walk.inner, way, FAR, mark)
 
-    A logistic curve's rate goes to infinity as its midpoint comes to a point of the data, and is finite beyond. If the
-    refit beyond is below the goal, the profile continues from it; if it is above, the end lies between and is found by
-    bisection.
+
+def across(refit: Refit, walk: Walk, way: Way, origin: Any, where: np.ndarray) -> Walk:
+    """Continue profiles that were lost beyond a gap without finite refits, by a refit from the minimum.
+
+    A logistic curve's rate goes to infinity as its midpoint comes to a point of the data, and is finite beyond.
     """
     inner, stride = walk.inner, FIRST * way.scale
-    ahead = inner.value + way.side * stride
-    ahead = np.where(way.side < 0, np.maximum(ahead, way.edge), np.minimum(ahead, way.edge))
-    found = refit(np.where(walk.lost, ahead, inner.target), np.where(walk.lost[:, None], origin, inner.params))
-    there = walk.lost & np.isfinite(found.rise) & (np.abs(found.value - ahead) <= SLACK * stride)
-    beyond, known, low = there & (found.rise >= way.goal), np.zeros(len(ahead), bool), inner.value
-    for _ in range(HALVINGS if beyond.any() else 0):
-        middle = (low + found.value) / 2
-        nodes = refit(np.where(beyond, middle, inner.target), np.where(beyond[:, None], found.params, inner.params))
-        fine = np.isfinite(nodes.rise) & (np.abs(nodes.value - middle) <= SLACK * stride)
-        above = beyond & fine & (nodes.rise >= way.goal)
-        known, low = np.where(above, known, fine), np.where(above, low, middle)
-        found = _taken(above, nodes, found)
-    walk = walk._replace(end=np.where(beyond, found.value, walk.end), lost=walk.lost & ~(beyond & known))
-    on = there & ~beyond
-    walk = _taken_up(walk, found, on, way)
-    return walk._replace(several=walk.several | on)
+    ahead = _short_of_edge(inner.value + way.side * stride, way)
+    found = refit(np.where(where, ahead, inner.target), np.where(where[:, None], origin, inner.params))
+    there = where & np.isfinite(found.rise) & (np.abs(found.value - ahead) <= SLACK * stride)
+    several = walk.several | there & ~walk.passed & (found.rise < way.goal)
+    walk = _bracketed(walk, inner, found, there, way)
+    walk = _taken_up(walk, found, there, way)._replace(several=several, astray=walk.astray | there)
+    return walk._replace(before=_taken(there, inner, walk.before))
 
 
-def beneath(refit: Callable[[Any, Any], Nodes], walk: Walk, way: Way, starts: Iterable[Any]) -> Walk:
-    """Continue profiles at whose ends a refit from one of the other starts, (n, k) each, is below the goal."""
-    closed = np.isfinite(walk.end)
-    end = np.where(closed, walk.end, walk.inner.value)
-    known = np.where(closed & np.isfinite(walk.outer.rise), way.goal, walk.inner.rise)
-    least = walk.inner._replace(rise=np.full(len(end), np.inf))
+def beneath(refit: Refit, walk: Walk, way: Way, mark: Any, starts: Iterable[Any]) -> tuple[Walk, np.ndarray]:
+    """Look for lower branches at the marks, by refits from the other starts, (n, k) each, and change to them.
+
+    Returns the state, and (n,) bool: which have changed.
+    """
+    at = walk.inner
+    fresh = np.isfinite(mark) & (at.target != walk.marked.target)
+    least = _least(refit, at, way, starts if fresh.any() else ())
+    lower = fresh & (least.rise < at.rise - SLACK - SHARE * np.abs(at.rise))
+    on = fresh & (walk.lost | (at.rise >= mark)) & (least.rise < at.rise - BENEATH * np.maximum(1, at.rise))
+    walk = walk._replace(several=walk.several | lower & ~walk.passed & ~on)
+    if on.any():
+        walk = _changed(refit, walk, way, least, on)
+    return walk._replace(marked=_taken(fresh, walk.inner, walk.marked)), on
+
+
+def _least(refit: Refit, at: Nodes, way: Way, starts: Iterable[Any]) -> Nodes:
+    """Return the least of the refits from the starts, at the same values; the rise is infinite where there is none."""
+    least = at._replace(rise=np.full(len(at.rise), np.inf))
     for params in starts:
-        found = refit(end, params)
-        there = np.abs(found.value - end) <= SLACK * np.abs(end - way.start)
+        found = refit(at.target, params)
+        there = np.abs(found.value - at.value) <= SLACK * np.abs(at.value - way.start)
         with np.errstate(over="ignore", invalid="ignore"):
-            rise = found.rise + found.slope * (end - found.value)
-        least = _taken(there & (rise < least.rise), found._replace(rise=rise), least)
-    several = walk.several | (least.rise < known - SLACK - SHARE * known)
-    on = closed & (end != way.edge) & (least.rise < (1 - BENEATH) * way.goal)
-    return _taken_up(walk._replace(several=several), least, on, way)
+            rise = found.rise + found.slope * (at.value - found.value)
+        least = _taken(there & (rise < least.rise), found._replace(value=at.value, rise=rise), least)
+    return least
+
+
+def _changed(refit: Refit, walk: Walk, way: Way, least: Nodes, on: np.ndarray) -> Walk:
+    """Return the state with some profiles on lower branches, from where the branches cross in their last cell on."""
+    at = walk.inner
+    left, right = walk.before, least
+    for _ in range(CROSSINGS):
+        middle = np.where(on, (left.target + right.target) / 2, at.target)
+        one, two = (refit(middle, np.where(on[:, None], x.params, at.params)) for x in (left, right))
+        first, second = (np.where(np.abs(x.value - middle) <= SLACK * way.scale, x.rise, np.inf) for x in (one, two))
+        left, right = _taken(on & (first <= second), one, left), _taken(on & (first > second), two, right)
+    again, nowhere = on & (walk.right.target == at.target), _nowhere(at)
+    walk = walk._replace(left=_taken(again, nowhere, walk.left), right=_taken(again, nowhere, walk.right))
+    several = walk.several | on & ~walk.passed & (least.rise < at.rise - SLACK - SHARE * np.abs(at.rise))
+    for cell in ((walk.before, left), (left, right), (right, least)):
+        walk = _bracketed(walk, *cell, on, way)
+    return _taken_up(walk, least, on, way)._replace(several=several)
+
+
+def reach(refit: Refit, walk: Walk, way: Way, origin: Any, elsewhere: Callable[[Walk], Iterable[Any]]) -> Walk:
+    """Return the state with the cells known in which the profiles first pass the goal, as far as they do.
+
+    `origin` (n, k) are the params at the minimum, `elsewhere(walk)` the starts of refits that look for lower branches.
+    """
+    for mark in marks(way.goal):
+        before = walk.lost
+        walk = follow(refit, walk, way, mark)
+        gaps = walk.lost & ~before
+        if gaps.any():
+            walk = follow(refit, across(refit, walk, way, origin, gaps), way, mark)
+        for _ in range(BRANCHES):
+            walk, changed = beneath(refit, walk, way, mark, elsewhere(walk))
+            if not changed.any():
+                break
+            walk = follow(refit, walk, way, mark)
+    return follow(refit, walk, way, np.where(walk.passed, -np.inf, way.goal))
+
+
+def ends(
+    refit: Refit, walk: Walk, way: Way, elsewhere: Callable[[Walk], Iterable[Any]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (n,) values at which the profiles first reach the goal, and two (n,) bool: no refit leads beyond; there is
+    another minimum on the way, or there by a refit from elsewhere.
+
+    A cell with an end is halved until the cubic through its rises and slopes holds in the middle.
+    """
+    left, right, inner, halving = walk.left, walk.right, walk.inner, walk.passed
+    for _ in range(HALVINGS):
+        if not halving.any():
+            break
+        found = _middle(refit, left, right, inner, way, halving)
+        with np.errstate(invalid="ignore"):
+            good = np.abs(found.rise - _cubic(left, right, found.value)) <= CLOSE * np.abs(found.rise)
+        above = found.rise >= way.goal
+        left, right = _taken(halving & ~above, found, left), _taken(halving & above, found, right)
+        halving = halving & ~good
+    with np.errstate(invalid="ignore"):
+        within = inner.rise + inner.slope * (way.edge - inner.value) < way.goal
+    level = _never(inner, way, np.where(walk.lost, LEVEL, FAR), way.goal)
+    end = np.where(level | (inner.target == way.edge) & within, way.edge, inner.value)
+    crossing = np.where(np.isfinite(left.rise), _crossing(left, right, way.goal), right.value)
+    lost = np.where(walk.passed, ~np.isfinite(left.rise), walk.lost & ~level)
+    end = np.where(walk.passed, crossing, end)
+    at = _taken(walk.passed, right._replace(target=end, value=end), inner)
+    least = _least(refit, at, way, elsewhere(walk._replace(inner=at)))
+    return end, lost, walk.several | walk.passed & (least.rise < (1 - SLACK) * way.goal - SLACK)
+
+
+def _middle(refit: Refit, left: Nodes, right: Nodes, inner: Nodes, way: Way, where: np.ndarray) -> Nodes:
+    """Return refits in the middle of cells: from between their ends, or the least from these and the ends themselves.
+
+    The rise is NaN where nothing is finite.
+    """
+    middle = np.where(where, (left.target + right.target) / 2, inner.target)
+
+    def from_(params):
+        found = refit(middle, np.where(where[:, None], params, inner.params))
+        with np.errstate(invalid="ignore"):
+            fine = np.isfinite(found.rise) & (np.abs(found.value - middle) <= SLACK * way.scale)
+        return found._replace(rise=np.where(fine, found.rise, np.nan))
+
+    found = from_((left.params + right.params) / 2)
+    with np.errstate(invalid="ignore"):
+        allowed = SLACK + SHARE * np.abs(right.rise - left.rise)
+        poor = where & ~(np.abs(found.rise - _cubic(left, right, found.value)) <= allowed)
+    for nodes in (left, right) if poor.any() else ():
+        other = from_(nodes.params)
+        found = _taken(poor & ((other.rise < found.rise) | np.isnan(found.rise)), other, found)
+    return found
+
+
+def _bracketed(walk: Walk, one: Nodes, two: Nodes, where: np.ndarray, way: Way) -> Walk:
+    """Return the state with the cells from one node to the next known where the rise first passes the goal."""
+    first = where & ~walk.passed & (one.rise < way.goal) & (two.rise >= way.goal)
+    return walk._replace(left=_taken(first, one, walk.left), right=_taken(first, two, walk.right))
 
 
 def _taken_up(walk: Walk, nodes: Nodes, where: np.ndarray, way: Way) -> Walk:
-    """Return the state with some profiles continued from nodes below the goal."""
+    """Return the state with some profiles continued from other nodes."""
     return walk._replace(
         inner=_taken(where, nodes, walk.inner),
         before=_taken(where, nodes, walk.before),
-        outer=_taken(where, _nowhere(nodes), walk.outer),
         other=_taken(where, _nowhere(nodes), walk.other),
         step=np.where(where, FIRST * way.scale, walk.step),
-        end=np.where(where, np.nan, walk.end),
+        over=walk.over & ~where,
         lost=walk.lost & ~where,
+        lowest=np.where(where, np.fmin(walk.lowest, nodes.rise), walk.lowest),
     )
 
 
@@ -147,119 +269,88 @@ def _nowhere(nodes: Nodes) -> Nodes:
     return Nodes(*(np.full(np.shape(x), np.nan) for x in nodes))
 
 
-def _next(walk: Walk, way: Way, *, halves: bool) -> tuple[np.ndarray, np.ndarray]:
+def _short_of_edge(target: np.ndarray, way: Way) -> np.ndarray:
+    return np.where(way.side < 0, np.maximum(target, way.edge), np.minimum(target, way.edge))
+
+
+def _next(walk: Walk, way: Way) -> tuple[np.ndarray, np.ndarray]:
     """Return the next values to hold, (n,), and the params to start from, (n, k)."""
-    inner, before, outer = walk.inner, walk.before, walk.outer
-    bracketed = ~np.isnan(outer.rise)
-    share = np.full(len(way.goal), 0.5) if halves else _crossing(inner, outer, way.goal)
-    gap = np.where(bracketed, outer.target - inner.target, np.inf)
-    ahead = np.where(bracketed, np.abs(gap) * share, np.inf)
-    target = inner.target + way.side * np.minimum(ahead, walk.step)
-    target = np.where(way.side < 0, np.maximum(target, way.edge), np.minimum(target, way.edge))
-    far, near = (np.where(bracketed, a, b) for a, b in ((outer.value, inner.value), (inner.value, before.value)))
-    tip = np.where(bracketed[:, None], outer.params - inner.params, inner.params - before.params)
-    width = np.where(far == near, 1, far - near)
+    inner, before = walk.inner, walk.before
+    target = _short_of_edge(inner.target + way.side * walk.step, way)
+    width = np.where(inner.value == before.value, 1, inner.value - before.value)
     with np.errstate(over="ignore", invalid="ignore"):  # the other params run away on a flat profile
-        ahead = inner.params + tip / width[:, None] * (target - inner.value)[:, None]
+        ahead = inner.params + (inner.params - before.params) * ((target - inner.value) / width)[:, None]
     return target, np.where(walk.astray[:, None], inner.params, ahead)
 
 
-def _crossing(inner: Nodes, outer: Nodes, goal: Any) -> np.ndarray:
-    """Return (n,) the fraction between two nodes at which the cubic through their rises and slopes meets the goal."""
-    width = outer.value - inner.value
-    low, high = np.zeros(len(goal)), np.ones(len(goal))
-    for _ in range(50):
-        s = (low + high) / 2
-        rise = (
-            (1 + 2 * s) * (1 - s) ** 2 * inner.rise + s**2 * (3 - 2 * s) * outer.rise
-            + s * (1 - s) * ((1 - s) * inner.slope - s * outer.slope) * width
+def _cubic(left: Nodes, right: Nodes, value: np.ndarray) -> np.ndarray:
+    """Return (n,) the cubic through the rises and slopes of two nodes, at a value between them."""
+    width = right.value - left.value
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        s = (value - left.value) / width
+        return (
+            (1 + 2 * s) * (1 - s) ** 2 * left.rise + s**2 * (3 - 2 * s) * right.rise
+            + s * (1 - s) * ((1 - s) * left.slope - s * right.slope) * width
         )  # fmt: skip
-        low, high = np.where(rise < goal, s, low), np.where(rise < goal, high, s)
+
+
+def _crossing(left: Nodes, right: Nodes, goal: Any) -> np.ndarray:
+    """Return (n,) the value between two nodes at which the cubic through them meets the goal."""
+    low, high = left.value, right.value
+    for _ in range(50):
+        middle = (low + high) / 2
+        below = _cubic(left, right, middle) < goal
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
     return (low + high) / 2
 
 
-class Verdict(NamedTuple):
-    """How a refit continues its profile; all (n,) bool."""
+def _never(nodes: Nodes, way: Way, far: Any, goal: Any) -> np.ndarray:
+    """Return (n,) bool: so many errors out or more, and at the present rise per e-fold of distance short of the goal.
 
-    inside: Any  # accepted, below the goal
-    outside: Any  # accepted, above the goal
-    refused: Any  # not on the branch, or not finite
-    jumps: Any  # accepted though on another branch, because this branch ends here
-    small: Any  # the step was the smallest that is tried
-
-
-def _judged(inner: Nodes, found: Nodes, way: Way, under_way: np.ndarray) -> Verdict:
-    change = found.rise - inner.rise
-    with np.errstate(invalid="ignore", over="ignore"):
-        rule = (inner.slope + found.slope) / 2 * (found.value - inner.value)
-        smooth = np.abs(change - rule) <= SLACK + SHARE * np.abs(change)
-    on_branch = under_way & smooth & np.isfinite(found.rise)
-    size = np.maximum(way.scale, np.abs(inner.value - way.start))
-    least = np.where(np.isfinite(found.rise), TINY, SHORT) * size
-    small = np.abs(found.target - inner.target) <= least + 4e-16 * np.abs(inner.value)
-    jumps = under_way & small & ~on_branch & (found.rise < way.goal)
-    inside = on_branch & (found.rise < way.goal) | jumps
-    outside = on_branch & ~inside
-    return Verdict(inside, outside, under_way & ~inside & ~outside, jumps, small)
-
-
-def _ended(walk: Walk, found: Nodes, way: Way, verdict: Verdict) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n,) ends, NaN while not found, and (n,) bool: ends that are the last finite refit."""
-    inner, outer, inside = walk.inner, walk.outer, verdict.inside
-    reach = np.sqrt(way.goal) * way.scale
-    at_edge = inside & (found.target == way.edge)
-    with np.errstate(invalid="ignore"):
-        at_goal = (inside | verdict.outside) & (np.abs(found.rise / way.goal - 1) <= 2 * CLOSE)
-        within = found.rise + found.slope * (way.edge - found.value) < way.goal
-    narrow = np.abs(outer.value - inner.value) <= 1e-12 * way.scale + 4e-16 * np.abs(inner.value)
-    stuck = verdict.refused & verdict.small
-    lost = stuck & ~np.isfinite(found.rise)
-    level = inside & np.isnan(outer.rise) & _never(found, way, FAR * reach) | lost & _never(inner, way, LEVEL * reach)
-    end = walk.end
-    for where, value in (
-        (at_goal, found.value), (at_edge & within, way.edge), (at_edge, found.value), (level, way.edge),
-        (narrow | stuck, inner.value),
-    ):  # fmt: skip
-        end = np.where(np.isnan(end) & where, value, end)
-    return end, lost & ~level
-
-
-def _never(nodes: Nodes, way: Way, far: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: at least this far out, and at the present rise per e-fold of distance short of the goal."""
+    What is out of reach for a goal is so for a higher one.
+    """
     so_far = np.abs(nodes.value - way.start)
     pace = way.side * nodes.slope * so_far
     with np.errstate(invalid="ignore"):
-        return np.isfinite(way.goal) & (so_far >= far) & (pace * EVER < way.goal - nodes.rise)
+        return np.isfinite(goal) & (so_far >= far * way.scale) & (pace * EVER < goal - nodes.rise)
 
 
 def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
     """Return the state after one more refit of each profile."""
+    inner = walk.inner
     # A refit stays where it starts if nothing beyond is finite, and if it is asked to move by a rounding only.
-    asked = np.abs(found.target - walk.inner.target)
-    stays = (np.abs(found.value - walk.inner.value) <= TINY * asked) & (asked > TINY * way.scale)
-    found = found._replace(rise=np.where(stays & under_way, np.inf, found.rise))
-    verdict = _judged(walk.inner, found, way, under_way)
-    end, lost = _ended(walk, found, way, verdict)
-    inside, tried = verdict.inside, np.abs(found.target - walk.inner.target)
-    inner = _taken(inside, found, walk.inner)
-    tau = np.sqrt(np.maximum(inner.rise, 0))
-    steep = np.where(tau > 0, way.side * inner.slope / (2 * np.where(tau > 0, tau, 1)), 0)
+    asked = np.abs(found.target - inner.target)
+    stays = (np.abs(found.value - inner.value) <= TINY * asked) & (asked > TINY * way.scale)
+    finite = np.isfinite(found.rise) & ~stays
+    found = found._replace(rise=np.where(finite, found.rise, np.inf))
+    change = found.rise - inner.rise
+    with np.errstate(invalid="ignore", over="ignore"):
+        rule = (inner.slope + found.slope) / 2 * (found.value - inner.value)
+        smooth = np.abs(change - rule) <= SLACK + SHARE * np.abs(change)
+    size = np.maximum(way.scale, np.abs(inner.value - way.start))
+    small = asked <= np.where(finite, TINY, SHORT) * size + 4e-16 * np.abs(inner.value)
+    on_branch, jumps = under_way & finite & smooth, under_way & finite & ~smooth & small  # where the branch ends
+    accepted, refused = on_branch | jumps, under_way & ~(on_branch | jumps)
+    lost = refused & small
+    new = _taken(accepted, found, inner)
+    tau = np.sqrt(np.maximum(new.rise, 0))
+    steep = np.where(tau > 0, way.side * new.slope / (2 * np.where(tau > 0, tau, 1)), 0)
     aim = RISE * np.maximum(1, tau / 2) / np.where(steep > 0, steep, 1e-300)
-    step = np.where(verdict.refused, tried / 4, np.where(under_way, np.minimum(2 * tried, aim), walk.step))
-    peak = np.where(inside, np.maximum(walk.peak, found.rise), walk.peak)
-    falls = inside & (found.rise < peak - SLACK - SHARE * peak)
-    return Walk(
-        inner=inner,
-        before=_taken(inside, walk.inner, walk.before),
-        outer=_taken(verdict.outside, found, walk.outer),
-        other=_taken(verdict.refused & np.isfinite(found.rise), found, walk.other),
-        step=np.where(verdict.jumps, FIRST * way.scale, step),
-        astray=verdict.refused & ~np.isfinite(found.rise),
-        end=end,
-        peak=peak,
-        lowest=np.where(inside, np.fmin(walk.lowest, found.rise), walk.lowest),
-        several=walk.several | falls | verdict.jumps,
+    longest = np.where(found.target == way.edge, np.maximum(2 * asked, walk.step), 2 * asked)
+    step = np.where(refused, asked / 4, np.where(under_way, np.minimum(longest, aim), walk.step))
+    peak = np.where(accepted, np.maximum(walk.peak, found.rise), walk.peak)
+    other_branch = jumps | on_branch & (found.rise < peak - SLACK - SHARE * peak)
+    walk = walk._replace(several=walk.several | other_branch & ~walk.passed & (found.rise < way.goal))
+    return _bracketed(walk, inner, found, accepted, way)._replace(
+        inner=new,
+        before=_taken(accepted, inner, walk.before),
+        other=_taken(refused & finite, found, walk.other),
+        step=np.where(jumps, FIRST * way.scale, step),
+        astray=refused & ~finite,
+        over=walk.over | lost | accepted & (found.target == way.edge),
         lost=walk.lost | lost,
+        peak=peak,
+        lowest=np.where(accepted, np.fmin(walk.lowest, found.rise), walk.lowest),
     )
 
 

@@ -22,7 +22,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at
-from jaxfit.statistics.paths import Nodes, Walk, Way, across, begin, beneath, follow
+from jaxfit.statistics.paths import Nodes, Walk, Way, begin, ends, follow, reach
 from jaxfit.statistics.resampling import NAME, Held, Refits, refitter
 from jaxfit.verbs.evaluations import example, free_places, like, over_lanes
 from jaxfit.verbs.results import Fit
@@ -31,7 +31,6 @@ from jaxfit.verbs.sweeps import sweep
 PyTree = Any
 STEPS = 300
 STIFFNESS = 1e4  # of the springs that hold params, against how stiffly the data hold them
-BRANCHES = 3  # lower branches at its end that a profile is continued on, at most
 LOWER = 1e-3  # of tau**2: how far below the minimum a sum may be, as the fit may not have fully converged
 COARSE = 4096 * float(np.finfo(float).eps)  # relative noise below which rounding hides the shape of a profile
 
@@ -118,14 +117,14 @@ class Sides:
         return Way(self.start, self.side, self.error, self.edge, np.broadcast_to(goal, self.start.shape))
 
     def elsewhere(self, walk: Walk) -> Iterator[np.ndarray]:
-        """Yield starts (n, k) of refits at the ends.
+        """Yield starts (n, k) of refits that look for lower branches.
 
         They are the minimum, the start of the run, the point of the linear theory, the refit that was refused last, and
-        the ends of the other profiles of the lane.
+        where the other profiles of the lane are.
         """
         yield self.flat
         yield self.began
-        yield self.flat + self.slopes * (np.where(np.isfinite(walk.end), walk.end, self.start) - self.start)[:, None]
+        yield self.flat + self.slopes * (walk.inner.value - self.start)[:, None]
         if np.isfinite(walk.other.rise).any():
             yield walk.other.params
         _, first, lane, count = np.unique(self.lane, return_index=True, return_inverse=True, return_counts=True)
@@ -178,23 +177,16 @@ class Ends(NamedTuple):
 def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
     """Return the first values to each side at which tau reaches its quantile for the level."""
     sides = Sides(verb, result, known)
-    reach = np.asarray(factor(known, level))
-    half = np.where(sides.spread_lanes(sides.straight), reach, np.nan)[..., None] * known.errors
+    quantile = np.asarray(factor(known, level))
+    half = np.where(sides.spread_lanes(sides.straight), quantile, np.nan)[..., None] * known.errors
     low, high = known.values - half, known.values + half
     several = lower = lost = np.zeros((*low.shape, 2), bool)
     if len(sides.lane):
-        way = sides.way(sides.by_lane(reach)[sides.lane] ** 2)
-        walk = follow(sides.refit, sides.begin(way), way)
-        if walk.lost.any():
-            walk = follow(sides.refit, across(sides.refit, walk, way, sides.flat), way)
-        for _ in range(BRANCHES):
-            walk = beneath(sides.refit, walk, way, sides.elsewhere(walk))
-            if not np.isnan(walk.end).any():
-                break
-            walk = follow(sides.refit, walk, way)
-        flags = walk.several, walk.lowest < -LOWER, walk.lost
-        ends, several, lower, lost = map(sides.spread, (walk.end, *flags))
-        low, high = (np.where(np.isnan(x), y, x) for x, y in ((low, ends[..., 0]), (high, ends[..., 1])))
+        way = sides.way(sides.by_lane(quantile)[sides.lane] ** 2)
+        walk = reach(sides.refit, sides.begin(way), way, sides.flat, sides.elsewhere)
+        found = *ends(sides.refit, walk, way, sides.elsewhere), walk.lowest < -LOWER
+        reached, lost, several, lower = map(sides.spread, found)
+        low, high = (np.where(np.isnan(x), y, x) for x, y in ((low, reached[..., 0]), (high, reached[..., 1])))
     return Ends(low, high, several, lower, lost)
 
 
@@ -291,8 +283,8 @@ def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for left, right in zip(*outward, strict=True):
         stops = np.stack([found[0][own, left], found[0][own, right]], axis=1).ravel()
         way = sides.way(np.inf)._replace(edge=stops)
-        walk = sides.begin(way) if walk is None else walk._replace(end=np.full(len(stops), np.nan))
-        walk = follow(sides.refit, walk, way)
+        walk = sides.begin(way) if walk is None else walk._replace(over=np.zeros(len(stops), bool))
+        walk = follow(sides.refit, walk, way, way.goal)
         inner = walk.inner
         rise = np.where(inner.target == stops, inner.rise + inner.slope * (stops - inner.value), np.inf)
         tau = sides.side * np.sign(rise) * np.sqrt(np.abs(rise))

@@ -11,7 +11,7 @@ import scipy.stats
 
 import jaxfit as jf
 from jaxfit.statistics.covariances import moments
-from jaxfit.statistics.paths import SHORT, Nodes, Way, across, begin, beneath, follow
+from jaxfit.statistics.paths import SHORT, Nodes, Way, begin, ends, follow, reach
 from jaxfit.statistics.profiles import Ends, profile_ends, said
 from tests.shared import brute_profiles, classical
 
@@ -34,19 +34,25 @@ def steep():
 # The path alone, on rises that are known
 
 
-def ends_of(rise, slope, *, goal=4.0, edge=np.inf, scale=1.0):
+def followed(refit, *, goal=4.0, edge=np.inf, scale=1.0, params=0.0, slopes=0.0, others=()):
+    """Where the profiles end to the left and to the right of zero; no refit leads there; there is another minimum."""
+    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
+    way = Way(zero, side, np.full(2, scale), edge * side, np.full(2, goal))
+    origin = np.full((2, 1), params)
+    start = begin(Nodes(zero, zero, zero, zero, origin), np.full((2, 1), slopes), way)
+    elsewhere = lambda walk: [np.full((2, 1), other) for other in others]  # noqa: E731
+    return ends(refit, reach(refit, start, way, origin, elsewhere), way, elsewhere)
+
+
+def ends_of(rise, slope, **about):
     """Where the profiles end, to the left and to the right of zero, and whether there is another minimum before."""
-    side = np.array([-1.0, 1.0])
-    way = Way(np.zeros(2), side, np.full(2, scale), edge * side, np.full(2, goal))
 
     def refit(targets, params):
         with np.errstate(all="ignore"):
             return Nodes(targets, targets, rise(targets), slope(targets), params)
 
-    zero = np.zeros(2)
-    origin = Nodes(zero, zero, zero, zero, np.zeros((2, 1)))
-    walk = follow(refit, begin(origin, np.zeros((2, 1)), way), way)
-    return walk.end, walk.several
+    end, _, several = followed(refit, **about)
+    return end, several
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -88,68 +94,91 @@ def test_a_path_ends_at_its_edge_or_where_the_rise_jumps():
 
 def test_a_path_whose_line_leads_out_of_what_is_finite_starts_at_the_last_optimum():
     """The linear theory has the other param at 1e30 for a step that does not move it."""
-    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
-    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
 
     def refit(targets, params):
         fine = np.abs(params[:, 0]) < 1
         return Nodes(targets, targets, np.where(fine, targets**2, np.inf), 2 * targets, np.zeros((2, 1)))
 
-    walk = follow(refit, begin(Nodes(zero, zero, zero, zero, np.zeros((2, 1))), np.full((2, 1), 1e30), way), way)
-    np.testing.assert_allclose(walk.end, [-2, 2], rtol=1e-7)
-    assert not walk.lost.any()
+    found, lost, _ = followed(refit, slopes=1e30)
+    np.testing.assert_allclose(found, [-2, 2], rtol=1e-7)
+    assert not lost.any()
 
 
-def test_a_path_is_taken_up_beyond_a_gap_of_refits_if_it_is_below_the_goal_there():
-    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
-    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
+def test_a_path_is_taken_up_beyond_a_gap_of_refits():
+    """Below the goal on the right; on the left the far side of the gap is too high, and its end is there."""
 
     def refit(targets, params):
         height = np.where(targets > 0, targets**2 + 0.5 * (targets > 1.3), 50 * (targets < -1.3) + targets**2)
         gap = (np.abs(targets) > 1.25) & (np.abs(targets) < 1.3)
         return Nodes(targets, targets, np.where(gap, np.inf, height), 2 * targets, params)
 
-    start = begin(Nodes(zero, zero, zero, zero, np.zeros((2, 1))), np.zeros((2, 1)), way)
-    walk = follow(refit, start, way)
-    np.testing.assert_allclose(walk.end, [-1.25, 1.25], rtol=SHORT)
-    assert walk.lost.all() and not walk.several.any()
-    walk = follow(refit, across(refit, walk, way, np.zeros((2, 1))), way)
-    np.testing.assert_allclose(walk.end, [-1.3, np.sqrt(3.5)], rtol=SHORT)  # on the left the gap's far side is too high
-    assert list(walk.lost) == [True, False] and list(walk.several) == [False, True]
+    found, lost, several = followed(refit)
+    np.testing.assert_allclose(found, [-1.3, np.sqrt(3.5)], rtol=SHORT)
+    assert list(lost) == [True, False] and list(several) == [False, True]
+
+
+def two_branches(targets, params):
+    """By the sign of the other param: v**2, and 3 + |v| / 10, which is lower from 1.7827 on."""
+    second = params[:, 0] > 0
+    rise = np.where(second, 3 + np.abs(targets) / 10, targets**2)
+    return Nodes(targets, targets, rise, np.where(second, np.sign(targets) / 10, 2 * targets), params)
 
 
 def test_a_path_goes_on_where_a_refit_from_another_start_is_lower():
-    """Two branches, by the sign of the other param: v**2, and 3 + |v| / 10, which is lower from there on."""
-    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
-    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
+    found, _, several = followed(two_branches, params=-1.0, others=[-1.0])
+    np.testing.assert_allclose(found, [-2, 2], rtol=1e-7)
+    assert not several.any()
+    found, _, several = followed(two_branches, params=-1.0, others=[-1.0, 1.0])
+    np.testing.assert_allclose(found, [-10, 10], rtol=1e-7)
+    assert several.all()
+
+
+def test_a_path_ends_before_another_branch_is_lower_if_the_goal_is():
+    found, _, _ = followed(two_branches, goal=2.5, params=-1.0, others=[1.0])
+    np.testing.assert_allclose(found, [-np.sqrt(2.5), np.sqrt(2.5)], rtol=1e-7)
+
+
+def test_a_wider_level_contains_a_narrower_one_whatever_branches_gaps_and_hops_the_refits_have():
+    """Three branches of each of 160 profiles, which begin anywhere, with a gap in each and a place to fall off it."""
+    draw, count = np.random.default_rng(11), 160
+    own, side = np.arange(count), np.where(np.arange(count) % 2, 1.0, -1.0)
+    floor, steep = draw.exponential(2, (3, count)), draw.lognormal(0, 0.7, (3, count))
+    place = draw.normal(size=(3, count)) * 2
+    floor[0] = place[0] = 0
+    low, width, hop = draw.uniform(0, 4, (3, count)), draw.exponential(0.1, (3, count)), draw.uniform(0, 6, (3, count))
 
     def refit(targets, params):
-        second = params[:, 0] > 0
-        rise = np.where(second, 3 + np.abs(targets) / 10, targets**2)
-        return Nodes(targets, targets, rise, np.where(second, np.sign(targets) / 10, 2 * targets), params)
+        branch, out = np.clip(params[:, 0], 0, 2).round().astype(int), side * targets
+        branch = np.where(out > hop[branch, own], (branch + 1) % 3, branch)
+        far = targets - place[branch, own]
+        rise = floor[branch, own] + (steep[branch, own] * far) ** 2 / (1 + 0.02 * far**2)
+        slope = 2 * steep[branch, own] ** 2 * far / (1 + 0.02 * far**2) ** 2
+        gap = (out > low[branch, own]) & (out < (low + width)[branch, own])
+        return Nodes(targets, targets, np.where(gap, np.inf, rise), slope, branch[:, None].astype(float))
 
-    origin = Nodes(zero, zero, zero, zero, -np.ones((2, 1)))
-    first = follow(refit, begin(origin, np.zeros((2, 1)), way), way)
-    same = beneath(refit, first, way, [-np.ones((2, 1))])
-    assert (same.end == first.end).all() and not same.several.any()
-    np.testing.assert_allclose(first.end, [-2, 2], rtol=1e-7)
-    walk = follow(refit, beneath(refit, first, way, [-np.ones((2, 1)), np.ones((2, 1))]), way)
-    np.testing.assert_allclose(walk.end, [-10, 10], rtol=1e-7)
-    assert walk.several.all()
+    def end_of(tau):
+        zero, starts = np.zeros(count), [np.full((count, 1), float(j)) for j in range(3)]
+        way = Way(zero, side, np.ones(count), np.inf * side, np.full(count, tau**2))
+        elsewhere = lambda walk: starts  # noqa: E731
+        walk = begin(Nodes(zero, zero, zero, zero, starts[0]), np.zeros((count, 1)), way)
+        return side * ends(refit, reach(refit, walk, way, starts[0], elsewhere), way, elsewhere)[0]
+
+    found = np.array([end_of(tau) for tau in (0.5, 1.2, 2.0, 2.4, 3.5)])
+    assert not np.isnan(found).any()
+    with np.errstate(invalid="ignore"):
+        assert not (found[1:] < found[:-1] * (1 - 1e-9)).any()
 
 
 def test_a_path_whose_refits_stay_where_they_are_is_lost():
     """As refits do at params beyond which the model is not finite, whatever the target."""
-    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
-    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
 
     def refit(targets, params):
         values = np.clip(targets, -1.25, 1.25)
         return Nodes(targets, values, values**2, 2 * values + 2e4 * (targets - values), params)
 
-    walk = follow(refit, begin(Nodes(zero, zero, zero, zero, np.zeros((2, 1))), np.zeros((2, 1)), way), way)
-    np.testing.assert_allclose(walk.end, [-1.25, 1.25], rtol=SHORT)
-    assert walk.lost.all()
+    found, lost, _ = followed(refit)
+    np.testing.assert_allclose(found, [-1.25, 1.25], rtol=SHORT)
+    assert lost.all()
 
 
 def test_a_path_from_edge_to_edge_is_not_lost_where_a_step_is_a_rounding_long():
@@ -166,22 +195,18 @@ def test_a_path_from_edge_to_edge_is_not_lost_where_a_step_is_a_rounding_long():
     first = 0.3 * scale[0]
     for stop in (first, np.nextafter(first, 1.0), 2 * first, 4 * first):
         way = way._replace(edge=np.array([stop]))
-        walk = follow(refit, walk._replace(end=np.full(1, np.nan)), way)
+        walk = follow(refit, walk._replace(over=np.zeros(1, bool)), way, way.goal)
         assert walk.inner.target == stop and not walk.lost
 
 
 def test_a_refit_that_runs_away_at_an_end_is_not_lower():
-    side, zero = np.array([-1.0, 1.0]), np.zeros(2)
-    way = Way(zero, side, np.ones(2), np.inf * side, np.full(2, 4.0))
-
     def refit(targets, params):
         away = params[:, 0] > 0
         return Nodes(targets, np.where(away, 1e300, targets), targets**2, np.where(away, -1e300, 2 * targets), params)
 
-    origin = Nodes(zero, zero, zero, zero, -np.ones((2, 1)))
-    first = follow(refit, begin(origin, np.zeros((2, 1)), way), way)
-    walk = beneath(refit, first, way, [np.ones((2, 1))])
-    assert (walk.end == first.end).all() and not walk.several.any()
+    found, _, several = followed(refit, params=-1.0, others=[1.0])
+    np.testing.assert_allclose(found, [-2, 2], rtol=1e-7)
+    assert not several.any()
 
 
 def test_a_path_over_a_hill_below_the_goal_goes_on_to_the_first_place_at_it():
@@ -217,19 +242,21 @@ def test_a_path_of_a_rate_does_not_follow_refits_onto_another_curve():
     best = scipy.optimize.least_squares(residuals, [10, 0.9, 6.0], x_scale="jac", xtol=1e-14, ftol=1e-14)
     scatter, unit = 2 * best.cost / 7, np.linalg.inv(best.jac.T @ best.jac)
     side, error = np.array([-1.0, 1.0]), np.sqrt(scatter * unit[1, 1])
-    reach = scipy.stats.t.ppf(0.975, 7)
-    assert best.x[1] - reach * error < 0
+    quantile = scipy.stats.t.ppf(0.975, 7)
+    assert best.x[1] - quantile * error < 0
 
     def refit(targets, params):
         sums, slopes, params = (np.array(x) for x in zip(*map(held, targets, params), strict=True))
         return Nodes(targets, targets, (sums - 2 * best.cost) / scatter, slopes / scatter, params)
 
     start, zero = np.full(2, best.x[1]), np.zeros(2)
-    way = Way(start, side, np.full(2, error), np.inf * side, np.full(2, reach**2))
+    way = Way(start, side, np.full(2, error), np.inf * side, np.full(2, quantile**2))
     origin = Nodes(start, start, zero, zero, np.tile(best.x, (2, 1)))
-    walk = follow(refit, begin(origin, np.tile(unit[1] / unit[1, 1], (2, 1)), way), way)
-    assert walk.end[0] == pytest.approx(0.29799, abs=1e-4) and walk.end[1] == np.inf
-    assert not walk.lost.any() and not walk.several.any()
+    walk = begin(origin, np.tile(unit[1] / unit[1, 1], (2, 1)), way)
+    walk = reach(refit, walk, way, origin.params, lambda walk: [])
+    found, lost, several = ends(refit, walk, way, lambda walk: [])
+    assert found[0] == pytest.approx(0.29799, abs=1e-4) and found[1] == np.inf
+    assert not lost.any() and not several.any()
 
 
 def test_what_is_known_of_profiles_is_said_by_name_and_end_and_of_a_grid_by_lanes():
