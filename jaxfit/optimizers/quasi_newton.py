@@ -105,8 +105,9 @@ def judge(
 
     - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order; that is
       eps**0.25 where the search has `stalled`: the step that the learned curvature proposes promises next to nothing;
-    - the loss is zero, as far as the rounding of the params lets one see;
-    - the last step was `idle`, it did not lower the loss, and Newton's step would not either: what it promises,
+    - the loss is zero, as far as the rounding of the params lets one see, and the last step was `idle`: from a start of
+      1e15 that rounding is large at first, and the next step sees more;
+    - the last step was idle, it did not lower the loss, and Newton's step would not either: what it promises,
       g H^-1 g / 2 with no curvature of the Hessian H negative, is lost in the `rounding` of the loss.
 
     A plateau is flat too, so each of up to `PROBED` params, moved by a hundredth, must change some gradient; so is a
@@ -136,7 +137,7 @@ def judge(
     _, size, near = jax.lax.while_loop(
         lambda carry: carry[0], bend, (level <= eps * jnp.abs(start), far, far + jnp.inf)
     )
-    zero = (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
+    zero = (idle | (level == 0)) & (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
     flat = jnp.max(jnp.abs(slope) * unit) <= jnp.where(stalled, eps**0.25, eps**0.6) * level
     if point.size > PROBED:
         return flat | zero

@@ -115,3 +115,10 @@ def test_a_gradient_without_a_second_derivative_still_ends():
     fit = jf.fit(own_gradient, np.array([3.0, -2.0]), optimizer=LBFGS, steps=300, precision="float64")
     assert fit.status == jf.Status.CONVERGED
     np.testing.assert_allclose(fit.params, [1.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("start", "scale", "precision"), [(1e15, 1.0, "float32"), (1e30, 1e30, "float64")])
+def test_a_start_far_beyond_the_minimum_is_not_the_end_at_zero(start, scale, precision):
+    """The first step leads to zero, as far as the start's size can tell; the least of scale * (p - 3)**2 is at 3."""
+    fit = jf.fit(lambda p: scale * (p - 3) ** 2, start, optimizer=jf.optimizers.lbfgs(), steps=20, precision=precision)
+    assert fit.status == jf.Status.CONVERGED and abs(fit.params - 3) < 8 * np.finfo(precision).eps
