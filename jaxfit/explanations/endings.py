@@ -34,7 +34,7 @@ from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local
 from jaxfit.losses.base import noise_model_of
 from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import put
-from jaxfit.problems.problems import Problem, Status, Training
+from jaxfit.problems.problems import PRECISIONS, Problem, Status, Training
 from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import STANDS, Curve, advice, curve, judges, loss_at, pace, rounded, short, start_at, swings
 
@@ -54,7 +54,8 @@ def of_end(run: Fit) -> Finding:
         "loss": here.loss, "gradient_norm": here.norm, "excess": here.excess, "sharpness": here.largest,
         "smallest": here.smallest, "condition": here.condition,
     }  # fmt: skip
-    exact = here.loss == 0 and here.norm == 0
+    exact, blur = here.loss == 0 and here.norm == 0, _blur(run, here)
+    least = here.left <= blur and here.smallest * np.max(np.abs(here.point), initial=1.0) ** 2 > blur
     low = exact or 0 <= here.loss < 1e-6 * yardstick
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
@@ -67,7 +68,7 @@ def of_end(run: Fit) -> Finding:
         return _noise(there, here, seen, numbers)
     stands = pace(run) in (None, "stands")
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
-    if not here.bends_down and (share < SETTLED or low) and (here.largest > 0 or exact) and not unsure:
+    if not here.bends_down and (share < SETTLED or low or least) and (here.largest > 0 or exact) and not unsure:
         return finding(arrived, _arrived(run, here), numbers, None)
     found = downhill(there.problem, here) if here.bends_down else None
     if found is not None and here.smallest < -1e-3 * here.largest and _held(here, found, training, run.steps):
@@ -81,6 +82,12 @@ def of_end(run: Fit) -> Finding:
     if stands and (here.bends_down or share > 0.5):
         return _plateau(run, there, here, numbers)
     return _descending(run, there, here, numbers)
+
+
+def _blur(run: Fit, here: LocalModel) -> float:
+    """Return the least difference between losses that the precision of the run shows where it ended."""
+    about = np.finfo(PRECISIONS[run.precision or "float32"])
+    return max(float(about.eps) * abs(here.loss), float(about.tiny))
 
 
 def height_of_data(run: Fit) -> float:
@@ -157,7 +164,8 @@ def _jumps(run: Fit, here: LocalModel, seen: Curve) -> bool:
         return False
     whole, promised = seen.first - seen.least, 0.5 * rate * here.norm**2
     fall = abs(seen.recent_fall) * whole / (0.1 * steps)
-    return abs(seen.recent_fall) < STANDS and promised > max(10 * fall, 10 * STANDS * whole / steps)
+    least = max(10 * fall, 10 * STANDS * whole / steps, 10 * _blur(run, here))
+    return abs(seen.recent_fall) < STANDS and promised > least
 
 
 def _cycle(there: Training, here: LocalModel, seen: Curve, numbers: Numbers) -> Finding:

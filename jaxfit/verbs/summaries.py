@@ -130,6 +130,8 @@ def runaways(fit: Fit) -> list[Runaway]:
     for place, which in zip(places[1:], [*far, far], strict=True):
         place[which] /= 10
     here, *there = _losses_at(fit, places)
+    if here == 0:  # whatever it depends on
+        return []
     began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
     *flat, all_flat = np.abs(np.subtract(there, here)) <= FLAT * (abs(here) + FLAT * began)
     found = far[flat] if any(flat) else far if all_flat else []
@@ -393,7 +395,9 @@ def _note(fit: Fit) -> str:
 
 
 def fold(ratio: float) -> str:
-    """Return a growth as text: 3,345-fold, 1.25-fold, 1.000012-fold."""
+    """Return a growth as text: 3.5e+20-fold, 3,345-fold, 1.25-fold, 1.000012-fold."""
+    if ratio >= 1e9:
+        return f"{ratio:.3g}-fold"
     return f"{ratio:,.0f}-fold" if ratio >= 10 else f"{ratio:.3g}-fold" if ratio >= 1.01 else f"{ratio:.6f}-fold"
 
 

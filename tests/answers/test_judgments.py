@@ -254,3 +254,52 @@ def test_a_number_of_an_array_that_ran_away_is_found_in_the_report():
         steps=300,
     )  # fmt: skip
     assert [row.role for row in jf.report(fit).rows] == ["free", "ran away"]
+
+
+LOSSES = {
+    "square": lambda p: p**2,
+    "shifted": lambda p: (p - 1) ** 2,
+    "quartic": lambda p: p**4,
+    "lifted": lambda p: 1 + p**2,
+    "cosh": lambda p: jnp.cosh(p) - 1,
+    "small": lambda p: 1e-30 * p**2,
+    "large": lambda p: 1e30 * (p - 3) ** 2,
+}
+
+
+def drawn(seed, count):
+    """Fits of one param from starts of any size, some of whose losses underflow or overflow."""
+    draw, optimizers = np.random.default_rng(seed), jf.optimizers
+    made = [optimizers.sgd(0.1), optimizers.momentum(0.05, 0.9), optimizers.adam(0.1), optimizers.lbfgs()]
+    for _ in range(count):
+        name, precision = draw.choice(list(LOSSES)), draw.choice(["float32", "float64"])
+        start, optimizer = float(draw.choice([-1, 1]) * 10 ** draw.uniform(-30, 12)), made[draw.integers(len(made))]
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.asarray(LOSSES[name](np.asarray(start, precision)))):
+                continue
+        yield name, jf.fit(LOSSES[name], start, optimizer=optimizer, steps=60, precision=str(precision))
+
+
+def assert_true(name, fit):
+    """What is said holds in closed form: all but one of the losses have one minimum, without another flat place."""
+    assert_in_agreement(fit)
+    kind, eps = jf.explain(fit).kind, np.finfo(fit.precision).eps
+    least, at = (1.0 if name == "lifted" else 0.0), {"shifted": 1.0, "large": 3.0}.get(name, 0.0)
+    if fit.status == jf.Status.CONVERGED:
+        assert fit.loss - least <= 64 * eps**2 * max(1, at) ** 2 * {"large": 1e30}.get(name, 1.0) + eps * least
+    moved = abs(float(fit.params) - at) < 0.5 * abs(float(fit.problem.params) - at)
+    if kind == "limit cycle":
+        assert pace(fit) == "swings"
+    assert kind not in ("runaway params", "saddle", "not determined") and (kind != "plateau" or not moved)
+
+
+def test_what_is_said_of_bowls_from_starts_of_any_size_is_true():
+    for name, fit in drawn(0, 12):
+        assert_true(name, fit)
+
+
+@pytest.mark.soak
+def test_what_is_said_of_many_bowls_from_starts_of_any_size_is_true():
+    for seed in range(1, 11):
+        for name, fit in drawn(seed, 20):
+            assert_true(name, fit)
