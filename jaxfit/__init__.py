@@ -11,7 +11,6 @@ from jaxfit.problems.axes import Axis, Call
 from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names
 from jaxfit.problems.problems import Batches, Record, Status, Stop
-from jaxfit.problems.pruning import Halving, Hyperband, Median, Rung, Rungs
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.stores.fits import load, save
@@ -25,6 +24,7 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
     from jaxfit.explanations import explain
     from jaxfit.graphs import Graph, backprop, backward_memory, forward_memory
     from jaxfit.landscapes import surface
+    from jaxfit.problems.pruning import Halving, Hyperband, Median, Rung, Rungs
     from jaxfit.statistics import (
         band,
         bootstrap,
@@ -67,6 +67,7 @@ _LATER = {  # by module the names that come from it; plots and sklearn alone imp
     "explanations": ("explain",),
     "graphs": ("Graph", "backprop", "backward_memory", "forward_memory"),
     "landscapes": ("surface",),
+    "problems.pruning": ("Halving", "Hyperband", "Median", "Rung", "Rungs"),
     "statistics": (
         "band", "bootstrap", "correlations", "covariance", "diagnostics", "f_test", "goodness_of_fit", "influence",
         "intervals", "monte_carlo", "profile", "propagate", "report", "residuals", "standard_errors",

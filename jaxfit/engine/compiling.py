@@ -140,10 +140,10 @@ def kept() -> Iterator[None]:
 @functools.cache
 def compiler_options(platform: str) -> Options:
     """Return the options for programs of many lanes: those of `WISHES` that this version of XLA knows."""
-    known = {}
+    known, program = {}, jax.jit(lambda x: x).lower(0.0)
     for name, value in WISHES.get(platform, {}).items():
         try:
-            jax.jit(lambda x: x).lower(0.0).compile({name: value})
+            program.compile({name: value})
             known[name] = value
         except jax.errors.JaxRuntimeError:
             continue

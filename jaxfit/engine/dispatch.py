@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxfit.engine.compiling import Device, compiled, compiler_options, kept, worker_devices
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.inspections import layout_of
+from jaxfit.engine.loops import blank
 from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
 from jaxfit.engine.pools import Lanes, Pool, PoolShape, pool_like, read_pool, run_pool
 from jaxfit.engine.settings import current, happened
@@ -65,7 +64,7 @@ class Programs(NamedTuple):
         """Return a pool that loads the first lanes of a block next."""
         if device in self.blank:
             return self.blank[device]
-        pool = jax.tree.map(_zeros, self.pool)
+        pool = jax.tree.map(blank, self.pool)
         if sum(x.nbytes for x in jax.tree.leaves(pool)) <= current().idle_pool_bytes:
             self.blank[device] = pool = jax.device_put(pool, device)
         return pool
@@ -278,10 +277,6 @@ def _with_records(lanes: Lanes, earlier: Lanes, count: int) -> Lanes:
     for x, before in zip(jax.tree.leaves(lanes.rows), jax.tree.leaves(earlier.rows), strict=True):
         x[:, :count] = before[:, :count]
     return lanes
-
-
-def _zeros(like: jax.ShapeDtypeStruct) -> Array | np.ndarray:
-    return np.zeros(like.shape, like.dtype) if isinstance(like.dtype, np.dtype) else jnp.zeros(like.shape, like.dtype)
 
 
 def example(part: Part) -> Lanes:

@@ -131,6 +131,11 @@ def begin(training: Training) -> State:
     )
 
 
+def blank(like: jax.ShapeDtypeStruct) -> Array | np.ndarray:
+    """Return zeros of a shape and type; also keys."""
+    return np.zeros(like.shape, like.dtype) if isinstance(like.dtype, np.dtype) else jnp.zeros(like.shape, like.dtype)
+
+
 def full_loss(problem: Problem, params: PyTree, t: Array) -> Array:
     """Return the loss of all the data."""
     return objective_of(problem, problem.data, step_key(problem, t))(params)
@@ -305,8 +310,16 @@ def stepper(training: Training, *, judged: bool) -> Stepper:
 
 
 def advance(
-    stepper: Stepper, state: State, t: Array, count: Array, *, every: int, capacity: int, early: bool = False
-) -> tuple[State, dict[str, PyTree], End]:  # fmt: skip
+    stepper: Stepper,
+    state: State,
+    t: Array,
+    count: Array,
+    record: dict[str, PyTree],
+    *,
+    every: int,
+    capacity: int,
+    early: bool = False,
+) -> tuple[State, dict[str, PyTree], End]:
     """Make at most `count` updates from step `t`, and judge the params at their end.
 
     Args:
@@ -314,6 +327,7 @@ def advance(
       state: At step `t`, a multiple of the stride.
       t: () int32; of many lanes also (lanes,).
       count: () int32, at most capacity * every.
+      record: The shapes of one.
       every: The stride of records.
       capacity: Rows to keep, and one more; the record of step t + k * every is row k.
       early: Whether to leave the loop where the run ends; only for one lane whose steps are judged.
@@ -322,8 +336,7 @@ def advance(
       The state, the rows (those after a run's end are undefined), and what is known at the end. If `count` is a
       multiple of the stride, the row after the last is the record at step t + count.
     """
-    shapes = jax.eval_shape(lambda s: stepper.recorded(s, t)[1], state)
-    rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), shapes)
+    rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), record)
     state, rows = take_steps(stepper, state, t, count, rows, every=every, early=early)
     return check_end(stepper, state, rows, t, count, every=every, early=early)
 
@@ -339,7 +352,7 @@ def take_steps(
     early: bool = False,
 ) -> tuple[State, dict[str, PyTree]]:
     """Make the updates of `advance`; write its rows, except the last, into the given ones."""
-    blocks = (count + every - 1) // every
+    blocks = records_of(count, every)
 
     def block(carry):  # one record and `every` updates
         i, state, rows = carry
@@ -359,12 +372,17 @@ def take_steps(
     return state, rows
 
 
+def records_of(count: Array, every: int) -> Array:
+    """Return count / every, rounded up, by one operation; `//` is eight, for signs, which take time to compile."""
+    return count if every == 1 else jax.lax.div(count + np.int32(every - 1), np.int32(every))
+
+
 def check_end(
     stepper: Stepper, state: State, rows: dict[str, PyTree], t: Array, count: Array, *, every: int, early: bool = False
 ) -> tuple[State, dict[str, PyTree], End]:
     """Judge the params at the end of `advance`, and write the last row."""
     state, end = stepper.check(state, t + count)
-    at = (count + every - 1) // every
+    at = records_of(count, every)
     here = count % every == 0
     if early:
         here &= state.steps == t + count

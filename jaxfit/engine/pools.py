@@ -152,10 +152,10 @@ def run_pool(
 
     def body(carry):
         done, pool = carry
-        return done + 1, tick(template, columns, pool, real, layout, shape)
+        pool = tick(template, columns, pool, real, layout, shape)
+        return done + 1, pool._replace(results=write(template, pool, real, layout))
 
     _, pool = jax.lax.while_loop(goes_on, body, (jnp.int32(0), pool))
-    pool = pool._replace(results=write(template, pool, layout, shape))
     status = jnp.where(jnp.arange(pool.results.status.size) < real, pool.results.status, -1)
     return pool, jnp.sum(status[:, None] == jnp.arange(STATUSES)[None, :], axis=0, dtype=np.int32)
 
@@ -166,7 +166,7 @@ def running(pool: Pool, real: Array) -> Array:
 
 
 def _together(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: PoolShape) -> Pool:
-    """Run one chunk in lock-step; if no lane runs any more, first write all results and load the next lanes.
+    """Run one chunk in lock-step; if no lane runs any more, first load the next lanes.
 
     If a lane becomes non-finite, the chunk is discarded, and the next one repeats it with every step judged.
     """
@@ -177,16 +177,11 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
             return jax.lax.dynamic_slice_in_dim(x, pool.following, shape.slots)
 
         values = jax.tree.map(own, columns)
-        return pool._replace(
-            ids=pool.following + jnp.arange(shape.slots, dtype=np.int32),
-            t=first_step(pool),
-            values=values,
-            state=loaded(template, values, pool, layout, own, lambda x: x[pool.following]),
-            results=write_neighbors(template, pool, layout, shape),
-            following=pool.following + shape.slots,
-        )
+        state = loaded(template, values, pool, layout, own, lambda x: x[pool.following])
+        ids = pool.following + jnp.arange(shape.slots, dtype=np.int32)
+        return ids, first_step(pool), values, state, pool.following + shape.slots
 
-    pool = jax.lax.cond(jnp.any(running(pool, real)), lambda: pool, next_lanes)
+    pool = _loading(~jnp.any(running(pool, real)), next_lanes, pool)
     live = running(pool, real)
     count = jnp.minimum(next_check(pool.t, every, chunk), template.steps) - pool.t
 
@@ -215,7 +210,7 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
 
 
 def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: PoolShape) -> Pool:
-    """Run one chunk of slots at their own steps; first, slots whose lane has ended write it and load another."""
+    """Run one chunk of slots at their own steps; first, slots whose lane has ended load another."""
     every, chunk = template.record.every, chunk_of(template)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
 
@@ -226,16 +221,10 @@ def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layou
         values = jax.tree.map(lambda a, b: pick(ended, a, b), fresh, pool.values)
         taken = jnp.minimum(ids, shape.lanes)
         fresh = loaded(template, values, pool, layout, lambda x: x[taken])
-        return pool._replace(
-            ids=ids,
-            t=jnp.where(ended, first_step(pool), pool.t),
-            values=values,
-            state=merge(ended, fresh, pool.state, layout.axes),
-            results=write_scattered(template, pool, layout, shape),
-            following=pool.following + rank[-1],
-        )
+        state = merge(ended, fresh, pool.state, layout.axes)
+        return ids, jnp.where(ended, first_step(pool), pool.t), values, state, pool.following + rank[-1]
 
-    pool = jax.lax.cond(jnp.any(ended), next_lanes, lambda: pool)
+    pool = _loading(jnp.any(ended), next_lanes, pool)
     steps = many(template, pool.values, layout.axes, judged=True)
     left = jnp.min(jnp.where(running(pool, real), template.steps - pool.t, chunk))  # of the lane next to its last step
     count, piece = jnp.minimum(chunk, -(-left // every) * every), blank_rows(layout, shape, chunk // every)
@@ -256,6 +245,13 @@ def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layou
     )
 
 
+def _loading(now: Array, next_lanes: Callable, pool: Pool) -> Pool:
+    """Return the pool with next_lanes() = (ids, t, values, state, following) in it, where it is time for that."""
+    names = "ids", "t", "values", "state", "following"
+    kept = tuple(getattr(pool, name) for name in names)
+    return pool._replace(**dict(zip(names, jax.lax.cond(now, next_lanes, lambda: kept), strict=True)))
+
+
 def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
     """Return the own values of the lanes `ids`; after the end of the block, those of its last lane."""
     return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
@@ -270,34 +266,42 @@ def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree)
     return jax.vmap(lambda v, params: plain(put(lane_training(template, v).problem.params, params)))(values, params)
 
 
-def write_neighbors(template: Training, pool: Pool, layout: Layout, shape: PoolShape) -> Lanes:
-    """Return the results with those of the slots, whose lanes are neighbors, written into them."""
-    at = jnp.where(pool.following == 0, shape.lanes, pool.ids[0])
-    return _write(template, pool, layout, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0))
-
-
-def write_scattered(template: Training, pool: Pool, layout: Layout, shape: PoolShape) -> Lanes:
-    """Return the results with those of the slots whose lane has ended written into them."""
-    at = jnp.where((pool.following == 0) | (pool.state.status == RUNNING), shape.lanes, pool.ids)
-    return _write(template, pool, layout, lambda all, one: all.at[at].set(one, mode="drop"))
-
-
-def _write(template: Training, pool: Pool, layout: Layout, put: Callable) -> Lanes:
-    state, best = pool.state, pool.state.best
-    if best is not None:
-        best = best._replace(params=_plain_params(template, pool.values, best.params))
-    new = Lanes(
-        params=_plain_params(template, pool.values, state.params),
-        loss=pool.loss,
-        status=state.status,
-        steps=state.steps,
-        start_loss=state.start_loss,
-        validation_loss=pool.validation_loss,
-        best=best,
-        rows={},
-        kept=None if pool.since is None else kept_of(_spread(state, layout.axes, len(pool.ids)), layout.marked),
+def write_neighbors(template: Training, pool: Pool, real: Array, layout: Layout) -> Lanes:
+    """Return the results with those of the slots, whose lanes are neighbors, written into them once all have ended."""
+    at, ended = pool.ids[0], ~jnp.any(running(pool, real))
+    return _write(
+        template, pool, layout, ended, lambda all, one: jax.lax.dynamic_update_slice_in_dim(all, one, at, axis=0)
     )
-    return jax.tree.map(put, pool.results._replace(rows={}), new)._replace(rows=pool.results.rows)
+
+
+def write_scattered(template: Training, pool: Pool, real: Array, layout: Layout) -> Lanes:
+    """Return the results with those of the slots whose lane has ended written into them."""
+    ended = (pool.state.status != RUNNING) & (pool.ids < real)
+    at = jnp.where(ended, pool.ids, len(pool.results.status))
+    return _write(template, pool, layout, jnp.any(ended), lambda all, one: all.at[at].set(one, mode="drop"))
+
+
+def _write(template: Training, pool: Pool, layout: Layout, now: Array, put: Callable) -> Lanes:
+    state, before = pool.state, pool.results._replace(rows={})  # rows are there already
+
+    def written() -> Lanes:
+        best = state.best
+        if best is not None:
+            best = best._replace(params=_plain_params(template, pool.values, best.params))
+        new = Lanes(
+            params=_plain_params(template, pool.values, state.params),
+            loss=pool.loss,
+            status=state.status,
+            steps=state.steps,
+            start_loss=state.start_loss,
+            validation_loss=pool.validation_loss,
+            best=best,
+            rows={},
+            kept=None if pool.since is None else kept_of(_spread(state, layout.axes, len(pool.ids)), layout.marked),
+        )
+        return jax.tree.map(put, before, new)
+
+    return jax.lax.cond(now, written, lambda: before)._replace(rows=pool.results.rows)
 
 
 def _spread(state: State, axes: State, slots: int) -> State:

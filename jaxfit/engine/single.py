@@ -11,9 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.engine.compiling import SUMS, compiled
+from jaxfit.engine.compiling import SUMS, compiled, fast_sums
 from jaxfit.engine.linearizing import linearized, raveled
-from jaxfit.engine.loops import RUNNING, End, State, advance, begin, judges_steps, method_of, propose, row, stepper
+from jaxfit.engine.loops import (
+    RUNNING,
+    End,
+    State,
+    advance,
+    begin,
+    blank,
+    judges_steps,
+    method_of,
+    propose,
+    row,
+    stepper,
+)
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
 from jaxfit.optimizers.arrays import are_finite
@@ -28,8 +40,8 @@ from jaxfit.typing import PyTree
 class Programs(NamedTuple):
     """The programs of runs of one structure, whose leaves are arguments. Each is compiled when it is first called."""
 
-    begin: Callable  # (leaves) -> State
-    plain: Callable  # (leaves, state, t, count) -> (State, rows, End), without judging steps
+    begin: Callable  # (leaves) -> State for the first call of one of the others; of a compiled run a blank one
+    plain: Callable  # (leaves, state, t, count) -> (State, rows, End), without judging steps; at t = 0 from the start
     judged: Callable  # the same, judging each step
     training: Callable  # (leaves) -> Training
     judges_steps: bool  # whether every step is judged
@@ -67,13 +79,13 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
     ask = functools.partial(jax.tree.unflatten, structure)
     training = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
     captured = inspect_training(training)
-    capacity = 0
+    capacity, state, record = 0, None, None
     if not captured and fits_numpy(training, in_numpy):
         warn_of_recompiling(training.problem.loss)
         capacity = max(1, min(current().stretch_rows, current().stretch_bytes // 8))
         return Programs(*in_numpy_programs(ask), ask, True, False, capacity, [1e-2])
     if not captured:
-        record, captured = shape_of(_first_row, training)
+        (state, record), captured = shape_of(_first, training)
         if not captured:
             warn_of_recompiling(training.problem.loss, training.optimizer)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
@@ -83,11 +95,13 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
         def segment(leaves, state, t, count):
             training = ask(leaves)
             every = training.record.every
+            state = jax.lax.cond(t == 0, fast_sums(lambda: begin(training)), lambda: state)  # one program, not two
             return advance(
                 stepper(training, judged=judged),
                 state,
                 t,
                 count,
+                record,
                 every=every,
                 capacity=capacity,
                 early=judged,
@@ -95,13 +109,16 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
 
         return compiled(segment, SUMS.get(jax.default_backend()))
 
-    first = compiled(lambda leaves: begin(ask(leaves)))
-    return Programs(first, run(False), run(True), ask, judges_steps(training), captured, capacity, [])
+    return Programs(
+        lambda leaves: jax.tree.map(blank, state), run(False), run(True), ask, judges_steps(training), captured,
+        capacity, [],
+    )  # fmt: skip
 
 
-def _first_row(training: Training) -> dict[str, PyTree]:
+def _first(training: Training) -> tuple[State, dict[str, PyTree]]:
+    """Return the state before the first step, and the first record."""
     state = begin(training)
-    return row(training, state, jnp.int32(0), propose(training, state, jnp.int32(0)))
+    return state, row(training, state, jnp.int32(0), propose(training, state, jnp.int32(0)))
 
 
 # One run in NumPy

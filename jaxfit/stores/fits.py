@@ -147,13 +147,12 @@ def holding_file(path: object, programs: Programs, leaves: list, precision: str)
 
 def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[str, str], dict[str, str], tuple]:
     """Return what fixes the bits of a run, what its program is made of, and the shapes of what is kept of it."""
-    state = jax.eval_shape(programs.begin, leaves)
     span = jax.ShapeDtypeStruct((), np.int32)
-    lowered = programs.begin.lower(leaves), programs.judged.lower(leaves, state, span, span)
+    lowered = programs.judged.lower(leaves, programs.begin(leaves), span, span)
     training = programs.training(leaves)
-    identity = environment(precision) | {PROGRAM: program_digest(*lowered)} | numbers_of(training)
+    identity = environment(precision) | {PROGRAM: program_digest(lowered)} | numbers_of(training)
     del identity["steps"]  # of which there may be more in a later call
-    return identity, program_names(training), lowered[1].out_info
+    return identity, program_names(training), lowered.out_info
 
 
 # Saved fits

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -43,11 +44,15 @@ class Grid:
       (('rate',), {'rate': 3})
     """
 
-    results: xr.Dataset
+    table: xr.Dataset | Callable[[], xr.Dataset] = field(repr=False)  # the results, or the function that makes them
     members: np.ndarray = field(repr=False)
     parts: tuple[FinishedPart, ...] = field(repr=False)
     precision: str = "float32"
     store: Path | None = None
+
+    @functools.cached_property
+    def results(self) -> xr.Dataset:  # made when it is first asked for: xarray takes half a second to import
+        return self.table() if callable(self.table) else self.table
 
     def _repr_html_(self) -> str:
         return pages().notebook(self)

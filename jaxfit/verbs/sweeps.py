@@ -216,8 +216,8 @@ def _in_memory(plan: Plan, progress: bool | None) -> Grid:
 
     early = _run(plan, 0, progress, run)
     finished = tuple(part.finished(part.lanes._replace(kept=None)) for part in memory.finished())
-    results = dataset(plan.dimensions, finished, plan.training, identity(plan, parts))
-    return _result(Grid(results, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
+    table = functools.partial(dataset, plan.dimensions, finished, plan.training, identity(plan, parts))
+    return _result(Grid(table, lane_numbers(plan.dimensions, finished), finished, plan.precision), early)
 
 
 def begin_store(
