@@ -109,9 +109,9 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
 
         return compiled(segment, SUMS.get(jax.default_backend()))
 
+    start = jax.tree.map(blank, state)
     return Programs(
-        lambda leaves: jax.tree.map(blank, state), run(False), run(True), ask, judges_steps(training), captured,
-        capacity, [],
+        lambda leaves: start, run(False), run(True), ask, judges_steps(training), captured, capacity, []
     )  # fmt: skip
 
 

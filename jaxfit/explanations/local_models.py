@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, gradient_and_product, largest, tridiagonal
@@ -15,7 +16,7 @@ from jaxfit.optimizers.stability import critical
 from jaxfit.problems.axes import holds_call, resolve
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
-from jaxfit.problems.problems import Problem
+from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
 
@@ -97,8 +98,18 @@ class LocalModel(NamedTuple):
         return high
 
 
-def _local_model(arguments: Arguments) -> LocalModel:
-    """Return the `LocalModel` at the params of a problem, its numbers as arrays."""
+class Hessian(NamedTuple):
+    """The loss around a point of few params; vectors and the matrix are over the free ones."""
+
+    loss: Array  # ()
+    point: Array  # (n,)
+    gradient: Array  # (n,)
+    moves: Array  # (n,) whether the gradient does not push it against a bound
+    matrix: Array  # (n, n) zero for those that do not move
+
+
+def _around(arguments: Arguments) -> Hessian | LocalModel:
+    """Return the whole Hessian of few params, which NumPy reads, and the `LocalModel` of many, as arrays."""
     problem = arguments.problem
     loss, start, back = flat_loss(problem)
     value = loss(start)
@@ -113,53 +124,72 @@ def _local_model(arguments: Arguments) -> LocalModel:
     def operator(vector):
         return moves * product(moves * vector)
 
-    record: Any = LocalModel
     size = start.size
-    probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
-    idle = (gradient == 0) & (probe == 0) & (moves > 0)
     if size <= DENSE:
-        matrix = jax.vmap(operator)(jnp.eye(size, dtype=start.dtype))
-        values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-        parts = vectors.T @ gradient
-        up = values > 1e-10 * jnp.max(jnp.abs(values))
-        newton = vectors @ jnp.where(up, -parts / jnp.where(up, values, 1), 0)
-        mixed = jnp.where(values <= 0.5 * values[0], jax.random.normal(jax.random.key(4), start.shape, start.dtype), 0)
-        downward = vectors @ jnp.where(values[0] < 0, mixed.at[0].set(1.0), 0)
-        downward = downward / jnp.maximum(jnp.linalg.norm(downward), 1e-300)
-        return record(
-            loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=parts**2,
-            largest=values[-1], smallest=values[0], downward=downward, scaled=scaled_excess(matrix, gradient),
-            newton=newton,
-        )  # fmt: skip
+        return Hessian(value, start, gradient, moves, jax.vmap(operator)(jnp.eye(size, dtype=start.dtype)))
+    probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
     options = {"most": min(size, 200), "tolerance": 1e-2, "dtype": start.dtype}
     top = largest(operator, size, 1, **options)
     bottom = largest(lambda v: -operator(v), size, 1, **options)
     safe = jnp.where(jnp.any(gradient != 0), gradient, jnp.ones_like(gradient))
     krylov = jax.lax.fori_loop(0, DEPTH, lambda _, k: extend(operator, k, jax.random.key(3)), begin_at(safe, DEPTH))
     values, vectors = jnp.linalg.eigh(tridiagonal(krylov))
-    shares = jnp.sum(gradient**2) * vectors[0] ** 2
+    record: Any = LocalModel
     return record(
-        loss=value, point=start, gradient=gradient, idle=idle, curvatures=values, shares=shares,
-        largest=top.values[0], smallest=-bottom.values[0], downward=bottom.vectors[0],
-        scaled=jnp.zeros_like(value), newton=jnp.zeros_like(start),
+        loss=value, point=start, gradient=gradient, idle=(gradient == 0) & (probe == 0) & (moves > 0),
+        curvatures=values, shares=jnp.sum(gradient**2) * vectors[0] ** 2, largest=top.values[0],
+        smallest=-bottom.values[0], downward=bottom.vectors[0], scaled=jnp.zeros_like(value),
+        newton=jnp.zeros_like(start),
     )  # fmt: skip
 
 
-def scaled_excess(matrix: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Return half the squared Newton decrement with each param in units of its own curvature, ()."""
-    own = jnp.abs(jnp.diag(matrix))
-    unit = jnp.where(own > 0, 1 / jnp.sqrt(jnp.where(own > 0, own, 1)), 0)
-    values, vectors = jnp.linalg.eigh(unit[:, None] * (matrix + matrix.T) / 2 * unit[None, :])
-    up = values > 1e-10 * jnp.max(jnp.abs(values))
+def _of_hessian(loss: float, point: Array, gradient: Array, moves: Array, matrix: Array) -> LocalModel:
+    """Return the local model with the spectrum of the whole Hessian."""
+    values, vectors = _spectrum(matrix)
+    parts = vectors.T @ gradient
+    up = values > 1e-10 * np.max(np.abs(values))
+    downward, steep = np.zeros_like(point), values <= 0.5 * values[0]
+    if values[0] < 0:
+        mixed = np.zeros_like(point)
+        if steep.sum() > 1:
+            with precision_context("float64"):
+                mixed = np.where(steep, jax.random.normal(jax.random.key(4), point.shape, point.dtype), 0)
+        mixed[0] = 1.0
+        downward = vectors @ mixed
+        downward /= max(np.linalg.norm(downward), 1e-300)
+    return LocalModel(
+        loss=loss, point=point, gradient=gradient, idle=(gradient == 0) & (matrix == 0).all(0) & (moves > 0),
+        curvatures=values, shares=parts**2, largest=float(values[-1]), smallest=float(values[0]), downward=downward,
+        scaled=scaled_excess(matrix, gradient), newton=vectors @ np.where(up, -parts / np.where(up, values, 1), 0),
+    )  # fmt: skip
+
+
+def _spectrum(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenvalues, the smallest first, and eigenvectors of the symmetric part; NaN if it is not finite."""
+    if not np.isfinite(matrix).all():
+        return np.full(len(matrix), np.nan), np.full(matrix.shape, np.nan)
+    return np.linalg.eigh((matrix + matrix.T) / 2)
+
+
+def scaled_excess(matrix: np.ndarray, gradient: np.ndarray) -> float:
+    """Return half the squared Newton decrement with each param in units of its own curvature."""
+    own = np.abs(np.diag(matrix))
+    unit = np.where(own > 0, 1 / np.sqrt(np.where(own > 0, own, 1)), 0)
+    values, vectors = _spectrum(unit[:, None] * matrix * unit[None, :])
+    up = values > 1e-10 * np.max(np.abs(values))
     parts = vectors.T @ (unit * gradient)
-    return 0.5 * jnp.sum(jnp.where(up, parts**2 / jnp.where(up, values, 1), 0))
+    return float(0.5 * np.sum(np.where(up, parts**2 / np.where(up, values, 1), 0)))
 
 
 def local_model(problem: Problem) -> LocalModel:
     """Return the local model of the loss at the params of a problem, in float64."""
     problem = problem._replace(params=resolved(problem.params, "float64"))
-    found: Any = at_one(_local_model, Arguments(problem), "float64")
-    return LocalModel(*(x.item() if np.ndim(x) == 0 else x for x in found))
+    found: Any = at_one(_around, Arguments(problem), "float64")
+    own = [x.item() if np.ndim(x) == 0 else x for x in found]
+    if isinstance(found, LocalModel):
+        return LocalModel(*own)
+    with np.errstate(all="ignore"):  # of a loss that is not finite
+        return _of_hessian(*own)
 
 
 def _losses(arguments: Arguments) -> jax.Array:

@@ -214,6 +214,24 @@ def test_other_troubles_have_their_names():
     assert jf.explain(nothing).kind == "not defined"
 
 
+def test_the_local_model_of_a_quadratic_has_its_own_curvatures_and_directions():
+    rng = np.random.default_rng(0)
+    vectors, values = np.linalg.qr(rng.normal(size=(4, 4)))[0], np.array([-3.0, -2.0, 0.5, 4.0])
+    matrix, slope, at = vectors * values[None, :] @ vectors.T, rng.normal(size=4), rng.normal(size=4)
+
+    def loss(p, matrix, slope, zero):
+        return p["a"] @ matrix @ p["a"] / 2 + slope @ p["a"] + zero * p["b"]
+
+    start, data, rate = {"a": at, "b": 1.0}, (matrix, slope, 0.0), jf.optimizers.sgd(1e-3)
+    run = jf.fit(loss, start, data, optimizer=rate, steps=1, precision="float64")
+    here, parts = local_model(run.training.problem), vectors.T @ (matrix @ at + slope)
+    np.testing.assert_allclose(here.curvatures, np.sort([*values, 0.0]), atol=1e-12)
+    np.testing.assert_allclose(here.newton[:4], -vectors[:, 2:] @ (parts[2:] / values[2:]), rtol=1e-10)
+    assert here.excess == pytest.approx(np.sum(parts[2:] ** 2 / values[2:]) / 2, rel=1e-10)
+    assert here.idle.tolist() == [False] * 4 + [True] and np.linalg.norm(here.downward) == pytest.approx(1)
+    np.testing.assert_allclose(here.downward[:4] @ vectors[:, 2:], 0, atol=1e-12)
+
+
 def test_a_cycle_is_known_by_its_period():
     steps = np.arange(400)
     found = curve(2 + np.sin(2 * np.pi * steps / 7))

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine.settings import using
+from jaxfit.engine.settings import counting, using
 from tests.shared.interrupts import ended_by
 from tests.shared.problems import METHODS, PROBLEMS, line, plain_loop, quadratic, thermometer
 from tests.shared.soak import soaking
@@ -33,6 +33,12 @@ def test_a_fit_is_the_python_loop(problem, method):
     np.testing.assert_allclose(fit.history.loss, losses, rtol=1e-3, atol=1e-6)
     assert fit.steps == 120 and fit.history.step.tolist() == list(range(121))
     assert fit.loss == fit.history.loss[-1]
+
+
+def test_the_first_fit_by_gradient_descent_compiles_one_program():
+    with counting() as events:
+        fit = jf.fit(lambda p: (p - 1.0) ** 2, 0.0, optimizer=jf.optimizers.sgd(0.25), steps=10)
+    assert events["program"] == ["segment"] and fit.loss == fit.history.loss[-1] == 2.0**-20 and fit.start_loss == 1.0
 
 
 def test_float64_follows_the_closed_form_of_gradient_descent_on_a_quadratic():

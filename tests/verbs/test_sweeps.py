@@ -1,3 +1,5 @@
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,13 @@ def rates_and_starts(**kwargs):
     start = {"w": jf.Axis("w0", [-2.0, 0.0, 1.0]), "b": 0.0}
     rate = jf.Axis("learning_rate", RATES)
     return jf.sweep(LINE.loss, start, LINE.data, optimizer=jf.optimizers.sgd(rate), steps=200, **kwargs)
+
+
+def test_the_table_of_a_sweep_is_made_once_and_only_when_it_is_asked_for():
+    grid = rates_and_starts()
+    assert "results" not in vars(grid) and grid.results is grid.results and grid.results.status.shape == (3, 5)
+    again = pickle.loads(pickle.dumps(grid))
+    xr.testing.assert_identical(again.results, grid.results)
 
 
 @pytest.mark.parametrize("method", soaking(METHODS, keep=("adam",)))
