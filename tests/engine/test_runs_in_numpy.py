@@ -85,16 +85,14 @@ def test_the_only_program_is_that_of_the_residuals_and_their_slopes():
     assert events["program"] == ["linearize"] and run.status == jf.Status.CONVERGED
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "given",
-    soaking(
-        [
-            {"validation": (X[:9], Y[:9])},
-            {"stop": jf.Stop(loss_below=5.0)},
-            {"record": jf.Record(what=("loss", "params"))},
-        ],
-        keep=1,
-    ),
+    [
+        {"stop": jf.Stop(loss_below=5.0)},
+        {"record": jf.Record(what=("loss", "params"))},
+        {"validation": (X[:9], Y[:9])},
+    ],
 )
 def test_rules_and_records_are_left_to_the_compiled_run(given):
     with counting() as events:
