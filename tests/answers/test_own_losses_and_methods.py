@@ -84,6 +84,7 @@ def test_its_report_says_where_the_errors_come_from(fit):
     assert "the curvature of the likelihood" in text and "poisson(rate)" in text and "40 rows, 2 of 2" in text
 
 
+@pytest.mark.soak
 def test_a_run_that_needs_nothing_is_explained(fit):
     assert jf.explain(fit).kind == "converged"
 

@@ -73,6 +73,7 @@ def test_the_report_of_a_sweep_over_starts_is_of_its_best_and_says_how_many_met_
     assert all(text in page for page in (report.to_json(), report.to_markdown(), report._repr_html_()))
 
 
+@pytest.mark.soak
 def test_minima_of_different_heights_come_in_their_order():
     start = jf.starts({"x": jf.Bounded(0.0, low=-3, high=7)}, 32, key=1)
     loss, rate = (lambda p: -jax.numpy.cos(p["x"]) + 0.05 * p["x"] ** 2), jf.optimizers.sgd(jf.Axis("rate", [0.2, 0.1]))

@@ -90,6 +90,7 @@ def test_a_store_keeps_every_order_whatever_the_alphabet_says(tmp_path):
     assert jf.lane(stored, z=1, m="a", a=1e-4).coords == jf.lane(two_program_axes(), z=1, m="a", a=1e-4).coords
 
 
+@pytest.mark.soak
 def test_ctrl_c_in_a_store_of_program_axes_says_how_to_go_on(tmp_path):
     message = "the same call goes on from there"
     with using(workers=1), ended_by(KeyboardInterrupt, "block", 2), pytest.raises(jf.Interrupted, match=message):

@@ -164,6 +164,7 @@ def test_infinity_of_either_sign_ranks_worst(highest):
     assert goes.tolist() == [False, True, False, False, True, True]
 
 
+@pytest.mark.soak
 def test_a_loss_of_nan_is_pruned_not_kept():
     """Under Ray 2.60's ASHA such a trial runs to the end."""
 
@@ -184,6 +185,7 @@ def test_all_lanes_may_fail_at_the_first_rung():
     assert (grid.results.status == jf.Status.DIVERGED).all() and grid.results.steps.max() == 3
 
 
+@pytest.mark.soak
 def test_a_lane_that_has_converged_is_ranked_with_its_last_value():
     stop = jf.Stop(loss_below=1e-2)
     rates = jf.Axis("rate", [0.4, 0.3, 0.01, 0.02, 0.03, 0.001])

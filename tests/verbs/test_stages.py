@@ -259,6 +259,7 @@ def test_more_steps_may_be_asked_for_while_the_first_are_not_done(tmp_path):
     same(run(tmp_path, steps=70, **NO_RULE).results, in_memory("lock-step", steps=70))
 
 
+@pytest.mark.soak
 def test_axes_grow_before_steps_do_and_not_after(tmp_path):
     few, more = [-2.0, 0.0], [-2.0, 0.0, 1.0]
     run(tmp_path, starts=few, **NO_RULE)

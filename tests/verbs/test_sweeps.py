@@ -188,6 +188,7 @@ def test_data_sets_of_unequal_length_sweep_padded_and_masked():
         np.testing.assert_allclose(grid.results.loss[k], fit.loss, rtol=1e-4)
 
 
+@pytest.mark.soak
 def test_numbers_of_losses_and_stop_rules_sweep():
     delta, tol = jf.Axis("delta", [0.5, 5.0]), jf.Axis("tol", [1.0, 0.1])
     grid = jf.sweep(
