@@ -16,7 +16,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Model, Params, PyTree
 
 STEPS = 100  # to the nearest point of the curve, at most
-SHORT = 4  # times the precision of u: a step that ends the search
+SHORT = 0.5  # power of the precision: a step of u that ends the search, whose error one more step squares
 
 
 @leaves_of()
@@ -82,7 +82,7 @@ def _distance(apart: Callable[[Params, Array], Array], params: Params, start: Ar
 
 def _nearest(slopes: Callable[[Array], tuple[Array, Array]], start: Array) -> Array:
     """Return u at a minimum of u**2 + apart(u)**2, by damped steps of Gauss and Newton, each point for itself."""
-    least = SHORT * float(jnp.finfo(start.dtype).eps)
+    least = float(jnp.finfo(start.dtype).eps) ** SHORT
 
     def going(state):
         return (state[0] < STEPS) & jnp.any(state[-1])
@@ -208,7 +208,7 @@ def _constrained(bend: Array, gradient: Array, normal: Array, value: Array) -> t
 
 def _nearest_on(surface: Callable[[Array], Array], start: Array) -> Array:
     """Return u at a minimum of |u| where surface(u) = 0: Newton's steps for both, cut until u and surface shrink."""
-    least, eye, cuts = SHORT * float(jnp.finfo(start.dtype).eps), jnp.eye(start.size), 0.25 ** jnp.arange(6)
+    eps, eye, cuts = float(jnp.finfo(start.dtype).eps), jnp.eye(start.size), 0.25 ** jnp.arange(6)
 
     def step(state):
         count, u, moving = state
@@ -227,8 +227,8 @@ def _nearest_on(surface: Callable[[Array], Array], start: Array) -> Array:
             return jnp.dot(u, u) / 2 + weight * jnp.abs(surface(u))
 
         there = u[None] + jnp.outer(cuts, move)
-        lower = jax.vmap(height)(there) <= height(u) * (1 + least)
-        moving = jnp.any(lower) & (jnp.sqrt(jnp.dot(move, move)) > least * (1 + jnp.sqrt(jnp.dot(u, u))))
+        lower = jax.vmap(height)(there) <= height(u) * (1 + 4 * eps)
+        moving = jnp.any(lower) & (jnp.sqrt(jnp.dot(move, move)) > eps**SHORT * (1 + jnp.sqrt(jnp.dot(u, u))))
         return count + 1, jnp.where(moving, there[jnp.argmax(lower)], u), moving
 
     state = 0, start, jnp.isfinite(surface(start))
