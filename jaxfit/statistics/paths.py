@@ -122,7 +122,7 @@ def across(refit: Refit, walk: Walk, way: Way, origin: Any, where: np.ndarray) -
     ahead = _short_of_edge(inner.value + way.side * stride, way)
     found = refit(np.where(where, ahead, inner.target), np.where(where[:, None], origin, inner.params))
     there = where & np.isfinite(found.rise) & (np.abs(found.value - ahead) <= SLACK * stride)
-    several = walk.several | there & ~walk.passed & (found.rise < way.goal)
+    several = walk.several | there & ~walk.passed
     walk = _bracketed(walk, inner, found, there, way)
     walk = _taken_up(walk, found, there, way)._replace(several=several, astray=walk.astray | there)
     return walk._replace(before=_taken(there, inner, walk.before))
@@ -219,7 +219,7 @@ def ends(
     end = np.where(walk.passed, crossing, end)
     at = _taken(walk.passed, right._replace(target=end, value=end), inner)
     least = _least(refit, at, way, elsewhere(walk._replace(inner=at)))
-    return end, lost, walk.several | walk.passed & (least.rise < (1 - SLACK) * way.goal - SLACK)
+    return end, lost, walk.several | walk.passed & (least.rise < (1 - BENEATH) * way.goal)
 
 
 def _middle(refit: Refit, left: Nodes, right: Nodes, inner: Nodes, way: Way, where: np.ndarray) -> Nodes:
