@@ -66,7 +66,8 @@ def _loss_axes(ax: Axes, losses: Sequence[np.ndarray], longest: int) -> None:
     else:
         logs = np.log10(shown[shown > 0]) if np.any(shown > 0) else np.zeros(1)
         size = max(np.ptp(logs), 1)
-        ax.set(yscale="log", ylim=(10 ** (logs.min() - 0.06 * size), 10 ** (logs.max() + 0.12 * size)))
+        ends = np.clip([logs.min() - 0.06 * size, logs.max() + 0.12 * size], -307, 307)  # what float64 holds
+        ax.set(yscale="log", ylim=10.0**ends)
         few_ticks(ax.yaxis, round_ticks(*ax.get_ylim()))
     if longest > 30:
         ax.set_xscale("symlog", linthresh=1, linscale=0.3)

@@ -333,6 +333,8 @@ def number(value: float) -> str:
       >>> jf.plots.number(20000.0), jf.plots.number(0.005)
       ('20,000', '0.005')
     """
+    if not np.isfinite(value):
+        return f"{value:g}"
     return _decimal(value) if value == 0 or 1e-4 <= abs(value) < 1e6 else _power(value)
 
 
@@ -365,5 +367,5 @@ def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
         ticks = [n * 10.0**d for d in powers for n in leading if low * 0.999 <= n * 10.0**d <= high * 1.001]
         if len(ticks) <= most:
             return ticks
-    stride = next(n for n in (2, 5, 10, 20, 50, 100) if len(ticks) / n <= most)
+    stride = next(n for n in (2, 5, 10, 20, 50, 100, 200) if len(ticks) / n <= most)
     return [10.0**d for d in powers if d % stride == 0 and low * 0.999 <= 10.0**d <= high * 1.001]

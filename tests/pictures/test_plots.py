@@ -145,6 +145,15 @@ def descents():
     }
 
 
+def test_a_loss_that_leaves_what_float64_holds_is_drawn_up_to_there():
+    """Steps of gradient descent on p**2 with the rate 1.5 multiply the loss by 4, from 9 to infinity in 510 of them."""
+    losses = 9.0 * np.append(4.0 ** np.arange(510), np.inf)
+    ax = plots.loss_history({"too fast": losses})
+    low, high = ax.get_ylim()
+    assert 0 < low < 9 and losses[500] < high < np.inf
+    assert len(ax.get_yticks()) <= 5 and "too fast" in {text.get_text() for text in ax.texts}
+
+
 def test_every_curve_of_a_loss_history_is_labeled_in_its_color():
     ax = plots.loss_history(descents())
     assert_labels_are_apart_and_inside(ax)
@@ -246,6 +255,8 @@ def test_ticks_are_few_and_round():
     assert plots.round_ticks(1, 10) == [1, 2, 5, 10]
     assert plots.round_ticks(1e-3, 0.1) == pytest.approx([1e-3, 3e-3, 1e-2, 3e-2, 0.1])
     assert plots.round_ticks(1, 1e39) == pytest.approx([1, 1e10, 1e20, 1e30])
+    assert plots.round_ticks(1e-307, 1e307) == pytest.approx([1e-200, 1, 1e200])
+    assert [plots.number(v) for v in (np.inf, -np.inf, np.nan)] == ["inf", "-inf", "nan"]
     assert [plots.number(v) for v in (0, 0.03, 20_000, 3e-5, 1e10, -0.5)] == [
         "0",
         "0.03",
