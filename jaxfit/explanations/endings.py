@@ -35,8 +35,9 @@ from jaxfit.losses.base import noise_model_of
 from jaxfit.optimizers.building import with_rate
 from jaxfit.problems.marks import put
 from jaxfit.problems.problems import PRECISIONS, Problem, Status, Training
+from jaxfit.verbs import summaries
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import STANDS, Curve, advice, curve, judges, loss_at, pace, rounded, short, start_at, swings
+from jaxfit.verbs.summaries import STANDS, advice, judges, loss_at, pace, rounded, short, start_at, swings
 
 SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain
 ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain
@@ -46,7 +47,7 @@ def of_end(run: Fit) -> Finding:
     """Return the finding of a run that did not fail, by the loss curve and the curvature at its end."""
     training = training_of(run)
     problem, there = training.problem, training.at(put(marks_of(training.problem), run.params))
-    here, seen = local_model(there.problem), curve(run.history.loss)
+    here, seen = local_model(there.problem), summaries.curve(run.history.loss)
     start_loss = float(run.start_loss if run.start_loss is not None else run.history.loss[0])
     yardstick = min(start_loss, height_of_data(run))
     share = here.left / max(yardstick - here.loss + here.left, 1e-300)
@@ -137,7 +138,7 @@ def _on_its_way(run: Fit) -> str:
     return "still descending" if pace(run) in (None, "falls") else "badly scaled"
 
 
-def _noise(there: Training, here: LocalModel, seen: Curve | None, numbers: Numbers) -> Finding:
+def _noise(there: Training, here: LocalModel, seen: summaries.LossCurve | None, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     stands = seen is None or abs(seen.recent_fall) < 0.1
@@ -153,7 +154,7 @@ def _noise(there: Training, here: LocalModel, seen: Curve | None, numbers: Numbe
     return finding("noise floor" if stands else "still descending", story, numbers, decaying(optimizer, start, longer))
 
 
-def _jumps(run: Fit, here: LocalModel, seen: Curve) -> bool:
+def _jumps(run: Fit, here: LocalModel, seen: summaries.LossCurve) -> bool:
     """Return whether gradient descent decreases the loss ten times less than the slope predicts, in a valley.
 
     The prediction is valid only if the learning rate is at most 1 / sharpness.
@@ -168,7 +169,7 @@ def _jumps(run: Fit, here: LocalModel, seen: Curve) -> bool:
     return abs(seen.recent_fall) < STANDS and promised > least
 
 
-def _cycle(there: Training, here: LocalModel, seen: Curve, numbers: Numbers) -> Finding:
+def _cycle(there: Training, here: LocalModel, seen: summaries.LossCurve, numbers: Numbers) -> Finding:
     optimizer, steps = there.optimizer, int(there.steps)
     rate, limit = rate_of(optimizer), law_limit(optimizer, here.largest)
     numbers |= {"period": seen.period, "limit": limit, "rate": rate}

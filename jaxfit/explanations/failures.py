@@ -236,7 +236,7 @@ class Layer(NamedTuple):
     where: np.ndarray  # (k,) positions of its numbers among the free params
 
 
-class Profile(NamedTuple):
+class LayerSlopes(NamedTuple):
     """Slopes and changes of the layers of a run, from the first to the last."""
 
     layers: list[Layer]
@@ -253,7 +253,7 @@ def of_layers(run: Fit) -> Finding | None:
     met = goal is not None and run.loss < float(goal)
     if not layers or met or not np.isfinite(first) or run.loss < LOW * first:
         return None
-    profile = profile_of(run, layers)
+    profile = layer_slopes(run, layers)
     if not (np.isfinite(profile.slopes).all() and (profile.slopes > 0).all()):
         return None
     third = -(-len(layers) // 3)
@@ -288,7 +288,7 @@ def layers_of(problem: Problem) -> list[Layer]:
     return [Layer(name, np.concatenate(found[name])) for name in ordered] if len(ordered) > 2 else []
 
 
-def profile_of(run: Fit, layers: list[Layer]) -> Profile:
+def layer_slopes(run: Fit, layers: list[Layer]) -> LayerSlopes:
     """Return the slopes at the start of a run, and how far the run moved each layer."""
     problem = problem_of(run)
     marked = marks_of(problem)
@@ -298,7 +298,7 @@ def profile_of(run: Fit, layers: list[Layer]) -> Profile:
     sizes = np.array([max(np.linalg.norm(start[layer.where]), 1e-300) for layer in layers])
     far = np.array([np.linalg.norm((end - start)[layer.where]) for layer in layers])
     flat = bool(np.all(gains < FLAT * abs(float(run.history.loss[0]))))
-    return Profile(layers, start, slopes_at(layers, near[0], start), far / sizes, flat)
+    return LayerSlopes(layers, start, slopes_at(layers, near[0], start), far / sizes, flat)
 
 
 def slopes_at(layers: list[Layer], gradient: np.ndarray, point: np.ndarray) -> np.ndarray:
@@ -313,7 +313,7 @@ def _trend(slopes: np.ndarray) -> float:
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
 
 
-def _finding_of(training: Training, profile: Profile, kind: str) -> Finding:
+def _finding_of(training: Training, profile: LayerSlopes, kind: str) -> Finding:
     layers, slopes, far = profile.layers, profile.slopes, profile.moved
     listed = ", ".join(f"layer {layer.name}: {slope:.0e}" for layer, slope in zip(layers, slopes, strict=True))
     ratio = slopes.max() / slopes.min()
@@ -367,7 +367,7 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
     return Remedy(words, changes)
 
 
-def balanced(problem: Problem, profile: Profile) -> tuple[np.ndarray, float, float] | None:
+def balanced(problem: Problem, profile: LayerSlopes) -> tuple[np.ndarray, float, float] | None:
     """Return a start with similar slopes in all layers: (free params, gain, largest slope over the smallest).
 
     Its matrices are orthogonal, which preserves norms. Their rows and columns sum to zero, which removes the mean of

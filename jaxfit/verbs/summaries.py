@@ -30,7 +30,7 @@ PROBED = 64  # params up to which `print` looks for those without influence
 FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer depends on it
 
 
-class Curve(NamedTuple):
+class LossCurve(NamedTuple):
     """What the losses of a run look like."""
 
     first: float
@@ -42,7 +42,7 @@ class Curve(NamedTuple):
     rises: float  # the share of rising steps in the last fifth
 
 
-def curve(losses: np.ndarray) -> Curve | None:
+def curve(losses: np.ndarray) -> LossCurve | None:
     """Return the properties of a loss curve, from at least ten finite losses."""
     losses = np.asarray(losses, float)
     losses = losses[np.isfinite(losses)]
@@ -54,7 +54,7 @@ def curve(losses: np.ndarray) -> Curve | None:
     fallen = max(losses[0] - losses.min(), 1e-300)
     height = max(tail.mean() - losses.min(), 0.1 * abs(tail.mean()), 1e-300)
     numbers = losses[0], losses[-1], losses.min(), (early - late) / fallen, np.ptp(tail) / height
-    return Curve(*map(float, numbers), _period(tail), float(np.mean(np.diff(tail) > 0)))
+    return LossCurve(*map(float, numbers), _period(tail), float(np.mean(np.diff(tail) > 0)))
 
 
 def _period(tail: np.ndarray) -> int | None:
@@ -73,7 +73,7 @@ def _period(tail: np.ndarray) -> int | None:
     return lag if correlation[lag] > 0.5 else None
 
 
-def swings(seen: Curve) -> bool:
+def swings(seen: LossCurve) -> bool:
     """Return whether the loss oscillates instead of settling."""
     return seen.rises > 0.15 and seen.swing > 1e-2
 
@@ -329,15 +329,15 @@ def _out_of_steps(fit: Fit, where: str) -> str:
         return f"the steps ran out {where} at a loss of 0; a stop rule would end it there."
     how = pace(fit)
     if how == "stands":
-        still = f"the steps ran out {where}, the loss standing still{_pace(fit)}"
+        still = f"the steps ran out {where}, the loss standing still{_start_and_now(fit)}"
         if names := silent(fit):
             told = ", ".join(names[:4]) + f" and {len(names) - 4:,} more" * (len(names) > 4)
             change, them = ("changes", "it") if len(names) == 1 else ("change", "them")
             still += f": {told} {change} nothing there; start {them} elsewhere, or hold {them} with jf.Fixed"
         return f"{still}."
     if how == "swings":
-        return f"the steps ran out {where}, the loss going up and down{_pace(fit)}."
-    return f"still running {where}{_pace(fit)}; give it more steps, or a stop rule if this is close enough."
+        return f"the steps ran out {where}, the loss going up and down{_start_and_now(fit)}."
+    return f"still running {where}{_start_and_now(fit)}; give it more steps, or a stop rule if this is close enough."
 
 
 def _patience(fit: Fit) -> str:
@@ -375,7 +375,7 @@ def growth(fit: Fit) -> float | None:
     return ratio if ratio > 1 else None
 
 
-def _pace(fit: Fit) -> str:
+def _start_and_now(fit: Fit) -> str:
     """Return the loss of all data at the start and at the end, where they are known."""
     first, last = fit.start_loss, fit.loss
     if first is None or not np.isfinite([float(first), float(last)]).all():
