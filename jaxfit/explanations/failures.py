@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxfit.curvature.eigenvalues import Extreme
+from jaxfit.explanations import local_models
 from jaxfit.explanations.findings import (
     AFFORDABLE,
     GOAL,
@@ -32,38 +33,15 @@ from jaxfit.explanations.findings import (
     second_order,
     slower,
 )
-from jaxfit.explanations.local_models import (
-    LocalModel,
-    count,
-    free_leaves,
-    gradients_at,
-    leaves_of,
-    local_model,
-    marks_of,
-    scales,
-    times,
-)
+from jaxfit.explanations.local_models import LocalModel, count, free_leaves, leaves_of, local_model, marks_of, times
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put, unflattened
 from jaxfit.problems.problems import Problem, Status, Training
+from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import Arguments, at_one
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import (
-    STANDS,
-    Runaway,
-    advice,
-    after_updates,
-    curve,
-    failure_seen,
-    fold,
-    growth,
-    loss_at,
-    ran_away,
-    rounded,
-    short,
-    start_at,
-)
+from jaxfit.verbs.summaries import Runaway, advice, growth, rounded, short, start_at
 
 HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step
 FAR = 20  # the largest factor by which a limit from the growth at the end may be below that at the start
@@ -84,9 +62,9 @@ def of_trouble(run: Fit) -> Finding:
     numbers: Numbers = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
     grown = growth(run)
     stood = run.status == Status.DIVERGED and np.isfinite(run.loss)
-    growing = f", growing {fold(grown)} a step" if grown and grown > 1.01 else ""
+    growing = f", growing {summaries.fold(grown)} a step" if grown and grown > 1.01 else ""
     began = f" of {float(run.start_loss):.4g}" if stood else ""
-    seen = f"{after_updates(run)} {failure_seen(run)}{began}{growing}."
+    seen = f"{summaries.after_updates(run)} {summaries.failure_seen(run)}{began}{growing}."
     if run.note:
         return finding("out of range", [seen, f"{run.note}."], numbers, second_order(training))
     if not start.finite:
@@ -152,7 +130,7 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
         return finding(kind, story, numbers, slower(optimizer, lower, longer))
     story.append(
         f"Below it gradient descent would need about {count(need)} steps, since the condition number is "
-        f"{rounded(start.condition)}{scales(training.problem)}."
+        f"{rounded(start.condition)}{local_models.scales(training.problem)}."
     )
     return finding(kind, story, numbers, second_order(training) or slower(optimizer, lower, AFFORDABLE))
 
@@ -160,7 +138,10 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
 def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
     """Return the finding of runaway params; the remedy is a start with the other sign, or bounds."""
     problem = problem_of(run)
-    story = [f"{ran_away(far)}.", f"The loss is {float(run.loss):.6g} there, and the same at a tenth of that."]
+    story = [
+        f"{summaries.ran_away(far)}.",
+        f"The loss is {float(run.loss):.6g} there, and the same at a tenth of that.",
+    ]
     numbers = {"loss": float(run.loss), "runaways": {one.name: (one.start, one.end) for one in far}}
     return finding("runaway params", story, numbers, _turned(run, problem, far) or _bounded(problem, far))
 
@@ -172,7 +153,7 @@ def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None
     start = flattened(free(problem.params))
     other = start.copy()
     other[[one.place for one in far]] *= -1
-    there, here = (loss_at(problem, run.precision, start_at(problem, point)) for point in (other, start))
+    there, here = (summaries.loss_at(problem, run.precision, start_at(problem, point)) for point in (other, start))
     if not there < here:
         return None
     turned = ", ".join(f"{one.name}={-one.start:.4g}" for one in far[:4])
@@ -262,8 +243,8 @@ def of_layers(run: Fit) -> Finding | None:
     falls = late.max() > FALL * early.min() and trend > 0.8
     if falls and (profile.moved[0] < STAYED or failed) or profile.flat and failed:
         return _finding_of(training, profile, "vanishing gradient")
-    seen = curve(run.history.loss)
-    jumps = seen is not None and (seen.rises > 0.15 or abs(seen.recent_fall) < STANDS)
+    seen = summaries.curve(run.history.loss)
+    jumps = seen is not None and (seen.rises > 0.15 or abs(seen.recent_fall) < summaries.STANDS)
     if early.max() > RISE * late.min() and trend < -0.8 and (failed or jumps):
         return _finding_of(training, profile, "exploding gradient")
     return None
@@ -293,7 +274,7 @@ def layer_slopes(run: Fit, layers: list[Layer]) -> LayerSlopes:
     problem = problem_of(run)
     marked = marks_of(problem)
     start, end = (flattened(free(marks)) for marks in (marked, put(marked, run.params)))
-    _, near = gradients_at(problem, np.stack([start, 1.1 * start]))
+    _, near = local_models.gradients_at(problem, np.stack([start, 1.1 * start]))
     gains = np.array([[abs(g[layer.where] @ start[layer.where]) for layer in layers] for g in near])
     sizes = np.array([max(np.linalg.norm(start[layer.where]), 1e-300) for layer in layers])
     far = np.array([np.linalg.norm((end - start)[layer.where]) for layer in layers])
@@ -392,7 +373,7 @@ def balanced(problem: Problem, profile: LayerSlopes) -> tuple[np.ndarray, float,
         at += own.size
     unit = np.concatenate(parts)
     points = np.where(matrix, GAINS[:, None] * unit, unit)
-    losses, gradients = gradients_at(problem, points)
+    losses, gradients = local_models.gradients_at(problem, points)
     slopes = np.array([slopes_at(profile.layers, g, p) for g, p in zip(gradients, points, strict=True)])
     sizes = np.array([[np.linalg.norm(p[layer.where]) for layer in profile.layers] for p in points])
     with np.errstate(all="ignore"):
