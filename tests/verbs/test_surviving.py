@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import jaxfit as jf
 from jaxfit.engine.settings import counting, using
-from jaxfit.stores import files, manifests
+from jaxfit.stores import files
 from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same
 from tests.shared.soak import soaking
@@ -452,7 +452,7 @@ def check_hostile(finished, data):
         for key in path[:-1]:
             inside = inside[key]
         inside[path[-1]] = data.draw(ODD, "value")
-    (store / "manifest.json").write_bytes(manifests._text(fields | {"digest": files.digest(manifests._text(fields))}))
+    (store / "manifest.json").write_bytes(files.with_digest(fields))
     before = contents(store)
     try:
         opened = jf.open(store)
