@@ -31,7 +31,7 @@ GROUPS = {
     "Pruned sweeps": {"rules": pruning.rules, "optuna": pruning.against_optuna, "rungs": pruning.overhead},
     "Curves": {"curves": curves.many, "curve": curves.one, "process": curves.process, "spots": curves.localization},
     "Measurements": {"counts": measurements.counts, "x-errors": measurements.errors_in_x},
-    "First calls": {"compiling": compiling.first_calls},
+    "First calls": {"compiling": compiling.first_calls, "explanation": compiling.explanation},
     "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
     "On disk": {"storing": storing.writing, "opening": storing.opening},
 }

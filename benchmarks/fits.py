@@ -88,5 +88,5 @@ def importing(quick: bool) -> list[Row]:
     contestants = {name: lambda name=name: Seconds(fresh.run("importing", name)) for name in ("jaxfit", "jax,optax")}
     times = race(contestants, rounds=1 if quick else 9, warm=not quick)
     return [
-        Row("import jaxfit", "import jax, optax", TIME, spread(times["jaxfit"] / times["jax,optax"]), Target(high=1.2))
+        Row("import jaxfit", "import jax, optax", TIME, spread(times["jaxfit"] / times["jax,optax"]), Target(high=1.1))
     ]

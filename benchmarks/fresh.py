@@ -60,8 +60,11 @@ def whole(task: str, *arguments: object) -> Seconds:
     return Seconds(time.perf_counter() - start)
 
 
-def reporting(contestant: str) -> list[float]:
-    """The params that a contestant finds for one decay of 50 points; its report is printed."""
+def reporting(contestant: str, folder: str = "") -> list[float]:
+    """The params that a contestant finds for one decay of 50 points; its report is printed.
+
+    `folder`: where jaxfit keeps its programs, and finds those of an earlier process.
+    """
     import numpy as np
 
     x = np.linspace(0, 5, 50)
@@ -77,9 +80,22 @@ def reporting(contestant: str) -> list[float]:
 
     import jaxfit as jf
 
+    if folder:
+        jf.cache(folder)
     fit = jf.curve_fit(lambda p, x: p["a"] * jnp.exp(-p["b"] * x) + p["c"], start, (x, y))
     print(jf.report(fit))
     return [float(fit.params[name]) for name in start]
+
+
+def diverging(how: str) -> str:
+    """The status of a fit that diverges; why it does is printed if `how` is "explained"."""
+    import jaxfit as jf
+
+    loss, rate = jf.losses.mse(jf.models.line), jf.optimizers.sgd(1e-2)
+    fit = jf.fit(loss, {"w": 1.0, "b": 0.0}, jf.datasets.thermometer(), optimizer=rate, steps=100)
+    if how == "explained":
+        print(jf.explain(fit))
+    return fit.status.name
 
 
 def memory(side: str, steps: str) -> float:
@@ -111,5 +127,5 @@ def _of_process(name: str) -> int | None:
 
 
 if __name__ == "__main__":
-    tasks = {task.__name__: task for task in (importing, first_call, reporting, memory)}
+    tasks = {task.__name__: task for task in (importing, first_call, reporting, diverging, memory)}
     print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))

@@ -55,15 +55,20 @@ def rates(side: int, low: float = 1e-4, high: float = 1e-2) -> np.ndarray:
 
 
 def sweep_of(
-    side: int, steps: int, factory: Callable = optax.sgd, *, high: float = 1e-2, **keywords: Any
+    side: int, steps: int, factory: Callable = optax.sgd, *, high: float = 1e-2, table: bool = True, **keywords: Any
 ) -> Callable[[], jf.Grid]:
-    """The thermometer's line for side x side starts and learning rates, as a call to be timed."""
+    """The thermometer's line for side x side starts and learning rates, as a call to be timed.
+
+    `table`: whether the call makes the labelled table of the results, too, as it does for those who look at it.
+    """
     data = thermometer()
 
     def call():
         w = jf.Axis("w0", starts(side))
         optimizer = jf.optimizer(factory, learning_rate=jf.Axis("learning_rate", rates(side, high=high)))
-        return jf.sweep(LOSS, {"w": w, "b": 0.0}, data, optimizer=optimizer, steps=steps, **keywords)
+        grid = jf.sweep(LOSS, {"w": w, "b": 0.0}, data, optimizer=optimizer, steps=steps, **keywords)
+        assert not table or grid.results is not None
+        return grid
 
     return call
 
