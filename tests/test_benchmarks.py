@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 
-from benchmarks import lines, loop, results, timing
+from benchmarks import lines, loop, minpack, results, timing
 from benchmarks.__main__ import CASES, GROUPS, main, write_readme
 from benchmarks.agreement import agree
 from benchmarks.results import SPEED, THROUGHPUT, TIME, Row, Target, unmeasured
@@ -137,3 +138,29 @@ def test_what_is_written_names_no_machine(tmp_path):
     about = results.machine()
     assert set(about) == {"platform", "machine", "load before", "python", "jax", "jaxlib", "optax", "numpy"}
     assert str(Path.home()) not in json.dumps(about)
+
+
+@pytest.mark.parametrize(
+    ("form", "params", "predicted"),
+    [
+        (minpack.Form(decay=1, level=1), (3.0, 1.2, 0.4), lambda x, a, r, c: a * np.exp(-r * x) + c),
+        (minpack.Form(decay=2), (0.8,), lambda x, r: np.exp(-r * x)),
+        (
+            minpack.Form(peaks=1, level=2),
+            (3.0, 2.1, 0.7, 0.3, -0.1),
+            lambda x, h, c, s, a, b: h * np.exp(-(((x - c) / s) ** 2) / 2) + a + b * x,
+        ),
+    ],
+)
+def test_the_loop_over_minpack_finds_what_scipy_finds(form, params, predicted):
+    try:
+        built = minpack.build()
+    except loop.NotBuilt as why:
+        pytest.skip(str(why))
+    random, x, start = np.random.default_rng(0), np.linspace(0, 5, 40), np.array(params) * 1.1
+    y = predicted(x, *params) + 0.01 * random.standard_normal((3, 40))
+    found = minpack.fit(built, form, x, y, start)
+    theirs = [scipy.optimize.curve_fit(predicted, x, own, start) for own in y]
+    assert np.isin(found.info, (1, 2, 3)).all()
+    np.testing.assert_allclose(found.params, [p for p, _ in theirs], rtol=1e-6)  # both stop at 1.5e-8 of the squares
+    np.testing.assert_allclose(found.errors, [np.sqrt(np.diag(c)) for _, c in theirs], rtol=1e-4)

@@ -163,12 +163,17 @@ if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
 
 
-def fast_sums(function: Callable) -> Callable:
+def fast_sums(function: Callable, *, joint: bool = True) -> Callable:
     """Return the function with its sums rewritten; compile the result.
 
     Sums are joined if they are over the same axes of arrays that are computed, entry by entry, from common arrays, and
     none depends on another. The order of addition changes, and so may last digits. Sums inside of a loop in the
     function stay as they are. The result can be mapped with `vmap`; its sums cannot be differentiated.
+
+    Args:
+      function: Pure.
+      joint: Whether sums are joined, if the settings allow it. XLA does not vectorize a loop of many sums in every
+        program, and fuses those of some lanes by itself.
     """
     if jax.default_backend() != "cpu":
         return function
@@ -176,14 +181,14 @@ def fast_sums(function: Callable) -> Callable:
     @functools.wraps(function)
     def program(*args):
         jaxpr, shape = trace(function, *args)
-        return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(jaxpr, jax.tree.leaves(args)))
+        return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(jaxpr, jax.tree.leaves(args), joint))
 
     return program
 
 
-def _evaluate(program: ClosedJaxpr, leaves: Sequence[Array]) -> Sequence[Array]:
+def _evaluate(program: ClosedJaxpr, leaves: Sequence[Array], joint: bool) -> Sequence[Array]:
     listing: Listing[None] = inline(program, lambda operation, inner, scope: _has_sums(operation))
-    groups = _groups(needed(listing.rows, listing.results))
+    groups = _groups(needed(listing.rows, listing.results), joint and current().joint_sums)
     if program.effects or not any(map(_is_to_change, groups)):
         return run(program, *leaves)
     values = listing.constants | dict(zip(listing.inputs, leaves, strict=True))
@@ -203,7 +208,7 @@ def _has_sums(operation: Operation) -> bool:
     return inner is not None and any(o.name == "reduce_sum" or _has_sums(o) for o in operations(inner))
 
 
-def _groups(rows: Sequence[Row]) -> list[list[Row]]:
+def _groups(rows: Sequence[Row], joint: bool) -> list[list[Row]]:
     """Return the rows in an order in which they can run, with the sums that can be joined in one group.
 
     The depth of a value is the largest number of sums on a path to it, so that sums of equal depth do not depend on
@@ -217,7 +222,7 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
         if summing := _is_sum(row):
             (value,), (aval,) = row.inputs, row.operation.operands
             kind = family[value], aval.shape, aval.dtype.name, row.operation.params["axes"]
-            key = (deep, True, *kind) if current().joint_sums else (deep, True, number)
+            key = (deep, True, *kind) if joint else (deep, True, number)
         groups.setdefault(key, []).append(row)
         depth |= dict.fromkeys(row.outputs, deep + summing)
     return [groups[key] for key in sorted(groups, key=lambda key: key[: 3 - key[1]])]

@@ -215,3 +215,37 @@ def solve(triangle: Array, b: Array) -> Array:
         pivot = triangle[i, i]
         z[i] = jnp.where(pivot == 0, b.dtype.type(0), rest / jnp.where(pivot == 0, 1, pivot))
     return jnp.stack(z)
+
+
+SWEEPS = 8  # of rotations; with columns in order of length they converge quadratically: 6 are enough up to 6 params
+
+
+def singular(triangle: Array) -> tuple[Array, Array]:
+    """Return the singular values (k,) of a traced triangle (k, k), the largest first, and the rows (k, k) of V^T.
+
+    By rotations of its columns until all are at right angles, which is exact to rounding even of small values: Hestenes
+    (1958), with the longer column first as in de Rijk (1989). Many lanes share each operation.
+    """
+    k, eps = len(triangle), eps_of(triangle)
+    tiny = float(limits_of(triangle.dtype).tiny)
+
+    def sweep(_, columns):
+        columns = list(columns)  # each of R V, then of V
+        for i in range(k):
+            for j in range(i + 1, k):
+                a, b = columns[i], columns[j]
+                one, other, along = (jnp.sum(x[:k] * y[:k]) for x, y in ((a, a), (b, b), (a, b)))
+                swap = one < other
+                a, b = jnp.where(swap, b, a), jnp.where(swap, a, b)
+                one, other = jnp.where(swap, other, one), jnp.where(swap, one, other)
+                turns = abs(along) > eps * jnp.sqrt(one) * jnp.sqrt(other) + tiny
+                ratio = (one - other) / jnp.where(turns, 2 * along, 1)
+                tangent = jnp.sign(jnp.where(ratio == 0, 1, ratio)) / (abs(ratio) + jnp.sqrt(1 + ratio * ratio))
+                tangent = jnp.where(turns, tangent, 0)
+                cosine = 1 / jnp.sqrt(1 + tangent * tangent)
+                columns[i], columns[j] = cosine * (a + tangent * b), cosine * (b - tangent * a)
+        return jnp.stack(columns)
+
+    columns = jnp.concatenate([triangle, jnp.eye(k, dtype=triangle.dtype)]).T
+    columns = jax.lax.fori_loop(0, SWEEPS, sweep, columns)
+    return jnp.sqrt(jnp.sum(columns[:, :k] ** 2, axis=1)), columns[:, k:]

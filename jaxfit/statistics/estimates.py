@@ -22,7 +22,7 @@ from jaxfit.engine.linearizing import raveled
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
-from jaxfit.optimizers.arrays import Array, eps_of, namespace, on_host, pick
+from jaxfit.optimizers.arrays import UNROLLED, Array, eps_of, namespace, on_host, pick, singular, triangularize
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.marks import bounds, free, is_marked
@@ -254,7 +254,10 @@ def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]
     norms = xp.sqrt((columns**2).sum(axis=1))
     scale = xp.where(norms > 0, norms, 1)
     rows = xp.concatenate([(columns / scale[:, None]).T, xp.diag(held.astype(columns.dtype))])
-    _, lengths, vectors = xp.linalg.svd(rows, full_matrices=False)
+    if on_host(columns) or held.size > UNROLLED:
+        _, lengths, vectors = xp.linalg.svd(rows, full_matrices=False)
+    else:
+        lengths, vectors = singular(triangularize(rows.T, jnp.zeros(len(rows), columns.dtype))[0])
     return scale, vectors, lengths, lengths > 64 * held.size * eps_of(columns) * lengths[0]
 
 

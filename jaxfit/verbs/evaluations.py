@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.engine.compiling import compiler_options, fast_sums
 from jaxfit.engine.evaluating import evaluate, laid_out, member_like
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LANE = "#lane"
 PRECISION = "float64"  # of all statistics, whatever the run's
 BYTES = 2**24  # that a block of lanes may hold in Jacobians, about
+ON_CPU = 256  # lanes side by side at most: what they work on should stay in a core's own cache
 FAILED = (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE)
 
 
@@ -178,6 +180,12 @@ class Group(NamedTuple):
         return len(self.failed)
 
 
+def numbers_of(grid: Grid) -> np.ndarray:
+    """Return the numbers of the lanes of a grid in order, each once."""
+    numbers = np.ravel(grid.members)
+    return numbers if (np.diff(numbers) > 0).all() else np.unique(numbers)
+
+
 def check_result(verb: str, result: object) -> None:
     """Check that it is a finished run.
 
@@ -206,7 +214,7 @@ def groups_of(result: Fit | Grid) -> list[Group]:
     groups, first = [], 0
     for part in result.parts:
         count = len(part.lanes.status)
-        numbers = np.unique(result.members)
+        numbers = numbers_of(result)
         numbers = numbers[(numbers >= first) & (numbers < first + count)] - first
         first += count
         if not len(numbers):
@@ -257,7 +265,7 @@ def over_lanes(result: Fit | Grid, function: Callable, static: tuple = (), extra
     if isinstance(result, Fit):
         return jax.tree.map(lambda x: x[0], pieces[0])
     stacked = jax.tree.map(lambda *x: np.concatenate(x), *pieces)
-    order = np.searchsorted(np.unique(result.members), result.members)
+    order = np.searchsorted(numbers_of(result), result.members)
     return jax.tree.map(lambda x: x[order], stacked)
 
 
@@ -269,6 +277,9 @@ class Statistic:
     static: tuple
 
     def __call__(self, lane: tuple) -> PyTree:
+        return fast_sums(self.at, joint=False)(lane)
+
+    def at(self, lane: tuple) -> PyTree:
         problem, params, extra = lane
         return self.function(made(problem), params, *self.static, *extra)
 
@@ -277,7 +288,9 @@ def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTre
     params = jax.tree.map(lambda x: Axis(LANE, x), group.params)
     template = laid_out((group.problem, params, extra), PRECISION)
     where = group.along | {LANE: np.arange(group.size)}
-    found = evaluate(Statistic(function, static), template, where, PRECISION, width=_block(group))
+    options = tuple(compiler_options(jax.default_backend()).items())
+    statistic = Statistic(function, static)
+    found = evaluate(statistic, template, where, PRECISION, width=_block(group), options=options)
     found = jax.tree.map(np.array, found)
     for x in jax.tree.leaves(found):
         if x.dtype.kind == "f":
@@ -292,7 +305,8 @@ def _block(group: Group) -> int:
         if is_axis(x):
             points = max(points, np.size(x.values[0]) if len(x) else 1)
     numbers = sum(x[0].size for x in jax.tree.leaves(group.params))
-    return int(min(4096, max(1, BYTES // (8 * points * max(numbers, 1)))))
+    most = ON_CPU if jax.default_backend() == "cpu" else 4096
+    return int(min(most, max(1, BYTES // (8 * points * max(numbers, 1)))))
 
 
 def labelled(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.optimizers.arrays import triangularize
+from jaxfit.optimizers.arrays import singular, triangularize
 from tests.shared import nist
 from tests.shared.soak import soaking
 
@@ -329,3 +329,18 @@ def test_a_run_that_only_creeps_is_not_called_converged_before_it_is_there():
     fit = jf.fit(jf.losses.least_squares(residuals), {"x": 1.0}, optimizer=LM(), steps=500)
     assert fit.status == jf.Status.CONVERGED and fit.steps > 50
     assert abs(float(fit.params["x"])) < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_rotations_find_the_singular_values_that_lapack_finds(k):
+    random = np.random.default_rng(k)
+    made = np.triu(random.standard_normal((200, k, k)) * 10.0 ** random.uniform(-8, 0, (200, 1, k)))
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    made[:9, -1, -1] = 0
+    with jax.enable_x64(True):
+        lengths, rows = (np.asarray(x) for x in jax.jit(jax.vmap(singular))(made))
+    rounding = 64 * k * np.finfo(float).eps  # a rounding for each rotation, of the largest
+    np.testing.assert_allclose(lengths, np.linalg.svd(made, compute_uv=False), rtol=0, atol=rounding)
+    np.testing.assert_allclose(rows @ rows.transpose(0, 2, 1), np.broadcast_to(np.eye(k), made.shape), atol=rounding)
+    again = np.einsum("lm,lmj,lmk->ljk", lengths**2, rows, rows)
+    np.testing.assert_allclose(again, made.transpose(0, 2, 1) @ made, rtol=0, atol=rounding)
