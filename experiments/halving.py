@@ -63,9 +63,9 @@ class Result(NamedTuple):
 
 
 def net(params, x):
-    there = jnp.arange(UNITS) < params["width"]
-    hidden = jnp.where(there, jnp.tanh(x @ params["first"] + params["shift"]), 0.0)
-    return hidden @ params["second"] + params["bias"]
+    there = jnp.arange(UNITS)[None] < params["width"]
+    hidden = jnp.where(there, jnp.tanh(x @ params["first"] + params["shift"][None]), 0.0)
+    return hidden @ params["second"] + params["bias"][None]
 
 
 def descent(rate, momentum, decay, warmup):
