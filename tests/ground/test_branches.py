@@ -66,6 +66,7 @@ def test_assays_of_one_kind_have_one_table_of_params():
             assert up[names[0]] > 0 and up[names[1]] > 0 and down[names[0]] > 0 and down[names[1]] < 0
 
 
+@pytest.mark.soak
 def test_equal_terms_under_names_come_in_the_order_of_their_places():
     peaks = 2 * np.exp(-0.5 * ((X - 7) / 0.6) ** 2) + np.exp(-0.5 * ((X - 2.5) / 0.6) ** 2)
     decays = 3 * np.exp(-3 * X) + 2 * np.exp(-0.2 * X)

@@ -80,6 +80,7 @@ def test_tukey_ends_at_the_least_of_all_params_and_outliers_count_for_nothing():
     np.testing.assert_allclose(fit.params["w"], alone.params["w"], rtol=1e-7)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", quick("soft_l1", ROBUST))
 def test_standard_errors_are_those_of_the_scatter_of_many_fits(name):
     delta = {"tukey": 4.685 * 0.1}.get(name, 0.15)

@@ -319,6 +319,7 @@ def wandering(*rates):
     return jf.sweep(wander, {"p": start}, optimizer=jf.optimizers.sgd(rate), steps=200)
 
 
+@pytest.mark.soak
 def test_chaotic_lanes_are_told_apart_from_wrong_ones():
     """At rate 1 what separates two runs doubles a step (the map's Lyapunov exponent is ln 2); at 0.1 they settle."""
 
