@@ -17,7 +17,7 @@ from jaxfit.engine.tracing import Structure, program_of, shape_of, trace
 from jaxfit.problems.axes import Axis, is_axis, resolve
 from jaxfit.problems.data import Range, call_of, range_of, shaped
 from jaxfit.problems.dimensions import fill
-from jaxfit.problems.marks import is_marked, plain, put
+from jaxfit.problems.marks import is_marked, put, values_of
 from jaxfit.problems.messages import line_of, warn
 from jaxfit.problems.posing import as_params, made
 from jaxfit.problems.problems import Problem, Training, precision_context
@@ -81,7 +81,7 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
         marked.append(is_marked(training.problem.params))
         state = begin(training)
         _, end = check(training, state, jnp.int32(0))
-        return state, end, plain(put(training.problem.params, state.params))
+        return state, end, values_of(put(training.problem.params, state.params))
 
     (state, end, params), captured = shape_of(lane, template, values)
     if captured:

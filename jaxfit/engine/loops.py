@@ -23,7 +23,7 @@ from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.stability import preconditioner
 from jaxfit.problems.axes import resolve
-from jaxfit.problems.marks import free, is_marked, plain, put
+from jaxfit.problems.marks import free, is_marked, put, values_of
 from jaxfit.problems.problems import Problem, Status, Stop, Training
 from jaxfit.typing import PyTree
 
@@ -266,7 +266,7 @@ def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[
     """Return one record, of step `t`, whose proposal was made at `state.params`."""
 
     def whole():
-        return plain(put(training.problem.params, state.params))
+        return values_of(put(training.problem.params, state.params))
 
     known: dict[str, Callable] = {
         "loss": lambda: proposal.loss,

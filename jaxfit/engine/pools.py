@@ -26,7 +26,7 @@ from jaxfit.engine.inspections import Layout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
 from jaxfit.problems.axes import is_key
-from jaxfit.problems.marks import is_marked, plain, put
+from jaxfit.problems.marks import is_marked, put, values_of
 from jaxfit.problems.problems import STATUSES, Status, Training
 from jaxfit.typing import PyTree
 
@@ -263,7 +263,7 @@ def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree)
         jax.eval_shape(lambda: lane_training(template, jax.tree.map(lambda x: x[0], values))).problem.params
     ):
         return params
-    return jax.vmap(lambda v, params: plain(put(lane_training(template, v).problem.params, params)))(values, params)
+    return jax.vmap(lambda v, params: values_of(put(lane_training(template, v).problem.params, params)))(values, params)
 
 
 def write_neighbors(template: Training, pool: Pool, real: Array, layout: Layout) -> Lanes:

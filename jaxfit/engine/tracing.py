@@ -18,7 +18,7 @@ from jaxfit.engine.jaxprs import depends, difference, operations, run
 from jaxfit.losses import takes_key
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import free, is_marked, plain, put
+from jaxfit.problems.marks import free, is_kept, is_marked, plain, put
 from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
 from jaxfit.problems.problems import Problem, Training, name_of
 from jaxfit.typing import PyTree
@@ -74,10 +74,31 @@ def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool
     """
     params, users = _free_and_whole(problem.params)
     key = problem.key if takes_key(problem.loss) else None
-    call, arguments, _, captured = inspect_value(problem.loss, params, problem.data, key, users=users)
+    try:
+        call, arguments, _, captured = inspect_value(problem.loss, params, problem.data, key, users=users)
+    except TypeError as error:
+        if told := _no_number(error, problem.params):
+            raise TypeError(told) from error
+        raise
     if not captured and differentiated:
         _warn_unmoved(call, arguments, forward)
     return captured
+
+
+def _no_number(error: TypeError, marked: PyTree) -> str | None:
+    """Return what the user's own line took for a number though it is none and so is kept."""
+    cause = error.__cause__ or error
+    for path, leaf in jax.tree_util.tree_leaves_with_path(marked, is_leaf=is_kept):
+        if not is_kept(leaf) or isinstance(leaf.value, bool):
+            continue
+        text, kind = isinstance(leaf.value, str), "key<" if leaf.impl else f"{type(leaf.value).__name__}'"
+        if kind in str(cause) or text and ("scalar index" in str(cause) or "number of a traced" in str(error)):
+            what = "a PRNG key" if leaf.impl else f"the text {leaf.value!r}" if text else f"a {kind[:-1]}"
+            return (
+                f"{users_line(cause)} computes with {path_name('params', path)} as with a number, but it is {what}, "
+                f"which stays as it is; give a number to fit, or leave it out of the arithmetic"
+            )
+    return None
 
 
 def _free_and_whole(marked: PyTree) -> tuple[PyTree, Callable]:

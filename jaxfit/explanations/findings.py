@@ -15,7 +15,7 @@ from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import is_number, stability_limit
-from jaxfit.problems.marks import Bounded, Fixed, free, is_mark, plain, unflattened
+from jaxfit.problems.marks import Bounded, Fixed, free, is_mark, released, unflattened, values_of
 from jaxfit.problems.problems import Problem, Training
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.summaries import round_down, short, start_at
@@ -68,7 +68,8 @@ def second_order(training: Training, start: PyTree | None = None) -> Remedy | No
 
 def _residuals(problem: Problem) -> int:
     try:
-        blocks = jax.eval_shape(lambda p, d: problem.loss.blocks(p, *d), plain(problem.params), problem.data)
+        params = values_of(problem.params)
+        blocks = jax.eval_shape(lambda p, d: problem.loss.blocks(released(p), *d), params, problem.data)
     except Exception:  # noqa: BLE001 (a user's loss may refuse; then there are none)
         return 0
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves([b.residuals for b in blocks]))

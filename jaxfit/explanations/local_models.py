@@ -13,9 +13,10 @@ from jax.flatten_util import ravel_pytree
 from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, gradient_and_product, largest, tridiagonal
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
-from jaxfit.problems.axes import holds_call, resolve
+from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
+from jaxfit.problems.posing import as_params, made
 from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
@@ -183,7 +184,7 @@ def scaled_excess(matrix: np.ndarray, gradient: np.ndarray) -> float:
 
 def local_model(problem: Problem) -> LocalModel:
     """Return the local model of the loss at the params of a problem, in float64."""
-    problem = problem._replace(params=resolved(problem.params, "float64"))
+    problem = problem._replace(params=as_params(resolved(problem.params, "float64"), inside=True, finite=False))
     found: Any = at_one(_around, Arguments(problem), "float64")
     own = [x.item() if np.ndim(x) == 0 else x for x in found]
     if isinstance(found, LocalModel):
@@ -217,7 +218,7 @@ def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
 
 def marks_of(problem: Problem) -> PyTree:
     """Return the start with its marks; a `Call` is run."""
-    return resolve(problem.params) if holds_call(problem.params) else problem.params
+    return made(problem).params if holds_call(problem.params) else problem.params
 
 
 def times(ratio: float) -> str:

@@ -25,7 +25,7 @@ from jaxfit.losses import Loss, data_names, takes_key
 from jaxfit.problems.axes import as_key, is_axis, is_key, is_traced
 from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.enclosed import enclosed_in_precision, resolved
-from jaxfit.problems.marks import free, plain
+from jaxfit.problems.marks import free, released, values_of
 from jaxfit.problems.messages import near_keywords, near_names, path_name, shown
 from jaxfit.problems.posing import as_loss, as_params, pose_question, refuse_axes
 from jaxfit.problems.problems import PRECISIONS, chosen_precision, convert_all, precision_context
@@ -96,7 +96,7 @@ def backprop(
     if not callable(loss):
         raise TypeError(f"loss is {shown(loss)}, but it must be a function loss(params, *data) -> scalar itself")
     opening = _Opening(open)
-    params = plain(as_params(params, precision=precision, finite=False))
+    params = values_of(as_params(params, precision=precision, finite=False))
     names = ["data"] if validation is None else ["data", "validation"]
     sets = [as_data(given, name) for given, name in zip((data, validation), names, strict=False)]
     key = _checked_key(loss, key)
@@ -104,7 +104,8 @@ def backprop(
     sets = [floating_of_loss(loss, params, given, key, precision, n) for given, n in zip(sets, names, strict=True)]
     graphs = []
     with precision_context(precision):
-        params = jax.tree.map(np.asarray, convert_all(resolved(params, precision), precision))
+        made = values_of(as_params(resolved(params, precision), precision=precision, finite=False))
+        params = jax.tree.map(np.asarray, convert_all(made, precision))
         for name, given in zip(names, sets, strict=True):
             rows = isinstance(loss, Loss) and loss.by_row
             check_data(given, loss, name=name, precision=precision, rows=rows, finite=False)
@@ -164,7 +165,7 @@ def _refuse_marks(loss: LossFunction, params: PyTree, sets: Sequence[tuple]) -> 
 def _graph(
     loss: LossFunction, params: PyTree, data: tuple, key: Array | None, opening: _Opening, name: str, precision: str
 ) -> Graph:
-    call, arguments, jaxpr, captured = inspect_value(loss, params, data, key, name)
+    call, arguments, jaxpr, captured = inspect_value(loss, params, data, key, name, users=released)
     if captured:
         raise TypeError("the loss uses a value traced by a jax.jit, jax.vmap or jax.grad; call backprop outside of it")
     check_silent(jaxpr, "backprop")

@@ -20,12 +20,12 @@ from jaxfit.engine.loops import objective_of, step_key
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import inspect_loss
 from jaxfit.problems.axes import Axis, Call, as_key, is_array
-from jaxfit.problems.marks import Bounded, flattened, free, is_mark, is_marked, plain, put, unflattened
+from jaxfit.problems.marks import Bounded, flattened, free, is_kept, is_mark, is_marked, plain, put, unflattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params, pose_question
 from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.typing import ArrayLike, KeyLike, Number, Params, PyTree
-from jaxfit.verbs.results import Fit, recorded
+from jaxfit.verbs.results import Fit, numbers_of, recorded
 
 POINTS = 61  # along each direction, unless asked
 
@@ -222,7 +222,7 @@ def trajectory_plane(fit: Fit) -> Slice:
     if rows.shape[1] < 2:
         raise ValueError("trajectory_plane: the fit moves one number, which makes no plane; draw its loss with surface")
     _, sizes, components = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-    kind = np.result_type(*(x.dtype for x in map(np.asarray, jax.tree.leaves(fit.params))))
+    kind = np.result_type(*(x.dtype for x in map(np.asarray, jax.tree.leaves(numbers_of(fit)))))
     rounding = 10 * np.finfo(kind).eps * np.linalg.norm(rows)
     if len(sizes) < 2 or not sizes[1] > rounding:
         raise ValueError(
@@ -251,7 +251,7 @@ def as_center(params: PyTree, name: str) -> PyTree:
     if isinstance(params, Fit):
         raise TypeError(f"{name} is a fit; pass its params: fit.params")
     checked = as_params(params, root=name)
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), checked)
+    return jax.tree.map(lambda x: x if is_kept(x) else np.asarray(x, np.float64), checked, is_leaf=is_kept)
 
 
 def _center(fit: Fit) -> PyTree:

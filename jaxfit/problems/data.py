@@ -16,7 +16,7 @@ from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, refuse_u
 from jaxfit.problems.dimensions import choose, read
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.foreign import as_array, as_tuple, check_numbers, columns, is_hidden
-from jaxfit.problems.marks import plain
+from jaxfit.problems.marks import kept_of, plain
 from jaxfit.problems.messages import path_name, warn
 from jaxfit.problems.problems import PRECISIONS, convert, precision_context
 from jaxfit.typing import ArrayLike, KeyLike, LossFunction, PyTree
@@ -332,6 +332,10 @@ def floating_of_loss(
     return floating(data, call_of(loss, params, key), precision, name)
 
 
+def _floated(x: object) -> object:
+    return x if kept_of(x) else jnp.asarray(x, float)  # pyright: ignore[reportArgumentType]
+
+
 def call_of(loss: Callable, params: PyTree, key: KeyLike | None) -> Callable[[tuple], None]:
     """Return the loss of a run as a function of the data, at the first value of each axis."""
 
@@ -339,7 +343,7 @@ def call_of(loss: Callable, params: PyTree, key: KeyLike | None) -> Callable[[tu
         for one in loss.values if is_axis(loss) else (loss,):
             first, start = _first((one, params))
             own = {"key": jax.random.key(0)} if key is not None and takes_key(first) else {}
-            first(jax.tree.map(lambda x: jnp.asarray(x, float), plain(resolve(start))), *given, **own)
+            first(jax.tree.map(_floated, plain(resolve(start))), *given, **own)
 
     return call
 

@@ -4,14 +4,17 @@ what to write instead."""
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.losses.base import Loss, Sum, data_names, is_masked
-from jaxfit.problems.axes import is_axis, refuse_unit
+from jaxfit.problems.axes import Axis, Call, is_array, is_axis, refuse_unit
+from jaxfit.problems.marks import Fixed, Kept, is_mark
 from jaxfit.typing import LossFunction, PyTree
 
 
@@ -139,6 +142,38 @@ def as_array(item: Any, name: str) -> np.ndarray:
         raise TypeError(
             f"{name} is a tensor that gives no array away ({str(error).splitlines()[0]}); pass x{steps or '.cpu()'}"
         ) from error
+
+
+LIBRARIES = {"equinox", "flax.nnx"}  # of modules that hold settings beside what they train
+
+
+def with_settings_kept(params: PyTree) -> PyTree:
+    """Return params with a mark at each leaf that the library of a module does not train.
+
+    Equinox trains the arrays of floats in a module, Flax NNX what is an `nnx.Param`.
+    """
+    equinox, nnx = sys.modules.get("equinox"), sys.modules.get("flax.nnx")
+    module = () if equinox is None else equinox.Module
+    variable, trained = ((), ()) if nnx is None else (nnx.Variable, nnx.Param)
+
+    def of_module(x):
+        return x if is_mark(x) or is_axis(x) or equinox.is_inexact_array(x) else Kept(x)
+
+    def held(x):
+        return x if is_mark(x) else Fixed(x) if is_array(x) and jnp.issubdtype(x.dtype, jnp.floating) else Kept(x)
+
+    def one(x):
+        if isinstance(x, module):
+            return jax.tree.map(of_module, x, is_leaf=_is_whole)
+        if isinstance(x, variable) and not isinstance(x, trained):
+            return jax.tree.map(held, x, is_leaf=_is_whole)
+        return x
+
+    return jax.tree.map(one, params, is_leaf=lambda x: isinstance(x, (module, variable)) or _is_whole(x))
+
+
+def _is_whole(x: object) -> bool:
+    return is_mark(x) or isinstance(x, (Axis, Call))
 
 
 def columns(table: Any) -> list[str]:

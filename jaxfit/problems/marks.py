@@ -1,5 +1,7 @@
 """Marks at the leaves of params: `Fixed`, `Bounded`, `Tied`. Methods move what is free; the loss gets the whole tree.
 
+What is no float (a function, text, a boolean, a PRNG key, an array of integers) is `Kept`: it comes back as it was.
+
 Bounds are kept by projection: a step that leads beyond a bound ends on it. So params move in the user's own units,
 inside of the bounds as if there were none, and a bound is reached exactly, not as a limit where a change of variables
 flattens.
@@ -7,6 +9,7 @@ flattens.
 
 from __future__ import annotations
 
+import enum
 import reprlib
 import types
 from collections.abc import Callable, Hashable
@@ -18,7 +21,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxfit.problems.axes import Axis, Call, is_array, refuse_unit
+from jaxfit.problems.axes import Axis, Call, is_array, is_key, refuse_unit
 from jaxfit.problems.messages import near_keywords, nothing_there, shown
 from jaxfit.typing import PyTree
 
@@ -42,6 +45,48 @@ class Fixed:
 
     def __repr__(self) -> str:
         return f"Fixed({self.value!r})"
+
+
+class Kept(Fixed):
+    """A leaf that is no float, which a loss gets and a result holds as it was given.
+
+    An array is data of a program, a key as its numbers; all else (functions, text, booleans, None) is part of it.
+    """
+
+    def __init__(self, value: object):
+        self.impl = str(jax.random.key_impl(value)) if is_key(value) else None  # pyright: ignore[reportArgumentType]
+        self.value = jax.random.key_data(value) if is_key(value) else value  # pyright: ignore[reportArgumentType]
+        self.static = not is_array(value)
+
+    @property
+    def own(self) -> PyTree:
+        return self.value if self.impl is None else jax.random.wrap_key_data(self.value, impl=self.impl)
+
+    def __repr__(self) -> str:
+        return f"Fixed({self.value!r})" if self.impl is None else f"Fixed(key of {self.impl})"
+
+
+class _Static:
+    """A value that is part of a program; two are equal if they have the same type and are equal, or are one object."""
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Static) or type(self.value) is not type(other.value):
+            return False
+        return self.value is other.value or _hashes(self.value) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash((type(self.value), self.value)) if _hashes(self.value) else id(self.value)
+
+
+def _hashes(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 @near_keywords
@@ -145,6 +190,20 @@ def _made(cls: type, **fields: PyTree) -> PyTree:
 jax.tree_util.register_pytree_with_keys(
     Fixed, lambda m: (((_VALUE, m.value),), None), lambda _, children: _made(Fixed, value=children[0])
 )
+
+
+def _flatten_kept(mark: Kept) -> tuple:
+    if mark.static:
+        return (), (None, _Static(mark.value))
+    return ((_VALUE, mark.value),), (mark.impl, None)
+
+
+def _unflatten_kept(aux: tuple, children: tuple) -> PyTree:
+    impl, static = aux
+    return _made(Kept, value=children[0] if static is None else static.value, impl=impl, static=static is not None)
+
+
+jax.tree_util.register_pytree_with_keys(Kept, _flatten_kept, _unflatten_kept)
 jax.tree_util.register_pytree_with_keys(
     Bounded,
     lambda m: (
@@ -158,6 +217,26 @@ jax.tree_util.register_pytree_with_keys(Tied, lambda m: ((), m), lambda m, _: m)
 
 def is_mark(x: object) -> bool:
     return isinstance(x, (Fixed, Bounded, Tied))
+
+
+_SETTINGS = (bool, str, bytes, np.dtype, enum.Enum)
+
+
+def kept_of(x: object) -> Kept | None:
+    """Return the mark of a leaf that is no number to fit; None for all others, among them whole numbers alone."""
+    if is_array_of_integers(x) or is_key(x):
+        return Kept(x)
+    if is_array(x) and x.dtype == np.bool_:  # pyright: ignore[reportAttributeAccessIssue]
+        return Kept(bool(x) if isinstance(x, np.bool_) else x)
+    return Kept(x) if isinstance(x, _SETTINGS) or callable(x) and not hasattr(x, "dtype") else None
+
+
+def is_array_of_integers(x: object) -> bool:
+    return is_array(x) and bool(np.shape(x)) and jnp.issubdtype(x.dtype, jnp.integer)  # pyright: ignore
+
+
+def is_kept(x: object) -> bool:
+    return isinstance(x, Kept)
 
 
 def is_marked(params: PyTree) -> bool:
@@ -205,8 +284,10 @@ def put(marked: PyTree, values: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(marked, is_leaf=_is_whole)
 
     def leaf(x, value):
-        if isinstance(x, Tied) or isinstance(x, Fixed) and value is None:
+        if isinstance(x, Tied) or isinstance(x, Fixed) and value is None or is_kept(x) and not is_kept(value):
             return x
+        if is_kept(x):
+            return value
         if isinstance(x, Fixed):
             return _made(Fixed, value=value)
         return _made(Bounded, value=value, low=x.low, high=x.high) if isinstance(x, Bounded) else value
@@ -225,13 +306,25 @@ def plain(marked: PyTree) -> PyTree:
     Raises:
       ValueError: If leaves are tied in a circle.
     """
+    return released(values_of(marked))
+
+
+def released(tree: PyTree) -> PyTree:
+    """Return a tree with what is kept in its place."""
+    if not any(map(is_kept, jax.tree.leaves(tree, is_leaf=is_kept))):
+        return tree
+    return jax.tree.map(lambda x: x.own if is_kept(x) else x, tree, is_leaf=is_kept)
+
+
+def values_of(marked: PyTree) -> PyTree:
+    """Return what `plain` does as a program can return it: with `Kept` around what is kept."""
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
-    if not any(map(is_mark, leaves)):
+    if all(not is_mark(x) or is_kept(x) for x in leaves):
         return marked
-    filled = [Unknown() if isinstance(x, Tied) else x.value if is_mark(x) else x for x in leaves]
+    filled = [Unknown() if isinstance(x, Tied) else x.value if is_mark(x) and not is_kept(x) else x for x in leaves]
     waiting = [i for i, x in enumerate(leaves) if isinstance(x, Tied)]
     while waiting:
-        tree, later = jax.tree.unflatten(structure, filled), []
+        tree, later = released(jax.tree.unflatten(structure, filled)), []
         known = {}
         for i in waiting:
             try:
@@ -256,6 +349,38 @@ def plain(marked: PyTree) -> PyTree:
             filled[i] = value
         waiting = later
     return jax.tree.unflatten(structure, filled)
+
+
+def without_kept(params: PyTree, marked: PyTree = None) -> PyTree:
+    """Return the tree with None where a leaf is kept.
+
+    Args:
+      params: The user's tree, or one of `values_of`.
+      marked: The marks of the same tree, if they are known. If not, all but arrays of floats is kept, unless all are
+        plain numbers.
+    """
+    if marked is not None and is_marked(marked):
+        leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+        if not any(isinstance(x, Fixed) for x in leaves):
+            return params
+        pairs = zip(leaves, structure.flatten_up_to(params), strict=True)
+        inner = [None if is_kept(x) else without_kept(value) if isinstance(x, Fixed) else value for x, value in pairs]
+        return jax.tree.unflatten(structure, inner)
+    leaves = jax.tree.leaves(params, is_leaf=is_kept)
+    if marked is not None or all(map(_is_floating, leaves)) or all(type(x) in (float, int) for x in leaves):
+        return params
+    return jax.tree.map(lambda x: x if not is_kept(x) and _is_floating(x) else None, params, is_leaf=is_kept)
+
+
+def with_kept(marked: PyTree, params: PyTree) -> PyTree:
+    """Return the params with what the marks keep in its place."""
+    leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
+    pairs = zip(leaves, structure.flatten_up_to(params), strict=True)
+    return jax.tree.unflatten(structure, [x.own if is_kept(x) else value for x, value in pairs])
+
+
+def _is_floating(x: object) -> bool:
+    return is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:
@@ -392,7 +517,7 @@ def _is_numeric(x: object) -> bool:
 
 def roles(marked: PyTree) -> PyTree:
     """Return the user's tree with "free", "bounded", "fixed" or "tied" at each leaf; a fixed subtree is one leaf."""
-    names = {Fixed: "fixed", Bounded: "bounded", Tied: "tied"}
+    names = {Fixed: "fixed", Kept: "fixed", Bounded: "bounded", Tied: "tied"}
     return jax.tree.map(lambda x: names.get(type(x), "free"), marked, is_leaf=is_mark)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,11 +17,21 @@ from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer, schedules_of
 from jaxfit.optimizers.methods import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
-from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, refuse_unit, resolve, seeds
+from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, is_key, refuse_unit, resolve, seeds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss, is_foreign
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.foreign import as_array, kept, masked_alike
-from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, free, is_mark
+from jaxfit.problems.foreign import LIBRARIES, as_array, kept, masked_alike, with_settings_kept
+from jaxfit.problems.marks import (
+    Bounded,
+    Fixed,
+    Tied,
+    check_bounds,
+    free,
+    is_array_of_integers,
+    is_kept,
+    is_mark,
+    kept_of,
+)
 from jaxfit.problems.messages import path_name, shown, warn
 from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
 from jaxfit.typing import KeyLike, LossFunction, OptimizerLike, PyTree, Scalar
@@ -317,12 +328,18 @@ def made(problem: Problem) -> Problem:
     return problem._replace(params=as_params(resolve(problem.params)))
 
 
-def as_params(params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True) -> PyTree:
-    """Return the params with whole scalars made floats; axes and calls stay. Unless `finite`, NaN and infinity pass.
+def as_params(
+    params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True, inside: bool = False
+) -> PyTree:  # fmt: skip
+    """Return the params with whole scalars made floats, and marks at what is no float; axes and calls stay.
+
+    A whole number that stands alone is a number to fit, as a float is. An array of integers is kept, with a warning,
+    since it may have been meant as a start; functions, text, booleans and PRNG keys are kept. Unless `finite`, NaN and
+    infinity pass. `inside` says that they stand inside of a mark or an axis, where nothing need be free.
 
     Raises:
       ValueError: If there is no leaf, or one is not finite, or not in the precision.
-      TypeError: If a leaf is text, a PRNG key, complex, half precision, or an array of integers.
+      TypeError: If a leaf is complex, half precision or another object; if none is a number that can move.
     """
 
     if hasattr(params, "start_loss") and hasattr(params, "params"):
@@ -330,12 +347,13 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
 
     def leaf(path, x):
         name = path_name(root, path)
-        if isinstance(x, (Call, Tied)):  # a call's arguments are not params
+        if isinstance(x, (Call, Tied)) or is_kept(x):  # a call's arguments are not params
             return x
         if isinstance(x, Fixed):
-            return Fixed(as_params(x.value, root=name, precision=precision, finite=finite))
+            value = as_params(x.value, root=name, precision=precision, finite=finite, inside=True)
+            return value if is_kept(value) else Fixed(value)
         if isinstance(x, Bounded):
-            value = leaf(path, x.value)
+            value = leaf(path, x.value) if isinstance(x.value, Axis) else check(name, x.value)
             low, high = check_bounds(name, value, x.low, x.high)
             return Bounded(value, low, high)
         if isinstance(x, Axis):
@@ -343,27 +361,30 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
                 return Axis(x.name, check(name + f" (axis {x.name!r})", x.values, swept=True), x.labels)
             return Axis(
                 x.name,
-                [as_params(v, root=f"{name}[{i}]", precision=precision) for i, v in enumerate(x.values)],
+                [as_params(v, root=f"{name}[{i}]", precision=precision, inside=True) for i, v in enumerate(x.values)],
                 x.labels,
             )
-        return check(name, x)
+        mark = kept_of(x)
+        if mark is not None and not inside and is_array_of_integers(x):
+            warn(
+                f"{name} is an array of integers (dtype {x.dtype}), which stays as it is, as a gradient cannot move "
+                f"it; make it floats with .astype(float) to fit it, or say that it stays with jf.Fixed(array)"
+            )
+        return check(name, x) if mark is None else mark
 
     def check(name, x, swept=False):
         refuse_unit(name, x)
         if isinstance(x, (str, bytes)):
-            raise TypeError(
-                f"{name} is the text {x!r}, but params are numbers; keep settings out of them, in the model itself"
-            )
+            raise TypeError(f"{name} is the text {x!r}, but a bounded or swept param is a number; give it as one")
         if callable(x) and not hasattr(x, "dtype"):
             raise TypeError(
-                f"{name} is the function {getattr(x, '__name__', type(x).__name__)}, but params are numbers; keep it "
-                f"in the model itself, or take what moves out of a module, with Equinox params, rest = "
-                f"eqx.partition(model, eqx.is_inexact_array), and eqx.combine(params, rest) in the loss"
+                f"{name} is the function {getattr(x, '__name__', type(x).__name__)}, but a bounded param is a number; "
+                f"give a number, or the function without its mark"
             )
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if is_key(x):
             raise TypeError(
-                f"{name} is a PRNG key, but params are numbers; run the initializer with it, jf.Call(init, key=key), "
-                f"or keep it out of them (with Flax NNX: graph, params, rest = nnx.split(model, nnx.Param, ...))"
+                f"{name} is a PRNG key, but a bounded or swept param is a number; run the initializer with it: "
+                f"jf.Call(init, key=key)"
             )
         if isinstance(x, jax.core.Tracer):
             dtype, shape = x.dtype, x.shape
@@ -382,14 +403,14 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
             raise TypeError(f"{name} is complex, but params are real; use two leaves for its real and imaginary part")
         if dtype.kind == "b":
             raise TypeError(
-                f"{name} is boolean, but params are floats; a switch belongs in the model, not in its params, and "
-                f"whether a param moves is told by its mark: jf.Fixed(value)"
+                f"{name} is boolean, but a bounded or swept param is a number; let an axis of whole params sweep a "
+                f'switch: jf.Axis(name, [{{"w": 1.0, "on": True}}, {{"w": 1.0, "on": False}}])'
             )
         if dtype.kind in "iu":
             if shape[1:] if swept else shape:
                 raise TypeError(
                     f"{name} is an array of integers (dtype {dtype}), which cannot be moved by a gradient; "
-                    f"make it floats with .astype(float), or keep it out of the params"
+                    f"make it floats with .astype(float)"
                 )
             return x.astype(float) if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float64)
         if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:
@@ -417,7 +438,33 @@ def as_params(params: PyTree, *, root: str = "params", precision: str = "float64
         raise ValueError(
             f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)"
         )
+    if not LIBRARIES.isdisjoint(sys.modules):
+        params = with_settings_kept(params)
+    if not inside:
+        _refuse_all_kept(params, root, marked)
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=marked)
+
+
+def _refuse_all_kept(params: PyTree, root: str, marked: Callable) -> None:
+    """Refuse params of which no leaf is a number, with what each kind of leaf is good for."""
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=marked)
+    if not all(is_kept(x) or not marked(x) and kept_of(x) for _, x in leaves):
+        return
+    path, x = leaves[0]
+    x = x.own if is_kept(x) else x
+    if is_array_of_integers(x):
+        told, remedy = f"an array of integers (dtype {x.dtype})", "make it floats with .astype(float)"
+    elif is_key(x):
+        told, remedy = "a PRNG key", "run the initializer with it: jf.Call(init, key=key)"
+    elif callable(x):
+        told = f"the function {getattr(x, '__name__', type(x).__name__)}"
+        remedy = "call it, or let jf.Call(function, *args) make the start"
+    else:
+        told = f"the text {x!r}" if isinstance(x, str) else reprlib.repr(x)
+        remedy = "give at least one number, such as float(x) of a text"
+    raise TypeError(
+        f"{path_name(root, path)} is {told}, which stays as it is, and nothing else in the params can move; {remedy}"
+    )
 
 
 def check_free(params: PyTree) -> None:

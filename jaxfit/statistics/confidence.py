@@ -16,13 +16,23 @@ from jaxfit.engine.tracing import trace, traced
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, Loss, noise_model_of
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.data import as_data, floating
+from jaxfit.problems.marks import released
 from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
-from jaxfit.problems.problems import Problem, convert, precision_context
+from jaxfit.problems.problems import Problem, convert, convert_all, precision_context
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.profiles import profile_ends, said
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
 from jaxfit.typing import Array, ArrayLike, KeyLike, PyTree
-from jaxfit.verbs.evaluations import PRECISION, check_result, example, labelled, labels_of, like, over_lanes
+from jaxfit.verbs.evaluations import (
+    PRECISION,
+    check_result,
+    example,
+    labelled,
+    labels_of,
+    like,
+    over_lanes,
+    whole_params,
+)
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit
 
@@ -203,10 +213,9 @@ def derived(
         )
     check_result(verb, result)
     _check_takes_params(verb, function)
-    _, params = example(result)
+    example(result)  # refuses lanes of different shapes
     with precision_context(PRECISION):
-        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
-        _, shape = traced(lambda params: function(params), (at,), f"{verb}: the function")
+        _, shape = traced(lambda params: function(released(params)), (_like_params(result),), f"{verb}: the function")
     leaves = jax.tree.leaves(shape)
     if not leaves or any(not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
         raise TypeError(
@@ -237,6 +246,11 @@ def _shaped(result: Fit | Grid, shape: PyTree, flat: np.ndarray) -> PyTree:
     return jax.tree.map(lambda x: labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}), tree)
 
 
+def _like_params(result: Fit | Grid) -> PyTree:
+    """Return shapes and types of the params in double precision, with marks around what is kept."""
+    return jax.eval_shape(lambda: convert_all(whole_params(result), PRECISION))
+
+
 def predicted(loss: Loss, params: PyTree, x: PyTree) -> Array:
     """Return the prediction of the loss's model at x."""
     return jnp.asarray(loss.predict(params, x), float)
@@ -244,7 +258,7 @@ def predicted(loss: Loss, params: PyTree, x: PyTree) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def _predictor(loss: Loss) -> Callable:
-    return lambda params, x: predicted(loss, params, x)
+    return lambda params, x: predicted(loss, released(params), x)
 
 
 @near_keywords
@@ -288,19 +302,19 @@ def band(
     if kind not in ("confidence", "prediction"):
         raise ValueError(f'band: kind is {kind!r}, but it must be "confidence" or "prediction"')
     check_result("band", result)
-    problem, params = example(result)
+    problem, _ = example(result)
     loss = problem.loss
     if not (noise_model_of(loss).predicts and isinstance(loss, Loss)):
         raise TypeError(
             f"band: {loss} has no model that predicts at x; use "
             f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
         )
-    start = jax.tree.map(lambda x: np.zeros(np.shape(x)), params)
+    start = released(jax.tree.map(lambda x: np.zeros_like(x), whole_params(result)))
     (x,) = floating(as_data((x,), "x"), lambda given: predicted(loss, start, *given), PRECISION, "x")
     if sigma is not None and kind == "confidence":
         raise ValueError('band: sigma is given, but the curve has no noise of its own; pass kind="prediction"')
     with precision_context(PRECISION):
-        at = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float64), params)
+        at = _like_params(result)
         where = jax.tree.map(lambda x: convert(x, PRECISION), x)
         _, shape = trace(_predictor(loss), at, where)
     known = moments("band", result, absolute_sigma, _predictor(loss), (where,))

@@ -25,7 +25,7 @@ from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_maske
 from jaxfit.optimizers.arrays import UNROLLED, Array, eps_of, namespace, on_host, pick, singular, triangularize
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems.axes import is_axis
-from jaxfit.problems.marks import bounds, free, is_marked
+from jaxfit.problems.marks import bounds, free, is_marked, without_kept
 from jaxfit.problems.problems import Problem
 from jaxfit.verbs.results import Fit
 
@@ -332,7 +332,7 @@ def varied(problem: Problem, back: Callable, flat: Array, function: Callable | N
 
     def numbers(flat):
         tree = objective.complete(back(flat))
-        found = tree if function is None else function(tree, *extra)
+        found = without_kept(tree, problem.params) if function is None else function(tree, *extra)
         return jax.flatten_util.ravel_pytree(found)[0]
 
     values, push = jax.linearize(numbers, flat)

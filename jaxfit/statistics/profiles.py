@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxfit.losses.base import LIKELIHOOD, SQUARES, noise_model_of
 from jaxfit.problems.axes import Axis
-from jaxfit.problems.marks import bounds, free, is_marked
+from jaxfit.problems.marks import bounds, free, is_marked, without_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
@@ -25,7 +25,7 @@ from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.paths import Nodes, Walk, Way, begin, ends, follow, reach
 from jaxfit.statistics.resampling import NAME, Held, Refits, refitter
 from jaxfit.verbs.evaluations import example, free_places, like, over_lanes
-from jaxfit.verbs.results import Fit
+from jaxfit.verbs.results import Fit, numbers_of
 from jaxfit.verbs.sweeps import sweep
 
 PyTree = Any
@@ -142,7 +142,8 @@ class Sides:
         grid = sweep(self.loss, start, (*given, *self.data), optimizer=refitter(self.loss), steps=STEPS, progress=False)
         ended = np.asarray(grid.results.status)
         fine &= ~np.isin(ended, (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE))
-        found = [np.asarray(x).reshape(len(targets), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
+        ends = jax.tree.leaves(without_kept(grid.parts[0].lanes.params))
+        found = [np.asarray(x).reshape(len(targets), -1) for x in ends]
         numbers = np.concatenate(found, axis=1)
         values = numbers[np.arange(len(targets)), self.which]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -294,4 +295,4 @@ def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _trailing(fit: Fit, values: np.ndarray) -> PyTree:
     """Return (K, points) numbers as a tree like the params, the points last."""
-    return jax.tree.map(lambda x: np.moveaxis(x, 0, -1), like(fit.params, values.T))
+    return jax.tree.map(lambda x: np.moveaxis(x, 0, -1), like(numbers_of(fit), values.T))

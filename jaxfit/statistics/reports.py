@@ -18,8 +18,9 @@ import numpy as np
 from jaxfit.losses import Loss, model_of
 from jaxfit.losses.base import noise_model_of
 from jaxfit.problems.enclosed import resolved
-from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, is_marked, plain
+from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, values_of, without_kept
 from jaxfit.problems.messages import did_you_mean, near_keywords
+from jaxfit.problems.posing import as_params
 from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
 from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.confidence import derived as propagated
@@ -39,7 +40,7 @@ from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
-from jaxfit.verbs.results import Fit, problem_of
+from jaxfit.verbs.results import Fit, numbers_of, problem_of
 from jaxfit.verbs.summaries import runaways, text_table
 
 if TYPE_CHECKING:
@@ -371,11 +372,12 @@ def report(
         others = met("report", fit)
         fit = others.fit
     check_result("report", fit)
+    params = numbers_of(fit)
     more, units = _derived_rows(fit, derived, units, level, method, absolute_sigma)
-    named = _units(fit.params, units, [row.name for row in more])
+    named = _units(params, units, [row.name for row in more])
     known = moments("report", fit, absolute_sigma, warns=False)
     low, high, said = ends("report", fit, method, level, key, samples, absolute_sigma, known)
-    labels = labels_of(fit.params)
+    labels = labels_of(params)
     roles, start = _roles(fit, known), _start(fit)
     correlations = correlation_matrix(known.covariance)
     errors, (low, high) = known.errors.copy(), (np.array(side, float) for side in (low, high))
@@ -418,7 +420,7 @@ def _derived_rows(
     shape, known = propagated("report", fit, _deriving(model, tuple(own.items())), absolute_sigma, warns=False)
     paths = jax.tree_util.tree_leaves_with_path(shape)
     names = [(jax.tree_util.keystr(path, simple=True, separator="."), math.prod(leaf.shape)) for path, leaf in paths]
-    taken = [name for name, _ in names if name in labels_of(fit.params)]
+    taken = [name for name, _ in names if name in labels_of(numbers_of(fit))]
     if taken:
         raise ValueError(f"report: derived has {taken[0]!r}, which is a param; give it another name")
     given = units if isinstance(units, Mapping) else {}
@@ -503,7 +505,7 @@ def _beyond_bounds(fit: Fit, rows: Sequence[Row]) -> list[str]:
     marked = resolved(problem_of(fit).params, PRECISION)
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     limits: list[tuple[float, float]] = []
-    for mark, value in zip(leaves, structure.flatten_up_to(fit.params), strict=True):
+    for mark, value in zip(leaves, structure.flatten_up_to(numbers_of(fit)), strict=True):
         low, high = (mark.low, mark.high) if isinstance(mark, Bounded) else (None, None)
         sizes = [np.shape(x) for x in jax.tree.leaves(value)]
         low, high = -np.inf if low is None else low, np.inf if high is None else high
@@ -525,7 +527,7 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
     held = iter(np.asarray(known.estimate.held))
     unknown = iter(np.isnan(np.diagonal(np.asarray(known.estimate.unit))))
     roles: list[str] = []
-    for mark, value in zip(leaves, structure.flatten_up_to(fit.params), strict=True):
+    for mark, value in zip(leaves, structure.flatten_up_to(numbers_of(fit)), strict=True):
         for _ in range(sum(np.size(x) for x in jax.tree.leaves(value))):
             missing = next(unknown)
             if isinstance(mark, (Fixed, Tied)):
@@ -542,7 +544,7 @@ def _start(fit: Fit) -> np.ndarray:
     """Return (K,) numbers that the run began from."""
     marked = resolved(problem_of(fit).params, PRECISION)
     with precision_context(PRECISION):
-        began = plain(convert_all(marked, PRECISION)) if is_marked(marked) else marked
+        began = without_kept(values_of(convert_all(as_params(marked, inside=True), PRECISION)))
         return np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(began)])
 
 
@@ -630,7 +632,9 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
                 f"{', '.join(direction)} are not determined: moving {together} together changes no prediction; "
                 f"fix one{endless}"
             )
-    names = [name for name, role in zip(labels_of(fit.params), _roles(fit, known), strict=True) if role == "at bound"]
+    names = [
+        name for name, role in zip(labels_of(numbers_of(fit)), _roles(fit, known), strict=True) if role == "at bound"
+    ]
     if names:
         notes.append(
             f"{', '.join(names)} {'lies' if len(names) == 1 else 'lie'} on a bound and "

@@ -17,7 +17,7 @@ from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.problems.axes import Axis, as_key, is_axis
 from jaxfit.problems.dimensions import Mention, stacked
-from jaxfit.problems.marks import put
+from jaxfit.problems.marks import put, without_kept
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
@@ -25,7 +25,7 @@ from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
 from jaxfit.typing import ArrayLike, KeyLike, PyTree
 from jaxfit.verbs.evaluations import PRECISION, Group, example, groups_of, labelled, like, over_lanes
 from jaxfit.verbs.grids import Grid
-from jaxfit.verbs.results import Fit
+from jaxfit.verbs.results import Fit, numbers_of
 from jaxfit.verbs.sweeps import sweep
 
 NAME = "refit"
@@ -102,7 +102,7 @@ class Held(_OfBlocks):
         return (*self.loss.blocks(params, *data[3:]), self._spring(params, *data[:3]))
 
     def _spring(self, params: PyTree, which: Array, target: Array, stiffness: Array) -> Block:
-        return Block(jax.flatten_util.ravel_pytree(params)[0][which] - target, stiffness)
+        return Block(jax.flatten_util.ravel_pytree(without_kept(params))[0][which] - target, stiffness)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
@@ -251,7 +251,7 @@ def monte_carlo(
 
 def _resamples(result: Fit | Grid, flat: np.ndarray, good: np.ndarray) -> Resamples:
     if isinstance(result, Fit):
-        return Resamples(like(result.params, flat), good)
+        return Resamples(like(numbers_of(result), flat), good)
     params = spread(result, np.moveaxis(flat, -1, -2), {"sample": None})
     return Resamples(params, labelled(result, good, {"sample": None}, "converged"))
 
@@ -313,7 +313,8 @@ def _gathered(
     """Return (..., samples, K) params where refits ended, NaN if one failed, and (..., samples) bool: which did not."""
     ended, lanes = np.asarray(grid.results.status), refits.group.size
     good = np.isin(ended, ENDED_WELL)
-    lane_params = [np.asarray(x).reshape(len(ended), -1) for x in jax.tree.leaves(grid.parts[0].lanes.params)]
+    ends = jax.tree.leaves(without_kept(grid.parts[0].lanes.params))
+    lane_params = [np.asarray(x).reshape(len(ended), -1) for x in ends]
     flat = np.where(good[:, None], np.concatenate(lane_params, axis=1), np.nan)
     failed = 1 - good[spoken].mean()
     if failed > FEW:

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +24,9 @@ from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.enclosed import in_precision
-from jaxfit.problems.marks import Bounded, Fixed, Tied
+from jaxfit.problems.marks import Bounded, Fixed, Tied, is_kept, kept_of, with_kept
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.posing import pose
+from jaxfit.problems.posing import as_params, pose
 from jaxfit.problems.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
 from jaxfit.stores import files
 from jaxfit.stores.files import StoreError, as_path
@@ -221,7 +222,8 @@ def load(
       path: The file.
       loss: The loss of the fit, written as it was: its name must be that in the file, and at the params of the fit it
         must have the loss that the file tells.
-      params: The start as it was given to the fit; needed only if a leaf was `Tied`, as functions are not in the file.
+      params: The start as it was given to the fit; needed only if a leaf was `Tied` or a function, as functions are not
+        in the file.
       optimizer: The optimizer as it was given; needed only if it is none of `jf.optimizers` with numbers alone.
 
     Raises:
@@ -272,7 +274,11 @@ def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, 
         method = optimizer
     if params is None:
         params = _decode(fields["start"], file)
-    elif json.loads(json.dumps(_encode(params, "params"))) != fields["start"]:
+        missing = [x for x in jax.tree.leaves(params) if isinstance(x, _Function)]
+        if missing:
+            raise ValueError(f"{file} is a fit in which {missing[0].where} is a function, which is not in the file; "
+                             f"give the start again: params=")  # fmt: skip
+    elif json.loads(json.dumps(_encode(as_params(params, inside=True), "params"))) != fields["start"]:
         raise ValueError(
             f"{file} is a fit from another start than params; leave it out, or give what the fit was given"
         )
@@ -284,10 +290,15 @@ def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, 
         validation=_decode(fields["validation"], file),
     )  # fmt: skip
     numbers = {name: _decode(fields[name], file) for name in NUMBERS}
+    for name in ("params", "best_params"):
+        if numbers[name] is not None:
+            numbers[name] = with_kept(training.problem.params, numbers[name])
     if precision == "float32":
-        numbers["params"] = jax.tree.map(jnp.asarray, numbers["params"])
+        numbers["params"] = _as_jax(numbers["params"])
     if numbers["history"] is not None:
-        numbers["history"] = History(numbers["history"])
+        rows = {name: x if name != "params" else with_kept(training.problem.params, x)
+                for name, x in numbers["history"].items()}  # fmt: skip
+        numbers["history"] = History(rows)
     found = Fit(
         **numbers, status=Status[fields["status"]], steps=fields["steps"], training=training, precision=precision,
         **{name: fields[name] for name in WORDS},
@@ -304,7 +315,7 @@ def _check_loss(file: Path, fit: Fit, training: Training) -> None:
     precision = fit.precision or "float32"
     with in_precision(precision, loss):
         data = convert_all(training.problem.data, precision)
-        value = float(loss(jax.tree.map(jnp.asarray, fit.params), *data))
+        value = float(loss(_as_jax(fit.params), *data))
     told, start = float(fit.loss), abs(float(fit.start_loss or 0))
     close = float(np.finfo(PRECISIONS[precision]).eps) ** 0.5
     if not abs(value - told) <= close * (abs(told) + close * start):
@@ -312,6 +323,17 @@ def _check_loss(file: Path, fit: Fit, training: Training) -> None:
             f"{file} tells a loss of {told:.8g} at its params, but {_name(loss)} has {value:.8g} there; the model is "
             f"another than that of the fit"
         )
+
+
+@dataclass(frozen=True)
+class _Function:
+    """The place of a function, which no file holds."""
+
+    where: str
+
+
+def _as_jax(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x if kept_of(x) else jnp.asarray(x), params)
 
 
 def _name(loss: Callable) -> str:
@@ -345,6 +367,8 @@ def _encode(x: PyTree, where: str) -> Any:
         return {"dict": [[name, _encode(value, f"{where}.{name}")] for name, value in x.items()]}
     if isinstance(x, (list, tuple)) and type(x) in (list, tuple):
         return {type(x).__name__: [_encode(value, f"{where}.{i}") for i, value in enumerate(x)]}
+    if is_kept(x):
+        return {"fixed": _encode(x.own, where)} if is_array(x.own) else _encode(x.own, where)
     if isinstance(x, Fixed):
         return {"fixed": _encode(x.value, where)}
     if isinstance(x, Bounded):
@@ -354,6 +378,8 @@ def _encode(x: PyTree, where: str) -> Any:
     if is_key(x):
         key: Any = x
         return {"key": str(jax.random.key_impl(key)), "data": _encode(np.asarray(jax.random.key_data(key)), where)}
+    if callable(x) and not is_array(x):
+        return {"function": where}
     if is_array(x) and np.asarray(x).dtype.kind in KINDS:
         array = np.asarray(x)
         wide = array.astype(np.float64) if array.dtype.kind == "f" else array
@@ -388,4 +414,6 @@ def _decode(x: Any, file: Path) -> PyTree:
             f"{file} is a fit in which {x['tied']} was tied by a function, which is not in the file; give the start "
             f"again: params="
         )
+    if "function" in x:
+        return _Function(x["function"])
     return np.array(x["values"], x["array"]).reshape(x["shape"])[()]

@@ -18,6 +18,7 @@ from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.posing import as_params
 from jaxfit.problems.problems import ENDED_WELL, Record, Status, whole
 from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path
@@ -280,7 +281,7 @@ def fit_of(lane: Fit, precision: str, units: int = 0) -> Fit:
     params, optimizer = problem.params, training.optimizer
     if units:
         smaller = functools.partial(_smaller, precision=precision, units=units)
-        params, optimizer = jax.tree.map(smaller, (resolved(params, precision), optimizer))
+        params, optimizer = jax.tree.map(smaller, (as_params(resolved(params, precision), inside=True), optimizer))
     return fit(
         problem.loss, params, problem.data, optimizer=optimizer, steps=int(np.asarray(training.steps)),
         stop=training.stop, batches=training.batches, key=problem.key, validation=training.validation,

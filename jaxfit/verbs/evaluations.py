@@ -17,12 +17,12 @@ from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill
-from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put, unflattened
-from jaxfit.problems.posing import made
+from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put, unflattened, without_kept
+from jaxfit.problems.posing import as_params, made
 from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.typing import PyTree, Scalar
 from jaxfit.verbs.grids import Grid
-from jaxfit.verbs.results import Fit, NotConverged, problem_of
+from jaxfit.verbs.results import Fit, NotConverged, numbers_of, problem_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,7 +84,7 @@ def over_history(quantity: Quantity, fit: Fit, extra: PyTree, number: float | No
     `extra` has such an axis too.
     """
     problem = problem_of(fit)
-    params, more = jax.tree.map(lambda x: Axis("#record", np.asarray(x)), (fit.history.params, extra))
+    params, more = jax.tree.map(lambda x: Axis("#record", np.asarray(x)), (fit.history._rows["params"], extra))
     arguments = Arguments(problem._replace(params=put(problem.params, params)), more, number)
     return _evaluate(quantity, arguments, {"#record": len(fit.history.step)}, fit.precision or "float32")
 
@@ -209,7 +209,7 @@ def check_result(verb: str, result: object) -> None:
 def groups_of(result: Fit | Grid) -> list[Group]:
     """Return the lanes of a fit (one) or of a grid, by program."""
     if isinstance(result, Fit):
-        params = jax.tree.map(lambda x: np.asarray(x)[None], result.params)
+        params = jax.tree.map(lambda x: np.asarray(x)[None], whole_params(result))
         return [Group(problem_of(result), {}, params, np.zeros(1, bool))]
     groups, first = [], 0
     for part in result.parts:
@@ -232,11 +232,20 @@ def example(result: Fit | Grid) -> tuple[Problem, PyTree]:
       ValueError: If the lanes' params differ in shape.
     """
     if isinstance(result, Fit):
-        return problem_of(result), result.params
-    shapes = {str(jax.tree.map(lambda x: x.shape[1:], part.lanes.params)) for part in result.parts}
+        return problem_of(result), numbers_of(result)
+    shapes = {str(jax.tree.map(lambda x: x.shape[1:], without_kept(part.lanes.params))) for part in result.parts}
     if len(shapes) > 1:
         raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
-    return result.parts[0].training.problem, jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
+    return result.parts[0].training.problem, without_kept(whole_params(result))
+
+
+def whole_params(result: Fit | Grid) -> PyTree:
+    """Return the params of a fit, or of one lane, with marks around what is kept."""
+    if isinstance(result, Grid):
+        return jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
+    if numbers_of(result) is result.params:
+        return result.params
+    return as_params(result.params, inside=True, finite=False)
 
 
 def free_places(marked: PyTree, params: PyTree) -> np.ndarray:
@@ -244,7 +253,7 @@ def free_places(marked: PyTree, params: PyTree) -> np.ndarray:
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     values = structure.flatten_up_to(params) if is_marked(marked) else [params]
     leaves = leaves if is_marked(marked) else [None]
-    sizes = [sum(np.size(x) for x in jax.tree.leaves(value)) for value in values]
+    sizes = [sum(np.size(x) for x in jax.tree.leaves(without_kept(value))) for value in values]
     return np.repeat([not isinstance(mark, (Fixed, Tied)) for mark in leaves], sizes)
 
 

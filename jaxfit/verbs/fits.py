@@ -22,7 +22,7 @@ from jaxfit.engine.tracing import check_alive, inspect_training
 from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
 from jaxfit.problems.data import beyond_range, has_large_indices
 from jaxfit.problems.enclosed import resolved
-from jaxfit.problems.marks import free, is_marked, plain, put
+from jaxfit.problems.marks import Fixed, free, is_kept, is_mark, is_marked, plain, put, released, values_of
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.posing import as_params, check_schedule, pose, refuse_axes
 from jaxfit.problems.problems import (
@@ -33,6 +33,7 @@ from jaxfit.problems.problems import (
     Stop,
     Training,
     chosen_precision,
+    convert,
     convert_all,
     precision_context,
     whole,
@@ -177,7 +178,7 @@ def resume(fit: Fit, steps: int, *, progress: bool | None = None) -> Fit:
     every, last, precision = training.record.every, fit.last, fit.precision or "float32"
     _check_longer("resume: the fit", int(fit.steps), steps)
     if last is not None:
-        rows = {} if fit.history is None else {name: x for name, x in fit.history.items() if name != "step"}
+        rows = {} if fit.history is None else {name: x for name, x in fit.history._rows.items() if name != "step"}
         last = _lengthened(last._replace(pieces=[rows]), steps, every, "resume: the fit")
         if last is not None and last.ended:
             return replace(fit, training=training)
@@ -348,10 +349,11 @@ def _finished(
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else jnp.asarray
     loss = np.asarray(end.loss)[()]
     problem = training.problem
-    start = convert_all(problem.params, precision) if is_marked(problem.params) else problem.params
+    start = jax.tree.map(lambda x: x if is_kept(x) else convert(x, precision), problem.params, is_leaf=is_kept)
 
     def users_own(params):
-        return jax.tree.map(own, plain(put(start, params)))
+        whole = values_of(put(start, params)) if is_marked(start) else params
+        return jax.tree.map(lambda x: x.own if is_kept(x) else own(x), whole, is_leaf=is_kept)
 
     best = state.best and Best(state.best.params, *(np.asarray(x)[()] for x in state.best[1:]))
     fine = status in ENDED_WELL and loss > np.finfo(loss.dtype).tiny
@@ -431,7 +433,18 @@ def step(
         if programs.captured:
             return Step(*_step(programs.training(leaves), opt_state))
         found = _step_program(programs.training)(leaves, opt_state)
-        return Step(*jax.tree.map(np.asarray if precision == "float64" else lambda x: x, found))
+        found = jax.tree.map(np.asarray if precision == "float64" else lambda x: x, found)
+        return Step(_marked_as(params, found[0]), *found[1:])
+
+
+def _marked_as(given: PyTree, params: PyTree) -> PyTree:
+    """Return params with what is kept in its place, and marked if it was given with a mark."""
+    if holds_call(given) or not is_marked(given):
+        return released(params)
+    leaves, structure = jax.tree.flatten(given, is_leaf=is_mark)
+    pairs = zip(leaves, structure.flatten_up_to(params), strict=True)
+    return jax.tree.unflatten(structure, [Fixed(x.own) if is_kept(x) and is_mark(own) else released(x)
+                                          for own, x in pairs])  # fmt: skip
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,10 +16,11 @@ import numpy as np
 from jaxfit.engine.parts import FinishedPart, Part
 from jaxfit.engine.pools import Lanes
 from jaxfit.problems.dimensions import Dimension, all_coordinates, choose, position
+from jaxfit.problems.marks import is_kept, released, without_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Status, Training
 from jaxfit.stores.manifests import Json, StoredVariable
-from jaxfit.typing import PyTree
+from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.results import Fit, History, best_of, pages
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, Stored
     if training.validation is not None:
         found["validation_loss"] = StoredVariable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
     shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
-    alike = len({jax.tree.structure(own.params) for own in lanes}) == 1 and _agree(shapes, ".params")
+    alike = len({jax.tree.structure(without_kept(own.params)) for own in lanes}) == 1 and _agree(shapes, ".params")
     if alike:
         found |= _variables_of_params("params", ".params", lanes[0].params)
     best = lanes[0].best
@@ -142,7 +143,7 @@ def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, Stored
         found["best_validation_loss"] = StoredVariable(".best.validation_loss", (), _kind(best.validation_loss), {})
         found["best_step"] = StoredVariable(".best.step", (), _kind(best.step), {})
         found |= _variables_of_params("best_params", ".best.params", best.params) if alike else {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(lanes[0].rows):
+    for path, leaf in _recorded(lanes[0].rows):
         name, tensor = _dotted("history", path), f".rows{jax.tree_util.keystr(path)}"
         if _agree(shapes, tensor):
             extra = ("step", *(f"{name}_dim_{k}" for k in range(leaf.ndim - 2)))
@@ -150,9 +151,15 @@ def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, Stored
     return found
 
 
+def _recorded(tree: PyTree) -> list[tuple[tuple, Array]]:
+    """Return the arrays of a tree with their paths, but for what is kept of the params."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_kept)
+    return [(path, leaf) for path, leaf in leaves if not is_kept(leaf)]
+
+
 def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, StoredVariable]:
     found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in _recorded(params):
         whole = _dotted(name, path)
         extra = tuple(f"{whole}_dim_{k}" for k in range(leaf.ndim - 1))
         found[whole] = StoredVariable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
@@ -249,7 +256,7 @@ def member(grid: Grid, index: tuple[int, ...]) -> Fit:
         kept = steps // every + 1 if own.status != Status.NOT_RUN else 0
         history = History({"step": np.arange(kept) * every, **jax.tree.map(lambda x: x[:kept], own.rows)})
     return Fit(
-        params=own.params,
+        params=released(own.params),
         loss=own.loss,
         status=Status(int(own.status)),
         steps=steps,
@@ -259,7 +266,7 @@ def member(grid: Grid, index: tuple[int, ...]) -> Fit:
         start_loss=own.start_loss,
         training=choose(part.training, {name: int(i) for name, i in part.along(number).items()}),
         precision=grid.precision,
-        **best_of(own.best),
+        **best_of(own.best, released),
     )
 
 

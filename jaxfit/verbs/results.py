@@ -15,14 +15,16 @@ import numpy as np
 from jaxfit.engine.loops import Best
 from jaxfit.losses import model_of, takes_key
 from jaxfit.optimizers import Optimizer
-from jaxfit.problems.axes import is_array
+from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.enclosed import in_precision
+from jaxfit.problems.marks import Kept, released
 from jaxfit.problems.meanings import ATTRIBUTES
 from jaxfit.problems.messages import near_attribute, near_keywords
 from jaxfit.problems.problems import Problem, Status, Training, convert_all, name_of
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs import summaries
+from jaxfit.verbs.summaries import numbers_of
 
 if TYPE_CHECKING:
     from jaxfit.stores.fits import Saved
@@ -40,7 +42,7 @@ class History(Mapping):
     def __getitem__(self, name: str) -> PyTree:
         if name not in self._rows:
             raise KeyError(self._lacks(name))
-        return self._rows[name]
+        return released(self._rows[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -60,7 +62,7 @@ class History(Mapping):
     def __getattr__(self, name: str) -> PyTree:
         rows = self.__dict__.get("_rows", {})
         if name in rows:
-            return rows[name]
+            return released(rows[name])
         if name.startswith("__"):
             raise AttributeError(name)
         raise AttributeError(self._lacks(name))
@@ -217,7 +219,7 @@ class Fit:
         return pages().notebook(self)
 
     def __repr__(self) -> str:
-        leaves = jax.tree.leaves((self.params, self.loss, self.status, self.steps))
+        leaves = jax.tree.leaves((numbers_of(self), self.loss, self.status, self.steps))
         if any_traced(leaves):
             return "Fit(traced)"
         concrete = all(isinstance(x, (int, float)) or is_array(x) for x in leaves)
@@ -275,14 +277,29 @@ def _flatten(fit: Fit) -> tuple:
     coords = fit.coords or {}
     labels = {name: value for name, value in coords.items() if isinstance(value, str)}
     numbers = {name: getattr(fit, name) for name in FIT_LEAVES}
+    for name in ("params", "best_params"):
+        numbers[name] = _without_objects(numbers[name])
     numbers["coords"] = fit.coords and {name: value for name, value in coords.items() if name not in labels}
     known = Known(**{name: getattr(fit, name) for name in vars(Known()) if name != "labels"}, labels=labels)
     traced = any_traced(jax.tree.leaves(numbers))
     return [(jax.tree_util.GetAttrKey(n), x) for n, x in numbers.items()], Known() if traced else known
 
 
+def _without_objects(params: PyTree) -> PyTree:
+    """Return params in which what is no number is no leaf, so that a fit may leave a jit and be mapped to arrays."""
+
+    def is_plain(x):
+        return isinstance(x, (int, float)) or is_array(x) and not is_key(x)
+
+    if all(map(is_plain, jax.tree.leaves(params))):
+        return params
+    return jax.tree.map(lambda x: x if is_plain(x) else Kept(x), params)
+
+
 def _unflatten(known: Known, children: Iterable) -> Fit:
     numbers: dict[str, PyTree] = dict(zip(FIT_LEAVES, children, strict=True))
+    for name in ("params", "best_params"):
+        numbers[name] = released(numbers[name])
     if any_traced(jax.tree.leaves(list(numbers.values()))) or getattr(numbers["loss"], "ndim", 0):
         return Fit(**numbers)
     concrete = np.ndarray if known.training is None else (np.ndarray, jax.Array)  # what a jit returns is not waited for

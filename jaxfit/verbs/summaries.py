@@ -17,7 +17,7 @@ from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.optimizers.stability import is_number, limit_from_growth
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import flattened, free, plain, put, unflattened
+from jaxfit.problems.marks import flattened, free, put, released, unflattened, values_of, without_kept
 from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Problem, Status, convert_all, precision_context
 from jaxfit.typing import ArrayLike, PyTree
 
@@ -149,13 +149,19 @@ def silent(fit: Fit) -> list[str]:
     return [name for name, loss in zip(names, there, strict=True) if loss == here]
 
 
+def numbers_of(fit: Fit) -> PyTree:
+    """Return the params of a fit with None at each leaf that was no number to fit."""
+    problem = fit.problem
+    return without_kept(fit.params, None if problem is None or holds_call(problem.params) else problem.params)
+
+
 def _free_numbers(fit: Fit) -> tuple[list[str], np.ndarray, np.ndarray] | None:
     """Return the names, starts and ends of all free numbers; None for a random loss, or a start made by a `Call`."""
     problem = fit.problem
     if problem is None or holds_call(problem.params) or takes_key(problem.loss):
         return None
     leaves = jax.tree_util.tree_leaves_with_path(free(problem.params))
-    ends = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(fit.params)}
+    ends = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(numbers_of(fit))}
     if any(isinstance(x, jax.core.Tracer) for x in (*ends.values(), *(leaf for _, leaf in leaves))):
         return None
     names = [name for path, leaf in leaves for name in _names(path, leaf)]
@@ -191,13 +197,16 @@ def _losses(problem: Problem, precision: str | None, marked: Sequence[PyTree]) -
     precision = precision or "float32"
     with precision_context(precision), enclosed_in_precision(problem.loss), np.errstate(all="ignore"):
         params, data = (
-            jax.tree.map(jnp.asarray, convert_all(x, precision)) for x in ([plain(m) for m in marked], problem.data)
+            jax.tree.map(jnp.asarray, convert_all(x, precision)) for x in ([values_of(m) for m in marked], problem.data)
         )
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *params)
 
         @jax.jit
         def each(stacked, data):
-            return jax.lax.scan(lambda _, p: (None, problem.loss(p, *data)), None, stacked, length=len(marked))[1]
+            def one(_, params):
+                return None, problem.loss(released(params), *data)
+
+            return jax.lax.scan(one, None, stacked, length=len(marked))[1]
 
         return np.asarray(each(stacked, data))
 
@@ -404,8 +413,8 @@ def fold(ratio: float) -> str:
 def summary(fit: Fit) -> str:
     """Return the text of `print(fit)`: the outcome, the advice, the loss and the params."""
     name = Status(fit.status).name.lower().replace("_", " ")
-    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_loss_label(fit)}", *_params_lines(fit.params)]
-    more = len(jax.tree.leaves(fit.params)) - 12
+    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_loss_label(fit)}", *_params_lines(numbers_of(fit))]
+    more = len(jax.tree.leaves(numbers_of(fit))) - 12
     lines += [f"          and {more} more leaves"] * (more > 0)
     settings = [repr(fit.optimizer)] if fit.optimizer is not None else []
     settings += [fit.precision] if fit.precision else []
@@ -425,7 +434,7 @@ def summary_of_lanes(fit: Fit) -> str:
     counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
     text = ", ".join(f"{count:,} {name}" for count, name in counts)
     lines = [f"Fit of {'x'.join(map(str, status.shape))} lane{'s' * (status.size != 1)}: {text}"]
-    return "\n".join([*lines, f"  loss    {_numbers(loss)}", *_params_lines(fit.params)])
+    return "\n".join([*lines, f"  loss    {_numbers(loss)}", *_params_lines(numbers_of(fit))])
 
 
 def _params_lines(params: PyTree) -> list[str]:
@@ -444,7 +453,7 @@ def doubts(fit: Fit) -> list[str]:
         x, y = x[more[-1]], y[more[-1]]
         if not y.size:
             return []  # which the outcome says
-    moving = fit.params if holds_call(fit.problem.params) else free(fit.problem.params)
+    moving = numbers_of(fit) if holds_call(fit.problem.params) else free(fit.problem.params)
     params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moving)), []
     if params > y.size:
         found.append(

@@ -21,7 +21,8 @@ from jaxfit.engine.pools import PoolShape, chunk_of
 from jaxfit.engine.settings import current, happened
 from jaxfit.problems.axes import is_traced
 from jaxfit.problems.data import has_large_indices
-from jaxfit.problems.dimensions import Dimension, choices_of, choose, read
+from jaxfit.problems.dimensions import Dimension, choices_of, choose, mentions, read
+from jaxfit.problems.marks import is_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import check_schedule, pose
 from jaxfit.problems.problems import (
@@ -190,7 +191,7 @@ def plan_sweep(
     if has_large_indices(training.problem.data):
         warn_of_overflow(training.problem, precision)
     written = training.arguments() | {"params": params}  # in the order written, which JAX sorts
-    dimensions = read(written, static_places=("batches", "steps", "record"))
+    dimensions = _with_kept(read(written, static_places=("batches", "steps", "record")), training.problem.params)
     slots = None if slots is None else whole("slots", slots)
     if is_traced(jax.tree.leaves(training)):
         raise TypeError(CAPTURED.replace("sweep", verb, 1))
@@ -300,6 +301,20 @@ def tally(bar: Bar) -> Callable:
         happened("lanes", int(counts.sum()))
 
     return report
+
+
+def _with_kept(dimensions: dict[str, Dimension], params: PyTree) -> dict[str, Dimension]:
+    """Return the dimensions of params as they were written with the checked values of those that hold what is kept."""
+    found = {(m.axis.name, m.path): m for m in mentions(params, path="params")}
+    found = {
+        place: m for place, m in found.items() if any(map(is_kept, jax.tree.leaves(m.axis.values, is_leaf=is_kept)))
+    }
+    if not found:
+        return dimensions
+    return {
+        name: d._replace(mentions=tuple(found.get((m.axis.name, m.path), m) for m in d.mentions))
+        for name, d in dimensions.items()
+    }
 
 
 def identity(plan: Plan, parts: Sequence[Part]) -> dict[str, str | list[int]]:

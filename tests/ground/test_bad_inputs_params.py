@@ -35,8 +35,9 @@ def log_of_b(params, x, y):
 
 
 WRONG_PARAMS = {
-    "an array of integers": Case(lambda: fit(params=leaf(np.arange(3))), TypeError,
-        r"params\['layers'\]\[0\]\['w'\] is an array of integers \(dtype int64\)", r"\.astype\(float\)"),
+    "an array of integers": Case(lambda: fit(params={"layers": [{"w": np.arange(3)}]}), TypeError,
+        r"params\['layers'\]\[0\]\['w'\] is an array of integers \(dtype int64\), which stays",
+        r"\.astype\(float\)"),
     "an array of integers under an axis": Case(
         lambda: sweep(params={"w": jf.Axis("w0", np.ones((2, 3), int)), "b": 0.0}), TypeError,
         r"params\['w'\] \(axis 'w0'\) is an array of integers", r"\.astype\(float\)"),
@@ -50,11 +51,26 @@ WRONG_PARAMS = {
         r"params\[1\]\['w'\] is nan", "finite"),
     "a start beyond the precision": Case(lambda: fit(params={"w": 1e300, "b": 0.0}), ValueError,
         r"params\['w'\] is 1e\+300, too large for float32", 'other units, or precision="float64"'),
-    "text": Case(lambda: fit(params=leaf("tanh")), TypeError,
-        r"params\['layers'\]\[0\]\['w'\] is the text 'tanh'", "in the model"),
-    "a key": Case(lambda: fit(params=leaf(KEY)), TypeError, r"\['w'\] is a PRNG key", r"jf\.Call\(init, key=key\)"),
+    "text": Case(lambda: fit(params={"w": "1.0", "b": 0.0}), TypeError,
+        r"computes with params\['w'\] as with a number, but it is the text '1.0'", "give a number to fit"),
+    "a function": Case(lambda: fit(params={"w": jnp.tanh, "b": 0.0}), TypeError,
+        r"computes with params\['w'\] as with a number, but it is a PjitFunction", "give a number to fit"),
+    "a key": Case(lambda: fit(params=KEY), TypeError, r"params is a PRNG key", r"jf\.Call\(init, key=key\)"),
+    "a key as a number": Case(lambda: fit(params={"w": KEY, "b": 0.0}), TypeError,
+        r"computes with params\['w'\] .*is a PRNG key", "give a number to fit"),
+    "a function alone": Case(lambda: fit(params=jnp.tanh), TypeError,
+        "params is the function tanh", r"jf\.Call\(function"),
+    "a boolean alone": Case(lambda: fit(params=[True]), TypeError,
+        r"params\[0\] is True, which stays as it is", "at least one number"),
+    "text within bounds": Case(lambda: fit(params={"w": jf.Bounded("1.0", 0, 2), "b": 0.0}), TypeError,
+        r"params\['w'\] is the text '1.0'", "give it as one"),
+    "a function within bounds": Case(lambda: fit(params={"w": jf.Bounded(jnp.tanh, 0, 2), "b": 0.0}), TypeError,
+        r"params\['w'\] is the function tanh", "give a number"),
+    "a key within bounds": Case(lambda: fit(params={"w": jf.Bounded(KEY, 0, 2), "b": 0.0}), TypeError,
+        r"params\['w'\] is a PRNG key", r"jf\.Call\(init, key=key\)"),
+    "booleans along an axis": Case(lambda: sweep(params={"w": 1.0, "b": 0.0, "f": jf.Axis("f", [True, False])}),
+        TypeError, r"\['f'\] \(axis 'f'\) is boolean", r"jf\.Axis\(name, \[\{"),
     "complex": Case(lambda: fit(params=leaf(1j)), TypeError, r"\['w'\] is complex", "real and imaginary"),
-    "boolean": Case(lambda: fit(params=leaf(True)), TypeError, r"\['w'\] is boolean", "belongs in the model"),
     "half precision": Case(lambda: fit(params=leaf(np.float16(1))), TypeError, r"\['w'\] is float16", "float32"),
     "an object": Case(lambda: fit(params=leaf(object())), TypeError,
         r"\['w'\] is <object.*\(object\)", "numbers or arrays"),
@@ -68,7 +84,7 @@ WRONG_PARAMS = {
         r"params\['w'\] is an array of integers", r"\.astype\(float\)"),
     "a call per lane that returns text": Case(
         lambda: sweep(params=jf.Call(lambda s: {"w": "1.0"}, jf.Axis("s", [1.0, 2.0]))), TypeError,
-        r"params\['w'\] is the text '1.0'", "numbers"),
+        r"params\['w'\] is the text '1.0'", "at least one number"),
     "a call per lane that returns nothing": Case(
         lambda: sweep(params=jf.Call(lambda s: {}, jf.Axis("s", [1.0, 2.0]))), ValueError, r"params is \{\}",
         "at least one"),
@@ -288,10 +304,17 @@ MENDED = {
     "params: a start beyond the precision": lambda: jf.fit(
         lambda p: (p["w"] * 1e-300 - 2.0) ** 2, {"w": 1e300}, optimizer=SGD, steps=1, precision="float64"
     ),
-    "params: text": lambda: fit(lambda p, x, y: own({"w": jnp.tanh(p["w"]), "b": p["b"]}, x, y)),
+    "params: text": lambda: fit(params={"w": float("1.0"), "b": 0.0}),
+    "params: a function": lambda: fit(
+        lambda p, x, y: own({"w": p["f"](p["w"]), "b": p["b"]}, x, y), {"w": 1.0, "f": jnp.tanh, "b": 0.0}
+    ),
+    "params: a function alone": lambda: fit(params=jf.Call(jf.models.line.init, key=KEY)),
+    "params: text within bounds": lambda: fit(params={"w": jf.Bounded(1.0, 0, 2), "b": 0.0}),
+    "params: booleans along an axis": lambda: sweep(
+        params=jf.Axis("f", [{"w": 1.0, "b": 0.0, "f": True}, {"w": 1.0, "b": 0.0, "f": False}])
+    ),
     "params: a key": lambda: fit(params=jf.Call(lambda key: {"w": jax.random.normal(key), "b": 0.0}, key=KEY)),
     "params: complex": lambda: fit(two_weights, {"re": 1j.real, "im": 1j.imag}),
-    "params: boolean": lambda: fit(params={"w": jf.Fixed(1.0), "b": 0.0}),
     "params: half precision": lambda: fit(params={"w": np.float16(1).astype("float32"), "b": 0.0}),
     "params: nothing": lambda: fit(params=START),
     "params: a call that returns integers": lambda: fit(

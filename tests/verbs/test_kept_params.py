@@ -1,0 +1,244 @@
+"""Leaves of params that are no floats (functions, text, booleans, keys, arrays of integers) stay as they are."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxfit as jf
+
+X = np.linspace(-1, 1.2, 12).astype(np.float32)
+Y = 2 * X + np.sin(3 * X).astype(np.float32)
+KEY, ADAM = jax.random.key(3), jf.optimizers.adam(0.1)
+BARE = {"w": 1.0, "b": 0.2}
+KEPT = {
+    "activation": jnp.tanh, "name": "tanh", "none": None, "flag": True, "key": KEY,
+    "order": jf.Fixed(np.array([1, 0])), "mask": np.array([True, False]),
+}  # fmt: skip
+
+
+def bare(params, x):
+    return jnp.tanh(params["w"] * x + params["b"])
+
+
+def model(params, x):
+    assert params["flag"] is True and params["name"] == "tanh" and params["none"] is None
+    found = jnp.stack([x, params["activation"](params["w"] * x + params["b"])])[params["order"][0]]
+    return jnp.where(params["mask"][0], found, jnp.nan) + 0 * jax.random.normal(params["key"])
+
+
+LOSS, START = jf.losses.mse(model), BARE | KEPT
+
+
+def is_as_given(params):
+    same = all(params[name] == KEPT[name] for name in ("activation", "name", "none", "flag", "key"))
+    return same and params["order"].tolist() == [1, 0] and params["mask"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, jf.optimizers.lbfgs(), jf.optimizers.levenberg_marquardt()], ids=repr)
+def test_a_fit_with_leaves_that_are_no_floats_is_that_without_them(optimizer):
+    found = jf.fit(LOSS, START, (X, Y), optimizer=optimizer, steps=8)
+    alone = jf.fit(jf.losses.mse(bare), BARE, (X, Y), optimizer=optimizer, steps=8)
+    np.testing.assert_allclose(found.loss, alone.loss, rtol=1e-6)
+    assert is_as_given(found.params) and str(found).count(" = ") == 2
+    np.testing.assert_allclose(found.predict(X), alone.predict(X), rtol=1e-5)
+
+
+def test_statistics_and_reports_of_such_a_fit_are_those_without_them():
+    found, alone = jf.curve_fit(model, START, (X, Y)), jf.curve_fit(bare, BARE, (X, Y))
+    assert_rows_equal(jf.report(found), jf.report(alone))
+    errors = jf.standard_errors(found)
+    assert errors["activation"] is None and errors["order"] is None
+    np.testing.assert_allclose(errors["w"], jf.standard_errors(alone)["w"], rtol=1e-6)
+    np.testing.assert_allclose(jf.band(found, X).error, jf.band(alone, X).error, rtol=1e-6)
+    given = jf.propagate(found, lambda p: p["activation"](p["w"]))
+    np.testing.assert_allclose(given, jf.propagate(alone, lambda p: jnp.tanh(p["w"])), rtol=1e-6)
+
+
+def assert_rows_equal(found, alone):
+    for one, other in zip(found.rows, alone.rows, strict=True):
+        assert (one.name, one.role) == (other.name, other.role)
+        np.testing.assert_allclose(one[1:5], other[1:5], rtol=1e-5)
+
+
+@pytest.mark.soak
+def test_profiles_and_resamples_of_such_a_fit_are_those_without_them():
+    found, alone = jf.curve_fit(model, START, (X, Y)), jf.curve_fit(bare, BARE, (X, Y))
+    assert_rows_equal(jf.report(found, method="profile"), jf.report(alone, method="profile"))
+    drawn = jf.bootstrap(found, key=0, samples=10).params
+    assert drawn["activation"] is None
+    np.testing.assert_allclose(drawn["w"], jf.bootstrap(alone, key=0, samples=10).params["w"], rtol=1e-4)
+
+
+def made(key):
+    return START | {"w": jax.random.normal(key), "rng": key}
+
+
+def test_lanes_hold_what_each_of_them_made_and_equal_single_fits():
+    seeds = jf.Axis("seed", [0, 1, 2])
+    record = jf.Record(every=5, what=("loss", "params"))
+    grid = jf.sweep(LOSS, jf.Call(made, key=seeds), (X, Y), optimizer=ADAM, steps=10, record=record)
+    assert {str(name) for name in grid.results if "params" in str(name)} == {
+        "params.w", "params.b", "history.params.w", "history.params.b"
+    }  # fmt: skip
+    one = jf.lane(grid, seed=1)
+    alone = jf.fit(LOSS, made(jax.random.key(1)), (X, Y), optimizer=ADAM, steps=10)
+    np.testing.assert_allclose(one.loss, alone.loss, rtol=1e-6)
+    assert is_as_given(one.params) and one.params["rng"] == jax.random.key(1) == alone.params["rng"]
+    assert jf.best(grid).history.params["activation"] is jnp.tanh
+    curved = jf.sharpness(grid)
+    np.testing.assert_allclose(curved.sel(seed=1), jf.sharpness(alone).value, rtol=1e-3)
+
+
+def test_an_axis_of_functions_at_a_leaf_is_a_program_for_each():
+    kinds = jf.Axis("activation", [jnp.tanh, jnp.sin], ["tanh", "sin"])
+    grid = jf.sweep(LOSS, START | {"activation": kinds}, (X, Y), optimizer=ADAM, steps=10)
+    alone = jf.fit(LOSS, START | {"activation": jnp.sin}, (X, Y), optimizer=ADAM, steps=10)
+    np.testing.assert_allclose(grid.results.loss.sel(activation="sin"), alone.loss, rtol=1e-6)
+    assert set(grid.results["params.w"].dims) == {"activation"}
+
+
+def test_whole_params_on_an_axis_may_differ_in_a_switch():
+    def loss(params, x, y):
+        return jnp.mean((params["w"] * x + (0.5 if params["shift"] else 0) - y) ** 2)
+
+    whole = jf.Axis("start", [{"w": 1.0, "shift": True}, {"w": 1.0, "shift": False}])
+    grid = jf.sweep(loss, whole, (X, Y), optimizer=ADAM, steps=5)
+    for i, shift in enumerate((True, False)):
+        alone = jf.fit(loss, {"w": 1.0, "shift": shift}, (X, Y), optimizer=ADAM, steps=5)
+        np.testing.assert_allclose(grid.results.loss[i], alone.loss, rtol=1e-6)
+
+
+def test_such_a_fit_is_kept_and_read_back_and_goes_on(tmp_path):
+    settings = {"optimizer": ADAM, "steps": 10}
+    first = jf.fit(LOSS, START, (X, Y), checkpoint=tmp_path / "c", **settings)
+    again = jf.fit(LOSS, START, (X, Y), checkpoint=tmp_path / "c", **settings)
+    assert again.loss == first.loss and is_as_given(again.params)
+    longer = jf.resume(first, 15)
+    assert is_as_given(longer.params)
+    assert longer.loss == jf.fit(LOSS, START, (X, Y), optimizer=ADAM, steps=15).loss
+    jf.save(first, tmp_path / "f")
+    with pytest.raises(ValueError, match=r"params.activation is a function, .*give the start again: params="):
+        jf.load(tmp_path / "f", loss=LOSS)
+    read = jf.load(tmp_path / "f", loss=LOSS, params=START)
+    assert is_as_given(read.params) and read.loss == first.loss and read.params["w"] == first.params["w"]
+    seeds = jf.Call(made, key=jf.Axis("seed", [0, 1]))
+    for _ in range(2):
+        grid = jf.sweep(LOSS, seeds, (X, Y), store=tmp_path / "s", **settings)
+        assert jf.lane(grid, seed=1).params["rng"] == jax.random.key(1)
+
+
+def test_a_fit_leaves_a_jit_and_is_mapped_with_what_it_keeps():
+    found = jax.jit(lambda w: jf.fit(LOSS, START | {"w": w}, (X, Y), optimizer=ADAM, steps=3))(1.0)
+    assert is_as_given(found.params) and is_as_given(jax.tree.map(np.asarray, found).params)
+
+
+def test_a_step_gives_back_the_marks_and_what_is_kept():
+    params, _, grads = jf.step(LOSS, START, (X, Y), optimizer=ADAM)
+    assert isinstance(params["order"], jf.Fixed) and params["activation"] is jnp.tanh and grads["activation"] is None
+    jf.step(LOSS, params, (X, Y), optimizer=ADAM)
+
+
+def test_whole_numbers_alone_are_numbers_to_fit_and_an_array_of_them_is_kept_with_a_warning():
+    found = jf.fit(jf.losses.mse(bare), {"w": 1, "b": 0}, (X, Y), optimizer=ADAM, steps=3)
+    assert found.params["w"] != 1 and found.params["b"] != 0
+    with pytest.warns(UserWarning, match=r"params\['order'\] is an array of integers .*\.astype\(float\).*jf\.Fixed"):
+        kept = jf.fit(jf.losses.mse(bare), BARE | {"order": np.arange(3)}, (X, Y), optimizer=ADAM, steps=3)
+    assert kept.params["order"].tolist() == [0, 1, 2]
+
+
+# Modules of other libraries
+
+
+class Layer(NamedTuple):
+    """A plain double of a module: a class that is a pytree, with settings among its leaves."""
+
+    weight: object
+    activation: object = jnp.tanh
+    name: str = "layer"
+
+    def __call__(self, x):
+        return self.activation(self.weight @ x)
+
+
+def of_module(module, x, y):
+    return jnp.mean((jax.vmap(module)(x) - y) ** 2)
+
+
+COLUMN = X[:, None]
+
+
+def layer(key, width=1):
+    return Layer(jax.random.normal(key, (1, 1)) * width)
+
+
+def test_a_module_is_trained_and_called_as_a_whole():
+    grid = jf.sweep(
+        of_module, jf.Call(layer, key=jf.Axis("seed", [0, 1]), width=jf.Axis("width", [1, 2])), (COLUMN, COLUMN),
+        optimizer=ADAM, steps=10,
+    )  # fmt: skip
+    one = jf.lane(grid, seed=1, width=2)
+    params, state = {"w": layer(jax.random.key(1), 2).weight}, None
+    for _ in range(10):  # the slow and obvious way
+        grads = jax.grad(lambda p: of_module(Layer(p["w"]), COLUMN, COLUMN))(params)
+        rule = optax.adam(0.1)
+        updates, state = rule.update(grads, state or rule.init(params))
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(one.params.weight, params["w"], rtol=1e-5)
+    assert one.params.name == "layer" and jax.vmap(one.params)(COLUMN).shape == (12, 1)
+
+
+def test_a_module_of_equinox_is_trained_as_a_whole_as_its_own_loop_does():
+    eqx = pytest.importorskip("equinox")
+
+    def init(key, width):
+        mlp = eqx.nn.MLP(1, 1, width, 1, key=key)
+        return eqx.nn.Sequential([mlp, eqx.nn.Lambda(jnp.tanh), eqx.nn.Dropout(0.5, inference=True)])
+
+    model, rule = init(jax.random.key(1), 8), optax.adam(0.02)
+    found = jf.fit(of_module, model, (COLUMN, COLUMN), optimizer=jf.optimizers.adam(0.02), steps=20)
+    state = rule.init(eqx.filter(model, eqx.is_inexact_array))
+    for _ in range(20):
+        grads = eqx.filter_grad(of_module)(model, COLUMN, COLUMN)
+        updates, state = rule.update(grads, state)
+        model = eqx.apply_updates(model, updates)
+    np.testing.assert_allclose(found.loss, of_module(model, COLUMN, COLUMN), rtol=1e-5)
+    assert found.params.layers[2].p == 0.5 and jax.vmap(found.params)(COLUMN).shape == (12, 1)
+    start = jf.Call(init, key=jf.Axis("seed", [0, 1]), width=jf.Axis("width", [4, 8]))
+    grid = jf.sweep(of_module, start, (COLUMN, COLUMN), optimizer=jf.optimizers.adam(0.02), steps=20)
+    np.testing.assert_allclose(grid.results.loss.sel(seed=1, width=8), found.loss, rtol=1e-5)
+
+
+def test_a_module_of_flax_nnx_trains_its_params_alone():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, key, width):
+            rngs = nnx.Rngs(key)
+            self.first, self.last = nnx.Linear(1, width, rngs=rngs), nnx.Linear(width, 1, rngs=rngs)
+            self.norm = nnx.BatchNorm(width, rngs=rngs, use_running_average=True)
+            self.drop = nnx.Dropout(0.5, rngs=rngs, deterministic=True)
+
+        def __call__(self, x):
+            return self.last(nnx.tanh(self.drop(self.norm(self.first(x)))))
+
+    def loss(net, x, y):
+        return jnp.mean((net(x) - y) ** 2)
+
+    target = np.exp(COLUMN)
+    found = jf.fit(loss, Net(jax.random.key(1), 8), (COLUMN, target), optimizer=jf.optimizers.adam(0.02), steps=20)
+    graph, params, rest = nnx.split(Net(jax.random.key(1), 8), nnx.Param, ...)
+    rule = optax.adam(0.02)
+    state = rule.init(params)
+    for _ in range(20):
+        grads = jax.grad(lambda p: loss(nnx.merge(graph, p, rest), COLUMN, target))(params)
+        updates, state = rule.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(found.loss, loss(nnx.merge(graph, params, rest), COLUMN, target), rtol=1e-4)
+    np.testing.assert_array_equal(found.params.norm.mean[...], np.zeros(8))
+    start = jf.Call(Net, key=jf.Axis("seed", [0, 1]), width=jf.Axis("width", [4, 8]))
+    grid = jf.sweep(loss, start, (COLUMN, target), optimizer=jf.optimizers.adam(0.02), steps=20)
+    np.testing.assert_allclose(grid.results.loss.sel(seed=1, width=8), found.loss, rtol=1e-4)
