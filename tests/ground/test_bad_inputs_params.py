@@ -363,7 +363,7 @@ MENDED = {
 
 
 KEPT = [  # one of each kind, and those that share a program
-    "params: boolean", "params: half precision", "params: nothing", "params: a call of what was called",
+    "params: half precision", "params: nothing", "params: a call of what was called",
     "params: a call with a list", "loss: not a function", "loss: a model", "optimizer: text", "optimizer: not called",
     "setting: steps 2.5", "setting: no such argument", "setting: data as two arguments", "setting: no such precision",
     "setting: a record as a word", "setting: batches without a key", "setting: many keys",
