@@ -68,7 +68,9 @@ def fit(
     Args:
       loss: A pure function loss(params, *data) -> scalar. If it has an argument `key`, it gets the key of each step.
       params: The start: any pytree. Whole numbers become floats; every float takes the precision of the run. `Fixed`,
-        `Bounded` and `Tied` may be leaves; results are plain numbers in the same tree.
+        `Bounded` and `Tied` may be leaves; results are plain numbers in the same tree. What is no float (functions,
+        text, booleans, keys, arrays of integers) stays as it is; of a module of Equinox or Flax NNX that library's own
+        params are trained.
       data: Passed to the loss after params.
       optimizer: `jf.optimizers.adam(0.1)`, `jf.optimizer(factory, ...)`, or a transformation of Optax.
       steps: The largest number of updates.

@@ -272,26 +272,6 @@ def test_a_net_of_another_library_is_trained_from_several_seeds(library):
     np.testing.assert_allclose(lanes.results.loss.sel(seed=1), alone.loss, rtol=1e-4)
 
 
-@pytest.mark.soak
-def test_a_whole_module_of_equinox_is_refused_with_what_splits_it():
-    (eqx,) = needs("equinox")
-    model = eqx.nn.MLP(1, 1, 8, 1, key=jax.random.key(0))
-
-    def loss(module, x, y):
-        return jnp.mean((jax.vmap(module)(x) - y) ** 2)
-
-    with pytest.raises(
-        TypeError, match=r"is the function .*params, rest = eqx\.partition\(model, eqx\.is_inexact_array\)"
-    ):
-        jf.fit(loss, model, (COLUMN, WAVES), optimizer=jf.optimizers.adam(0.02), steps=3)
-    params, rest = eqx.partition(model, eqx.is_inexact_array)
-    run = jf.fit(
-        lambda p, x, y: loss(eqx.combine(p, rest), x, y), params, (COLUMN, WAVES),
-        optimizer=jf.optimizers.adam(0.02), steps=300,
-    )  # fmt: skip
-    assert run.loss < 0.2 * run.start_loss and eqx.combine(run.params, rest)(COLUMN[0]).shape == (1,)
-
-
 # Data of other libraries
 
 TIMES = np.arange(8) * 0.5
