@@ -25,7 +25,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params, pose_question
 from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.typing import ArrayLike, KeyLike, Number, Params, PyTree
-from jaxfit.verbs.results import Fit, numbers_of, recorded
+from jaxfit.verbs.results import Fit, numbers_in, recorded
 
 POINTS = 61  # along each direction, unless asked
 
@@ -222,7 +222,7 @@ def trajectory_plane(fit: Fit) -> Slice:
     if rows.shape[1] < 2:
         raise ValueError("trajectory_plane: the fit moves one number, which makes no plane; draw its loss with surface")
     _, sizes, components = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-    kind = np.result_type(*(x.dtype for x in map(np.asarray, jax.tree.leaves(numbers_of(fit)))))
+    kind = np.result_type(*(x.dtype for x in map(np.asarray, jax.tree.leaves(numbers_in(fit)))))
     rounding = 10 * np.finfo(kind).eps * np.linalg.norm(rows)
     if len(sizes) < 2 or not sizes[1] > rounding:
         raise ValueError(

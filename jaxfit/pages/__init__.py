@@ -29,7 +29,7 @@ from jaxfit.stores import StoreError, as_path, open_dataset
 from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.grids import Grid, best
 from jaxfit.verbs.multistarts import Optima
-from jaxfit.verbs.results import Fit, numbers_of
+from jaxfit.verbs.results import Fit, numbers_in
 
 __all__ = ["notebook", "write_fit", "write_sweep"]
 __getattr__, __dir__ = near_names(__name__, __all__)
@@ -84,8 +84,8 @@ def _(fit: Fit) -> str:
     if np.ndim(fit.status) or isinstance(fit.status, jax.core.Tracer) or not isinstance(fit.status, Status):
         return f"<pre>{escape(text)}</pre>"
     head, *rest = text.splitlines()
-    names = labels_of(numbers_of(fit))
-    rows = [[name, f"{x:.6g}"] for name, x in zip(names[:ROWS], flattened(numbers_of(fit)), strict=False)]
+    names = labels_of(numbers_in(fit))
+    rows = [[name, f"{x:.6g}"] for name, x in zip(names[:ROWS], flattened(numbers_in(fit)), strict=False)]
     told = [line.strip() for line in rest if line.startswith(("  loss", "  with", "  note"))]
     return (
         f"<p>{_swatch(fit.status)}{escape(head)}</p>{_table(['param', 'value'], rows, len(names), [True, False])}"

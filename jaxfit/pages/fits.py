@@ -18,7 +18,7 @@ from jaxfit.stores.identity import environment
 from jaxfit.stores.manifests import Json
 from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import labels_of
-from jaxfit.verbs.results import Fit, NotConverged, numbers_of
+from jaxfit.verbs.results import Fit, NotConverged, numbers_in
 
 CURVE, POINTS = 300, 5_000  # points of a curve, and the most of data
 PARAMS, PAIRED, PROFILED = 200, 12, 6  # the most params with errors, with a table of correlations, with profiles
@@ -89,7 +89,7 @@ def _fill(page: Blocks, fit: Fit, found: Report | str) -> None:
 
 def _report(fit: Fit) -> Report | str:
     """Return the report, or why there is none."""
-    count = sum(np.size(x) for x in jax.tree.leaves(numbers_of(fit)))
+    count = sum(np.size(x) for x in jax.tree.leaves(numbers_in(fit)))
     if count > PARAMS:
         return f"the errors of {count:,} params are not computed for a page; see jf.report(fit)"
     try:
@@ -169,7 +169,7 @@ def _residuals(fit: Fit, page: Blocks) -> None:
 def _table(fit: Fit, found: Report | str, page: Blocks) -> None:
     page.add(title="Params")
     if isinstance(found, str):
-        pairs = zip(labels_of(numbers_of(fit))[:PARAMS], flattened(numbers_of(fit)), strict=False)
+        pairs = zip(labels_of(numbers_in(fit))[:PARAMS], flattened(numbers_in(fit)), strict=False)
         rows = [[name, f"{x:.6g}"] for name, x in pairs]
         page.add(head=["param", "value"], rows=rows, left=[True, False])
         page.add(text=f"No errors are given: {found}", note=True)

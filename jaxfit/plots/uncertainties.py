@@ -20,7 +20,7 @@ from jaxfit.statistics.diagnosis import FAR_OUT
 from jaxfit.statistics.profiles import Profile
 from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import labels_of
-from jaxfit.verbs.results import Fit, numbers_of
+from jaxfit.verbs.results import Fit, numbers_in
 
 GRID, EDGE = 300, 7.0  # points of a curve; scales to which residuals of robust fits are drawn
 
@@ -211,7 +211,7 @@ def profile(found: Fit | Profile, error: float | None = None, *, name: str = "",
 
 def _of_param(fit: Fit, name: str) -> tuple[Profile, float, str]:
     """Return the profile of one param of a fit, its error and its name."""
-    labels, errors = labels_of(numbers_of(fit)), flattened(statistics.standard_errors(fit))
+    labels, errors = labels_of(numbers_in(fit)), flattened(statistics.standard_errors(fit))
     known = [label for label, error in zip(labels, errors, strict=True) if np.isfinite(error)]
     name = known[0] if name == "" and len(known) == 1 else name
     if name not in known:
@@ -267,8 +267,8 @@ def corner(
       >>> sorted(jf.plots.corner(run))[0]
       ('b', 'b')
     """
-    labels = labels_of(numbers_of(fit))
-    values, errors = (flattened(tree) for tree in (numbers_of(fit), statistics.standard_errors(fit)))
+    labels = labels_of(numbers_in(fit))
+    values, errors = (flattened(tree) for tree in (numbers_in(fit), statistics.standard_errors(fit)))
     chosen = [i for i, n in enumerate(labels) if np.isfinite(errors[i]) and (names is None or n in names)]
     if not 1 <= len(chosen) <= 6:
         raise ValueError(

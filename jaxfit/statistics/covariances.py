@@ -27,7 +27,7 @@ from jaxfit.verbs.evaluations import (
     over_lanes,
 )
 from jaxfit.verbs.grids import Grid
-from jaxfit.verbs.results import Fit, numbers_of, problem_of
+from jaxfit.verbs.results import Fit, numbers_in, problem_of
 
 MOST = 4096  # params, whose covariance then takes 134 MB
 FAR = 0.1  # standard errors from the minimum that a fit may stand
@@ -265,7 +265,7 @@ def spread(result: Fit | Grid, flat: np.ndarray, extra: Mapping[str, Sequence[st
 def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
     """Return the directions of the free params that change no prediction: {name: step}, the largest step one."""
     found = np.asarray(known.estimate.blind)
-    params = numbers_of(fit)
+    params = numbers_in(fit)
     places = free_places(resolved(problem_of(fit).params, PRECISION), params)
     names = [name for name, yes in zip(labels_of(params), places, strict=True) if yes]
     directions = []

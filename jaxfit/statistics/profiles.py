@@ -25,7 +25,7 @@ from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.paths import Nodes, Walk, Way, begin, ends, follow, reach
 from jaxfit.statistics.resampling import NAME, Held, Refits, refitter
 from jaxfit.verbs.evaluations import example, free_places, like, over_lanes
-from jaxfit.verbs.results import Fit, numbers_of
+from jaxfit.verbs.results import Fit, numbers_in
 from jaxfit.verbs.sweeps import sweep
 
 PyTree = Any
@@ -295,4 +295,4 @@ def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _trailing(fit: Fit, values: np.ndarray) -> PyTree:
     """Return (K, points) numbers as a tree like the params, the points last."""
-    return jax.tree.map(lambda x: np.moveaxis(x, 0, -1), like(numbers_of(fit), values.T))
+    return jax.tree.map(lambda x: np.moveaxis(x, 0, -1), like(numbers_in(fit), values.T))

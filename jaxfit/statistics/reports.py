@@ -40,7 +40,7 @@ from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
-from jaxfit.verbs.results import Fit, numbers_of, problem_of
+from jaxfit.verbs.results import Fit, numbers_in, problem_of
 from jaxfit.verbs.summaries import runaways, text_table
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ def report(
         others = met("report", fit)
         fit = others.fit
     check_result("report", fit)
-    params = numbers_of(fit)
+    params = numbers_in(fit)
     more, units = _derived_rows(fit, derived, units, level, method, absolute_sigma)
     named = _units(params, units, [row.name for row in more])
     known = moments("report", fit, absolute_sigma, warns=False)
@@ -420,7 +420,7 @@ def _derived_rows(
     shape, known = propagated("report", fit, _deriving(model, tuple(own.items())), absolute_sigma, warns=False)
     paths = jax.tree_util.tree_leaves_with_path(shape)
     names = [(jax.tree_util.keystr(path, simple=True, separator="."), math.prod(leaf.shape)) for path, leaf in paths]
-    taken = [name for name, _ in names if name in labels_of(numbers_of(fit))]
+    taken = [name for name, _ in names if name in labels_of(numbers_in(fit))]
     if taken:
         raise ValueError(f"report: derived has {taken[0]!r}, which is a param; give it another name")
     given = units if isinstance(units, Mapping) else {}
@@ -505,7 +505,7 @@ def _beyond_bounds(fit: Fit, rows: Sequence[Row]) -> list[str]:
     marked = resolved(problem_of(fit).params, PRECISION)
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     limits: list[tuple[float, float]] = []
-    for mark, value in zip(leaves, structure.flatten_up_to(numbers_of(fit)), strict=True):
+    for mark, value in zip(leaves, structure.flatten_up_to(numbers_in(fit)), strict=True):
         low, high = (mark.low, mark.high) if isinstance(mark, Bounded) else (None, None)
         sizes = [np.shape(x) for x in jax.tree.leaves(value)]
         low, high = -np.inf if low is None else low, np.inf if high is None else high
@@ -527,7 +527,7 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
     held = iter(np.asarray(known.estimate.held))
     unknown = iter(np.isnan(np.diagonal(np.asarray(known.estimate.unit))))
     roles: list[str] = []
-    for mark, value in zip(leaves, structure.flatten_up_to(numbers_of(fit)), strict=True):
+    for mark, value in zip(leaves, structure.flatten_up_to(numbers_in(fit)), strict=True):
         for _ in range(sum(np.size(x) for x in jax.tree.leaves(value))):
             missing = next(unknown)
             if isinstance(mark, (Fixed, Tied)):
@@ -633,7 +633,7 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
                 f"fix one{endless}"
             )
     names = [
-        name for name, role in zip(labels_of(numbers_of(fit)), _roles(fit, known), strict=True) if role == "at bound"
+        name for name, role in zip(labels_of(numbers_in(fit)), _roles(fit, known), strict=True) if role == "at bound"
     ]
     if names:
         notes.append(

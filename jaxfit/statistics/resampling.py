@@ -25,7 +25,7 @@ from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
 from jaxfit.typing import ArrayLike, KeyLike, PyTree
 from jaxfit.verbs.evaluations import PRECISION, Group, example, groups_of, labelled, like, over_lanes
 from jaxfit.verbs.grids import Grid
-from jaxfit.verbs.results import Fit, numbers_of
+from jaxfit.verbs.results import Fit, numbers_in
 from jaxfit.verbs.sweeps import sweep
 
 NAME = "refit"
@@ -251,7 +251,7 @@ def monte_carlo(
 
 def _resamples(result: Fit | Grid, flat: np.ndarray, good: np.ndarray) -> Resamples:
     if isinstance(result, Fit):
-        return Resamples(like(numbers_of(result), flat), good)
+        return Resamples(like(numbers_in(result), flat), good)
     params = spread(result, np.moveaxis(flat, -1, -2), {"sample": None})
     return Resamples(params, labelled(result, good, {"sample": None}, "converged"))
 

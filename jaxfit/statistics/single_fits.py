@@ -35,7 +35,7 @@ from jaxfit.statistics.estimates import (
 )
 from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import PRECISION, free_places
-from jaxfit.verbs.results import Fit, numbers_of
+from jaxfit.verbs.results import Fit, numbers_in
 
 
 class Linear(NamedTuple):
@@ -58,7 +58,7 @@ def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Esti
         problem, flat, found, basis = linear
         ties = any(isinstance(x, Tied) for x in jax.tree.leaves(problem.params, is_leaf=is_mark))
         if function is None and not ties:
-            params = numbers_of(fit)
+            params = numbers_in(fit)
             values = raveled(convert_all(params, PRECISION))
             slopes = np.zeros((values.size, flat.size))
             slopes[free_places(problem.params, params)] = np.eye(flat.size)

@@ -22,7 +22,7 @@ from jaxfit.problems.posing import as_params, made
 from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.typing import PyTree, Scalar
 from jaxfit.verbs.grids import Grid
-from jaxfit.verbs.results import Fit, NotConverged, numbers_of, problem_of
+from jaxfit.verbs.results import Fit, NotConverged, numbers_in, problem_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -232,7 +232,7 @@ def example(result: Fit | Grid) -> tuple[Problem, PyTree]:
       ValueError: If the lanes' params differ in shape.
     """
     if isinstance(result, Fit):
-        return problem_of(result), numbers_of(result)
+        return problem_of(result), numbers_in(result)
     shapes = {str(jax.tree.map(lambda x: x.shape[1:], without_kept(part.lanes.params))) for part in result.parts}
     if len(shapes) > 1:
         raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
@@ -243,7 +243,7 @@ def whole_params(result: Fit | Grid) -> PyTree:
     """Return the params of a fit, or of one lane, with marks around what is kept."""
     if isinstance(result, Grid):
         return jax.tree.map(lambda x: np.asarray(x)[0], result.parts[0].lanes.params)
-    if numbers_of(result) is result.params:
+    if numbers_in(result) is result.params:
         return result.params
     return as_params(result.params, inside=True, finite=False)
 

@@ -24,7 +24,7 @@ from jaxfit.problems.messages import near_attribute, near_keywords
 from jaxfit.problems.problems import Problem, Status, Training, convert_all, name_of
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs import summaries
-from jaxfit.verbs.summaries import numbers_of
+from jaxfit.verbs.summaries import numbers_in
 
 if TYPE_CHECKING:
     from jaxfit.stores.fits import Saved
@@ -219,7 +219,7 @@ class Fit:
         return pages().notebook(self)
 
     def __repr__(self) -> str:
-        leaves = jax.tree.leaves((numbers_of(self), self.loss, self.status, self.steps))
+        leaves = jax.tree.leaves((numbers_in(self), self.loss, self.status, self.steps))
         if any_traced(leaves):
             return "Fit(traced)"
         concrete = all(isinstance(x, (int, float)) or is_array(x) for x in leaves)

@@ -149,7 +149,7 @@ def silent(fit: Fit) -> list[str]:
     return [name for name, loss in zip(names, there, strict=True) if loss == here]
 
 
-def numbers_of(fit: Fit) -> PyTree:
+def numbers_in(fit: Fit) -> PyTree:
     """Return the params of a fit with None at each leaf that was no number to fit."""
     problem = fit.problem
     return without_kept(fit.params, None if problem is None or holds_call(problem.params) else problem.params)
@@ -161,7 +161,7 @@ def _free_numbers(fit: Fit) -> tuple[list[str], np.ndarray, np.ndarray] | None:
     if problem is None or holds_call(problem.params) or takes_key(problem.loss):
         return None
     leaves = jax.tree_util.tree_leaves_with_path(free(problem.params))
-    ends = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(numbers_of(fit))}
+    ends = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(numbers_in(fit))}
     if any(isinstance(x, jax.core.Tracer) for x in (*ends.values(), *(leaf for _, leaf in leaves))):
         return None
     names = [name for path, leaf in leaves for name in _names(path, leaf)]
@@ -413,8 +413,8 @@ def fold(ratio: float) -> str:
 def summary(fit: Fit) -> str:
     """Return the text of `print(fit)`: the outcome, the advice, the loss and the params."""
     name = Status(fit.status).name.lower().replace("_", " ")
-    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_loss_label(fit)}", *_params_lines(numbers_of(fit))]
-    more = len(jax.tree.leaves(numbers_of(fit))) - 12
+    lines = [f"{name}: {advice(fit)}", f"  loss    {fit.loss:.8g}{_loss_label(fit)}", *_params_lines(numbers_in(fit))]
+    more = len(jax.tree.leaves(numbers_in(fit))) - 12
     lines += [f"          and {more} more leaves"] * (more > 0)
     settings = [repr(fit.optimizer)] if fit.optimizer is not None else []
     settings += [fit.precision] if fit.precision else []
@@ -434,7 +434,7 @@ def summary_of_lanes(fit: Fit) -> str:
     counts = [(int((status == s).sum()), s.name.lower().replace("_", " ")) for s in Status if (status == s).any()]
     text = ", ".join(f"{count:,} {name}" for count, name in counts)
     lines = [f"Fit of {'x'.join(map(str, status.shape))} lane{'s' * (status.size != 1)}: {text}"]
-    return "\n".join([*lines, f"  loss    {_numbers(loss)}", *_params_lines(numbers_of(fit))])
+    return "\n".join([*lines, f"  loss    {_numbers(loss)}", *_params_lines(numbers_in(fit))])
 
 
 def _params_lines(params: PyTree) -> list[str]:
@@ -453,7 +453,7 @@ def doubts(fit: Fit) -> list[str]:
         x, y = x[more[-1]], y[more[-1]]
         if not y.size:
             return []  # which the outcome says
-    moving = numbers_of(fit) if holds_call(fit.problem.params) else free(fit.problem.params)
+    moving = numbers_in(fit) if holds_call(fit.problem.params) else free(fit.problem.params)
     params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moving)), []
     if params > y.size:
         found.append(
