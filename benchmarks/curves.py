@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -155,10 +156,10 @@ def process(quick: bool) -> list[Row]:
     except subprocess.CalledProcessError:
         return [unmeasured(case, LMFIT, TIME, "lmfit is not installed", target)]
     agree(np.array(fresh.run("reporting", US)), np.array(theirs), what=case)
-    calls = {name: lambda name=name: fresh.whole("reporting", name) for name in (US, LMFIT)}
+    calls: dict[str, Callable] = {name: functools.partial(fresh.whole, "reporting", name) for name in (US, LMFIT)}
     with tempfile.TemporaryDirectory() as folder:
         fresh.run("reporting", US, folder)
-        calls["again"] = lambda: fresh.whole("reporting", US, folder)
+        calls["again"] = functools.partial(fresh.whole, "reporting", US, folder)
         times = race(calls, rounds=1 if quick else 9, warm=False)
     return [
         Row(case, LMFIT, TIME, spread(times[US] / times[LMFIT]), target),

@@ -44,7 +44,8 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
     """The images and labels to train on, and those held out."""
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
+    digits: Any = load_digits()
+    x, y = digits.data, digits.target
     order = np.random.default_rng(0).permutation(len(x))
     x, y = (x[order] / 16).astype(np.float32), y[order].astype(np.int32)
     return (x[:1437], y[:1437]), (x[1437:], y[1437:])
@@ -79,7 +80,7 @@ def total(grid: jf.Grid) -> int:
 def rules(quick: bool) -> list[Row]:
     """Halving and Hyperband against the full sweep; the target is halving's, if it comes within 2 % of the best."""
     trials, steps = (16, 27) if quick else (1_024, LAST)
-    ranked = {"by": "validation_loss"}
+    ranked: dict[str, Any] = {"by": "validation_loss"}
     contestants = {
         "halving by 3": jf.Halving(3, FIRST, **ranked),
         "halving by 2 from step 27": jf.Halving(2, FIRST if quick else 27, **ranked),
@@ -158,7 +159,7 @@ def overhead(quick: bool) -> list[Row]:
     side, steps = (8, 70) if quick else (128, 40_000)
     at = [steps * k // 7 for k in range(1, 7)]
     all_of_them = jf.Rungs(at, lambda rung: np.ones(len(rung.values), bool))
-    low = {"high": 2e-4}  # where every lane falls
+    low: dict[str, Any] = {"high": 2e-4}  # where every lane falls
     plain, rungs = lines.sweep_of(side, steps, **low), lines.sweep_of(side, steps, **low, prune=all_of_them)
     agree(lines.ends(plain()), lines.ends(rungs()), rtol=0, atol=0, what="rungs")
     times = race({"plain": plain, "rungs": rungs}, rounds=2 if quick else 7)

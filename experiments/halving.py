@@ -151,7 +151,7 @@ def above(result: Result, rule: str) -> float:
     return float(result.ends[rule].min() / result.ends["full"].min())
 
 
-def by_chance(result: Result, count: int | np.ndarray, share: float) -> np.ndarray:
+def by_chance(result: Result, count: float | np.ndarray, share: float) -> np.ndarray:
     """The quantile of the best end of so many settings drawn at random, from all of them.
 
     All of `count` are worse than the k-th best of n with a chance of about (1 - k / n)**count.
@@ -270,7 +270,7 @@ def draw_spent(result: Result, ax: Any) -> None:
         words = f"{name}: {100 * spent(result, name) / whole:.0f} % "
         ax.text(end[0], low, words, color=color, ha="right", va="center", weight="bold")
     ax.set(xscale="log", yscale="log", ylim=(0.46, 12), xlabel="steps of all settings together")
-    ax.set_ylabel("best loss so far, over the best of all")
+    ax.set_ylabel("best loss at that time, over the best of all at the end")
     plots.few_ticks(ax.yaxis, [1, 2, 5, 10])
     ax.set_title("What the best costs")
 

@@ -26,7 +26,7 @@ __all__ = ["Regressor"]
 NOTHING = Record(what=())
 
 
-def linear(params: Params, x: Array) -> Array:
+def linear(params: Params, x: Array | np.ndarray) -> Array:
     """Return b + x @ w for x (n, features), or (n,) for one feature: the default model of a `Regressor`."""
     return params["b"] + jnp.reshape(x, (len(x), -1)) @ params["w"]
 

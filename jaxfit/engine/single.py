@@ -79,7 +79,8 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
     ask = functools.partial(jax.tree.unflatten, structure)
     training = ask([jax.ShapeDtypeStruct(*x) for x in shapes])
     captured = inspect_training(training)
-    capacity, state, record = 0, None, None
+    capacity, state = 0, None
+    record: PyTree = None
     if not captured and fits_numpy(training, in_numpy):
         warn_of_recompiling(training.problem.loss)
         capacity = max(1, min(current().stretch_rows, current().stretch_bytes // 8))
@@ -96,16 +97,8 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
             training = ask(leaves)
             every = training.record.every
             state = jax.lax.cond(t == 0, fast_sums(lambda: begin(training)), lambda: state)  # one program, not two
-            return advance(
-                stepper(training, judged=judged),
-                state,
-                t,
-                count,
-                record,
-                every=every,
-                capacity=capacity,
-                early=judged,
-            )
+            step = stepper(training, judged=judged)
+            return advance(step, state, t, count, record, every=every, capacity=capacity, early=judged)
 
         return compiled(segment, SUMS.get(jax.default_backend()))
 

@@ -144,7 +144,9 @@ def _around(arguments: Arguments) -> Hessian | LocalModel:
     )  # fmt: skip
 
 
-def _of_hessian(loss: float, point: Array, gradient: Array, moves: Array, matrix: Array) -> LocalModel:
+def _of_hessian(
+    loss: float, point: np.ndarray, gradient: np.ndarray, moves: np.ndarray, matrix: np.ndarray
+) -> LocalModel:
     """Return the local model with the spectrum of the whole Hessian."""
     values, vectors = _spectrum(matrix)
     parts = vectors.T @ gradient

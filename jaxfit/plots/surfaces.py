@@ -88,9 +88,10 @@ def from_above(
         ax.contourf(x, y, heights.T, levels=_edges(heights, levels), cmap=HEIGHTS, zorder=0)
     lines = ax.contour(x, y, heights.T, levels=levels, colors="#6f6f6f", linewidths=0.7, zorder=1)
     ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xlabel=surface.dims[0], ylabel=surface.dims[1])
-    for name, scale in (("x", ax.get_xscale()), ("y", ax.get_yscale())):
-        if scale == "linear":
-            ax.locator_params(name, nbins=6, steps=[1, 2, 5, 10])
+    if ax.get_xscale() == "linear":
+        ax.locator_params("x", nbins=6, steps=[1, 2, 5, 10])
+    if ax.get_yscale() == "linear":
+        ax.locator_params("y", nbins=6, steps=[1, 2, 5, 10])
     drawn, names = {}, [str(name) for name in surface.dims]
     for color, (label, path) in zip(itertools.cycle(colors), paths.items(), strict=False):
         drawn[label] = color, _path(label, path, names)[:2]

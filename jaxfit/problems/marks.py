@@ -60,7 +60,8 @@ class Kept(Fixed):
 
     @property
     def own(self) -> PyTree:
-        return self.value if self.impl is None else jax.random.wrap_key_data(self.value, impl=self.impl)
+        value: PyTree = self.value
+        return value if self.impl is None else jax.random.wrap_key_data(value, impl=self.impl)
 
     def __repr__(self) -> str:
         return f"Fixed({self.value!r})" if self.impl is None else f"Fixed(key of {self.impl})"
@@ -203,7 +204,7 @@ def _unflatten_kept(aux: tuple, children: tuple) -> PyTree:
     return _made(Kept, value=children[0] if static is None else static.value, impl=impl, static=static is not None)
 
 
-jax.tree_util.register_pytree_with_keys(Kept, _flatten_kept, _unflatten_kept)
+jax.tree_util.register_pytree_with_keys(Kept, _flatten_kept, _unflatten_kept)  # pyright: ignore[reportArgumentType]
 jax.tree_util.register_pytree_with_keys(
     Bounded,
     lambda m: (

@@ -12,8 +12,8 @@ What is worth a line in a report, by thresholds that are named here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -97,7 +97,7 @@ def influence(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Infl
       (7, 0.42)
     """
     found = _influence(result, _moments("influence", result, absolute_sigma))
-    return Influence(*(_labelled(result, x) for x in found))
+    return Influence(*(_labelled(result, np.asarray(x)) for x in found))
 
 
 def _moments(verb: str, result: Fit | Grid, absolute_sigma: bool | None) -> Moments:
@@ -168,20 +168,21 @@ def diagnostics(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Di
       (7, 2.02)
     """
     found = _diagnostics(result, _moments("diagnostics", result, absolute_sigma))
-    return Diagnostics(*(type(test)(*(_labelled(result, x) for x in test)) for test in found))
+    label = partial(_labelled, result)
+    return Diagnostics(FTest(*map(label, found[0])), Runs(*map(label, found[1])), DurbinWatson(*map(label, found[2])))
 
 
 class _Counts(NamedTuple):
     """What the tests read from the residuals of one lane."""
 
-    size: Array  # () sum of their squares
-    runs: Array  # ()
-    above: Array  # () residuals above zero
-    statistic: Array  # () of Durbin and Watson
-    trace: Array  # () of M A, with the projection M on residuals and the matrix A of the statistic
-    square: Array  # () the trace of M A M A
-    groups: Array  # () different x
-    pure: Array  # () sum of squares around the means of replicates
+    size: Array | np.ndarray  # () sum of their squares
+    runs: Array | np.ndarray  # ()
+    above: Array | np.ndarray  # () residuals above zero
+    statistic: Array | np.ndarray  # () of Durbin and Watson
+    trace: Array | np.ndarray  # () of M A, with the projection M on residuals and the matrix A of the statistic
+    square: Array | np.ndarray  # () the trace of M A M A
+    groups: Array | np.ndarray  # () different x
+    pure: Array | np.ndarray  # () sum of squares around the means of replicates
 
 
 def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
@@ -197,7 +198,11 @@ def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
         f = np.where(tells, (found.size - found.pure) / more / (found.pure / rest), np.nan)
         lack = FTest(f, special.fdtrc(more, rest, f), more, rest)
         below = n - found.above
-        runs = Runs(found.runs, 1 + 2 * found.above * below / n, _as_few(found.runs, found.above, below))
+        runs = Runs(
+            found.runs,
+            1 + 2 * found.above * below / n,
+            _as_few(np.asarray(found.runs), np.asarray(found.above), np.asarray(below)),
+        )
         freedom = n - k
         mean = np.where(freedom > 0, found.trace / freedom, np.nan)
         variance = 2 * (found.square - found.trace * mean) / (freedom * (freedom + 2))
@@ -284,7 +289,7 @@ def _counts(residuals: Array, rows: Array, place: Placed, in_order: bool) -> _Co
     )  # fmt: skip
 
 
-def _pure(residuals: Array, place: Placed, counts: Array, hidden: Array) -> tuple[Array, Array]:
+def _pure(residuals: Array, place: Any, counts: Array, hidden: Array) -> tuple[Array, Array]:
     """Return how many x differ, and the sum of squares around the means of replicates."""
     xp = namespace(residuals)
     rows = xp.concatenate([place.x, hidden[:, None]], axis=1)
@@ -350,12 +355,12 @@ def _of_outliers(fit: Fit, known: Moments) -> list[str]:
     return [f"{many} beyond {FAR_OUT} times the scale of the residuals, {scale:.3g}: {_points(fit, far)}"]
 
 
-def _points(fit: Fit, places: Sequence[int]) -> str:
+def _points(fit: Fit, places: np.ndarray) -> str:
     """Return the names of points: y[3] (x = 0.2)."""
     problem = problem_of(fit)
     names = getattr(problem.loss, "data_names", ())
-    x = np.asarray(problem.data[0]) if noise_model_of(problem.loss).predicts else None
-    known = x is not None and x.ndim == 1 and np.ndim(problem.data[names.index("y")]) == 1
+    x = np.asarray(problem.data[0]) if noise_model_of(problem.loss).predicts else np.zeros((0, 0))
+    known = x.ndim == 1 and np.ndim(problem.data[names.index("y")]) == 1
     told = [f"y[{i}] (x = {x[i]:g})" if known else f"residual {i}" for i in places[:NAMED]]
     more = len(places) - len(told)
     return ", ".join(told) + f" and {more} more" * (more > 0)

@@ -430,7 +430,9 @@ def _derived_rows(
     half = factor(known, level) * known.errors if method == "wald" else np.full(known.errors.shape, np.nan)
     columns = (known.values, known.errors, known.values - half, known.values + half)
     table = zip(labels_of(shape), *(x.tolist() for x in columns), said, strict=True)
-    return tuple(Row(*row, math.nan, "derived", unit) for *row, unit in table), units
+    return tuple(
+        Row(name, value, error, low, high, math.nan, "derived", unit) for name, value, error, low, high, unit in table
+    ), units
 
 
 @functools.lru_cache(maxsize=64)

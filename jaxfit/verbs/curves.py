@@ -174,7 +174,7 @@ def _robust(
         return fit(make(predict, delta=delta), start, data, **how)
     y = np.ma.asarray(data[1], float)
     scale = float(SCALE * np.ma.median(abs(y - np.ma.median(y))))
-    found = None
+    found: Any = None
     for stage, times in dict.fromkeys([(huber, 1.345), (make, multiple)]):
         for _ in range(ROUNDS):
             scale = max(scale, 8 * np.finfo(float).eps * float(abs(y).max()), np.finfo(float).tiny)

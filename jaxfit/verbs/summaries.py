@@ -53,8 +53,11 @@ def curve(losses: np.ndarray) -> LossCurve | None:
     early, late = np.median(tail[:half]), np.median(tail[half:])
     fallen = max(losses[0] - losses.min(), 1e-300)
     height = max(tail.mean() - losses.min(), 0.1 * abs(tail.mean()), 1e-300)
-    numbers = losses[0], losses[-1], losses.min(), (early - late) / fallen, np.ptp(tail) / height
-    return LossCurve(*map(float, numbers), _period(tail), float(np.mean(np.diff(tail) > 0)))
+    return LossCurve(
+        first=float(losses[0]), last=float(losses[-1]), least=float(losses.min()),
+        recent_fall=float((early - late) / fallen), swing=float(np.ptp(tail) / height),
+        period=_period(tail), rises=float(np.mean(np.diff(tail) > 0)),
+    )  # fmt: skip
 
 
 def _period(tail: np.ndarray) -> int | None:
