@@ -31,7 +31,7 @@ class Template(NamedTuple):
 
     structure: Structure  # of the tree with a `Placeholder` instead of each axis
     leaves: list  # of it, in the precision
-    columns: dict[str, PyTree]  # by the key of the place: the axis' values, with a leading axis
+    columns: dict[str, PyTree]  # by the key of the place: the axis' values, with a leading axis; arrays, or `Rows`
 
     @property
     def spec(self) -> tuple:
@@ -40,11 +40,11 @@ class Template(NamedTuple):
         return self.structure, _shapes(self.leaves), *columns
 
 
-def laid_out(tree: PyTree, precision: str) -> Template:
-    """Return a tree with axes as a template, every number in the precision."""
+def laid_out(tree: PyTree, precision: str, column: Callable[[PyTree, str], PyTree] = convert) -> Template:
+    """Return a tree with axes as a template, every number in the precision; columns as column(values, precision)."""
     template, columns = lanes(tree)
     leaves, structure = jax.tree.flatten(template)
-    columns = {key: jax.tree.map(lambda x: convert(x, precision), values) for key, values in columns.items()}
+    columns = {key: jax.tree.map(lambda x: column(x, precision), values) for key, values in columns.items()}
     return Template(structure, [convert(x, precision) for x in leaves], columns)
 
 

@@ -22,7 +22,7 @@ from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import Structure, inspect_training, trace
 from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.dimensions import Dimension
-from jaxfit.problems.problems import Training, precision_context
+from jaxfit.problems.problems import Training, by_rows, precision_context
 from jaxfit.problems.pruning import Pruning
 from jaxfit.typing import PyTree
 
@@ -44,9 +44,9 @@ class Part:
 
     @functools.cached_property
     def template(self) -> Template:
-        """The training taken apart into what lanes share and what each owns, in the precision."""
+        """The training taken apart into what lanes share and what each owns, in the precision; that as `Rows`."""
         with precision_context(self.precision):
-            return laid_out(self.training, self.precision)
+            return laid_out(self.training, self.precision, by_rows)
 
     @property
     def any_lane(self) -> Training:
@@ -218,7 +218,8 @@ def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> Poo
         slots = min(most, max(least, power_of_two(room // max(part.needs.working, 1))))
         slots = min(slots, power_of_two_above(part.size))
     share = power_of_two_above(-(-part.size // (workers or len(worker_devices()))))
-    lanes = min(limits.block_lanes, limits.block_bytes // max(part.needs.results, 1))
+    own = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(part.template.columns))
+    lanes = min(limits.block_lanes, limits.block_bytes // max(part.needs.results, own, 1))
     loads = max(lanes // slots, limits.block_loads)
     return part.shape._replace(slots=slots, lanes=max(1, min(loads, -(-share // slots))) * slots)
 

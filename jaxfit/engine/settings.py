@@ -28,7 +28,7 @@ class Settings:
     Attributes:
       workers: Number of threads that run blocks of lanes; None for one on each core of a CPU, or on each device.
       block_lanes: Largest number of lanes in a block.
-      block_bytes: Largest size of the results of a block.
+      block_bytes: Largest size of the results of a block, and of the data that its lanes own.
       block_loads: Smallest number of lanes in a block for each slot, which goes before the two limits above: with a
         stop rule, slots are idle at the end of a block.
       cpu_slots: Largest number of lanes side by side on a CPU, if `slots` is not given.

@@ -18,7 +18,7 @@ from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.foreign import as_array, as_tuple, check_numbers, columns, is_hidden
 from jaxfit.problems.marks import kept_of, plain
 from jaxfit.problems.messages import path_name, warn
-from jaxfit.problems.problems import PRECISIONS, convert, precision_context
+from jaxfit.problems.problems import PRECISIONS, convert, precision_context, row_blocks
 from jaxfit.typing import ArrayLike, KeyLike, LossFunction, PyTree
 
 
@@ -186,18 +186,36 @@ def _check_numbers(label: str, values: np.ndarray, precision: str, where: ArrayL
             )
     if not finite or values.dtype.kind != "f" and not jnp.issubdtype(values.dtype, jnp.floating):
         return
-    bad = ~np.isfinite(values)
+    counts = np.True_
     if where is not None and not isinstance(where, jax.core.Tracer):
         mask = np.asarray(where, bool)
-        if mask.shape == bad.shape[: mask.ndim]:
-            bad &= mask.reshape(mask.shape + (1,) * (bad.ndim - mask.ndim))
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        if mask.shape == values.shape[: mask.ndim]:
+            counts = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+    count, first = _breaches(values, np.isfinite, counts)
+    if count:
         at = first[0] if len(first) == 1 else first
         raise ValueError(
-            f"{label} has {int(bad.sum())} of {values.size} values that are not finite, the first at index {at} "
+            f"{label} has {count} of {values.size} values that are not finite, the first at index {at} "
             f"({values[first]}); drop those rows, or keep them with a loss made with masked=True"
         )
+
+
+def _breaches(values: np.ndarray, rule: Callable, counts: ArrayLike) -> tuple[int, tuple[int, ...]]:
+    """Return how many values break a rule, and the index of the first, looking at some rows at once.
+
+    Args:
+      values: Any shape.
+      rule: rule(rows): where it holds.
+      counts: Broadcast to the values: which of them count.
+    """
+    count, first, counts = 0, (), np.broadcast_to(counts, values.shape)
+    for at in row_blocks(values) if values.ndim else [...]:
+        bad = ~rule(values[at]) & counts[at]
+        if not count and bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            first = first and (first[0] + at.start, *first[1:])
+        count += int(bad.sum())
+    return count, first
 
 
 def beyond_range(data: tuple, precision: str) -> str | None:
@@ -224,14 +242,14 @@ def check_sigma(data: tuple, names: tuple[str, ...], loss: LossFunction, name: s
     y = data[1].values if is_axis(data[1]) else data[1]
     if isinstance(sigma, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
         return
-    sigma = np.asarray(sigma, np.float64)
+    sigma = np.asarray(sigma)
     shape, wanted = sigma.shape[swept:], np.shape(y)[is_axis(data[1]) :]
     where = data[names.index("where")] if "where" in names else None
     mask = np.ones(wanted[:1], bool) if where is None or is_axis(where) else np.asarray(where)
     label = f"{name}[{place}] (sigma)"
     if shape == wanted * 2 and len(wanted) == 1:
         for one in sigma if swept else [sigma]:
-            _check_covariance(label, one[np.ix_(mask, mask)])
+            _check_covariance(label, np.asarray(one[np.ix_(mask, mask)], np.float64))
         return
     if shape != wanted:
         matrix = f", or one covariance matrix of shape {wanted * 2}" if len(wanted) == 1 else ""
@@ -241,13 +259,13 @@ def check_sigma(data: tuple, names: tuple[str, ...], loss: LossFunction, name: s
         )
     if where is not None and is_axis(where):
         return
-    bad = ~(sigma > 0) & (mask.reshape(mask.shape + (1,) * (len(wanted) - 1)) if wanted else True)
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
+    counts = mask.reshape(mask.shape + (1,) * (len(wanted) - 1)) if wanted else np.True_
+    count, first = _breaches(sigma, lambda rows: rows > 0, counts)
+    if count:
         raise ValueError(
-            f"{label} has {int(bad.sum())} of {sigma.size} values that are not positive, the first at index "
-            f"{first[0] if len(first) == 1 else first} ({sigma[first]:g}); a standard deviation must be positive: drop "
-            f"those points, or mask them with masked=True"
+            f"{label} has {count} of {sigma.size} values that are not positive, the first at index "
+            f"{first[0] if len(first) == 1 else first} ({float(sigma[first]):g}); a standard deviation must be "
+            f"positive: drop those points, or mask them with masked=True"
         )
 
 

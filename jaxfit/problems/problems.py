@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import reprlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -330,3 +331,29 @@ def convert(x: PyTree, precision: str) -> PyTree:
 
 def convert_all(tree: PyTree, precision: str) -> PyTree:
     return jax.tree.map(lambda x: convert(x, precision), tree)
+
+
+BLOCK_BYTES = 2**21  # of an array that is looked through, so that of one on disk little is in memory at once
+
+
+def row_blocks(x: np.ndarray | Rows, first: int | None = None) -> Iterator[slice]:
+    """Yield the slices that cut the first rows of an array, or all, into blocks of `BLOCK_BYTES`."""
+    length = max(1, BLOCK_BYTES // max(1, math.prod(x.shape[1:]) * x.dtype.itemsize))
+    end = x.shape[0] if first is None else min(first, x.shape[0])
+    yield from (slice(i, min(i + length, end)) for i in range(0, end, length))
+
+
+class Rows:
+    """An array of NumPy in a precision, converted as its rows are taken: of one on disk, no others are read."""
+
+    def __init__(self, values: np.ndarray, precision: str):
+        self.values, self.precision = np.asarray(values), precision
+        self.shape, self.dtype = values.shape, convert(values[:0], precision).dtype
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        return convert(self.values[rows], self.precision)
+
+
+def by_rows(x: PyTree, precision: str) -> PyTree:
+    """Return a number or array as `convert` does; an array of NumPy as `Rows`."""
+    return Rows(x, precision) if isinstance(x, np.ndarray) else convert(x, precision)

@@ -11,7 +11,7 @@ import os
 import reprlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ def as_path(name: str, value: object) -> Path:
 
 def digest(*parts: bytes) -> str:
     """Return a digest of contents, 32 hexadecimal digits."""
+    return digest_of(parts)
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """Return the digest of contents that are made one after another."""
     total = hashlib.sha256()
     for part in parts:
         total.update(part)

@@ -17,8 +17,8 @@ from jax.typing import ArrayLike
 from jaxfit.engine.compiling import compiler_options
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.messages import path_name
-from jaxfit.problems.problems import Training, name_of
-from jaxfit.stores.files import digest
+from jaxfit.problems.problems import Rows, Training, by_rows, name_of, row_blocks
+from jaxfit.stores.files import digest, digest_of
 from jaxfit.typing import PyTree
 
 _ISA = ("fma", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")
@@ -86,10 +86,16 @@ def describe(x: ArrayLike) -> str:
     return f"{kind} {values.item()!r}" if values.ndim == 0 else f"{kind} {values.shape} {digest(values.tobytes())}"
 
 
-def values_digest(tree: PyTree, first: int) -> str:
-    """Return a digest of the first rows of every array of a tree."""
-    pairs = [_plain(x) for x in jax.tree.leaves(tree)]
-    return digest(*(f"{kind} {x.shape[1:]} {digest(x[:first].tobytes())}\n".encode() for kind, x in pairs))
+def values_digest(tree: PyTree, first: int, precision: str) -> str:
+    """Return a digest of the first rows of every array of a tree, in a precision."""
+
+    def told(x: PyTree) -> str:
+        x = by_rows(x, precision)
+        kind, values = (x.dtype.name, x) if isinstance(x, Rows) else _plain(x)
+        rows = (values[at].tobytes() for at in row_blocks(values, first))
+        return f"{kind} {values.shape[1:]} {digest_of(rows)}\n"
+
+    return digest(*(told(x).encode() for x in jax.tree.leaves(tree)))
 
 
 def _plain(x: ArrayLike) -> tuple[str, np.ndarray]:

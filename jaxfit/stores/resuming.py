@@ -23,7 +23,7 @@ from jaxfit.engine.parts import Part, Plan, Task, pool_shape
 from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems.dimensions import Dimension, all_coordinates, position, stacked
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import convert_all, precision_context
+from jaxfit.problems.problems import precision_context
 from jaxfit.problems.pruning import choices, told
 from jaxfit.stores import StoreError, identity, manifests, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
@@ -137,7 +137,7 @@ def _identity(part: Part, steps: int) -> dict[str, str]:
 def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
     """Return a digest of the first values along a dimension, by path; values that are programs have none."""
     known = {mention.path: values for mention in dimension.mentions if (values := stacked(mention)) is not None}
-    return {path: identity.values_digest(convert_all(values, precision), size) for path, values in known.items()}
+    return {path: identity.values_digest(values, size, precision) for path, values in known.items()}
 
 
 def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
