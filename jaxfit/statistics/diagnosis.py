@@ -82,8 +82,8 @@ def influence(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Infl
       absolute_sigma: As for `covariance`; if True, s' is s, the noise as given.
 
     Returns:
-      (leverage, studentized, cooks_distance, dffits) like y, NaN where masked or a leverage is one; for a grid
-      `xarray.DataArray`s.
+      (leverage, studentized, cooks_distance, dffits) like y, NaN where masked or a leverage is one, infinite
+      where all others lie on the curve, and NaN where rounding alone is left; for a grid `xarray.DataArray`s.
 
     Raises:
       TypeError, ValueError, NotConverged: As `residuals`.
@@ -125,12 +125,11 @@ def _influence(result: Fit | Grid, known: Moments) -> Influence:
     _, own, leverage = standardized(result, known)
     beside = lambda x: np.reshape(x, np.shape(x) + (1,) * (own.ndim - np.ndim(x)))  # noqa: E731
     rank, freedom = beside(np.asarray(known.estimate.rank, float)), beside(known.estimate.count - known.estimate.rank)
+    own = np.where(beside(known.exact), np.nan, own)
     with np.errstate(divide="ignore", invalid="ignore"):
         odds = leverage / (1 - leverage)
         rest = (freedom - own**2) / (freedom - 1)  # (s' / s)**2
-        outside = (
-            own if known.absolute else np.where(freedom > 1, own / np.sqrt(np.where(rest > 0, rest, np.nan)), np.nan)
-        )
+        outside = own if known.absolute else np.where(freedom > 1, own / np.sqrt(np.maximum(rest, 0)), np.nan)
         return Influence(leverage, outside, own**2 * odds / rank, outside * np.sqrt(odds))
 
 
@@ -152,8 +151,8 @@ def diagnostics(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Di
       absolute_sigma: As for `covariance`.
 
     Returns:
-      (lack_of_fit, runs, durbin_watson), whose numbers for a grid are `xarray.DataArray`s. NaN without replicates, or
-      without degrees of freedom.
+      (lack_of_fit, runs, durbin_watson), whose numbers for a grid are `xarray.DataArray`s. NaN without replicates,
+      without degrees of freedom, or where rounding alone is left of the residuals.
 
     Raises:
       TypeError, ValueError, NotConverged: As `residuals`.
@@ -194,21 +193,22 @@ def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
     n, k = (np.asarray(x, float) for x in (known.estimate.count, known.estimate.rank))
     with np.errstate(divide="ignore", invalid="ignore"):
         more, rest = found.groups - k, n - found.groups
-        tells = (more > 0) & (rest > 0) & (found.pure > 0)
+        noisy = ~known.exact
+        tells = (more > 0) & (rest > 0) & (found.pure > 0) & noisy
         f = np.where(tells, (found.size - found.pure) / more / (found.pure / rest), np.nan)
         lack = FTest(f, special.fdtrc(more, rest, f), more, rest)
         below = n - found.above
         runs = Runs(
             found.runs,
             1 + 2 * found.above * below / n,
-            _as_few(np.asarray(found.runs), np.asarray(found.above), np.asarray(below)),
+            np.where(noisy, _as_few(np.asarray(found.runs), np.asarray(found.above), np.asarray(below)), np.nan),
         )
         freedom = n - k
         mean = np.where(freedom > 0, found.trace / freedom, np.nan)
         variance = 2 * (found.square - found.trace * mean) / (freedom * (freedom + 2))
         both = mean * (4 - mean) / variance - 1
         p = special.betainc(both * mean / 4, both * (1 - mean / 4), found.statistic / 4)
-        return Diagnostics(lack, runs, DurbinWatson(found.statistic, mean, np.where(both > 0, p, np.nan)))
+        return Diagnostics(lack, runs, DurbinWatson(found.statistic, mean, np.where((both > 0) & noisy, p, np.nan)))
 
 
 def _as_few(runs: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -396,5 +396,6 @@ def placed(problem: Problem) -> Placed:
     x = jnp.reshape(x, (y.size, -1)).astype(float)
     if "x_sigma" in given or noise_model_of(loss).kind != SQUARES:
         return Placed(x, where, None)
-    of_y, zero = of_predictions(loss), jnp.zeros(y.shape, float)
-    return Placed(x, where, of_y.residuals(zero + 1, *problem.data) - of_y.residuals(zero, *problem.data))
+    one = jnp.ones(y.shape, float)
+    beside = (given | {"y": 0 * one}).values()  # no y, whose rounding would hide a one
+    return Placed(x, where, of_predictions(loss).residuals(one, *beside))

@@ -194,3 +194,24 @@ def test_several_residuals_a_point_have_no_neighbors():
     fit = jf.fit(loss, {"w": 1.0}, (x, y), optimizer=LM)
     assert np.isnan(jf.diagnostics(fit).durbin_watson.p_value) and "trend" not in str(jf.report(fit))
     assert jf.influence(fit).cooks_distance.shape == (12, 2)
+
+
+def test_lack_of_fit_does_not_depend_on_the_size_of_y():
+    x, y = np.repeat(np.arange(5.0), 2), np.array([0, 0.2, 1.1, 0.9, 2.4, 2.1, 2.8, 3.1, 4.2, 4.0])
+    plain = jf.diagnostics(jf.curve_fit(jf.models.line, None, (x, y))).lack_of_fit
+    for size in (1e-40, 1e20, 1e150):
+        found = jf.diagnostics(jf.curve_fit(jf.models.line, None, (x, size * y))).lack_of_fit
+        np.testing.assert_allclose(found, plain, rtol=1e-9)
+
+
+def test_a_point_beside_a_line_through_all_others_has_an_infinite_studentized_residual():
+    found = jf.influence(jf.curve_fit(jf.models.line, None, (np.arange(5.0), np.array([0, 1, 5, 3, 4.0]))))
+    assert np.abs(found.studentized).argmax() == 2 and found.studentized[2] > 1e6
+    np.testing.assert_allclose(found.studentized[[0, 4]], -np.sqrt(2 / 7), rtol=1e-9)  # of residuals 6 / 5 - 2 / 5
+
+
+def test_rounding_alone_is_no_noise_to_test():
+    exact = jf.curve_fit(jf.models.line, None, (np.arange(6.0) // 2, 0.3 * (np.arange(6) // 2) + 0.1))
+    found, points = jf.diagnostics(exact), jf.influence(exact)
+    assert np.isnan([found.lack_of_fit.p_value, found.runs.p_value, found.durbin_watson.p_value]).all()
+    assert np.isnan(points[1:]).all() and np.isfinite(points.leverage).all()
