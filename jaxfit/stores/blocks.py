@@ -145,6 +145,12 @@ class Blocks:
     _kept: OrderedDict = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def __getstate__(self) -> dict:  # a copy reads the blocks anew: neither they nor the lock go to other processes
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _kept=OrderedDict(), _lock=threading.Lock())
+
     def __post_init__(self):
         if self.folder.is_dir():
             for path in sorted(self.folder.iterdir()):

@@ -1,7 +1,9 @@
 """What a sweep leaves on disk: the same results, read when they are looked at, and nothing else."""
 
+import copy
 import functools
 import json
+import pickle
 import re
 import shutil
 
@@ -39,6 +41,16 @@ def store(finished, tmp_path):
 def ran(events):
     """The lanes that are run while a test lasts."""
     return lambda: [lane for lanes in events["block"] for lane in lanes.tolist()]
+
+
+def test_a_copy_of_a_stored_grid_and_one_sent_to_another_process_read_its_blocks(finished, memory):
+    grid = run(finished)
+    for _ in range(2):  # before and after its blocks were read
+        for again in (pickle.loads(pickle.dumps(grid)), copy.deepcopy(grid)):
+            same(again.results, memory)
+            assert jf.best(again).loss == memory.loss.min()
+        grid.results.load()
+    same(pickle.loads(pickle.dumps(jf.open(finished))), memory)
 
 
 def test_a_stored_sweep_is_the_sweep_to_the_bit_and_reads_like_it(finished, memory, ran):
