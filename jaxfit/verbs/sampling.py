@@ -101,7 +101,7 @@ class Choice:
     values: Sequence
 
     def __post_init__(self):
-        if isinstance(self.values, str) or not hasattr(self.values, "__len__"):
+        if isinstance(self.values, (str, bytes)) or not isinstance(self.values, Sequence) and not is_array(self.values):
             raise TypeError(f"Choice: values is {self.values!r}, but it must be a list of them, such as [16, 32, 64]")
         if not len(self.values):
             raise ValueError("Choice: values is empty; give at least one")

@@ -58,6 +58,8 @@ BAD = {
     "no number": (lambda: jf.Uniform("a", 1), TypeError, "low is 'a', but it must be a number"),
     "infinite": (lambda: jf.Uniform(0, np.inf), ValueError, "high is inf, but it must be finite"),
     "text": (lambda: jf.Choice("adam"), TypeError, "values is 'adam', but it must be a list"),
+    "a set": (lambda: jf.Choice({16, 32}), TypeError, r"values is .*, but it must be a list of them"),
+    "a dictionary": (lambda: jf.Choice({"small": 16}), TypeError, "but it must be a list of them"),
     "empty": (lambda: jf.Choice([]), ValueError, "values is empty; give at least one"),
 }  # fmt: skip
 
