@@ -14,12 +14,12 @@ import numpy as np
 from jaxfit.engine.jaxprs import Operation, depends, inline, largest_bytes
 from jaxfit.engine.loops import End, State, begin, check, judged_step, judges_steps
 from jaxfit.engine.tracing import Structure, program_of, shape_of, trace
-from jaxfit.problems.axes import Axis, is_axis, resolve
+from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.data import Range, call_of, range_of, shaped
 from jaxfit.problems.dimensions import fill
 from jaxfit.problems.marks import is_marked, put, values_of
 from jaxfit.problems.messages import line_of, warn
-from jaxfit.problems.posing import as_params, made
+from jaxfit.problems.posing import made
 from jaxfit.problems.problems import Problem, Training, precision_context
 from jaxfit.typing import PyTree
 
@@ -46,7 +46,7 @@ def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
 def lane_training(template: Training, values: dict[str, PyTree]) -> Training:
     """Return the training of one lane, with its own values filled in and each `Call` replaced by its result."""
     training = fill(template, values)
-    return training.at(as_params(resolve(training.problem.params)))
+    return training.at(made(training.problem).params)
 
 
 def lock_step(template: Training) -> bool:

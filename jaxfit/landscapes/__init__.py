@@ -22,12 +22,12 @@ from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.landscapes.slices import Slice, between, hessian_plane, random_plane, trajectory_plane
 from jaxfit.problems.axes import Axis, is_traced
 from jaxfit.problems.dimensions import choose, coordinates, fill, read
-from jaxfit.problems.marks import free
+from jaxfit.problems.marks import filled, free, without_kept
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.problems.posing import made, pose_question
 from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
 from jaxfit.typing import KeyLike, PyTree
-from jaxfit.verbs.evaluations import at_choices
+from jaxfit.verbs.evaluations import at_choices, whole_params
 from jaxfit.verbs.results import Fit, problem_of, recorded
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Trail(NamedTuple):
     """The recorded path of a descent: its params, and the loss of all data there."""
 
     step: np.ndarray  # (k,); whole numbers are the records
-    params: PyTree  # (k, ...)
+    params: PyTree  # (k, ...); None at what is no number
     loss: np.ndarray  # (k,)
 
 
@@ -174,7 +174,7 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
         rows = np.stack([np.interp(dense, steps, column) for column in flat.T], axis=1)
         return rows.reshape(len(dense), *np.shape(values)[1:])
 
-    params = jax.tree.map(along, params)
-    axes = jax.tree.map(lambda values: Axis("point", values), params)
+    params = jax.tree.map(along, without_kept(params))
+    axes = filled(jax.tree.map(lambda values: Axis("point", values), params), whole_params(fit))
     found = surface(problem.loss, axes, problem.data, key=problem.key, precision=fit.precision or "float32")
     return Trail(dense, params, found.values)

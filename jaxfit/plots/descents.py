@@ -20,9 +20,11 @@ from jaxfit.landscapes import surface as evaluate
 from jaxfit.landscapes import trail
 from jaxfit.plots.house import BLUE, DARK, RED, Room, few_colors, few_ticks, gif, house, number, round_ticks, style
 from jaxfit.plots.surfaces import from_above
-from jaxfit.problems.axes import Axis
+from jaxfit.problems.axes import Axis, holds_call
+from jaxfit.problems.marks import filled, free
 from jaxfit.problems.messages import near_keywords
-from jaxfit.typing import ArrayLike
+from jaxfit.typing import ArrayLike, PyTree
+from jaxfit.verbs.evaluations import whole_params
 from jaxfit.verbs.results import Fit, problem_of
 
 if TYPE_CHECKING:
@@ -256,11 +258,13 @@ def descent_animation(
     way = trail(fit)
     named = {
         jax.tree_util.keystr(path, simple=True, separator=".") or "params": np.asarray(values, float)
-        for path, values in jax.tree_util.tree_leaves_with_path(way.params)
+        for path, values in jax.tree_util.tree_leaves_with_path(_moving(fit, way.params))
     }
     if len(named) != 2 or any(values.ndim != 1 for values in named.values()):
         shapes = ", ".join(f"{name} {values.shape[1:]}" for name, values in named.items())
-        raise ValueError(f"a surface is drawn over two scalar params, but the fit has {shapes}; hold the others fixed")
+        raise ValueError(
+            f"a surface is drawn over two scalar params, but the fit has {shapes}; hold the others with jf.Fixed"
+        )
     surface = window(fit, named) if surface is None else surface
     x, y = (named[str(name)] for name in surface.dims)
     chosen = np.unique(np.round(np.geomspace(1, len(way.step), frames)).astype(int) - 1)
@@ -292,9 +296,21 @@ def window(fit: Fit, named: dict[str, np.ndarray]) -> xr.DataArray:
         room = 0.25 * np.ptp(values) or 0.5 * max(abs(values[0]), 1.0)
         axes[name] = Axis(name, np.linspace(values.min() - room, values.max() + room, CELLS))
     problem = problem_of(fit)
-    params = jax.tree.unflatten(jax.tree.structure(fit.params), list(axes.values()))
+    places = jax.tree.structure(_moving(fit, fit.params))
+    params = filled(jax.tree.unflatten(places, list(axes.values())), _marks(fit))
     found = evaluate(problem.loss, params, problem.data, key=problem.key, precision=fit.precision or "float32")
     return found.transpose(*axes)
+
+
+def _marks(fit: Fit) -> PyTree:
+    """Return the params with their marks, those of what is kept if a call made them."""
+    params = problem_of(fit).params
+    return whole_params(fit) if holds_call(params) else params
+
+
+def _moving(fit: Fit, params: PyTree) -> PyTree:
+    """Return params of a fit with None at each leaf that did not move."""
+    return free(_marks(fit), params)
 
 
 def _beside(fit: Fit, way: Trail, chosen: np.ndarray, ax: Axes, labels: tuple[str, str]) -> tuple[Artist, Callable]:
@@ -311,7 +327,7 @@ def _beside(fit: Fit, way: Trail, chosen: np.ndarray, ax: Axes, labels: tuple[st
     left, right = ax.get_xlim()
     ends = np.linspace(left, right, 60, dtype=np.float32)
     params = jax.tree.map(lambda values: np.asarray(values)[chosen].astype(np.float32), way.params)
-    curves = np.asarray(jax.vmap(lambda p: predict(p, ends))(params))
+    curves = np.asarray(jax.vmap(lambda p: predict(filled(p, fit.params), ends))(params))
     reach = 0.3 * np.ptp(targets)  # beyond the data, as far as there is a prediction to see
     shown = np.clip(curves[np.isfinite(curves)], targets.min() - reach, targets.max() + reach)
     low, high = min(shown.min(), targets.min()), max(shown.max(), targets.max())

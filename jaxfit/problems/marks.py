@@ -220,7 +220,7 @@ def is_mark(x: object) -> bool:
     return isinstance(x, (Fixed, Bounded, Tied))
 
 
-_SETTINGS = (bool, str, bytes, np.dtype, enum.Enum)
+_SETTINGS = (bool, str, bytes, np.dtype, enum.Enum, type)
 
 
 def kept_of(x: object) -> Kept | None:
@@ -378,6 +378,11 @@ def with_kept(marked: PyTree, params: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     pairs = zip(leaves, structure.flatten_up_to(params), strict=True)
     return jax.tree.unflatten(structure, [x.own if is_kept(x) else value for x, value in pairs])
+
+
+def filled(numbers: PyTree, params: PyTree) -> PyTree:
+    """Return the numbers, such as those of `without_kept`, with what the params have where there is None."""
+    return jax.tree.map(lambda x, own: own if x is None else x, numbers, params, is_leaf=lambda x: x is None)
 
 
 def _is_floating(x: object) -> bool:

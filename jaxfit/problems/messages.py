@@ -255,7 +255,8 @@ def path_name(root: str, path: tuple) -> str:
 
 def warn(message: str) -> None:
     """Warn at the caller's own line."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, functools.__file__  # cached properties
+    roots = (os.path.dirname(os.path.abspath(__file__)), jax.__file__)
+    ours = *(os.path.dirname(root) + os.sep for root in roots), functools.__file__  # of cached properties
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_code.co_filename.startswith(ours):
         frame, level = frame.f_back, level + 1

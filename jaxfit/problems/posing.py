@@ -325,7 +325,8 @@ def _check_residuals(name: str, loss: LossFunction) -> None:
 
 def made(problem: Problem) -> Problem:
     """Return the problem with its start made, if a `Call` makes it."""
-    return problem._replace(params=as_params(resolve(problem.params)))
+    params = as_params(resolve(problem.params))
+    return problem._replace(params=jax.tree.map(lambda x: jnp.asarray(x, float) if isinstance(x, float) else x, params))
 
 
 def as_params(
@@ -410,7 +411,7 @@ def as_params(
             if shape[1:] if swept else shape:
                 raise TypeError(
                     f"{name} is an array of integers (dtype {dtype}), which cannot be moved by a gradient; "
-                    f"make it floats with .astype(float)"
+                    f"make it floats with {'.astype(float)' if is_array(x) else 'np.asarray(x, float)'}"
                 )
             return x.astype(float) if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float64)
         if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxfit.problems.axes import Axis, Call, is_axis
-from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark
+from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark, kept_of, without_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
 from jaxfit.typing import KeyLike, PyTree
@@ -32,8 +32,8 @@ def starts(
     numbers are covered evenly too.
 
     Args:
-      params: A pytree with `Bounded` at every leaf that moves, both bounds finite; `Fixed` and `Tied` stay. Of the
-        values of the bounded leaves only the shapes matter.
+      params: A pytree with `Bounded` at every leaf that moves, both bounds finite; `Fixed`, `Tied` and what is no
+        number stay. Of the values of the bounded leaves only the shapes matter.
       count: Number of starts.
       key: A PRNG key or a seed.
       log: Whether the parts have equal ratios rather than equal lengths: True for all numbers, or the names of the
@@ -64,7 +64,7 @@ def starts(
     shares = iter(np.split(spread(count, max(1, sum(sizes)), key), np.cumsum(sizes)[:-1], axis=1))
     for label, (_, leaf) in zip(names, leaves, strict=True):
         own = next(shares)
-        if isinstance(leaf, (Fixed, Tied)):
+        if isinstance(leaf, (Fixed, Tied)) or kept_of(leaf):
             drawn.append(leaf)
             continue
         low, high = _bounds(label, leaf)
@@ -208,7 +208,7 @@ def optima(grid: Grid, *, tolerance: float = 1e-3, by: str = "params") -> Optima
         raise ValueError(
             "optima: lanes of this grid have different data, losses or fixed params, which do not compare; sweep one"
         )
-    trees = [part.lanes.params for part in grid.parts]
+    trees = [without_kept(part.lanes.params) for part in grid.parts]
     layouts = {(jax.tree.structure(t), tuple(x.shape[1:] for x in jax.tree.leaves(t))) for t in trees}
     if len(layouts) > 1:
         raise ValueError("optima: lanes of this grid have params of different shapes; sweep one shape")

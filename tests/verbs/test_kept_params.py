@@ -9,6 +9,9 @@ import optax
 import pytest
 
 import jaxfit as jf
+from jaxfit.plots.descents import window
+from jaxfit.problems import posing
+from jaxfit.problems.problems import Problem
 
 X = np.linspace(-1, 1.2, 12).astype(np.float32)
 Y = 2 * X + np.sin(3 * X).astype(np.float32)
@@ -148,6 +151,60 @@ def test_whole_numbers_alone_are_numbers_to_fit_and_an_array_of_them_is_kept_wit
     with pytest.warns(UserWarning, match=r"params\['order'\] is an array of integers .*\.astype\(float\).*jf\.Fixed"):
         kept = jf.fit(jf.losses.mse(bare), BARE | {"order": np.arange(3)}, (X, Y), optimizer=ADAM, steps=3)
     assert kept.params["order"].tolist() == [0, 1, 2]
+
+
+def test_starts_are_drawn_beside_what_is_kept_and_optima_compare_what_moves():
+    box = {name: jf.Bounded(value, low=0.0, high=3.0) for name, value in BARE.items()}
+    found, alone = (
+        jf.optima(jf.sweep(loss, jf.starts(start, 4, key=0), (X, Y), optimizer=ADAM, steps=20))
+        for loss, start in ((LOSS, KEPT | box), (jf.losses.mse(bare), box))
+    )
+    assert repr(found) == repr(alone) and found.params["order"] is None
+    made_alike = jf.Call(lambda key: START | {"rng": key}, key=jf.Axis("seed", [0, 1, 2]))
+    grid = jf.sweep(LOSS, made_alike, (X, Y), optimizer=ADAM, steps=20)
+    assert jf.optima(grid).count.tolist() == [3]
+
+
+@pytest.mark.parametrize("call", [False, True], ids=["given", "called"])
+def test_a_trail_and_its_surface_are_those_of_what_moves(call):
+    settings = {"optimizer": ADAM, "steps": 6, "record": jf.Record(what=("loss", "params"))}
+    start = {**START, "still": jf.Fixed(2.0), "twice": jf.Tied(lambda p: 2 * p["w"])}
+    found = jf.fit(LOSS, jf.Call(lambda w: START | {"w": w}, w=1.0) if call else start, (X, Y), **settings)
+    alone = jf.fit(jf.losses.mse(bare), BARE, (X, Y), **settings)
+    way, own = (jf.landscapes.trail(fit, between=1) for fit in (found, alone))
+    np.testing.assert_allclose(way.loss, own.loss, rtol=1e-5)
+    assert way.params["activation"] is None and way.params["w"].shape == (13,)
+    moving = {name: np.asarray(alone.history.params[name]) for name in ("b", "w")}
+    np.testing.assert_allclose(window(found, moving), window(alone, moving), rtol=1e-4, atol=1e-6)
+    assert jf.plots.descent_animation(found, frames=2)[:4] == b"GIF8"
+
+
+def floats(key):
+    return {"w": 1.0, "rng": key}
+
+
+def test_python_numbers_that_a_call_makes_are_arrays_to_the_method():
+    made = posing.made(Problem(bare, jf.Call(floats, key=KEY), (X, Y), None)).params
+    assert isinstance(made["w"], jax.Array) and made["w"].dtype == jnp.float32
+
+
+@pytest.mark.soak
+def test_python_numbers_that_a_call_makes_start_any_method():
+    start = jf.Call(floats, key=jf.Axis("seed", [0, 1]))
+    grid = jf.sweep(lambda p: (p["w"] - 3) ** 2, start, optimizer=jf.optimizers.lbfgs(), steps=5)
+    np.testing.assert_allclose(grid.results["params.w"], 3, rtol=1e-6)
+
+
+def test_a_class_is_kept_as_a_type_of_numbers_is_in_modules_of_other_libraries():
+    start = {"w": 1.0, "dtype": jnp.float32, "other": np.float64, "kind": dict}
+    found = jf.fit(lambda p: (p["w"].astype(p["dtype"]) - 3) ** 2, start, optimizer=ADAM, steps=2)
+    assert all(found.params[name] is start[name] for name in ("dtype", "other", "kind"))
+
+
+def test_the_warning_of_integers_names_the_callers_line():
+    with pytest.warns(UserWarning, match="array of integers") as told:
+        jf.fit(lambda p: (p["w"] - 3) ** 2, {"w": 1.0, "order": np.arange(2)}, optimizer=ADAM, steps=2)
+    assert told[0].filename == __file__
 
 
 # Modules of other libraries
