@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxfit.engine.compiling import compiler_options, fast_sums
 from jaxfit.engine.evaluating import evaluate, laid_out, member_like
+from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.problems.axes import Axis, is_axis
@@ -278,6 +279,29 @@ def over_lanes(result: Fit | Grid, function: Callable, static: tuple = (), extra
     return jax.tree.map(lambda x: x[order], stacked)
 
 
+def _pieces(group: Group) -> Iterator[Group]:
+    """Yield the lanes, in pieces with the data that they own if those of all would take much memory."""
+    axes = [
+        x for x in jax.tree.leaves(group.problem, is_leaf=is_axis) if is_axis(x) and isinstance(x.values, np.ndarray)
+    ]
+    own = sum(8 * x.values[0].size for x in axes)
+    limit = current().block_bytes // 4  # as every device has a copy
+    if sum(8 * x.values.size for x in axes) <= limit:
+        yield group
+        return
+    length = max(1, limit // own)
+    for first in range(0, group.size, length):
+        lanes = np.minimum(np.arange(first, first + length), group.size - 1)  # all pieces run one program
+
+        def taken(x, lanes=lanes):
+            return Axis(LANE, x.values[group.along[x.name][lanes]]) if any(x is axis for axis in axes) else x
+
+        problem = jax.tree.map(taken, group.problem, is_leaf=is_axis)
+        along = {name: places[lanes] for name, places in group.along.items()}
+        params = jax.tree.map(lambda x, lanes=lanes: x[lanes], group.params)
+        yield Group(problem, along, params, group.failed[lanes])
+
+
 @dataclass(frozen=True)
 class Statistic:
     """A function of (problem, params, *extra) at one lane; a start given as a `Call` is made first."""
@@ -294,13 +318,14 @@ class Statistic:
 
 
 def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTree:
-    params = jax.tree.map(lambda x: Axis(LANE, x), group.params)
-    template = laid_out((group.problem, params, extra), PRECISION)
-    where = group.along | {LANE: np.arange(group.size)}
     options = tuple(compiler_options(jax.default_backend()).items())
-    statistic = Statistic(function, static)
-    found = evaluate(statistic, template, where, PRECISION, width=_block(group), options=options)
-    found = jax.tree.map(np.array, found)
+    statistic, found = Statistic(function, static), []
+    for piece in _pieces(group):
+        params = jax.tree.map(lambda x: Axis(LANE, x), piece.params)
+        template = laid_out((piece.problem, params, extra), PRECISION)
+        where = piece.along | {LANE: np.arange(piece.size)}
+        found.append(evaluate(statistic, template, where, PRECISION, width=_block(piece), options=options))
+    found = jax.tree.map(lambda *x: np.concatenate(x)[: group.size], *found)
     for x in jax.tree.leaves(found):
         if x.dtype.kind == "f":
             x[group.failed] = np.nan

@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import jaxfit as jf
 from jaxfit.engine.parts import pool_shape
@@ -26,10 +27,10 @@ NEAR = np.finfo(float).eps ** (2 / 3)  # of a standard error: where Levenberg-Ma
 METHOD = jf.optimizers.levenberg_marquardt()
 
 
-def sweep(y, sigma=None, **more):
+def sweep(y, sigma=None, start=0.0, **more):
     loss = (jf.losses.rss if sigma is None else jf.losses.chi_squared)(level)
     data = (X, *(jf.Axis("set", values) for values in (y, sigma) if values is not None))
-    return jf.sweep(loss, 0.0, data, optimizer=METHOD, steps=20, progress=False, **more)
+    return jf.sweep(loss, start, data, optimizer=METHOD, steps=20, progress=False, **more)
 
 
 def on_disk(path, sets, dtype):
@@ -66,6 +67,28 @@ def test_a_sweep_over_sets_on_disk_never_takes_them_all_into_memory(tmp_path, dt
     assert (np.abs(grid.results.params.values - mean) <= NEAR * error).all()
     for name in ("params", "loss", "steps"):
         assert np.array_equal(grid.results[name], whole.results[name]), name
+
+
+@pytest.mark.soak
+def test_errors_of_params_are_computed_in_pieces_of_the_sets_on_disk(tmp_path):
+    """The standard error of a mean is s / sqrt(n - 1), with s the root of the mean square from it."""
+    y = on_disk(tmp_path / "y.npy", 20_000, "float64")
+    grid = sweep(y)
+    with using(block_bytes=2**23):
+        jf.standard_errors(sweep(y[:10_000]))  # which compiles the program
+        peak, errors = peak_of(lambda: jf.standard_errors(grid))
+    assert peak < y.nbytes / 2
+    np.testing.assert_allclose(errors["params"], np.std(y, axis=1) / np.sqrt(POINTS - 1), rtol=1e-12)
+
+
+def test_errors_in_pieces_are_those_of_all_lanes_at_once_where_axes_multiply():
+    y = np.random.default_rng(0).normal(size=(50, POINTS))
+    grid = sweep(y, start=jf.Axis("start", np.array([0.0, 1.0, 2.0])))
+    at_once = jf.standard_errors(grid)
+    with using(block_bytes=4 * 7 * 8 * (POINTS + 1)):  # seven lanes in a piece, and three in the last
+        pieces = jf.standard_errors(grid)
+    assert pieces.sizes == grid.results.sizes
+    xr.testing.assert_allclose(pieces, at_once, rtol=1e-14)
 
 
 @pytest.mark.soak
