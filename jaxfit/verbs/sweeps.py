@@ -81,7 +81,8 @@ def sweep(
 
     Args:
       loss, params, data, optimizer, steps, stop, batches, key, validation, progress, precision: As for `fit`, with
-        `Axis` at any leaf and `Call` in place of params.
+        `Axis` at any leaf and `Call` in place of params. The rows of an array on disk, such as one of
+        `np.load(path, mmap_mode="r")`, are read as their blocks run.
       record: What the history holds; by default nothing.
       slots: Number of lanes that run side by side in the compiled program. The last bits of a result depend on it.
       store: A folder in which to keep the results, block by block as they finish. The same call resumes where it
