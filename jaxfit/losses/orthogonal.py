@@ -155,9 +155,12 @@ class ImplicitDistance(OfFunction, SumOfSquares):
             raise TypeError(f"{self} takes the data (x, x_sigma), but got {len(data)} array{'s' * (len(data) != 1)}")
         x, sigma = (as_float(as_array(name, value)) for name, value in zip(self.data_names, data, strict=True))
         if x.ndim != 2 or not x.size or sigma.shape != x.shape:
+            remedy = "for one error shared by all pass np.full(x.shape, x_sigma)"
+            if x.ndim != 2:
+                remedy = "x holds all coordinates, np.stack([x, y], axis=1), and x_sigma their errors, in its shape"
             raise ValueError(
-                f"{self}: x has shape {x.shape} and x_sigma {sigma.shape}; both are (n, d), a row for each point: for "
-                f"one error shared by all pass np.full({x.shape}, x_sigma)"
+                f"{self}: x has shape {x.shape} and x_sigma {sigma.shape}; both are (n, d), a row for each point: "
+                f"{remedy}"
             )
         given = key_for(self, key)
         value = jnp.asarray(self.function(params, x, **given))

@@ -301,3 +301,14 @@ def test_points_of_an_implicit_curve_that_do_not_fit_are_refused(function, x, si
         jf.fit(
             jf.losses.implicit_distance(function), {"x": 0.0, "y": 0.0, "radius": 1.0}, (x, sigma), optimizer=LEVENBERG
         )
+
+
+def test_coordinates_apart_are_refused_with_how_to_put_them_together():
+    x, y = np.array([3.0, 0.0, 2.0]), np.array([0.0, 3.1, 2.2])
+    loss = jf.losses.implicit_distance(lambda p, x: x[:, 0] ** 2 + x[:, 1] ** 2 - p**2)
+    with pytest.raises(ValueError, match=r"x has shape \(3,\).*np.stack\(\[x, y\], axis=1\), and x_sigma their errors"):
+        loss(3.0, x, y)
+    points = np.stack([x, y], axis=1)
+    with pytest.raises(ValueError, match=r"np.full\(x.shape, x_sigma\)$"):
+        loss(3.0, points, np.array(0.1))
+    assert np.isfinite(loss(3.0, points, np.full(points.shape, 0.1)))
