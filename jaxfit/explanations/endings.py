@@ -37,7 +37,7 @@ from jaxfit.problems.marks import put
 from jaxfit.problems.problems import PRECISIONS, Problem, Status, Training
 from jaxfit.verbs import summaries
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import STANDS, advice, judges, loss_at, pace, rounded, short, start_at, swings
+from jaxfit.verbs.summaries import HALVES, STANDS, advice, judges, loss_at, pace, rounded, short, start_at, swings
 
 SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain
 ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain
@@ -69,7 +69,9 @@ def of_end(run: Fit) -> Finding:
         return _noise(there, here, seen, numbers)
     stands = pace(run) in (None, "stands")
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
-    if not here.bends_down and (share < SETTLED or low or least) and (here.largest > 0 or exact) and not unsure:
+    falls = run.status == Status.OUT_OF_STEPS and pace(run) == "falls" and here.left > HALVES * abs(here.loss)
+    there_already = share < SETTLED and not falls or low or least  # a start far away makes any share small
+    if not here.bends_down and there_already and (here.largest > 0 or exact) and not unsure:
         return finding(arrived, _arrived(run, here), numbers, None)
     found = downhill(there.problem, here) if here.bends_down else None
     if found is not None and here.smallest < -1e-3 * here.largest and _held(here, found, training, run.steps):

@@ -24,7 +24,8 @@ from jaxfit.typing import ArrayLike, PyTree
 if TYPE_CHECKING:
     from jaxfit.verbs.results import Fit
 
-STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still
+STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still,
+HALVES = 0.5  # unless that was so much of what was left, as after a start far away
 FAR = 1e4  # times its start: a param that went farther may have run away
 PROBED = 64  # params up to which `print` looks for those without influence
 FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer depends on it
@@ -37,6 +38,7 @@ class LossCurve(NamedTuple):
     last: float
     least: float
     recent_fall: float  # over the last fifth, of medians, as a share of all that it has fallen
+    recent_share: float  # the same, as a share of what there was
     swing: float  # the spread of the last fifth, as a share of its mean height above the least ever
     period: int | None  # steps, if it swings regularly
     rises: float  # the share of rising steps in the last fifth
@@ -55,7 +57,8 @@ def curve(losses: np.ndarray) -> LossCurve | None:
     height = max(tail.mean() - losses.min(), 0.1 * abs(tail.mean()), 1e-300)
     return LossCurve(
         first=float(losses[0]), last=float(losses[-1]), least=float(losses.min()),
-        recent_fall=float((early - late) / fallen), swing=float(np.ptp(tail) / height),
+        recent_fall=float((early - late) / fallen),
+        recent_share=float((early - late) / max(abs(early), abs(late), 1e-300)), swing=float(np.ptp(tail) / height),
         period=_period(tail), rises=float(np.mean(np.diff(tail) > 0)),
     )  # fmt: skip
 
@@ -96,7 +99,7 @@ def pace(fit: Fit) -> str | None:
         return "stands" if len(history.loss) > 2 and np.ptp(history.loss[-3:]) == 0 else None
     if swings(seen) or seen.recent_fall <= -STANDS:
         return "swings"
-    return "stands" if seen.recent_fall < STANDS else "falls"
+    return "stands" if seen.recent_fall < STANDS and seen.recent_share < HALVES else "falls"
 
 
 def no_data(fit: Fit) -> str:

@@ -303,3 +303,15 @@ def test_what_is_said_of_many_bowls_from_starts_of_any_size_is_true():
     for seed in range(1, 11):
         for name, fit in drawn(seed, 20):
             assert_true(name, fit)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e30])
+def test_a_run_from_far_away_that_still_halves_its_loss_has_not_settled(far):
+    x = np.linspace(-1, 1, 20)
+    y = 2 * x + 1 + 0.1 * np.sin(20 * x)
+    fit = jf.fit(
+        lambda p, x, y: jnp.mean((p["a"] * x + p["b"] - y) ** 2), {"a": far, "b": far}, (x, y),
+        optimizer=jf.optimizers.sgd(0.2), steps=30, precision="float64",
+    )  # fmt: skip
+    assert jf.explain(fit).kind == "still descending" and "still running" in str(fit)
+    assert_in_agreement(fit)
