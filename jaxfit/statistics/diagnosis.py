@@ -116,7 +116,7 @@ def _has_residuals(known: Moments, problem: Problem) -> bool:
 
 def _labelled(result: Fit | Grid, values: np.ndarray) -> ArrayLike:
     if isinstance(result, Fit):
-        return values[()]
+        return values if values.ndim else values.item()
     axes = len(result.results.status.dims)
     return labelled(result, values, {f"dim_{i}": None for i in range(values.ndim - axes)})
 
