@@ -164,3 +164,4 @@ def test_the_loop_over_minpack_finds_what_scipy_finds(form, params, predicted):
     assert np.isin(found.info, (1, 2, 3)).all()
     np.testing.assert_allclose(found.params, [p for p, _ in theirs], rtol=1e-6)  # both stop at 1.5e-8 of the squares
     np.testing.assert_allclose(found.errors, [np.sqrt(np.diag(c)) for _, c in theirs], rtol=1e-4)
+    assert np.float64(5e-324) * 1.0 > 0, "the library has the process flush subnormal numbers"

@@ -120,9 +120,8 @@ def check_data(
     names = data_names(loss)
     place = names.index("where") if is_masked(loss) and "where" in names and len(data) == len(names) else None
     where = None if place is None else data[place]
-    if is_axis(where):
-        where = where.values
-    if where is not None and not isinstance(where, jax.core.Tracer) and not np.asarray(where).any():
+    mask = where.values if is_axis(where) else where
+    if mask is not None and not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any():
         raise ValueError(
             f"{name}[{place}] (where) is False everywhere, so there are no data; mark at least one row True"
         )
@@ -146,8 +145,9 @@ def check_data(
             if shape:
                 lengths[label] = shape
             if not isinstance(values, jax.core.Tracer) and not is_key(values):
+                values = np.asarray(values)
                 masked = where if place is not None and i < place else None
-                _check_numbers(label, np.asarray(values), precision, masked, finite)
+                _check_numbers(label, values, precision, _counts(leaf, values, masked), finite)
     if rows and len({shape[0] for shape in lengths.values()}) > 1:
         raise ValueError(
             f"{name} differ in length: {', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; "
@@ -175,7 +175,28 @@ def _axis_array(axis: Axis, label: str) -> np.ndarray:
     return _numeric(np.asarray([np.asarray(v) for v in axis.values]), label)
 
 
-def _check_numbers(label: str, values: np.ndarray, precision: str, where: ArrayLike | None, finite: bool) -> None:
+def _counts(leaf: PyTree, values: np.ndarray, where: PyTree) -> np.ndarray | np.bool_:
+    """Return which values of a leaf of the data count in any lane, in a shape that broadcasts to them.
+
+    Args:
+      leaf: The leaf, which may be an axis.
+      values: Its numbers, with the axis leading.
+      where: The mask of its rows, which may be an axis too; of one name with the leaf's, lane i has both at i.
+    """
+    mask = where.values if is_axis(where) else where
+    if mask is None or isinstance(mask, jax.core.Tracer):
+        return np.True_
+    mask = np.asarray(mask, bool)
+    paired = is_axis(leaf) and is_axis(where) and leaf.name == where.name
+    if is_axis(where) and not paired:
+        mask = mask.any(axis=0)
+    if is_axis(leaf) and not paired:
+        mask = mask[None]
+    fits = mask.shape[is_axis(leaf) :] == values.shape[is_axis(leaf) : mask.ndim]
+    return mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)) if fits else np.True_
+
+
+def _check_numbers(label: str, values: np.ndarray, precision: str, counts: ArrayLike, finite: bool) -> None:
     if values.dtype.kind in "iu" and values.size:
         limit = np.iinfo(np.int64 if precision == "float64" else np.int32)
         if int(values.max()) > limit.max or int(values.min()) < limit.min:
@@ -186,11 +207,6 @@ def _check_numbers(label: str, values: np.ndarray, precision: str, where: ArrayL
             )
     if not finite or values.dtype.kind != "f" and not jnp.issubdtype(values.dtype, jnp.floating):
         return
-    counts = np.True_
-    if where is not None and not isinstance(where, jax.core.Tracer):
-        mask = np.asarray(where, bool)
-        if mask.shape == values.shape[: mask.ndim]:
-            counts = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
     count, first = _breaches(values, np.isfinite, counts)
     if count:
         at = first[0] if len(first) == 1 else first
@@ -257,10 +273,7 @@ def check_sigma(data: tuple, names: tuple[str, ...], loss: LossFunction, name: s
             f"{label} has shape {shape} and y {wanted}; give one standard deviation for each entry of y{matrix}; for "
             f"one shared by all pass np.full({wanted}, sigma)"
         )
-    if where is not None and is_axis(where):
-        return
-    counts = mask.reshape(mask.shape + (1,) * (len(wanted) - 1)) if wanted else np.True_
-    count, first = _breaches(sigma, lambda rows: rows > 0, counts)
+    count, first = _breaches(sigma, lambda rows: rows > 0, _counts(data[place], sigma, where))
     if count:
         raise ValueError(
             f"{label} has {count} of {sigma.size} values that are not positive, the first at index "

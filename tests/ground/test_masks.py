@@ -91,3 +91,28 @@ def test_batches_of_rows_that_seldom_count_see_data_in_every_step(replace):
     )  # fmt: skip
     assert (fit.history.loss[:60] > 0).all()  # a batch without data would have none
     assert fit.loss < 1e-9
+
+
+@pytest.mark.parametrize("mask", ["shared", "own", "another axis"])
+@pytest.mark.parametrize("sets", [3, 5])  # as many as points too
+def test_swept_data_may_be_broken_where_no_mask_counts_them(sets, mask):
+    x, rng = np.arange(5.0), np.random.default_rng(0)
+    y, sigma = 1 + 2 * x + rng.normal(0, 0.1, (sets, 5)), np.ones((sets, 5))
+    out = np.zeros((sets, 5), bool)
+    out[:, 2] = True  # in any case
+    if mask == "own":
+        out[np.arange(sets), rng.integers(0, 5, sets)] = True
+    y[out], sigma[out] = np.nan, 0
+    where = {"shared": ~out[0], "own": jf.Axis("set", ~out), "another axis": jf.Axis("mask", ~out[:2])}[mask]
+    loss = jf.losses.chi_squared(jf.models.line, masked=True)
+
+    def run():
+        data = (x, jf.Axis("set", y), jf.Axis("set", sigma), where)
+        return jf.sweep(loss, START, data, optimizer=jf.optimizers.levenberg_marquardt(), steps=20)
+
+    slopes = run().results["params.w"].values.reshape(sets, -1)[:, 0]
+    expected = [np.polyfit(x[~gone], row[~gone], 1)[0] for row, gone in zip(y, out, strict=True)]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-8)
+    y[1, np.flatnonzero(~out[1])[0]] = np.inf
+    with pytest.raises(ValueError, match=rf"\(y\) has 1 of {5 * sets} values that are not finite"):
+        run()
