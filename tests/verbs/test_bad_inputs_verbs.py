@@ -179,6 +179,7 @@ def of_level(name, *arguments):
 STATISTICS = {
     **of_result("covariance"), **of_result("correlations"), **of_result("standard_errors"), **of_result("residuals"),
     **of_result("goodness_of_fit"), **of_result("intervals"), **of_result("report"), **of_result("band", x=X),
+    **of_result("influence"), **of_result("diagnostics"),
     **of_result("propagate", function=len), **of_result("bootstrap", key=0), **of_result("monte_carlo", key=0),
     **of_level("intervals"), **of_level("report"), **of_level("band", X),
     "covariance, no residuals": Case(lambda: jf.covariance(OF_OWN), TypeError, "the noise behind the loss", NOISE),
