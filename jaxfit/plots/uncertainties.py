@@ -52,6 +52,7 @@ def fit(
       >>> sorted(jf.plots.fit(run))
       ['curve', 'residuals']
     """
+    _check_fit("fit", fit)
     x, y = (np.asarray(item, float) for item in fit.problem.data[:2])
     if x.ndim != 1 or y.ndim != 1:
         raise ValueError(f"fit: x has shape {x.shape} and y {y.shape}; a curve is drawn of one number for each point")
@@ -209,6 +210,14 @@ def profile(found: Fit | Profile, error: float | None = None, *, name: str = "",
     return ax
 
 
+def _check_fit(verb: str, fit: object) -> None:
+    if not isinstance(fit, Fit):
+        raise TypeError(
+            f"{verb} draws a fit, but got a {type(fit).__name__}; pass what jf.fit or jf.curve_fit returned, or of a "
+            f"grid one lane: jf.lane(grid, ...)"
+        )
+
+
 def _of_param(fit: Fit, name: str) -> tuple[Profile, float, str]:
     """Return the profile of one param of a fit, its error and its name."""
     labels, errors = labels_of(numbers_in(fit)), flattened(statistics.standard_errors(fit))
@@ -267,6 +276,7 @@ def corner(
       >>> sorted(jf.plots.corner(run))[0]
       ('b', 'b')
     """
+    _check_fit("corner", fit)
     labels = labels_of(numbers_in(fit))
     values, errors = (flattened(tree) for tree in (numbers_in(fit), statistics.standard_errors(fit)))
     chosen = [i for i, n in enumerate(labels) if np.isfinite(errors[i]) and (names is None or n in names)]

@@ -132,3 +132,10 @@ def test_all_pairs_are_drawn(line):
     assert "ellipse: holds 95 % of refits" in words and "bars: intervals of 95 %" in words
     with pytest.raises(ValueError, match="0 params have an error.*choose with names=, of b, w"):
         plots.corner(line, names=["v"])
+
+
+@pytest.mark.parametrize("draw", [jf.plots.fit, jf.plots.corner])
+def test_what_is_no_fit_is_not_drawn_as_one(draw):
+    grid = jf.sweep(lambda p: p**2, jf.Axis("start", [1.0, 2.0]), optimizer=jf.optimizers.sgd(0.1), steps=2)
+    with pytest.raises(TypeError, match=r"draws a fit, but got a Grid; .*jf.lane\(grid, ...\)"):
+        draw(grid)
