@@ -12,6 +12,7 @@ from jax import Array
 from jaxfit.losses.base import SQUARES, NoiseModel, OfFunction, as_array, as_float, hashable, key_for, label, leaves_of
 from jaxfit.losses.likelihoods import SumOfSquares
 from jaxfit.losses.regression import OfPredictions, checked, counted, difference, predicted, read
+from jaxfit.problems.axes import is_array
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Model, Params, PyTree
 
@@ -70,7 +71,7 @@ def _distance(apart: Callable[[Params, Array], Array], params: Params, start: Ar
     def slopes(u, params=params):
         return jax.jvp(lambda u: apart(params, u), (u,), (jnp.ones_like(u),))
 
-    still = jax.lax.stop_gradient(params)
+    still = _still(params)
     nearest = _nearest(lambda u: slopes(u, still), start)
     found, bend = jax.jvp(lambda u: slopes(u, still), (nearest,), (jnp.ones_like(nearest),))
     curve = 1 + found[1] ** 2 + found[0] * bend[1]
@@ -181,13 +182,18 @@ class ImplicitDistance(OfFunction, SumOfSquares):
         return f"implicit_distance({label(self.function)})"
 
 
+def _still(params: Params) -> Params:
+    """Return params that are not differentiated; what is no number stays as it is."""
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if is_array(x) else x, params)
+
+
 def _from_surface(surface: Callable[[Params, Array], Array], params: Params, like: Array) -> Array:
     """Return the least |u| with surface(u) = 0, with the sign that the surface has at u = 0.
 
     At the least one, e = (surface - slope @ u) / |slope| is that root, and its derivatives by the params are those of e
     with u held. One more step of Newton's, which is differentiated, makes the second ones right too.
     """
-    still = jax.lax.stop_gradient(params)
+    still = _still(params)
     nearest = _nearest_on(lambda u: surface(still, u), jnp.zeros_like(like))
     slope = jax.grad(surface, argnums=1)
     ahead = slope(still, nearest)

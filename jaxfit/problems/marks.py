@@ -248,7 +248,7 @@ def is_marked(params: PyTree) -> bool:
 def _refuse_marks(where: str, value: PyTree) -> None:
     leaves = jax.tree.leaves(value, is_leaf=lambda x: is_mark(x) or isinstance(x, Axis))
     inner = [v for x in leaves if isinstance(x, Axis) and not is_array(x.values) for v in x.values]
-    found = next((x for x in (*leaves, *inner) if is_mark(x)), None)
+    found = next((x for x in (*leaves, *inner) if is_mark(x) and not is_kept(x)), None)
     if found is not None:
         raise TypeError(f"{where} is {found!r}, but marks do not nest; put one mark at each leaf")
 

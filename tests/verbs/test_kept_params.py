@@ -195,6 +195,30 @@ def test_python_numbers_that_a_call_makes_start_any_method():
     np.testing.assert_allclose(grid.results["params.w"], 3, rtol=1e-6)
 
 
+def test_a_part_of_the_params_is_fixed_with_what_is_kept_in_it():
+    part = {"slope": 2.0, "power": jnp.sqrt, "name": "part", "on": True, "order": np.array([1, 0]), "key": KEY}
+
+    def model(params, x):
+        return params["w"] * x + params["part"]["power"](4.0 * x**2) * params["part"]["slope"]
+
+    found = jf.curve_fit(model, {"w": 1.0, "part": jf.Fixed(part)}, (X, Y))
+    alone = jf.curve_fit(lambda p, x: p["w"] * x + 4 * jnp.abs(x), {"w": 1.0}, (X, Y))
+    np.testing.assert_allclose(found.params["w"], alone.params["w"], rtol=1e-6)
+    assert all(found.params["part"][name] is part[name] for name in ("power", "name", "on"))
+    assert found.params["part"]["key"] == KEY and found.params["part"]["order"].tolist() == [1, 0]
+    np.testing.assert_allclose(jf.standard_errors(found)["w"], jf.standard_errors(alone)["w"], rtol=1e-6)
+    assert [row.name for row in jf.report(found).rows] == ["part.slope", "w"]
+
+
+def test_distances_from_a_curve_leave_out_what_is_kept():
+    """Of the points (1, 0) and (0, 2) from a circle of radius r: (r - 1)**2 + (r - 2)**2, the least at 1.5."""
+    loss = jf.losses.implicit_distance(lambda p, x: jnp.sum(p["square"](x), axis=1) - p["r"] ** 2)
+    points, start = np.array([[1.0, 0.0], [0.0, 2.0]]), {"r": 1.0, "square": jnp.square, "key": KEY}
+    method = jf.optimizers.levenberg_marquardt()
+    found = jf.fit(loss, start, (points, np.ones((2, 2))), optimizer=method, steps=20, precision="float64")
+    np.testing.assert_allclose([found.params["r"], found.loss], [1.5, 0.5], rtol=1e-9)
+
+
 def test_a_class_is_kept_as_a_type_of_numbers_is_in_modules_of_other_libraries():
     start = {"w": 1.0, "dtype": jnp.float32, "other": np.float64, "kind": dict}
     found = jf.fit(lambda p: (p["w"].astype(p["dtype"]) - 3) ** 2, start, optimizer=ADAM, steps=2)
