@@ -386,7 +386,8 @@ def filled(numbers: PyTree, params: PyTree) -> PyTree:
 
 
 def _is_floating(x: object) -> bool:
-    return is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)  # pyright: ignore[reportAttributeAccessIssue]
+    dtype = getattr(x, "dtype", None)  # also of what a store reads when it is indexed
+    return isinstance(dtype, np.dtype) and jnp.issubdtype(dtype, jnp.floating)
 
 
 def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:

@@ -138,3 +138,12 @@ def test_a_sweep_over_data_sets_has_no_common_optima(grid):
     losses = jf.Axis("kind", [lambda p: jax.numpy.sum(p**2), lambda p: jax.numpy.sum(p**4)])
     with pytest.raises(ValueError, match="different data, losses"):
         jf.optima(jf.sweep(losses, jf.Axis("p", [1.0, 2.0]), optimizer=jf.optimizers.sgd(0.1), steps=2))
+
+
+def test_the_optima_of_a_stored_sweep_are_those_of_the_sweep(tmp_path):
+    start = jf.starts({"x": jf.Bounded(0.0, low=-2.0, high=2.0)}, count=8, key=0)
+    loss = lambda p: (p["x"] ** 2 - 1) ** 2  # noqa: E731
+    settings = {"optimizer": jf.optimizers.sgd(0.05), "steps": 100}
+    assert repr(jf.optima(jf.sweep(loss, start, store=tmp_path / "s", **settings))) == repr(
+        jf.optima(jf.sweep(loss, start, **settings))
+    )
