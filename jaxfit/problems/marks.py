@@ -290,7 +290,7 @@ def put(marked: PyTree, values: PyTree) -> PyTree:
         if is_kept(x):
             return value
         if isinstance(x, Fixed):
-            return _made(Fixed, value=value)
+            return _made(Fixed, value=put(x.value, value))
         return _made(Bounded, value=value, low=x.low, high=x.high) if isinstance(x, Bounded) else value
 
     return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(values)))
@@ -377,7 +377,11 @@ def with_kept(marked: PyTree, params: PyTree) -> PyTree:
     """Return the params with what the marks keep in its place."""
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     pairs = zip(leaves, structure.flatten_up_to(params), strict=True)
-    return jax.tree.unflatten(structure, [x.own if is_kept(x) else value for x, value in pairs])
+
+    def leaf(x, value):
+        return x.own if is_kept(x) else with_kept(x.value, value) if isinstance(x, Fixed) else value
+
+    return jax.tree.unflatten(structure, [leaf(x, value) for x, value in pairs])
 
 
 def filled(numbers: PyTree, params: PyTree) -> PyTree:

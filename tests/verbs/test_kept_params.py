@@ -195,7 +195,7 @@ def test_python_numbers_that_a_call_makes_start_any_method():
     np.testing.assert_allclose(grid.results["params.w"], 3, rtol=1e-6)
 
 
-def test_a_part_of_the_params_is_fixed_with_what_is_kept_in_it():
+def test_a_part_of_the_params_is_fixed_with_what_is_kept_in_it(tmp_path):
     part = {"slope": 2.0, "power": jnp.sqrt, "name": "part", "on": True, "order": np.array([1, 0]), "key": KEY}
 
     def model(params, x):
@@ -208,6 +208,10 @@ def test_a_part_of_the_params_is_fixed_with_what_is_kept_in_it():
     assert found.params["part"]["key"] == KEY and found.params["part"]["order"].tolist() == [1, 0]
     np.testing.assert_allclose(jf.standard_errors(found)["w"], jf.standard_errors(alone)["w"], rtol=1e-6)
     assert [row.name for row in jf.report(found).rows] == ["part.slope", "w"]
+    np.testing.assert_allclose(jf.sharpness(found).value, jf.sharpness(alone).value, rtol=1e-6)
+    jf.save(found, tmp_path / "f")
+    read = jf.load(tmp_path / "f", loss=found.problem.loss, params={"w": 1.0, "part": jf.Fixed(part)})
+    assert read.params["part"]["power"] is jnp.sqrt and read.params["w"] == found.params["w"]
 
 
 def test_distances_from_a_curve_leave_out_what_is_kept():
