@@ -155,7 +155,7 @@ def test_what_is_written_names_no_machine(tmp_path):
 def test_the_loop_over_minpack_finds_what_scipy_finds(form, params, predicted):
     try:
         built = minpack.build()
-    except loop.NotBuilt as why:
+    except loop.NotBuilt as why:  # no compiler, or not MINPACK in C, which the project does not need
         pytest.skip(str(why))
     random, x, start = np.random.default_rng(0), np.linspace(0, 5, 40), np.array(params) * 1.1
     y = predicted(x, *params) + 0.01 * random.standard_normal((3, 40))

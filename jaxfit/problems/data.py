@@ -190,9 +190,10 @@ def _counts(leaf: PyTree, values: np.ndarray, where: PyTree) -> np.ndarray | np.
     paired = is_axis(leaf) and is_axis(where) and leaf.name == where.name
     if is_axis(where) and not paired:
         mask = mask.any(axis=0)
-    if is_axis(leaf) and not paired:
+    shared = is_axis(leaf) and not paired
+    if shared:
         mask = mask[None]
-    fits = mask.shape[is_axis(leaf) :] == values.shape[is_axis(leaf) : mask.ndim]
+    fits = mask.shape[shared:] == values.shape[shared : mask.ndim]
     return mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)) if fits else np.True_
 
 

@@ -63,6 +63,7 @@ def sets(seed=0):
 def test_lanes_are_diagnosed_as_fits_alone():
     grid, alone, _ = sets()
     for ours, theirs in zip(jf.influence(grid), jf.influence(alone), strict=True):
+        # Both are fitted to eps**(2/3), 4e-11, of an error; where a number is zero, that is absolute.
         np.testing.assert_allclose(ours[2], theirs, rtol=1e-9, atol=1e-12)
     for ours, theirs in zip(jf.diagnostics(grid), jf.diagnostics(alone), strict=True):
         np.testing.assert_allclose([x[2] for x in ours], theirs, rtol=1e-9)
@@ -85,6 +86,7 @@ def test_as_few_runs_are_counted_over_all_orders_of_the_signs(above, below):
     runs = np.array([1 + np.sum(np.diff(np.array(row, int)) != 0) for row in signs])
     for most in range(1, n + 1):
         found = diagnosis._as_few(np.array(float(most)), np.array(float(above)), np.array(float(below)))
+        # Sums of exponentials of log-gamma, each rounded by some 10 eps; a share may be zero.
         np.testing.assert_allclose(found, np.mean(runs <= most), atol=1e-12)
 
 

@@ -225,6 +225,7 @@ def test_the_local_model_of_a_quadratic_has_its_own_curvatures_and_directions():
     start, data, rate = {"a": at, "b": 1.0}, (matrix, slope, 0.0), jf.optimizers.sgd(1e-3)
     run = jf.fit(loss, start, data, optimizer=rate, steps=1, precision="float64")
     here, parts = local_model(run.training.problem), vectors.T @ (matrix @ at + slope)
+    # Zeros are known to the rounding of the largest eigenvalue, some eps of it: so are the products below.
     np.testing.assert_allclose(here.curvatures, np.sort([*values, 0.0]), atol=1e-12)
     np.testing.assert_allclose(here.newton[:4], -vectors[:, 2:] @ (parts[2:] / values[2:]), rtol=1e-10)
     assert here.excess == pytest.approx(np.sum(parts[2:] ** 2 / values[2:]) / 2, rel=1e-10)

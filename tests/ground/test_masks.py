@@ -116,3 +116,9 @@ def test_swept_data_may_be_broken_where_no_mask_counts_them(sets, mask):
     y[1, np.flatnonzero(~out[1])[0]] = np.inf
     with pytest.raises(ValueError, match=rf"\(y\) has 1 of {5 * sets} values that are not finite"):
         run()
+
+
+def test_a_mask_on_the_axis_of_the_data_has_as_many_values():
+    data = X, jf.Axis("set", np.ones((4, 8))), jf.Axis("set", MASKS)
+    with pytest.raises(ValueError, match="different lengths"):
+        jf.sweep(LOSSES["mse"][0], START, data, optimizer=jf.optimizers.levenberg_marquardt(), steps=5)
