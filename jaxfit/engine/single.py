@@ -1,4 +1,8 @@
-"""The programs of a single run, compiled once for each structure of its training, and a warning about too many."""
+"""The programs of a single run, compiled once for each structure of its training.
+
+A run by a method whose arithmetic takes NumPy compiles only the residuals and their Jacobian. Its statistics share that
+program.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.compiling import SUMS, compiled, fast_sums
-from jaxfit.engine.linearizing import linearized, raveled
 from jaxfit.engine.loops import (
     RUNNING,
     End,
@@ -30,10 +34,11 @@ from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
 from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.building import Optimizer
-from jaxfit.optimizers.gauss_newton import Memory, View
-from jaxfit.problems.marks import free, unflattened
+from jaxfit.optimizers.gauss_newton import Memory, Place, Slopes, View, residuals, slopes
+from jaxfit.optimizers.methods import Objective
+from jaxfit.problems.marks import bounds, free, is_marked, unflattened
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import Status, Training, convert
+from jaxfit.problems.problems import Problem, Status, Training, convert
 from jaxfit.typing import PyTree
 
 
@@ -114,7 +119,7 @@ def _first(training: Training) -> tuple[State, dict[str, PyTree]]:
     return state, row(training, state, jnp.int32(0), propose(training, state, jnp.int32(0)))
 
 
-# One run in NumPy
+# A run in NumPy
 
 
 def fits_numpy(training: Training, most: int) -> bool:
@@ -222,3 +227,55 @@ def _origin(function: Callable, depth: int = 2) -> tuple:
     cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())] if depth else []
     inner = [x for cell in cells for x in (cell if isinstance(cell, (tuple, list)) else (cell,))]
     return function.__code__, tuple(_origin(x, depth - 1) for x in inner if hasattr(x, "__code__"))
+
+
+def raveled(tree: PyTree) -> np.ndarray:
+    """Return all numbers of a tree of one type, in the order of its leaves."""
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def linearized(problem: Problem) -> Place:
+    """Return the residuals and slopes of a problem as functions of its free params, from NumPy to NumPy.
+
+    Args:
+      problem: Of one run, without a key; its numbers are in the precision that holds here.
+    """
+    leaves, structure = jax.tree.flatten(problem)
+    shapes = tuple((x.shape, x.dtype) for x in leaves)
+    at_point, alone = _programs(structure, shapes, jax.config.jax_enable_x64, current().of_programs)
+    limits = bounds(problem.params) if is_marked(problem.params) else None
+
+    def found(flat):
+        packed = np.asarray(at_point(leaves, flat))
+        k = flat.size
+        n = (packed.size - 3 - k) // (k + 1)
+        loss, weight, size = packed[:3]
+        return Slopes(
+            loss, weight, size, packed[3 : 3 + k], packed[3 + k : 3 + k + n], packed[3 + k + n :].reshape(k, n)
+        )
+
+    return Place(
+        found,
+        lambda flat: np.asarray(alone(leaves, flat)),
+        None if limits is None else (raveled(limits[0]), raveled(limits[1])),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> tuple[Callable, Callable]:
+    """Return the programs (leaves, flat) -> numbers of `Slopes` in a row, and (leaves, flat) -> residuals."""
+
+    def asked(leaves, flat):
+        problem = jax.tree.unflatten(structure, leaves)
+        objective = Objective(problem.loss, problem.data, {}, problem.params if is_marked(problem.params) else None)
+        return objective, jax.flatten_util.ravel_pytree(free(problem.params))[1]
+
+    def linearize(leaves, flat):
+        found = fast_sums(lambda leaves, flat: slopes(*asked(leaves, flat), flat))(leaves, flat)
+        return jnp.concatenate([jnp.ravel(x) for x in found])
+
+    def evaluate(leaves, flat):
+        return residuals(*asked(leaves, flat), flat)
+
+    options = SUMS.get(jax.default_backend())
+    return compiled(linearize, options), compiled(evaluate, options)

@@ -5,21 +5,23 @@ also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced
 """
 
 from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, model_of, takes_data, takes_key
-from jaxfit.losses.counts import Binomial, Poisson, binomial, poisson
-from jaxfit.losses.joint import Joint, joint
+from jaxfit.losses.combined import L2, InputNoise, Joint, Smoothness, input_noise, joint, l2, smoothness
 from jaxfit.losses.likelihoods import (
+    Binomial,
     ChiSquared,
     CrossEntropy,
     LeastSquares,
     Likelihood,
+    Poisson,
+    binomial,
     chi_squared,
     least_squares,
     likelihood,
+    poisson,
     softmax_cross_entropy,
 )
 from jaxfit.losses.orthogonal import ImplicitDistance, OrthogonalDistance, implicit_distance, orthogonal_distance
 from jaxfit.losses.regression import Residual, arctan, cauchy, huber, mae, mse, rss, soft_l1, tukey
-from jaxfit.losses.regularization import L2, InputNoise, Smoothness, input_noise, l2, smoothness
 from jaxfit.problems.messages import near_names
 
 __all__ = [

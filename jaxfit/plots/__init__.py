@@ -5,8 +5,7 @@ curves instead of legends; the caller's rcParams do not change.
 """
 
 from jaxfit.plots.descents import descent_1d, descent_animation, learning_rate_range, line_fit, loss_history
-from jaxfit.plots.diagrams import Arrow, Box, flow
-from jaxfit.plots.graphs import backprop_animation, backprop_graph
+from jaxfit.plots.graphs import Arrow, Box, backprop_animation, backprop_graph, flow
 from jaxfit.plots.house import (
     BLUE,
     DARK,

@@ -17,7 +17,7 @@ from jaxfit.problems.messages import path_name
 from jaxfit.typing import OptimizerLike, PyTree
 
 SIZE, SMALL, LINE = 10.0, 8.5, 1.25  # points of text on edges, of captions; a line in font sizes
-PAD = 12.0
+MARGIN = 12.0
 BACK = {"right": "←", "up": "↓", "down": "↑"}  # the arrow before a gradient, against the direction of the graph
 LEGEND = (
     ("value, computed forward", BLUE),
@@ -35,7 +35,7 @@ class Phrase(NamedTuple):
     size: float
 
 
-class Box(NamedTuple):
+class NodeBox(NamedTuple):
     """A node as it is drawn."""
 
     node: Node
@@ -60,7 +60,7 @@ class Tie(NamedTuple):
 class Drawing(NamedTuple):
     """A graph with the sizes and places of all parts; x to the right and y up, in points."""
 
-    boxes: list[Box]
+    boxes: list[NodeBox]
     ties: list[Tie]
     layout: Layout
     direction: str
@@ -100,7 +100,7 @@ def drawing_of(
     shown = _legend(colors, width, BACK[direction]) if legend else []
     below = max((y for *_, y in shown), default=0.0)
     width = max([width, *(x + _wide(line) for line, x, _ in shown)])
-    return Drawing(boxes, ties, layout, direction, shown, (width + 2 * PAD, height + below + 2 * PAD))
+    return Drawing(boxes, ties, layout, direction, shown, (width + 2 * MARGIN, height + below + 2 * MARGIN))
 
 
 def _absorbed(graph: Graph) -> tuple[set[str], dict[str, str]]:
@@ -231,12 +231,12 @@ def _local(edge: Edge) -> str:
     return _compact(local).removeprefix("each ")
 
 
-def _box(node: Node, text: str, caption: tuple[Phrase, ...]) -> Box:
+def _box(node: Node, text: str, caption: tuple[Phrase, ...]) -> NodeBox:
     size = SIZE + 2 if text in SIGNS else SIZE
     lines = text.split("\n")
     width = max(_wide(Phrase(line, DARK, size)) for line in lines) + 12
     height = 14 + len(lines) * size * LINE * 0.8
-    return Box(node, text, caption, max(width, 24.0), max(height, 22.0))
+    return NodeBox(node, text, caption, max(width, 24.0), max(height, 22.0))
 
 
 def _wide(line: Phrase) -> float:
@@ -248,7 +248,7 @@ def height_of(lines: Sequence[Phrase]) -> float:
     return sum(line.size * LINE for line in lines)
 
 
-def _box_extent(box: Box, level: bool) -> Extent:
+def _box_extent(box: NodeBox, level: bool) -> Extent:
     caption = max((_wide(line) for line in box.caption), default=0.0)
     if level:
         return Extent(

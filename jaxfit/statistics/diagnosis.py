@@ -23,10 +23,9 @@ from jaxfit.losses.regression import SCALE
 from jaxfit.optimizers.arrays import namespace
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, precision_context
-from jaxfit.statistics.covariances import Moments, moments
+from jaxfit.statistics.covariances import Moments, linear_in_numpy, moments, of_data
 from jaxfit.statistics.estimates import Placed, basis_of, jacobian, objective_at, placed
 from jaxfit.statistics.goodness import FTest, standardized
-from jaxfit.statistics.single_fits import linear_in_numpy, of_data
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
 from jaxfit.verbs.grids import Grid

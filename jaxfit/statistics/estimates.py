@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.curvature.lanczos import gradient_and_product
-from jaxfit.engine.linearizing import raveled
+from jaxfit.engine.single import raveled
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of

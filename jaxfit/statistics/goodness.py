@@ -12,9 +12,8 @@ from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, Kind, noise_model_of
 from jaxfit.losses.regression import SCALE
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.problems import Problem, convert_all, precision_context
-from jaxfit.statistics.covariances import Moments, moments
+from jaxfit.statistics.covariances import Moments, leverages_in_numpy, moments, of_data
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points, squares_around_constant
-from jaxfit.statistics.single_fits import leverages_in_numpy, of_data
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
 from jaxfit.verbs.grids import Grid
