@@ -24,7 +24,7 @@ from scipy.stats import beta
 import jaxfit as jf
 from jaxfit import plots
 from jaxfit.experiments import Check
-from jaxfit.problems.problems import precision_context
+from jaxfit.problems import precision_context
 
 SIZE, DOWN = 100, 2.05
 LI = "Li et al. 2018"

@@ -21,7 +21,7 @@ import numpy as np
 import jaxfit as jf
 from jaxfit import plots
 from jaxfit.experiments import Check
-from jaxfit.problems.problems import precision_context
+from jaxfit.problems import precision_context
 
 THETAS = np.array([0.0, 0.02, 0.045, 0.0507, 0.06, 0.1, 0.3, 1.0])
 CROSSINGS = (1, 1, 1, 1, 5, 130, 110, 21)  # about, from the sixth on

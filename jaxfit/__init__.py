@@ -7,10 +7,10 @@ from jaxfit.engine.compiling import cache
 from jaxfit.engine.host import Interrupted, OutOfMemory
 from jaxfit.optimizers import optimizer
 from jaxfit.optimizers.stability import preconditioner, stability_limit
+from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.problems.axes import Axis, Call
 from jaxfit.problems.marks import Bounded, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names
-from jaxfit.problems.problems import Batches, Record, Status, Stop
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
 from jaxfit.stores.fits import load, save

@@ -18,11 +18,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfit.optimizers import Optimizer, optimizer
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
+from jaxfit.problems import convert_all
 from jaxfit.problems.axes import as_number
 from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.problems.posing import as_params
-from jaxfit.problems.problems import convert_all
 from jaxfit.typing import KeyLike, PyTree, Varied
 from jaxfit.verbs.fits import step
 

@@ -16,9 +16,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxfit.losses import least_squares
 from jaxfit.optimizers import levenberg_marquardt
+from jaxfit.problems import Record, Status, Stop
 from jaxfit.problems.enclosed import in_precision
 from jaxfit.problems.messages import near_names
-from jaxfit.problems.problems import Record, Status, Stop
 from jaxfit.typing import Array, ArrayLike, Model, OptimizerLike, Params, PyTree
 from jaxfit.verbs.fits import fit
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxfit.engine.dispatch import run_all
 from jaxfit.engine.host import OutOfMemory, terminating_as_interrupted
 from jaxfit.engine.parts import Task
-from jaxfit.problems.problems import Status
+from jaxfit.problems import Status
 from jaxfit.stores import StoreError, open_dataset
 from jaxfit.stores.files import claim
 from jaxfit.stores.manifests import as_folder, has_manifest, read_manifest

@@ -13,13 +13,13 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
 from jaxfit.curvature.lanczos import Pairs, dense, largest, products
+from jaxfit.problems import chosen_precision, convert_all, whole
 from jaxfit.problems.axes import holds_call, is_traced, resolve
 from jaxfit.problems.dimensions import Dimension, read
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params, pose_question
-from jaxfit.problems.problems import chosen_precision, convert_all, whole
 from jaxfit.typing import Array, KeyLike, LossFunction, Params, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one, named, over_axes, over_grid, over_history
 from jaxfit.verbs.grids import Grid

@@ -13,8 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfit.engine.loops import full_loss
 from jaxfit.engine.tracing import undifferentiable
+from jaxfit.problems import Problem
 from jaxfit.problems.marks import free
-from jaxfit.problems.problems import Problem
 from jaxfit.typing import Number, PyTree
 
 Found = TypeVar("Found")

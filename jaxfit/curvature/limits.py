@@ -10,9 +10,9 @@ from numpy.typing import DTypeLike
 
 from jaxfit import schedules
 from jaxfit.optimizers.building import as_optimizer, with_rate
+from jaxfit.problems import Batches, Record, Status, whole
 from jaxfit.problems.axes import Axis, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Batches, Record, Status, whole
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.results import Fit

@@ -13,11 +13,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxfit.curvature.eigenvalues import Extreme, posed
 from jaxfit.curvature.lanczos import begin, extend, products, tridiagonal
+from jaxfit.problems import chosen_precision, whole
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.dimensions import Dimension
 from jaxfit.problems.marks import free
 from jaxfit.problems.messages import near_keywords, path_name
-from jaxfit.problems.problems import chosen_precision, whole
 from jaxfit.typing import ArrayLike, KeyLike, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
 

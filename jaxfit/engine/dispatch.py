@@ -26,7 +26,7 @@ from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
 from jaxfit.engine.pools import Lanes, Pool, PoolShape, pool_like, read_pool, run_pool
 from jaxfit.engine.settings import current, happened
 from jaxfit.engine.tracing import Structure
-from jaxfit.problems.problems import STATUSES, Status, precision_context
+from jaxfit.problems import STATUSES, Status, precision_context
 from jaxfit.typing import PyTree
 
 Report = Callable[[np.ndarray], None]

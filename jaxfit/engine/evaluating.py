@@ -20,9 +20,9 @@ from jax import Array
 from jaxfit.engine.compiling import compiled, worker_devices
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure
+from jaxfit.problems import convert, precision_context
 from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.dimensions import fill, lanes
-from jaxfit.problems.problems import convert, precision_context
 from jaxfit.typing import PyTree
 
 

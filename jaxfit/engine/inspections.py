@@ -14,13 +14,13 @@ import numpy as np
 from jaxfit.engine.jaxprs import Operation, depends, inline, largest_bytes
 from jaxfit.engine.loops import End, State, begin, check, judged_step, judges_steps
 from jaxfit.engine.tracing import Structure, program_of, shape_of, trace
+from jaxfit.problems import Problem, Training, precision_context
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.data import Range, call_of, range_of, shaped
 from jaxfit.problems.dimensions import fill
 from jaxfit.problems.marks import is_marked, put, values_of
 from jaxfit.problems.messages import line_of, warn
 from jaxfit.problems.posing import made
-from jaxfit.problems.problems import Problem, Training, precision_context
 from jaxfit.typing import PyTree
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from jaxfit.losses.base import is_masked
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.stability import preconditioner
+from jaxfit.problems import Problem, Status, Stop, Training
 from jaxfit.problems.axes import resolve
 from jaxfit.problems.marks import free, is_marked, put, values_of
-from jaxfit.problems.problems import Problem, Status, Stop, Training
 from jaxfit.typing import PyTree
 
 RUNNING = Status.NOT_RUN

@@ -20,9 +20,9 @@ from jaxfit.engine.pools import Lanes, PoolShape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import Structure, inspect_training, trace
+from jaxfit.problems import Training, by_rows, precision_context
 from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.dimensions import Dimension
-from jaxfit.problems.problems import Training, by_rows, precision_context
 from jaxfit.problems.pruning import Pruning
 from jaxfit.typing import PyTree
 

@@ -25,9 +25,9 @@ from jaxfit.engine.compiling import fast_sums
 from jaxfit.engine.inspections import Layout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
+from jaxfit.problems import STATUSES, Status, Training
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.marks import is_marked, put, values_of
-from jaxfit.problems.problems import STATUSES, Status, Training
 from jaxfit.typing import PyTree
 
 

@@ -36,9 +36,9 @@ from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.gauss_newton import Memory, Place, Slopes, View, residuals, slopes
 from jaxfit.optimizers.methods import Objective
+from jaxfit.problems import Problem, Status, Training, convert
 from jaxfit.problems.marks import bounds, free, is_marked, unflattened
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import Problem, Status, Training, convert
 from jaxfit.typing import PyTree
 
 

@@ -16,11 +16,11 @@ from jax import Array
 
 from jaxfit.engine.jaxprs import depends, difference, operations, run
 from jaxfit.losses import takes_key
+from jaxfit.problems import Problem, Training, name_of
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import free, is_kept, is_marked, plain, put
 from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
-from jaxfit.problems.problems import Problem, Training, name_of
 from jaxfit.typing import PyTree
 
 if TYPE_CHECKING:

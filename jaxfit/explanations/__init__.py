@@ -9,8 +9,8 @@ from typing import Any
 from jaxfit.explanations.endings import of_end
 from jaxfit.explanations.failures import of_layers, of_patience, of_pruning, of_runaways, of_trouble
 from jaxfit.explanations.findings import Finding
+from jaxfit.problems import Record, Status
 from jaxfit.problems.messages import near_keywords, near_names
-from jaxfit.problems.problems import Record, Status
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.results import Fit, pages, training_of
 from jaxfit.verbs.summaries import no_data, runaways

@@ -33,8 +33,8 @@ from jaxfit.explanations.findings import (
 from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local_model, marks_of, scales, slopes, times
 from jaxfit.losses.base import noise_model_of
 from jaxfit.optimizers.building import with_rate
+from jaxfit.problems import PRECISIONS, Problem, Status, Training
 from jaxfit.problems.marks import put
-from jaxfit.problems.problems import PRECISIONS, Problem, Status, Training
 from jaxfit.verbs import summaries
 from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import HALVES, STANDS, advice, judges, loss_at, pace, rounded, short, start_at, swings

@@ -36,8 +36,8 @@ from jaxfit.explanations.findings import (
 from jaxfit.explanations.local_models import LocalModel, count, free_leaves, leaves_of, local_model, marks_of, times
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
+from jaxfit.problems import Problem, Status, Training
 from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark, put, unflattened
-from jaxfit.problems.problems import Problem, Status, Training
 from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import Arguments, at_one
 from jaxfit.verbs.results import Fit, problem_of, training_of

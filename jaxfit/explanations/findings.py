@@ -15,8 +15,8 @@ from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import is_number, stability_limit
+from jaxfit.problems import Problem, Training
 from jaxfit.problems.marks import Bounded, Fixed, free, is_mark, released, unflattened, values_of
-from jaxfit.problems.problems import Problem, Training
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.summaries import round_down, short, start_at
 

@@ -13,11 +13,11 @@ from jax.flatten_util import ravel_pytree
 from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, gradient_and_product, largest, tridiagonal
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
+from jaxfit.problems import Problem, precision_context
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
 from jaxfit.problems.posing import as_params, made
-from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
 

@@ -22,13 +22,13 @@ from jaxfit.engine.tracing import check_silent, inspect_loss, inspect_value, tra
 from jaxfit.graphs.graph import Edge, Graph, Node, shape, written
 from jaxfit.graphs.program import Passage, Program, is_float, read, walk
 from jaxfit.losses import Loss, data_names, takes_key
+from jaxfit.problems import PRECISIONS, chosen_precision, convert_all, precision_context
 from jaxfit.problems.axes import as_key, is_axis, is_key, is_traced
 from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.enclosed import enclosed_in_precision, resolved
 from jaxfit.problems.marks import free, released, values_of
 from jaxfit.problems.messages import near_keywords, near_names, path_name, shown
 from jaxfit.problems.posing import as_loss, as_params, pose_question, refuse_axes
-from jaxfit.problems.problems import PRECISIONS, chosen_precision, convert_all, precision_context
 from jaxfit.typing import Array, ArrayLike, KeyLike, LossFunction, PyTree
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from jaxfit.optimizers.building import as_optimizer
-from jaxfit.problems.problems import precision_context
+from jaxfit.problems import precision_context
 from jaxfit.typing import Array, ArrayLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs.results import pages
 from jaxfit.verbs.summaries import text_table

@@ -20,12 +20,12 @@ from jaxfit.engine.parts import power_of_two
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.landscapes.slices import Slice, between, hessian_plane, random_plane, trajectory_plane
+from jaxfit.problems import Problem, chosen_precision, precision_context, whole
 from jaxfit.problems.axes import Axis, is_traced
 from jaxfit.problems.dimensions import choose, coordinates, fill, read
 from jaxfit.problems.marks import filled, free, without_kept
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.problems.posing import made, pose_question
-from jaxfit.problems.problems import Problem, chosen_precision, precision_context, whole
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.evaluations import at_choices, whole_params
 from jaxfit.verbs.results import Fit, problem_of, recorded

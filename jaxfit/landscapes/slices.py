@@ -19,11 +19,11 @@ from jaxfit.curvature.lanczos import either_way
 from jaxfit.engine.loops import objective_of, step_key
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import inspect_loss
+from jaxfit.problems import convert_all, precision_context, whole
 from jaxfit.problems.axes import Axis, Call, as_key, is_array
 from jaxfit.problems.marks import Bounded, flattened, free, is_kept, is_mark, is_marked, plain, put, unflattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params, pose_question
-from jaxfit.problems.problems import convert_all, precision_context, whole
 from jaxfit.typing import ArrayLike, KeyLike, Number, Params, PyTree
 from jaxfit.verbs.results import Fit, numbers_in, recorded
 

@@ -5,7 +5,20 @@ Networks, polynomials and functions of one's own have an `init(key)` that makes 
 model written in place never recompiles.
 """
 
-from jaxfit.models.functions import ACTIVATIONS, Dense, FromFunction, dense, from_function
+from jaxfit.models.functions import (
+    ACTIVATIONS,
+    Dense,
+    FromFunction,
+    Line,
+    OrthogonalPolynomial,
+    Polynomial,
+    constant,
+    dense,
+    from_function,
+    line,
+    orthogonal_polynomial,
+    polynomial,
+)
 from jaxfit.models.growth_and_decay import (
     damped_oscillation,
     exponential_decay,
@@ -29,15 +42,6 @@ from jaxfit.models.kinetics import (
     substrate_inhibition,
 )
 from jaxfit.models.peaks import gaussian, gaussian_2d, gaussians, lorentzian, lorentzians, voigt, voigts
-from jaxfit.models.polynomials import (
-    Line,
-    OrthogonalPolynomial,
-    Polynomial,
-    constant,
-    line,
-    orthogonal_polynomial,
-    polynomial,
-)
 from jaxfit.models.shaped_peaks import (
     arctan_step,
     doniach,

@@ -21,9 +21,9 @@ from jaxfit.graphs.graph import Graph, written
 from jaxfit.pages.fits import fit_page
 from jaxfit.pages.packing import write_page
 from jaxfit.pages.sweeps import law_of, sweep_page
+from jaxfit.problems import ENDED_WELL, Status
 from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_names
-from jaxfit.problems.problems import ENDED_WELL, Status
 from jaxfit.statistics.reports import html_table
 from jaxfit.stores import StoreError, as_path, open_dataset
 from jaxfit.verbs.evaluations import labels_of

@@ -18,9 +18,9 @@ from xarray import Dataset
 from jaxfit.curvature import sharpness
 from jaxfit.optimizers.stability import stability_limit
 from jaxfit.pages.packing import MANTISSA, as_float32, made, packed, page_of, rounded
+from jaxfit.problems import ENDED_WELL, Status
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import choose
-from jaxfit.problems.problems import ENDED_WELL, Status
 from jaxfit.stores.manifests import Json
 from jaxfit.verbs.grids import Grid, best, last_records
 

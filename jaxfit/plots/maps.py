@@ -27,8 +27,8 @@ from jaxfit.plots.house import (
     round_ticks,
     style,
 )
+from jaxfit.problems import Status
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Status
 from jaxfit.typing import ArrayLike
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ import numpy as np
 
 from jaxfit.losses import Loss, Sum, data_names, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
+from jaxfit.problems import PRECISIONS, convert, precision_context, row_blocks
 from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, refuse_unit, resolve
 from jaxfit.problems.dimensions import choose, read
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.foreign import as_array, as_tuple, check_numbers, columns, is_hidden
 from jaxfit.problems.marks import kept_of, plain
 from jaxfit.problems.messages import path_name, warn
-from jaxfit.problems.problems import PRECISIONS, convert, precision_context, row_blocks
 from jaxfit.typing import ArrayLike, KeyLike, LossFunction, PyTree
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.problems import Record
 from jaxfit.problems.axes import (
     Axis,
     Call,
@@ -25,7 +26,6 @@ from jaxfit.problems.axes import (
     stack,
 )
 from jaxfit.problems.messages import did_you_mean
-from jaxfit.problems.problems import Record
 from jaxfit.typing import ArrayLike, PyTree, Scalar
 
 

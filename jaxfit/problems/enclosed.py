@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.problems import WIDTHS, convert, precision_context, switched_precision
 from jaxfit.problems.axes import is_call, resolve
-from jaxfit.problems.problems import WIDTHS, convert, precision_context, switched_precision
 
 Swap = Callable[[object, object], None]  # swap(old, new) puts `new` where `old` stands, if it still stands there
 MOST = 10_000  # objects looked at, and items of each

@@ -17,6 +17,7 @@ from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer, schedules_of
 from jaxfit.optimizers.methods import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
+from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
 from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, is_key, refuse_unit, resolve, seeds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss, is_foreign
 from jaxfit.problems.enclosed import enclosed_in_precision
@@ -33,7 +34,6 @@ from jaxfit.problems.marks import (
     kept_of,
 )
 from jaxfit.problems.messages import path_name, shown, warn
-from jaxfit.problems.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
 from jaxfit.typing import KeyLike, LossFunction, OptimizerLike, PyTree, Scalar
 
 

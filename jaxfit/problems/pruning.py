@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from jaxfit.problems import Training, name_of, whole
 from jaxfit.problems.messages import did_you_mean, near_keywords
-from jaxfit.problems.problems import Training, name_of, whole
 
 
 class Rung(NamedTuple):

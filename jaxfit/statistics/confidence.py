@@ -14,11 +14,11 @@ import numpy as np
 
 from jaxfit.engine.tracing import trace, traced
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, Loss, noise_model_of
+from jaxfit.problems import Problem, convert, convert_all, precision_context
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.marks import released
 from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
-from jaxfit.problems.problems import Problem, convert, convert_all, precision_context
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.profiles import profile_ends, said
 from jaxfit.statistics.resampling import check_draws, quantiles, resample

@@ -20,11 +20,11 @@ from jaxfit.engine.tracing import Structure, undifferentiable
 from jaxfit.losses.base import SQUARES, Kind, noise_model_of
 from jaxfit.optimizers.arrays import Array
 from jaxfit.optimizers.gauss_newton import Slopes
+from jaxfit.problems import PRECISIONS, Problem, convert_all, precision_context
 from jaxfit.problems.axes import holds_call, is_axis
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Tied, free, is_mark
 from jaxfit.problems.messages import near_keywords, warn
-from jaxfit.problems.problems import PRECISIONS, Problem, convert_all, precision_context
 from jaxfit.statistics.estimates import (
     Basis,
     Estimate,

@@ -21,8 +21,8 @@ import numpy as np
 from jaxfit.losses.base import ROBUST, SQUARES, Kind, noise_model_of
 from jaxfit.losses.regression import SCALE
 from jaxfit.optimizers.arrays import namespace
+from jaxfit.problems import Problem, precision_context
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Problem, precision_context
 from jaxfit.statistics.covariances import Moments, linear_in_numpy, moments, of_data
 from jaxfit.statistics.estimates import Placed, basis_of, jacobian, objective_at, placed
 from jaxfit.statistics.goodness import FTest, standardized

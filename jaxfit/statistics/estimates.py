@@ -24,9 +24,9 @@ from jaxfit.losses import Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.arrays import UNROLLED, Array, eps_of, namespace, on_host, pick, singular, triangularize
 from jaxfit.optimizers.methods import Objective
+from jaxfit.problems import Problem
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.marks import bounds, free, is_marked, without_kept
-from jaxfit.problems.problems import Problem
 from jaxfit.verbs.results import Fit
 
 PyTree = Any

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, Kind, noise_model_of
 from jaxfit.losses.regression import SCALE
+from jaxfit.problems import Problem, convert_all, precision_context
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Problem, convert_all, precision_context
 from jaxfit.statistics.covariances import Moments, leverages_in_numpy, moments, of_data
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points, squares_around_constant
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar

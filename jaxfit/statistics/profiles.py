@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.losses.base import LIKELIHOOD, SQUARES, noise_model_of
+from jaxfit.problems import Problem, Status, whole
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.marks import bounds, free, is_marked, without_kept
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import Problem, Status, whole
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.paths import Nodes, Walk, Way, begin, ends, follow, reach

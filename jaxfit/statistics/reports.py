@@ -17,11 +17,11 @@ import numpy as np
 
 from jaxfit.losses import Loss, model_of
 from jaxfit.losses.base import noise_model_of
+from jaxfit.problems import Status, convert_all, name_of, precision_context
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, values_of, without_kept
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.posing import as_params
-from jaxfit.problems.problems import Status, convert_all, name_of, precision_context
 from jaxfit.statistics.confidence import check_asked, ends
 from jaxfit.statistics.confidence import derived as propagated
 from jaxfit.statistics.covariances import (

@@ -15,11 +15,11 @@ from jax import Array
 from jaxfit.losses import Block, Joint, Loss
 from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
+from jaxfit.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.problems.axes import Axis, as_key, is_axis
 from jaxfit.problems.dimensions import Mention, stacked
 from jaxfit.problems.marks import put, without_kept
 from jaxfit.problems.messages import near_keywords, warn
-from jaxfit.problems.problems import ENDED_WELL, Problem, precision_context, whole
 from jaxfit.statistics.covariances import Moments, factor, moments, spread
 from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
 from jaxfit.typing import ArrayLike, KeyLike, PyTree

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from jaxfit.engine.settings import current, happened
-from jaxfit.problems.problems import Status
+from jaxfit.problems import Status
 from jaxfit.stores.files import StoreError, digest, pack, read, unpack, write
 
 _NAME = re.compile(r"(\d+(?:\.\d+)*|all)-(\d+)-(\d{6,9})-([0-9a-f]{32})\.safetensors")

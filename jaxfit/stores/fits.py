@@ -22,12 +22,12 @@ from jaxfit.engine.settings import current, happened
 from jaxfit.engine.single import Programs
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer
+from jaxfit.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.enclosed import in_precision
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_kept, kept_of, with_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params, pose
-from jaxfit.problems.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
 from jaxfit.stores import files
 from jaxfit.stores.files import StoreError, as_path
 from jaxfit.stores.identity import PROGRAM, differences, environment, numbers_of, program_digest, program_names, refuse

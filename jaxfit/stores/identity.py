@@ -15,9 +15,9 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxfit.engine.compiling import compiler_options
+from jaxfit.problems import Rows, Training, by_rows, name_of, row_blocks
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.messages import path_name
-from jaxfit.problems.problems import Rows, Training, by_rows, name_of, row_blocks
 from jaxfit.stores.files import digest, digest_of
 from jaxfit.typing import PyTree
 

@@ -21,9 +21,9 @@ from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.dispatch import Sink, example, programs_of
 from jaxfit.engine.parts import Part, Plan, Task, pool_shape
 from jaxfit.engine.pools import Lanes, PoolShape
+from jaxfit.problems import precision_context
 from jaxfit.problems.dimensions import Dimension, all_coordinates, position, stacked
 from jaxfit.problems.messages import warn
-from jaxfit.problems.problems import precision_context
 from jaxfit.problems.pruning import choices, told
 from jaxfit.stores import StoreError, identity, manifests, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column

@@ -14,12 +14,12 @@ import numpy as np
 from jaxfit.engine.dispatch import run_all
 from jaxfit.engine.parts import FinishedPart, Task
 from jaxfit.engine.pools import Lanes
+from jaxfit.problems import ENDED_WELL, Record, Status, whole
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params
-from jaxfit.problems.problems import ENDED_WELL, Record, Status, whole
 from jaxfit.stores import StoreError
 from jaxfit.stores.files import as_path
 from jaxfit.stores.manifests import block_maps, blocks_of, read_manifest

@@ -14,11 +14,11 @@ import numpy as np
 from jaxfit.losses import arctan, cauchy, chi_squared, huber, orthogonal_distance, soft_l1, tukey
 from jaxfit.losses.regression import SCALE, check_called_with_params
 from jaxfit.optimizers import levenberg_marquardt
+from jaxfit.problems import Record, Status, Stop
 from jaxfit.problems.axes import is_axis, refuse_unit
 from jaxfit.problems.foreign import is_hidden, is_uncertain, nominal
 from jaxfit.problems.marks import put
 from jaxfit.problems.messages import did_you_mean, near_keywords, shown
-from jaxfit.problems.problems import Record, Status, Stop
 from jaxfit.typing import ArrayLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.results import Fit

@@ -16,11 +16,11 @@ from jaxfit.engine.evaluating import evaluate, laid_out, member_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
+from jaxfit.problems import Problem, Status, precision_context
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put, unflattened, without_kept
 from jaxfit.problems.posing import as_params, made
-from jaxfit.problems.problems import Problem, Status, precision_context
 from jaxfit.typing import PyTree, Scalar
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, NotConverged, numbers_in, problem_of

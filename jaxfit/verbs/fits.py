@@ -19,13 +19,7 @@ from jaxfit.engine.loops import Best, End, State, method_of, objective_of, step_
 from jaxfit.engine.settings import happened
 from jaxfit.engine.single import InNumPy, Programs, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training
-from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
-from jaxfit.problems.data import beyond_range, has_large_indices
-from jaxfit.problems.enclosed import resolved
-from jaxfit.problems.marks import Fixed, free, is_kept, is_mark, is_marked, plain, put, released, values_of
-from jaxfit.problems.messages import near_keywords, path_name
-from jaxfit.problems.posing import as_params, check_schedule, pose, refuse_axes
-from jaxfit.problems.problems import (
+from jaxfit.problems import (
     ENDED_WELL,
     Batches,
     Record,
@@ -38,6 +32,12 @@ from jaxfit.problems.problems import (
     precision_context,
     whole,
 )
+from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
+from jaxfit.problems.data import beyond_range, has_large_indices
+from jaxfit.problems.enclosed import resolved
+from jaxfit.problems.marks import Fixed, free, is_kept, is_mark, is_marked, plain, put, released, values_of
+from jaxfit.problems.messages import near_keywords, path_name
+from jaxfit.problems.posing import as_params, check_schedule, pose, refuse_axes
 from jaxfit.stores.files import as_path
 from jaxfit.stores.fits import Checkpoint, Saved, holding_file
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree, Scalar

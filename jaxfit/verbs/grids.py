@@ -15,10 +15,10 @@ import numpy as np
 
 from jaxfit.engine.parts import FinishedPart, Part
 from jaxfit.engine.pools import Lanes
+from jaxfit.problems import ENDED_WELL, Status, Training
 from jaxfit.problems.dimensions import Dimension, all_coordinates, choose, position
 from jaxfit.problems.marks import is_kept, released, without_kept
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import ENDED_WELL, Status, Training
 from jaxfit.stores.manifests import Json, StoredVariable
 from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.results import Fit, History, best_of, pages

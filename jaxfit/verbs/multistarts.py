@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.problems import ENDED_WELL, Problem, Status, whole
 from jaxfit.problems.axes import Axis, Call, is_axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark, kept_of, without_kept
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import ENDED_WELL, Problem, Status, whole
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.grids import Grid, check_grid, member
 from jaxfit.verbs.results import Fit, pages

@@ -19,10 +19,10 @@ from jaxfit.engine.dispatch import Report, run_all
 from jaxfit.engine.host import interruption, progress_bar
 from jaxfit.engine.parts import FinishedPart, Part, Task, pool_shape, power_of_two
 from jaxfit.engine.pools import Lanes, PoolShape
+from jaxfit.problems import Batches, Record, Stop, whole
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.dimensions import Dimension, coordinates
 from jaxfit.problems.messages import did_you_mean, near_keywords
-from jaxfit.problems.problems import Batches, Record, Stop, whole
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree
 from jaxfit.verbs.grids import Grid, dataset
 from jaxfit.verbs.sweeps import check_memory, identity, plan_sweep, tally

@@ -15,13 +15,13 @@ import numpy as np
 from jaxfit.engine.loops import Best
 from jaxfit.losses import model_of, takes_key
 from jaxfit.optimizers import Optimizer
+from jaxfit.problems import Problem, Status, Training, convert_all, name_of
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.enclosed import in_precision
 from jaxfit.problems.marks import Kept, released
 from jaxfit.problems.meanings import ATTRIBUTES
 from jaxfit.problems.messages import near_attribute, near_keywords
-from jaxfit.problems.problems import Problem, Status, Training, convert_all, name_of
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs import summaries
 from jaxfit.verbs.summaries import numbers_in

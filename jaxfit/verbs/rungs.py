@@ -18,7 +18,7 @@ from jaxfit.engine.loops import judges_steps
 from jaxfit.engine.parts import FinishedPart, Part, Plan, Task, all_tasks
 from jaxfit.engine.pools import Lanes, chunk_of, last_check
 from jaxfit.engine.settings import happened
-from jaxfit.problems.problems import ENDED_WELL, STATUSES, Status
+from jaxfit.problems import ENDED_WELL, STATUSES, Status
 from jaxfit.problems.pruning import survivors
 from jaxfit.stores.manifests import Manifest, blocks_of, with_round
 from jaxfit.stores.resuming import Stored, columns_of, missing_blocks, with_manifest

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxfit.problems import ENDED_WELL, Status, whole
 from jaxfit.problems.axes import Axis, as_key, is_array, refuse_unit
 from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.problems import ENDED_WELL, Status, whole
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.grids import Grid, check_grid, lane_values
 

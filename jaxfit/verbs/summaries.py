@@ -15,10 +15,10 @@ import numpy as np
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.optimizers.stability import is_number, limit_from_growth
+from jaxfit.problems import ENDED_WELL, PRECISIONS, Problem, Status, convert_all, precision_context
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import flattened, free, put, released, unflattened, values_of, without_kept
-from jaxfit.problems.problems import ENDED_WELL, PRECISIONS, Problem, Status, convert_all, precision_context
 from jaxfit.typing import ArrayLike, PyTree
 
 if TYPE_CHECKING:

@@ -19,13 +19,7 @@ from jaxfit.engine.inspections import warn_of_overflow
 from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
 from jaxfit.engine.pools import PoolShape, chunk_of
 from jaxfit.engine.settings import current, happened
-from jaxfit.problems.axes import is_traced
-from jaxfit.problems.data import has_large_indices
-from jaxfit.problems.dimensions import Dimension, choices_of, choose, mentions, read
-from jaxfit.problems.marks import is_kept
-from jaxfit.problems.messages import near_keywords
-from jaxfit.problems.posing import check_schedule, pose
-from jaxfit.problems.problems import (
+from jaxfit.problems import (
     STATUSES,
     Batches,
     Record,
@@ -36,6 +30,12 @@ from jaxfit.problems.problems import (
     precision_context,
     whole,
 )
+from jaxfit.problems.axes import is_traced
+from jaxfit.problems.data import has_large_indices
+from jaxfit.problems.dimensions import Dimension, choices_of, choose, mentions, read
+from jaxfit.problems.marks import is_kept
+from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.posing import check_schedule, pose
 from jaxfit.problems.pruning import Pruning, check_pruning, told
 from jaxfit.stores import open_dataset, resuming
 from jaxfit.stores.executors import check_executor, packed, run_on, unpacked

@@ -10,7 +10,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.curvature import lanczos
-from jaxfit.problems.problems import precision_context
+from jaxfit.problems import precision_context
 from tests.shared.problems import PROBLEMS
 from tests.shared.soak import soaking
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.problems import precision_context
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.problems import precision_context
 from tests.shared.soak import soaking
 
 X = np.linspace(0.1, 4.0, 30)

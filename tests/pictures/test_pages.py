@@ -14,7 +14,7 @@ from jaxfit.pages import main
 from jaxfit.pages.fits import PROFILES, fit_page
 from jaxfit.pages.packing import as_float32, rounded, unpacked
 from jaxfit.pages.sweeps import law_of, sweep_page
-from jaxfit.problems.problems import Status
+from jaxfit.problems import Status
 from tests.shared.browser import BROWSER, DRIVER, MISSING, browser
 
 SCRIPT = Path(jf.__file__).parent / "pages" / "explorer.js"

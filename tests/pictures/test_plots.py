@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from jaxfit import plots
-from jaxfit.problems.problems import Status
+from jaxfit.problems import Status
 
 CONVERGED, OUT_OF_STEPS, DIVERGED, NOT_FINITE = 1, 2, 3, 4
 

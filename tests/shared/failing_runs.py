@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxfit as jf
-from jaxfit.problems.problems import precision_context
+from jaxfit.problems import precision_context
 
 
 class Attempt(NamedTuple):

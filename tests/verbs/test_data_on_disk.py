@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
+from jaxfit import problems
 from jaxfit.engine.parts import pool_shape
 from jaxfit.engine.settings import using
-from jaxfit.problems import problems
 from jaxfit.stores.identity import values_digest
 from jaxfit.verbs.sweeps import plan_sweep
 

@@ -10,8 +10,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.plots.descents import window
-from jaxfit.problems import posing
-from jaxfit.problems.problems import Problem
+from jaxfit.problems import Problem, posing
 
 X = np.linspace(-1, 1.2, 12).astype(np.float32)
 Y = 2 * X + np.sin(3 * X).astype(np.float32)
