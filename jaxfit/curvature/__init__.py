@@ -1,8 +1,7 @@
 """Curvature: eigenvalues of the Hessian from Hessian-vector products, and the learning rates that they allow."""
 
-from jaxfit.curvature.eigenvalues import Sharpness, sharpness
 from jaxfit.curvature.limits import MeasuredLimit, RangeTest, learning_rate_range, measured_limit
-from jaxfit.curvature.spectra import Along, Spectrum, curvature_along, hessian_spectrum
+from jaxfit.curvature.spectra import Along, Sharpness, Spectrum, curvature_along, hessian_spectrum, sharpness
 from jaxfit.problems.messages import near_names
 
 __all__ = [

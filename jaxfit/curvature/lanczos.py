@@ -1,8 +1,12 @@
-"""Products of the Hessian of a loss with vectors, and its eigenvalues by Lanczos iteration."""
+"""The Hessian of a loss: its products with vectors, and its eigenvalues by Lanczos iteration.
+
+What a verb asks of it (the ends of the spectrum, all of it, curvatures along directions) is a function of a problem.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -16,6 +20,7 @@ from jaxfit.engine.tracing import undifferentiable
 from jaxfit.problems import Problem
 from jaxfit.problems.marks import free
 from jaxfit.typing import Number, PyTree
+from jaxfit.verbs.evaluations import Arguments
 
 Found = TypeVar("Found")
 
@@ -235,3 +240,68 @@ def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: 
     rounding = size**0.5 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(krylov.diagonal))
     values, errors = jnp.where(found, values, jnp.nan), jnp.where(found, jnp.maximum(errors, rounding), jnp.nan)
     return Pairs(values, errors, vectors @ krylov.basis[:most], krylov.steps)
+
+
+# Functions of a problem, for `verbs.evaluations`
+
+DENSE = 48  # params up to which the whole Hessian costs no more
+BASIS_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The function that computes eigenvalues of a problem's Hessian; its number is the tolerance."""
+
+    count: int
+    end: str
+
+    def __call__(self, arguments: Arguments) -> tuple[Pairs, PyTree]:
+        product, start, back = products(arguments.problem, arguments.extra)
+        sign = 1 if self.end == "largest" else -1
+        operator = product if sign > 0 else lambda vector: -product(vector)
+        size = start.size
+        if self.count > size:
+            raise ValueError(
+                f"sharpness: count is {self.count}, but {size} free param{'s' * (size != 1)} give the Hessian {size} "
+                f"eigenvalue{'s' * (size != 1)}; ask for at most so many"
+            )
+        if size <= DENSE:
+            found = dense(operator, size, self.count, start.dtype)
+        else:
+            room = BASIS_BYTES // (size * start.dtype.itemsize)
+            most = min(size, max(32, self.count + 16, min(256, room)))
+            found = largest(operator, size, self.count, most=most, tolerance=arguments.number, dtype=start.dtype)
+        return found._replace(values=sign * found.values), jax.vmap(back)(found.vectors)
+
+
+def all_eigenvalues(arguments: Arguments) -> jax.Array:
+    """Return all eigenvalues of the Hessian."""
+    product, start, _ = products(arguments.problem)
+    matrix = jax.lax.map(product, jnp.eye(start.size, dtype=start.dtype), batch_size=64)
+    return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """The function that computes Gauss quadrature of the spectrum, by Lanczos iterations from random directions."""
+
+    probes: int
+    depth: int
+
+    def __call__(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+        product, start, _ = products(arguments.problem)
+
+        def probe(key):
+            krylov = begin(key, start.size, self.depth, start.dtype)
+            krylov = jax.lax.fori_loop(0, self.depth, lambda _, k: extend(product, k, key), krylov)
+            values, vectors = jnp.linalg.eigh(tridiagonal(krylov))
+            return values, vectors[0] ** 2
+
+        return jax.lax.map(probe, jax.random.split(jax.random.key(1), self.probes))
+
+
+def rayleigh_quotients(arguments: Arguments) -> jax.Array:
+    """Return d'Hd / d'd for each direction."""
+    product, start, _ = products(arguments.problem)
+    ways = jax.vmap(lambda d: ravel_pytree(d)[0].astype(start.dtype))(arguments.extra)
+    return jax.lax.map(lambda d: (d @ product(d)) / (d @ d), ways)

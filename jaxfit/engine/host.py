@@ -1,19 +1,23 @@
-"""Interruptions of a run (Ctrl-C, SIGTERM, a device out of memory), its progress bar, and how often it reports."""
+"""The process of a run: interruptions (Ctrl-C, SIGTERM, out of memory), the progress bar, calls for other processes."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import pickle
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from jaxfit.engine.settings import current
+from jaxfit.problems.axes import is_key
 
 
 class Interrupted(KeyboardInterrupt):
@@ -159,3 +163,60 @@ class _NoBar:
 
     def close(self):
         pass
+
+
+# Calls for other processes
+
+
+def pickled(arguments: Mapping[str, object]) -> bytes:
+    """Return the arguments of a call as bytes for another process; nothing is written to disk.
+
+    Raises:
+      TypeError: If one cannot travel, with its name.
+    """
+    try:
+        return _dumps(dict(arguments))
+    except _CANNOT:
+        for name, value in arguments.items():
+            try:
+                _dumps(value)
+            except _CANNOT as error:
+                raise TypeError(
+                    f"executor: {name} cannot travel to another process ({error}); define its functions with def at "
+                    f"the top of a module, or install cloudpickle, which comes with dask"
+                ) from error
+        raise
+
+
+def unpickled(content: bytes) -> dict[str, Any]:
+    """Return the arguments that `pickled` made bytes of."""
+    return pickle.loads(content)
+
+
+_CANNOT = (pickle.PicklingError, AttributeError, TypeError, RecursionError)
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        import cloudpickle
+
+        kind: Any = cloudpickle.Pickler
+    except ImportError:
+        kind = pickle.Pickler
+
+    class Packer(kind):
+        def reducer_override(self, obj):
+            if is_key(obj):
+                return _key, (np.asarray(jax.random.key_data(obj)), str(jax.random.key_impl(obj)))
+            if isinstance(obj, jax.Array):  # which JAX there might narrow
+                return np.asarray, (np.asarray(obj),)
+            inherited = getattr(super(), "reducer_override", None)
+            return NotImplemented if inherited is None else inherited(obj)
+
+    file = io.BytesIO()
+    Packer(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def _key(data: np.ndarray, kind: str) -> jax.Array:
+    return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=kind)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.curvature.eigenvalues import Extreme
+from jaxfit.curvature.lanczos import Extreme
 from jaxfit.explanations import local_models
 from jaxfit.explanations.findings import (
     AFFORDABLE,

@@ -13,8 +13,16 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Memory, Report, run_all
-from jaxfit.engine.host import Bar, OutOfMemory, interruption, progress_bar, terminating_as_interrupted
+from jaxfit.engine.dispatch import Memory, Report, check_executor, run_all, run_on
+from jaxfit.engine.host import (
+    Bar,
+    OutOfMemory,
+    interruption,
+    pickled,
+    progress_bar,
+    terminating_as_interrupted,
+    unpickled,
+)
 from jaxfit.engine.inspections import warn_of_overflow
 from jaxfit.engine.parts import CAPTURED, Part, Plan, Task, all_tasks, pool_shape
 from jaxfit.engine.pools import PoolShape, chunk_of
@@ -38,7 +46,6 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import check_schedule, pose
 from jaxfit.problems.pruning import Pruning, check_pruning, told
 from jaxfit.stores import open_dataset, resuming
-from jaxfit.stores.executors import check_executor, packed, run_on, unpacked
 from jaxfit.stores.files import claim
 from jaxfit.stores.identity import compiler_options_text, hardware, versions
 from jaxfit.stores.manifests import as_folder
@@ -143,7 +150,7 @@ def sweep(
         return _in_memory(plan, progress)
     plain = rerun is None and rerun_of is None
     chosen_lanes = None if plain else resuming.lanes_to_rerun(plan, folder, rerun, rerun_of)
-    call = None if executor is None else packed(arguments)
+    call = None if executor is None else pickled(arguments)
     with terminating_as_interrupted(), claim(folder):
         stages = [begin_store(plan, folder, clean=True, of=rerun_of)]
 
@@ -251,7 +258,7 @@ def _session(call: bytes, folder: str, rounds: int) -> Stored:
 
 @functools.lru_cache(maxsize=2)
 def _planned(call: bytes) -> Plan:
-    return plan_sweep(**unpacked(call))
+    return plan_sweep(**unpickled(call))
 
 
 def _run(plan: Plan, done: int, progress: bool | None, run: Callable[[Report], bool]) -> bool | OutOfMemory:

@@ -15,8 +15,9 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import worker
+from jaxfit.engine import host
 from jaxfit.engine.settings import counting
-from jaxfit.stores import executors, files, manifests, verification
+from jaxfit.stores import files, manifests, verification
 from tests.shared.small_sweeps import LOSS, T_C, T_U, arguments, blocks, contents, run, same
 from tests.shared.soak import soaking
 
@@ -171,15 +172,15 @@ def test_what_cannot_work_is_refused_before_anything_is_made(case, tmp_path, mon
 def test_what_cannot_travel_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(TypeError, match="executor: loss cannot travel .*define its functions with def at the top"):
-        executors.packed(arguments(loss=lambda p, x, y: 0.0))
-    travelled = executors.unpacked(executors.packed(arguments()))
+        host.pickled(arguments(loss=lambda p, x, y: 0.0))
+    travelled = host.unpickled(host.pickled(arguments()))
     assert travelled["loss"] == LOSS and travelled["optimizer"].name == "sgd"
 
 
 def test_a_worker_that_sees_another_store_refuses(tmp_path, store):
     from jaxfit.verbs.sweeps import run_elsewhere
 
-    call = executors.packed(arguments(steps=29))
+    call = host.pickled(arguments(steps=29))
     with pytest.raises(ValueError, match="steps was 30, is now 29"):
         run_elsewhere(call, str(store), 0, 0, 0, 0)
     with pytest.raises(jf.StoreError, match="not to be seen from here, but every worker must see the store"):
