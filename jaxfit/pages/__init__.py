@@ -24,7 +24,7 @@ from jaxfit.pages.sweeps import law_of, sweep_page
 from jaxfit.problems import ENDED_WELL, Status
 from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_names
-from jaxfit.statistics.reports import html_table
+from jaxfit.statistics.tables import html_table
 from jaxfit.stores import StoreError, as_path, open_dataset
 from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.grids import Grid, best

@@ -13,7 +13,7 @@ from jaxfit.pages.packing import as_float32, made, packed, page_of
 from jaxfit.problems.marks import flattened
 from jaxfit.statistics import band, profile, report, residuals
 from jaxfit.statistics.profiles import Profile
-from jaxfit.statistics.reports import Report
+from jaxfit.statistics.tables import Report
 from jaxfit.stores.identity import environment
 from jaxfit.stores.manifests import Json
 from jaxfit.verbs import summaries

@@ -10,8 +10,9 @@ from jaxfit.statistics.covariances import correlations, covariance, standard_err
 from jaxfit.statistics.diagnosis import Diagnostics, DurbinWatson, Influence, Runs, diagnostics, influence
 from jaxfit.statistics.goodness import FTest, Goodness, Residuals, f_test, goodness_of_fit, residuals
 from jaxfit.statistics.profiles import Profile, profile
-from jaxfit.statistics.reports import Report, report
+from jaxfit.statistics.reports import report
 from jaxfit.statistics.resampling import Resamples, bootstrap, monte_carlo
+from jaxfit.statistics.tables import Report
 
 __all__ = [
     "Band", "Derived", "Diagnostics", "DurbinWatson", "FTest", "Goodness", "Influence", "Interval", "Profile", "Report",
