@@ -5,7 +5,7 @@ VENV := $(if $(filter $(PYTHON),python3),.venv,.venv-$(shell $(PYTHON) -c 'impor
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup figures test soak lowest lint docs bench lock clean
+.PHONY: setup figures test soak lowest lint docs bench bench-gpu lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -51,6 +51,10 @@ $(VENV)/.docs: $(STAMP) docs/requirements.lock
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# The GPU's column, in one call of at most eight minutes; first: $(BIN)/python -m pip install '.[cuda13]'
+bench-gpu: setup
+	$(BIN)/python -m benchmarks --gpu
 
 # The lock file holds hashes and no address, so that any mirror of the package index serves it.
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml

@@ -1,4 +1,4 @@
-"""python -m benchmarks [CASE ...] [--quick]: runs cases and writes benchmarks/README.md."""
+"""python -m benchmarks [CASE ...] [--gpu] [--quick]: runs cases and writes benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import compiling, curves, fits, measurements, nets, pruning, results, scale, storing, sweeps
+import jax
+
+from benchmarks import compiling, curves, fits, gpu, measurements, nets, pruning, results, scale, storing, sweeps
 from benchmarks.torch_peers import NoTorch, Torch
 
 FOLDER = Path(__file__).resolve().parent
@@ -40,13 +42,15 @@ GROUPS = {
     "First calls": {"compiling": compiling.first_calls, "explanation": compiling.explanation},
     "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
     "On disk": {"storing": storing.writing, "opening": storing.opening},
+    "On a GPU": gpu.CASES,
 }
 CASES = {name: case for group in GROUPS.values() for name, case in group.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=f"Cases: {', '.join(CASES)}.")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="which to run; all of them if none is named")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="which to run; all but the GPU's if none is named")
+    parser.add_argument("--gpu", action="store_true", help="the GPU's column, in at most eight minutes")
     parser.add_argument(
         "--quick", action="store_true", help="toy sizes, to see that all runs; keeps and writes nothing"
     )
@@ -55,8 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in chosen.cases if name not in CASES]
     if unknown:
         parser.error(f"there is no case {unknown[0]!r}; there are {', '.join(CASES)}")
+    if chosen.gpu and not chosen.quick and jax.default_backend() == "cpu":
+        print(f"jax finds no GPU here, so nothing was run. With one: {', '.join(gpu.SECONDS)}; {gpu.BUDGET} s at most.")
+        return 0
     machine = {} if chosen.quick else about()
-    for name in chosen.cases or CASES:
+    for name in gpu.in_time() if chosen.gpu else chosen.cases or (name for name in CASES if name not in gpu.CASES):
         rows = run(name, chosen.quick)
         if not chosen.quick:  # at once, so that a run that is interrupted keeps what it has
             results.keep(chosen.folder / "results", machine, {name: rows})

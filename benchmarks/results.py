@@ -125,7 +125,8 @@ def release(version: str) -> tuple[int, ...]:
 INTRODUCTION = """# Benchmarks
 
 `make bench` (or `python -m benchmarks [CASE ...] [--quick]`) runs jaxfit and its peers on the same work, side by side
-in one run, and writes this page. Every peer's numbers are compared with jaxfit's before anything is timed.
+in one run, and writes this page; `make bench-gpu` runs the cases that tell most on a GPU, in at most eight minutes.
+Every peer's numbers are compared with jaxfit's before anything is timed.
 
 Contestants take turns (A B A B ...), and a ratio is taken within a round, so that a busy machine slows both. A cell
 holds the **median** and, in brackets, the minimum and the maximum over the rounds. A call is timed from Python to

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import scipy.optimize
 
-from benchmarks import lines, loop, minpack, results, timing
+from benchmarks import gpu, lines, loop, minpack, results, timing
 from benchmarks.__main__ import CASES, GROUPS, main, write_readme
 from benchmarks.agreement import agree
 from benchmarks.results import SPEED, THROUGHPUT, TIME, Row, Target, unmeasured
@@ -126,6 +127,22 @@ def test_a_quick_run_writes_nothing(tmp_path, capsys):
     assert main(["progress", "--quick", "--folder", str(tmp_path)]) == 0
     assert not list(tmp_path.iterdir())
     assert "with a progress bar" in capsys.readouterr().out
+
+
+def test_the_cases_of_a_gpu_that_exceed_its_time_are_left_out(capsys):
+    taken = []
+    for name in gpu.in_time(480, lambda: sum(taken)):
+        taken.append(gpu.SECONDS[name] if taken else 400)
+    assert taken == [400, gpu.SECONDS["gpu-lanes"], gpu.SECONDS["fit"]] and sum(taken) == 480
+    assert "gpu-widths is left out: it may take 120 s, and of 480 s 460 are gone" in capsys.readouterr().out
+    assert set(gpu.SECONDS) <= set(CASES) and sum(gpu.SECONDS.values()) < 2 * gpu.BUDGET
+
+
+def test_without_a_gpu_its_cases_are_named_and_nothing_is_written(tmp_path, capsys):
+    if jax.default_backend() != "cpu":
+        pytest.skip("there is a GPU")
+    assert main(["--gpu", "--folder", str(tmp_path)]) == 0
+    assert not list(tmp_path.iterdir()) and "gpu-fits, gpu-lanes, spots" in capsys.readouterr().out
 
 
 def test_an_unknown_case_names_the_known_ones(capsys):

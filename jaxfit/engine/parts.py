@@ -214,7 +214,8 @@ def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> Poo
     """
     limits = current()
     if slots is None:
-        room, least, most = (2**18, 8, limits.cpu_slots) if jax.default_backend() == "cpu" else (2**28, 256, 8192)
+        on_cpu = jax.default_backend() == "cpu"
+        room, least, most = (2**18, 8, limits.cpu_slots) if on_cpu else (2**28, 256, limits.gpu_slots)
         slots = min(most, max(least, power_of_two(room // max(part.needs.working, 1))))
         slots = min(slots, power_of_two_above(part.size))
     share = power_of_two_above(-(-part.size // (workers or len(worker_devices()))))

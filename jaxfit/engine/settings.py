@@ -32,6 +32,7 @@ class Settings:
       block_loads: Smallest number of lanes in a block for each slot, which goes before the two limits above: with a
         stop rule, slots are idle at the end of a block.
       cpu_slots: Largest number of lanes side by side on a CPU, if `slots` is not given.
+      gpu_slots: The same on another platform.
       chunk: Steps of a lane between two checks, about.
       first_chunk: Steps of the first chunk without a stop rule; chunks double from there.
       block_seconds: Time between two reports of a running block.
@@ -59,6 +60,7 @@ class Settings:
     block_bytes: int = 2**26
     block_loads: int = 8
     cpu_slots: int = 512
+    gpu_slots: int = 8192
     chunk: int = 512
     first_chunk: int = 32
     block_seconds: float = 0.2
