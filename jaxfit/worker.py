@@ -59,7 +59,7 @@ def shard_of(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def problem_of(name: str) -> dict[str, Any]:
+def arguments_of(name: str) -> dict[str, Any]:
     """Return the arguments of a sweep, given as module:name.
 
     Raises:
@@ -83,7 +83,7 @@ def problem_of(name: str) -> dict[str, Any]:
 def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | None = None) -> str:
     """Run a share of a sweep, and return how many of all lanes are done, as text."""
     own, shares = shard
-    folder, plan = as_folder(store), plan_sweep(**problem_of(name))
+    folder, plan = as_folder(store), plan_sweep(**arguments_of(name))
     old = read_manifest(folder) if has_manifest(folder) else None
     longer = old is not None and (old.rounds or 0 < old.steps < int(np.asarray(plan.training.steps)))
     if plan.prune is not None or longer:

@@ -119,7 +119,7 @@ class Krylov(NamedTuple):
     beside: Array  # (most,) next to the diagonal; entry j joins j and j + 1
 
 
-def dense(operator: Operator, size: int, count: int, dtype: np.dtype) -> Pairs:
+def dense_pairs(operator: Operator, size: int, count: int, dtype: np.dtype) -> Pairs:
     """Return eigenpairs from the whole matrix, for few dimensions."""
     matrix = jax.vmap(operator)(jnp.eye(size, dtype=dtype))
     values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
@@ -128,19 +128,19 @@ def dense(operator: Operator, size: int, count: int, dtype: np.dtype) -> Pairs:
     return Pairs(values, errors, vectors, jnp.int32(size))
 
 
-def begin(key: Array, size: int, most: int, dtype: np.dtype) -> Krylov:
+def krylov_begin(key: Array, size: int, most: int, dtype: np.dtype) -> Krylov:
     """Return the basis with a random first vector."""
-    return begin_at(jax.random.normal(key, (size,), dtype), most)
+    return krylov_begin_at(jax.random.normal(key, (size,), dtype), most)
 
 
-def begin_at(start: Array, most: int) -> Krylov:
+def krylov_begin_at(start: Array, most: int) -> Krylov:
     """Return the basis with a given first vector, which is not zero."""
     dtype = start.dtype
     basis = jnp.zeros((most + 1, start.size), dtype).at[0].set(start / _length(start))
     return Krylov(jnp.int32(0), basis, jnp.zeros(most, dtype), jnp.zeros(most, dtype))
 
 
-def extend(operator: Operator, krylov: Krylov, key: Array) -> Krylov:
+def krylov_extend(operator: Operator, krylov: Krylov, key: Array) -> Krylov:
     """Return the basis after one more product; if the span is exhausted, it continues with a random direction."""
     j, basis, diagonal, beside = krylov
     image = operator(basis[j])
@@ -195,7 +195,7 @@ def ritz(krylov: Krylov, count: int, size: int) -> tuple[Array, Array, Array]:
     return values, last, jnp.pad(vectors, ((0, 0), (0, len(diagonal) - size)))
 
 
-def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: Number, dtype: np.dtype) -> Pairs:
+def largest_pairs(operator: Operator, size: int, count: int, *, most: int, tolerance: Number, dtype: np.dtype) -> Pairs:
     """Return the largest eigenvalues, each with a residual norm below `tolerance` times its magnitude.
 
     Args:
@@ -222,7 +222,7 @@ def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: 
         krylov, _ = carry
         stage = jnp.searchsorted(np.asarray(sizes), krylov.steps, side="right")
         last = jnp.minimum(krylov.steps + jnp.take(np.asarray(strides), stage, mode="clip"), most)
-        krylov = jax.lax.while_loop(lambda k: k.steps < last, lambda k: extend(operator, k, key), krylov)
+        krylov = jax.lax.while_loop(lambda k: k.steps < last, lambda k: krylov_extend(operator, k, key), krylov)
         return krylov, look(krylov)
 
     def unsure(carry):
@@ -235,7 +235,7 @@ def largest(operator: Operator, size: int, count: int, *, most: int, tolerance: 
         return (krylov.steps < most) & jnp.all(jnp.isfinite(krylov.diagonal)) & ~(precise & enough)
 
     blank = jnp.full(count, jnp.inf, dtype), jnp.full(count, jnp.inf, dtype), jnp.zeros((count, most), dtype)
-    krylov, (values, errors, vectors) = jax.lax.while_loop(unsure, turn, (begin(key, size, most, dtype), blank))
+    krylov, (values, errors, vectors) = jax.lax.while_loop(unsure, turn, (krylov_begin(key, size, most, dtype), blank))
     found = jnp.isfinite(krylov.diagonal).all()
     rounding = size**0.5 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(krylov.diagonal))
     values, errors = jnp.where(found, values, jnp.nan), jnp.where(found, jnp.maximum(errors, rounding), jnp.nan)
@@ -266,11 +266,11 @@ class Extreme:
                 f"eigenvalue{'s' * (size != 1)}; ask for at most so many"
             )
         if size <= DENSE:
-            found = dense(operator, size, self.count, start.dtype)
+            found = dense_pairs(operator, size, self.count, start.dtype)
         else:
             room = BASIS_BYTES // (size * start.dtype.itemsize)
             most = min(size, max(32, self.count + 16, min(256, room)))
-            found = largest(operator, size, self.count, most=most, tolerance=arguments.number, dtype=start.dtype)
+            found = largest_pairs(operator, size, self.count, most=most, tolerance=arguments.number, dtype=start.dtype)
         return found._replace(values=sign * found.values), jax.vmap(back)(found.vectors)
 
 
@@ -292,8 +292,8 @@ class Quadrature:
         product, start, _ = products(arguments.problem)
 
         def probe(key):
-            krylov = begin(key, start.size, self.depth, start.dtype)
-            krylov = jax.lax.fori_loop(0, self.depth, lambda _, k: extend(product, k, key), krylov)
+            krylov = krylov_begin(key, start.size, self.depth, start.dtype)
+            krylov = jax.lax.fori_loop(0, self.depth, lambda _, k: krylov_extend(product, k, key), krylov)
             values, vectors = jnp.linalg.eigh(tridiagonal(krylov))
             return values, vectors[0] ** 2
 

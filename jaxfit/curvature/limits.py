@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from jaxfit import schedules
 from jaxfit.optimizers.building import as_optimizer, with_rate
-from jaxfit.problems import Batches, Record, Status, whole
+from jaxfit.problems import Batches, Record, Status, whole_number
 from jaxfit.problems.axes import Axis, as_number, is_axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import KeyLike, OptimizerLike, PyTree
@@ -96,7 +96,7 @@ def measured_limit(
     """
     optimizer = as_optimizer(optimizer)
     low, high = pair_of_rates("measured_limit", between)
-    rates = whole("measured_limit: rates", rates, least=3)
+    rates = whole_number("measured_limit: rates", rates, least=3)
     tolerance = as_number("measured_limit: tolerance", tolerance)
     first, last, runs = 0.0, np.inf, 0
     while True:
@@ -191,7 +191,7 @@ def learning_rate_range(
     """
     optimizer = as_optimizer(optimizer)
     low, high = pair_of_rates("learning_rate_range", between)
-    steps = whole("learning_rate_range: steps", steps, least=3)
+    steps = whole_number("learning_rate_range: steps", steps, least=3)
     factor = (high / low) ** (1 / (steps - 1))
     swept = next((x for x in (params, *optimizer.hyperparameters.values()) if is_axis(x)), None)
     if swept is not None:

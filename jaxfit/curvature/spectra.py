@@ -13,7 +13,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
 from jaxfit.curvature.lanczos import Extreme, Pairs, Quadrature, all_eigenvalues, rayleigh_quotients
-from jaxfit.problems import chosen_precision, convert_all, whole
+from jaxfit.problems import chosen_precision, convert_all, whole_number
 from jaxfit.problems.axes import holds_call, is_traced, refuse_unit, resolve
 from jaxfit.problems.dimensions import Dimension, read
 from jaxfit.problems.enclosed import resolved
@@ -21,7 +21,7 @@ from jaxfit.problems.marks import free, put
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.posing import as_params, pose_question
 from jaxfit.typing import Array, ArrayLike, KeyLike, LossFunction, Params, PyTree
-from jaxfit.verbs.evaluations import Arguments, at_one, named, over_axes, over_grid, over_history
+from jaxfit.verbs.evaluations import Arguments, at_one, data_array, over_axes, over_grid, over_history
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of, recorded
 
@@ -141,7 +141,7 @@ def sharpness(
         raise ValueError(f"sharpness: end is {end!r}, but it must be 'largest' or 'smallest'")
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
         raise ValueError(f"sharpness: tolerance is {tolerance!r}, but it is relative: between 0 and 1, such as 1e-3")
-    quantity, tolerance = Extreme(whole("sharpness: count", count), end), float(tolerance)
+    quantity, tolerance = Extreme(whole_number("sharpness: count", count), end), float(tolerance)
     if isinstance(loss, (Fit, Grid)):
         _refuse_more("sharpness", loss, params, data, key, precision)
         if isinstance(loss, Fit):
@@ -161,7 +161,9 @@ def sharpness(
         return _answer(quantity(arguments), preconditioner is not None)
     if dimensions:
         found, _ = over_axes(quantity, arguments, dimensions, precision)
-        return _labelled(quantity, found.values, lambda values, *extra: named(values, dimensions, "sharpness", extra))
+        return _labelled(
+            quantity, found.values, lambda values, *extra: data_array(values, dimensions, "sharpness", extra)
+        )
     return _answer(at_one(quantity, arguments, precision), preconditioner is not None)
 
 
@@ -346,7 +348,7 @@ def hessian_spectrum(
       >>> sorted(round(float(value), 3) for value in found[0])
       [2.0, 6.0]
     """
-    depth = whole("hessian_spectrum: depth", depth, least=2)
+    depth = whole_number("hessian_spectrum: depth", depth, least=2)
     precision = chosen_precision(precision, params, data)
     arguments, dimensions = posed(loss, params, data, key, precision)
     _refuse_axes("hessian_spectrum", dimensions)
@@ -354,7 +356,7 @@ def hessian_spectrum(
     if probes is None and size <= EXACT:
         values = at_one(all_eigenvalues, arguments, precision)
         return Spectrum(values, np.full(size, 1 / size), size, True, size)
-    probes = 8 if probes is None else whole("hessian_spectrum: probes", probes)
+    probes = 8 if probes is None else whole_number("hessian_spectrum: probes", probes)
     depth = min(size, depth)
     values, weights = (np.ravel(x) for x in at_one(Quadrature(probes, depth), arguments, precision))
     order = np.argsort(values)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.engine.jaxprs import JITS, Closed, Listing, Operation, Row, inline, needed, operations, run
+from jaxfit.engine.jaxprs import JITS, Closed, ListedOperation, Listing, Operation, inline, needed, operations, run
 from jaxfit.engine.settings import current, happened
 from jaxfit.engine.tracing import trace
 
@@ -61,7 +61,7 @@ def compiled(function: Callable, options: Options | None = None) -> jax.stages.W
 
     @functools.wraps(function)
     def call(*args):
-        with kept():
+        with kept_in_cache():
             return jitted(*args)
 
     call.lower = jitted.lower  # pyright: ignore[reportFunctionMemberAccess]
@@ -70,7 +70,7 @@ def compiled(function: Callable, options: Options | None = None) -> jax.stages.W
 
 @dataclass
 class _Cache:
-    """What `cache` was told, what JAX was told before, and how many calls are inside of `kept` now."""
+    """What `cache` was told, what JAX was told before, and how many calls are inside of `kept_in_cache` now."""
 
     folder: str | None = None
     users_folder: str | None = None
@@ -120,7 +120,7 @@ def cache(folder: str | os.PathLike[str] | None) -> None:
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def kept_in_cache() -> Iterator[None]:
     """Keep programs in the folder of `cache`, if there is one, however quickly they compile, inside of the context."""
     with _lock:
         active = _cache.folder is not None
@@ -198,7 +198,7 @@ def _evaluate(program: ClosedJaxpr, leaves: Sequence[Array], joint: bool) -> Seq
     return [values[number] for number in listing.results]
 
 
-def _inputs(group: Sequence[Row], values: Mapping[int, Array]) -> list[Array]:
+def _inputs(group: Sequence[ListedOperation], values: Mapping[int, Array]) -> list[Array]:
     return [values[number] for row in group for number in row.inputs]
 
 
@@ -208,14 +208,14 @@ def _has_sums(operation: Operation) -> bool:
     return inner is not None and any(o.name == "reduce_sum" or _has_sums(o) for o in operations(inner))
 
 
-def _groups(rows: Sequence[Row], joint: bool) -> list[list[Row]]:
+def _groups(rows: Sequence[ListedOperation], joint: bool) -> list[list[ListedOperation]]:
     """Return the rows in an order in which they can run, with the sums that can be joined in one group.
 
     The depth of a value is the largest number of sums on a path to it, so that sums of equal depth do not depend on
     each other.
     """
     family, depth = _families(rows), dict[int, int]()
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[ListedOperation]] = {}
     for number, row in enumerate(rows):
         deep = max((depth.get(value, 0) for value in row.inputs), default=0)
         key: tuple[Any, ...] = (deep, False, number)
@@ -228,7 +228,7 @@ def _groups(rows: Sequence[Row], joint: bool) -> list[list[Row]]:
     return [groups[key] for key in sorted(groups, key=lambda key: key[: 3 - key[1]])]
 
 
-def _families(rows: Sequence[Row]) -> dict[int, int]:
+def _families(rows: Sequence[ListedOperation]) -> dict[int, int]:
     """Return for each value a representative of the values that are computed entry by entry from common ones."""
     above: dict[int, int] = {}
 
@@ -245,24 +245,24 @@ def _families(rows: Sequence[Row]) -> dict[int, int]:
     return {value: eldest(value) for row in rows for value in (*row.inputs, *row.outputs)}
 
 
-def _is_sum(row: Row) -> bool:
+def _is_sum(row: ListedOperation) -> bool:
     operation = row.operation
     if operation.name != "reduce_sum" or operation.literals[0] is not None:
         return False
     return jnp.issubdtype(operation.operands[0].dtype, jnp.floating)
 
 
-def _is_to_change(group: Sequence[Row]) -> bool:
+def _is_to_change(group: Sequence[ListedOperation]) -> bool:
     return _is_sum(group[0]) and (len(group) > 1 or _count(group[0]) > current().sum_length)
 
 
-def _count(row: Row) -> int:
+def _count(row: ListedOperation) -> int:
     """Return how many numbers a sum adds."""
     (summand,) = row.operation.operands
     return math.prod(summand.shape[axis] for axis in row.operation.params["axes"])
 
 
-def _sum(group: Sequence[Row], values: Mapping[int, Array]) -> Sequence[Array]:
+def _sum(group: Sequence[ListedOperation], values: Mapping[int, Array]) -> Sequence[Array]:
     summands = _inputs(group, values)
     axes = group[0].operation.params["axes"]
     if _count(group[0]) <= current().sum_length:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.compiling import Device, compiled, compiler_options, kept, worker_devices
+from jaxfit.engine.compiling import Device, compiled, compiler_options, kept_in_cache, worker_devices
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.inspections import layout_of
 from jaxfit.engine.loops import blank
@@ -36,7 +36,7 @@ Report = Callable[[np.ndarray], None]
 Sink = Callable[[Task, Lanes], None]
 
 
-class Programs(NamedTuple):
+class BlockPrograms(NamedTuple):
     """The program of a block, lowered and compiled once for each device."""
 
     run: jax.stages.Wrapped  # (leaves, columns, pool, real, chunks) -> (Pool, counts)
@@ -59,7 +59,7 @@ class Programs(NamedTuple):
     def compile(self, device: Device) -> jax.stages.Compiled:
         with self.lock:
             if device not in self.compiled:
-                with kept():
+                with kept_in_cache():
                     self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
             return self.compiled[device]
 
@@ -74,9 +74,9 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(
+def _block_programs(
     structure: Structure, shapes: tuple, columns: tuple, shape: PoolShape, x64: bool, settings: tuple
-) -> Programs:
+) -> BlockPrograms:
     template = functools.partial(jax.tree.unflatten, structure)
     layout = layout_of(structure, shapes, columns, x64)
     assert layout is not None  # or it would have been refused
@@ -85,14 +85,14 @@ def _programs(
         return run_pool(template(leaves), columns, pool, real, chunks, layout, shape)
 
     like = pool_like(template([jax.ShapeDtypeStruct(*x) for x in shapes]), layout, shape)
-    return Programs(compiled(running), like, {}, {}, {}, threading.Lock(), [])
+    return BlockPrograms(compiled(running), like, {}, {}, {}, threading.Lock(), [])
 
 
-def programs_of(part: Part, devices: Sequence[Device]) -> Programs:
+def block_programs_of(part: Part, devices: Sequence[Device]) -> BlockPrograms:
     """Return the program of a part, lowered for the devices."""
     structure, leaves, columns = part.template
     shapes = tuple((x.shape, x.dtype) for x in leaves)
-    programs = _programs(
+    programs = _block_programs(
         structure, shapes, spec_of(columns), part.shape, jax.config.jax_enable_x64, current().of_programs
     )
     for device in devices:
@@ -120,7 +120,7 @@ def run_all(parts: Sequence[Part], tasks: Sequence[Task], report: Report, keep: 
     precision = parts[0].precision
     waiting, team = iter(tasks), worker_devices()[: len(tasks)]
     with precision_context(precision):
-        programs = {i: programs_of(parts[i], team) for i in sorted({task.part for task in tasks})}
+        programs = {i: block_programs_of(parts[i], team) for i in sorted({task.part for task in tasks})}
     stop, lock = threading.Event(), threading.Lock()
 
     def work(device: Device, tell: Report) -> None:
@@ -221,7 +221,7 @@ def _taking(tasks: Iterator[Task], lock: threading.Lock, stop: threading.Event) 
 
 def _run_block(
     part: Part,
-    programs: Programs,
+    programs: BlockPrograms,
     leaves: list,
     task: Task,
     device: Device,
@@ -282,15 +282,15 @@ def _with_records(lanes: Lanes, earlier: Lanes, count: int) -> Lanes:
     return lanes
 
 
-def example(part: Part) -> Lanes:
+def empty_results(part: Part) -> Lanes:
     """Return the results of no lanes: their shapes and types, in the precision of the part."""
     with precision_context(part.precision):
-        results = programs_of(part, []).pool.results
+        results = block_programs_of(part, []).pool.results
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((0, part.shape.records, *x.shape[2:]), x.dtype), results.rows)
     return results._replace(rows=rows)
 
 
-class Memory:
+class MemorySink:
     """A sink that keeps the results of all lanes in memory."""
 
     def __init__(self, parts: Sequence[Part]):
@@ -320,7 +320,7 @@ class Memory:
     @staticmethod
     def _filled(part: Part, found: Lanes | None, done: np.ndarray) -> Lanes:
         if found is None:
-            like = jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), example(part))
+            like = jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), empty_results(part))
             found = _room(part.size, like)
         if not done.all():
             for x in jax.tree.leaves(found):

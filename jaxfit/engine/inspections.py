@@ -16,18 +16,18 @@ from jaxfit.engine.loops import End, State, begin, check, judged_step, judges_st
 from jaxfit.engine.tracing import Structure, program_of, shape_of, trace
 from jaxfit.problems import Problem, Training, precision_context
 from jaxfit.problems.axes import Axis, is_axis
-from jaxfit.problems.data import Range, call_of, range_of, shaped
+from jaxfit.problems.data import Range, call_of, range_of, shape_like
 from jaxfit.problems.dimensions import fill
 from jaxfit.problems.marks import is_marked, put, values_of
 from jaxfit.problems.messages import line_of, warn
-from jaxfit.problems.posing import made
+from jaxfit.problems.posing import with_start
 from jaxfit.typing import PyTree
 
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
 
 
-class Layout(NamedTuple):
+class LaneLayout(NamedTuple):
     """What a lane holds, as shapes."""
 
     values: dict[str, PyTree]  # its own
@@ -40,13 +40,13 @@ class Layout(NamedTuple):
 
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
     """Return the problem of one lane, with its own values filled in and each `Call` replaced by its result."""
-    return made(fill(template, values))
+    return with_start(fill(template, values))
 
 
 def lane_training(template: Training, values: dict[str, PyTree]) -> Training:
     """Return the training of one lane, with its own values filled in and each `Call` replaced by its result."""
     training = fill(template, values)
-    return training.at(made(training.problem).params)
+    return training.at(with_start(training.problem).params)
 
 
 def lock_step(template: Training) -> bool:
@@ -55,7 +55,7 @@ def lock_step(template: Training) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) -> Layout | None:
+def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) -> LaneLayout | None:
     """Return what each lane holds; None if the loss captured a tracer of the caller, so that it cannot be found out.
 
     Args:
@@ -86,7 +86,7 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
     (state, end, params), captured = shape_of(lane, template, values)
     if captured:
         return None
-    return Layout(values, state, end, params, axes_of(template, values, state), marked[-1])
+    return LaneLayout(values, state, end, params, axes_of(template, values, state), marked[-1])
 
 
 def axes_of(template: Training, values: dict[str, PyTree], state: State) -> State:
@@ -143,7 +143,7 @@ def warn_of_overflow(problem: Problem, precision: str) -> None:
     leaves, structure = jax.tree.flatten(problem.data, is_leaf=is_axis)
     values = [x.values if isinstance(x, Axis) else x for x in leaves]
     call = call_of(problem.loss, problem.params, problem.key)
-    shapes = [shaped(x, precision, made=False) for x in leaves]
+    shapes = [shape_like(x, precision, made=False) for x in leaves]
     ranges = [range_of(x) for x, shape in zip(values, shapes, strict=True) for _ in jax.tree.leaves(shape)]
     with precision_context(precision):
         try:

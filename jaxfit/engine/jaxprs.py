@@ -127,7 +127,7 @@ def run(program: ClosedJaxpr | Closed, *inputs: ArrayLike) -> Sequence[Array]:
 Scope = TypeVar("Scope")
 
 
-class Row(NamedTuple, Generic[Scope]):
+class ListedOperation(NamedTuple, Generic[Scope]):
     """An operation, with the numbers of the values that it reads and writes."""
 
     operation: Operation
@@ -140,7 +140,7 @@ class Row(NamedTuple, Generic[Scope]):
 class Listing(NamedTuple, Generic[Scope]):
     """A program as rows in an order in which they can run."""
 
-    rows: list[Row[Scope]]
+    rows: list[ListedOperation[Scope]]
     inputs: list[int]  # the numbers of the arguments
     constants: dict[int, Array]  # the value for each number; literals too
     results: list[int]
@@ -163,7 +163,7 @@ def inline(
       scopes: scopes(operations, scope of the call or None): the scope of each of them.
     """
     numbers, levels = itertools.count(), itertools.count()
-    rows: list[Row[Scope]] = []
+    rows: list[ListedOperation[Scope]] = []
     constants: dict[int, Array] = {}
 
     def constant(value: Array) -> int:
@@ -184,7 +184,7 @@ def inline(
                 outputs = read(inner.jaxpr, [constant(x) for x in inner.consts] + inputs, scope)
             else:
                 outputs = [next(numbers) for _ in equation.outvars]
-                rows.append(Row(operation, tuple(inputs), tuple(outputs), scope, level))
+                rows.append(ListedOperation(operation, tuple(inputs), tuple(outputs), scope, level))
             known.update(zip(equation.outvars, outputs, strict=True))
         return [number(v) for v in jaxpr.outvars]
 

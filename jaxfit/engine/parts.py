@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.evaluating import Template, laid_out
-from jaxfit.engine.inspections import Layout, lane_training, layout_of, working_bytes
+from jaxfit.engine.inspections import LaneLayout, lane_training, layout_of, working_bytes
 from jaxfit.engine.pools import Lanes, PoolShape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
@@ -191,7 +191,7 @@ def _needs(structure: Structure, shapes: tuple, columns: tuple, shape: PoolShape
     if inspect_training(filled):
         raise TypeError(CAPTURED)
     warn_of_recompiling(filled.problem.loss, filled.optimizer)
-    layout: Layout | None = layout_of(structure, shapes, columns, x64)
+    layout: LaneLayout | None = layout_of(structure, shapes, columns, x64)
     if layout is None:
         raise TypeError(CAPTURED)
     results = pool_like(template, layout, shape._replace(slots=1, lanes=1)).results

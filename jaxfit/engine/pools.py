@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array
 
 from jaxfit.engine.compiling import fast_sums
-from jaxfit.engine.inspections import Layout, lane_training, lock_step
+from jaxfit.engine.inspections import LaneLayout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
 from jaxfit.problems import STATUSES, Status, Training
@@ -79,7 +79,7 @@ def chunk_of(template: Training) -> int:
     return every * max(1, (template.optimizer.traits.chunk or current().chunk) // every)
 
 
-def pool_like(template: Training, layout: Layout, shape: PoolShape) -> Pool:
+def pool_like(template: Training, layout: LaneLayout, shape: PoolShape) -> Pool:
     """Return the shapes of a pool."""
 
     def stacked(*sizes: int) -> Callable[[Array], Array]:
@@ -98,7 +98,9 @@ def pool_like(template: Training, layout: Layout, shape: PoolShape) -> Pool:
         start_loss=column(state.start_loss),
         validation_loss=jax.tree.map(column, end.validation_loss),
         best=jax.tree.map(column, state.best and state.best._replace(params=layout.params)),
-        kept=jax.tree.map(column, jax.eval_shape(lambda s: kept_of(s, layout.marked), state)) if shape.keeps else None,
+        kept=jax.tree.map(column, jax.eval_shape(lambda s: state_to_keep(s, layout.marked), state))
+        if shape.keeps
+        else None,
         rows=jax.tree.map(stacked(height, shape.lanes + shape.slots), end.row),
     )
     return Pool(
@@ -115,7 +117,7 @@ def pool_like(template: Training, layout: Layout, shape: PoolShape) -> Pool:
     )
 
 
-def kept_of(state: State, marked: bool) -> State:
+def state_to_keep(state: State, marked: bool) -> State:
     """Return what a lane needs to go on and its results do not tell; of keys their data."""
     best = state.best._replace(validation_loss=None, step=None) if marked and state.best is not None else None
     own = state._replace(params=state.params if marked else None, start_loss=None, status=None, steps=None, best=best)
@@ -128,7 +130,7 @@ def run_pool(
     pool: Pool,
     real: Array,
     chunks: Array,
-    layout: Layout,
+    layout: LaneLayout,
     shape: PoolShape,
 ) -> tuple[Pool, Array]:
     """Run at most `chunks` chunks.
@@ -165,7 +167,7 @@ def running(pool: Pool, real: Array) -> Array:
     return (pool.state.status == RUNNING) & (pool.ids < real) & (pool.following > 0)
 
 
-def _together(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: PoolShape) -> Pool:
+def _together(template: Training, columns: dict, pool: Pool, real: Array, layout: LaneLayout, shape: PoolShape) -> Pool:
     """Run one chunk in lock-step; if no lane runs any more, first load the next lanes.
 
     If a lane becomes non-finite, the chunk is discarded, and the next one repeats it with every step judged.
@@ -209,7 +211,9 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
     )
 
 
-def _refilling(template: Training, columns: dict, pool: Pool, real: Array, layout: Layout, shape: PoolShape) -> Pool:
+def _refilling(
+    template: Training, columns: dict, pool: Pool, real: Array, layout: LaneLayout, shape: PoolShape
+) -> Pool:
     """Run one chunk of slots at their own steps; first, slots whose lane has ended load another."""
     every, chunk = template.record.every, chunk_of(template)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
@@ -266,7 +270,7 @@ def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree)
     return jax.vmap(lambda v, params: values_of(put(lane_training(template, v).problem.params, params)))(values, params)
 
 
-def write_neighbors(template: Training, pool: Pool, real: Array, layout: Layout) -> Lanes:
+def write_neighbors(template: Training, pool: Pool, real: Array, layout: LaneLayout) -> Lanes:
     """Return the results with those of the slots, whose lanes are neighbors, written into them once all have ended."""
     at, ended = pool.ids[0], ~jnp.any(running(pool, real))
     return _write(
@@ -274,14 +278,14 @@ def write_neighbors(template: Training, pool: Pool, real: Array, layout: Layout)
     )
 
 
-def write_scattered(template: Training, pool: Pool, real: Array, layout: Layout) -> Lanes:
+def write_scattered(template: Training, pool: Pool, real: Array, layout: LaneLayout) -> Lanes:
     """Return the results with those of the slots whose lane has ended written into them."""
     ended = (pool.state.status != RUNNING) & (pool.ids < real)
     at = jnp.where(ended, pool.ids, len(pool.results.status))
     return _write(template, pool, layout, jnp.any(ended), lambda all, one: all.at[at].set(one, mode="drop"))
 
 
-def _write(template: Training, pool: Pool, layout: Layout, now: Array, put: Callable) -> Lanes:
+def _write(template: Training, pool: Pool, layout: LaneLayout, now: Array, put: Callable) -> Lanes:
     state, before = pool.state, pool.results._replace(rows={})  # rows are there already
 
     def written() -> Lanes:
@@ -297,7 +301,9 @@ def _write(template: Training, pool: Pool, layout: Layout, now: Array, put: Call
             validation_loss=pool.validation_loss,
             best=best,
             rows={},
-            kept=None if pool.since is None else kept_of(_spread(state, layout.axes, len(pool.ids)), layout.marked),
+            kept=None
+            if pool.since is None
+            else state_to_keep(_spread(state, layout.axes, len(pool.ids)), layout.marked),
         )
         return jax.tree.map(put, before, new)
 
@@ -354,7 +360,7 @@ def loaded(
     template: Training,
     values: dict[str, PyTree],
     pool: Pool,
-    layout: Layout,
+    layout: LaneLayout,
     own: Callable,
     shared: Callable | None = None,
 ) -> State:
@@ -435,7 +441,7 @@ def merge(mask: Array, new: State, old: State, axes: State) -> State:
     return jax.tree.map(lambda axis, a, b: a if axis is None else pick(mask, a, b), axes, new, old, is_leaf=_is_none)
 
 
-def blank_rows(layout: Layout, shape: PoolShape, capacity: int) -> dict[str, PyTree]:
+def blank_rows(layout: LaneLayout, shape: PoolShape, capacity: int) -> dict[str, PyTree]:
     return jax.tree.map(lambda x: jnp.zeros((capacity + 1, shape.slots, *x.shape), x.dtype), layout.end.row)
 
 

@@ -34,7 +34,7 @@ from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
 from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.building import Optimizer
-from jaxfit.optimizers.gauss_newton import Memory, Place, Slopes, View, residuals, slopes
+from jaxfit.optimizers.gauss_newton import DampingState, Place, Slopes, View, residuals, slopes
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, Status, Training, convert
 from jaxfit.problems.marks import bounds, free, is_marked, unflattened
@@ -42,7 +42,7 @@ from jaxfit.problems.messages import warn
 from jaxfit.typing import PyTree
 
 
-class Programs(NamedTuple):
+class RunPrograms(NamedTuple):
     """The programs of runs of one structure, whose leaves are arguments. Each is compiled when it is first called."""
 
     begin: Callable  # (leaves) -> State for the first call of one of the others; of a compiled run a blank one
@@ -55,7 +55,7 @@ class Programs(NamedTuple):
     pace: list[float]  # [seconds a step takes], once measured
 
 
-def prepare(training: Training, precision: str, *, in_numpy: bool = False) -> tuple[Programs, list]:
+def prepare(training: Training, precision: str, *, in_numpy: bool = False) -> tuple[RunPrograms, list]:
     """Return the programs for a run, and its leaves in the precision; large ones are put on the device once.
 
     Args:
@@ -68,7 +68,7 @@ def prepare(training: Training, precision: str, *, in_numpy: bool = False) -> tu
     """
     leaves, structure = jax.tree.flatten(training)
     leaves = [convert(x, precision) for x in leaves]
-    programs = programs_of(
+    programs = run_programs_of(
         structure, tuple((x.shape, x.dtype) for x in leaves), jax.config.jax_enable_x64, current().of_programs,
         current().numpy_numbers if in_numpy else 0,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def prepare(training: Training, precision: str, *, in_numpy: bool = False) -> tu
 
 
 @functools.lru_cache(maxsize=64)
-def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple, in_numpy: int) -> Programs:
+def run_programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple, in_numpy: int) -> RunPrograms:
     """Return the programs for a structure. The cache is bounded: new functions in every call cannot fill the memory.
 
     `in_numpy` is the largest size of a Jacobian for steps in NumPy.
@@ -89,7 +89,7 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
     if not captured and fits_numpy(training, in_numpy):
         warn_of_recompiling(training.problem.loss)
         capacity = max(1, min(current().stretch_rows, current().stretch_bytes // 8))
-        return Programs(*in_numpy_programs(ask), ask, True, False, capacity, [1e-2])
+        return RunPrograms(*in_numpy_programs(ask), ask, True, False, capacity, [1e-2])
     if not captured:
         (state, record), captured = shape_of(_first, training)
         if not captured:
@@ -108,7 +108,7 @@ def programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tuple,
         return compiled(segment, SUMS.get(jax.default_backend()))
 
     start = jax.tree.map(blank, state)
-    return Programs(
+    return RunPrograms(
         lambda leaves: start, run(False), run(True), ask, judges_steps(training), captured, capacity, []
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ def fits_numpy(training: Training, most: int) -> bool:
 class InNumPy(NamedTuple):
     """The state of the method of a run in NumPy, which no compiled program can go on from to the bit."""
 
-    memory: Memory
+    memory: DampingState
 
 
 def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:

@@ -18,26 +18,35 @@ from jaxfit.explanations.findings import (
     decaying,
     displaced,
     downhill,
+    farthest_move,
     finding,
     from_here,
     law_limit,
     momentum_of,
     noisy,
     rate_of,
-    reach,
     second_order,
-    smaller,
+    smaller_start,
     started_at,
     without_influence,
 )
-from jaxfit.explanations.local_models import LocalModel, count, leaves_of, local_model, marks_of, scales, slopes, times
+from jaxfit.explanations.local_models import (
+    LocalModel,
+    gradient_by_leaf,
+    leaf_names,
+    local_model,
+    marks_of,
+    scales,
+    steps_text,
+    times_text,
+)
 from jaxfit.losses.base import noise_model_of
 from jaxfit.optimizers.building import with_rate
 from jaxfit.problems import PRECISIONS, Problem, Status, Training
 from jaxfit.problems.marks import put
 from jaxfit.verbs import summaries
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import HALVES, STANDS, advice, judges, loss_at, pace, rounded, short, start_at, swings
+from jaxfit.verbs.summaries import HALVES, STANDS, advice, judges, loss_at, pace, short, start_at, swings, three_digits
 
 SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain
 ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain
@@ -60,7 +69,7 @@ def of_end(run: Fit) -> Finding:
     low = exact or 0 <= here.loss < 1e-6 * yardstick
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
-        story = [f"where it ended, the gradient in {leaves_of(problem, ~np.isfinite(here.gradient))} is not finite."]
+        story = [f"where it ended, the gradient in {leaf_names(problem, ~np.isfinite(here.gradient))} is not finite."]
         return finding("not defined", story, numbers, displaced(there, here))
     if here.idle.mean() > 0.1 and not low:
         found = without_influence(there.problem, here, numbers)
@@ -120,7 +129,7 @@ def _arrived(run: Fit, here: LocalModel) -> list[str]:
     return [
         f"{how}; the gradient's norm is {here.norm:.3g}.",
         f"By the curvature the loss is {here.left:.2g} above its least of {here.loss - here.left:.6g}; condition "
-        f"number {rounded(here.condition)}.",
+        f"number {three_digits(here.condition)}.",
     ]
 
 
@@ -186,7 +195,7 @@ def _cycle(there: Training, here: LocalModel, seen: summaries.LossCurve, numbers
         return finding("limit cycle", story, numbers, second_order(there))
     if limit is not None and np.isfinite(limit) and rate > 0.5 * limit and not here.bends_down:
         story.append(
-            f"The learning rate {short(rate)} is {times(rate / limit)} the limit {short(limit)} where it ended."
+            f"The learning rate {short(rate)} is {times_text(rate / limit)} the limit {short(limit)} where it ended."
         )
         need = 3 * here.steps_to(GOAL, 0.5 * limit, momentum_of(optimizer))
         longer = int(max(2 * steps, 4000, min(need, AFFORDABLE)))
@@ -226,7 +235,7 @@ def _held(here: LocalModel, found: tuple[np.ndarray, float], training: Training,
 
 def _plateau(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> Finding:
     training = training_of(run)
-    steep = slopes(there.problem, here)
+    steep = gradient_by_leaf(there.problem, here)
     story = [
         f"it is on a plateau: the gradient's norm is {here.norm:.3g}, and the loss hardly curves ({here.largest:.3g})."
     ]
@@ -236,7 +245,7 @@ def _plateau(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> F
             f"The gradient is least in {least} ({steep[least]:.2g}) and largest in {most} ({steep[most]:.2g})."
         )
     start = local_model(training.problem)
-    found = smaller(training.problem, start)
+    found = smaller_start(training.problem, start)
     if found is None:
         return finding("plateau", story, numbers, second_order(there))
     point, factor = found
@@ -254,10 +263,10 @@ def _descending(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -
     fast = 1.5 * here.steps_to(GOAL, 0.5 * limit, momentum_of(optimizer))
     numbers |= {"steps_needed": now, "limit": limit, "rate": rate}
     story = [
-        f"{_moving(run)}; at this rate {count(now)} steps more would take off all but {GOAL:g} of the "
+        f"{_moving(run)}; at this rate {steps_text(now)} steps more would take off all but {GOAL:g} of the "
         f"{here.excess:.3g} that is left to gain."
     ]
-    below = f"The rate {short(rate)} is {times(limit / rate)} below the limit {short(limit)}."
+    below = f"The rate {short(rate)} is {times_text(limit / rate)} below the limit {short(limit)}."
     if here.bends_down:
         more = max(10 * steps, AFFORDABLE)
         if rate >= limit / 20:
@@ -279,7 +288,8 @@ def _descending(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -
         remedy = from_here(there.problem, here, f"learning_rate={short(limit / 2)} and {more:,} steps", changes)
         return finding("rate too small", [*story, below], numbers, remedy)
     story.append(
-        f"No rate below the limit {short(limit)} is fast: the condition number is {rounded(here.condition)}{uneven}."
+        f"No rate below the limit {short(limit)} is fast: the condition number is "
+        f"{three_digits(here.condition)}{uneven}."
     )
     return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
 
@@ -290,13 +300,13 @@ def _descending_freely(
     """Return the finding of a descending run whose optimizer has no known convergence rate."""
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
     story = [f"{_moving(run)}, and by the curvature there are {here.left:.3g} left to gain."]
-    if rate is not None and left > reach(there.optimizer, rate, steps) / 10 and not here.bends_down:
+    if rate is not None and left > farthest_move(there.optimizer, rate, steps) / 10 and not here.bends_down:
         story.append(f"One param has {left:.3g} left to go, and a step moves it by about {short(rate)}.")
         return finding("rate too small", story, numbers, second_order(there, start_at(there.problem, here.point)))
     if here.bends_down:
         return _wandering(run, there, here, numbers, rate, story)
     if here.condition > 2:
-        story.append(f"The condition number is {rounded(here.condition)}{uneven}.")
+        story.append(f"The condition number is {three_digits(here.condition)}{uneven}.")
     return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
 
 
@@ -306,9 +316,9 @@ def _wandering(
     """Return the finding where the loss has negative curvature, by the learning rate against the size of the params."""
     optimizer, steps = there.optimizer, int(there.steps)
     more, size = max(10 * steps, AFFORDABLE), float(np.sqrt(np.mean(here.point**2)))
-    if rate is not None and reach(optimizer, rate, steps) < size:
+    if rate is not None and farthest_move(optimizer, rate, steps) < size:
         story.append(f"In {steps:,} steps of {short(rate)} the params, of size {size:.2g}, cannot move far.")
-        faster = decaying(optimizer, rate * 3 * size / reach(optimizer, rate, steps), more)
+        faster = decaying(optimizer, rate * 3 * size / farthest_move(optimizer, rate, steps), more)
         return finding("rate too small", story, numbers, from_here(there.problem, here, *faster))
     if rate is not None and rate > max(size, 1e-300) / 10:
         story = [

@@ -33,7 +33,15 @@ from jaxfit.explanations.findings import (
     second_order,
     slower,
 )
-from jaxfit.explanations.local_models import LocalModel, count, free_leaves, leaves_of, local_model, marks_of, times
+from jaxfit.explanations.local_models import (
+    LocalModel,
+    free_leaves,
+    leaf_names,
+    local_model,
+    marks_of,
+    steps_text,
+    times_text,
+)
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems import Problem, Status, Training
@@ -41,7 +49,7 @@ from jaxfit.problems.marks import Bounded, Fixed, Tied, flattened, free, is_mark
 from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import Arguments, at_one
 from jaxfit.verbs.results import Fit, problem_of, training_of
-from jaxfit.verbs.summaries import Runaway, advice, growth, rounded, short, start_at
+from jaxfit.verbs.summaries import Runaway, advice, growth, short, start_at, three_digits
 
 HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step
 FAR = 20  # the largest factor by which a limit from the growth at the end may be below that at the start
@@ -62,7 +70,7 @@ def of_trouble(run: Fit) -> Finding:
     numbers: Numbers = {"steps": run.steps, "start_loss": start.loss, "sharpness": start.largest, "rate": rate}
     grown = growth(run)
     stood = run.status == Status.DIVERGED and np.isfinite(run.loss)
-    growing = f", growing {summaries.fold(grown)} a step" if grown and grown > 1.01 else ""
+    growing = f", growing {summaries.growth_text(grown)} a step" if grown and grown > 1.01 else ""
     began = f" of {float(run.start_loss):.4g}" if stood else ""
     seen = f"{summaries.after_updates(run)} {summaries.failure_seen(run)}{began}{growing}."
     if run.note:
@@ -70,7 +78,7 @@ def of_trouble(run: Fit) -> Finding:
     if not start.finite:
         where = "the loss itself"
         if np.isfinite(start.loss):
-            where = f"the gradient in {leaves_of(problem, ~np.isfinite(start.gradient))}"
+            where = f"the gradient in {leaf_names(problem, ~np.isfinite(start.gradient))}"
         story = [seen, f"At the start {where} is not finite, so that no step can be made from there."]
         return finding("not defined", story, numbers, displaced(training, start))
     if start.idle.mean() > 0.5:
@@ -103,7 +111,7 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
         )
         return finding(kind, story, numbers, decaying(optimizer, rate / 3, max(2 * steps, 4000)))
     story.append(
-        f"The learning rate {short(rate)} is {times(rate / limit)} the limit {short(limit)}, above which every "
+        f"The learning rate {short(rate)} is {times_text(rate / limit)} the limit {short(limit)}, above which every "
         f"step overshoots by more than the one before."
     )
     lower = min(limit / 2, rate / 2)
@@ -129,8 +137,8 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
         longer = int(np.ceil(max(steps, min(10 * need, AFFORDABLE))))  # away from the start it may be flatter
         return finding(kind, story, numbers, slower(optimizer, lower, longer))
     story.append(
-        f"Below it gradient descent would need about {count(need)} steps, since the condition number is "
-        f"{rounded(start.condition)}{local_models.scales(training.problem)}."
+        f"Below it gradient descent would need about {steps_text(need)} steps, since the condition number is "
+        f"{three_digits(start.condition)}{local_models.scales(training.problem)}."
     )
     return finding(kind, story, numbers, second_order(training) or slower(optimizer, lower, AFFORDABLE))
 
@@ -319,7 +327,7 @@ def _finding_of(training: Training, profile: LayerSlopes, kind: str) -> Finding:
     point, gain, left = found
     story.append(
         f"With orthogonal matrices whose rows and columns sum to zero, times {gain:.2g}, the slopes are within "
-        f"{times(left)} of each other."
+        f"{times_text(left)} of each other."
     )
     return finding(kind, story, numbers, _begun(training, point, f"a start of such matrices, times {gain:.2g}"))
 

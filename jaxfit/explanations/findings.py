@@ -10,11 +10,11 @@ import numpy as np
 import optax
 
 from jaxfit import schedules
-from jaxfit.explanations.local_models import LocalModel, free_leaves, leaves_of, local_model, losses_at
+from jaxfit.explanations.local_models import LocalModel, free_leaves, leaf_names, local_model, losses_at
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.building import with_rate
-from jaxfit.optimizers.stability import is_number, stability_limit
+from jaxfit.optimizers.stability import is_concrete_number, stability_limit
 from jaxfit.problems import Problem, Training
 from jaxfit.problems.marks import Bounded, Fixed, free, is_mark, released, unflattened, values_of
 from jaxfit.typing import ArrayLike, PyTree
@@ -114,7 +114,7 @@ def redrawn(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray
     return np.concatenate(parts)
 
 
-def smaller(problem: Problem, start: LocalModel, which: ArrayLike = True) -> tuple[np.ndarray, float] | None:
+def smaller_start(problem: Problem, start: LocalModel, which: ArrayLike = True) -> tuple[np.ndarray, float] | None:
     """Return the start times the factor, of ten, with the largest gradient; None if none increases the gradient.
 
     Multiplied are the params of the mask `which`; a gradient that is not finite is the least.
@@ -151,7 +151,7 @@ def without_influence(problem: Problem, here: LocalModel, numbers: Numbers) -> F
     seen = [local_model(problem._replace(params=start_at(problem, at))) for at in places]
     if not all(one.finite and one.idle[here.idle].all() for one in seen):
         return None
-    names = leaves_of(problem, here.idle)
+    names = leaf_names(problem, here.idle)
     story = [f"the data do not determine {names}: there the gradient is zero, here and elsewhere."]
     held = _held_fixed(problem.params, here.idle)
     remedy = None if held is None else Remedy(f"jf.Fixed for {names}", {"params": held})
@@ -174,7 +174,7 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
     """Return the finding of params without gradient and curvature, with another start for them."""
     problem, count = training.problem, int(here.idle.sum())
     story = [
-        f"{count:,} of {len(here.idle):,} params ({leaves_of(problem, here.idle)}) have no gradient and no curvature: "
+        f"{count:,} of {len(here.idle):,} params ({leaf_names(problem, here.idle)}) have no gradient and no curvature: "
         f"no change of them changes the loss, as behind a relu that is always zero or a saturated tanh."
     ]
     point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
@@ -187,9 +187,9 @@ def displaced(training: Training, start: LocalModel) -> Remedy:
     point = start.point + 0.05 * (1 + np.abs(start.point)) * np.random.default_rng(0).uniform(0.5, 1, start.point.shape)
     found, problem, broken = None, training.problem, ~np.isfinite(start.gradient)
     if broken.any() and not local_model(problem._replace(params=start_at(problem, point))).finite:
-        found = smaller(problem, start, broken)
+        found = smaller_start(problem, start, broken)
     if found is not None:
-        return started_at(training, found[0], f"{leaves_of(problem, broken)} times {found[1]:.2g}", least=np.inf)
+        return started_at(training, found[0], f"{leaf_names(problem, broken)} times {found[1]:.2g}", least=np.inf)
     return started_at(training, point, "a start a little to the side", least=np.inf)
 
 
@@ -225,10 +225,10 @@ def law_limit(optimizer: Optimizer, sharpness: float) -> float | None:
 
 def momentum_of(optimizer: Optimizer) -> float:
     b = optimizer.hyperparameters.get("momentum")
-    return float(b) if b is not None and is_number(b) else 0.0
+    return float(b) if b is not None and is_concrete_number(b) else 0.0
 
 
-def reach(optimizer: Optimizer, rate: float, steps: int) -> float:
+def farthest_move(optimizer: Optimizer, rate: float, steps: int) -> float:
     """Return how far a param can move in `steps` of an optimizer whose step length does not depend on the gradient's.
 
     The k-th step of Adagrad is rate / sqrt(k) if the gradient stays the same.

@@ -10,14 +10,22 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxfit.curvature.lanczos import begin_at, either_way, extend, flat_loss, gradient_and_product, largest, tridiagonal
+from jaxfit.curvature.lanczos import (
+    either_way,
+    flat_loss,
+    gradient_and_product,
+    krylov_begin_at,
+    krylov_extend,
+    largest_pairs,
+    tridiagonal,
+)
 from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
 from jaxfit.problems import Problem, precision_context
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import bounds, free, is_marked
-from jaxfit.problems.posing import as_params, made
+from jaxfit.problems.posing import as_params, with_start
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one
 
@@ -130,10 +138,12 @@ def _around(arguments: Arguments) -> Hessian | LocalModel:
         return Hessian(value, start, gradient, moves, jax.vmap(operator)(jnp.eye(size, dtype=start.dtype)))
     probe = operator(jax.random.normal(jax.random.key(2), start.shape, start.dtype))
     options = {"most": min(size, 200), "tolerance": 1e-2, "dtype": start.dtype}
-    top = largest(operator, size, 1, **options)
-    bottom = largest(lambda v: -operator(v), size, 1, **options)
+    top = largest_pairs(operator, size, 1, **options)
+    bottom = largest_pairs(lambda v: -operator(v), size, 1, **options)
     safe = jnp.where(jnp.any(gradient != 0), gradient, jnp.ones_like(gradient))
-    krylov = jax.lax.fori_loop(0, DEPTH, lambda _, k: extend(operator, k, jax.random.key(3)), begin_at(safe, DEPTH))
+    krylov = jax.lax.fori_loop(
+        0, DEPTH, lambda _, k: krylov_extend(operator, k, jax.random.key(3)), krylov_begin_at(safe, DEPTH)
+    )
     values, vectors = jnp.linalg.eigh(tridiagonal(krylov))
     record: Any = LocalModel
     return record(
@@ -220,14 +230,14 @@ def losses_at(problem: Problem, points: np.ndarray) -> np.ndarray:
 
 def marks_of(problem: Problem) -> PyTree:
     """Return the start with its marks; a `Call` is run."""
-    return made(problem).params if holds_call(problem.params) else problem.params
+    return with_start(problem).params if holds_call(problem.params) else problem.params
 
 
-def times(ratio: float) -> str:
+def times_text(ratio: float) -> str:
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.3g} times"
 
 
-def count(steps: float) -> str:
+def steps_text(steps: float) -> str:
     return f"{steps:,.0f}" if steps < 1e9 else "more than a billion"
 
 
@@ -238,13 +248,13 @@ def free_leaves(problem: Problem) -> list[tuple[tuple, ArrayLike, slice]]:
     return [(path, leaf, slice(end - np.size(leaf), end)) for (path, leaf), end in zip(leaves, ends, strict=True)]
 
 
-def leaves_of(problem: Problem, where: np.ndarray) -> str:
+def leaf_names(problem: Problem, where: np.ndarray) -> str:
     """Return the names of the leaves that a mask over the free params touches."""
     names = [_name(path) for path, _, own in free_leaves(problem) if where[own].any()]
     return ", ".join(names[:6]) + (" and others" if len(names) > 6 else "")
 
 
-def slopes(problem: Problem, here: LocalModel) -> dict[str, float]:
+def gradient_by_leaf(problem: Problem, here: LocalModel) -> dict[str, float]:
     """Return the root mean square of the gradient in each leaf."""
     return {_name(path): float(np.sqrt(np.mean(here.gradient[own] ** 2))) for path, _, own in free_leaves(problem)}
 

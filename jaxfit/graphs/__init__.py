@@ -19,7 +19,7 @@ import numpy as np
 from jaxfit.engine.jaxprs import alive_bytes, returned_bytes
 from jaxfit.engine.loops import objective_of
 from jaxfit.engine.tracing import check_silent, inspect_loss, inspect_value, trace
-from jaxfit.graphs.graph import Edge, Graph, Node, shape, written
+from jaxfit.graphs.graph import Edge, Graph, Node, number_text, shape
 from jaxfit.graphs.program import Passage, Program, is_float, read, walk
 from jaxfit.losses import Loss, data_names, takes_key
 from jaxfit.problems import PRECISIONS, chosen_precision, convert_all, precision_context
@@ -248,7 +248,7 @@ def _recorded(
             drawn.append(((place,), names.unique(name), label, kind, 0))
     for place, value in program.constants.items():
         if place in used:
-            text = written(host(value), 4)
+            text = number_text(host(value), 4)
             label = text if len(text) <= 8 else f"constant {shape(np.asarray(value))}"
             drawn.append(((place,), names.unique("constant"), label, "constant", 0))
     for step in program.steps:

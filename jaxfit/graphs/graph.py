@@ -94,7 +94,7 @@ class Graph:
         return pages().notebook(self)
 
     def __repr__(self) -> str:
-        return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, loss {written(self.loss)})"
+        return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, loss {number_text(self.loss)})"
 
     def along(self, position: int) -> Callable[[ArrayLike], Array]:
         """Return the loss by what is added to the value on an edge: its gradient at zero is the edge's.
@@ -151,9 +151,9 @@ class Graph:
             look = f'shape={SHAPES[node.kind]}, tooltip="{_quoted(node.name)}"{looks.get(node.kind, "")}'
             lines.append(f'  {places[node.name]} [label="{_quoted(node.label)}", {look}];')
         for edge in self.edges:
-            rows = [f'<font color="{BLUE}">{html.escape(written(edge.value, 4))}</font>']
+            rows = [f'<font color="{BLUE}">{html.escape(number_text(edge.value, 4))}</font>']
             if edge.gradient is not None:
-                rows.append(f'<font color="{RED}">← {html.escape(written(edge.gradient, 4))}</font>')
+                rows.append(f'<font color="{RED}">← {html.escape(number_text(edge.gradient, 4))}</font>')
             lines.append(f"  {places[edge.source]} -> {places[edge.target]} [label=<{'<br/>'.join(rows)}>];")
         return "\n".join([*lines, "}"]) + "\n"
 
@@ -165,7 +165,9 @@ class Graph:
             left, right = {"operation": ("([", "])"), "loss": ("((", "))")}.get(node.kind, ("[", "]"))
             lines.append(f'  {places[node.name]}{left}"{_entities(node.label)}"{right}')
         for edge in self.edges:
-            text = written(edge.value, 4) + ("" if edge.gradient is None else f" / ← {written(edge.gradient, 4)}")
+            text = number_text(edge.value, 4) + (
+                "" if edge.gradient is None else f" / ← {number_text(edge.gradient, 4)}"
+            )
             lines.append(f'  {places[edge.source]} -->|"{_entities(text)}"| {places[edge.target]}')
         lines += [f"  classDef parameter stroke:{BLUE},stroke-width:3px", "  classDef data fill:#e8e6e1"]
         for kind in ("parameter", "data"):
@@ -213,12 +215,12 @@ def number(value: Scalar, digits: int = 6) -> str:
     return f"{mantissa}e{int(power)}" if power else text
 
 
-def written(value: PyTree, digits: int = 6) -> str:
+def number_text(value: PyTree, digits: int = 6) -> str:
     """Return a value on one line: a number, a few numbers, or the shape, mean and range of an array."""
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, tuple):
-        return "; ".join(written(one, digits) for one in value)
+        return "; ".join(number_text(one, digits) for one in value)
     if not isinstance(value, (np.ndarray, np.generic, float, int, bool)):
         return "a key"
     array = np.asarray(value)
@@ -264,13 +266,13 @@ def _table(graph: Graph) -> str:
     nodes = {node.name: node for node in graph.nodes}
     head = ("edge", "value", "local derivative", "gradient of the loss")
     ends = [f"{_called(nodes[edge.source])} → {_called(nodes[edge.target])}" for edge in graph.edges]
-    rows = [(end, *map(written, edge[2:])) for end, edge in zip(ends, graph.edges, strict=True)]
+    rows = [(end, *map(number_text, edge[2:])) for end, edge in zip(ends, graph.edges, strict=True)]
     lines = text_table([head, *rows], [True, *(any(" " in row[i] for row in rows) for i in (1, 2, 3))])
     sums = [f"{_called(node)}: {text}" for node in graph.nodes if (text := _total(graph, node))]
     if sums:
         lines += ["", "Gradients that meet are added:", *("  " + text for text in sums)]
-    lines += ["", f"Gradient of the loss, {written(graph.loss)}, by the params:"]
-    lines += [f"  {n.label}: {written(n.gradient)}" for n in graph.nodes if n.kind == "parameter"]
+    lines += ["", f"Gradient of the loss, {number_text(graph.loss)}, by the params:"]
+    lines += [f"  {n.label}: {number_text(n.gradient)}" for n in graph.nodes if n.kind == "parameter"]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -280,7 +282,7 @@ def _total(graph: Graph, node: Node) -> str:
     if len(parts) < 2 or len(node.outputs) != 1:
         return ""
     if np.ndim(parts[0]) or len(parts) > 4:
-        return f"{len(parts)} parts = {written(node.gradient)}"
+        return f"{len(parts)} parts = {number_text(node.gradient)}"
     return " + ".join(map(number, parts)) + f" = {number(node.gradient)}"
 
 

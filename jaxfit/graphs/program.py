@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from jaxfit.engine import jaxprs
-from jaxfit.engine.jaxprs import Closed, Listing, Operation, Row
+from jaxfit.engine.jaxprs import Closed, ListedOperation, Listing, Operation
 from jaxfit.typing import Array, ArrayLike, PyTree
 
 Scope = tuple[str, int]  # a named scope, and which run of it
@@ -46,7 +46,7 @@ SIGNS = {
 }  # fmt: skip
 
 
-class Step(NamedTuple):
+class NodeStep(NamedTuple):
     """One operation, or several that are shown as one."""
 
     name: str  # a word
@@ -62,7 +62,7 @@ class Step(NamedTuple):
 class Program(NamedTuple):
     """The steps of a loss, in the order of computation."""
 
-    steps: list[Step]
+    steps: list[NodeStep]
     inputs: list[int]  # places of the arguments
     constants: dict[int, Array]
     result: int
@@ -103,7 +103,7 @@ def read(closed: ClosedJaxpr | Closed, opened: Callable[[str], bool], *, rules: 
     return Program(_in_scopes(steps, result, constants), listing.inputs, constants, result, with_rules)
 
 
-def _steps(listing: Listing) -> tuple[list[Step], dict[int, Array], list[int]]:
+def _steps(listing: Listing) -> tuple[list[NodeStep], dict[int, Array], list[int]]:
     """Return a step for each row that computes something, all constants, and the places of the results."""
     steps, constants, renamed = [], dict(listing.constants), {}
     uses = Counter(place for row in listing.rows for place in row.inputs) + Counter(listing.results)
@@ -126,13 +126,13 @@ def _steps(listing: Listing) -> tuple[list[Step], dict[int, Array], list[int]]:
     return steps, constants, [renamed.get(place, place) for place in listing.results]
 
 
-def _step(row: Row, inputs: tuple[int, ...]) -> Step:
+def _step(row: ListedOperation, inputs: tuple[int, ...]) -> NodeStep:
     (name, label), inner = _named(row.operation), row.operation.inner()
     count = 1 if inner is None else max(1, len(jaxprs.operations(inner)))
-    return Step(name, label, row.operation, inputs, row.outputs, _kind(row.operation), count, row.scope)
+    return NodeStep(name, label, row.operation, inputs, row.outputs, _kind(row.operation), count, row.scope)
 
 
-def _is_mean(one: Row, other: Row, constants: Mapping[int, Array]) -> bool:
+def _is_mean(one: ListedOperation, other: ListedOperation, constants: Mapping[int, Array]) -> bool:
     """Return whether a sum and the operation after it are a mean."""
     names = one.operation.name, other.operation.name
     if names != ("reduce_sum", "div") or (one.level, one.scope) != (other.level, other.scope):
@@ -143,13 +143,15 @@ def _is_mean(one: Row, other: Row, constants: Mapping[int, Array]) -> bool:
     return divided == one.outputs[0] and known is not None and bool(np.all(np.asarray(known) == count))
 
 
-def _mean(total: Row, division: Row, constants: Mapping[int, Array], renamed: Mapping[int, int]) -> Step:
+def _mean(
+    total: ListedOperation, division: ListedOperation, constants: Mapping[int, Array], renamed: Mapping[int, int]
+) -> NodeStep:
     divisor, (source,) = constants[division.inputs[1]], total.inputs
 
     def mean(x):
         return division.operation(*total.operation(x), divisor)
 
-    return Step("mean", "mean", mean, (renamed.get(source, source),), division.outputs, "reduces", 2, total.scope)
+    return NodeStep("mean", "mean", mean, (renamed.get(source, source),), division.outputs, "reduces", 2, total.scope)
 
 
 def _named(operation: Operation) -> tuple[str, str]:
@@ -197,7 +199,7 @@ def _kind(operation: Operation) -> str:
     return "elementwise" if all(spreads(value.shape) for value in operation.operands) else ""
 
 
-def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Array]) -> list[Step]:
+def _in_scopes(steps: Sequence[NodeStep], result: int, constants: dict[int, Array]) -> list[NodeStep]:
     """Return the steps with those of each folded scope merged into one."""
     folded = []
     for scope, run in itertools.groupby(steps, key=lambda step: step.scope):
@@ -206,7 +208,9 @@ def _in_scopes(steps: Sequence[Step], result: int, constants: dict[int, Array]) 
     return folded
 
 
-def _together(name: str, group: Sequence[Step], steps: Sequence[Step], result: int, constants: dict) -> Step:
+def _together(
+    name: str, group: Sequence[NodeStep], steps: Sequence[NodeStep], result: int, constants: dict
+) -> NodeStep:
     """Return consecutive steps as one step, with their constants inside."""
     made = [place for step in group for place in step.outputs]
     inside = {id(step) for step in group}
@@ -222,7 +226,7 @@ def _together(name: str, group: Sequence[Step], steps: Sequence[Step], result: i
         return tuple(known[place] for place in outputs)
 
     kind = "elementwise" if all(step.kind == "elementwise" for step in group) else ""
-    return Step(name, name, function, inputs, outputs, kind, sum(step.operations for step in group), None)
+    return NodeStep(name, name, function, inputs, outputs, kind, sum(step.operations for step in group), None)
 
 
 def is_float(x: Array) -> bool:
@@ -286,7 +290,7 @@ def _passage(program: Program, values: dict[int, Array], params: set[int]) -> Pa
     return Passage(values, gradients[::-1], slopes[::-1], sums)
 
 
-def _forward(step: Step, given: Sequence[Array], needed: bool) -> tuple[Sequence[Array], Callable]:
+def _forward(step: NodeStep, given: Sequence[Array], needed: bool) -> tuple[Sequence[Array], Callable]:
     """Return the outputs, and the function that maps their gradients to those of the inputs."""
     floats = [i for i, x in enumerate(given) if is_float(x)]
 
@@ -322,7 +326,9 @@ def _forward(step: Step, given: Sequence[Array], needed: bool) -> tuple[Sequence
     return outputs, reverse
 
 
-def _without_reverse(step: Step, function: Callable, numbers: list, placed: Callable, needed: bool, error: Exception):
+def _without_reverse(
+    step: NodeStep, function: Callable, numbers: list, placed: Callable, needed: bool, error: Exception
+):
     """Return the gradient function of a step without reverse mode, such as a `while`, from its Jacobian."""
     try:
         every = jax.jacfwd(lambda numbers: [x for x in function(*numbers) if is_float(x)])(numbers)
@@ -345,7 +351,7 @@ def _without_reverse(step: Step, function: Callable, numbers: list, placed: Call
     return pull
 
 
-def _locals(step: Step, given: Sequence[Array], outputs: Sequence[Array], pull: Callable) -> list[PyTree]:
+def _locals(step: NodeStep, given: Sequence[Array], outputs: Sequence[Array], pull: Callable) -> list[PyTree]:
     """Return the local derivative of a step by each input, as `backprop` documents it; None where it is too large."""
     if len(outputs) != 1 or step.kind == "contracts":
         return [None] * len(given)

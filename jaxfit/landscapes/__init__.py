@@ -20,12 +20,12 @@ from jaxfit.engine.parts import power_of_two
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.landscapes.slices import Slice, between, hessian_plane, random_plane, trajectory_plane
-from jaxfit.problems import Problem, chosen_precision, precision_context, whole
+from jaxfit.problems import Problem, chosen_precision, precision_context, whole_number
 from jaxfit.problems.axes import Axis, is_traced
 from jaxfit.problems.dimensions import choose, coordinates, fill, read
 from jaxfit.problems.marks import filled, free, without_kept
 from jaxfit.problems.messages import near_keywords, near_names
-from jaxfit.problems.posing import made, pose_question
+from jaxfit.problems.posing import pose_question, with_start
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.evaluations import at_choices, whole_params
 from jaxfit.verbs.results import Fit, problem_of, recorded
@@ -126,7 +126,7 @@ def _inspect(spec: tuple, x64: bool) -> int:
 
 
 def _loss(problem: Problem) -> jax.Array:
-    problem = made(problem)
+    problem = with_start(problem)
     return full_loss(problem, free(problem.params), jnp.int32(0))
 
 
@@ -165,7 +165,7 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
             f"trail takes a fit, but got a {type(fit).__name__}; a grid's are reached by jf.lane(grid, ...)"
         )
     params, problem = recorded(fit, "params"), problem_of(fit)
-    between = whole("between", between, least=0)
+    between = whole_number("between", between, least=0)
     steps = np.asarray(fit.history.step, float)
     dense = np.interp(np.arange((len(steps) - 1) * (between + 1) + 1) / (between + 1), np.arange(len(steps)), steps)
 

@@ -19,7 +19,7 @@ from jaxfit.curvature.lanczos import either_way
 from jaxfit.engine.loops import objective_of, step_key
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import inspect_loss
-from jaxfit.problems import convert_all, precision_context, whole
+from jaxfit.problems import convert_all, precision_context, whole_number
 from jaxfit.problems.axes import Axis, Call, as_key, is_array
 from jaxfit.problems.marks import Bounded, flattened, free, is_kept, is_mark, is_marked, plain, put, unflattened
 from jaxfit.problems.messages import near_keywords
@@ -162,7 +162,7 @@ def random_plane(params: PyTree, *, key: KeyLike, count: int = 2, normalize: str
       (2, (3, 2))
     """
     params, key = as_center(params, "params"), as_key(key)
-    count = whole("random_plane: count", count)
+    count = whole_number("random_plane: count", count)
     if count > 2:
         raise ValueError(f"random_plane: count is {count}, but a picture has at most two directions: 1 or 2")
     scales = {"filter": _by_filter, "leaf": _by_leaf, "none": lambda draw, x: draw}

@@ -26,7 +26,16 @@ from jaxfit.losses.base import (
     label,
     leaves_of,
 )
-from jaxfit.losses.regression import OfPredictions, beside, checked, counted, difference, mean_of_rows, predicted, read
+from jaxfit.losses.regression import (
+    OfPredictions,
+    beside,
+    checked,
+    difference,
+    mean_of_rows,
+    predicted,
+    read,
+    zero_where_masked,
+)
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Model, Params, PyTree
 
@@ -63,7 +72,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
             if where is not None:
                 together = where[:, None] & where[None, :]
                 sigma = jnp.where(together, sigma, jnp.eye(len(y), dtype=sigma.dtype))
-                apart = counted(apart, where)
+                apart = zero_where_masked(apart, where)
             return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(sigma), apart, lower=True)
         if sigma.shape != y.shape:
             raise ValueError(
@@ -73,7 +82,7 @@ class ChiSquared(OfPredictions, SumOfSquares):
             )
         if where is None:
             return apart / sigma
-        return counted(apart / jnp.where(beside(where, y), sigma, 1), where)
+        return zero_where_masked(apart / jnp.where(beside(where, y), sigma, 1), where)
 
     def noise_model(self) -> NoiseModel:
         return NoiseModel(SQUARES, sigma=True, additive=True, predicts=True)
@@ -210,7 +219,7 @@ class CrossEntropy(OfPredictions):
         shares = self._shares(y, logits)
         # A share of zero counts for nothing even where the logit is -inf.
         values = -jnp.sum(jnp.where(shares == 0, 0, shares * jax.nn.log_softmax(logits)), axis=-1)
-        return mean_of_rows(counted(values, where), where)
+        return mean_of_rows(zero_where_masked(values, where), where)
 
     def noise_model(self) -> NoiseModel:
         return NoiseModel(LIKELIHOOD)
@@ -340,13 +349,13 @@ class Poisson(Deviance):
         mean, y, where = self._compared(params, data, key)
         variance = mean if where is None else jnp.where(beside(where, y), mean, 1)
         return Counts(
-            counted(mean - y, where), variance, lambda r: 2 * (r - _drop(jnp.reshape(y, jnp.shape(r)), r))
+            zero_where_masked(mean - y, where), variance, lambda r: 2 * (r - _drop(jnp.reshape(y, jnp.shape(r)), r))
         )  # fmt: skip
 
     def saturated(self, *data: PyTree) -> Array:
         _, y, where = read(self, data)
         y = as_float(y)
-        return 2 * jnp.sum(counted(y - xlogy(y, y) + gammaln(y + 1), where))
+        return 2 * jnp.sum(zero_where_masked(y - xlogy(y, y) + gammaln(y + 1), where))
 
     def draw(self, key: Array, params: Params, *data: PyTree) -> Array:
         mean, y, where = self._compared(params, data, None)
@@ -404,14 +413,14 @@ class Binomial(Deviance):
             hits, misses = (jnp.reshape(x, jnp.shape(r)) for x in (y, trials - y))
             return -2 * (_drop(hits, r) + _drop(misses, -r))
 
-        return Counts(counted(trials * p - y, where), variance, deviance)
+        return Counts(zero_where_masked(trials * p - y, where), variance, deviance)
 
     def saturated(self, *data: PyTree) -> Array:
         _, y, trials, where = read(self, data)
         y = as_float(y)
         n = _trials(self, y, trials, where)
         ways = gammaln(n + 1) - gammaln(y + 1) - gammaln(n - y + 1)
-        return -2 * jnp.sum(counted(ways + xlogy(y, y) + xlogy(n - y, n - y) - xlogy(n, n), where))
+        return -2 * jnp.sum(zero_where_masked(ways + xlogy(y, y) + xlogy(n - y, n - y) - xlogy(n, n), where))
 
     def draw(self, key: Array, params: Params, *data: PyTree) -> Array:
         p, y, trials, where = self._compared(params, data, None)

@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxfit.losses.base import SQUARES, NoiseModel, OfFunction, as_array, as_float, hashable, key_for, label, leaves_of
 from jaxfit.losses.likelihoods import SumOfSquares
-from jaxfit.losses.regression import OfPredictions, checked, counted, difference, predicted, read
+from jaxfit.losses.regression import OfPredictions, checked, difference, predicted, read, zero_where_masked
 from jaxfit.problems.axes import is_array
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Model, Params, PyTree
@@ -51,7 +51,7 @@ class OrthogonalDistance(OfPredictions, SumOfSquares):
             """Return the distance in y from the curve at x + x_sigma * u, less what the error of x tells of it."""
             return (difference(self, predicted(self, params, x + x_sigma * u, key), y) - together * sigma * u) / alone
 
-        return counted(_distance(apart, params, jnp.zeros_like(y)), where)
+        return zero_where_masked(_distance(apart, params, jnp.zeros_like(y)), where)
 
     def noise_model(self) -> NoiseModel:
         return NoiseModel(SQUARES, sigma=True, additive=True, predicts=True)

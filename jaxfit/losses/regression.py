@@ -72,7 +72,7 @@ def read(loss: OfPredictions, data: tuple) -> tuple[Any, ...]:
     if where is None:
         return x, y, *more, None
     where = mask(loss, where, y)
-    return fill(x, where), fill(y, where), *more, where
+    return masked_rows_filled(x, where), masked_rows_filled(y, where), *more, where
 
 
 def check_count(loss: OfPredictions, data: tuple) -> None:
@@ -95,7 +95,7 @@ def mask(loss: Loss, where: Array, y: Array) -> Array:
     return where
 
 
-def fill(values: Array, where: Array) -> Array:
+def masked_rows_filled(values: Array, where: Array) -> Array:
     """Replace masked rows by the first row that counts, or by ones if there is none."""
     row = jnp.where(jnp.any(where), values[jnp.argmax(where)], jnp.ones_like(values[0]))
     return jnp.where(beside(where, values), values, jnp.expand_dims(row, 0))
@@ -106,7 +106,7 @@ def beside(column: Array, like: Array) -> Array:
     return jnp.expand_dims(column, tuple(range(1, like.ndim)))
 
 
-def counted(values: Array, where: Array | None) -> Array:
+def zero_where_masked(values: Array, where: Array | None) -> Array:
     """Return values with zero in masked rows; NaN in all if every row is masked, since there is no data to fit.
 
     Args:
@@ -119,11 +119,11 @@ def counted(values: Array, where: Array | None) -> Array:
 
 
 def mean_of_rows(values: Array, where: Array | None) -> Array:
-    """Return the mean over rows that count, of values from `counted`."""
-    return jnp.mean(values) if where is None else jnp.sum(values) / count(values, where)
+    """Return the mean over rows that count, of values from `zero_where_masked`."""
+    return jnp.mean(values) if where is None else jnp.sum(values) / count_of(values, where)
 
 
-def count(values: Array, where: Array | None) -> Number:
+def count_of(values: Array, where: Array | None) -> Number:
     """Return how many of the values count, or 1 if none does."""
     return values.size if where is None else jnp.maximum(jnp.sum(where) * (values.size // where.size), 1)
 
@@ -217,7 +217,7 @@ class Residual(OfPredictions):
     def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         residuals, where = self._residuals(params, data, key)
         rho = functools.partial(_ROBUST[self.kind], delta=self.delta) if self.kind in _ROBUST else None
-        return (Block(residuals, 1.0 if self.kind == "rss" else 1 / count(residuals, where), rho),)
+        return (Block(residuals, 1.0 if self.kind == "rss" else 1 / count_of(residuals, where), rho),)
 
     def noise_model(self) -> NoiseModel:
         if self.kind == "mae":
@@ -236,7 +236,7 @@ class Residual(OfPredictions):
     def _residuals(self, params: Params, data: tuple, key: Array | None) -> tuple[Array, Array | None]:
         x, y, where = read(self, data)
         residuals = difference(self, predicted(self, params, x, key), y)
-        return counted(residuals, where), where
+        return zero_where_masked(residuals, where), where
 
     def __repr__(self) -> str:
         options = [f"delta={self.delta!r}"] * (self.delta is not None) + ["masked=True"] * self.masked

@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxfit.datasets import as_numbers
 from jaxfit.models.guessing import Shape, Span
-from jaxfit.models.terms import Curve, Term, array, whole
+from jaxfit.models.terms import Curve, Term, array, whole_number
 from jaxfit.problems.axes import as_key
 from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.typing import ArrayLike, Number, Params
@@ -199,7 +199,7 @@ def dense(widths: Sequence[int], activation: str = "tanh") -> Dense:
     """
     if isinstance(widths, (str, bytes)) or not hasattr(widths, "__iter__"):
         raise TypeError(f"widths is {widths!r}; it must be a sequence of whole numbers, such as (1, 16, 1)")
-    checked = tuple(whole(f"widths[{i}]", width, at_least=1) for i, width in enumerate(widths))
+    checked = tuple(whole_number(f"widths[{i}]", width, at_least=1) for i, width in enumerate(widths))
     if len(checked) < 2:
         raise ValueError(f"widths is {checked}; give at least the inputs and the outputs, such as (1, 1)")
     if activation not in ACTIVATIONS:
@@ -361,7 +361,7 @@ def polynomial(degree: int) -> Polynomial:
       >>> jf.models.polynomial(2)({"coefficients": np.array([1.0, 0.0, 2.0])}, np.array([0.0, 3.0])).tolist()
       [1.0, 19.0]
     """
-    return Polynomial(whole("degree", degree, at_least=0))
+    return Polynomial(whole_number("degree", degree, at_least=0))
 
 
 @dataclass(frozen=True, repr=False)
@@ -417,7 +417,7 @@ def orthogonal_polynomial(degree: int, x: ArrayLike) -> OrthogonalPolynomial:
       >>> [round(float(y), 3) for y in line({"coefficients": np.array([0.0, 1.0])}, x)]
       [-1.225, 0.0, 1.225]
     """
-    degree = whole("degree", degree, at_least=0)
+    degree = whole_number("degree", degree, at_least=0)
     points = np.asarray(as_numbers("x", x), float)
     if points.ndim != 1 or not len(points) or not np.all(np.isfinite(points)):
         raise ValueError(f"x has shape {points.shape}; it must be (n,) finite points, such as those of the data")

@@ -19,7 +19,7 @@ from jaxfit.problems.messages import near_keywords, shown
 from jaxfit.typing import ArrayLike, Number, Params
 
 
-def whole(name: str, value: object, *, at_least: int) -> int:
+def whole_number(name: str, value: object, *, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is {value!r}; it must be a whole number, {at_least} or more")
     if value < at_least:
@@ -248,7 +248,7 @@ class Several(Curve):
 
 
 def several(term: Term, count: int, plural: str) -> Several:
-    return Several(term, whole("count", count, at_least=1), plural)
+    return Several(term, whole_number("count", count, at_least=1), plural)
 
 
 @dataclass(frozen=True, repr=False)

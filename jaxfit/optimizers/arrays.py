@@ -1,7 +1,7 @@
 """Arithmetic that takes arrays of NumPy or of JAX, of one run or traced for many; triangles of least squares by it.
 
 `both`, `either`, `pick` and `when_asked` leave out what is not needed where a condition is known. A call of NumPy takes
-longer than the arithmetic of a few numbers, which `root`, `larger`, `smaller`, `holds` and `solve` do on plain numbers.
+longer than the arithmetic of a few numbers: `root`, `maximum`, `minimum`, `holds` and `solve` compute with plain ones.
 A triangle is R of A = Q R, with a row of zeros for a column that depends on earlier ones.
 """
 
@@ -48,14 +48,14 @@ def root(x: Any) -> Any:
     return type(x)(math.sqrt(x) if not x < 0 else math.nan)
 
 
-def larger(a: Any, b: Any) -> Any:
+def maximum(a: Any, b: Any) -> Any:
     """Return the larger one of two numbers, or NaN if one of them is."""
     if not (isinstance(a, NUMBER) and isinstance(b, NUMBER)):
         return jnp.maximum(a, b)
     return a if a >= b or a != a else b
 
 
-def smaller(a: Any, b: Any) -> Any:
+def minimum(a: Any, b: Any) -> Any:
     """Return the smaller one of two numbers, or NaN if one of them is."""
     if not (isinstance(a, NUMBER) and isinstance(b, NUMBER)):
         return jnp.minimum(a, b)

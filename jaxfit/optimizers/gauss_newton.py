@@ -32,14 +32,14 @@ from jaxfit.optimizers.arrays import (
     either,
     eps_of,
     holds,
-    larger,
+    maximum,
+    minimum,
     namespace,
     normal,
     on_host,
     pick,
     reduced,
     root,
-    smaller,
     solve,
     total,
     triangularize,
@@ -96,7 +96,7 @@ class View(NamedTuple):
     left: Array  # () ||c||**2
 
 
-class Memory(NamedTuple):
+class DampingState(NamedTuple):
     """The state of a run: the model at its params, and the control of its steps."""
 
     system: System
@@ -118,11 +118,11 @@ class LevenbergMarquardt(NamedTuple):
     damping: Any  # () at the start
     tolerance: Any = None  # () fraction of the sum of squares that a step may still remove; None: down to rounding
 
-    def init(self, objective: Objective, params: PyTree) -> Memory:
+    def init(self, objective: Objective, params: PyTree) -> DampingState:
         flat, back = jax.flatten_util.ravel_pytree(params)
         return self.begin(place_of(objective, back), flat)
 
-    def step(self, objective: Objective, params: PyTree, memory: Memory) -> Proposal:
+    def step(self, objective: Objective, params: PyTree, memory: DampingState) -> Proposal:
         flat, back = jax.flatten_util.ravel_pytree(params)
         place, here = place_of(objective, back), memory.system
         view = self.look(place, flat, memory)
@@ -130,7 +130,7 @@ class LevenbergMarquardt(NamedTuple):
         gradient = back(2 * here.weight * view.slope)
         return Proposal(here.loss, gradient, back(there), memory, view.ends, view.undetermined)
 
-    def begin(self, place: Place, flat: Array) -> Memory:
+    def begin(self, place: Place, flat: Array) -> DampingState:
         """Return the state at the start."""
         system = system_of(place.slopes(flat))
         one, sizes = 1 + 0 * system.loss if on_host(flat) else jnp.ones_like(system.loss), abs(flat)
@@ -138,9 +138,9 @@ class LevenbergMarquardt(NamedTuple):
         if not (on_host(flat) and (scale > 0).all()):
             scale = namespace(flat).where(scale > 0, scale, elsewhere(place, flat, scale == 0))
         far = np.inf * one
-        return Memory(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0)
+        return DampingState(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0)
 
-    def look(self, place: Place, flat: Array, memory: Memory) -> View:
+    def look(self, place: Place, flat: Array, memory: DampingState) -> View:
         """Judge a point."""
         xp, here, free = namespace(flat), memory.system, None
         triangle, shadow = here.triangle, here.shadow
@@ -161,7 +161,7 @@ class LevenbergMarquardt(NamedTuple):
             ends, undetermined, least & memory.bent & ~tried, slope, free, triangle, shadow, silent, offset, left
         )
 
-    def move(self, place: Place, flat: Array, memory: Memory, view: View) -> tuple[Array, Memory]:
+    def move(self, place: Place, flat: Array, memory: DampingState, view: View) -> tuple[Array, DampingState]:
         """Return the params after a step, and the state there; those from before if the step is refused."""
         xp, here, eps = namespace(flat), memory.system, eps_of(flat)
         probing, slope, triangle, shadow = view.probing, view.slope, view.triangle, view.shadow
@@ -202,9 +202,9 @@ class LevenbergMarquardt(NamedTuple):
         bend, curvature = total(step * (ahead - slope)), total(change**2)
 
         def is_bent():
-            straight = larger(curvature, total((system.triangle @ step) ** 2))
+            straight = maximum(curvature, total((system.triangle @ step) ** 2))
             unsure = hidden() + 16 * eps * reach * root(straight)  # by the rounding of J, and of the residuals
-            return bend > larger(2 * straight, unsure)
+            return bend > maximum(2 * straight, unsure)
 
         bent = bend > 2 * curvature if on_host(flat) else True
         bent = both(bent, is_bent)
@@ -214,19 +214,19 @@ class LevenbergMarquardt(NamedTuple):
             return bottomed(memory, flat, step, rest, blur / here.weight, after)
 
         settled = both(bent & ~probing, at_the_bottom)
-        memory = Memory(
+        memory = DampingState(
             after,
             pick(accepted, lambda: xp.maximum(memory.scale, system.scale), memory.scale),
             memory.sizes,
             pick(
                 accepted,
-                lambda: memory.damping * larger(1 / 5, 1 - (2 * ratio - 1) ** 3),
+                lambda: memory.damping * maximum(1 / 5, 1 - (2 * ratio - 1) ** 3),
                 lambda: xp.clip(memory.damping * memory.growth, eps, most),
             ),
-            pick(accepted, flat.dtype.type(2), lambda: smaller(2 * memory.growth, most)),
+            pick(accepted, flat.dtype.type(2), lambda: minimum(2 * memory.growth, most)),
             view.offset,
             view.left,
-            smaller(memory.ceiling, here.loss + blur),
+            minimum(memory.ceiling, here.loss + blur),
             pick(accepted, settled, lambda: memory.settled | settled),
             pick(accepted, flat.dtype.type(0), lambda: memory.probed + probing),
             accepted | pick(probing, bent, memory.bent),
@@ -247,7 +247,7 @@ levenberg_marquardt.traits = Traits(
 
 
 def judge(
-    flat: Array, memory: Memory, triangle: Array, shadow: Array, free: Array | None, tolerance: Any = None
+    flat: Array, memory: DampingState, triangle: Array, shadow: Array, free: Array | None, tolerance: Any = None
 ) -> tuple[Array, Array, Array, Array]:
     """Return whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
 
@@ -300,7 +300,7 @@ def judge(
     return alive() & (determined & least | tiny | memory.settled), alive() & ~determined & least, offset, left
 
 
-def bottomed(memory: Memory, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:
+def bottomed(memory: DampingState, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:
     """Return whether a run is at the minimum along a direction in which the residuals are curved and R nearly singular.
 
     This happens at a minimum above zero of as many residuals as params. The slopes at both ends of a step, accepted or
@@ -321,7 +321,7 @@ def bottomed(memory: Memory, flat: Array, step: Array, rest: Array, blur: Array,
     return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum() <= 1)
 
 
-def unseen(flat: Array, memory: Memory, triangle: Array, silent: Array) -> Array:
+def unseen(flat: Array, memory: DampingState, triangle: Array, silent: Array) -> Array:
     """Return a short step along which R is zero, for the next param without a pivot: a small part of its size."""
     xp, part = (
         namespace(flat),
@@ -334,11 +334,11 @@ def unseen(flat: Array, memory: Memory, triangle: Array, silent: Array) -> Array
     return along - solve(triangle, triangle @ along)
 
 
-def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
+def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:
     """Return whether a step moves each param by less than a part of its size; for a start at 0, of the predictions."""
     if on_host(flat):
         for size, value, moved in zip(memory.sizes, flat, step, strict=True):
-            if size != 0 and not abs(moved) <= part * larger(size, abs(value)):
+            if size != 0 and not abs(moved) <= part * maximum(size, abs(value)):
                 return np.False_
     xp = namespace(flat)
     own = xp.maximum(memory.sizes, abs(flat))
@@ -347,7 +347,7 @@ def slight(memory: Memory, flat: Array, step: Array, part: Any) -> Array:
     return ((abs(step) <= part * own) | unsized).all()
 
 
-def stranded(flat: Array, there: Array, low: Array, high: Array, memory: Memory, system: System) -> Array:
+def stranded(flat: Array, there: Array, low: Array, high: Array, memory: DampingState, system: System) -> Array:
     """Return which params a long step would put on a bound where they have no influence, and so would stay there."""
     on = ((there <= low) & (flat > low)) | ((there >= high) & (flat < high))
     far = abs(there - flat) > 0.01 * namespace(flat).maximum(memory.sizes, abs(flat))

@@ -53,7 +53,7 @@ class Objective:
     def between_bounds(self, free: PyTree) -> PyTree:
         """Return the nearest free params within their bounds."""
         limits = self.bounds
-        return free if limits is None else between(free, *limits)
+        return free if limits is None else clipped_to(free, *limits)
 
 
 class Proposal(NamedTuple):
@@ -129,7 +129,7 @@ class GradientMethod(NamedTuple):
         updates, memory = self.transformation.update(grads, memory, params, value=loss, grad=grads, value_fn=objective)
         skipped = ~any_nonzero(updates) & any_nonzero(grads) | accumulating(memory)
         params = optax.apply_updates(params, updates)
-        return Proposal(loss, grads, params if limits is None else between(params, *limits), memory, skipped=skipped)
+        return Proposal(loss, grads, params if limits is None else clipped_to(params, *limits), memory, skipped=skipped)
 
 
 def any_nonzero(tree: PyTree) -> Array:
@@ -156,7 +156,7 @@ def inward(grads: PyTree, params: PyTree, low: PyTree, high: PyTree) -> PyTree:
     return jax.tree.map(leaf, grads, params, low, high)
 
 
-def between(params: PyTree, low: PyTree, high: PyTree) -> PyTree:
+def clipped_to(params: PyTree, low: PyTree, high: PyTree) -> PyTree:
     return jax.tree.map(jnp.clip, params, low, high)
 
 

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxfit.optimizers.methods import Objective, Proposal, Traits, between, inward
+from jaxfit.optimizers.methods import Objective, Proposal, Traits, clipped_to, inward
 from jaxfit.typing import PyTree
 
 PROBED = 64
 
 
-class Memory(NamedTuple):
+class LBFGSState(NamedTuple):
     """The state of a run."""
 
     curvature: Any  # of Optax: differences of params and gradients
@@ -36,14 +36,14 @@ class LBFGS(NamedTuple):
     search: optax.GradientTransformationExtraArgs
     pairs: int  # number of past steps that are kept
 
-    def init(self, objective: Objective, params: PyTree) -> Memory:
+    def init(self, objective: Objective, params: PyTree) -> LBFGSState:
         loss, grads = jax.value_and_grad(objective)(params)
-        units = jax.tree.map(size_of, params)
+        units = jax.tree.map(root_mean_square, params)
         scaled = jax.tree.map(jnp.divide, params, units)
         settled = judge(objective, params, grads, units, loss, loss, jnp.asarray(False), jnp.asarray(False))
-        return Memory(self.precondition.init(scaled), self.search.init(scaled), units, loss, loss, grads, settled)
+        return LBFGSState(self.precondition.init(scaled), self.search.init(scaled), units, loss, loss, grads, settled)
 
-    def step(self, objective: Objective, params: PyTree, memory: Memory) -> Proposal:
+    def step(self, objective: Objective, params: PyTree, memory: LBFGSState) -> Proposal:
         limits, units, loss, verdict = objective.bounds, memory.units, memory.loss, memory.settled
         grads = memory.grads if limits is None else inward(memory.grads, params, *limits)
         slope = jax.tree.map(jnp.multiply, grads, units)
@@ -51,7 +51,7 @@ class LBFGS(NamedTuple):
 
         def inside(scaled):
             there = jax.tree.map(jnp.multiply, scaled, units)
-            return there if limits is None else between(there, *limits)
+            return there if limits is None else clipped_to(there, *limits)
 
         def value(scaled):
             found = objective(inside(scaled))
@@ -72,7 +72,7 @@ class LBFGS(NamedTuple):
             return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
 
         fresh = self.precondition.init(here), self.search.init(here)
-        memory = Memory(
+        memory = LBFGSState(
             pick(curvature, fresh[0]),
             pick(search, fresh[1]),
             units,
@@ -91,7 +91,7 @@ class LBFGS(NamedTuple):
         return Proposal(loss, grads, there, memory._replace(settled=settled), verdict)
 
 
-def size_of(leaf: Array) -> Array:
+def root_mean_square(leaf: Array) -> Array:
     """Return the root mean square of a leaf's entries, or 1 if they are zero."""
     size = jnp.sqrt(jnp.mean(leaf * leaf))
     return jnp.broadcast_to(jnp.where(size > 0, size, 1), leaf.shape)

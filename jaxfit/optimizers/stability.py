@@ -116,7 +116,7 @@ def _law(optimizer: Optimizer) -> tuple[str, float, bool] | None:
     """Return (the law in words, the largest stable learning_rate * L, whether L is preconditioned), or None."""
     given, factory = optimizer.hyperparameters, optimizer.call.function
     b = given.get("momentum")
-    if factory in (optax.sgd, optax.rmsprop) and not (b is None or is_number(b)):
+    if factory in (optax.sgd, optax.rmsprop) and not (b is None or is_concrete_number(b)):
         return None
     nesterov = bool(given.get("nesterov"))
     momentum = 0.0 if b is None else float(b)
@@ -129,7 +129,7 @@ def _law(optimizer: Optimizer) -> tuple[str, float, bool] | None:
         return f"RMSprop, its scale held fixed: {words}", a, True
     if factory is optax.adagrad:
         return "Adagrad, its scale held fixed: 2 / sharpness", 2.0, True
-    if factory is optax.adam and not nesterov and (b1 := given.get("b1", 0.9)) is not None and is_number(b1):
+    if factory is optax.adam and not nesterov and (b1 := given.get("b1", 0.9)) is not None and is_concrete_number(b1):
         a = 2 * (1 + float(b1)) / (1 - float(b1))
         return f"Adam, its scale held fixed, b1 = {float(b1):.4g}: 2 (1 + b1) / ((1 - b1) sharpness)", a, True
     return None
@@ -161,7 +161,12 @@ def limit_from_growth(optimizer: Optimizer, growth: float) -> float | None:
     """
     given = optimizer.hyperparameters
     rate = given.get("learning_rate")
-    if optimizer.call.function is not optax.sgd or rate is None or not is_number(rate) or _law(optimizer) is None:
+    if (
+        optimizer.call.function is not optax.sgd
+        or rate is None
+        or not is_concrete_number(rate)
+        or _law(optimizer) is None
+    ):
         return None
     b = float(given.get("momentum") or 0.0)
     r, nesterov = float(np.sqrt(growth)), bool(given.get("nesterov"))
@@ -169,7 +174,7 @@ def limit_from_growth(optimizer: Optimizer, growth: float) -> float | None:
     return float(rate) * critical(b, nesterov=nesterov) / a
 
 
-def is_number(x: Any) -> bool:
+def is_concrete_number(x: Any) -> bool:
     """Return whether x is one number that is not traced."""
     return isinstance(x, (int, float)) or (is_array(x) and np.ndim(x) == 0 and not isinstance(x, jax.core.Tracer))
 

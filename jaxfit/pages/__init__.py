@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxfit.explanations import Explanation
-from jaxfit.graphs.graph import Graph, written
+from jaxfit.graphs.graph import Graph, number_text
 from jaxfit.pages.fits import fit_page
 from jaxfit.pages.packing import write_page
 from jaxfit.pages.sweeps import law_of, sweep_page
@@ -122,7 +122,7 @@ def _(optima: Optima) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(optima.params)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") or "params" for path, _ in leaves]
     rows = [
-        [f"{optima.loss[i]:.6g}", f"{optima.count[i]:,}", *(written(np.asarray(x[i]), 5) for _, x in leaves)]
+        [f"{optima.loss[i]:.6g}", f"{optima.count[i]:,}", *(number_text(np.asarray(x[i]), 5) for _, x in leaves)]
         for i in range(min(len(optima), ROWS))
     ]
     table = _table(["loss", "starts", *names], rows, len(optima), [False] * (len(names) + 2))
@@ -138,8 +138,10 @@ def _(explanation: Explanation) -> str:
 
 @notebook.register
 def _(graph: Graph) -> str:
-    head = f"{len(graph.nodes)} nodes, {len(graph.edges)} edges, loss {written(graph.loss)}"
-    rows = [[node.name, node.label, written(node.value), written(node.gradient)] for node in graph.nodes[: 3 * ROWS]]
+    head = f"{len(graph.nodes)} nodes, {len(graph.edges)} edges, loss {number_text(graph.loss)}"
+    rows = [
+        [node.name, node.label, number_text(node.value), number_text(node.gradient)] for node in graph.nodes[: 3 * ROWS]
+    ]
     table = _table(["node", "operation", "value", "gradient"], rows, len(graph.nodes), [True, True, False, False])
     return f"<p>{escape(head)}</p>{table}"
 

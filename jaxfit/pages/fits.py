@@ -9,7 +9,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from jaxfit.losses.base import ROBUST, data_names, is_masked, noise_model_of
-from jaxfit.pages.packing import as_float32, made, packed, page_of
+from jaxfit.pages.packing import as_float32, made_by, packed, page_of
 from jaxfit.problems.marks import flattened
 from jaxfit.statistics import band, profile, report, residuals
 from jaxfit.statistics.profiles import Profile
@@ -28,7 +28,7 @@ PROFILES = "How the sum of squares rises when a param is held, in variances"
 REFUSED = NotConverged, TypeError, ValueError  # of statistics that a fit does not have
 
 
-class Blocks:
+class PageBlocks:
     """The parts of a page in their order, and the columns that its charts read by name."""
 
     def __init__(self):
@@ -63,19 +63,19 @@ def fit_page(fit: Fit, *, title: str = "fit") -> str:
             f"to_html: the fit holds {np.size(fit.status):,} runs; take one, jax.tree.map(lambda x: x[0], fit), or use "
             f"jf.sweep, whose grid has a page"
         )
-    page = Blocks()
+    page = PageBlocks()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the page has them as notes
         found = _report(fit)
         _fill(page, fit, found)
     facts = found.facts if isinstance(found, Report) else {}
     versions = {name: text for name, text in environment(fit.precision or "float32").items() if text}
-    rows = [["page", made()], *map(list, facts.items()), *map(list, versions.items())]
+    rows = [["page", made_by()], *map(list, facts.items()), *map(list, versions.items())]
     header = {"kind": "fit", "title": title, "blocks": page.blocks, "provenance": rows}
     return page_of(title, packed(header, page.columns))
 
 
-def _fill(page: Blocks, fit: Fit, found: Report | str) -> None:
+def _fill(page: PageBlocks, fit: Fit, found: Report | str) -> None:
     page.add(text=str(fit).splitlines()[0])
     notes = found.notes if isinstance(found, Report) else (*([fit.note] if fit.note else []), *summaries.doubts(fit))
     for note in notes:
@@ -124,7 +124,7 @@ def _reach(x: np.ndarray) -> dict[str, float | bool]:
     return {"low": float(low - room), "high": float(high + room), "log": False}
 
 
-def _curve(fit: Fit, page: Blocks) -> None:
+def _curve(fit: Fit, page: PageBlocks) -> None:
     data = _data(fit)
     if data is None:
         return
@@ -147,7 +147,7 @@ def _curve(fit: Fit, page: Blocks) -> None:
     page.add(series=[curve, points], height=340, x=reach, xlabel="x", label="data and curve")
 
 
-def _residuals(fit: Fit, page: Blocks) -> None:
+def _residuals(fit: Fit, page: PageBlocks) -> None:
     data = _data(fit)
     if data is None:
         return
@@ -166,7 +166,7 @@ def _residuals(fit: Fit, page: Blocks) -> None:
     )  # fmt: skip
 
 
-def _table(fit: Fit, found: Report | str, page: Blocks) -> None:
+def _table(fit: Fit, found: Report | str, page: PageBlocks) -> None:
     page.add(title="Params")
     if isinstance(found, str):
         pairs = zip(labels_of(numbers_in(fit))[:PARAMS], flattened(numbers_in(fit)), strict=False)
@@ -193,7 +193,7 @@ def _table(fit: Fit, found: Report | str, page: Blocks) -> None:
                  left=[True, True, False])  # fmt: skip
 
 
-def _profiles(fit: Fit, found: Report | str, page: Blocks) -> None:
+def _profiles(fit: Fit, found: Report | str, page: PageBlocks) -> None:
     if isinstance(found, str) or len(found.rows) > PROFILED:
         return
     try:
@@ -221,7 +221,7 @@ def _profiles(fit: Fit, found: Report | str, page: Blocks) -> None:
         )  # fmt: skip
 
 
-def _history(fit: Fit, page: Blocks) -> None:
+def _history(fit: Fit, page: PageBlocks) -> None:
     history = fit.history
     if history is None or "loss" not in history or np.ndim(history["loss"]) != 1 or len(history["step"]) < 2:
         return

@@ -125,7 +125,7 @@ def write_page(page: str, path: str | os.PathLike) -> Path:
     return path
 
 
-def made() -> str:
+def made_by() -> str:
     """Return by what and when a page is made."""
     import jaxfit
 

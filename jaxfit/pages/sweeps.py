@@ -17,7 +17,7 @@ from xarray import Dataset
 
 from jaxfit.curvature import sharpness
 from jaxfit.optimizers.stability import stability_limit
-from jaxfit.pages.packing import MANTISSA, as_float32, made, packed, page_of, rounded
+from jaxfit.pages.packing import MANTISSA, as_float32, made_by, packed, page_of, rounded
 from jaxfit.problems import ENDED_WELL, Status
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import choose
@@ -123,7 +123,7 @@ def measures_of(results: Dataset) -> tuple[list[Measure], list[str]]:
 def provenance(results: Dataset) -> list[list[str]]:
     """Return rows of what determines the bits of the results, and when the page was made."""
     rows = [[str(name), ", ".join(map(str, np.ravel(value)))] for name, value in results.attrs.items()]
-    return [["page", made()], *([name, text] for name, text in rows if text)]
+    return [["page", made_by()], *([name, text] for name, text in rows if text)]
 
 
 def _strides(lanes: int) -> Iterator[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from jaxfit.graphs.graph import Edge, Graph, Node, number, shape, written
+from jaxfit.graphs.graph import Edge, Graph, Node, number, number_text, shape
 from jaxfit.plots.graph_layout import Extent, Layout, Link, arrange
 from jaxfit.plots.house import BLUE, DARK, GREEN, RED
 from jaxfit.problems.messages import path_name
@@ -112,7 +112,7 @@ def _absorbed(graph: Graph) -> tuple[set[str], dict[str, str]]:
         numbers = [s.kind == "constant" and np.ndim(s.value) == 0 and len(s.leaving) == 1 for s in sources]
         if len(sources) == 2 and sum(numbers) == 1 and node.label in SIGNS:
             constant = sources[numbers.index(True)]
-            words = [node.label, _minus(written(constant.value, 4))]
+            words = [node.label, _minus(number_text(constant.value, 4))]
             texts[node.name] = " ".join(words if numbers[1] else words[::-1])
             absorbed.add(constant.name)
     return absorbed, texts
@@ -172,12 +172,12 @@ def _minus(text: str) -> str:
 def _compact(value: PyTree) -> str:
     """Return a number or a few numbers as text, or the mean of an array."""
     if not isinstance(value, (np.ndarray, np.generic)):
-        return written(value)
+        return number_text(value)
     array = np.asarray(value)
     if array.ndim == 0 or array.size == 0:
-        return _minus(written(value))
+        return _minus(number_text(value))
     if array.ndim == 1 and array.size <= 3:
-        return _minus(written(array, 4))
+        return _minus(number_text(array, 4))
     if array.dtype == bool:
         return f"{int(array.sum())} of {array.size}"
     numbers = array.astype(float)

@@ -66,7 +66,7 @@ def contour(
       ('a', 'b')
     """
     return from_above(
-        surface, named(paths), named(points, "points"), levels=levels, filled=filled, colors=colors, ax=ax
+        surface, by_label(paths), by_label(points, "points"), levels=levels, filled=filled, colors=colors, ax=ax
     )
 
 
@@ -108,7 +108,7 @@ def from_above(
     return ax
 
 
-def named(paths: Mapping[str, Any] | Fit | None, what: str = "paths") -> Mapping[str, Any]:
+def by_label(paths: Mapping[str, Any] | Fit | None, what: str = "paths") -> Mapping[str, Any]:
     """Return paths, or points, by label; a single fit has the empty label."""
     if isinstance(paths, Fit):
         return {"": paths}
@@ -169,7 +169,7 @@ def surface_3d(
         ax.view_init(*view)
         _quiet(ax, shown.min())
         drawn = {}
-        for color, (label, path) in zip(itertools.cycle(COLORS), named(paths).items(), strict=False):
+        for color, (label, path) in zip(itertools.cycle(COLORS), by_label(paths).items(), strict=False):
             line, dots = _path_3d(label, path, [str(name) for name in surface.dims])
             ax.plot(line[0], line[1], np.full_like(line[0], floor), color=color, lw=1.0, alpha=0.6, zorder=0.5)
             ax.plot(*line, color=color, lw=1.7, zorder=10)
@@ -178,7 +178,9 @@ def surface_3d(
             drawn[label] = color, line
         room = Room(ax)
         blocked = {label: (color, room.block(*_projected(ax, line), width=9)) for label, (color, line) in drawn.items()}
-        _name_points(room, {label: (place, _projected(ax, place)) for label, place in named(points, "points").items()})
+        _name_points(
+            room, {label: (place, _projected(ax, place)) for label, place in by_label(points, "points").items()}
+        )
         for label, (color, line) in blocked.items():
             room.near(line, label, color=color, weight="bold", path_effects=HALO, zorder=20)
         return ax
@@ -339,15 +341,15 @@ def landscape(
         ax.plot(surface[plane.names[0]], surface, color=BLUE)
         ax.set(xlabel=words[0], ylabel="loss")
     else:
-        drawn = {label: tuple(plane.project(path).values()) for label, path in named(paths).items()}
+        drawn = {label: tuple(plane.project(path).values()) for label, path in by_label(paths).items()}
         starts = [("start", (float(x[0]), float(y[0]))) for x, y in drawn.values()][:1]
         contour(surface, drawn, dict(starts), levels=levels, ax=ax)
         ax.set(xlabel=words[0], ylabel=words[1])
-    ax.set_title(title(surface.attrs))
+    ax.set_title(slice_title(surface.attrs))
     return ax
 
 
-def title(about: Mapping[str, Any]) -> str:
+def slice_title(about: Mapping[str, Any]) -> str:
     """Return the title of a slice: its kind, and how much it captures."""
     what = str(about["slice"])
     held = f": {_percent(about['captured'])} of the {about['captures']}" if "captured" in about else ""

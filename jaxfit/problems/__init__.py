@@ -123,7 +123,7 @@ class Record:
     WHAT = ("loss", "params", "gradient", "gradient_norm", "validation_loss", "preconditioner")  # no field: unannotated
 
     def __post_init__(self):
-        every = whole("Record: every", self.every)
+        every = whole_number("Record: every", self.every)
         object.__setattr__(self, "every", every)
         if not (isinstance(self.what, (str, Sequence)) or callable(self.what)):
             raise TypeError(
@@ -177,7 +177,7 @@ class Batches:
 
     def __post_init__(self):
         if not isinstance(self.size, Axis):
-            object.__setattr__(self, "size", whole("Batches: size", self.size))
+            object.__setattr__(self, "size", whole_number("Batches: size", self.size))
         if not isinstance(self.replace, (bool, np.bool_)):
             raise TypeError(f"Batches: replace is {self.replace!r}, but it must be True or False")
 
@@ -241,7 +241,7 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
-def whole(name: str, value: object, *, least: int = 1) -> int:
+def whole_number(name: str, value: object, *, least: int = 1) -> int:
     """Return a whole number from `least` to what int32 holds.
 
     Raises:
@@ -321,14 +321,14 @@ def convert(x: PyTree, precision: str) -> PyTree:
 
     A traced leaf stays traced, a JAX array of the right type stays where it is, all else becomes a NumPy array.
     """
-    floating, whole_number = WIDTHS[precision]
+    floating, integer = WIDTHS[precision]
     if isinstance(x, jax.core.Tracer):
         return x.astype(floating) if jnp.issubdtype(x.dtype, jnp.floating) else x
     if isinstance(x, jax.Array) and (jnp.issubdtype(x.dtype, jax.dtypes.extended) or x.dtype in (floating, bool)):
         return x
     host = np.asarray(x)
     if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
-        return host.astype(whole_number)
+        return host.astype(integer)
     if host.dtype.kind in "biu":
         return host.astype(host.dtype.newbyteorder("="))
     with np.errstate(over="ignore", under="ignore"):

@@ -323,7 +323,7 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
     def warnings_with(made: Container[int]) -> set[str] | None:
         """Return what the call warns of with these leaves floating; None if it fails."""
         try:
-            like = [shaped(x, precision, made=i in made) for i, x in enumerate(leaves)]
+            like = [shape_like(x, precision, made=i in made) for i, x in enumerate(leaves)]
             with (
                 precision_context(precision),
                 enclosed_in_precision(call),
@@ -392,11 +392,11 @@ def _is_whole(x: object) -> bool:
     return is_array(x) and not is_key(x) and x.dtype.kind in "biu"
 
 
-def shaped(x: PyTree, precision: str, *, made: bool) -> PyTree:
+def shape_like(x: PyTree, precision: str, *, made: bool) -> PyTree:
     """Return the shape of a leaf, or of the first value of an axis, in the precision."""
     if isinstance(x, Axis):
         first = jax.tree.map(lambda x: x[:1], x.values) if is_array(x.values) else x.values[0]
-        like = jax.tree.map(lambda x: shaped(x, precision, made=made), first)
+        like = jax.tree.map(lambda x: shape_like(x, precision, made=made), first)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like) if is_array(x.values) else like
     if is_key(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype)

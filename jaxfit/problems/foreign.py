@@ -18,7 +18,9 @@ from jaxfit.problems.marks import Fixed, Kept, is_mark
 from jaxfit.typing import LossFunction, PyTree
 
 
-def kept(loss: LossFunction, data: PyTree, name: str = "data", *, masked: bool = False) -> tuple[Any, PyTree]:
+def from_other_libraries(
+    loss: LossFunction, data: PyTree, name: str = "data", *, masked: bool = False
+) -> tuple[Any, PyTree]:
     """Return the loss and the data as arrays of numbers that say the same.
 
     The mask of a masked array of NumPy becomes the last item of the data, of the loss with masked=True; an array of the
@@ -254,7 +256,7 @@ def _remedy(array: Any, item: object, what: str, first: Any) -> str:
 
 
 def masked_alike(loss: LossFunction, **sets: PyTree) -> tuple[LossFunction, list[PyTree]]:
-    """Return the loss and several sets of data, by their names, as `kept`: all with a mask if one of them has one."""
+    """Return the loss and several sets of data as `from_other_libraries` does: all with a mask if one has a mask."""
     masked = any(is_hidden(item) for data in sets.values() if isinstance(data, (tuple, list)) for item in data)
-    found = [kept(loss, data, name, masked=masked) for name, data in sets.items()]
+    found = [from_other_libraries(loss, data, name, masked=masked) for name, data in sets.items()]
     return found[0][0], [data for _, data in found]

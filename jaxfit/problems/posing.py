@@ -17,11 +17,11 @@ from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer, schedules_of
 from jaxfit.optimizers.methods import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
-from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole
+from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole_number
 from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, is_key, refuse_unit, resolve, seeds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss, is_foreign
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.foreign import LIBRARIES, as_array, kept, masked_alike, with_settings_kept
+from jaxfit.problems.foreign import LIBRARIES, as_array, from_other_libraries, masked_alike, with_settings_kept
 from jaxfit.problems.marks import (
     Bounded,
     Fixed,
@@ -65,7 +65,7 @@ def pose(
     _each(lambda one: check_rate(one, precision), checked)
     _each(lambda one: check_gradient_known(one, stop, record), checked)
     _each(lambda one: check_scale_known(one, record), checked)
-    training = Training(problem, checked, np.int32(whole("steps", steps)), stop, record, batches, validation)
+    training = Training(problem, checked, np.int32(whole_number("steps", steps)), stop, record, batches, validation)
     check_batches(training)
     check_methods(training)
     return training
@@ -80,7 +80,7 @@ def pose_question(
     """
     _check_asked(loss, precision)
     if is_foreign(data):
-        loss, data = kept(loss, data)
+        loss, data = from_other_libraries(loss, data)
     example = loss.values[0] if is_axis(loss) else loss
     data = floating_of_loss(loss, params, as_data(data), key, precision)
     check_data(data, example, precision=precision, rows=rows or _by_row(example))
@@ -278,7 +278,7 @@ def check_batches(training: Training) -> None:
     rows = next((shape[0] for shape in shapes if shape), 0)
     for position, size in enumerate(_values(batches.size)):
         where = f" (value {position} of axis {batches.size.name!r})" if is_axis(batches.size) else ""
-        if whole(f"batches: size{where}", size) > rows:
+        if whole_number(f"batches: size{where}", size) > rows:
             raise ValueError(
                 f"batches: size is {size}{where}, but the data have {rows} points; a batch takes from 1 to {rows}"
             )
@@ -323,7 +323,7 @@ def _check_residuals(name: str, loss: LossFunction) -> None:
         )
 
 
-def made(problem: Problem) -> Problem:
+def with_start(problem: Problem) -> Problem:
     """Return the problem with its start made, if a `Call` makes it."""
     params = as_params(resolve(problem.params))
     return problem._replace(params=jax.tree.map(lambda x: jnp.asarray(x, float) if isinstance(x, float) else x, params))

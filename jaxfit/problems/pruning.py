@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxfit.problems import Training, name_of, whole
+from jaxfit.problems import Training, name_of, whole_number
 from jaxfit.problems.messages import did_you_mean, near_keywords
 
 
@@ -94,8 +94,8 @@ class Halving:
 
     def __post_init__(self):
         name = _check_names(self)
-        object.__setattr__(self, "factor", whole(f"{name}: factor", self.factor, least=2))
-        object.__setattr__(self, "first", whole(f"{name}: first", self.first))
+        object.__setattr__(self, "factor", whole_number(f"{name}: factor", self.factor, least=2))
+        object.__setattr__(self, "first", whole_number(f"{name}: first", self.first))
 
     def rungs(self, steps: int) -> list[int]:
         return _powers(self.first, self.factor, steps)
@@ -174,8 +174,8 @@ class Median:
 
     def __post_init__(self):
         _check_names(self)
-        object.__setattr__(self, "first", whole("Median: first", self.first))
-        every = self.first if self.every is None else whole("Median: every", self.every)
+        object.__setattr__(self, "first", whole_number("Median: first", self.first))
+        every = self.first if self.every is None else whole_number("Median: every", self.every)
         object.__setattr__(self, "every", every)
 
     def rungs(self, steps: int) -> list[int]:
@@ -220,7 +220,7 @@ class Rungs:
         _check_names(self)
         if isinstance(self.at, str) or not hasattr(self.at, "__len__") or not len(self.at):
             raise TypeError(f"Rungs: at is {self.at!r}, but it must be a list of steps, such as [100, 300]")
-        at = tuple(whole(f"Rungs: at[{i}]", step) for i, step in enumerate(self.at))
+        at = tuple(whole_number(f"Rungs: at[{i}]", step) for i, step in enumerate(self.at))
         if sorted(set(at)) != list(at):
             raise ValueError(f"Rungs: at is {list(at)}, but every rung must lie after the one before")
         object.__setattr__(self, "at", at)

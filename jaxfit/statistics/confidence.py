@@ -19,17 +19,17 @@ from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.marks import released
 from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
-from jaxfit.statistics.covariances import Moments, factor, moments, spread
-from jaxfit.statistics.profiles import profile_ends, said
+from jaxfit.statistics.covariances import Moments, factor, moments, params_tree
+from jaxfit.statistics.profiles import profile_ends, sentences_about
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
 from jaxfit.typing import Array, ArrayLike, KeyLike, PyTree
 from jaxfit.verbs.evaluations import (
     PRECISION,
     check_result,
-    example,
     labelled,
     labels_of,
     like,
+    one_lane,
     over_lanes,
     whole_params,
 )
@@ -107,13 +107,13 @@ def intervals(
       >>> round(float(slope.low), 3), round(float(slope.high), 3)
       (0.456, 0.617)
     """
-    low, high, notes = ends("intervals", result, method, level, key, samples, absolute_sigma)
+    low, high, notes = interval_ends("intervals", result, method, level, key, samples, absolute_sigma)
     for note in notes:
         warn(f"intervals: {note}")
     return paired(result, low, high)
 
 
-def ends(
+def interval_ends(
     verb: str,
     result: Fit | Grid,
     method: str,
@@ -131,7 +131,7 @@ def ends(
         return *quantiles(resample(verb, result, known, kind, key, samples)[0], known, level), []
     if method == "profile":
         found = profile_ends(verb, result, known, level)
-        return found.low, found.high, said(found, labels_of(example(result)[1]))
+        return found.low, found.high, sentences_about(found, labels_of(one_lane(result)[1]))
     half = factor(known, level)[..., None] * known.errors
     return known.values - half, known.values + half, []
 
@@ -152,8 +152,8 @@ def check_asked(verb: str, method: str, level: float, key: KeyLike | None, sampl
 def paired(result: Fit | Grid, low: np.ndarray, high: np.ndarray) -> PyTree:
     """Return (..., K) ends as intervals of the params."""
     if isinstance(result, Fit):
-        return jax.tree.map(Interval, spread(result, low), spread(result, high))
-    return spread(result, np.stack([low, high], axis=-1), {"end": ["low", "high"]})
+        return jax.tree.map(Interval, params_tree(result, low), params_tree(result, high))
+    return params_tree(result, np.stack([low, high], axis=-1), {"end": ["low", "high"]})
 
 
 class Derived(NamedTuple):
@@ -213,7 +213,7 @@ def derived(
         )
     check_result(verb, result)
     _check_takes_params(verb, function)
-    example(result)  # refuses lanes of different shapes
+    one_lane(result)  # refuses lanes of different shapes
     with precision_context(PRECISION):
         _, shape = traced(lambda params: function(released(params)), (_like_params(result),), f"{verb}: the function")
     leaves = jax.tree.leaves(shape)
@@ -251,14 +251,14 @@ def _like_params(result: Fit | Grid) -> PyTree:
     return jax.eval_shape(lambda: convert_all(whole_params(result), PRECISION))
 
 
-def predicted(loss: Loss, params: PyTree, x: PyTree) -> Array:
+def prediction(loss: Loss, params: PyTree, x: PyTree) -> Array:
     """Return the prediction of the loss's model at x."""
     return jnp.asarray(loss.predict(params, x), float)
 
 
 @functools.lru_cache(maxsize=64)
 def _predictor(loss: Loss) -> Callable:
-    return lambda params, x: predicted(loss, released(params), x)
+    return lambda params, x: prediction(loss, released(params), x)
 
 
 @near_keywords
@@ -302,7 +302,7 @@ def band(
     if kind not in ("confidence", "prediction"):
         raise ValueError(f'band: kind is {kind!r}, but it must be "confidence" or "prediction"')
     check_result("band", result)
-    problem, _ = example(result)
+    problem, _ = one_lane(result)
     loss = problem.loss
     if not (noise_model_of(loss).predicts and isinstance(loss, Loss)):
         raise TypeError(
@@ -310,7 +310,7 @@ def band(
             f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
         )
     start = released(jax.tree.map(lambda x: np.zeros_like(x), whole_params(result)))
-    (x,) = floating(as_data((x,), "x"), lambda given: predicted(loss, start, *given), PRECISION, "x")
+    (x,) = floating(as_data((x,), "x"), lambda given: prediction(loss, start, *given), PRECISION, "x")
     if sigma is not None and kind == "confidence":
         raise ValueError('band: sigma is given, but the curve has no noise of its own; pass kind="prediction"')
     with precision_context(PRECISION):

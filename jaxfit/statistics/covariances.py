@@ -29,7 +29,6 @@ from jaxfit.statistics.estimates import (
     Basis,
     Estimate,
     Placed,
-    counted,
     estimate,
     held_at,
     is_absolute,
@@ -37,6 +36,7 @@ from jaxfit.statistics.estimates import (
     of_squares,
     placed,
     propagated,
+    residual_count,
     squares_around_constant,
     squares_of_data,
     varied,
@@ -45,11 +45,11 @@ from jaxfit.typing import PyTree
 from jaxfit.verbs.evaluations import (
     PRECISION,
     check_result,
-    example,
     free_places,
     labelled,
     labels_of,
     like,
+    one_lane,
     over_lanes,
 )
 from jaxfit.verbs.grids import Grid
@@ -113,7 +113,7 @@ def moments(
       NotConverged: For a fit that failed.
     """
     check_result(verb, result)
-    problem, params = example(result)
+    problem, params = one_lane(result)
     kind = noise_model_for(verb, problem.loss).kind
     absolute = is_absolute(verb, result, problem.loss, absolute_sigma)
     count = sum(np.size(x) for x in jax.tree.leaves(params))
@@ -229,7 +229,7 @@ def correlation_matrix(covariance: np.ndarray) -> np.ndarray:
 
 
 def _matrix(name: str, result: Fit | Grid, matrix: np.ndarray) -> PyTree:
-    _, params = example(result)
+    _, params = one_lane(result)
     if not isinstance(result, Fit):
         names = labels_of(params)
         return labelled(result, matrix, {"param": names, "other": names}, name)
@@ -266,12 +266,14 @@ def standard_errors(result: Fit | Grid, *, absolute_sigma: bool | None = None) -
       {'b': 1.927, 'w': 0.036}
     """
     errors = moments("standard_errors", result, absolute_sigma).errors
-    return spread(result, errors)
+    return params_tree(result, errors)
 
 
-def spread(result: Fit | Grid, flat: np.ndarray, extra: Mapping[str, Sequence[str] | None] | None = None) -> PyTree:
+def params_tree(
+    result: Fit | Grid, flat: np.ndarray, extra: Mapping[str, Sequence[str] | None] | None = None
+) -> PyTree:
     """Return (..., K, *extra) numbers, one a param, as a tree like the params, or a Dataset over a grid's axes."""
-    _, params = example(result)
+    _, params = one_lane(result)
     last = len(extra or {})
     moved = np.moveaxis(flat, -1 - last, -1)
     if isinstance(result, Fit):
@@ -353,7 +355,7 @@ def linear_in_numpy(fit: Fit) -> Linear | None:
         raise
     if not (np.isfinite(found.residuals).all() and np.isfinite(found.columns).all()):
         return None
-    count = counted(problem.loss, problem.data, found.residuals)
+    count = residual_count(problem.loss, problem.data, found.residuals)
     basis = of_squares(flat, held_at(problem, flat), found.residuals, found.columns, count, of_data(problem)[0])
     return Linear(problem, flat, found, basis)
 

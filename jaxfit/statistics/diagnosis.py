@@ -27,7 +27,7 @@ from jaxfit.statistics.covariances import Moments, linear_in_numpy, moments, of_
 from jaxfit.statistics.estimates import Placed, basis_of, jacobian, objective_at, placed
 from jaxfit.statistics.goodness import FTest, standardized
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
-from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
+from jaxfit.verbs.evaluations import PRECISION, labelled, one_lane, over_lanes
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
 
@@ -101,7 +101,7 @@ def influence(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Infl
 
 def _moments(verb: str, result: Fit | Grid, absolute_sigma: bool | None) -> Moments:
     known = moments(verb, result, absolute_sigma)
-    if not _has_residuals(known, example(result)[0]):
+    if not _has_residuals(known, one_lane(result)[0]):
         raise TypeError(
             f"{verb}: only losses of squares and of counts have residuals of a known standard deviation (rss, mse, "
             f"chi_squared, least_squares, poisson, binomial)"

@@ -85,7 +85,7 @@ def is_absolute(verb: str, result: Any, loss: Any, asked: bool | None) -> bool:
     return model.kind == LIKELIHOOD or bool(model.sigma)
 
 
-def counted(loss: Any, data: tuple, residuals: Any) -> Any:
+def residual_count(loss: Any, data: tuple, residuals: Any) -> Any:
     """Return how many of the residuals (or of the rows, for a likelihood) count."""
     if is_masked(loss):
         where = data[loss.data_names.index("where")]
@@ -93,7 +93,7 @@ def counted(loss: Any, data: tuple, residuals: Any) -> Any:
     return residuals.size
 
 
-def points(loss: Any, data: tuple) -> Any:
+def counted_residuals(loss: Any, data: tuple) -> Any:
     """Return which residuals count, in y's shape; None if all do."""
     if not is_masked(loss):
         return None
@@ -167,7 +167,7 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
     if kind == LIKELIHOOD:
         held |= _on_edge(objective, flat, back)
     residuals, columns = jacobian(objective, flat, back)
-    count = counted(problem.loss, problem.data, residuals)
+    count = residual_count(problem.loss, problem.data, residuals)
     basis = of_squares(flat, held, residuals, columns, count, squares_of_data(problem))
     if kind == ROBUST:
         k = basis.rank
@@ -289,7 +289,7 @@ def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Ca
         count, times = sum(term.pointwise(objective.complete(back(flat)), *problem.data).size for term in terms), 1
     else:
         y = problem.data[loss.data_names.index("y")]
-        count = times = counted(loss, problem.data, jnp.zeros(y.shape[:1]))
+        count = times = residual_count(loss, problem.data, jnp.zeros(y.shape[:1]))
 
     def total(flat):
         return times * objective(back(flat))
@@ -388,7 +388,7 @@ def placed(problem: Problem) -> Placed:
     """Return where the residuals stand, for a loss that predicts y."""
     loss: Any = problem.loss
     given = dict(zip(loss.data_names, problem.data, strict=True))
-    x, y, where = given["x"], given["y"], points(loss, problem.data)
+    x, y, where = given["x"], given["y"], counted_residuals(loss, problem.data)
     where = None if where is None else jnp.ravel(where)
     mixed = jnp.shape(given.get("sigma", y)) != y.shape  # by a covariance of the data
     if y.ndim != 1 or mixed or not 1 <= x.ndim <= 2:

@@ -13,9 +13,9 @@ from jaxfit.losses.regression import SCALE
 from jaxfit.problems import Problem, convert_all, precision_context
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics.covariances import Moments, leverages_in_numpy, moments, of_data
-from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points, squares_around_constant
+from jaxfit.statistics.estimates import basis_of, counted_residuals, jacobian, objective_at, squares_around_constant
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
-from jaxfit.verbs.evaluations import PRECISION, example, labelled, over_lanes
+from jaxfit.verbs.evaluations import PRECISION, labelled, one_lane, over_lanes
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, problem_of
 
@@ -69,7 +69,7 @@ def residuals(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Resi
       (-1.36, 2.0)
     """
     known = moments("residuals", result, absolute_sigma)
-    problem, _ = example(result)
+    problem, _ = one_lane(result)
     if known.kind == LIKELIHOOD and not noise_model_of(problem.loss).deviance:
         raise TypeError(
             "residuals: only losses of squares, robust ones and those of counts have residuals of a known scale (rss, "
@@ -106,7 +106,7 @@ def _leverages(problem: Problem, params: PyTree, kind: Kind) -> tuple:
     each = -raw, -found, jnp.sum((columns.T @ basis.root) ** 2, axis=1)
     if len(blocks) == 1:
         each = tuple(jnp.reshape(x, jnp.shape(blocks[0].residuals)) for x in each)
-        where = points(problem.loss, problem.data)
+        where = counted_residuals(problem.loss, problem.data)
         if where is not None:
             each = tuple(jnp.where(where, x, jnp.nan) for x in each)
     return each
@@ -149,7 +149,7 @@ def goodness_of_fit(result: Fit | Grid, *, absolute_sigma: bool | None = None) -
 def goodness(result: Fit | Grid, known: Moments) -> Goodness:
     from scipy import special
 
-    problem, _ = example(result)
+    problem, _ = one_lane(result)
     chi, n, k = (np.asarray(x, float) for x in (known.estimate.size, known.estimate.count, known.estimate.rank))
     freedom, nothing = n - k, np.full(chi.shape, np.nan)
     squares = known.kind == SQUARES
@@ -245,7 +245,7 @@ def f_test(small: Fit, large: Fit) -> FTest:
 
 
 def _same_data(small: Fit, large: Fit) -> bool:
-    one, two = (jax.tree.leaves(example(x)[0].data) for x in (small, large))
+    one, two = (jax.tree.leaves(one_lane(x)[0].data) for x in (small, large))
     return len(one) == len(two) and all(
         np.shape(a) == np.shape(b) and np.array_equal(np.asarray(a), np.asarray(b))
         for a, b in zip(one, two, strict=True)

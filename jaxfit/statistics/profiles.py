@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.losses.base import LIKELIHOOD, SQUARES, noise_model_of
-from jaxfit.problems import Problem, Status, whole
+from jaxfit.problems import Problem, Status, whole_number
 from jaxfit.problems.axes import Axis
 from jaxfit.problems.marks import bounds, free, is_marked, without_kept
 from jaxfit.problems.messages import near_keywords
@@ -24,7 +24,7 @@ from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at
 from jaxfit.statistics.paths import Nodes, Walk, Way, begin, ends, follow, reach
 from jaxfit.statistics.resampling import NAME, Held, Refits, refitter
-from jaxfit.verbs.evaluations import example, free_places, like, over_lanes
+from jaxfit.verbs.evaluations import free_places, like, one_lane, over_lanes
 from jaxfit.verbs.results import Fit, numbers_in
 from jaxfit.verbs.sweeps import sweep
 
@@ -59,7 +59,7 @@ class Sides:
     """The profiles of all numbers of a result, two each: to the left and to the right."""
 
     def __init__(self, verb: str, result: Any, known: Moments):
-        model = noise_model_of(example(result)[0].loss)
+        model = noise_model_of(one_lane(result)[0].loss)
         if known.kind != SQUARES and not (known.kind == LIKELIHOOD and model.additive):
             raise TypeError(
                 f"{verb}: a profile is of sums of squares (rss, mse, chi_squared, least_squares) or of likelihoods "
@@ -191,7 +191,7 @@ def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
     return Ends(low, high, several, lower, lost)
 
 
-def said(ends: Ends, names: list[str]) -> list[str]:
+def sentences_about(ends: Ends, names: list[str]) -> list[str]:
     """Return the sentences about profiles that are not what the ends alone say; for a grid with counts of lanes."""
     found = []
     for flags, text in (
@@ -254,7 +254,7 @@ def profile(fit: Any, points: int = 21, reach: float = 3.0, *, absolute_sigma: b
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"profile takes one fit, but got a {type(fit).__name__}; take a lane: jf.lane(grid, ...)")
-    points = whole("profile: points", points, least=2)
+    points = whole_number("profile: points", points, least=2)
     if isinstance(reach, bool) or not isinstance(reach, (int, float, np.number)) or not 0 < reach < np.inf:
         raise ValueError(f"profile: reach is {reach!r}, but it must be a positive number of standard errors, such as 3")
     known = moments("profile", fit, absolute_sigma)

@@ -17,7 +17,7 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, values_of, without_kept
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.problems.posing import as_params
-from jaxfit.statistics.confidence import check_asked, ends
+from jaxfit.statistics.confidence import check_asked, interval_ends
 from jaxfit.statistics.confidence import derived as propagated
 from jaxfit.statistics.covariances import (
     FAR,
@@ -30,7 +30,7 @@ from jaxfit.statistics.covariances import (
 )
 from jaxfit.statistics.diagnosis import signs
 from jaxfit.statistics.goodness import Goodness, goodness
-from jaxfit.statistics.tables import CLOSE, Report, Row, combinations, written
+from jaxfit.statistics.tables import CLOSE, Report, Row, combinations, with_error
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs import summaries
 from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
@@ -94,7 +94,7 @@ def report(
     more, units = _derived_rows(fit, derived, units, level, method, absolute_sigma)
     named = _units(params, units, [row.name for row in more])
     known = moments("report", fit, absolute_sigma, warns=False)
-    low, high, said = ends("report", fit, method, level, key, samples, absolute_sigma, known)
+    low, high, said = interval_ends("report", fit, method, level, key, samples, absolute_sigma, known)
     labels = labels_of(params)
     roles, start = _roles(fit, known), _start(fit)
     correlations = correlation_matrix(known.covariance)
@@ -173,7 +173,7 @@ def _of_combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[str]
         total = names[0] + "".join(f" {'+-'[factors[n] < 0]} {abs(factors[n]):g} {n}" for n in names[1:])
         better = float(f"{errors[names[0]] / error:.2g}")
         notes.append(
-            f"{total} = {written(value, error)} is determined {better:,g} times as well as {names[0]}: "
+            f"{total} = {with_error(value, error)} is determined {better:,g} times as well as {names[0]}: "
             f"{', '.join(names)} are correlated by {CLOSE:g} and more"
         )
     return notes

@@ -15,15 +15,15 @@ from jax import Array
 from jaxfit.losses import Block, Joint, Loss
 from jaxfit.losses.base import LIKELIHOOD, SQUARES
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
-from jaxfit.problems import ENDED_WELL, Problem, precision_context, whole
+from jaxfit.problems import ENDED_WELL, Problem, precision_context, whole_number
 from jaxfit.problems.axes import Axis, as_key, is_axis
 from jaxfit.problems.dimensions import Mention, stacked
 from jaxfit.problems.marks import put, without_kept
 from jaxfit.problems.messages import near_keywords, warn
-from jaxfit.statistics.covariances import Moments, factor, moments, spread
-from jaxfit.statistics.estimates import basis_of, jacobian, objective_at, points
+from jaxfit.statistics.covariances import Moments, factor, moments, params_tree
+from jaxfit.statistics.estimates import basis_of, counted_residuals, jacobian, objective_at
 from jaxfit.typing import ArrayLike, KeyLike, PyTree
-from jaxfit.verbs.evaluations import PRECISION, Group, example, groups_of, labelled, like, over_lanes
+from jaxfit.verbs.evaluations import PRECISION, Group, groups_of, labelled, like, one_lane, over_lanes
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, numbers_in
 from jaxfit.verbs.sweeps import sweep
@@ -107,7 +107,7 @@ class Held(_OfBlocks):
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
 @dataclass(frozen=True, eq=False, repr=False)
-class Weighted(_OfBlocks):
+class WeightedLoss(_OfBlocks):
     """A likelihood in which each point counts as often as its data begin with: sum(weight * pointwise)."""
 
     loss: Loss
@@ -252,7 +252,7 @@ def monte_carlo(
 def _resamples(result: Fit | Grid, flat: np.ndarray, good: np.ndarray) -> Resamples:
     if isinstance(result, Fit):
         return Resamples(like(numbers_in(result), flat), good)
-    params = spread(result, np.moveaxis(flat, -1, -2), {"sample": None})
+    params = params_tree(result, np.moveaxis(flat, -1, -2), {"sample": None})
     return Resamples(params, labelled(result, good, {"sample": None}, "converged"))
 
 
@@ -262,7 +262,7 @@ def check_draws(verb: str, key: KeyLike | None, samples: int) -> int:
     Raises:
       TypeError, ValueError: If it is no positive whole number, or there is no key.
     """
-    samples = whole(f"{verb}: samples", samples)
+    samples = whole_number(f"{verb}: samples", samples)
     if key is None:
         raise ValueError(f"{verb} draws random numbers and needs a key: pass key=0, or a key of jax.random")
     as_key(key)
@@ -329,7 +329,7 @@ def _of_points(
     verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike | None, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `resample` does for a likelihood: of points drawn again, or of counts drawn from the fitted means."""
-    loss: Any = example(result)[0].loss
+    loss: Any = one_lane(result)[0].loss
     if not hasattr(loss, "pointwise") or isinstance(loss, Joint):
         raise TypeError(f"{verb}: {loss} has no points of one kind to draw; use jf.intervals(fit)")
     if kind == "normal" and not hasattr(loss, "draw"):
@@ -355,7 +355,7 @@ def _of_points(
         weights = np.zeros(places.shape)
         at = np.indices(places.shape)
         np.add.at(weights, (at[0], at[1], places), 1.0)
-        loss, data = Weighted(loss), (Axis(NAME, weights.reshape(-1, *good.shape[1:])), *data)
+        loss, data = WeightedLoss(loss), (Axis(NAME, weights.reshape(-1, *good.shape[1:])), *data)
     grid = sweep(loss, refits.ends, data, optimizer=refitter(loss), steps=STEPS, progress=False)
     flat, good = _gathered(verb, result, refits, grid, samples)
     unknown = np.isnan(np.diagonal(np.asarray(known.estimate.unit), axis1=-2, axis2=-1))
@@ -366,7 +366,7 @@ def _pointwise(problem: Problem, params: PyTree) -> tuple[Array, Array]:
     """Return the likelihood of each point, and whether it counts."""
     loss: Any = problem.loss
     found = loss.pointwise(params, *problem.data)
-    where = points(loss, problem.data)
+    where = counted_residuals(loss, problem.data)
     return found, jnp.ones(found.shape, bool) if where is None else where
 
 
@@ -401,7 +401,7 @@ def _in_blocks(problem: Problem, params: PyTree, kind: str) -> tuple:
     _, columns = jacobian(objective, flat, back)
     leverage = jnp.sum((columns.T @ basis.root) ** 2, axis=1)
     found, pulls, counts, first = [], [], [], 0
-    where = points(problem.loss, problem.data)
+    where = counted_residuals(problem.loss, problem.data)
     for block in objective.blocks(back(flat)):
         r = jnp.asarray(block.residuals)
         found.append(r)

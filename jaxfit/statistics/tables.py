@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DIGITS = 15  # that a float holds
 
 
-def written(value: Scalar, error: Scalar = math.nan) -> str:
+def with_error(value: Scalar, error: Scalar = math.nan) -> str:
     """Return a number with its error in brackets, to two digits of it: 5.367(12) is 5.367 -+ 0.012, and 87.7(1.5).
 
     Without an error, six digits; with one below the digits that a float holds, all of these. Large and small ones get
@@ -56,7 +56,7 @@ def _bracketed(value: float, error: float, place: int) -> str:
     return f"{value:.{digits}f}({inside})"
 
 
-def rounded(value: Scalar, error: Scalar = math.nan) -> str:
+def to_digits_of(value: Scalar, error: Scalar = math.nan) -> str:
     """Return a number with as many digits as its error allows: those up to the second of the error."""
     value, error = float(value), float(error)
     if not math.isfinite(value):
@@ -287,10 +287,10 @@ def _table(rows: Sequence[Row], level: float) -> tuple[list[str], list[list[str]
     cells = []
     for row in rows:
         relative = abs(row.error / row.value) if row.value else math.nan
-        low, high = (rounded(x, row.error) for x in (row.low, row.high))
+        low, high = (to_digits_of(x, row.error) for x in (row.low, row.high))
         span = f"{low} to {high}" if low and high else ""
         cells.append([
-            row.name, written(row.value, row.error), percent(relative), span,
+            row.name, with_error(row.value, row.error), percent(relative), span,
             f"{row.start:.5g}" if math.isfinite(row.start) else "", row.unit, row.role,
         ])  # fmt: skip
     used = [i for i in range(len(names)) if i != 5 or any(row.unit for row in rows)]

@@ -19,7 +19,7 @@ import numpy as np
 from jaxfit import optimizers
 from jaxfit.engine.loops import End
 from jaxfit.engine.settings import current, happened
-from jaxfit.engine.single import Programs
+from jaxfit.engine.single import RunPrograms
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
@@ -119,7 +119,7 @@ def _bytes(content: bytes) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def holding_file(path: object, programs: Programs, leaves: list, precision: str) -> Iterator[Checkpoint]:
+def holding_file(path: object, programs: RunPrograms, leaves: list, precision: str) -> Iterator[Checkpoint]:
     """Open the checkpoint of a run, and lock it for this process.
 
     Raises:
@@ -146,7 +146,7 @@ def holding_file(path: object, programs: Programs, leaves: list, precision: str)
         yield Checkpoint(file, *_identity(programs, leaves, precision))
 
 
-def _identity(programs: Programs, leaves: list, precision: str) -> tuple[dict[str, str], dict[str, str], tuple]:
+def _identity(programs: RunPrograms, leaves: list, precision: str) -> tuple[dict[str, str], dict[str, str], tuple]:
     """Return what fixes the bits of a run, what its program is made of, and the shapes of what is kept of it."""
     span = jax.ShapeDtypeStruct((), np.int32)
     lowered = programs.judged.lower(leaves, programs.begin(leaves), span, span)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
-from jaxfit.engine.dispatch import Sink, example, programs_of
+from jaxfit.engine.dispatch import Sink, block_programs_of, empty_results
 from jaxfit.engine.parts import Part, Plan, Task, pool_shape
 from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems import precision_context
@@ -57,7 +57,7 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
         raise StoreError(f"{folder} is not to be seen from here, but every worker must see the store; use a shared one")
     old = manifests.read_manifest(folder) if manifests.has_manifest(folder) else None
     plan = plan._replace(parts=[part.in_pool(_shape(part, plan.slots, old, folder)) for part in plan.parts])
-    examples = [example(part) for part in plan.parts]
+    examples = [empty_results(part) for part in plan.parts]
     with precision_context(plan.precision):
         new = _manifest(plan, examples, attributes(plan.parts), old.base if old else 0)
     manifest = new if old is None else _grown(old, new, plan, folder)
@@ -89,7 +89,7 @@ def _keeps(part: Part) -> bool:
     """
     if part.shape.keeps:  # for its rungs
         return True
-    kept = example(part.in_pool(part.shape._replace(keeps=True))).kept
+    kept = empty_results(part.in_pool(part.shape._replace(keeps=True))).kept
     kinds = {np.dtype(x.dtype).name for x in jax.tree.leaves(kept)}
     return not part.any_lane.optimizer.traits.judges and kinds <= set(manifests.DTYPES)
 
@@ -128,7 +128,7 @@ def _identity(part: Part, steps: int) -> dict[str, str]:
     records = steps // part.training.record.every + 1 if part.shape.records else 0
     part = part.in_pool(part.shape._replace(records=records))
     device = worker_devices()[0]
-    lowered = programs_of(part, [device]).lowered[device]
+    lowered = block_programs_of(part, [device]).lowered[device]
     numbers = identity.numbers_of(part.any_lane)
     del numbers["steps"]  # of which there may be more in a later call
     return {identity.PROGRAM: identity.program_digest(lowered), **numbers}

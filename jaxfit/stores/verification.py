@@ -14,7 +14,7 @@ import numpy as np
 from jaxfit.engine.dispatch import run_all
 from jaxfit.engine.parts import FinishedPart, Task
 from jaxfit.engine.pools import Lanes
-from jaxfit.problems import ENDED_WELL, Record, Status, whole
+from jaxfit.problems import ENDED_WELL, Record, Status, whole_number
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import flattened
@@ -126,7 +126,7 @@ def verify(
       >>> type(jf.verify(grid, sample=1)).__name__
       'Verification'
     """
-    sample = whole("sample", sample)
+    sample = whole_number("sample", sample)
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed is {seed!r}, but it must be a whole number, 0 or more")
     number = isinstance(rtol, (int, float, np.number)) and not isinstance(rtol, bool)

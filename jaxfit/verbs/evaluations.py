@@ -20,7 +20,7 @@ from jaxfit.problems import Problem, Status, precision_context
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill
 from jaxfit.problems.marks import Fixed, Tied, is_mark, is_marked, put, unflattened, without_kept
-from jaxfit.problems.posing import as_params, made
+from jaxfit.problems.posing import as_params, with_start
 from jaxfit.typing import PyTree, Scalar
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, NotConverged, numbers_in, problem_of
@@ -127,7 +127,7 @@ def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     return np.where(beyond.reshape(beyond.shape + (1,) * (values.ndim - 2)), np.nan, values)
 
 
-def named(
+def data_array(
     values: np.ndarray, dimensions: Mapping[str, Dimension], name: str, extra: tuple[str, ...] = ()
 ) -> xr.DataArray:
     """Return values over axes as an `xarray.DataArray`."""
@@ -143,7 +143,7 @@ class OfMember:
     quantity: Quantity
 
     def __call__(self, arguments: Arguments) -> PyTree:
-        return self.quantity(arguments._replace(problem=made(arguments.problem)))
+        return self.quantity(arguments._replace(problem=with_start(arguments.problem)))
 
 
 def _evaluate(
@@ -159,7 +159,7 @@ def _evaluate(
 @functools.lru_cache(maxsize=64)
 def _inspect(spec: tuple, x64: bool) -> None:
     """Inspect the loss of one member, once for a structure."""
-    _, problem = trace(lambda template, own: made(fill(template.problem, own)), *member_like(spec))
+    _, problem = trace(lambda template, own: with_start(fill(template.problem, own)), *member_like(spec))
     if inspect_loss(problem, forward=True):  # `products` goes forward where there is no way backward
         raise TypeError(
             "the loss captured a value of a jit, vmap or grad that is going on, which cannot be compiled apart; pass "
@@ -181,7 +181,7 @@ class Group(NamedTuple):
         return len(self.failed)
 
 
-def numbers_of(grid: Grid) -> np.ndarray:
+def member_numbers(grid: Grid) -> np.ndarray:
     """Return the numbers of the lanes of a grid in order, each once."""
     numbers = np.ravel(grid.members)
     return numbers if (np.diff(numbers) > 0).all() else np.unique(numbers)
@@ -215,7 +215,7 @@ def groups_of(result: Fit | Grid) -> list[Group]:
     groups, first = [], 0
     for part in result.parts:
         count = len(part.lanes.status)
-        numbers = numbers_of(result)
+        numbers = member_numbers(result)
         numbers = numbers[(numbers >= first) & (numbers < first + count)] - first
         first += count
         if not len(numbers):
@@ -226,7 +226,7 @@ def groups_of(result: Fit | Grid) -> list[Group]:
     return groups
 
 
-def example(result: Fit | Grid) -> tuple[Problem, PyTree]:
+def one_lane(result: Fit | Grid) -> tuple[Problem, PyTree]:
     """Return the problem, with its axes for a grid, and the params of one lane.
 
     Raises:
@@ -275,7 +275,7 @@ def over_lanes(result: Fit | Grid, function: Callable, static: tuple = (), extra
     if isinstance(result, Fit):
         return jax.tree.map(lambda x: x[0], pieces[0])
     stacked = jax.tree.map(lambda *x: np.concatenate(x), *pieces)
-    order = np.searchsorted(numbers_of(result), result.members)
+    order = np.searchsorted(member_numbers(result), result.members)
     return jax.tree.map(lambda x: x[order], stacked)
 
 
@@ -314,7 +314,7 @@ class Statistic:
 
     def at(self, lane: tuple) -> PyTree:
         problem, params, extra = lane
-        return self.function(made(problem), params, *self.static, *extra)
+        return self.function(with_start(problem), params, *self.static, *extra)
 
 
 def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTree:

@@ -17,7 +17,7 @@ from jaxfit.engine.host import interruption, out_of_memory_told, progress_bar, s
 from jaxfit.engine.inspections import warn_of_overflow
 from jaxfit.engine.loops import Best, End, State, method_of, objective_of, step_key, unrolled
 from jaxfit.engine.settings import happened
-from jaxfit.engine.single import InNumPy, Programs, prepare
+from jaxfit.engine.single import InNumPy, RunPrograms, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training
 from jaxfit.problems import (
     ENDED_WELL,
@@ -30,7 +30,7 @@ from jaxfit.problems import (
     convert,
     convert_all,
     precision_context,
-    whole,
+    whole_number,
 )
 from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
 from jaxfit.problems.data import beyond_range, has_large_indices
@@ -170,7 +170,7 @@ def resume(fit: Fit, steps: int, *, progress: bool | None = None) -> Fit:
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"resume takes the fit of one run, but got a {type(fit).__name__}; pass what jf.fit returned")
-    training, steps = training_of(fit, "resume"), whole("steps", steps)
+    training, steps = training_of(fit, "resume"), whole_number("steps", steps)
     training = replace(training, steps=np.int32(steps))
     if fit.coords is not None:
         raise ValueError(
@@ -262,7 +262,7 @@ def _check_longer(what: str, made: int, steps: int) -> None:
 
 def _run(
     training: Training,
-    programs: Programs,
+    programs: RunPrograms,
     leaves: list,
     total: int,
     precision: str,
@@ -324,7 +324,7 @@ def _check_start(training: Training, precision: str, loss: Scalar) -> None:
         )
 
 
-def _segment(programs: Programs, leaves: list, every: int, state: State, t: int, count: int) -> tuple:
+def _segment(programs: RunPrograms, leaves: list, every: int, state: State, t: int, count: int) -> tuple:
     """Make one stretch of updates; where no step is judged, a stretch that met trouble is run again, judged."""
     happened("stretch", count)
     span = np.int32(t), np.int32(count)

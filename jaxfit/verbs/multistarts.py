@@ -10,14 +10,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.problems import ENDED_WELL, Problem, Status, whole
+from jaxfit.problems import ENDED_WELL, Problem, Status, whole_number
 from jaxfit.problems.axes import Axis, Call, is_axis
 from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark, kept_of, without_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.grids import Grid, check_grid, member
 from jaxfit.verbs.results import Fit, pages
-from jaxfit.verbs.sampling import spread
+from jaxfit.verbs.sampling import sobol_points
 from jaxfit.verbs.summaries import text_table
 
 
@@ -56,12 +56,12 @@ def starts(
       >>> sorted(int(np.floor(value)) for value in tree["x"].value.values)
       [-2, -1, 0, 1]
     """
-    count = whole("count", count)
+    count = whole_number("count", count)
     leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda x: is_mark(x) or _is_marker(x))
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     logs = _as_names(log, names)
     drawn, sizes = [], [int(np.size(leaf.value)) if isinstance(leaf, Bounded) else 0 for _, leaf in leaves]
-    shares = iter(np.split(spread(count, max(1, sum(sizes)), key), np.cumsum(sizes)[:-1], axis=1))
+    shares = iter(np.split(sobol_points(count, max(1, sum(sizes)), key), np.cumsum(sizes)[:-1], axis=1))
     for label, (_, leaf) in zip(names, leaves, strict=True):
         own = next(shares)
         if isinstance(leaf, (Fixed, Tied)) or kept_of(leaf):

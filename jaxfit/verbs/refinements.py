@@ -19,7 +19,7 @@ from jaxfit.engine.dispatch import Report, run_all
 from jaxfit.engine.host import interruption, progress_bar
 from jaxfit.engine.parts import FinishedPart, Part, Task, pool_shape, power_of_two
 from jaxfit.engine.pools import Lanes, PoolShape
-from jaxfit.problems import Batches, Record, Stop, whole
+from jaxfit.problems import Batches, Record, Stop, whole_number
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.dimensions import Dimension, coordinates
 from jaxfit.problems.messages import did_you_mean, near_keywords
@@ -96,7 +96,7 @@ def refine(
       >>> int(grid.results.evaluated.sum()), grid.results.sizes["rate"]
       (8, 33)
     """
-    depth = whole("depth", depth, least=0)
+    depth = whole_number("depth", depth, least=0)
     if fill not in FILLS:
         raise ValueError(f"fill is {fill!r}, but it must be {' or '.join(map(repr, FILLS))}")
     measure = _measures(measure, by)
@@ -339,7 +339,7 @@ def trace_boundary(evaluate: Callable, sizes: Sequence[int], axes: Sequence[int]
     """
     labels, known = None, np.zeros(sizes, bool)
     for stride in (2**k for k in reversed(range(depth + 1))):
-        lattice = np.ix_(*(points(size, stride if i in axes else 1) for i, size in enumerate(sizes)))
+        lattice = np.ix_(*(every_nth(size, stride if i in axes else 1) for i, size in enumerate(sizes)))
         while True:
             wanted = np.zeros(sizes, bool)
             wanted[lattice] = True if labels is None else mixed(labels[lattice], axes) & ~known[lattice]
@@ -354,7 +354,7 @@ def trace_boundary(evaluate: Callable, sizes: Sequence[int], axes: Sequence[int]
     return labels  # pyright: ignore[reportReturnType] (the first lattice is never empty)
 
 
-def points(size: int, stride: int) -> np.ndarray:
+def every_nth(size: int, stride: int) -> np.ndarray:
     """Return every `stride`-th index of an axis, and its last one."""
     return np.unique(np.append(np.arange(0, size, stride), size - 1))
 
@@ -386,10 +386,10 @@ def interpolate(
     """
     found = values.astype(float)
     for stride in (2**k for k in reversed(range(depth))):
-        lattice = [points(size, 2 * stride if i in axes else 1) for i, size in enumerate(found.shape)]
+        lattice = [every_nth(size, 2 * stride if i in axes else 1) for i, size in enumerate(found.shape)]
         for axis in axes:
             coarse = lattice[axis]
-            fine = points(found.shape[axis], stride)
+            fine = every_nth(found.shape[axis], stride)
             new = np.setdiff1d(fine, coarse)
             low, high = coarse[np.searchsorted(coarse, new) - 1], coarse[np.searchsorted(coarse, new)]
             here, below, above = (np.ix_(*lattice[:axis], at, *lattice[axis + 1 :]) for at in (new, low, high))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
-from jaxfit.engine.dispatch import Memory, Report, run_all
+from jaxfit.engine.dispatch import MemorySink, Report, run_all
 from jaxfit.engine.loops import judges_steps
 from jaxfit.engine.parts import FinishedPart, Part, Plan, Task, all_tasks
 from jaxfit.engine.pools import Lanes, chunk_of, last_check
@@ -25,7 +25,7 @@ from jaxfit.stores.resuming import Stored, columns_of, missing_blocks, with_mani
 from jaxfit.verbs.grids import arrange, lanes_in
 
 
-def run_in_memory(plan: Plan, parts: Sequence[Part], memory: Memory, report: Report) -> bool:
+def run_in_memory(plan: Plan, parts: Sequence[Part], memory: MemorySink, report: Report) -> bool:
     """Run all lanes of a sweep, pruned at the rungs of its plan; return whether Ctrl-C ended it early."""
     steps, since = int(np.asarray(plan.training.steps)), 0
     there = np.ones([d.size for d in plan.dimensions.values()], bool)
@@ -46,7 +46,7 @@ def run_in_memory(plan: Plan, parts: Sequence[Part], memory: Memory, report: Rep
     return False
 
 
-def going_on(parts: Sequence[Part], memory: Memory, since: int) -> list[Task]:
+def going_on(parts: Sequence[Part], memory: MemorySink, since: int) -> list[Task]:
     """Return the lanes that stand at a rung, in blocks: small ones, so that every worker has some."""
     tasks, workers = [], len(worker_devices())
     for i, (part, lanes) in enumerate(zip(parts, memory.results, strict=True)):
@@ -169,7 +169,7 @@ def measured(lanes: Lanes, by: str, every: int) -> np.ndarray:
     return rows[np.arange(len(rows)), last]
 
 
-def _prune(plan: Plan, parts: Sequence[Part], memory: Memory, goes: np.ndarray, step: int) -> np.ndarray:
+def _prune(plan: Plan, parts: Sequence[Part], memory: MemorySink, goes: np.ndarray, step: int) -> np.ndarray:
     """Mark the lanes that do not go on from a rung; return counts of lanes by status."""
     counts = np.zeros(STATUSES, int)
     for part, lanes in zip(parts, memory.results, strict=True):

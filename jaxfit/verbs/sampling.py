@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxfit.problems import ENDED_WELL, Status, whole
+from jaxfit.problems import ENDED_WELL, Status, whole_number
 from jaxfit.problems.axes import Axis, as_key, is_array, refuse_unit
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import KeyLike, PyTree
@@ -141,7 +141,7 @@ def sample(space: PyTree, count: int, key: KeyLike, *, name: str = "trial") -> P
       >>> grid.results.loss.dims, int((grid.results.status == jf.Status.OUT_OF_STEPS).sum())
       (('trial',), 4)
     """
-    count = whole("count", count)
+    count = whole_number("count", count)
     leaves, structure = jax.tree.flatten(space, is_leaf=is_range)
     ranges = [x for x in leaves if is_range(x)]
     if not ranges:
@@ -149,7 +149,7 @@ def sample(space: PyTree, count: int, key: KeyLike, *, name: str = "trial") -> P
             f"sample: space is {reprlib.repr(space)}, in which nothing is to be drawn; give it ranges, such as "
             f"{{'rate': jf.LogUniform(1e-5, 1e-1)}}"
         )
-    columns = iter(spread(count, len(ranges), key).T)
+    columns = iter(sobol_points(count, len(ranges), key).T)
     drawn = [Axis(name, x.at(next(columns))) if is_range(x) else x for x in leaves]
     return jax.tree.unflatten(structure, drawn)
 
@@ -158,7 +158,7 @@ def is_range(x: object) -> bool:
     return isinstance(x, (Uniform, LogUniform, Choice))
 
 
-def spread(count: int, dimensions: int, key: KeyLike) -> np.ndarray:
+def sobol_points(count: int, dimensions: int, key: KeyLike) -> np.ndarray:
     """Return (count, dimensions) numbers in [0, 1), spread evenly, from a key: the first of a scrambled Sobol sequence.
 
     In more dimensions than such a sequence has they are a Latin hypercube.
@@ -220,7 +220,7 @@ def ask(study: Any, space: PyTree, count: int, *, name: str = "trial") -> tuple[
     asked = {own: distribution(x) for own, (_, x) in zip(names, pairs, strict=True) if is_range(x)}
     if not asked:
         raise ValueError(f"ask: space is {space!r}, in which nothing is to be chosen; give it ranges, as for jf.sample")
-    trials = [study.ask(asked) for _ in range(whole("count", count))]
+    trials = [study.ask(asked) for _ in range(whole_number("count", count))]
     drawn = [
         Axis(name, [trial.params[own] for trial in trials]) if own in asked else x
         for own, (_, x) in zip(names, pairs, strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
-from jaxfit.optimizers.stability import is_number, limit_from_growth
+from jaxfit.optimizers.stability import is_concrete_number, limit_from_growth
 from jaxfit.problems import ENDED_WELL, PRECISIONS, Problem, Status, convert_all, precision_context
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import enclosed_in_precision
@@ -245,7 +245,7 @@ def short(x: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(power)}"
 
 
-def rounded(x: float) -> str:
+def three_digits(x: float) -> str:
     """Return a number with three digits as text, without a power of ten up to a million: 0.033, 33,600."""
     return f"{float(f'{x:.3g}'):,.0f}" if 1e3 <= abs(x) < 1e6 else f"{x:.3g}"
 
@@ -299,7 +299,7 @@ def advice(fit: Fit) -> str:
     grown = growth(fit)
     if grown is None:
         return f"{where} {seen}. {_slower(fit)}"
-    grew = f"it grew {fold(grown)} a step"
+    grew = f"it grew {growth_text(grown)} a step"
     limit = limit_from_growth(fit.optimizer, grown) if fit.optimizer is not None else None
     if limit is None:
         return f"{where} {seen}; {grew}. {_slower(fit)}"
@@ -402,14 +402,14 @@ def _slower(fit: Fit) -> str:
     if judges(fit):  # it has no learning rate
         return "Start elsewhere, or bound the params with jf.Bounded."
     rate: Any = fit.optimizer.hyperparameters.get("learning_rate") if fit.optimizer is not None else None
-    return f"Lower the learning rate tenfold{f': try {short(float(rate) / 10)}' if is_number(rate) else ''}."
+    return f"Lower the learning rate tenfold{f': try {short(float(rate) / 10)}' if is_concrete_number(rate) else ''}."
 
 
 def _note(fit: Fit) -> str:
     return f"; {fit.note}" if fit.note else ""
 
 
-def fold(ratio: float) -> str:
+def growth_text(ratio: float) -> str:
     """Return a growth as text: 3.5e+20-fold, 3,345-fold, 1.25-fold, 1.000012-fold."""
     if ratio >= 1e9:
         return f"{ratio:.3g}-fold"

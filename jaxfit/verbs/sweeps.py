@@ -13,7 +13,7 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-from jaxfit.engine.dispatch import Memory, Report, check_executor, run_all, run_on
+from jaxfit.engine.dispatch import MemorySink, Report, check_executor, run_all, run_on
 from jaxfit.engine.host import (
     Bar,
     OutOfMemory,
@@ -36,7 +36,7 @@ from jaxfit.problems import (
     Training,
     chosen_precision,
     precision_context,
-    whole,
+    whole_number,
 )
 from jaxfit.problems.axes import is_traced
 from jaxfit.problems.data import has_large_indices
@@ -200,7 +200,7 @@ def plan_sweep(
         warn_of_overflow(training.problem, precision)
     written = training.arguments() | {"params": params}  # in the order written, which JAX sorts
     dimensions = _with_kept(read(written, static_places=("batches", "steps", "record")), training.problem.params)
-    slots = None if slots is None else whole("slots", slots)
+    slots = None if slots is None else whole_number("slots", slots)
     if is_traced(jax.tree.leaves(training)):
         raise TypeError(CAPTURED.replace("sweep", verb, 1))
     if not dimensions:
@@ -216,7 +216,7 @@ def plan_sweep(
 def _in_memory(plan: Plan, progress: bool | None) -> Grid:
     check_memory(plan.parts)
     parts = [part.in_pool(pool_shape(part, plan.slots)) for part in plan.parts]
-    memory, tasks = Memory(parts), all_tasks(parts)
+    memory, tasks = MemorySink(parts), all_tasks(parts)
 
     def run(report: Report) -> bool:
         if plan.prune is None:

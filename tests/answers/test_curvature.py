@@ -102,7 +102,7 @@ def of_diagonal():
 
     def pairs(values):
         operator = lambda v: values * v  # noqa: E731
-        return lanczos.largest(operator, 60, 40, most=60, tolerance=1e-4, dtype=np.dtype("float32"))
+        return lanczos.largest_pairs(operator, 60, 40, most=60, tolerance=1e-4, dtype=np.dtype("float32"))
 
     return jax.jit(pairs)
 

@@ -11,7 +11,7 @@ import pytest
 import jaxfit as jf
 from jaxfit.explanations import AT_ONCE, IN_THREE, TESTED
 from jaxfit.explanations.failures import layers_of, orthogonal
-from jaxfit.explanations.findings import smaller
+from jaxfit.explanations.findings import smaller_start
 from jaxfit.explanations.local_models import local_model
 from jaxfit.verbs.summaries import curve
 from tests.shared.failing_runs import failing, follow, of_quartic, of_well
@@ -114,9 +114,9 @@ def test_a_start_is_shrunk_only_where_that_makes_the_slope_steeper():
         return jf.fit(lambda p: jnp.tanh(p["x"]) ** 2, start, optimizer=jf.optimizers.sgd(0.1), steps=1).problem
 
     far, at_zero = problem({"x": 6.0}), problem({"x": 0.0})
-    found = smaller(far, local_model(far))
+    found = smaller_start(far, local_model(far))
     assert found is not None and 0.02 < found[1] < 0.5  # the slope is steepest at x = 0.66
-    assert smaller(at_zero, local_model(at_zero)) is None
+    assert smaller_start(at_zero, local_model(at_zero)) is None
 
 
 def chain(params):

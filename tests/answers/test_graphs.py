@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.graphs.graph import written
+from jaxfit.graphs.graph import number_text
 from tests.shared.soak import soaking
 
 RANDOM = np.random.default_rng(7)
@@ -307,7 +307,7 @@ def test_gradients_that_meet_are_added_where_one_sees_it():
     ],
 )  # fmt: skip
 def test_values_are_written_as_a_reader_would(value, text):
-    assert written(value) == text
+    assert number_text(value) == text
 
 
 def test_a_mean_is_one_node_and_a_sum_that_is_used_twice_stays():

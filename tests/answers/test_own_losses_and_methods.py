@@ -11,7 +11,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.losses.base import LIKELIHOOD, NoiseModel, leaves_of
-from jaxfit.losses.regression import OfPredictions, counted, mean_of_rows, predicted, read
+from jaxfit.losses.regression import OfPredictions, mean_of_rows, predicted, read, zero_where_masked
 from jaxfit.optimizers.methods import Proposal, Traits
 
 
@@ -23,7 +23,7 @@ class Poisson(OfPredictions):
     def __call__(self, params, *data, key=None):
         x, y, where = read(self, data)
         log_mean = predicted(self, params, x, key)
-        return mean_of_rows(counted(jnp.exp(log_mean) - y * log_mean, where), where)
+        return mean_of_rows(zero_where_masked(jnp.exp(log_mean) - y * log_mean, where), where)
 
     def noise_model(self):
         return NoiseModel(LIKELIHOOD)

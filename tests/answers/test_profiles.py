@@ -12,7 +12,7 @@ import scipy.stats
 import jaxfit as jf
 from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.paths import SHORT, Nodes, Way, begin, ends, follow, reach
-from jaxfit.statistics.profiles import Ends, profile_ends, said
+from jaxfit.statistics.profiles import Ends, profile_ends, sentences_about
 from tests.shared import brute_profiles, classical
 
 LM = jf.optimizers.levenberg_marquardt()
@@ -261,11 +261,15 @@ def test_a_path_of_a_rate_does_not_follow_refits_onto_another_curve():
 
 def test_what_is_known_of_profiles_is_said_by_name_and_end_and_of_a_grid_by_lanes():
     no, low, both = [False, False], [True, False], [True, True]
-    one, other = said(Ends(None, None, np.array([no, low]), np.array([no, both]), np.array([no, no])), ["a", "b"])
+    one, other = sentences_about(
+        Ends(None, None, np.array([no, low]), np.array([no, both]), np.array([no, no])), ["a", "b"]
+    )
     assert one.startswith("with b held elsewhere the loss is lower")
     assert other.startswith("the profile of b (low end) has more than one minimum")
     lanes = np.array([[no, low], [no, low], [no, no]])
-    lower, lost = said(Ends(None, None, 0 * lanes == 1, lanes[..., ::-1], lanes | lanes[..., ::-1]), ["a", "b"])
+    lower, lost = sentences_about(
+        Ends(None, None, 0 * lanes == 1, lanes[..., ::-1], lanes | lanes[..., ::-1]), ["a", "b"]
+    )
     assert lower.startswith("with b (high end, 2 of 3 lanes) held elsewhere the loss is lower")
     assert lost.startswith("the interval of b (2 of 3 lanes) ends where no refit leads further")
 

@@ -31,12 +31,12 @@ def report():
 @pytest.mark.parametrize("error", [0.0123, 0.0996, 1.52, 10.08, 1.2e-9])
 def test_errors_stand_in_brackets_as_uncertainties_writes_them(value, error):
     ufloat = pytest.importorskip("uncertainties").ufloat
-    assert tables.written(value, error) == f"{ufloat(value, error):.2uS}"
+    assert tables.with_error(value, error) == f"{ufloat(value, error):.2uS}"
 
 
 def test_large_errors_keep_the_places_of_their_number():
-    assert tables.written(12345.0, 678.0) == "12340(680)"
-    assert tables.written(5.367, np.nan) == "5.367" and tables.written(2.0, 0.0) == "2"
+    assert tables.with_error(12345.0, 678.0) == "12340(680)"
+    assert tables.with_error(5.367, np.nan) == "5.367" and tables.with_error(2.0, 0.0) == "2"
 
 
 def test_every_param_has_its_role(report):
@@ -57,7 +57,7 @@ def test_print_says_it_all(report):
     assert not [part for part in parts if part not in text]
     row = next(line for line in text.splitlines() if line.startswith("b "))
     b = next(row for row in report.rows if row.name == "b")
-    assert tables.written(b.value, b.error) in row
+    assert tables.with_error(b.value, b.error) in row
     assert max(map(len, text.splitlines()[6:])) < 120
 
 
@@ -132,8 +132,8 @@ def test_exact_data_are_said_to_be_without_noise():
 
 
 def test_a_number_has_no_more_digits_than_a_float_holds():
-    assert tables.written(1.5, 7.4e-17) == "1.5" and tables.rounded(1.5, 7.4e-17) == "1.50000000000000"
-    assert tables.written(1 / 3, 1e-18) == "0.333333333333333"
+    assert tables.with_error(1.5, 7.4e-17) == "1.5" and tables.to_digits_of(1.5, 7.4e-17) == "1.50000000000000"
+    assert tables.with_error(1 / 3, 1e-18) == "0.333333333333333"
 
 
 def test_a_report_counts_the_correlations_that_it_does_not_show(report):

@@ -492,6 +492,6 @@ def test_a_new_lambda_in_every_call_does_not_fill_the_memory():
     del loss
     gc.collect()
     assert all(ref() is not None for ref in alive)
-    single.programs_of.cache_clear()  # of which it holds a bounded number, and nobody else holds a function
+    single.run_programs_of.cache_clear()  # of which it holds a bounded number, and nobody else holds a function
     gc.collect()
-    assert not any(ref() for ref in alive) and single.programs_of.cache_parameters()["maxsize"] <= 64
+    assert not any(ref() for ref in alive) and single.run_programs_of.cache_parameters()["maxsize"] <= 64

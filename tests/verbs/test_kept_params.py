@@ -183,7 +183,7 @@ def floats(key):
 
 
 def test_python_numbers_that_a_call_makes_are_arrays_to_the_method():
-    made = posing.made(Problem(bare, jf.Call(floats, key=KEY), (X, Y), None)).params
+    made = posing.with_start(Problem(bare, jf.Call(floats, key=KEY), (X, Y), None)).params
     assert isinstance(made["w"], jax.Array) and made["w"].dtype == jnp.float32
 
 

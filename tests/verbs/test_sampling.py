@@ -5,28 +5,30 @@ import pytest
 from scipy.stats import qmc
 
 import jaxfit as jf
-from jaxfit.verbs.sampling import MOST_SOBOL, spread
+from jaxfit.verbs.sampling import MOST_SOBOL, sobol_points
 
 
 def test_points_are_more_even_than_a_latin_hypercube_and_the_key_tells_them():
     """Centered discrepancy of 128 points in 4 dimensions: 3.5e-4 by SciPy's scrambled Sobol, 2e-3 by its hypercube."""
-    found = [qmc.discrepancy(spread(128, 4, seed)) for seed in range(8)]
+    found = [qmc.discrepancy(sobol_points(128, 4, seed)) for seed in range(8)]
     plain = [qmc.discrepancy(qmc.LatinHypercube(4, seed=seed).random(128)) for seed in range(8)]
     assert max(found) < 5e-4 < min(plain) / 2
-    assert (spread(5, 3, 1) == spread(5, 3, 1)).all() and (spread(5, 3, 1) != spread(5, 3, 2)).all()
-    assert (spread(5, 3, 1) == spread(8, 3, 1)[:5]).all()  # more points keep those that were there
+    assert (sobol_points(5, 3, 1) == sobol_points(5, 3, 1)).all() and (
+        sobol_points(5, 3, 1) != sobol_points(5, 3, 2)
+    ).all()
+    assert (sobol_points(5, 3, 1) == sobol_points(8, 3, 1)[:5]).all()  # more points keep those that were there
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 64, 1000])
 def test_any_count_of_points_lies_in_the_unit_box(count):
-    found = spread(count, 2, 0)
+    found = sobol_points(count, 2, 0)
     assert found.shape == (count, 2) and (found >= 0).all() and (found < 1).all()
     if count.bit_count() == 1:
         np.testing.assert_array_equal(np.sort(np.floor(found * count), axis=0), np.arange(count)[:, None] * np.ones(2))
 
 
 def test_beyond_the_dimensions_of_sobol_a_hypercube_is_drawn():
-    found = spread(4, MOST_SOBOL + 1, 0)
+    found = sobol_points(4, MOST_SOBOL + 1, 0)
     np.testing.assert_array_equal(np.sort(np.floor(found * 4), axis=0), np.arange(4)[:, None] * np.ones(MOST_SOBOL + 1))
 
 
