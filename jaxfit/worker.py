@@ -85,7 +85,7 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     own, shares = shard
     folder, plan = as_folder(store), plan_sweep(**arguments_of(name))
     old = read_manifest(folder) if has_manifest(folder) else None
-    longer = old is not None and (old.rounds or 0 < old.steps < int(np.asarray(plan.training.steps)))
+    longer = old is not None and (old.stages or 0 < old.steps < int(np.asarray(plan.training.steps)))
     if plan.prune is not None or longer:
         raise ValueError(
             "a share knows nothing of the others, but to prune, or to go on with more steps, all of them must be done: "

@@ -77,8 +77,8 @@ def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool
     try:
         call, arguments, _, captured = inspect_value(problem.loss, params, problem.data, key, users=users)
     except TypeError as error:
-        if told := _no_number(error, problem.params):
-            raise TypeError(told) from error
+        if message := _no_number(error, problem.params):
+            raise TypeError(message) from error
         raise
     if not captured and differentiated:
         _warn_unmoved(call, arguments, forward)
@@ -274,8 +274,8 @@ def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Closed
                 f"{', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; give every array one "
                 f"entry per data point ({str(error).splitlines()[0]})"
             ) from error
-        if isinstance(error, TypeError) and (told := no_one_number(error, arguments[0])):
-            raise TypeError(told) from error
+        if isinstance(error, TypeError) and (message := no_one_number(error, arguments[0])):
+            raise TypeError(message) from error
         if name == "validation":
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
         raise

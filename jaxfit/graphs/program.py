@@ -169,8 +169,10 @@ def _named(operation: Operation) -> tuple[str, str]:
         inner = operation.inner()
         assert inner is not None  # of one of these kinds
         inside = [o.params["name"] for o in jaxprs.operations(inner) if o.name in jaxprs.CALLS and "name" in o.params]
-        told = jaxprs.function_name(inner)
-        word = str(params.get("name") or told or (inside[0] if inside else "call")).strip("_").replace("<lambda>", "λ")
+        function = jaxprs.function_name(inner)
+        word = (
+            str(params.get("name") or function or (inside[0] if inside else "call")).strip("_").replace("<lambda>", "λ")
+        )
         return word or primitive, word or primitive
     if primitive == "scan":
         return "scan", f"scan, {params['length']} turns"

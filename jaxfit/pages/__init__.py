@@ -86,10 +86,10 @@ def _(fit: Fit) -> str:
     head, *rest = text.splitlines()
     names = labels_of(numbers_in(fit))
     rows = [[name, f"{x:.6g}"] for name, x in zip(names[:ROWS], flattened(numbers_in(fit)), strict=False)]
-    told = [line.strip() for line in rest if line.startswith(("  loss", "  with", "  note"))]
+    lines = [line.strip() for line in rest if line.startswith(("  loss", "  with", "  note"))]
     return (
         f"<p>{_swatch(fit.status)}{escape(head)}</p>{_table(['param', 'value'], rows, len(names), [True, False])}"
-        f"{_curve(fit)}{''.join(f'<p>{escape(line)}</p>' for line in told)}"
+        f"{_curve(fit)}{''.join(f'<p>{escape(line)}</p>' for line in lines)}"
     )
 
 

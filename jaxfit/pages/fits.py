@@ -40,13 +40,13 @@ class PageBlocks:
 
     def series(self, color: str, words: str = "", **numbers: np.ndarray | bool) -> dict[str, Json]:
         """Return a series of a chart, its arrays kept as columns."""
-        told: dict[str, Json] = {"color": color, "words": words}
+        chart: dict[str, Json] = {"color": color, "words": words}
         for name, values in numbers.items():
             if isinstance(values, np.ndarray):
                 column = f"{len(self.columns)} {name}"
                 self.columns[column], values = as_float32(values), column
-            told[name] = values
-        return told
+            chart[name] = values
+        return chart
 
 
 def fit_page(fit: Fit, *, title: str = "fit") -> str:

@@ -95,14 +95,14 @@ def unpacked(page: str) -> tuple[dict[str, Json], dict[str, np.ndarray]]:
     content = zlib.decompress(base64.b64decode(text))
     at = 4 + int.from_bytes(content[:4], "little")
     header, columns = json.loads(content[4:at]), {}
-    for told in header["columns"]:
-        size = told["count"] * int(told["kind"][1:])
+    for column in header["columns"]:
+        size = column["count"] * int(column["kind"][1:])
         values = np.frombuffer(content, np.uint8, size, at)
         at += size
-        if told["kind"] != "u1":
+        if column["kind"] != "u1":
             words = np.ascontiguousarray(values.reshape(4, -1).T).view("<u4").ravel()
-            values = np.cumsum(words, dtype=np.uint32).view(told["kind"])
-        columns[told["name"]] = values
+            values = np.cumsum(words, dtype=np.uint32).view(column["kind"])
+        columns[column["name"]] = values
     return header, columns
 
 

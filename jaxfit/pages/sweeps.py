@@ -211,14 +211,14 @@ def _coarsened(
     results: Dataset, chosen: dict[str, np.ndarray], curves: dict[str, np.ndarray], steps: list[int], bits: int
 ) -> list[str]:
     """Return what the page leaves out."""
-    told = [f"{len(at):,} of {results.sizes[n]:,} values of {n}" for n, at in chosen.items()
+    shares = [f"{len(at):,} of {results.sizes[n]:,} values of {n}" for n, at in chosen.items()
             if len(at) < results.sizes[n]]  # fmt: skip
     notes = []
-    if told:
+    if shares:
         shown = math.prod(map(len, chosen.values()))
         notes.append(
-            f"coarsened: {shown:,} of {results.status.size:,} lanes are in this page ({', '.join(told)}), the best one "
-            f"among them; the counts are of all"
+            f"coarsened: {shown:,} of {results.status.size:,} lanes are in this page ({', '.join(shares)}), the best "
+            f"one among them; the counts are of all"
         )
     records = results.sizes.get("step", 0)
     if records and not curves and any(str(n).startswith("history.") for n in results.data_vars):

@@ -265,12 +265,12 @@ def refuse_unit(name: str, value: object) -> None:
         dated = hasattr(item, "timetuple") or hasattr(item, "total_seconds")  # pandas' dates have a unit of their own
         if unit is None or dated or not (hasattr(item, "magnitude") or hasattr(item, "value")):
             continue
-        told = str(unit) or "dimensionless"
+        unit_text = str(unit) or "dimensionless"
         off = "to_value" if hasattr(item, "to_value") else "m_as" if hasattr(item, "m_as") else None
-        plain = f".{off}({told!r})" if off else ".magnitude" if hasattr(item, "magnitude") else ".value"
+        plain = f".{off}({unit_text!r})" if off else ".magnitude" if hasattr(item, "magnitude") else ".value"
         raise TypeError(
-            f"{name} has the unit {told}, but jaxfit computes with plain numbers and would drop it: pass x{plain} for "
-            f"each such x, and all other numbers in units that go with it"
+            f"{name} has the unit {unit_text}, but jaxfit computes with plain numbers and would drop it: pass x{plain} "
+            f"for each such x, and all other numbers in units that go with it"
         )
 
 

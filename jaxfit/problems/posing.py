@@ -454,17 +454,17 @@ def _refuse_all_kept(params: PyTree, root: str, marked: Callable) -> None:
     path, x = leaves[0]
     x = x.own if is_kept(x) else x
     if is_array_of_integers(x):
-        told, remedy = f"an array of integers (dtype {x.dtype})", "make it floats with .astype(float)"
+        what, remedy = f"an array of integers (dtype {x.dtype})", "make it floats with .astype(float)"
     elif is_key(x):
-        told, remedy = "a PRNG key", "run the initializer with it: jf.Call(init, key=key)"
+        what, remedy = "a PRNG key", "run the initializer with it: jf.Call(init, key=key)"
     elif callable(x):
-        told = f"the function {getattr(x, '__name__', type(x).__name__)}"
+        what = f"the function {getattr(x, '__name__', type(x).__name__)}"
         remedy = "call it, or let jf.Call(function, *args) make the start"
     else:
-        told = f"the text {x!r}" if isinstance(x, str) else reprlib.repr(x)
+        what = f"the text {x!r}" if isinstance(x, str) else reprlib.repr(x)
         remedy = "give at least one number, such as float(x) of a text"
     raise TypeError(
-        f"{path_name(root, path)} is {told}, which stays as it is, and nothing else in the params can move; {remedy}"
+        f"{path_name(root, path)} is {what}, which stays as it is, and nothing else in the params can move; {remedy}"
     )
 
 

@@ -267,7 +267,7 @@ def lowest(values: np.ndarray, count: int) -> np.ndarray:
 # The rungs of a sweep
 
 
-def told(rule: Pruning) -> str:
+def as_text(rule: Pruning) -> str:
     """Return a rule as text that is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(rule))
 

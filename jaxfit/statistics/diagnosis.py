@@ -328,10 +328,10 @@ def _of_points(fit: Fit, known: Moments) -> list[str]:
     moving = np.flatnonzero(distance > most)
     moving = moving[np.argsort(-distance[moving])]
     if len(moving):
-        told = ", ".join(f"{distance[i]:.3g}" for i in moving[:NAMED])
+        distances = ", ".join(f"{distance[i]:.3g}" for i in moving[:NAMED])
         notes.append(
             f"without {_points(fit, moving)}{' each' * (len(moving) > 1)} the params would leave their joint 50 % "
-            f"region: Cook's distance {told}"
+            f"region: Cook's distance {distances}"
         )
     return notes
 
@@ -360,20 +360,20 @@ def _points(fit: Fit, places: np.ndarray) -> str:
     names = getattr(problem.loss, "data_names", ())
     x = np.asarray(problem.data[0]) if noise_model_of(problem.loss).predicts else np.zeros((0, 0))
     known = x.ndim == 1 and np.ndim(problem.data[names.index("y")]) == 1
-    told = [f"y[{i}] (x = {x[i]:g})" if known else f"residual {i}" for i in places[:NAMED]]
-    more = len(places) - len(told)
-    return ", ".join(told) + f" and {more} more" * (more > 0)
+    named = [f"y[{i}] (x = {x[i]:g})" if known else f"residual {i}" for i in places[:NAMED]]
+    more = len(places) - len(named)
+    return ", ".join(named) + f" and {more} more" * (more > 0)
 
 
 def _of_tests(found: Diagnostics) -> list[str]:
-    lack, runs, durbin, notes, told = *found, [], []
+    lack, runs, durbin, notes, trends = *found, [], []
     if lack.p_value < DOUBT:
         notes.append(
             f"the curve misses the means of replicates: lack of fit F({lack.numerator:g}, {lack.denominator:g}) = "
             f"{lack.f:.3g}, p = {lack.p_value:.2g}"
         )
     if durbin.p_value < DOUBT:
-        told.append(f"Durbin-Watson {durbin.statistic:.2f} (p = {durbin.p_value:.2g})")
+        trends.append(f"Durbin-Watson {durbin.statistic:.2f} (p = {durbin.p_value:.2g})")
     if runs.p_value < DOUBT:
-        told.append(f"{runs.runs:g} runs of one sign (p = {runs.p_value:.2g})")
-    return [*notes, f"residuals follow a trend: {', '.join(told)}"] if told else notes
+        trends.append(f"{runs.runs:g} runs of one sign (p = {runs.p_value:.2g})")
+    return [*notes, f"residuals follow a trend: {', '.join(trends)}"] if trends else notes

@@ -79,9 +79,9 @@ def is_absolute(verb: str, result: Any, loss: Any, asked: bool | None) -> bool:
                 f"(x, y, sigma), or leave it out"
             )
         return bool(asked) or model.kind == LIKELIHOOD
-    told = result.absolute_sigma if isinstance(result, Fit) else None
-    if told is not None:
-        return told
+    given = result.absolute_sigma if isinstance(result, Fit) else None
+    if given is not None:
+        return given
     return model.kind == LIKELIHOOD or bool(model.sigma)
 
 

@@ -1,9 +1,11 @@
 """The block files of a store: which file holds which lanes, and columns that read only the blocks they need.
 
-A grid grows at the ends of its axes; each growth adds a segment of lanes. A block is a fixed range of one segment of
-one part, so that it keeps its lanes whatever is added later. The name of its file ends with a digest of its segment,
-part, number and bytes. Where lanes go on, after a rung or with more steps, they make a further segment, a round: the
-last round in which a lane has run tells its results.
+- Part: the lanes of one program.
+- Segment: lanes that were added together. Axes that grow at their ends add one; so does a stage, in which lanes go on
+  after a rung or with more steps. The last stage in which a lane has run has its results.
+- Block: a fixed range of the lanes of one segment of one part, which stays the same whatever is added later. The name
+  of its file ends with a digest of its segment, part, number and bytes.
+- Task: a block to run.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from jaxfit.stores.files import StoreError, digest, pack, read, unpack, write
 _NAME = re.compile(r"(\d+(?:\.\d+)*|all)-(\d+)-(\d{6,9})-([0-9a-f]{32})\.safetensors")
 
 
-class Round(NamedTuple):
+class Stage(NamedTuple):
     """Lanes of a part that go on from where they stand, or start anew, with more steps to make."""
 
     members: np.ndarray  # their numbers in the part, rising
@@ -51,7 +53,7 @@ class BlockMap(NamedTuple):
     every: int = 0  # the stride of records; 0 in stores that keep all of their rows
     steps: int = 0  # to which the lanes of the boxes run
     final: int = 0  # to which those run that nothing ends before; 0 in old stores, where they are the same
-    rounds: tuple[Round, ...] = ()  # segments after those of the boxes
+    stages: tuple[Stage, ...] = ()  # segments after those of the boxes
 
     @property
     def size(self) -> int:
@@ -60,24 +62,24 @@ class BlockMap(NamedTuple):
     def added(self, segment: int) -> int:
         """Return how many lanes a segment has."""
         if segment >= len(self.boxes):
-            return len(self.round(segment).members)
+            return len(self.stage(segment).members)
         before = math.prod(self.boxes[segment - 1]) if segment else 0
         return math.prod(self.boxes[segment]) - before
 
     def blocks(self) -> list[tuple[int, int]]:
         """Return (segment, block) of each block."""
-        segments = range(len(self.boxes) + len(self.rounds))
+        segments = range(len(self.boxes) + len(self.stages))
         return [(s, b) for s in segments for b in range(-(-self.added(s) // self.block_of(s)))]
 
-    def round(self, segment: int) -> Round:
-        """Return a segment as a round; of a segment of the boxes, whose lanes start at 0, no members are listed."""
+    def stage(self, segment: int) -> Stage:
+        """Return a segment as a stage; of a segment of the boxes, whose lanes start at 0, no members are listed."""
         if segment < len(self.boxes):
-            return Round(np.zeros(0, int), 0, self.steps, self.block)
-        return self.rounds[segment - len(self.boxes)]
+            return Stage(np.zeros(0, int), 0, self.steps, self.block)
+        return self.stages[segment - len(self.boxes)]
 
     def block_of(self, segment: int) -> int:
         """Return how many lanes are in a block of a segment, at most."""
-        return self.round(segment).block
+        return self.stage(segment).block
 
     def length(self, segment: int, block: int) -> int:
         """Return how many lanes a block holds."""
@@ -88,12 +90,12 @@ class BlockMap(NamedTuple):
         shape = self.tensors[name][1]
         if not (name.startswith(".rows") and self.every):
             return shape
-        return (min(shape[0], self.round(segment).steps // self.every + 1), *shape[1:])
+        return (min(shape[0], self.stage(segment).steps // self.every + 1), *shape[1:])
 
     def lanes(self, segment: int) -> np.ndarray:
         """Return the numbers of the lanes of a segment, in order."""
         if segment >= len(self.boxes):
-            return self.round(segment).members
+            return self.stage(segment).members
         if len(self.boxes) == 1:
             return np.arange(self.size)
         new = np.zeros(self.boxes[-1], bool)
@@ -250,17 +252,17 @@ class Column:
         part, boxes = self.part, len(self.part.boxes)
         self._fill(out, np.arange(flat.size), *part.ranks(flat), part.block)
         latest, waits = np.zeros(flat.size, int), np.zeros(flat.size, bool)
-        rounds = part.rounds if self.segments is None else part.rounds[: self.segments - boxes]
-        for number, one in enumerate(rounds):
-            rank = np.searchsorted(one.members, flat)
-            hit = np.flatnonzero(np.isin(flat, one.members))
-            found = self._fill(out, hit, np.full(len(hit), boxes + number), rank[hit], one.block)
+        stages = part.stages if self.segments is None else part.stages[: self.segments - boxes]
+        for number, stage in enumerate(stages):
+            rank = np.searchsorted(stage.members, flat)
+            hit = np.flatnonzero(np.isin(flat, stage.members))
+            found = self._fill(out, hit, np.full(len(hit), boxes + number), rank[hit], stage.block)
             latest[hit[found]] = number + 1
             waits[hit] = ~found
         if self.name == ".status" and self.segments is None and part.final:
-            limit = np.array([part.steps, *(one.steps for one in rounds)])[latest]
+            limit = np.array([part.steps, *(stage.steps for stage in stages)])[latest]
             stands = (out == Status.OUT_OF_STEPS) & (limit < part.final)
-            decided = latest < len(rounds)
+            decided = latest < len(stages)
             out[stands & decided & ~waits] = Status.PRUNED
             out[waits | stands & ~decided] = Status.NOT_RUN
         return out.reshape((*wanted.shape, *self.shape[1:]))[()]

@@ -130,8 +130,8 @@ def with_digest(fields: dict[str, Any]) -> bytes:
 
 def is_whole(fields: dict[str, Any]) -> bool:
     """Take the digest out of fields that `with_digest` wrote; return whether it is theirs."""
-    told = fields.pop("digest", None)
-    return told == digest(as_json(fields))
+    recorded = fields.pop("digest", None)
+    return recorded == digest(as_json(fields))
 
 
 def read(path: Path, most: int = 2**40) -> bytes:
@@ -209,11 +209,11 @@ def holding(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 def _holder(path: Path, handle: int) -> str:
     """Return who holds a lock, as its file says, or the files of the shards that share it."""
-    told = [os.pread(handle, 200, 0)]
+    texts = [os.pread(handle, 200, 0)]
     for shard in sorted(path.parent.glob("shard-*.lock")):
         with contextlib.suppress(OSError):
-            told.append(shard.read_bytes()[:200])
-    return " and ".join(text.decode(errors="replace") for text in told if text) or "another process"
+            texts.append(shard.read_bytes()[:200])
+    return " and ".join(text.decode(errors="replace") for text in texts if text) or "another process"
 
 
 @contextlib.contextmanager

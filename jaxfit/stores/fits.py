@@ -86,10 +86,10 @@ class Checkpoint:
         if not self.path.exists() and not self.path.is_symlink():
             return None
         tensors = files.unpack(files.read(self.path), self.path)
-        told = tensors.pop("digest", np.zeros(0, np.uint8)).tobytes()
+        recorded = tensors.pop("digest", np.zeros(0, np.uint8)).tobytes()
         if bytes(tensors.get("format", np.zeros(0, np.uint8))) != CHECKPOINT.encode():
             raise StoreError(f"checkpoint: {self.path} is no checkpoint of this version of jaxfit; use another path")
-        if told != files.digest(files.pack(tensors)).encode():
+        if recorded != files.digest(files.pack(tensors)).encode():
             raise StoreError(f"checkpoint: {self.path} is damaged: its digest is not that of its contents; remove it")
         words = json.loads(tensors["words"].tobytes()) if "words" in tensors else {}
         identity = json.loads(tensors["identity"].tobytes())
@@ -316,12 +316,12 @@ def _check_loss(file: Path, fit: Fit, training: Training) -> None:
     with in_precision(precision, loss):
         data = convert_all(training.problem.data, precision)
         value = float(loss(_as_jax(fit.params), *data))
-    told, start = float(fit.loss), abs(float(fit.start_loss or 0))
+    recorded, start = float(fit.loss), abs(float(fit.start_loss or 0))
     close = float(np.finfo(PRECISIONS[precision]).eps) ** 0.5
-    if not abs(value - told) <= close * (abs(told) + close * start):
+    if not abs(value - recorded) <= close * (abs(recorded) + close * start):
         raise ValueError(
-            f"{file} tells a loss of {told:.8g} at its params, but {_name(loss)} has {value:.8g} there; the model is "
-            f"another than that of the fit"
+            f"{file} records a loss of {recorded:.8g} at its params, but {_name(loss)} has {value:.8g} there; the "
+            f"model is another than that of the fit"
         )
 
 

@@ -89,13 +89,13 @@ def describe(x: ArrayLike) -> str:
 def values_digest(tree: PyTree, first: int, precision: str) -> str:
     """Return a digest of the first rows of every array of a tree, in a precision."""
 
-    def told(x: PyTree) -> str:
+    def column_text(x: PyTree) -> str:
         x = by_rows(x, precision)
         kind, values = (x.dtype.name, x) if isinstance(x, Rows) else _plain(x)
         rows = (values[at].tobytes() for at in row_blocks(values, first))
         return f"{kind} {values.shape[1:]} {digest_of(rows)}\n"
 
-    return digest(*(told(x).encode() for x in jax.tree.leaves(tree)))
+    return digest(*(column_text(x).encode() for x in jax.tree.leaves(tree)))
 
 
 def _plain(x: ArrayLike) -> tuple[str, np.ndarray]:
@@ -115,14 +115,14 @@ def program_names(training: Training) -> dict[str, str]:
     problem, stop, record, batches = training.problem, training.stop, training.record, training.batches
     rules = [name for name, value in vars(stop).items() if value is not None]
     loss = getattr(problem.loss, "func", None)
-    told = {
+    described = {
         "the loss": problem.loss if loss is None else name_of(loss),
         "the optimizer": training.optimizer,
         "the stop rule": ", ".join(rules) or "none",
         "the record": f"{', '.join(record.names)} every {record.every}" if record.what else "none",
         "the batching": batches or "none",
     }
-    return {name: re.sub(r" at 0x[0-9a-f]+", "", str(value))[:200] for name, value in told.items()}
+    return {name: re.sub(r" at 0x[0-9a-f]+", "", str(value))[:200] for name, value in described.items()}
 
 
 def differences(
@@ -157,27 +157,27 @@ def differences(
     ranks = found[:1] if converted else [*found[:2], found[2]]
     every = {_part_and_name(name)[0] for name in old if name.startswith("part ")} & {*words}
     texts = [_in_parts(text, parts, every, label) for rank in ranks for text, parts in rank.items()]
-    told = [text for text in texts if _ANOTHER not in text]
+    named = [text for text in texts if _ANOTHER not in text]
     shaped = any(was != now for was, now in (_kinds(old, new, name) for name in names))
-    return told if told and (shaped or converted) else told + [text for text in texts if _ANOTHER in text]
+    return named if named and (shaped or converted) else named + [text for text in texts if _ANOTHER in text]
 
 
 _ANOTHER = "was another"
 
 
 def _program_differences(old: Words, new: Words) -> list[str]:
-    named = [f"{name} was {told}, is now {new[name]}" for name, told in old.items() if new.get(name, told) != told]
+    named = [f"{name} was {was}, is now {new[name]}" for name, was in old.items() if new.get(name, was) != was]
     if named:
         return [f"the program differs: {text}" for text in named]
     if not old or not new:
         return [f"the {PROGRAM} {_ANOTHER}"]
-    same = "; ".join(f"{name} is {told}" for name, told in old.items() if told != "none")
+    same = "; ".join(f"{name} is {was}" for name, was in old.items() if was != "none")
     return [f"the program {_ANOTHER}, though by name {same}: the code of one of these, or of the model, was changed"]
 
 
 def _value_difference(name: str, was: str, now: str) -> tuple[int, list[str]]:
     """Return the rank and the text; of arrays the text has type and shape, without the digest."""
-    kinds = [_ARRAY.sub(r"\1", told) for told in (was, now)]
+    kinds = [_ARRAY.sub(r"\1", text) for text in (was, now)]
     rank = 2 if [was, now] != kinds else 0
     other = " of other values" if kinds[0] == kinds[1] else ""
     return rank, [f"{name} was {kinds[0]}{other}, is now {kinds[1]}"]
@@ -185,7 +185,7 @@ def _value_difference(name: str, was: str, now: str) -> tuple[int, list[str]]:
 
 def _kinds(old: Words, new: Words, name: str) -> tuple[str, str]:
     """Return the type of a value before and now; for arrays with the shape."""
-    was, now = (_ARRAY.sub(r"\1", told.get(name, "absent")) for told in (old, new))
+    was, now = (_ARRAY.sub(r"\1", texts.get(name, "absent")) for texts in (old, new))
     return (was, now) if "(" in was + now else (was.split(" ")[0], now.split(" ")[0])
 
 

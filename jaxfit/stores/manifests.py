@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 import numpy as np
 
 from jaxfit.stores import files
-from jaxfit.stores.blocks import BlockMap, Blocks, Round
+from jaxfit.stores.blocks import BlockMap, Blocks, Stage
 from jaxfit.stores.files import StoreError, as_path
 
 Json: TypeAlias = Any  # what json.loads returns
@@ -49,7 +49,7 @@ class StoredPart(NamedTuple):
     every: int = 0  # the stride of records; 0 in old stores
 
 
-class StoredRound(NamedTuple):
+class StoredStage(NamedTuple):
     """Lanes that go on after others have ended; both masks are over all points of the grid, in order."""
 
     since: int  # the step from which they go on; 0 if they start anew
@@ -71,7 +71,7 @@ class Manifest(NamedTuple):
     attributes: dict[str, Json]
     base: int = 0  # the steps to which the lanes of the segments run; 0 in old stores
     steps: int = 0  # those to which lanes run that nothing ends before
-    rounds: tuple[StoredRound, ...] = ()
+    stages: tuple[StoredStage, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -109,11 +109,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "attributes": _pairs(manifest.attributes),
         "base": manifest.base,
         "steps": manifest.steps,
-        "rounds": [[one.since, one.steps, files.digest(_masks(one))] for one in manifest.rounds],
+        "rounds": [[stage.since, stage.steps, files.digest(_masks(stage))] for stage in manifest.stages],
     }
     files.make_folder(folder / BLOCKS)
-    for one in manifest.rounds:
-        files.write(folder / f"round-{files.digest(_masks(one))}.safetensors", _masks(one))
+    for stage in manifest.stages:
+        files.write(folder / f"round-{files.digest(_masks(stage))}.safetensors", _masks(stage))
     files.write(folder / _arrays_name(fields["arrays"]), packed)
     files.write(folder / MANIFEST, files.with_digest(fields))
     for path in folder.glob("coordinates-*.safetensors"):
@@ -121,15 +121,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
             path.unlink(missing_ok=True)
 
 
-def _masks(one: StoredRound) -> bytes:
-    return files.pack({"members": one.members, "there": one.there})
+def _masks(stage: StoredStage) -> bytes:
+    return files.pack({"members": stage.members, "there": stage.there})
 
 
-def with_round(manifest: Manifest, since: int, steps: int, members: np.ndarray, there: np.ndarray) -> Manifest:
-    """Return the manifest with one more round; masks are in the shape of the grid."""
-    one = StoredRound(since, steps, members.reshape(-1), there.reshape(-1))
-    told = {"before": manifest.names[-1], "since": since, "steps": steps, "lanes": files.digest(_masks(one))}
-    return manifest._replace(rounds=(*manifest.rounds, one), names=(*manifest.names, files.digest(files.as_json(told))))
+def with_stage(manifest: Manifest, since: int, steps: int, members: np.ndarray, there: np.ndarray) -> Manifest:
+    """Return the manifest with one more stage; masks are in the shape of the grid."""
+    stage = StoredStage(since, steps, members.reshape(-1), there.reshape(-1))
+    identity = {"before": manifest.names[-1], "since": since, "steps": steps, "lanes": files.digest(_masks(stage))}
+    return manifest._replace(
+        stages=(*manifest.stages, stage), names=(*manifest.names, files.digest(files.as_json(identity)))
+    )
 
 
 def _pairs(attributes: dict[str, Json]) -> list[list]:
@@ -188,8 +190,8 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
         dict(zip(dimensions, (_whole(n, 1) for n in sizes), strict=True)) for sizes in _list(fields["segments"])
     )
     names = tuple(_hexadecimal(name) for name in fields["names"])
-    rounds = tuple(_round(folder, told, segments[-1]) for told in _list(fields.get("rounds", [])))
-    count = len(segments) + len(rounds)
+    stages = tuple(_stage(folder, entry, segments[-1]) for entry in _list(fields.get("rounds", [])))
+    count = len(segments) + len(stages)
     if len(set(dimensions)) != len(dimensions) or not dimensions or not segments or len(names) != count:
         raise ValueError("the dimensions and segments do not agree")
     for before, after in zip(segments, segments[1:], strict=False):
@@ -199,10 +201,10 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
         raise ValueError("there are more lanes than anyone runs")
     variables = {}
     for name in _list(fields["order"]):
-        told = fields["variables"][_text_of(name)]
-        extra = tuple(_text_of(x) for x in told["extra"])
-        tensor, kind = _text_of(told["tensor"]), _dtype(told["dtype"])
-        variables[name] = StoredVariable(tensor, extra, kind, dict(told["attributes"]))
+        entry = fields["variables"][_text_of(name)]
+        extra = tuple(_text_of(x) for x in entry["extra"])
+        tensor, kind = _text_of(entry["tensor"]), _dtype(entry["dtype"])
+        variables[name] = StoredVariable(tensor, extra, kind, dict(entry["attributes"]))
     parts = {key: _part(key, part, segments[-1]) for key, part in fields["parts"].items()}
     sizes = [math.prod(segments[-1][name] for name in part.dynamic) for part in parts.values()]
     if sum(sizes) != math.prod(segments[-1].values()):
@@ -210,7 +212,7 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
     manifest = Manifest(
         identity={_text_of(k): _text_of(v) for k, v in fields["identity"].items()},
         axes={_text_of(k): {_text_of(a): _text_of(b) for a, b in v.items()} for k, v in fields["axes"].items()},
-        segments=segments, names=names, parts=parts, variables=variables, rounds=rounds,
+        segments=segments, names=names, parts=parts, variables=variables, stages=stages,
         coordinates=_coordinates(folder, fields, segments[-1]), attributes=dict(fields["attributes"]),
         base=_whole(fields.get("base", 0)), steps=_whole(fields.get("steps", 0)),
     )  # fmt: skip
@@ -220,8 +222,8 @@ def _checked(folder: Path, fields: dict[str, Json]) -> Manifest:
     return manifest
 
 
-def _round(folder: Path, told: Json, sizes: dict[str, int]) -> StoredRound:
-    since, steps, name = _list(told)
+def _stage(folder: Path, entry: Json, sizes: dict[str, int]) -> StoredStage:
+    since, steps, name = _list(entry)
     path = folder / f"round-{_hexadecimal(name)}.safetensors"
     content = files.read(path)
     if files.digest(content) != name:
@@ -231,24 +233,24 @@ def _round(folder: Path, told: Json, sizes: dict[str, int]) -> StoredRound:
     masks = files.unpack(content, path)
     members, there = masks["members"], masks["there"]
     if any(mask.dtype != bool or mask.shape != (math.prod(sizes.values()),) for mask in (members, there)):
-        raise ValueError("a round is of another grid")
-    return StoredRound(_whole(since), _whole(steps, 1), members, there)
+        raise ValueError("a stage is of another grid")
+    return StoredStage(_whole(since), _whole(steps, 1), members, there)
 
 
-def _part(key: str, told: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
-    choice = {name: told["choice"][name] for name in sizes if name in told["choice"]}  # sorted JSON lost the order
+def _part(key: str, entry: dict[str, Json], sizes: dict[str, int]) -> StoredPart:
+    choice = {name: entry["choice"][name] for name in sizes if name in entry["choice"]}  # sorted JSON lost the order
     inside = all(0 <= index < sizes[name] for name, index in choice.items())
-    if not inside or len(choice) < len(told["choice"]) or key != part_key(choice):
+    if not inside or len(choice) < len(entry["choice"]) or key != part_key(choice):
         raise ValueError(f"part {key!r} has the choice {choice}")
-    dynamic = [_text_of(name) for name in _list(told["dynamic"])]
+    dynamic = [_text_of(name) for name in _list(entry["dynamic"])]
     if sorted([*choice, *dynamic]) != sorted(sizes):
         raise ValueError(f"part {key!r} has the dimensions {dynamic}")
-    tensors = {_text_of(name): [_dtype(d), [_whole(n) for n in s]] for name, (d, s) in told["tensors"].items()}
+    tensors = {_text_of(name): [_dtype(d), [_whole(n) for n in s]] for name, (d, s) in entry["tensors"].items()}
     if any(math.prod(shape) > 2**40 for _, shape in tensors.values()):
         raise ValueError(f"part {key!r} has tensors larger than any memory")
-    words = {_text_of(name): _text_of(text) for name, text in told.get("words", {}).items()}
-    block, slots, records = _whole(told["block"], 1), _whole(told["slots"], 1), _whole(told["records"])
-    return StoredPart(choice, dynamic, block, slots, records, tensors, words, _whole(told.get("every", 0)))
+    words = {_text_of(name): _text_of(text) for name, text in entry.get("words", {}).items()}
+    block, slots, records = _whole(entry["block"], 1), _whole(entry["slots"], 1), _whole(entry["records"])
+    return StoredPart(choice, dynamic, block, slots, records, tensors, words, _whole(entry.get("every", 0)))
 
 
 def _coordinates(folder: Path, fields: dict[str, Json], sizes: dict[str, int]) -> dict[str, Json]:
@@ -305,22 +307,22 @@ def block_maps(manifest: Manifest) -> dict[str, BlockMap]:
     return {key: _block_map(key, part, manifest) for key, part in manifest.parts.items()}
 
 
-SHARES = 16  # into which the lanes of a small sweep or round are cut, for workers that may join later
+SHARES = 16  # into which the lanes of a small sweep or stage are cut, for workers that may join later
 
 
 def _block_map(key: str, part: StoredPart, manifest: Manifest) -> BlockMap:
-    segments, sizes, rounds = manifest.segments, manifest.sizes, []
+    segments, sizes, stages = manifest.segments, manifest.sizes, []
     own = tuple(part.choice.get(name, slice(None)) for name in sizes)
-    for one in manifest.rounds:
-        members = np.flatnonzero(one.members.reshape(tuple(sizes.values()))[own])
+    for stage in manifest.stages:
+        members = np.flatnonzero(stage.members.reshape(tuple(sizes.values()))[own])
         block = max(part.slots, min(part.block, -(-len(members) // (SHARES * part.slots)) * part.slots))
-        rounds.append(Round(members, one.since, one.steps, block))
+        stages.append(Stage(members, stage.since, stage.steps, block))
     boxes = tuple(
         (int(all(i < sizes[name] for name, i in part.choice.items())), *(sizes[name] for name in part.dynamic))
         for sizes in segments
     )
     tensors = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in part.tensors.items()}
-    return BlockMap(key, boxes, part.block, tensors, part.every, manifest.base, manifest.steps, tuple(rounds))
+    return BlockMap(key, boxes, part.block, tensors, part.every, manifest.base, manifest.steps, tuple(stages))
 
 
 def has_manifest(folder: Path) -> bool:

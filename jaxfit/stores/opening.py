@@ -77,11 +77,11 @@ class Store(BackendEntrypoint):
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         variables = {}
         try:
-            for name, told in manifest.variables.items():
+            for name, variable in manifest.variables.items():
                 if name not in dropped:
-                    columns = [Column(blocks, part, told.tensor) for part in parts]
-                    lazy = indexing.LazilyIndexedArray(GridArray(columns, manifest, told.dtype))
-                    variables[name] = Variable((*manifest.sizes, *told.extra), lazy, told.attributes)
+                    columns = [Column(blocks, part, variable.tensor) for part in parts]
+                    lazy = indexing.LazilyIndexedArray(GridArray(columns, manifest, variable.dtype))
+                    variables[name] = Variable((*manifest.sizes, *variable.extra), lazy, variable.attributes)
             return Dataset(variables, manifest.coordinates, manifest.attributes)
         except (TypeError, ValueError) as error:
             raise StoreError(f"{folder / 'manifest.json'} says what cannot be: {error}; use another store") from error

@@ -1,7 +1,7 @@
 """Resume a sweep from its store: check that it is the same sweep, and find the blocks that are missing.
 
 The manifest of a store has everything that determines the bits of its lanes. A call that would give other bits is
-refused; one whose axes only grew at their ends adds a segment of lanes, and one with more steps a round.
+refused; one whose axes only grew at their ends adds a segment of lanes, and one with more steps a stage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxfit.engine.pools import Lanes, PoolShape
 from jaxfit.problems import precision_context
 from jaxfit.problems.dimensions import Dimension, all_coordinates, position, stacked
 from jaxfit.problems.messages import warn
-from jaxfit.problems.pruning import choices, told
+from jaxfit.problems.pruning import as_text, choices
 from jaxfit.stores import StoreError, identity, manifests, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
 from jaxfit.stores.files import as_path, digest
@@ -74,12 +74,12 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
 def _shape(part: Part, slots: int | None, old: Manifest | None, folder: Path) -> PoolShape:
     """Return the shape of the pool in the store, which may not be what this machine would choose; it fixes bits."""
     part = part.in_pool(part.shape._replace(keeps=_keeps(part)))
-    told = old.parts.get(manifests.part_key(part.choice)) if old else None
-    if told is None:
+    stored = old.parts.get(manifests.part_key(part.choice)) if old else None
+    if stored is None:
         return pool_shape(part, slots, manifests.SHARES)
-    if slots not in (None, told.slots):
-        identity.refuse(f"store: {folder} holds another sweep", [f"slots was {told.slots}, is now {slots}"], _REMEDY)
-    return part.shape._replace(slots=told.slots, lanes=told.block)
+    if slots not in (None, stored.slots):
+        identity.refuse(f"store: {folder} holds another sweep", [f"slots was {stored.slots}, is now {slots}"], _REMEDY)
+    return part.shape._replace(slots=stored.slots, lanes=stored.block)
 
 
 def _keeps(part: Part) -> bool:
@@ -100,7 +100,7 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int
     fixed, parts = identity.environment(plan.precision) | {"compiler options": identity.compiler_options_text()}, {}
     steps = int(np.asarray(plan.training.steps))
     if plan.prune is not None:  # whose rungs depend on the steps
-        fixed |= {"prune": told(plan.prune), "steps": f"{steps}"}
+        fixed |= {"prune": as_text(plan.prune), "steps": f"{steps}"}
         fixed[_KEEPS] = digest(choices(plan.prune, plan.rungs, sizes))
         base = steps
     for part, lanes in zip(plan.parts, examples, strict=True):
@@ -157,19 +157,19 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
     """Return the old manifest, with one more segment if the axes grew; more steps are made after those are done.
 
     Raises:
-      ValueError: If anything else differs, or there are fewer steps; if axes grew whose lanes are in rounds.
+      ValueError: If anything else differs, or there are fewer steps; if axes grew whose lanes are in stages.
     """
     found = _differences(old, new, plan)
     if old.steps > new.steps:
         found.append(f"steps was {old.steps:,}, is now {new.steps:,} (a store goes on, not back)")
-    if old.rounds and new.sizes != old.sizes and not found:
+    if old.stages and new.sizes != old.sizes and not found:
         why = "lanes are compared with all others" if plan.prune is not None else "its steps grew"
         found.append(f"the axes were {old.sizes}, are now {new.sizes} (they cannot grow after {why})")
     identity.refuse(f"store: {folder} holds another sweep", found, _REMEDY)
     same = new.sizes == old.sizes
     manifest = new._replace(
         segments=old.segments if same else (*old.segments, new.sizes),
-        names=old.names if same else (*old.names, *new.names), base=old.base, steps=old.steps, rounds=old.rounds,
+        names=old.names if same else (*old.names, *new.names), base=old.base, steps=old.steps, stages=old.stages,
     )  # fmt: skip
     return old if same and old.steps == new.steps else manifest
 
@@ -215,7 +215,7 @@ def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: 
                 found.append(f"value {i} of {coordinate!r} on axis {name!r} was {values[i]}, is now {is_now}")
     with precision_context(plan.precision):
         now = _values(plan.dimensions[name], size, plan.precision)
-    changed = [f"the values of axis {name!r} at {p} differ" for p, told in old.axes[name].items() if now.get(p) != told]
+    changed = [f"the values of axis {name!r} at {p} differ" for p, was in old.axes[name].items() if now.get(p) != was]
     return found or changed
 
 
@@ -250,7 +250,7 @@ def task_at(stored: Stored, part: int, segment: int, block: int) -> Task:
 
 
 def _task(stored: Stored, part: int, members: np.ndarray, segment: int, block: int) -> Task:
-    since = stored.maps[part].round(segment).since
+    since = stored.maps[part].stage(segment).since
 
     def earlier() -> Lanes:
         return jax.tree.map(lambda column: column[members], columns_of(stored, part, segment))
@@ -267,7 +267,7 @@ def columns_of(stored: Stored, part: int, segments: int | None = None) -> Lanes:
 
 def parts_until(stored: Stored, task: Task) -> list[Part]:
     """Return the parts, to be run as far as a task wants."""
-    steps = stored.maps[task.part].round(task.segment).steps
+    steps = stored.maps[task.part].stage(task.segment).steps
     return [part.until(steps) for part in stored.plan.parts]
 
 

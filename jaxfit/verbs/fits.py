@@ -284,7 +284,7 @@ def _run(
     try:
         left = 0 if saved and saved.ended else total - t
         for count in stretches(left, programs.capacity * every, every, programs.pace):
-            state, rows, end = _segment(programs, leaves, every, state, t, count)
+            state, rows, end = _stretch(programs, leaves, every, state, t, count)
             status, made = Status(int(state.status)), int(state.steps)
             if made == 0:
                 _check_start(training, precision, state.start_loss)
@@ -324,7 +324,7 @@ def _check_start(training: Training, precision: str, loss: Scalar) -> None:
         )
 
 
-def _segment(programs: RunPrograms, leaves: list, every: int, state: State, t: int, count: int) -> tuple:
+def _stretch(programs: RunPrograms, leaves: list, every: int, state: State, t: int, count: int) -> tuple:
     """Make one stretch of updates; where no step is judged, a stretch that met trouble is run again, judged."""
     happened("stretch", count)
     span = np.int32(t), np.int32(count)

@@ -115,9 +115,9 @@ def dataset(
 
     tensors = [tensors_of(part.lanes) for part in parts]
     variables = {}
-    for name, told in variables_of([part.lanes for part in parts], training).items():
-        columns = [own[told.tensor].astype(told.dtype, copy=False) for own in tensors]
-        variables[name] = (*dimensions, *told.extra), arrange(columns, dimensions, parts), told.attributes
+    for name, variable in variables_of([part.lanes for part in parts], training).items():
+        columns = [own[variable.tensor].astype(variable.dtype, copy=False) for own in tensors]
+        variables[name] = (*dimensions, *variable.extra), arrange(columns, dimensions, parts), variable.attributes
     return xr.Dataset(variables, all_coordinates(dimensions, parts[0].shape.records, training.record), attributes)
 
 

@@ -20,7 +20,7 @@ from jaxfit.engine.pools import Lanes, chunk_of, last_check
 from jaxfit.engine.settings import happened
 from jaxfit.problems import ENDED_WELL, STATUSES, Status
 from jaxfit.problems.pruning import survivors
-from jaxfit.stores.manifests import Manifest, blocks_of, with_round
+from jaxfit.stores.manifests import Manifest, blocks_of, with_stage
 from jaxfit.stores.resuming import Stored, columns_of, missing_blocks, with_manifest
 from jaxfit.verbs.grids import arrange, lanes_in
 
@@ -83,7 +83,7 @@ def run_in_store(
     while True:
         stored = stages[-1]
         for segment in sorted({task.segment for task in tasks}):
-            final = stored.maps[0].round(segment).steps == int(np.asarray(stored.plan.training.steps))
+            final = stored.maps[0].stage(segment).steps == int(np.asarray(stored.plan.training.steps))
             own = [task for task in tasks if task.segment == segment]
             if run(stored, own, report if final else _of_ended(report)):
                 return True
@@ -99,12 +99,12 @@ def run_in_store(
 
 
 def _next_stage(stored: Stored) -> tuple[Manifest | None, int]:
-    """Return the manifest with the round that follows when all blocks are done, and how many lanes that prunes.
+    """Return the manifest with the stage that follows when all blocks are done, and how many lanes that prunes.
 
-    If no round follows there is no such manifest.
+    If no stage follows there is no such manifest.
     """
     plan, manifest = stored.plan, stored.manifest
-    steps, number = int(np.asarray(plan.training.steps)), len(manifest.rounds)
+    steps, number = int(np.asarray(plan.training.steps)), len(manifest.stages)
     if number == len(plan.rungs) if plan.prune is not None else manifest.steps == steps:
         return None, 0
     stored = stored._replace(blocks=blocks_of(stored.folder, manifest))
@@ -116,17 +116,17 @@ def _next_stage(stored: Stored) -> tuple[Manifest | None, int]:
     )
     ran_out = status == Status.OUT_OF_STEPS
     if plan.prune is not None:
-        there = manifest.rounds[-1].there.reshape(status.shape) if number else np.ones(status.shape, bool)
+        there = manifest.stages[-1].there.reshape(status.shape) if number else np.ones(status.shape, bool)
         there = rank(plan, number, parts, there)
         until = [*plan.rungs, steps][number + 1]
         stands = ran_out & (made == plan.rungs[number])
         pruned = int((stands & ~there).sum())
-        return with_round(manifest, plan.rungs[number], until, stands & there, there), pruned
+        return with_stage(manifest, plan.rungs[number], until, stands & there, there), pruned
     goes, anew = _lengthened(parts, ran_out & (made == manifest.steps), status, made, manifest.steps, plan)
     longer = manifest._replace(steps=steps)
     for since, members in ((manifest.steps, goes), (0, anew)):
         if members.any():
-            longer = with_round(longer, since, steps, members, np.ones(status.shape, bool))
+            longer = with_stage(longer, since, steps, members, np.ones(status.shape, bool))
     return longer, 0
 
 
@@ -185,9 +185,9 @@ def _prune(plan: Plan, parts: Sequence[Part], memory: MemorySink, goes: np.ndarr
 def _of_ended(report: Report) -> Report:
     """Return a report that leaves out the lanes that stand at a rung."""
 
-    def told(counts: np.ndarray) -> None:
+    def of_ended(counts: np.ndarray) -> None:
         own = counts.copy()
         own[Status.OUT_OF_STEPS] = 0
         report(own)
 
-    return told
+    return of_ended

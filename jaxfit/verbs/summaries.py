@@ -346,9 +346,9 @@ def _out_of_steps(fit: Fit, where: str) -> str:
     if how == "stands":
         still = f"the steps ran out {where}, the loss standing still{_start_and_now(fit)}"
         if names := silent(fit):
-            told = ", ".join(names[:4]) + f" and {len(names) - 4:,} more" * (len(names) > 4)
+            listed = ", ".join(names[:4]) + f" and {len(names) - 4:,} more" * (len(names) > 4)
             change, them = ("changes", "it") if len(names) == 1 else ("change", "them")
-            still += f": {told} {change} nothing there; start {them} elsewhere, or hold {them} with jf.Fixed"
+            still += f": {listed} {change} nothing there; start {them} elsewhere, or hold {them} with jf.Fixed"
         return f"{still}."
     if how == "swings":
         return f"the steps ran out {where}, the loss going up and down{_start_and_now(fit)}."

@@ -44,7 +44,7 @@ from jaxfit.problems.dimensions import Dimension, choices_of, choose, mentions, 
 from jaxfit.problems.marks import is_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import check_schedule, pose
-from jaxfit.problems.pruning import Pruning, check_pruning, told
+from jaxfit.problems.pruning import Pruning, as_text, check_pruning
 from jaxfit.stores import open_dataset, resuming
 from jaxfit.stores.files import claim
 from jaxfit.stores.identity import compiler_options_text, hardware, versions
@@ -156,7 +156,7 @@ def sweep(
 
         def run(stored: Stored, tasks: list[Task], report: Report) -> bool:
             if executor is not None and call is not None:
-                stage = (call, str(folder.absolute()), len(stored.manifest.rounds))
+                stage = (call, str(folder.absolute()), len(stored.manifest.stages))
                 todo = [(*stage, task.part, task.segment, task.block) for task in tasks]
                 return run_on(executor, run_elsewhere, todo, report)
             with resuming.writing_in_background(stored) as sink:
@@ -173,7 +173,7 @@ def sweep(
 
 def _done(stored: Stored, tasks: Sequence[Task]) -> int:
     """Return how many lanes have come to their end."""
-    if stored.manifest.rounds or stored.plan.rungs:
+    if stored.manifest.stages or stored.plan.rungs:
         status = np.asarray(open_dataset(stored.folder, damaged="skip").status)
         return int((status != Status.NOT_RUN).sum())
     return stored.plan.size - sum(len(task.members) for task in tasks)
@@ -237,9 +237,9 @@ def begin_store(
     return resuming.open_or_create(plan, folder, lambda parts: identity(plan, parts) | noted, clean=clean, write=write)
 
 
-def run_elsewhere(call: bytes, folder: str, rounds: int, part: int, segment: int, block: int) -> list[int]:
+def run_elsewhere(call: bytes, folder: str, stages: int, part: int, segment: int, block: int) -> list[int]:
     """Run and write one block of a sweep in a worker of an executor; return counts of lanes by status."""
-    stored = _session(call, folder, rounds)
+    stored = _session(call, folder, stages)
     counts = np.zeros(STATUSES, int)
 
     def report(more: np.ndarray) -> None:
@@ -251,7 +251,7 @@ def run_elsewhere(call: bytes, folder: str, rounds: int, part: int, segment: int
 
 
 @functools.lru_cache(maxsize=2)
-def _session(call: bytes, folder: str, rounds: int) -> Stored:
+def _session(call: bytes, folder: str, stages: int) -> Stored:
     """Return what a worker keeps between blocks of a stage; raise if its bits would differ from those of the caller."""
     return begin_store(_planned(call), Path(folder), write=False)
 
@@ -327,7 +327,7 @@ def _with_kept(dimensions: dict[str, Dimension], params: PyTree) -> dict[str, Di
 
 def identity(plan: Plan, parts: Sequence[Part]) -> dict[str, str | list[int]]:
     """Return everything except the problem that determines the bits of the results."""
-    return ({} if plan.prune is None else {"prune": told(plan.prune)}) | {
+    return ({} if plan.prune is None else {"prune": as_text(plan.prune)}) | {
         "precision": parts[0].precision,
         "slots": sorted({part.shape.slots for part in parts}),
         "block": sorted({part.shape.lanes for part in parts}),
