@@ -37,7 +37,8 @@ from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.gauss_newton import DampingState, Place, Slopes, View, residuals, slopes
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, Status, Training, convert
-from jaxfit.problems.marks import bounds, free, is_marked, unflattened
+from jaxfit.problems.bounds import bounds
+from jaxfit.problems.marks import free, is_marked, unflattened
 from jaxfit.problems.messages import warn
 from jaxfit.typing import PyTree
 

@@ -23,8 +23,9 @@ from jaxfit.optimizers.methods import inward
 from jaxfit.optimizers.stability import critical
 from jaxfit.problems import Problem, precision_context
 from jaxfit.problems.axes import holds_call
+from jaxfit.problems.bounds import bounds
 from jaxfit.problems.enclosed import resolved
-from jaxfit.problems.marks import bounds, free, is_marked
+from jaxfit.problems.marks import free, is_marked
 from jaxfit.problems.posing import as_params, with_start
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.evaluations import Arguments, at_one

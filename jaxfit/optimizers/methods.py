@@ -20,7 +20,8 @@ from jax import Array
 
 from jaxfit.losses import Block
 from jaxfit.problems.axes import Axis, Call, is_array, is_key, refuse_unit
-from jaxfit.problems.marks import bounds, plain, put
+from jaxfit.problems.bounds import bounds
+from jaxfit.problems.marks import plain, put
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.typing import PyTree
 

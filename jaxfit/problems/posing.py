@@ -19,20 +19,11 @@ from jaxfit.optimizers.methods import check_hyperparameter
 from jaxfit.optimizers.stability import has_preconditioner, unknown
 from jaxfit.problems import PRECISIONS, Batches, Problem, Record, Stop, Training, whole_number
 from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, is_key, refuse_unit, resolve, seeds
+from jaxfit.problems.bounds import check_bounds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss, is_foreign
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.foreign import LIBRARIES, as_array, from_other_libraries, masked_alike, with_settings_kept
-from jaxfit.problems.marks import (
-    Bounded,
-    Fixed,
-    Tied,
-    check_bounds,
-    free,
-    is_array_of_integers,
-    is_kept,
-    is_mark,
-    kept_of,
-)
+from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_array_of_integers, is_kept, is_mark, kept_of
 from jaxfit.problems.messages import path_name, shown, warn
 from jaxfit.typing import KeyLike, LossFunction, OptimizerLike, PyTree, Scalar
 

@@ -26,7 +26,8 @@ from jaxfit.optimizers.arrays import UNROLLED, Array, eps_of, namespace, on_host
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem
 from jaxfit.problems.axes import is_axis
-from jaxfit.problems.marks import bounds, free, is_marked, without_kept
+from jaxfit.problems.bounds import bounds
+from jaxfit.problems.marks import free, is_marked, without_kept
 from jaxfit.verbs.results import Fit
 
 PyTree = Any

@@ -18,7 +18,8 @@ import numpy as np
 from jaxfit.losses.base import LIKELIHOOD, SQUARES, noise_model_of
 from jaxfit.problems import Problem, Status, whole_number
 from jaxfit.problems.axes import Axis
-from jaxfit.problems.marks import bounds, free, is_marked, without_kept
+from jaxfit.problems.bounds import bounds
+from jaxfit.problems.marks import free, is_marked, without_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxfit.problems import ENDED_WELL, Problem, Status, whole_number
 from jaxfit.problems.axes import Axis, Call, is_axis
-from jaxfit.problems.marks import Bounded, Fixed, Tied, check_bounds, is_mark, kept_of, without_kept
+from jaxfit.problems.bounds import check_bounds
+from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, kept_of, without_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import KeyLike, PyTree
 from jaxfit.verbs.grids import Grid, check_grid, member

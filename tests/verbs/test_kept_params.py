@@ -10,7 +10,8 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.plots.descents import window
-from jaxfit.problems import Problem, posing
+from jaxfit.problems import Problem
+from jaxfit.problems.posing import with_start
 
 X = np.linspace(-1, 1.2, 12).astype(np.float32)
 Y = 2 * X + np.sin(3 * X).astype(np.float32)
@@ -183,7 +184,7 @@ def floats(key):
 
 
 def test_python_numbers_that_a_call_makes_are_arrays_to_the_method():
-    made = posing.with_start(Problem(bare, jf.Call(floats, key=KEY), (X, Y), None)).params
+    made = with_start(Problem(bare, jf.Call(floats, key=KEY), (X, Y), None)).params
     assert isinstance(made["w"], jax.Array) and made["w"].dtype == jnp.float32
 
 
