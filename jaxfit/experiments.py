@@ -254,7 +254,7 @@ def load(folder: Path, name: str) -> ModuleType:
 def run(folder: Path, name: str) -> tuple[Outcome, dict[str, bytes]]:
     """Compute, check and, if all is well, draw one experiment; return its outcome and its pictures by file name.
 
-    What goes wrong inside it is told, never raised.
+    An error inside it is reported, never raised.
     """
     path = folder / f"{name}.py"
     claim, notes = describe(path)

@@ -1,7 +1,7 @@
 """python -m jaxfit.worker MODULE:PROBLEM STORE --shard I/N: run one of N shares of a sweep in a process of its own.
 
 PROBLEM is a dict of the arguments of `jf.sweep`, or a function that returns one. It is imported here, and never read
-from the store, which only tells whether it is the same. Shares need no scheduler and know nothing of each other: an
+from the store, which only tells whether it is the same. Shares need no scheduler and do not communicate: an
 array of jobs on a cluster runs one each, and `jf.open(STORE)` or the same `jf.sweep(..., store=STORE)` reads them all.
 """
 
@@ -88,7 +88,7 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     longer = old is not None and (old.stages or 0 < old.steps < int(np.asarray(plan.training.steps)))
     if plan.prune is not None or longer:
         raise ValueError(
-            "a share knows nothing of the others, but to prune, or to go on with more steps, all of them must be done: "
+            "a share runs without the others, but to prune, or to go on with more steps, all of them must be done: "
             "call jf.sweep(..., store=STORE) for that, with executor= for several processes"
         )
     label = f"shard-{own}-of-{shares}.lock"

@@ -55,7 +55,7 @@ def gradient_and_product(loss: Callable, at: Array) -> tuple[Array, Callable]:
     for way in (_forward(jax.grad), _forward(jax.jacfwd), _backward, _differences):
         try:
             gradient, product = way(loss, at)
-            jax.eval_shape(jax.vmap(product), at[None])  # what has no rule is told only here
+            jax.eval_shape(jax.vmap(product), at[None])  # an operation without a rule raises only here
             return gradient, product
         except Exception as error:  # noqa: BLE001 (a rule of a user's own may refuse in any words)
             first = first or error

@@ -173,7 +173,7 @@ def fast_sums(function: Callable, *, joint: bool = True) -> Callable:
     Args:
       function: Pure.
       joint: Whether sums are joined, if the settings allow it. XLA does not vectorize a loop of many sums in every
-        program, and fuses those of some lanes by itself.
+        program, and fuses those of some lanes without a rewrite.
     """
     if jax.default_backend() != "cpu":
         return function

@@ -37,7 +37,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interruption(message: str, result: object) -> Interrupted:
-    """Return the error that a verb raises after Ctrl-C; if nobody catches it, the process exits with status 130."""
+    """Return the error that a verb raises after Ctrl-C; if it is not caught, the process exits with status 130."""
     _exit_as_after_ctrl_c()
     return Interrupted(message, result)
 

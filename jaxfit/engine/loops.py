@@ -169,7 +169,9 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
     goes = status == RUNNING
     kept, proposed = (state.params, state.memory), (proposal.params, proposal.memory)
     params, memory = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposed, kept)
-    if isinstance(method_of(training.optimizer), GradientMethod):  # whose memory tells nothing of the params
+    if isinstance(
+        method_of(training.optimizer), GradientMethod
+    ):  # whose memory does not depend on whether the step was accepted
         memory = proposal.memory
     change = state.change
     if change is not None:

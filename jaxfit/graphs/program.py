@@ -90,7 +90,7 @@ def read(closed: ClosedJaxpr | Closed, opened: Callable[[str], bool], *, rules: 
         return True
 
     def scopes(inside: Sequence[Operation], within: Scope | None) -> list[Scope | None]:
-        """Return for each operation the outermost named scope that stays folded; runs of one scope are told apart."""
+        """Return for each operation the outermost named scope that stays folded; separate runs of one scope differ."""
         if within is not None:
             return [within] * len(inside)
         found = [next((part for part in o.scopes if not opened(part)), None) for o in inside]

@@ -45,7 +45,7 @@ class OrthogonalDistance(OfPredictions, SumOfSquares):
         together = as_float(more[0]) if more else jnp.zeros_like(y)
         if where is not None:
             sigma, x_sigma, together = (jnp.where(where, v, n) for v, n in ((sigma, 1), (x_sigma, 0), (together, 0)))
-        alone = sigma * jnp.sqrt(1 - together**2)  # of what x does not tell of y
+        alone = sigma * jnp.sqrt(1 - together**2)  # of y given x
 
         def apart(params, u):
             """Return the distance in y from the curve at x + x_sigma * u, less what the error of x tells of it."""

@@ -37,7 +37,7 @@ def eps_of(x: Array) -> Any:
 
 
 def normal(x: Any) -> Any:
-    """Return a number, or zero for one that is too small to have all digits; a compiled program does so by itself."""
+    """Return a number, or zero for one that is too small to have all digits; a compiled program does so anyway."""
     return x.dtype.type(0) if isinstance(x, np.floating) and x < limits_of(x.dtype).tiny else x
 
 

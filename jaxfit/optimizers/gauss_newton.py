@@ -91,7 +91,7 @@ class View(NamedTuple):
     free: Array | None  # (k,) bool: not held by a bound
     triangle: Array  # R and c of the params that are free
     shadow: Array
-    silent: Array | None  # (k,) bool: without a pivot; of a run on the host only where the others are at rest
+    silent: Array | None  # (k,) bool: without a pivot; of a run on the host only where the others have settled
     offset: Array  # () ||c||**2 / size
     left: Array  # () ||c||**2
 

@@ -66,7 +66,7 @@ class Proposal(NamedTuple):
     memory: PyTree
     converged: Array | bool = False  # () the method's own verdict on the params it was asked about
     undetermined: Array | bool = False  # () the loss is at its least there, but the data do not determine the params
-    skipped: Array | bool | None = None  # () whether no step was made, which then says nothing about the next one;
+    skipped: Array | bool | None = None  # () whether no step was made, which is then no sign of convergence;
     # None: where the params stay though the gradient is not zero
 
 

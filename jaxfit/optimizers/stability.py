@@ -34,7 +34,7 @@ class Limit:
       learning_rate: Like the sharpness; infinite where nothing curves up, NaN if no law is known.
       law: In words, with the formula; or why there is none.
       known: Whether there is a law.
-      preconditioned: Whether the law wants the sharpness of D^-1/2 H D^-1/2, D the optimizer's scale of every param.
+      preconditioned: Whether the law takes the sharpness of D^-1/2 H D^-1/2, D the optimizer's scale of every param.
     """
 
     learning_rate: float | np.ndarray
@@ -97,10 +97,10 @@ def stability_limit(optimizer: OptimizerLike, sharpness: ArrayLike) -> Limit:
     words, a, preconditioned = law
     given = getattr(sharpness, "preconditioned", preconditioned)
     if given != preconditioned:
-        wants = "that of the preconditioned Hessian: jf.sharpness(..., preconditioner=D)" if preconditioned else "not"
+        which, how = ("preconditioned Hessian", "..., preconditioner=D") if preconditioned else ("plain one", "...")
         raise ValueError(
             f"stability_limit: the sharpness is that of {'the preconditioned' if given else 'the plain'} Hessian, but "
-            f"{optimizer.name}'s law takes {wants if preconditioned else 'that of the plain one: jf.sharpness(...)'}"
+            f"{optimizer.name}'s law takes that of the {which}: jf.sharpness({how})"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.where(largest > 0, a / largest, np.where(np.isnan(largest), np.nan, np.inf))[()]

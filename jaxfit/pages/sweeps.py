@@ -29,7 +29,7 @@ NUMBERS = 4_000_000  # in all columns, which a browser unpacks in less than a se
 TRIED = 0.7  # of the size that is expected from the try before; a larger one is not tried
 MOST = 16  # numbers of a lane beside status, steps and loss
 CALLS = 2_000  # values of an axis up to which they are written with the fewest digits
-CURVES = 8  # numbers of an array that are told one by one
+CURVES = 8  # numbers of an array that get a column each
 COMBINATIONS = 10_000  # of hyperparameters, for each of which a law is asked
 LADDER = ((65, MANTISSA), (33, MANTISSA), (17, MANTISSA), (17, 12), (9, 10), (0, MANTISSA), (0, 12))
 

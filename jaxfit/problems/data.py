@@ -331,7 +331,7 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
             ):
                 warnings.simplefilter("always")
                 jax.eval_shape(lambda leaves: call(jax.tree.unflatten(structure, leaves)), like)
-        except Exception:  # whatever it raises, it does not take them so
+        except Exception:  # it does not take them so
             return None
         return {str(warning.message) for warning in warned}
 

@@ -410,7 +410,7 @@ class _NotYetKnown(Exception):
 
 
 class Unknown:
-    """Stands where a tied leaf is not computed yet: whatever asks for its value has to wait."""
+    """A tied leaf that is not computed yet: every use of its value raises `_NotYetKnown`."""
 
     def _wait(self, *_: object, **__: object) -> NoReturn:
         raise _NotYetKnown

@@ -29,7 +29,7 @@ MODULES = (
     "jaxfit.landscapes", "jaxfit.plots", "jaxfit.optimizers.torch", "jaxfit.optimizers.keras", "jaxfit.optimizers.tfjs",
 )  # fmt: skip
 
-NEARLY = 0.85  # from here on one name is the other with a slip of the pen
+NEARLY = 0.85  # the least similarity of a name to its misspelling
 
 
 def did_you_mean(name: str, among: Sequence[str]) -> str:
@@ -209,7 +209,7 @@ def users_line(error: BaseException) -> str:
 
 
 def nothing_there(error: LookupError, names: Sequence[str]) -> str:
-    """Return what the user's own line asked the params for in vain."""
+    """Return what the user's own line looked up in the params that is not there."""
     key = error.args[0] if isinstance(error, KeyError) else None
     what = f"finds no {key!r}" if isinstance(error, KeyError) else f"fails: {error}"
     near = did_you_mean(str(key), names) if isinstance(error, KeyError) else "."

@@ -194,7 +194,7 @@ class Rungs:
     Args:
       at: The rungs, in steps, rising.
       keep: keep(rung) -> (n,) booleans, a pure function of a `Rung`: which lanes of the group go on. Failed lanes never
-        do, whatever it says. It is called for each rung and group, and before the sweep with made-up values.
+        do, whatever it returns. It is called for each rung and group, and before the sweep with made-up values.
       by, over, highest: As for `Halving`.
 
     Raises:
@@ -273,7 +273,7 @@ def as_text(rule: Pruning) -> str:
 
 
 def choices(rule: Pruning, rungs: Sequence[int], sizes: Mapping[str, int]) -> bytes:
-    """Return which lanes a rule keeps at its rungs, of values made up, as bits: by that it is told from others.
+    """Return which lanes a rule keeps at its rungs, of made-up values, as bits: a digest of the rule.
 
     A function is known to a store by its name alone, and that of an edited one is the same.
     """

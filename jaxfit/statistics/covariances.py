@@ -133,7 +133,7 @@ def moments(
 
 
 def _eps(result: Fit | Grid, problem: Problem) -> float:
-    """Return how finely the numbers of a fit are told apart: those of the run, or of y if that is coarser."""
+    """Return the relative rounding error of the numbers of a fit: that of the run, or of y if that is larger."""
     names = getattr(problem.loss, "data_names", ())
     y = problem.data[names.index("y")] if "y" in names and len(names) == len(problem.data) else None
     y = y.values if is_axis(y) else y

@@ -61,7 +61,7 @@ class DurbinWatson(NamedTuple):
 
 
 class Diagnostics(NamedTuple):
-    """What the residuals of a fit tell against its model; NaN where a test says nothing."""
+    """Tests of the residuals of a fit against its model; NaN where a test does not apply."""
 
     lack_of_fit: FTest
     runs: Runs

@@ -99,7 +99,7 @@ def report(
     roles, start = _roles(fit, known), _start(fit)
     correlations = correlation_matrix(known.covariance)
     errors, (low, high) = known.errors.copy(), (np.array(side, float) for side in (low, high))
-    for one in runaways(fit):  # an error there tells of nothing
+    for one in runaways(fit):  # where an error has no meaning
         at = labels.index(one.name if one.name in labels else one.name.removeprefix("params"))
         errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
         roles[at] = "ran away"
@@ -342,13 +342,15 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
     notes += _of_counts(fit, known)
     if known.exact:
         notes.append(
-            "the residuals are no larger than the rounding of the numbers: there is no noise to speak of, and errors "
-            "and intervals tell of rounding alone"
+            "the residuals are no larger than the rounding of the numbers: they show no noise, and errors and "
+            "intervals reflect rounding alone"
         )
     if float(known.freedom) <= 0:
-        notes.append("there are no more residuals than params, so that their scatter says nothing: no errors")
+        notes.append(
+            "there are no more residuals than params, so that their scatter cannot be estimated: no errors are given"
+        )
     if (far := distance(known)) > FAR and not runaways(fit):  # which the outcome says
         early = fit.status == Status.STOPPED_EARLY
-        what = "as its patience wants it; errors are those of a minimum" if early else "let it run on"
+        what = "where its patience ended it; errors are defined at a minimum" if early else "let it run on"
         notes.append(f"the fit stands {far:.2g} standard errors from the minimum; {what}")
     return notes

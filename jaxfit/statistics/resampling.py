@@ -84,8 +84,8 @@ class Shifted(_OfBlocks):
 class Held(_OfBlocks):
     """A loss and a spring, stiffness * (number - target)**2, at one number of the user's tree.
 
-    Its data begin with which number, the target and the stiffness. Wherever the spring comes to rest, the loss is the
-    least one with the number there, and its slope by the number is 2 * stiffness * (target - number).
+    Its data begin with which number, the target and the stiffness. At the minimum of the sum, the loss is the least
+    one with the number held at its value, and its derivative by the number is 2 * stiffness * (target - number).
     """
 
     loss: Loss

@@ -54,7 +54,9 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
       StoreError, OSError: If it cannot be read or written.
     """
     if not write and not manifests.has_manifest(folder):
-        raise StoreError(f"{folder} is not to be seen from here, but every worker must see the store; use a shared one")
+        raise StoreError(
+            f"{folder} is not visible from here, but every worker must read the store; put it on a shared file system"
+        )
     old = manifests.read_manifest(folder) if manifests.has_manifest(folder) else None
     plan = plan._replace(parts=[part.in_pool(_shape(part, plan.slots, old, folder)) for part in plan.parts])
     examples = [empty_results(part) for part in plan.parts]
@@ -266,7 +268,7 @@ def columns_of(stored: Stored, part: int, segments: int | None = None) -> Lanes:
 
 
 def parts_until(stored: Stored, task: Task) -> list[Part]:
-    """Return the parts, to be run as far as a task wants."""
+    """Return the parts, to be run to the last step of a task's stage."""
     steps = stored.maps[task.part].stage(task.segment).steps
     return [part.until(steps) for part in stored.plan.parts]
 

@@ -193,7 +193,7 @@ def check_result(verb: str, result: object) -> None:
     Raises:
       TypeError: If it is neither a fit nor a grid.
       ValueError: If it no longer knows its problem.
-      NotConverged: If it is a fit without params to speak of.
+      NotConverged: If it is a fit that failed, whose params have no meaning.
     """
     if isinstance(result, Grid):
         return

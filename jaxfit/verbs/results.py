@@ -180,7 +180,7 @@ class Fit:
         """
         model = None if self.problem is None else model_of(self.problem.loss)
         if model is None or takes_key(model):
-            why = "forgot its problem" if self.problem is None else f"is of {name_of(self.problem.loss)}"
+            why = "has no problem any more" if self.problem is None else f"is of {name_of(self.problem.loss)}"
             raise TypeError(
                 f"predict needs the fit of a loss of a model, such as jf.losses.mse(model), but this one {why}; call "
                 f"the model itself: model(fit.params, x)"
@@ -351,7 +351,7 @@ def require_converged(result: Result) -> Result:
     if isinstance(result, Fit):
         if isinstance(result.status, jax.core.Tracer):
             raise TypeError(
-                "require_converged: the fit is traced, so that nobody knows yet how it ends; call it on what the jit, "
+                "require_converged: the fit is traced, so that its status is not known yet; call it on what the jit, "
                 "vmap or grad returns"
             )
         if not np.all(np.asarray(result.status) == Status.CONVERGED):

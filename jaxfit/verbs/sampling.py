@@ -184,7 +184,7 @@ def _check_ends(name: str, low: float, high: float) -> None:
         raise ValueError(f"{name}: low is {low} and high is {high}, but low must be below high")
 
 
-# Optuna as the outer loop: trials that a study asks for run as lanes, and it is told how they ended
+# Optuna as the outer loop: the trials of a study run as lanes, whose results it gets
 
 
 @near_keywords

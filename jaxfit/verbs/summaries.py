@@ -136,7 +136,7 @@ def runaways(fit: Fit) -> list[Runaway]:
     for place, which in zip(places[1:], [*far, far], strict=True):
         place[which] /= 10
     here, *there = _losses_at(fit, places)
-    if here == 0:  # whatever it depends on
+    if here == 0:
         return []
     began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
     *flat, all_flat = np.abs(np.subtract(there, here)) <= FLAT * (abs(here) + FLAT * began)

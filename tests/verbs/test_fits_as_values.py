@@ -170,7 +170,7 @@ def test_a_fit_predicts_what_its_model_does(name, precision):
 
 def test_a_fit_without_a_model_cannot_predict(compiled):
     own = jf.fit(lambda p: jnp.square(p), 1.0, optimizer=jf.optimizers.sgd(0.1), steps=3)
-    for found, why in ((own, "is of <lambda>"), (compiled, "forgot its problem")):
+    for found, why in ((own, "is of <lambda>"), (compiled, "has no problem any more")):
         with pytest.raises(TypeError, match=rf"predict needs the fit of a loss of a model.* {why}; call the model its"):
             found.predict(X)
 

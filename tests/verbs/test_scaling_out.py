@@ -183,7 +183,7 @@ def test_a_worker_that_sees_another_store_refuses(tmp_path, store):
     call = host.pickled(arguments(steps=29))
     with pytest.raises(ValueError, match="steps was 30, is now 29"):
         run_elsewhere(call, str(store), 0, 0, 0, 0)
-    with pytest.raises(jf.StoreError, match="not to be seen from here, but every worker must see the store"):
+    with pytest.raises(jf.StoreError, match="not visible from here, but every worker must read the store"):
         run_elsewhere(call, str(tmp_path / "elsewhere"), 0, 0, 0, 0)
 
 
@@ -231,7 +231,7 @@ def other_steps():
 def test_a_worker_refuses_a_store_of_another_problem(store, capsys):
     before = contents(store)
     assert worker.main([f"{__name__}:other_steps", str(store)]) == 1
-    assert "a share knows nothing of the others, but" in capsys.readouterr().err and contents(store) == before
+    assert "a share runs without the others, but" in capsys.readouterr().err and contents(store) == before
 
 
 @pytest.mark.soak
