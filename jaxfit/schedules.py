@@ -203,8 +203,8 @@ def milestones(rate: Number | Axis, factor: Number | Axis, at: Sequence[int]) ->
       [0.5, 0.5, 0.05, 0.005]
     """
     steps = tuple(at) if isinstance(at, Iterable) else (at,)
-    whole = all(isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in steps)
-    if not steps or not whole or list(steps) != sorted(set(steps)):
+    integral = all(isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in steps)
+    if not steps or not integral or list(steps) != sorted(set(steps)):
         raise ValueError(f"milestones: at is {at!r}, but it must be whole numbers of steps in order, such as (10, 20)")
     return Call(_milestones, **_of(_milestones, rate=rate, factor=factor).kwargs, at=tuple(map(int, steps)))
 

@@ -235,8 +235,8 @@ def _of_fit(
     if not history:
         if isinstance(preconditioner, str):
             scale = jax.tree.map(lambda x: x[-1], scale)
-        made = as_params(fit.params, inside=True) if holds_call(problem.params) else None
-        marked = put(problem.params, fit.params) if made is None else made
+        called = as_params(fit.params, inside=True) if holds_call(problem.params) else None
+        marked = put(problem.params, fit.params) if called is None else called
         arguments = Arguments(problem._replace(params=marked), scale, tolerance)
         check_scale(scale, free(marked))
         return _answer(at_one(quantity, arguments, fit.precision or "float32"), preconditioner is not None)

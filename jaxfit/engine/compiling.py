@@ -238,10 +238,10 @@ def _families(rows: Sequence[ListedOperation]) -> dict[int, int]:
         return value
 
     for row in rows:
-        for result, made in zip(row.operation.results, row.outputs, strict=True):
+        for result, output in zip(row.operation.results, row.outputs, strict=True):
             for operand, read in zip(row.operation.operands, row.inputs, strict=True):
                 if operand.shape == result.shape:
-                    above[eldest(read)] = eldest(made)
+                    above[eldest(read)] = eldest(output)
     return {value: eldest(value) for row in rows for value in (*row.inputs, *row.outputs)}
 
 
@@ -277,11 +277,11 @@ def _sum(group: Sequence[ListedOperation], values: Mapping[int, Array]) -> Seque
 def _along(summands: Sequence[Array], axis: int) -> Sequence[Array]:
     """Return the sums along one axis, of partial sums of `sum_length` numbers and of the rest."""
     shape, length = summands[0].shape, current().sum_length
-    whole, rest = divmod(shape[axis], length)
-    if whole == 0 or shape[axis] == length:
+    quotient, rest = divmod(shape[axis], length)
+    if quotient == 0 or shape[axis] == length:
         return _reduced(summands, (axis,))
-    cut = whole * length
-    split = (*shape[:axis], whole, length, *shape[axis + 1 :])
+    cut = quotient * length
+    split = (*shape[:axis], quotient, length, *shape[axis + 1 :])
     pieces = [jax.lax.slice_in_dim(x, 0, cut, axis=axis).reshape(split) for x in summands]
     sums = _along(_ended(_reduced(pieces, (axis + 1,))), axis)
     if not rest:

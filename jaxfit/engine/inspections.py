@@ -143,7 +143,7 @@ def warn_of_overflow(problem: Problem, precision: str) -> None:
     leaves, structure = jax.tree.flatten(problem.data, is_leaf=is_axis)
     values = [x.values if isinstance(x, Axis) else x for x in leaves]
     call = call_of(problem.loss, problem.params, problem.key)
-    shapes = [shape_like(x, precision, made=False) for x in leaves]
+    shapes = [shape_like(x, precision, as_float=False) for x in leaves]
     ranges = [range_of(x) for x, shape in zip(values, shapes, strict=True) for _ in jax.tree.leaves(shape)]
     with precision_context(precision):
         try:

@@ -84,8 +84,8 @@ class Operation:
     @property
     def traceback(self) -> TracebackType | None:
         """Where the user's code made it."""
-        made = getattr(self._equation.source_info, "traceback", None)
-        return None if made is None else made.as_python_traceback()
+        trace = getattr(self._equation.source_info, "traceback", None)
+        return None if trace is None else trace.as_python_traceback()
 
     def inner(self, kinds: Sequence[str] = (*CALLS, *RULES)) -> ClosedJaxpr | Closed | None:
         """Return the program that an operation of one of these kinds calls once, on its own inputs; else None."""
@@ -291,12 +291,12 @@ def alive_bytes(program: ClosedJaxpr) -> int:
         return {v for v in atoms if not is_literal(v)}
 
     equations = program.jaxpr.eqns
-    made = {v for equation in equations for v in equation.outvars}
+    outputs = {v for equation in equations for v in equation.outvars}
     last = {v: i for i, e in enumerate(equations) for v in (*e.outvars, *variables(e.invars))}
     last |= dict.fromkeys(variables(program.jaxpr.outvars), len(equations))
     alive = most = 0
     for i, equation in enumerate(equations):
         alive += sum(map(size_of, equation.outvars))
         most = max(most, alive)
-        alive -= sum(size_of(v) for v in ({*equation.outvars} | variables(equation.invars)) & made if last[v] == i)
+        alive -= sum(size_of(v) for v in ({*equation.outvars} | variables(equation.invars)) & outputs if last[v] == i)
     return most

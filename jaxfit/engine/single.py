@@ -170,15 +170,15 @@ def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
                 if status != RUNNING or i == count:
                     break
                 flat, memory = method.move(place, flat, memory, view)
-        made = int(t) + i
-        if status == RUNNING and made >= training.steps:
+        steps = int(t) + i
+        if status == RUNNING and steps >= training.steps:
             rounding = 64 * np.finfo(flat.dtype).eps * abs(state.start_loss)
             status = Status.DIVERGED if loss > state.start_loss + rounding else Status.OUT_OF_STEPS
         state = state._replace(
             params=unflattened(flat, state.params),
             memory=InNumPy(memory),
             status=np.int32(status),
-            steps=np.int32(made),
+            steps=np.int32(steps),
         )
         return state, dict.fromkeys(training.record.what, np.array(losses)), End(loss, None, {})
 
@@ -212,13 +212,13 @@ def warn_of_recompiling(loss: Callable, optimizer: Optimizer | None = None) -> N
     for name, function in functions.items():
         if function is None or not hasattr(function, "__code__"):
             continue
-        made = seen.setdefault(_origin(function), set())
-        if len(made) == ENOUGH or id(function) in made:
+        compiled_ids = seen.setdefault(_origin(function), set())
+        if len(compiled_ids) == ENOUGH or id(function) in compiled_ids:
             continue
-        made.add(id(function))
-        if len(made) == ENOUGH:
+        compiled_ids.add(id(function))
+        if len(compiled_ids) == ENOUGH:
             warn(
-                f"the {name} `{function.__qualname__}` has been compiled {len(made)} times, each time as a new "
+                f"the {name} `{function.__qualname__}` has been compiled {len(compiled_ids)} times, each time as a new "
                 f"function: {remedies[name]}"
             )
 

@@ -174,9 +174,9 @@ def _jumps(run: Fit, here: LocalModel, seen: summaries.LossCurve) -> bool:
     rate, steps = rate_of(optimizer), len(run.history.loss)
     if rate is None or law_limit(optimizer, 1.0) is None or here.largest > 1 / rate:
         return False
-    whole, promised = seen.first - seen.least, 0.5 * rate * here.norm**2
-    fall = abs(seen.recent_fall) * whole / (0.1 * steps)
-    least = max(10 * fall, 10 * STANDS * whole / steps, 10 * _blur(run, here))
+    total_fall, promised = seen.first - seen.least, 0.5 * rate * here.norm**2
+    fall = abs(seen.recent_fall) * total_fall / (0.1 * steps)
+    least = max(10 * fall, 10 * STANDS * total_fall / steps, 10 * _blur(run, here))
     return abs(seen.recent_fall) < STANDS and promised > least
 
 

@@ -104,8 +104,8 @@ def backprop(
     sets = [floating_of_loss(loss, params, given, key, precision, n) for given, n in zip(sets, names, strict=True)]
     graphs = []
     with precision_context(precision):
-        made = values_of(as_params(resolved(params, precision), precision=precision, finite=False))
-        params = jax.tree.map(np.asarray, convert_all(made, precision))
+        values = values_of(as_params(resolved(params, precision), precision=precision, finite=False))
+        params = jax.tree.map(np.asarray, convert_all(values, precision))
         for name, given in zip(names, sets, strict=True):
             rows = isinstance(loss, Loss) and loss.by_row
             check_data(given, loss, name=name, precision=precision, rows=rows, finite=False)

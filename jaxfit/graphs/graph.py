@@ -188,10 +188,10 @@ class Graph:
                 "to_networkx needs networkx, which is not installed: pip install networkx; or use to_dot() or "
                 "to_mermaid()"
             ) from None
-        made = nx.MultiDiGraph()
-        made.add_nodes_from((node.name, _without(node, "name")) for node in self.nodes)
-        made.add_edges_from((edge.source, edge.target, _without(edge, "source", "target")) for edge in self.edges)
-        return made
+        graph = nx.MultiDiGraph()
+        graph.add_nodes_from((node.name, _without(node, "name")) for node in self.nodes)
+        graph.add_edges_from((edge.source, edge.target, _without(edge, "source", "target")) for edge in self.edges)
+        return graph
 
 
 # Numbers and graphs as text

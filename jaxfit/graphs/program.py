@@ -214,12 +214,12 @@ def _together(
     name: str, group: Sequence[NodeStep], steps: Sequence[NodeStep], result: int, constants: dict
 ) -> NodeStep:
     """Return consecutive steps as one step, with their constants inside."""
-    made = [place for step in group for place in step.outputs]
+    written = [place for step in group for place in step.outputs]
     inside = {id(step) for step in group}
     fixed = {place: constants[place] for step in group for place in step.inputs if place in constants}
-    inputs = tuple(dict.fromkeys(p for step in group for p in step.inputs if p not in fixed and p not in made))
+    inputs = tuple(dict.fromkeys(p for step in group for p in step.inputs if p not in fixed and p not in written))
     elsewhere = {place for step in steps if id(step) not in inside for place in step.inputs} | {result}
-    outputs = tuple(place for place in made if place in elsewhere)
+    outputs = tuple(place for place in written if place in elsewhere)
 
     def function(*values):
         known = fixed | dict(zip(inputs, values, strict=True))

@@ -185,7 +185,7 @@ def as_transformation(built: Any) -> Any:
     return kind(built.init, built.update)
 
 
-def as_part(value: OptimizerLike, whole: str) -> Optimizer:
+def as_part(value: OptimizerLike, owner: str) -> Optimizer:
     """Return the value as an `Optimizer` that can be a part of another, `whole`, which works on gradients.
 
     Raises:
@@ -194,7 +194,7 @@ def as_part(value: OptimizerLike, whole: str) -> Optimizer:
     part = as_optimizer(value)
     if not part.traits.takes_gradients:
         raise TypeError(
-            f"{whole}: {part.name} moves the params in its own way, by the whole loss, but {whole} passes gradients "
+            f"{owner}: {part.name} moves the params in its own way, by the whole loss, but {owner} passes gradients "
             f"on; use one that takes gradients, such as jf.optimizers.adam(0.1)"
         )
     return part
@@ -216,10 +216,10 @@ def _check_rate_given(factory: Callable, name: str, signature: inspect.Signature
 def _climbs(build: Callable) -> bool:
     """Return whether the first update for p**2 / 2 at 1 goes uphill; False if it cannot be built here."""
     try:
-        made = optax.with_extra_args_support(as_transformation(build()))
+        transformation = optax.with_extra_args_support(as_transformation(build()))
         one = jnp.ones(())
         extra = {"value": one / 2, "grad": one, "value_fn": lambda p: p * p / 2}
-        updates: Any = made.update(one, made.init(one), one, **extra)[0]
+        updates: Any = transformation.update(one, transformation.init(one), one, **extra)[0]
         return bool(updates > 0)
     except Exception:  # noqa: BLE001 (any factory of a user's own)
         return False
@@ -233,10 +233,10 @@ def _check_schedulable(
     parameter = signature.parameters.get(key) if signature is not None else None
     if not is_schedule or parameter is None:
         return
-    whole = parameter.annotation in (int, "int") or type(parameter.default) is int
+    integer = parameter.annotation in (int, "int") or type(parameter.default) is int
     fixed = key == "learning_rate" and traits_of(factory).fixed_rate
     own = not traits_of(factory).takes_gradients and factory.__module__.startswith("jaxfit.")
-    if whole or fixed or own:
+    if integer or fixed or own:
         what = "the first step, which the signs of the gradients then change" if fixed else "the same in every step"
         raise TypeError(
             f"{name}: {key} is {show(value)}, but it takes no schedule, for it is {what}; pass one number, such as "

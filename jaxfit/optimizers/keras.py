@@ -86,9 +86,9 @@ def _rule(function: Callable[_Declared, _Parts]) -> Callable[_Declared, Optimize
         clip = _clip(clipnorm, clipvalue, global_clipnorm)
         return optax.chain(clip, each_array(start, decayed)) if clip else each_array(start, decayed)
 
-    made: Any = whole
-    made.__signature__ = signature.replace(parameters=[*own, *common])
-    return rule_of("keras", "learning_rate")(made)
+    with_common: Any = whole
+    with_common.__signature__ = signature.replace(parameters=[*own, *common])
+    return rule_of("keras", "learning_rate")(with_common)
 
 
 def _clip(clipnorm: Scalar, clipvalue: Scalar, global_clipnorm: Scalar) -> Any:

@@ -46,9 +46,9 @@ def _of(factory: Callable) -> Callable[[Callable[_Declared, None]], Callable[_De
         def make(*args, **kwargs):
             return optimizer(factory, **own | signature.bind_partial(*args, **kwargs).arguments)
 
-        made: Any = make
-        made.__signature__ = signature.replace(return_annotation=Optimizer)
-        return near_keywords(made)
+        declared: Any = make
+        declared.__signature__ = signature.replace(return_annotation=Optimizer)
+        return near_keywords(declared)
 
     return declare
 

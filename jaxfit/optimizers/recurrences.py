@@ -268,13 +268,13 @@ def rule_of(framework: str, rate: str) -> Callable[[Callable[_Declared, Any]], C
         @functools.wraps(function)
         def make(*args, **kwargs):
             given = {rate: defaults[rate]} | signature.bind(*args, **kwargs).arguments
-            given = {k: _as_pair(made, k, v, defaults[k]) for k, v in given.items()}
+            given = {k: _as_pair(declared, k, v, defaults[k]) for k, v in given.items()}
             said = {k: v for k, v in given.items() if k != rate and not _same(v, defaults[k])}
             return optimizer(rule, learning_rate=given[rate], **said)
 
-        made: Any = make
-        made.rule, made.__signature__ = rule, signature.replace(return_annotation=Optimizer)
-        return near_keywords(made)
+        declared: Any = make
+        declared.rule, declared.__signature__ = rule, signature.replace(return_annotation=Optimizer)
+        return near_keywords(declared)
 
     return declare
 

@@ -388,8 +388,10 @@ def seeds(value: PyTree) -> PyTree:
 
 
 def _check_seeds(name: str, values: np.ndarray) -> None:
-    whole = values == np.floor(values) if values.dtype.kind == "f" else np.full(values.shape, values.dtype.kind in "iu")
-    bad = np.flatnonzero(~(whole & (values >= 0) & (values < 2**32))) if values.dtype.kind != "b" else [0]
+    integral = (
+        values == np.floor(values) if values.dtype.kind == "f" else np.full(values.shape, values.dtype.kind in "iu")
+    )
+    bad = np.flatnonzero(~(integral & (values >= 0) & (values < 2**32))) if values.dtype.kind != "b" else [0]
     if len(bad):
         raise ValueError(
             f"Axis {name!r}: value {bad[0]} is {values[bad[0]]}, but a seed must be an integer of 0 to 2**32 - 1; "

@@ -316,14 +316,14 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
       name: "data" or "validation".
     """
     leaves, structure = jax.tree.flatten(data, is_leaf=is_axis)
-    whole = given = [i for i, x in enumerate(leaves) if _is_whole(x)]
-    if not whole:
+    whole_indices = given = [i for i, x in enumerate(leaves) if _is_whole(x)]
+    if not whole_indices:
         return data
 
-    def warnings_with(made: Container[int]) -> set[str] | None:
+    def warnings_with(as_floats_at: Container[int]) -> set[str] | None:
         """Return what the call warns of with these leaves floating; None if it fails."""
         try:
-            like = [shape_like(x, precision, made=i in made) for i, x in enumerate(leaves)]
+            like = [shape_like(x, precision, as_float=i in as_floats_at) for i, x in enumerate(leaves)]
             with (
                 precision_context(precision),
                 enclosed_in_precision(call),
@@ -335,18 +335,18 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
             return None
         return {str(warning.message) for warning in warned}
 
-    def works(made: Container[int]) -> bool:
-        found = warnings_with(made)
+    def works(as_floats_at: Container[int]) -> bool:
+        found = warnings_with(as_floats_at)
         if not found:
             return found is not None
         anyway = warnings_with(())
         return anyway is None or found <= anyway
 
-    if not works(whole):
-        whole = [i for i in whole if len(whole) > 1 and works([i])]
-    kept = [i for i in given if i not in whole]
+    if not works(whole_indices):
+        whole_indices = [i for i in whole_indices if len(whole_indices) > 1 and works([i])]
+    kept = [i for i in given if i not in whole_indices]
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(data, is_leaf=is_axis)]
-    for i in whole:
+    for i in whole_indices:
         _say_rounding(f"{name}[{paths[i][0].idx}]{path_name('', paths[i][1:])}", leaves[i], precision)
         leaves[i] = _mapped(lambda x: _cast(x, float, np.float64), leaves[i])
     wide = np.dtype(np.int64 if precision == "float64" else np.int32)
@@ -392,15 +392,15 @@ def _is_whole(x: object) -> bool:
     return is_array(x) and not is_key(x) and x.dtype.kind in "biu"
 
 
-def shape_like(x: PyTree, precision: str, *, made: bool) -> PyTree:
+def shape_like(x: PyTree, precision: str, *, as_float: bool) -> PyTree:
     """Return the shape of a leaf, or of the first value of an axis, in the precision."""
     if isinstance(x, Axis):
         first = jax.tree.map(lambda x: x[:1], x.values) if is_array(x.values) else x.values[0]
-        like = jax.tree.map(lambda x: shape_like(x, precision, made=made), first)
+        like = jax.tree.map(lambda x: shape_like(x, precision, as_float=as_float), first)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like) if is_array(x.values) else like
     if is_key(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype)
-    dtype = PRECISIONS[precision] if made else convert(np.zeros((), x.dtype), precision).dtype
+    dtype = PRECISIONS[precision] if as_float else convert(np.zeros((), x.dtype), precision).dtype
     return jax.ShapeDtypeStruct(np.shape(x), dtype)
 
 
@@ -439,13 +439,13 @@ def _say_rounding(label: str, x: PyTree, precision: str) -> None:
     for values in jax.tree.leaves(x.values) if isinstance(x, Axis) else [x]:
         if isinstance(values, jax.core.Tracer) or values.dtype.itemsize < 4:
             continue
-        whole = np.ravel(values)
+        flat = np.ravel(values)
         with np.errstate(invalid="ignore"):
-            rounded = whole.astype(PRECISIONS[precision])
-            lost = np.flatnonzero(rounded.astype(whole.dtype) != whole)
+            rounded = flat.astype(PRECISIONS[precision])
+            lost = np.flatnonzero(rounded.astype(flat.dtype) != flat)
         if lost.size:
             remedy = "subtract what they share" + (', or pass precision="float64"' * (precision == "float32"))
             warn(
-                f"{label} holds whole numbers that {precision} rounds, such as {whole[lost[0]]:,} to "
+                f"{label} holds whole numbers that {precision} rounds, such as {flat[lost[0]]:,} to "
                 f"{int(rounded[lost[0]]):,}; {remedy}"
             )

@@ -121,12 +121,12 @@ def near_keywords(function: _Function) -> _Function:
             raise TypeError(_wrong_call(function, signature, args, kwargs)) from None
 
     if inspect.isclass(function):
-        made = function.__init__
+        users_init = function.__init__
 
-        @functools.wraps(made)
+        @functools.wraps(users_init)
         def init(self, *args, **kwargs):
             check(args, kwargs)
-            made(self, *args, **kwargs)
+            users_init(self, *args, **kwargs)
 
         function.__init__ = init
         return function  # pyright: ignore[reportReturnType]
@@ -189,8 +189,8 @@ def _how_to_write(keyword: str, takes: Sequence[str]) -> str:
 
 def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
     """Return how a function is called, with what it cannot do without: jf.fit(loss, params, data, optimizer=...)."""
-    whole = function.__module__
-    module = whole if whole in MODULES else ".".join(whole.split(".")[:2])
+    path = function.__module__
+    module = path if path in MODULES else ".".join(path.split(".")[:2])
     inside = f"{module.removeprefix('jaxfit.')}." if module in MODULES and function.__name__ != "optimizer" else ""
     words = []
     for p in parameters.values():

@@ -50,8 +50,8 @@ def _place(error: float) -> int:
 def _bracketed(value: float, error: float, place: int) -> str:
     digits = 1 - place
     if digits <= 0:
-        whole = 10 ** (-digits)
-        return f"{round(value / whole) * whole:.0f}({round(error / whole) * whole:.0f})"
+        unit = 10 ** (-digits)
+        return f"{round(value / unit) * unit:.0f}({round(error / unit) * unit:.0f})"
     inside = f"{error:.{digits}f}" if place >= 0 else f"{error * 10.0**digits:.0f}"
     return f"{value:.{digits}f}({inside})"
 

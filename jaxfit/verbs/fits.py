@@ -198,19 +198,19 @@ def _lengthened(saved: Saved, steps: int, every: int, what: str) -> Saved | None
     Raises:
       ValueError: If it has made more steps than are asked for, or its last record is not at its end.
     """
-    status, made = Status(int(saved.state.status)), int(saved.state.steps)
-    _check_longer(what, saved.t if status == Status.NOT_RUN else made, steps)
-    at_limit = saved.ended and status in (Status.OUT_OF_STEPS, Status.DIVERGED) and made == saved.steps < steps
+    status, steps_made = Status(int(saved.state.status)), int(saved.state.steps)
+    _check_longer(what, saved.t if status == Status.NOT_RUN else steps_made, steps)
+    at_limit = saved.ended and status in (Status.OUT_OF_STEPS, Status.DIVERGED) and steps_made == saved.steps < steps
     if not at_limit:
         return saved
     if status == Status.DIVERGED:  # perhaps only since it stood above its start
         return None
-    if made % every:
+    if steps_made % every:
         raise ValueError(
-            f"{what} has made {made:,} steps, no multiple of Record.every={every:,}, so that it cannot go on with the "
-            f"records that a run of {steps:,} steps has; make that run on its own"
+            f"{what} has made {steps_made:,} steps, no multiple of Record.every={every:,}, so that it cannot go on "
+            f"with the records that a run of {steps:,} steps has; make that run on its own"
         )
-    pieces = [jax.tree.map(lambda x: x[: made // every], rows) for rows in saved.pieces[:1]]
+    pieces = [jax.tree.map(lambda x: x[: steps_made // every], rows) for rows in saved.pieces[:1]]
     state = saved.state._replace(status=jnp.zeros_like(saved.state.status))
     return saved._replace(state=state, pieces=pieces, ended=False)
 
@@ -252,11 +252,11 @@ def _traced_fit(training: Training, steps: int) -> Fit:
     return Fit(*numbers, start_loss=state.start_loss, **best_of(state.best, own))
 
 
-def _check_longer(what: str, made: int, steps: int) -> None:
-    if made > steps:
+def _check_longer(what: str, steps_made: int, steps: int) -> None:
+    if steps_made > steps:
         raise ValueError(
-            f"{what} has made {made:,} steps, and steps is {steps:,} now, but a run goes on, not back; pass "
-            f"steps={made} or more, or make the shorter run on its own"
+            f"{what} has made {steps_made:,} steps, and steps is {steps:,} now, but a run goes on, not back; pass "
+            f"steps={steps_made} or more, or make the shorter run on its own"
         )
 
 
@@ -272,30 +272,30 @@ def _run(
 ) -> Fit:
     every = training.record.every
     pieces: list[dict[str, PyTree]] = []
-    status, made, end, t = Status.NOT_RUN, 0, None, 0
+    status, steps_made, end, t = Status.NOT_RUN, 0, None, 0
     latest, interrupted = saved, False
     if saved is None:
         state = programs.begin(leaves)
     else:
         state, pieces, end, t, *_ = saved
-        status, made = Status(int(state.status)), int(state.steps)
+        status, steps_made = Status(int(state.status)), int(state.steps)
     bar = progress_bar(total, progress, "steps")
-    bar.update(made)
+    bar.update(steps_made)
     try:
         left = 0 if saved and saved.ended else total - t
         for count in stretches(left, programs.capacity * every, every, programs.pace):
             state, rows, end = _stretch(programs, leaves, every, state, t, count)
-            status, made = Status(int(state.status)), int(state.steps)
-            if made == 0:
+            status, steps_made = Status(int(state.status)), int(state.steps)
+            if steps_made == 0:
                 _check_start(training, precision, state.start_loss)
             ended = status != Status.NOT_RUN
-            kept = (made - t) // every + 1 if ended else count // every
+            kept = (steps_made - t) // every + 1 if ended else count // every
             pieces.append(jax.tree.map(lambda x, k=kept: np.asarray(x)[:k], rows))
             t += count
             latest = Saved(state, list(pieces), end, t, ended or t >= total, total)
             if checkpoint is not None and (latest.ended or checkpoint.due()):
                 checkpoint.save(latest)
-            bar.update(made - bar.n)
+            bar.update(steps_made - bar.n)
             bar.set_postfix_str(f"loss {float(end.loss):.4g}", refresh=False)
             if ended:
                 break
@@ -307,11 +307,13 @@ def _run(
         bar.close()
     result: Any = None
     if latest is not None and end is not None:
-        result = _finished(training, state, status, made, end, pieces, precision)
+        result = _finished(training, state, status, steps_made, end, pieces, precision)
         result = replace(result, last=latest._replace(pieces=[]))
     if interrupted:
         kept = "" if checkpoint is None else f", kept in {checkpoint.path}: the same call goes on from there"
-        raise interruption(f"interrupted after {made:,} of {total:,} steps{kept}; .result holds the run so far", result)
+        raise interruption(
+            f"interrupted after {steps_made:,} of {total:,} steps{kept}; .result holds the run so far", result
+        )
     return result
 
 
@@ -340,22 +342,22 @@ def _finished(
     training: Training,
     state: State,
     status: Status,
-    made: int,
+    steps_made: int,
     end: End,
     pieces: list[dict[str, PyTree]],
     precision: str,
 ) -> Fit:
     rows = pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *x: np.concatenate(x), *pieces)
     every = training.record.every
-    records = made // every + 1 if status != Status.NOT_RUN else -(-made // every)
+    records = steps_made // every + 1 if status != Status.NOT_RUN else -(-steps_made // every)
     own = (lambda x: np.asarray(x)[()]) if precision == "float64" else jnp.asarray
     loss = np.asarray(end.loss)[()]
     problem = training.problem
     start = jax.tree.map(lambda x: x if is_kept(x) else convert(x, precision), problem.params, is_leaf=is_kept)
 
     def users_own(params):
-        whole = values_of(put(start, params)) if is_marked(start) else params
-        return jax.tree.map(lambda x: x.own if is_kept(x) else own(x), whole, is_leaf=is_kept)
+        tree = values_of(put(start, params)) if is_marked(start) else params
+        return jax.tree.map(lambda x: x.own if is_kept(x) else own(x), tree, is_leaf=is_kept)
 
     best = state.best and Best(state.best.params, *(np.asarray(x)[()] for x in state.best[1:]))
     fine = status in ENDED_WELL and loss > np.finfo(loss.dtype).tiny
@@ -363,7 +365,7 @@ def _finished(
         params=users_own(state.params),
         loss=loss,
         status=status,
-        steps=made,
+        steps=steps_made,
         history=History({"step": np.arange(records) * every, **rows}),
         validation_loss=None if end.validation_loss is None else np.asarray(end.validation_loss)[()],
         start_loss=np.asarray(state.start_loss)[()],

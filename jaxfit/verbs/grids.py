@@ -160,9 +160,9 @@ def _recorded(tree: PyTree) -> list[tuple[tuple, Array]]:
 def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, StoredVariable]:
     found = {}
     for path, leaf in _recorded(params):
-        whole = _dotted(name, path)
-        extra = tuple(f"{whole}_dim_{k}" for k in range(leaf.ndim - 1))
-        found[whole] = StoredVariable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
+        full_name = _dotted(name, path)
+        extra = tuple(f"{full_name}_dim_{k}" for k in range(leaf.ndim - 1))
+        found[full_name] = StoredVariable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
     return found
 
 

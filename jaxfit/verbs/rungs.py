@@ -110,7 +110,7 @@ def _next_stage(stored: Stored) -> tuple[Manifest | None, int]:
     stored = stored._replace(blocks=blocks_of(stored.folder, manifest))
     segments = len(manifest.names)
     parts = [part.finished(columns_of(stored, i, segments)) for i, part in enumerate(plan.parts)]
-    status, made = (
+    status, steps_made = (
         arrange([np.asarray(getattr(part.lanes, name)) for part in parts], plan.dimensions, parts)
         for name in ("status", "steps")
     )
@@ -119,10 +119,10 @@ def _next_stage(stored: Stored) -> tuple[Manifest | None, int]:
         there = manifest.stages[-1].there.reshape(status.shape) if number else np.ones(status.shape, bool)
         there = rank(plan, number, parts, there)
         until = [*plan.rungs, steps][number + 1]
-        stands = ran_out & (made == plan.rungs[number])
+        stands = ran_out & (steps_made == plan.rungs[number])
         pruned = int((stands & ~there).sum())
         return with_stage(manifest, plan.rungs[number], until, stands & there, there), pruned
-    goes, anew = _lengthened(parts, ran_out & (made == manifest.steps), status, made, manifest.steps, plan)
+    goes, anew = _lengthened(parts, ran_out & (steps_made == manifest.steps), status, steps_made, manifest.steps, plan)
     longer = manifest._replace(steps=steps)
     for since, members in ((manifest.steps, goes), (0, anew)):
         if members.any():
@@ -131,7 +131,12 @@ def _next_stage(stored: Stored) -> tuple[Manifest | None, int]:
 
 
 def _lengthened(
-    parts: Sequence[FinishedPart], ran_out: np.ndarray, status: np.ndarray, made: np.ndarray, steps: int, plan: Plan
+    parts: Sequence[FinishedPart],
+    ran_out: np.ndarray,
+    status: np.ndarray,
+    steps_made: np.ndarray,
+    steps: int,
+    plan: Plan,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which lanes go on with more steps, and which start anew: those that go on where no state was kept, and
     failed ones, if the failure was perhaps only seen because the steps ended there."""
@@ -142,7 +147,7 @@ def _lengthened(
         can = part.shape.keeps and steps % part.training.record.every == 0
         judged, every = judges_steps(part.any_lane), part.training.record.every
         seen = steps - 1 if judged else last_check(steps, every, chunk_of(part.any_lane))
-        late = failed[own] & (made[own] > seen)
+        late = failed[own] & (steps_made[own] > seen)
         goes[own] = ran_out[own] & can
         anew[own] = late | ran_out[own] & (not can)
     return goes, anew
