@@ -16,7 +16,7 @@ EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 TOPICS = {  # of the names in jaxfit itself; whatever is missing stands under "More"
     "Fits": "fit step curve_fit resume save load Fit Status require_converged NotConverged Interrupted "
     "OutOfMemory cache",
-    "What a fit is given": "Bounded Fixed Tied Batches Record Stop optimizer",
+    "What a fit is given": "Bounded Carried Fixed Tied Batches Record Stop optimizer",
     "Sweeps": "sweep Axis Call sample Uniform LogUniform Choice Halving Hyperband Median Rungs Rung ask tell "
     "Grid lane best refine starts optima Optima open verify NotReproduced StoreError",
     "What a fit is worth": "report standard_errors covariance correlations intervals profile bootstrap monte_carlo "

@@ -9,7 +9,7 @@ from jaxfit.optimizers import optimizer
 from jaxfit.optimizers.stability import preconditioner, stability_limit
 from jaxfit.problems import Batches, Record, Status, Stop
 from jaxfit.problems.axes import Axis, Call
-from jaxfit.problems.marks import Bounded, Fixed, Tied
+from jaxfit.problems.marks import Bounded, Carried, Fixed, Tied
 from jaxfit.problems.messages import near_names as _near_names
 from jaxfit.stores import StoreError
 from jaxfit.stores import open_dataset as open  # noqa: F401 (a star import leaves Python's own alone)
@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # what `_LATER` imports when it is first asked for: a single 
     from jaxfit.verbs.sweeps import sweep
 
 __all__ = [
-    "Axis", "Batches", "Bounded", "Call", "Choice", "Fit", "Fixed", "Graph", "Grid", "Halving", "Hyperband",
+    "Axis", "Batches", "Bounded", "Call", "Carried", "Choice", "Fit", "Fixed", "Graph", "Grid", "Halving", "Hyperband",
     "Interrupted", "LogUniform", "Median", "NotConverged", "NotReproduced", "Optima", "OutOfMemory", "Record", "Rung",
     "Rungs", "Status", "Stop", "StoreError", "Tied", "Uniform", "ask", "backprop", "backward_memory", "band", "best",
     "bootstrap", "cache", "correlations", "covariance", "curvature_along", "curve_fit", "datasets", "diagnostics",

@@ -18,13 +18,13 @@ from jax import Array
 
 from jaxfit.engine.compiling import fast_sums
 from jaxfit.losses import takes_key
-from jaxfit.losses.base import is_masked
+from jaxfit.losses.base import is_masked, is_stateful
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.methods import GradientMethod, Method, Objective, Proposal, any_nonzero
 from jaxfit.optimizers.stability import preconditioner
 from jaxfit.problems import Problem, Status, Stop, Training
 from jaxfit.problems.axes import resolve
-from jaxfit.problems.marks import free, is_marked, put, values_of
+from jaxfit.problems.marks import carried, free, is_marked, joined, put, values_of
 from jaxfit.typing import PyTree
 
 RUNNING = Status.NOT_RUN
@@ -58,7 +58,7 @@ class Best(NamedTuple):
 class State(NamedTuple):
     """What a run carries from one step to the next."""
 
-    params: PyTree  # the free ones
+    params: PyTree  # the free ones, and those that a stateful loss carries
     memory: PyTree  # the state of the method
     start_loss: Array  # () of all the data
     status: Array  # () int32; RUNNING while it moves
@@ -116,12 +116,14 @@ def begin(training: Training) -> State:
     """Return the state before the first step."""
     problem, stop = training.problem, training.stop
     problem = problem._replace(params=resolve(problem.params))
-    params = free(problem.params)
-    loss = full_loss(problem, params, jnp.int32(0))
+    params = moved = free(problem.params)
+    if is_stateful(problem.loss):
+        params = joined(problem.params, moved, carried(problem.params))
+    loss = training_loss(problem, params, jnp.int32(0))
     objective = objective_of(problem, problem.data, step_key(problem, jnp.int32(0)))
     return State(
         params=params,
-        memory=method_of(training.optimizer).init(objective, params),
+        memory=method_of(training.optimizer).init(objective, moved),
         start_loss=loss,
         status=jnp.int32(RUNNING),
         steps=jnp.int32(0),
@@ -141,14 +143,24 @@ def full_loss(problem: Problem, params: PyTree, t: Array) -> Array:
     return objective_of(problem, problem.data, step_key(problem, t))(params)
 
 
+def training_loss(problem: Problem, params: PyTree, t: Array) -> Array:
+    """Return the loss of all the data as a step of training sees it; another than `full_loss` of a stateful loss."""
+    return objective_of(problem, problem.data, step_key(problem, t)).advance(params)[0]
+
+
 def validation_loss(training: Training, params: PyTree, t: Array) -> Array:
     return objective_of(training.problem, training.validation, step_key(training.problem, t))(params)
 
 
 def propose(training: Training, state: State, t: Array) -> Proposal:
     """Return the update that the method proposes at step `t`."""
-    objective = objective_of(training.problem, batch_at(training, t), step_key(training.problem, t))
-    return method_of(training.optimizer).step(objective, state.params, state.memory)
+    problem = training.problem
+    data, key, method = batch_at(training, t), step_key(problem, t), method_of(training.optimizer)
+    if not is_stateful(problem.loss):
+        return method.step(objective_of(problem, data, key), state.params, state.memory)
+    problem = problem._replace(params=put(problem.params, state.params))
+    found = method.step(objective_of(problem, data, key), free(problem.params), state.memory)
+    return found._replace(params=joined(problem.params, found.params, found.state), state=None)
 
 
 def plain_step(training: Training, state: State, t: Array) -> tuple[State, Proposal]:
@@ -175,7 +187,7 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
         memory = proposal.memory
     change = state.change
     if change is not None:
-        size = norm(jax.tree.map(jnp.subtract, params, state.params))
+        size = norm(jax.tree.map(jnp.subtract, *(free(training.problem.params, x) for x in (params, state.params))))
         change = jnp.where(goes & ~skipped(proposal, size), size, change)
     state = state._replace(params=params, memory=memory, status=status, change=change, steps=state.steps + goes)
     return state, proposal
@@ -251,10 +263,13 @@ def check(training: Training, state: State, t: Array) -> tuple[State, End]:
     verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), Status.NOT_FINITE, verdict)
     verdict = jnp.where((verdict == RUNNING) & (t >= training.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status)
-    final = full_loss(training.problem, state.params, t) if training.batches is not None else proposal.loss
-    rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(final), jnp.abs(state.start_loss))
+    problem, trained = training.problem, proposal.loss
+    if training.batches is not None:
+        trained = training_loss(problem, state.params, t)
+    final = full_loss(problem, state.params, t) if is_stateful(problem.loss) else trained
+    rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(trained), jnp.abs(state.start_loss))
     unjudged = (status == Status.OUT_OF_STEPS) | (status == Status.STOPPED_EARLY)
-    above = unjudged & (final > state.start_loss + rounding)
+    above = unjudged & (trained > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
     state = state._replace(status=status, steps=jnp.where(running, t, state.steps))
     if state.best is not None:  # if the run goes on, its next step makes this record

@@ -15,11 +15,12 @@ import numpy as np
 from jax import Array
 
 from jaxfit.engine.jaxprs import depends, difference, operations, run
-from jaxfit.losses import takes_key
+from jaxfit.losses import Loss, takes_key
+from jaxfit.losses.base import is_stateful
 from jaxfit.problems import Problem, Training, name_of
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import free, is_kept, is_marked, plain, put
+from jaxfit.problems.marks import carried_after, free, holds_carried, is_kept, is_marked, plain, put
 from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
 from jaxfit.typing import PyTree
 
@@ -42,6 +43,7 @@ def inspect_training(training: Training) -> bool:
       ValueError: If shapes do not fit, or it captured a tracer of a trace that has ended.
     """
     problem, traits = training.problem, training.optimizer.traits
+    _check_state(problem)
     captured = inspect_loss(problem, differentiated=traits.differentiates, forward=traits.residuals)
     params, users = _free_and_whole(problem.params)
     if training.validation is not None:
@@ -56,6 +58,21 @@ def inspect_training(training: Training) -> bool:
         _check_scalar(name, result, real=False)
         captured |= _captured(jaxpr, name)
     return captured
+
+
+def _check_state(problem: Problem) -> None:
+    """Refuse a state that no loss changes, and a loss that would change one where none is marked."""
+    carries = holds_carried(problem.params)
+    if carries and not is_stateful(problem.loss):
+        raise TypeError(
+            "params hold what is jf.Carried, but the loss returns no params after the step; let a function return "
+            "(loss, params) and pass jf.losses.stateful(function), or hold the leaf with jf.Fixed"
+        )
+    if not carries and is_stateful(problem.loss):
+        raise TypeError(
+            f"{problem.loss} changes a state, but nothing in the params is marked as such; mark what it changes: "
+            f"params | {{'stats': jf.Carried(stats)}}, or pass a function that returns its loss alone"
+        )
 
 
 def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool = False) -> bool:
@@ -73,9 +90,13 @@ def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool
       TypeError, ValueError: As `inspect_training`.
     """
     params, users = _free_and_whole(problem.params)
-    key = problem.key if takes_key(problem.loss) else None
+    key, loss = problem.key if takes_key(problem.loss) else None, problem.loss
     try:
-        call, arguments, _, captured = inspect_value(problem.loss, params, problem.data, key, users=users)
+        call, arguments, _, captured = inspect_value(loss, params, problem.data, key, users=users)
+        if differentiated and is_stateful(loss):
+            step = jax.tree_util.Partial(_of_step, loss, problem.params)
+            call, arguments, _, more = inspect_value(step, params, problem.data, key, users=users)
+            captured |= more
     except TypeError as error:
         if message := _no_number(error, problem.params):
             raise TypeError(message) from error
@@ -83,6 +104,13 @@ def inspect_loss(problem: Problem, *, differentiated: bool = True, forward: bool
     if not captured and differentiated:
         _warn_unmoved(call, arguments, forward)
     return captured
+
+
+def _of_step(loss: Loss, marked: PyTree, params: PyTree, *data: PyTree, key: Array | None = None) -> Array:
+    """Return the loss of a step of a stateful loss, whose new state is checked."""
+    value, after = loss.advance(params, *data, **({} if key is None else {"key": key}))
+    carried_after(marked, after)
+    return value
 
 
 def _no_number(error: TypeError, marked: PyTree) -> str | None:
@@ -326,7 +354,8 @@ def _keeps_state(error: Exception) -> str:
         f"the loss changes a state from outside of it ({str(error).splitlines()[0].partition(' (http')[0]}), and must "
         f"be pure; with Flax NNX copy it: graph, params, rest = nnx.split(model, nnx.Param, ...), and in the loss "
         f"model = nnx.merge(graph, params, rest, copy=True), then model.eval(), or for new randomness in every step "
-        f"nnx.reseed(model, default=key) with an argument `key` of the loss"
+        f"nnx.reseed(model, default=key) with an argument `key` of the loss; or let the module itself be the params, "
+        f"and its batch statistics be carried by jf.losses.stateful"
     )
 
 
@@ -364,8 +393,8 @@ def _check_scalar(who: str, result: PyTree, *, real: bool = True) -> None:
         raise TypeError(
             f"{who} returned {'None' if result is None else 'a ' + type(result).__name__}, but it must return one "
             f"scalar; return the number alone"
-            + " (what else there is to see, functions f(params, *data) -> scalar tell: jf.Record(what=('loss', f)))"
-            * real
+            + " (what else there is to see, functions f(params, *data) -> scalar tell: jf.Record(what=('loss', f)); "
+            "what the next step needs is a new state: jf.losses.stateful(loss))" * real
         )
     if result.shape != ():
         raise TypeError(

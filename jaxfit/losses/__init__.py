@@ -22,13 +22,14 @@ from jaxfit.losses.likelihoods import (
 )
 from jaxfit.losses.orthogonal import ImplicitDistance, OrthogonalDistance, implicit_distance, orthogonal_distance
 from jaxfit.losses.regression import Residual, arctan, cauchy, huber, mae, mse, rss, soft_l1, tukey
+from jaxfit.losses.stateful import Stateful, stateful
 from jaxfit.problems.messages import near_names
 
 __all__ = [
     "Binomial", "Block", "ChiSquared", "CrossEntropy", "ImplicitDistance", "InputNoise", "Joint", "L2", "LeastSquares",
-    "Likelihood", "Loss", "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual", "Smoothness", "Sum",
-    "arctan", "binomial", "cauchy", "chi_squared", "data_names", "huber", "implicit_distance", "input_noise", "joint",
-    "l2", "least_squares", "likelihood", "mae", "model_of", "mse", "orthogonal_distance", "poisson", "rss",
-    "smoothness", "soft_l1", "softmax_cross_entropy", "takes_data", "takes_key", "tukey",
+    "Likelihood", "Loss", "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual", "Smoothness", "Stateful",
+    "Sum", "arctan", "binomial", "cauchy", "chi_squared", "data_names", "huber", "implicit_distance", "input_noise",
+    "joint", "l2", "least_squares", "likelihood", "mae", "model_of", "mse", "orthogonal_distance", "poisson", "rss",
+    "smoothness", "soft_l1", "softmax_cross_entropy", "stateful", "takes_data", "takes_key", "tukey",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

@@ -107,6 +107,7 @@ class Loss:
 
     DATA: ClassVar[tuple[str, ...]] = ()  # names of the data that the loss takes after the params; none for a penalty
     takes_arrays = False  # whether each of the data must be one array
+    stateful = False  # whether it has `advance`, by which it changes the params that are `Carried`
 
     @property
     def data_names(self) -> tuple[str, ...]:
@@ -142,6 +143,10 @@ class Loss:
 
     def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         """Return the loss taken apart; the sum over the blocks is the loss."""
+        raise NotImplementedError
+
+    def advance(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Array, Params]:
+        """Return the loss as a step of training sees it, and the params after it; for losses that are `stateful`."""
         raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
@@ -248,6 +253,11 @@ def model_of(loss: LossFunction) -> Callable | None:
 def is_masked(loss: LossFunction) -> bool:
     """Return whether the loss takes a mask of the rows that count, as its last data."""
     return getattr(_unwrapped(loss), "masked", False)
+
+
+def is_stateful(loss: LossFunction) -> bool:
+    """Return whether the loss has `advance`, which tells the params after a step."""
+    return getattr(_unwrapped(loss), "stateful", False)
 
 
 def noise_model_of(loss: LossFunction) -> NoiseModel:
@@ -413,6 +423,18 @@ class Sum(Loss):
     def blocks(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Block, ...]:
         parts = self._each(lambda term: term.blocks, params, data, key)
         return tuple(block for part in parts for block in part)
+
+    @property
+    def stateful(self) -> bool:
+        return any(term.stateful for term in self.terms)
+
+    def advance(self, params: Params, *data: PyTree, key: Array | None = None) -> tuple[Array, Params]:
+        changing = [i for i, term in enumerate(self.terms) if term.stateful]
+        if len(changing) > 1:
+            raise TypeError(f"{self} has {len(changing)} terms that change the state; make one function of them")
+        found = self._each(lambda term: term.advance if term.stateful else term, params, data, key)
+        found[changing[0]], after = found[changing[0]]
+        return functools.reduce(jnp.add, found), after
 
     def _each(self, what: Callable, params: Params, data: tuple, key: Array | None) -> list:
         """Return a function of each term, called with what the term takes of the arguments."""

@@ -19,9 +19,10 @@ import optax
 from jax import Array
 
 from jaxfit.losses import Block
+from jaxfit.losses.base import is_stateful
 from jaxfit.problems.axes import Axis, Call, is_array, is_key, refuse_unit
 from jaxfit.problems.bounds import bounds
-from jaxfit.problems.marks import plain, put
+from jaxfit.problems.marks import carried_after, plain, put
 from jaxfit.problems.messages import did_you_mean
 from jaxfit.typing import PyTree
 
@@ -37,6 +38,13 @@ class Objective:
 
     def __call__(self, free: PyTree) -> Array:
         return self.loss(self.complete(free), *self.data, **self.extra)
+
+    def advance(self, free: PyTree) -> tuple[Array, PyTree]:
+        """Return the loss as a step of training sees it, and what it carries to the next step; None if nothing."""
+        if not is_stateful(self.loss):
+            return self(free), None
+        loss, after = self.loss.advance(self.complete(free), *self.data, **self.extra)
+        return loss, carried_after(self.marked, after)
 
     def blocks(self, free: PyTree) -> tuple[Block, ...]:
         """Return the residuals of the loss, in blocks; for losses with `knows_residuals`."""
@@ -68,6 +76,7 @@ class Proposal(NamedTuple):
     undetermined: Array | bool = False  # () the loss is at its least there, but the data do not determine the params
     skipped: Array | bool | None = None  # () whether no step was made, which is then no sign of convergence;
     # None: where the params stay though the gradient is not zero
+    state: PyTree = None  # what a stateful loss carries to the next step
 
 
 @dataclass(frozen=True)
@@ -123,14 +132,16 @@ class GradientMethod(NamedTuple):
         return self.transformation.init(params)
 
     def step(self, objective: Objective, params: PyTree, memory: PyTree) -> Proposal:
-        loss, grads = jax.value_and_grad(objective)(params)
+        (loss, state), grads = jax.value_and_grad(objective.advance, has_aux=True)(params)
         limits = objective.bounds
         if limits is not None:
             grads = inward(grads, params, *limits)
-        updates, memory = self.transformation.update(grads, memory, params, value=loss, grad=grads, value_fn=objective)
+        given = {"value": loss, "grad": grads, "value_fn": lambda params: objective.advance(params)[0]}
+        updates, memory = self.transformation.update(grads, memory, params, **given)
         skipped = ~any_nonzero(updates) & any_nonzero(grads) | accumulating(memory)
         params = optax.apply_updates(params, updates)
-        return Proposal(loss, grads, params if limits is None else clipped_to(params, *limits), memory, skipped=skipped)
+        params = params if limits is None else clipped_to(params, *limits)
+        return Proposal(loss, grads, params, memory, skipped=skipped, state=state)
 
 
 def any_nonzero(tree: PyTree) -> Array:

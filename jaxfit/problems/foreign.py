@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxfit.losses.base import Loss, Sum, data_names, is_masked
 from jaxfit.problems.axes import Axis, Call, is_array, is_axis, refuse_unit
-from jaxfit.problems.marks import Fixed, Kept, is_mark
+from jaxfit.problems.marks import Carried, Fixed, Kept, is_mark
 from jaxfit.typing import LossFunction, PyTree
 
 
@@ -149,10 +149,11 @@ def as_array(item: Any, name: str) -> np.ndarray:
 LIBRARIES = {"equinox", "flax.nnx"}  # of modules that hold settings beside what they train
 
 
-def with_settings_kept(params: PyTree) -> PyTree:
+def with_settings_kept(params: PyTree, *, stateful: bool = False) -> PyTree:
     """Return params with a mark at each leaf that the library of a module does not train.
 
-    Equinox trains the arrays of floats in a module, Flax NNX what is an `nnx.Param`.
+    Equinox trains the arrays of floats in a module, Flax NNX what is an `nnx.Param`; the rest of NNX's variables are
+    carried by a loss that is `stateful`.
     """
     equinox, nnx = sys.modules.get("equinox"), sys.modules.get("flax.nnx")
     module = () if equinox is None else equinox.Module
@@ -162,7 +163,9 @@ def with_settings_kept(params: PyTree) -> PyTree:
         return x if is_mark(x) or is_axis(x) or equinox.is_inexact_array(x) else Kept(x)
 
     def held(x):
-        return x if is_mark(x) else Fixed(x) if is_array(x) and jnp.issubdtype(x.dtype, jnp.floating) else Kept(x)
+        if is_mark(x) or stateful:
+            return x if is_mark(x) else Carried(x)
+        return Fixed(x) if is_array(x) and jnp.issubdtype(x.dtype, jnp.floating) else Kept(x)
 
     def one(x):
         if isinstance(x, module):

@@ -1,4 +1,5 @@
-"""Marks at the leaves of params: `Fixed`, `Bounded`, `Tied`. Methods move what is free; the loss gets the whole tree.
+"""Marks at the leaves of params: `Fixed`, `Bounded`, `Tied`, `Carried`. Methods move what is free; the loss gets the
+whole tree.
 
 What is no float (a function, text, a boolean, a PRNG key, an array of integers) is `Kept`: it comes back as it was.
 
@@ -44,6 +45,28 @@ class Fixed:
 
     def __repr__(self) -> str:
         return f"Fixed({self.value!r})"
+
+
+@near_keywords
+class Carried(Fixed):
+    """A leaf, or a whole subtree, of the params that a stateful loss changes in each step, and no optimizer moves.
+
+    Batch statistics and counters are such; `jf.losses.stateful` says how the loss tells. All else takes it as fixed at
+    its last value.
+
+    Example:
+      >>> def loss(params, x):
+      ...     mean = 0.9 * params["mean"] + 0.1 * x.mean()
+      ...     return (params["w"] - mean) ** 2, params | {"mean": mean}
+      >>> start = {"w": 1.0, "mean": jf.Carried(0.0)}
+      >>> sgd, x = jf.optimizers.sgd(0.1), np.array([1.0, 3.0])
+      >>> run = jf.fit(jf.losses.stateful(loss), start, (x,), optimizer=sgd, steps=2)
+      >>> round(float(run.params["mean"]), 6)
+      0.38
+    """
+
+    def __repr__(self) -> str:
+        return f"Carried({self.value!r})"
 
 
 class Kept(Fixed):
@@ -187,9 +210,10 @@ def _made(cls: type, **fields: PyTree) -> PyTree:
     return mark
 
 
-jax.tree_util.register_pytree_with_keys(
-    Fixed, lambda m: (((_VALUE, m.value),), None), lambda _, children: _made(Fixed, value=children[0])
-)
+for _cls in (Fixed, Carried):
+    jax.tree_util.register_pytree_with_keys(
+        _cls, lambda m: (((_VALUE, m.value),), None), lambda _, children, cls=_cls: _made(cls, value=children[0])
+    )
 
 
 def _flatten_kept(mark: Kept) -> tuple:
@@ -229,6 +253,14 @@ def kept_of(x: object) -> Kept | None:
     if is_array(x) and x.dtype == np.bool_:  # pyright: ignore[reportAttributeAccessIssue]
         return Kept(bool(x) if isinstance(x, np.bool_) else x)
     return Kept(x) if isinstance(x, _SETTINGS) or callable(x) and not hasattr(x, "dtype") else None
+
+
+def counted(x: PyTree) -> PyTree:
+    """Return a leaf that is carried, integers and booleans as arrays that are `Kept`: counters stay whole."""
+    whole = is_array(x) and (x.dtype == np.bool_ or jnp.issubdtype(x.dtype, jnp.integer))
+    if not (whole or type(x) is int):
+        return x
+    return Kept(x if isinstance(x, jax.Array) else np.asarray(x, jax.dtypes.canonicalize_dtype(np.asarray(x).dtype)))
 
 
 def is_array_of_integers(x: object) -> bool:
@@ -271,6 +303,60 @@ def free(marked: PyTree, values: PyTree | None = None) -> PyTree:
     return jax.tree.unflatten(structure, [None if isinstance(x, (Fixed, Tied)) else value for x, value in pairs])
 
 
+def carried(marked: PyTree) -> PyTree:
+    """Return what a stateful loss updates: the tree with None where a leaf is not carried."""
+    return jax.tree.map(lambda x: x.value if isinstance(x, Carried) else None, marked, is_leaf=_is_whole)
+
+
+def carried_after(marked: PyTree, after: PyTree) -> PyTree:
+    """Return, like `carried(marked)`, what the params `after` a step have there.
+
+    Raises:
+      TypeError: If they are another tree, or have other shapes there.
+    """
+    leaves, structure = jax.tree.flatten(marked, is_leaf=_is_whole)
+    try:
+        return jax.tree.unflatten(structure, [
+            _renewed(x.value, value) if isinstance(x, Carried) else None
+            for x, value in zip(leaves, structure.flatten_up_to(after), strict=True)
+        ])  # fmt: skip
+    except ValueError as error:
+        raise TypeError(
+            f"the function of jf.losses.stateful must return its loss and the params as they are after it, in the same "
+            f"tree, such as `return loss, params | {{'stats': stats}}`; {error}"
+        ) from error
+
+
+def _renewed(old: PyTree, new: PyTree) -> PyTree:
+    """Return the new values in the types of the old ones, with `Kept` where these have it."""
+    leaves, structure = jax.tree.flatten(old, is_leaf=is_kept)
+
+    def leaf(x, value):
+        if is_kept(x) and x.static:
+            return x
+        if is_kept(x):
+            value = value if x.impl is None else jax.random.key_data(value)
+            return _made(Kept, value=leaf(x.value, value), impl=x.impl, static=False)
+        if np.shape(value) != np.shape(x):
+            raise ValueError(f"what is carried had shape {np.shape(x)}, and has {np.shape(value)} after the step")
+        return jnp.asarray(value, x.dtype)
+
+    return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(new)))
+
+
+def joined(marked: PyTree, moved: PyTree, state: PyTree) -> PyTree:
+    """Return what a run of a stateful loss goes on with: like `free(marked)`, with what is carried in its place."""
+    leaves, structure = jax.tree.flatten(marked, is_leaf=_is_whole)
+    both = structure.flatten_up_to(moved), structure.flatten_up_to(state)
+    return jax.tree.unflatten(
+        structure, [s if isinstance(x, Carried) else m for x, m, s in zip(leaves, *both, strict=True)]
+    )
+
+
+def holds_carried(marked: PyTree) -> bool:
+    return any(isinstance(x, Carried) for x in jax.tree.leaves(marked, is_leaf=is_mark))
+
+
 def put(marked: PyTree, values: PyTree) -> PyTree:
     """Return the marks around other values; of a tree without marks, these values.
 
@@ -289,7 +375,7 @@ def put(marked: PyTree, values: PyTree) -> PyTree:
         if is_kept(x):
             return value
         if isinstance(x, Fixed):
-            return _made(Fixed, value=put(x.value, value))
+            return _made(type(x), value=put(x.value, value))
         return _made(Bounded, value=value, low=x.low, high=x.high) if isinstance(x, Bounded) else value
 
     return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(values)))
@@ -373,11 +459,14 @@ def without_kept(params: PyTree, marked: PyTree = None) -> PyTree:
 
 
 def with_kept(marked: PyTree, params: PyTree) -> PyTree:
-    """Return the params with what the marks keep in its place."""
+    """Return the params with what the marks keep in its place; what is carried has its own."""
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     pairs = zip(leaves, structure.flatten_up_to(params), strict=True)
 
     def leaf(x, value):
+        if isinstance(x, Carried):
+            return jax.tree.map(lambda own, v: own.own if is_kept(own) and own.static else v, x.value, value,
+                                is_leaf=is_kept)  # fmt: skip
         return x.own if is_kept(x) else with_kept(x.value, value) if isinstance(x, Fixed) else value
 
     return jax.tree.unflatten(structure, [leaf(x, value) for x, value in pairs])

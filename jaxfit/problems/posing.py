@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.losses import Loss, takes_data, takes_key
-from jaxfit.losses.base import label
+from jaxfit.losses.base import is_stateful, label
 from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import as_optimizer, schedules_of
 from jaxfit.optimizers.methods import check_hyperparameter
@@ -23,7 +23,18 @@ from jaxfit.problems.bounds import check_bounds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss, is_foreign
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.foreign import LIBRARIES, as_array, from_other_libraries, masked_alike, with_settings_kept
-from jaxfit.problems.marks import Bounded, Fixed, Tied, free, is_array_of_integers, is_kept, is_mark, kept_of
+from jaxfit.problems.marks import (
+    Bounded,
+    Carried,
+    Fixed,
+    Tied,
+    counted,
+    free,
+    is_array_of_integers,
+    is_kept,
+    is_mark,
+    kept_of,
+)
 from jaxfit.problems.messages import path_name, shown, warn
 from jaxfit.typing import KeyLike, LossFunction, OptimizerLike, PyTree, Scalar
 
@@ -76,7 +87,8 @@ def pose_question(
     data = floating_of_loss(loss, params, as_data(data), key, precision)
     check_data(data, example, precision=precision, rows=rows or _by_row(example))
     check_swept_numbers(loss)
-    problem = Problem(_each(as_loss, loss), as_params(params, precision=precision), data, _as_keys(key))
+    params = as_params(params, precision=precision, stateful=is_stateful(example))
+    problem = Problem(_each(as_loss, loss), params, data, _as_keys(key))
     check_key(problem, drawn=rows)
     check_free(problem.params)
     return problem
@@ -288,6 +300,11 @@ def check_methods(training: Training) -> None:
             check_methods(replace(training, optimizer=optimizer))
             continue
         name, traits = optimizer.name, optimizer.traits
+        if any(map(is_stateful, losses)) and not traits.takes_gradients:
+            raise TypeError(
+                f"loss: {name} asks for the loss at several params in a step, but a stateful one changes its state "
+                f"with each; use an optimizer such as jf.optimizers.adam(1e-2)"
+            )
         if traits.deterministic:
             if training.batches is not None:
                 raise ValueError(
@@ -316,18 +333,20 @@ def _check_residuals(name: str, loss: LossFunction) -> None:
 
 def with_start(problem: Problem) -> Problem:
     """Return the problem with its start made, if a `Call` makes it."""
-    params = as_params(resolve(problem.params))
+    params = as_params(resolve(problem.params), stateful=is_stateful(problem.loss))
     return problem._replace(params=jax.tree.map(lambda x: jnp.asarray(x, float) if isinstance(x, float) else x, params))
 
 
 def as_params(
-    params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True, inside: bool = False
+    params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True, inside: bool = False,
+    stateful: bool = False,
 ) -> PyTree:  # fmt: skip
     """Return the params with whole scalars made floats, and marks at what is no float; axes and calls stay.
 
     A whole number that stands alone is a number to fit, as a float is. An array of integers is kept, with a warning,
     since it may have been meant as a start; functions, text, booleans and PRNG keys are kept. Unless `finite`, NaN and
-    infinity pass. `inside` says that they stand inside of a mark or an axis, where nothing need be free.
+    infinity pass. `inside` says that they stand inside of a mark or an axis, where nothing need be free; `stateful`,
+    that the loss is.
 
     Raises:
       ValueError: If there is no leaf, or one is not finite, or not in the precision.
@@ -342,8 +361,9 @@ def as_params(
         if isinstance(x, (Call, Tied)) or is_kept(x):  # a call's arguments are not params
             return x
         if isinstance(x, Fixed):
-            value = as_params(x.value, root=name, precision=precision, finite=finite, inside=True)
-            return value if is_kept(value) else Fixed(value)
+            inner = jax.tree.map(counted, x.value, is_leaf=is_kept) if isinstance(x, Carried) else x.value
+            value = as_params(inner, root=name, precision=precision, finite=finite, inside=True)
+            return Carried(value) if isinstance(x, Carried) else value if is_kept(value) else Fixed(value)
         if isinstance(x, Bounded):
             value = leaf(path, x.value) if isinstance(x.value, Axis) else check(name, x.value)
             low, high = check_bounds(name, value, x.low, x.high)
@@ -353,7 +373,10 @@ def as_params(
                 return Axis(x.name, check(name + f" (axis {x.name!r})", x.values, swept=True), x.labels)
             return Axis(
                 x.name,
-                [as_params(v, root=f"{name}[{i}]", precision=precision, inside=True) for i, v in enumerate(x.values)],
+                [
+                    as_params(v, root=f"{name}[{i}]", precision=precision, inside=True, stateful=stateful)
+                    for i, v in enumerate(x.values)
+                ],
                 x.labels,
             )
         mark = kept_of(x)
@@ -431,7 +454,7 @@ def as_params(
             f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)"
         )
     if not LIBRARIES.isdisjoint(sys.modules):
-        params = with_settings_kept(params)
+        params = with_settings_kept(params, stateful=stateful)
     if not inside:
         _refuse_all_kept(params, root, marked)
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=marked)

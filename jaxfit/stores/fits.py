@@ -25,7 +25,7 @@ from jaxfit.optimizers import Optimizer
 from jaxfit.problems import PRECISIONS, Batches, Record, Status, Stop, Training, convert_all, name_of
 from jaxfit.problems.axes import is_array, is_key
 from jaxfit.problems.enclosed import in_precision
-from jaxfit.problems.marks import Bounded, Fixed, Tied, is_kept, kept_of, with_kept
+from jaxfit.problems.marks import Bounded, Carried, Fixed, Tied, is_kept, is_mark, kept_of, with_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.problems.posing import as_params, pose
 from jaxfit.stores import files
@@ -369,6 +369,8 @@ def _encode(x: PyTree, where: str) -> Any:
         return {type(x).__name__: [_encode(value, f"{where}.{i}") for i, value in enumerate(x)]}
     if is_kept(x):
         return {"fixed": _encode(x.own, where)} if is_array(x.own) else _encode(x.own, where)
+    if isinstance(x, Carried):
+        return {"carried": _encode(x.value, where)}
     if isinstance(x, Fixed):
         return {"fixed": _encode(x.value, where)}
     if isinstance(x, Bounded):
@@ -403,8 +405,10 @@ def _decode(x: Any, file: Path) -> PyTree:
         return float(x["float"])
     if "text" in x:
         return x["text"]
-    if "fixed" in x:
-        return Fixed(_decode(x["fixed"], file))
+    for name, mark in (("fixed", Fixed), ("carried", Carried)):
+        if name in x:  # inside of which what is kept needs no mark
+            inner = _decode(x[name], file)
+            return mark(jax.tree.map(lambda v: v.value if is_mark(v) else v, inner, is_leaf=is_mark))
     if "bounded" in x:
         return Bounded(*(_decode(value, file) for value in x["bounded"]))
     if "key" in x:

@@ -19,6 +19,7 @@ from jaxfit.engine.loops import Best, End, State, method_of, objective_of, step_
 from jaxfit.engine.settings import happened
 from jaxfit.engine.single import InNumPy, RunPrograms, prepare
 from jaxfit.engine.tracing import check_alive, inspect_training
+from jaxfit.losses.base import is_stateful
 from jaxfit.problems import (
     ENDED_WELL,
     Batches,
@@ -35,7 +36,7 @@ from jaxfit.problems import (
 from jaxfit.problems.axes import holds_call, is_axis, is_traced, resolve
 from jaxfit.problems.data import beyond_range, has_large_indices
 from jaxfit.problems.enclosed import resolved
-from jaxfit.problems.marks import Fixed, free, is_kept, is_mark, is_marked, plain, put, released, values_of
+from jaxfit.problems.marks import Fixed, free, is_kept, is_mark, is_marked, joined, plain, put, released, values_of
 from jaxfit.problems.messages import near_keywords, path_name
 from jaxfit.problems.posing import as_params, check_schedule, pose, refuse_axes
 from jaxfit.stores.files import as_path
@@ -125,7 +126,7 @@ def fit(
         return _traced_fit(convert_all(training, traced_precision(precision)), count)
     with precision_context(precision):
         if holds_call(training.problem.params):
-            training = training.at(as_params(resolved(training.problem.params, precision), precision=precision))
+            training = _started(training, precision)
         check_schedule(training.optimizer, count)
         programs, leaves = prepare(training, precision, in_numpy=checkpoint is None)
         if programs.captured:
@@ -192,6 +193,13 @@ def resume(fit: Fit, steps: int, *, progress: bool | None = None) -> Fit:
     return replace(longer, absolute_sigma=fit.absolute_sigma)
 
 
+def _started(training: Training, precision: str) -> Training:
+    """Return the training with its start made, should a `Call` make it."""
+    problem = training.problem
+    made = resolved(problem.params, precision)
+    return training.at(as_params(made, precision=precision, stateful=is_stateful(problem.loss)))
+
+
 def _lengthened(saved: Saved, steps: int, every: int, what: str) -> Saved | None:
     """Return a saved run as it goes on if there are more steps now; None if it must be made anew.
 
@@ -238,7 +246,8 @@ def traced_precision(precision: str) -> str:
 
 
 def _traced_fit(training: Training, steps: int) -> Fit:
-    training = training.at(as_params(resolve(training.problem.params)))
+    problem = training.problem
+    training = training.at(as_params(resolve(problem.params), stateful=is_stateful(problem.loss)))
     problem = training.problem
     inspect_training(training)
     state, rows, end = unrolled(training, steps)
@@ -432,7 +441,7 @@ def step(
         check_alive(training)
         return Step(*_step(convert_all(training, traced_precision(precision)), opt_state))
     with precision_context(precision):
-        training = training.at(as_params(resolved(training.problem.params, precision), precision=precision))
+        training = _started(training, precision)
         programs, leaves = prepare(training, precision)
         if programs.captured:
             return Step(*_step(programs.training(leaves), opt_state))
@@ -465,7 +474,9 @@ def _step(training: Training, opt_state: PyTree) -> tuple[PyTree, Scalar, PyTree
     else:
         _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), params))
     found = method.step(objective, params, opt_state)
-    after = put(problem.params, found.params)
+    after = put(
+        problem.params, found.params if found.state is None else joined(problem.params, found.params, found.state)
+    )
     return after, found.loss, found.grads, found.memory
 
 
