@@ -82,7 +82,7 @@ def arguments_of(name: str) -> dict[str, Any]:
 
 def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | None = None) -> str:
     """Run a share of a sweep, and return how many of all lanes are done, as text."""
-    own, shares = shard
+    number, shares = shard
     folder, plan = as_folder(store), plan_sweep(**arguments_of(name))
     old = read_manifest(folder) if has_manifest(folder) else None
     longer = old is not None and (old.stages or 0 < old.steps < int(np.asarray(plan.training.steps)))
@@ -91,11 +91,11 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
             "a share runs without the others, but to prune, or to go on with more steps, all of them must be done: "
             "call jf.sweep(..., store=STORE) for that, with executor= for several processes"
         )
-    label = f"shard-{own}-of-{shares}.lock"
+    label = f"shard-{number}-of-{shares}.lock"
     with claim(folder, shared=True), claim(folder, label):
         try:
             stored = begin_store(plan, folder)
-            tasks = [task for task in missing_blocks(stored) if _number(stored, task) % shares == own - 1]
+            tasks = [task for task in missing_blocks(stored) if _number(stored, task) % shares == number - 1]
             done = plan.size - sum(len(task.members) for task in tasks)
             with bar_of_lanes(plan, done, progress) as report, writing_in_background(stored) as sink:
                 interrupted = run_all(stored.plan.parts, tasks, report, sink)
@@ -105,7 +105,7 @@ def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | No
     done = f"{int((status != Status.NOT_RUN).sum()):,} of {status.size:,} lanes are done"
     if interrupted:
         raise KeyboardInterrupt(f"interrupted; {done}, kept in {folder}: the same command goes on from there")
-    return f"shard {own}/{shares}: {len(tasks)} blocks run; {done}"
+    return f"shard {number}/{shares}: {len(tasks)} blocks run; {done}"
 
 
 def _number(stored: Stored, task: Task) -> int:

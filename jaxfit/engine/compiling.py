@@ -50,8 +50,8 @@ def compiled(function: Callable, options: Options | None = None) -> jax.stages.W
     @functools.wraps(function)
     def program(*args):
         traced, shape = trace(function, *args)
-        own = [np.array(x) if isinstance(x, np.ndarray) else x for x in traced.consts]
-        found = run(Closed(traced.jaxpr, own), *jax.tree.leaves(args))
+        copied = [np.array(x) if isinstance(x, np.ndarray) else x for x in traced.consts]
+        found = run(Closed(traced.jaxpr, copied), *jax.tree.leaves(args))
         happened("program", function.__name__)
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 

@@ -380,12 +380,12 @@ def run_on(executor: futures.Executor, function: Callable, tasks: Sequence[tuple
     """
     left = deque(tasks)
     running: dict[futures.Future, tuple] = {}
-    own, deaths = executor, 0
+    pool, deaths = executor, 0
     try:
         while True:
             try:
                 while left and len(running) < AHEAD:
-                    running[own.submit(function, *left[0])] = left[0]
+                    running[pool.submit(function, *left[0])] = left[0]
                     left.popleft()
                 if not running:
                     return False
@@ -407,9 +407,9 @@ def run_on(executor: futures.Executor, function: Callable, tasks: Sequence[tuple
                 for counts in [future.result() for future in running if _finished(future)]:
                     report(np.asarray(counts))
                 running.clear()
-                if own is not executor:
-                    own.shutdown(wait=False)
-                own = type(executor)(
+                if pool is not executor:
+                    pool.shutdown(wait=False)
+                pool = type(executor)(
                     executor._max_workers, executor._mp_context, executor._initializer, executor._initargs
                 )
     except KeyboardInterrupt:
@@ -422,8 +422,8 @@ def run_on(executor: futures.Executor, function: Callable, tasks: Sequence[tuple
             future.cancel()
         raise
     finally:
-        if own is not executor:
-            own.shutdown(cancel_futures=True)
+        if pool is not executor:
+            pool.shutdown(cancel_futures=True)
 
 
 def _finished(future: futures.Future) -> bool:

@@ -51,8 +51,8 @@ def laid_out(tree: PyTree, precision: str, column: Callable[[PyTree, str], PyTre
 def member_like(spec: tuple) -> tuple[PyTree, dict[str, PyTree]]:
     """Return the shapes of a template's tree and of one member's own values, for `fill`."""
     structure, leaves, tree, columns = spec
-    own = [jax.ShapeDtypeStruct(shape[1:], dtype) for shape, dtype in columns]
-    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*x) for x in leaves]), jax.tree.unflatten(tree, own)
+    shapes = [jax.ShapeDtypeStruct(shape[1:], dtype) for shape, dtype in columns]
+    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*x) for x in leaves]), jax.tree.unflatten(tree, shapes)
 
 
 def evaluate(
@@ -149,8 +149,8 @@ def _program(
         template = jax.tree.unflatten(structure, leaves)
 
         def member(at):
-            own = {key: jax.tree.map(lambda x, k=key: x[at[Placeholder(k).name]], columns[key]) for key in columns}
-            return function(fill(template, own))
+            values = {key: jax.tree.map(lambda x, k=key: x[at[Placeholder(k).name]], columns[key]) for key in columns}
+            return function(fill(template, values))
 
         def block(which):
             if sizes is None:

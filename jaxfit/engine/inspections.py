@@ -107,11 +107,11 @@ def axes_of(template: Training, values: dict[str, PyTree], state: State) -> Stat
         params=jax.tree.map(lambda _: True, state.params), status=True, steps=True, start_loss=True
     )
     grown = [a or b for a, b in zip(jax.tree.leaves(results), depends(first, given), strict=True)]
-    own: list[bool] = []
-    while grown != own:
-        own = grown
-        grown = [a or b for a, b in zip(own, depends(update, [*given, *own, False]), strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in own])
+    per_lane: list[bool] = []
+    while grown != per_lane:
+        per_lane = grown
+        grown = [a or b for a, b in zip(per_lane, depends(update, [*given, *per_lane, False]), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in per_lane])
 
 
 def working_bytes(training: Training) -> int:

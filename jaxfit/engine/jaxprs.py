@@ -272,9 +272,9 @@ def size_of(variable: Var | Literal) -> int:
 def largest_bytes(program: ClosedJaxpr | Closed) -> int:
     """Return the bytes of the inputs and outputs of the largest operation, also inside of calls, loops and branches."""
     equations = program.jaxpr.eqns
-    own = [sum(size_of(v) for v in (*equation.invars, *equation.outvars)) for equation in equations]
+    sizes = [sum(size_of(v) for v in (*equation.invars, *equation.outvars)) for equation in equations]
     inner = [e.params["jaxpr"] for e in equations if hasattr(e.params.get("jaxpr"), "jaxpr")]
-    return max([0, *own, *map(largest_bytes, inner)])
+    return max([0, *sizes, *map(largest_bytes, inner)])
 
 
 def returned_bytes(program: ClosedJaxpr) -> int:

@@ -219,8 +219,8 @@ def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> Poo
         slots = min(most, max(least, power_of_two(room // max(part.needs.working, 1))))
         slots = min(slots, power_of_two_above(part.size))
     share = power_of_two_above(-(-part.size // (workers or len(worker_devices()))))
-    own = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(part.template.columns))
-    lanes = min(limits.block_lanes, limits.block_bytes // max(part.needs.results, own, 1))
+    column_bytes = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(part.template.columns))
+    lanes = min(limits.block_lanes, limits.block_bytes // max(part.needs.results, column_bytes, 1))
     loads = max(lanes // slots, limits.block_loads)
     return part.shape._replace(slots=slots, lanes=max(1, min(loads, -(-share // slots))) * slots)
 

@@ -120,8 +120,10 @@ def pool_like(template: Training, layout: LaneLayout, shape: PoolShape) -> Pool:
 def state_to_keep(state: State, marked: bool) -> State:
     """Return what a lane needs to go on and its results do not tell; of keys their data."""
     best = state.best._replace(validation_loss=None, step=None) if marked and state.best is not None else None
-    own = state._replace(params=state.params if marked else None, start_loss=None, status=None, steps=None, best=best)
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, own)
+    to_keep = state._replace(
+        params=state.params if marked else None, start_loss=None, status=None, steps=None, best=best
+    )
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, to_keep)
 
 
 def run_pool(
@@ -361,14 +363,14 @@ def loaded(
     values: dict[str, PyTree],
     pool: Pool,
     layout: LaneLayout,
-    own: Callable,
+    rows_of_lanes: Callable,
     shared: Callable | None = None,
 ) -> State:
     """Return the state of lanes that start, or go on from where their results stand.
 
     Args:
       template, values, pool, layout: Of the pool, with the lanes' own values.
-      own: own(column): the rows of the lanes that are loaded.
+      rows_of_lanes: rows_of_lanes(column): the rows of the lanes that are loaded.
       shared: shared(column): one of them, for what all lanes share; None if they share nothing.
     """
     axes, results, since = layout.axes, pool.results, pool.since
@@ -386,7 +388,7 @@ def loaded(
             steps=results.steps,
             best=best,
         )
-        rows = by_axis(axes, own, shared or own, columns)
+        rows = by_axis(axes, rows_of_lanes, shared or rows_of_lanes, columns)
         state = jax.tree.map(
             lambda old, x: jax.random.wrap_key_data(x, impl=jax.random.key_impl(old)) if is_key(old) else x,
             pool.state,
@@ -427,11 +429,11 @@ def _is_none(x: object) -> bool:
     return x is None
 
 
-def by_axis(axes: State, own: Callable, shared: Callable, state: State) -> State:
-    """Return own(leaf) of the leaves in which lanes may differ, shared(leaf) of those that they share."""
+def by_axis(axes: State, per_lane: Callable, shared: Callable, state: State) -> State:
+    """Return per_lane(leaf) of the leaves in which lanes may differ, shared(leaf) of those that they share."""
 
     def mapped(axis, x):
-        return x if x is None else shared(x) if axis is None else own(x)
+        return x if x is None else shared(x) if axis is None else per_lane(x)
 
     return jax.tree.map(mapped, axes, state, is_leaf=_is_none)
 

@@ -373,12 +373,12 @@ def balanced(problem: Problem, profile: LayerSlopes) -> tuple[np.ndarray, float,
         if isinstance(leaf, (Fixed, Tied)):
             continue
         value = np.asarray(leaf.value if isinstance(leaf, Bounded) else leaf, float)
-        own = value.ravel()
+        leaf_numbers = value.ravel()
         if value.ndim > 1 and not isinstance(leaf, Bounded):
-            own = orthogonal(drawn, int(np.prod(value.shape[:-1])), value.shape[-1]).ravel()
-            matrix[at : at + own.size] = True
-        parts.append(own)
-        at += own.size
+            leaf_numbers = orthogonal(drawn, int(np.prod(value.shape[:-1])), value.shape[-1]).ravel()
+            matrix[at : at + leaf_numbers.size] = True
+        parts.append(leaf_numbers)
+        at += leaf_numbers.size
     unit = np.concatenate(parts)
     points = np.where(matrix, GAINS[:, None] * unit, unit)
     losses, gradients = local_models.gradients_at(problem, points)

@@ -187,8 +187,8 @@ def _spectrum(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def scaled_excess(matrix: np.ndarray, gradient: np.ndarray) -> float:
     """Return half the squared Newton decrement with each param in units of its own curvature."""
-    own = np.abs(np.diag(matrix))
-    unit = np.where(own > 0, 1 / np.sqrt(np.where(own > 0, own, 1)), 0)
+    diagonal = np.abs(np.diag(matrix))
+    unit = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0)
     values, vectors = _spectrum(unit[:, None] * matrix * unit[None, :])
     up = values > 1e-10 * np.max(np.abs(values))
     parts = vectors.T @ (unit * gradient)
@@ -199,11 +199,11 @@ def local_model(problem: Problem) -> LocalModel:
     """Return the local model of the loss at the params of a problem, in float64."""
     problem = problem._replace(params=as_params(resolved(problem.params, "float64"), inside=True, finite=False))
     found: Any = at_one(_around, Arguments(problem), "float64")
-    own = [x.item() if np.ndim(x) == 0 else x for x in found]
+    fields = [x.item() if np.ndim(x) == 0 else x for x in found]
     if isinstance(found, LocalModel):
-        return LocalModel(*own)
+        return LocalModel(*fields)
     with np.errstate(all="ignore"):  # of a loss that is not finite
-        return _of_hessian(*own)
+        return _of_hessian(*fields)
 
 
 def _losses(arguments: Arguments) -> jax.Array:

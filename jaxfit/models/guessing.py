@@ -95,9 +95,9 @@ def separate(terms: Sequence[Curve], x: Array, y: Array, where: Array | None = N
     coefficients = jnp.linalg.solve(gram, rows @ target)
     found, at = [], 0
     for i, k in enumerate(kind_of):
-        own = coefficients[at : at + len(picked[i])] * scale / sizes[k][places.get(i, 0)]
+        heights = coefficients[at : at + len(picked[i])] * scale / sizes[k][places.get(i, 0)]
         shape = {name: values[places[i]] for name, values in grids[k].items()}
-        found.append(kinds[k].assemble(shape, own, span))
+        found.append(kinds[k].assemble(shape, heights, span))
         at += len(picked[i])
     return found
 

@@ -279,22 +279,24 @@ class Sum(Curve):
         return tuple(term for _, part in self.parts for term in part.terms)
 
     def __call__(self, params: Params, x: ArrayLike) -> Array:
-        own = dict(zip(self.names, taken(self, params), strict=True))
-        values = [part(own[given] if given else {n: own[n] for n in part.names}, x) for given, part in self.parts]
+        by_name = dict(zip(self.names, taken(self, params), strict=True))
+        values = [
+            part(by_name[given] if given else {n: by_name[n] for n in part.names}, x) for given, part in self.parts
+        ]
         return functools.reduce(lambda a, b: a + b, values)
 
     def derived(self, params: Params) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for given, part in self.parts:
-            own = part.derived(params[given] if given else {name: params[name] for name in part.names})
-            found |= ({given: own} if given else own) if own else {}
+            numbers = part.derived(params[given] if given else {name: params[name] for name in part.names})
+            found |= ({given: numbers} if given else numbers) if numbers else {}
         return found
 
     def collect(self, found: Sequence[Params]) -> Params:
         params, at = {}, 0
         for given, part in self.parts:
-            own = part.collect(found[at : at + len(part.terms)])
-            params |= {given: own} if given else own
+            of_part = part.collect(found[at : at + len(part.terms)])
+            params |= {given: of_part} if given else of_part
             at += len(part.terms)
         return params
 

@@ -327,10 +327,10 @@ def unseen(flat: Array, memory: DampingState, triangle: Array, silent: Array) ->
         namespace(flat),
         eps_of(flat) ** 0.375,
     )  # so that slopes show a curvature, and rounding hides higher powers
-    own = xp.maximum(memory.sizes, abs(flat))
+    sizes = xp.maximum(memory.sizes, abs(flat))
     earlier = xp.tri(flat.size, k=-1, dtype=flat.dtype) @ silent
     chosen = silent & (earlier == memory.probed)
-    along = xp.where(chosen, part * xp.where(own > 0, own, 1), 0)
+    along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
     return along - solve(triangle, triangle @ along)
 
 
@@ -341,10 +341,10 @@ def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:
             if size != 0 and not abs(moved) <= part * maximum(size, abs(value)):
                 return np.False_
     xp = namespace(flat)
-    own = xp.maximum(memory.sizes, abs(flat))
-    least = root(total((memory.scale * own) ** 2))
+    sizes = xp.maximum(memory.sizes, abs(flat))
+    least = root(total((memory.scale * sizes) ** 2))
     unsized = (memory.sizes == 0) & (memory.scale * abs(step) <= part * least)
-    return ((abs(step) <= part * own) | unsized).all()
+    return ((abs(step) <= part * sizes) | unsized).all()
 
 
 def stranded(flat: Array, there: Array, low: Array, high: Array, memory: DampingState, system: System) -> Array:

@@ -81,15 +81,15 @@ def sweep_page(results: Dataset, *, title: str = "sweep", law: Law | None = None
             numbers = lanes * (len(measures) + 2 + len(curves) * len(steps))
             if numbers > NUMBERS or TRIED * density * numbers * bits > LARGEST:
                 continue
-            own = {**header, "axes": axes, "records": steps, "curves": list(curves)}
-            own["plain"] = all(str(n).isidentifier() and not keyword.iskeyword(str(n)) for n in dims)
-            own["measures"] = [m.name for m in measures]
-            own["notes"] = notes + _coarsened(results, chosen, curves, steps, bits)
+            page_header = {**header, "axes": axes, "records": steps, "curves": list(curves)}
+            page_header["plain"] = all(str(n).isidentifier() and not keyword.iskeyword(str(n)) for n in dims)
+            page_header["measures"] = [m.name for m in measures]
+            page_header["notes"] = notes + _coarsened(results, chosen, curves, steps, bits)
             columns = _columns(results, measures, curves, chosen, bits)
             if law is not None:
-                own["law"] = {"axis": dims.index(law.axis), "words": law.words}
+                page_header["law"] = {"axis": dims.index(law.axis), "words": law.words}
                 columns["law"] = rounded(as_float32(law.limit[np.ix_(*chosen.values())]), bits)
-            content = packed(own, columns)
+            content = packed(page_header, columns)
             if len(content) <= LARGEST:
                 return page_of(title, content)
             density = len(content) / (numbers * bits)
@@ -189,8 +189,8 @@ def _code(axis: np.ndarray, value: np.generic) -> str:
 
 def _curves(results: Dataset, records: int) -> tuple[dict[str, np.ndarray], list[int]]:
     """Return the histories of one number, at so many records with both ends, and the steps of these."""
-    own = (*results.status.dims, "step")
-    names = [n for n, v in results.data_vars.items() if v.dims == own and v.dtype.kind in "fiu"]
+    dims = (*results.status.dims, "step")
+    names = [n for n, v in results.data_vars.items() if v.dims == dims and v.dtype.kind in "fiu"]
     if not records or not names:
         return {}, []
     size = results.sizes["step"]

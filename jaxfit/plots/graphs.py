@@ -121,15 +121,15 @@ def _axes(drawing: Drawing, ax: Axes | None) -> tuple[Axes, float]:
     """Return axes in which the graph fits, in points, and the scale of its texts."""
     width, height = drawing.size
     if ax is None:
-        scale, own = min(1.0, LONGEST / max(width, height)), (width, height)
+        scale, extent = min(1.0, LONGEST / max(width, height)), (width, height)
         ax = plt.figure(figsize=(scale * width / 72, scale * height / 72)).add_axes((0, 0, 1, 1))
     else:
         box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-        own = (72 * box.width, 72 * box.height)
-        scale = min(1.25, own[0] / width, own[1] / height)
-        own = (own[0] / scale, own[1] / scale)
-    left, low = (width - own[0]) / 2, (height - own[1]) / 2
-    ax.set(xlim=(left, left + own[0]), ylim=(low, low + own[1]), xticks=[], yticks=[])
+        extent = (72 * box.width, 72 * box.height)
+        scale = min(1.25, extent[0] / width, extent[1] / height)
+        extent = (extent[0] / scale, extent[1] / scale)
+    left, low = (width - extent[0]) / 2, (height - extent[1]) / 2
+    ax.set(xlim=(left, left + extent[0]), ylim=(low, low + extent[1]), xticks=[], yticks=[])
     ax.set_axis_off()
     return ax, scale
 

@@ -45,10 +45,10 @@ def check_bounds(name: str, value: PyTree, low: PyTree, high: PyTree) -> tuple[P
     low, high = _bound(f"{name}: low", low, -np.inf), _bound(f"{name}: high", high, np.inf)
     shape = np.shape(value.values)[1:] if isinstance(value, Axis) else np.shape(value)
     for side, limit in (("low", low), ("high", high)):
-        own = np.shape(limit.values)[1:] if isinstance(limit, Axis) else np.shape(limit)
-        if limit is not None and own not in ((), shape):
+        limit_shape = np.shape(limit.values)[1:] if isinstance(limit, Axis) else np.shape(limit)
+        if limit is not None and limit_shape not in ((), shape):
             raise ValueError(
-                f"{name}: {side} has shape {own} and the start {shape}; give one number, or one for each entry"
+                f"{name}: {side} has shape {limit_shape} and the start {shape}; give one number, or one for each entry"
             )
     _compare(
         high, low, lambda high, low: high > low,

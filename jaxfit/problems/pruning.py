@@ -378,9 +378,9 @@ def survivors(
     goes, inside = np.zeros(values.size, bool), there.reshape(-1)
     for group in numbers:
         lanes = np.sort(group[inside[group]])
-        for own, prunes in _brackets(rule, lanes, number, rungs):
-            if len(own):
-                goes[own] = _kept(rule, Rung(step, number, signed[own], own)) if prunes else True
+        for members, prunes in _brackets(rule, lanes, number, rungs):
+            if len(members):
+                goes[members] = _kept(rule, Rung(step, number, signed[members], members)) if prunes else True
     return (goes & fine.reshape(-1) & (signed < np.inf)).reshape(values.shape)
 
 

@@ -137,8 +137,8 @@ def _eps(result: Fit | Grid, problem: Problem) -> float:
     names = getattr(problem.loss, "data_names", ())
     y = problem.data[names.index("y")] if "y" in names and len(names) == len(problem.data) else None
     y = y.values if is_axis(y) else y
-    own = getattr(y, "dtype", np.dtype(float))
-    types = [PRECISIONS[result.precision or PRECISION], *([own] if np.dtype(own).kind == "f" else [])]
+    y_type = getattr(y, "dtype", np.dtype(float))
+    types = [PRECISIONS[result.precision or PRECISION], *([y_type] if np.dtype(y_type).kind == "f" else [])]
     return max(float(np.finfo(x).eps) for x in types)
 
 

@@ -121,15 +121,15 @@ def _labelled(result: Fit | Grid, values: np.ndarray) -> ArrayLike:
 
 
 def _influence(result: Fit | Grid, known: Moments) -> Influence:
-    _, own, leverage = standardized(result, known)
-    beside = lambda x: np.reshape(x, np.shape(x) + (1,) * (own.ndim - np.ndim(x)))  # noqa: E731
+    _, standard, leverage = standardized(result, known)
+    beside = lambda x: np.reshape(x, np.shape(x) + (1,) * (standard.ndim - np.ndim(x)))  # noqa: E731
     rank, freedom = beside(np.asarray(known.estimate.rank, float)), beside(known.estimate.count - known.estimate.rank)
-    own = np.where(beside(known.exact), np.nan, own)
+    standard = np.where(beside(known.exact), np.nan, standard)
     with np.errstate(divide="ignore", invalid="ignore"):
         odds = leverage / (1 - leverage)
-        rest = (freedom - own**2) / (freedom - 1)  # (s' / s)**2
-        outside = own if known.absolute else np.where(freedom > 1, own / np.sqrt(np.maximum(rest, 0)), np.nan)
-        return Influence(leverage, outside, own**2 * odds / rank, outside * np.sqrt(odds))
+        rest = (freedom - standard**2) / (freedom - 1)  # (s' / s)**2
+        outside = standard if known.absolute else np.where(freedom > 1, standard / np.sqrt(np.maximum(rest, 0)), np.nan)
+        return Influence(leverage, outside, standard**2 * odds / rank, outside * np.sqrt(odds))
 
 
 @near_keywords
@@ -338,17 +338,17 @@ def _of_points(fit: Fit, known: Moments) -> list[str]:
 
 def outliers(fit: Fit, known: Moments) -> np.ndarray:
     """Return bool like the residuals of a robust fit: which are outliers."""
-    raw, own, _ = standardized(fit, known)
+    raw, standard, _ = standardized(fit, known)
     with np.errstate(invalid="ignore"):
-        return np.abs(own) > FAR_OUT
+        return np.abs(standard) > FAR_OUT
 
 
 def _of_outliers(fit: Fit, known: Moments) -> list[str]:
-    raw, own, _ = standardized(fit, known)
+    raw, standard, _ = standardized(fit, known)
     far = np.flatnonzero(outliers(fit, known))
     if not len(far):
         return []
-    far = far[np.argsort(-np.abs(np.ravel(own)[far]))]
+    far = far[np.argsort(-np.abs(np.ravel(standard)[far]))]
     scale = SCALE * np.nanmedian(np.abs(raw))
     many = "1 outlier lies" if len(far) == 1 else f"{len(far):,} outliers lie"
     return [f"{many} beyond {FAR_OUT} times the scale of the residuals, {scale:.3g}: {_points(fit, far)}"]

@@ -200,9 +200,9 @@ def _on_edge(objective: Objective, flat: Array, back: Callable) -> Array:
     """
     _, columns = _jacobian(objective, flat, back)
     precision = jnp.concatenate([jnp.ravel(block.precision) for block in objective.blocks(back(flat))])
-    own = columns**2 * precision[None, :]
-    vanished = jnp.sum(jnp.where(precision[None, :] > 1 / EDGE, own, 0), axis=1)
-    return vanished > (1 - EDGE) * jnp.sum(own, axis=1)
+    on_edge = columns**2 * precision[None, :]
+    vanished = jnp.sum(jnp.where(precision[None, :] > 1 / EDGE, on_edge, 0), axis=1)
+    return vanished > (1 - EDGE) * jnp.sum(on_edge, axis=1)
 
 
 def squares_of_data(problem: Problem) -> Array | float:

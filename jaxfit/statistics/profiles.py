@@ -129,9 +129,9 @@ class Sides:
         if np.isfinite(walk.other.rise).any():
             yield walk.other.params
         _, first, lane, count = np.unique(self.lane, return_index=True, return_inverse=True, return_counts=True)
-        own, numbers = first[lane], np.arange(len(lane))
+        first_of_lane, numbers = first[lane], np.arange(len(lane))
         for shift in range(1, count.max()):
-            yield walk.inner.params[own + (numbers - own + shift) % count[lane]]
+            yield walk.inner.params[first_of_lane + (numbers - first_of_lane + shift) % count[lane]]
 
     def refit(self, targets: np.ndarray, params: np.ndarray) -> Nodes:
         """Refit with each number held near its target (n,) by a spring, from free params (n, k)."""
@@ -276,21 +276,21 @@ def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = np.full((2, *sides.sound.shape[1:], len(offsets)), np.nan)
     if not len(sides.lane):
         return found[0], found[1]
-    own = sides.which[::2]
-    found[0][own] = np.clip(sides.start[::2, None] + offsets * sides.error[::2, None], sides.edge[::2, None],
+    rows = sides.which[::2]
+    found[0][rows] = np.clip(sides.start[::2, None] + offsets * sides.error[::2, None], sides.edge[::2, None],
                             sides.edge[1::2, None])  # fmt: skip
-    found[1][own] = 0.0
+    found[1][rows] = 0.0
     walk, order = None, np.argsort(np.abs(offsets), kind="stable")
     outward = [order[offsets[order] < 0], order[offsets[order] > 0]]
     for left, right in zip(*outward, strict=True):
-        stops = np.stack([found[0][own, left], found[0][own, right]], axis=1).ravel()
+        stops = np.stack([found[0][rows, left], found[0][rows, right]], axis=1).ravel()
         way = sides.way(np.inf)._replace(edge=stops)
         walk = sides.begin(way) if walk is None else walk._replace(over=np.zeros(len(stops), bool))
         walk = follow(sides.refit, walk, way, way.goal)
         inner = walk.inner
         rise = np.where(inner.target == stops, inner.rise + inner.slope * (stops - inner.value), np.inf)
         tau = sides.side * np.sign(rise) * np.sqrt(np.abs(rise))
-        found[1][own, left], found[1][own, right] = tau[::2], tau[1::2]
+        found[1][rows, left], found[1][rows, right] = tau[::2], tau[1::2]
     return found[0], found[1]
 
 

@@ -122,20 +122,27 @@ def report(
 
 
 def _derived_rows(
-    fit: Fit, own: Mapping[str, Callable] | None, units: PyTree, level: float, method: str, absolute_sigma: bool | None
+    fit: Fit,
+    users_functions: Mapping[str, Callable] | None,
+    units: PyTree,
+    level: float,
+    method: str,
+    absolute_sigma: bool | None,
 ) -> tuple[tuple[Row, ...], PyTree]:
     """Return the rows of the numbers that model and user derive of the params, and the units of the params alone."""
-    own = {} if own is None else own
-    if not isinstance(own, Mapping) or not all(map(callable, own.values())):
+    users_functions = {} if users_functions is None else users_functions
+    if not isinstance(users_functions, Mapping) or not all(map(callable, users_functions.values())):
         raise TypeError(
-            f"report: derived is {own!r}, but it must hold functions of the params by name: "
+            f"report: derived is {users_functions!r}, but it must hold functions of the params by name: "
             f'{{"ratio": lambda p: p["a"] / p["b"]}}'
         )
     model = model_of(problem_of(fit).loss)
     model = model if hasattr(model, "derived") else None
-    if not own and (model is None or runaways(fit) or not _shapes(model, fit.params)):
+    if not users_functions and (model is None or runaways(fit) or not _shapes(model, fit.params)):
         return (), units
-    shape, known = propagated("report", fit, _deriving(model, tuple(own.items())), absolute_sigma, warns=False)
+    shape, known = propagated(
+        "report", fit, _deriving(model, tuple(users_functions.items())), absolute_sigma, warns=False
+    )
     paths = jax.tree_util.tree_leaves_with_path(shape)
     names = [(jax.tree_util.keystr(path, simple=True, separator="."), math.prod(leaf.shape)) for path, leaf in paths]
     taken = [name for name, _ in names if name in labels_of(numbers_in(fit))]
@@ -154,9 +161,9 @@ def _derived_rows(
 
 
 @functools.lru_cache(maxsize=64)
-def _deriving(model: Callable | None, own: tuple[tuple[str, Callable], ...]) -> Callable:
+def _deriving(model: Callable | None, users_functions: tuple[tuple[str, Callable], ...]) -> Callable:
     def numbers(params):
-        return (model.derived(params) if model else {}) | {name: function(params) for name, function in own}
+        return (model.derived(params) if model else {}) | {name: function(params) for name, function in users_functions}
 
     return numbers
 

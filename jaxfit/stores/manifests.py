@@ -312,9 +312,9 @@ SHARES = 16  # into which the lanes of a small sweep or stage are cut, for worke
 
 def _block_map(key: str, part: StoredPart, manifest: Manifest) -> BlockMap:
     segments, sizes, stages = manifest.segments, manifest.sizes, []
-    own = tuple(part.choice.get(name, slice(None)) for name in sizes)
+    index = tuple(part.choice.get(name, slice(None)) for name in sizes)
     for stage in manifest.stages:
-        members = np.flatnonzero(stage.members.reshape(tuple(sizes.values()))[own])
+        members = np.flatnonzero(stage.members.reshape(tuple(sizes.values()))[index])
         block = max(part.slots, min(part.block, -(-len(members) // (SHARES * part.slots)) * part.slots))
         stages.append(Stage(members, stage.since, stage.steps, block))
     boxes = tuple(

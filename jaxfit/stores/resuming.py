@@ -238,8 +238,8 @@ def missing_blocks(stored: Stored) -> list[Task]:
                 if segment not in lanes:
                     lanes[segment] = part.lanes(segment)
                 length = part.block_of(segment)
-                own = lanes[segment][block * length : (block + 1) * length]
-                tasks.append(_task(stored, i, own, segment, block))
+                members = lanes[segment][block * length : (block + 1) * length]
+                tasks.append(_task(stored, i, members, segment, block))
     if damaged:
         more = f" and {len(damaged) - 3} more" * (len(damaged) > 3)
         warn(f"store: {'; '.join(damaged[:3])}{more}; what was in there is computed again")
@@ -262,8 +262,8 @@ def _task(stored: Stored, part: int, members: np.ndarray, segment: int, block: i
 
 def columns_of(stored: Stored, part: int, segments: int | None = None) -> Lanes:
     """Return the results of a part, each a `Column`; with `segments` as they were after so many."""
-    like, own = stored.examples[part], stored.maps[part]
-    columns = [Column(stored.blocks, own, name, segments) for name in tensors_of(like)]
+    like, block_map = stored.examples[part], stored.maps[part]
+    columns = [Column(stored.blocks, block_map, name, segments) for name in tensors_of(like)]
     return jax.tree.unflatten(jax.tree.structure(like), columns)
 
 
@@ -333,11 +333,11 @@ def lanes_to_rerun(plan: Plan, folder: Path, rerun: object, other: object) -> np
             if name not in results.variables:
                 there = ", ".join(map(str, results.variables))
                 raise ValueError(f"rerun: the results have no {name!r}; they have {there}")
-            own = np.atleast_1d(np.asarray(values))
+            wanted = np.atleast_1d(np.asarray(values))
             if name in results.dims:  # the exact values of the axis, for numbers that were rounded
-                places = [position("rerun", name, results[name].values, value, "exact") for value in own.tolist()]
-                own = results[name].values[places]
-            found = found & results[name].isin(own)
+                places = [position("rerun", name, results[name].values, value, "exact") for value in wanted.tolist()]
+                wanted = results[name].values[places]
+            found = found & results[name].isin(wanted)
     else:
         raise TypeError(f"rerun is {rerun!r}, but it takes a dict such as {{'status': 4}} or a function of the results")
     boolean = getattr(getattr(found, "dtype", None), "kind", "") == "b"
@@ -350,9 +350,9 @@ def blocks_to_rerun(stored: Stored, again: np.ndarray) -> list[Task]:
     """Return the blocks with a lane that is to be run again."""
     tasks, names = [], list(stored.manifest.sizes)
     for i, (part, own_blocks) in enumerate(zip(stored.plan.parts, stored.maps, strict=True)):
-        own = lanes_in(again, part, names)
+        chosen_lanes = lanes_in(again, part, names)
         for segment, block in own_blocks.blocks():
             lanes = own_blocks.lanes_of(segment, block)
-            if own[lanes].any():
+            if chosen_lanes[lanes].any():
                 tasks.append(_task(stored, i, lanes, segment, block))
     return tasks

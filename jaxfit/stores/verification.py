@@ -242,8 +242,8 @@ def check_fits(
                 f"of that fit move so far when its last bits change, so that rounding does not explain it: if such "
                 f"runs are known to amplify it, raise rtol, else suspect the compiler"
             )
-        part, own = part_of(grid, int(grid.members[tuple(index)]))
-        _compare(part, np.array([own]))
+        part, number = part_of(grid, int(grid.members[tuple(index)]))
+        _compare(part, np.array([number]))
         sensitive.append(lane.coords)
     return len(chosen) - len(sensitive), sensitive
 

@@ -284,12 +284,12 @@ def _pieces(group: Group) -> Iterator[Group]:
     axes = [
         x for x in jax.tree.leaves(group.problem, is_leaf=is_axis) if is_axis(x) and isinstance(x.values, np.ndarray)
     ]
-    own = sum(8 * x.values[0].size for x in axes)
+    bytes_of_member = sum(8 * x.values[0].size for x in axes)
     limit = current().block_bytes // 4  # as every device has a copy
     if sum(8 * x.values.size for x in axes) <= limit:
         yield group
         return
-    length = max(1, limit // own)
+    length = max(1, limit // bytes_of_member)
     for first in range(0, group.size, length):
         lanes = np.minimum(np.arange(first, first + length), group.size - 1)  # all pieces run one program
 

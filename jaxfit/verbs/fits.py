@@ -359,14 +359,14 @@ def _finished(
     rows = pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *x: np.concatenate(x), *pieces)
     every = training.record.every
     records = steps_made // every + 1 if status != Status.NOT_RUN else -(-steps_made // every)
-    own = (lambda x: np.asarray(x)[()]) if precision == "float64" else jnp.asarray
+    as_result = (lambda x: np.asarray(x)[()]) if precision == "float64" else jnp.asarray
     loss = np.asarray(end.loss)[()]
     problem = training.problem
     start = jax.tree.map(lambda x: x if is_kept(x) else convert(x, precision), problem.params, is_leaf=is_kept)
 
     def users_own(params):
         tree = values_of(put(start, params)) if is_marked(start) else params
-        return jax.tree.map(lambda x: x.own if is_kept(x) else own(x), tree, is_leaf=is_kept)
+        return jax.tree.map(lambda x: x.own if is_kept(x) else as_result(x), tree, is_leaf=is_kept)
 
     best = state.best and Best(state.best.params, *(np.asarray(x)[()] for x in state.best[1:]))
     fine = status in ENDED_WELL and loss > np.finfo(loss.dtype).tiny

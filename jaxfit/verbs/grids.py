@@ -171,8 +171,8 @@ def _dotted(place: str, path: tuple) -> str:
 
 
 def _agree(shapes: Sequence[dict[str, tuple]], beginning: str) -> bool:
-    own = [{name: shape for name, shape in each.items() if name.startswith(beginning)} for each in shapes]
-    return all(each == own[0] for each in own)
+    selected = [{name: shape for name, shape in each.items() if name.startswith(beginning)} for each in shapes]
+    return all(each == selected[0] for each in selected)
 
 
 def _kind(x: PyTree) -> str:
@@ -244,29 +244,29 @@ def part_of(grid: Grid, number: int) -> tuple[FinishedPart, int]:
 def member(grid: Grid, index: tuple[int, ...]) -> Fit:
     """Return the run at the index along each dimension of the grid; of a refined grid, the nearest one that ran."""
     part, number = part_of(grid, int(grid.members[index]))
-    own = jax.tree.map(lambda x: x[number], part.lanes)
+    results = jax.tree.map(lambda x: x[number], part.lanes)
     if part.members is not None:
         number = int(part.members[number])
         index = part.index(number, grid.results.status.dims)
     here = grid.results.isel(dict(zip(grid.results.status.dims, index, strict=True)))
     coords = {str(name): value.item() for name, value in here.coords.items() if value.ndim == 0}
-    every, steps = part.training.record.every, int(own.steps)
+    every, steps = part.training.record.every, int(results.steps)
     history = None
-    if own.rows:
-        kept = steps // every + 1 if own.status != Status.NOT_RUN else 0
-        history = History({"step": np.arange(kept) * every, **jax.tree.map(lambda x: x[:kept], own.rows)})
+    if results.rows:
+        kept = steps // every + 1 if results.status != Status.NOT_RUN else 0
+        history = History({"step": np.arange(kept) * every, **jax.tree.map(lambda x: x[:kept], results.rows)})
     return Fit(
-        params=released(own.params),
-        loss=own.loss,
-        status=Status(int(own.status)),
+        params=released(results.params),
+        loss=results.loss,
+        status=Status(int(results.status)),
         steps=steps,
         history=history,
-        validation_loss=own.validation_loss,
+        validation_loss=results.validation_loss,
         coords=coords,
-        start_loss=own.start_loss,
+        start_loss=results.start_loss,
         training=choose(part.training, {name: int(i) for name, i in part.along(number).items()}),
         precision=grid.precision,
-        **best_of(own.best, released),
+        **best_of(results.best, released),
     )
 
 

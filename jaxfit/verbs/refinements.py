@@ -256,8 +256,8 @@ def table(part: FinishedPart, dimensions: dict[str, Dimension]) -> xr.Dataset:
     along = {"lane": Dimension("lane", count, ())}
     found = dataset(along, [replace(part, choice={}, dimensions=tuple(along.values()))], part.training, {})
     index = dict(zip(dimensions, part.index(part.numbers(np.arange(count)), dimensions), strict=True))
-    own = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}
-    coords = {n: ("lane", np.broadcast_to(v[index[d]], count)) for n, (d, v) in own.items()}
+    own_coordinates = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}
+    coords = {n: ("lane", np.broadcast_to(v[index[d]], count)) for n, (d, v) in own_coordinates.items()}
     return found.assign_coords(coords)
 
 
@@ -300,7 +300,7 @@ def _grid(
     found = {name: np.empty(sizes, tables[0][name].dtype) for name in common}
     found |= {name: np.empty(sizes, values.dtype) for name, values in drawn[0].measured.items()}
     members, evaluated, first = np.empty(sizes, np.int64), np.empty(sizes, bool), 0
-    for one, own in zip(drawn, tables, strict=True):
+    for one, lane_table in zip(drawn, tables, strict=True):
         lane = np.zeros(one.known.shape, np.int64)
         count = len(one.part.lanes.status)
         lane.flat[one.part.numbers(np.arange(count))] = np.arange(count)
@@ -308,7 +308,7 @@ def _grid(
         where = tuple(one.part.choice.get(name, slice(None)) for name in names)
         members[where], evaluated[where] = first + cell, one.known
         for name, whole_grid in found.items():
-            values = (one.measured[name] if name in one.measured else own[name].values)[cell]
+            values = (one.measured[name] if name in one.measured else lane_table[name].values)[cell]
             if fill == "linear" and (values.dtype.kind == "f" or name == "steps"):
                 values = interpolate(values, one.known, one.outcome[cell], one.axes, depth)
             whole_grid[where] = np.round(values) if name == "steps" else values

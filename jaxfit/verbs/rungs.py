@@ -54,8 +54,8 @@ def going_on(parts: Sequence[Part], memory: MemorySink, since: int) -> list[Task
         members = np.flatnonzero((lanes.status == Status.OUT_OF_STEPS) & (lanes.steps == since))
         length = block_length(part, len(members), workers)
         for block, first in enumerate(range(0, len(members), length)):
-            own = members[first : first + length]
-            tasks.append(Task(i, own, 0, block, since, functools.partial(_rows, lanes, own)))
+            block_members = members[first : first + length]
+            tasks.append(Task(i, block_members, 0, block, since, functools.partial(_rows, lanes, block_members)))
     return tasks
 
 
@@ -84,8 +84,8 @@ def run_in_store(
         stored = stages[-1]
         for segment in sorted({task.segment for task in tasks}):
             final = stored.maps[0].stage(segment).steps == int(np.asarray(stored.plan.training.steps))
-            own = [task for task in tasks if task.segment == segment]
-            if run(stored, own, report if final else _of_ended(report)):
+            stage_tasks = [task for task in tasks if task.segment == segment]
+            if run(stored, stage_tasks, report if final else _of_ended(report)):
                 return True
         following, pruned = _next_stage(stored)
         if following is None:
@@ -143,13 +143,13 @@ def _lengthened(
     goes, anew = np.zeros(status.shape, bool), np.zeros(status.shape, bool)
     failed = np.isin(status, (Status.DIVERGED, Status.NOT_FINITE))
     for part in parts:
-        own = tuple(part.choice.get(name, slice(None)) for name in plan.dimensions)
+        index = tuple(part.choice.get(name, slice(None)) for name in plan.dimensions)
         can = part.shape.keeps and steps % part.training.record.every == 0
         judged, every = judges_steps(part.any_lane), part.training.record.every
         seen = steps - 1 if judged else last_check(steps, every, chunk_of(part.any_lane))
-        late = failed[own] & (steps_made[own] > seen)
-        goes[own] = ran_out[own] & can
-        anew[own] = late | ran_out[own] & (not can)
+        late = failed[index] & (steps_made[index] > seen)
+        goes[index] = ran_out[index] & can
+        anew[index] = late | ran_out[index] & (not can)
     return goes, anew
 
 
@@ -191,8 +191,8 @@ def _of_ended(report: Report) -> Report:
     """Return a report that leaves out the lanes that stand at a rung."""
 
     def of_ended(counts: np.ndarray) -> None:
-        own = counts.copy()
-        own[Status.OUT_OF_STEPS] = 0
-        report(own)
+        ended = counts.copy()
+        ended[Status.OUT_OF_STEPS] = 0
+        report(ended)
 
     return of_ended
