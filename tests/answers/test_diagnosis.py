@@ -1,5 +1,6 @@
 """Diagnosis: influence against refits and published numbers, tests of residuals against slow and exact references."""
 
+import functools
 import itertools
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from scipy import integrate
 
 import jaxfit as jf
 from jaxfit.statistics import diagnosis
+from tests.shared.soak import soaking
 
 # Age at the first word and Gesell score of 21 children: Mickey, Dunn and Clark (1967), doi:10.1016/0010-4809(67)90020-2
 AGE = np.array([15, 26, 10, 9, 15, 20, 18, 11, 8, 20, 7, 9, 10, 11, 11, 10, 12, 42, 17, 11, 10.0])
@@ -46,6 +48,7 @@ def test_influence_is_that_of_refits_without_the_point(gesell):
     np.testing.assert_allclose(found.leverage, 1 / 21 + centered**2 / np.sum(centered**2), rtol=1e-12)
 
 
+@functools.cache
 def sets(seed=0):
     """Weighted and masked sets with replicates, as lanes and as one of them alone."""
     rng = np.random.default_rng(seed)
@@ -107,7 +110,7 @@ def polynomial(params, x):
     return jnp.polyval(params, x)
 
 
-@pytest.mark.parametrize(("count", "degree"), [(12, 1), (40, 3)])
+@pytest.mark.parametrize(("count", "degree"), soaking([(12, 1), (40, 3)], keep=1, names=2))
 def test_the_p_value_of_durbin_and_watson_is_nearly_the_exact_one(count, degree):
     """The beta distribution has the exact mean and variance; what its higher moments miss is below 0.001 for a p-value
     below 0.05, and 0.003 for any (measured: 0.0009 and 0.0022 of 12 points, 0.0002 and 0.0004 of 40)."""

@@ -294,13 +294,13 @@ def assert_true(name, fit):
 
 
 def test_what_is_said_of_bowls_from_starts_of_any_size_is_true():
-    for name, fit in drawn(0, 12):
+    for name, fit in drawn(0, 6):
         assert_true(name, fit)
 
 
 @pytest.mark.soak
 def test_what_is_said_of_many_bowls_from_starts_of_any_size_is_true():
-    for seed in range(1, 11):
+    for seed in range(11):
         for name, fit in drawn(seed, 20):
             assert_true(name, fit)
 

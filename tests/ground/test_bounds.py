@@ -198,6 +198,7 @@ def test_a_tree_is_taken_apart_and_put_together():
     assert (low["b"], high["b"], low["d"][0], high["d"][0]) == (0.0, np.inf, -np.inf, np.inf)
 
 
+@pytest.mark.soak
 def test_single_steps_keep_the_marks():
     params, state = {"w": 0.0, "b": jf.Bounded(0.2, high=0.5)}, None
     for _ in range(30):

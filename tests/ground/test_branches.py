@@ -17,7 +17,7 @@ def noisy(curve, seeds=12, noise=0.05):
 
 
 @pytest.mark.parametrize("level", soaking(LEVELS, keep=("constant",)))
-@pytest.mark.parametrize("way", [1, -1])
+@pytest.mark.parametrize("way", soaking([1, -1], keep=(-1,)))
 def test_a_logistic_or_hill_curve_beside_a_level_is_guessed_with_a_positive_height(level, way):
     for term, height, direction, x, curve in (
         (models.logistic, "capacity", "rate", X, 1 / (1 + np.exp(-way * (X - 5)))),

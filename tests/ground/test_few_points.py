@@ -76,6 +76,7 @@ def test_columns_that_are_all_but_parallel_end_too(precision):
     assert run.loss < 1e3 * np.finfo(precision).eps ** 2 * np.sum((matrix * np.asarray(run.params)) ** 2)
 
 
+@pytest.mark.soak
 def test_lanes_end_as_they_do_alone():
     sets, levels = np.array([[3.0, 1.0], [1.0, 2.0], [0.5, 0.5]]), [0.1, 1.0]
     data = (X, jf.Axis("set", sets))

@@ -124,8 +124,8 @@ def test_the_loss_has_the_second_derivatives_of_the_least_sum():
     data = X[1:5], Y[1:5], np.full(4, 0.5), np.full(4, 0.3)
     with jax.enable_x64(True):
         p = jnp.array([0.4, 1.0])
-        hessian = np.asarray(jax.hessian(loss)(p, *data))
-        gradient = jax.grad(loss)
+        hessian = np.asarray(jax.jit(jax.hessian(loss))(p, *data))
+        gradient = jax.jit(jax.grad(loss))
         h = 1e-5
         slopes = [(gradient(p.at[i].add(h), *data) - gradient(p.at[i].add(-h), *data)) / (2 * h) for i in range(2)]
         np.testing.assert_allclose(hessian, np.stack(slopes), rtol=1e-6)
@@ -138,7 +138,7 @@ def test_the_loss_has_the_second_derivatives_of_the_least_sum():
 
             return sum(one(x, y) for x, y in zip(*data[:2], strict=True))
 
-        np.testing.assert_allclose(loss(p, *data), least([0.4, 1.0]), rtol=1e-9)
+        np.testing.assert_allclose(jax.jit(loss)(p, *data), least([0.4, 1.0]), rtol=1e-9)
 
 
 @pytest.mark.soak
@@ -163,9 +163,9 @@ def test_a_masked_point_counts_for_nothing():
     loss = jf.losses.orthogonal_distance(jf.models.line, masked=True)
     more = [np.append(v, n) for v, n in ((X, np.nan), (Y, np.nan), (SIGMA, np.nan), (X_SIGMA, np.nan))]
     with jax.enable_x64(True):
-        found = jax.value_and_grad(loss)({"w": -0.48, "b": 5.0}, *more, np.arange(11) < 10)
+        found = jax.jit(jax.value_and_grad(loss))({"w": -0.48, "b": 5.0}, *more, np.arange(11) < 10)
         alone = jf.losses.orthogonal_distance(jf.models.line)
-        expected = jax.value_and_grad(alone)({"w": -0.48, "b": 5.0}, X, Y, SIGMA, X_SIGMA)
+        expected = jax.jit(jax.value_and_grad(alone))({"w": -0.48, "b": 5.0}, X, Y, SIGMA, X_SIGMA)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
     np.testing.assert_allclose(found[1]["w"], expected[1]["w"], rtol=1e-12)
 
@@ -311,4 +311,4 @@ def test_coordinates_apart_are_refused_with_how_to_put_them_together():
     points = np.stack([x, y], axis=1)
     with pytest.raises(ValueError, match=r"np.full\(x.shape, x_sigma\)$"):
         loss(3.0, points, np.array(0.1))
-    assert np.isfinite(loss(3.0, points, np.full(points.shape, 0.1)))
+    assert np.isfinite(jax.jit(loss)(3.0, points, np.full(points.shape, 0.1)))

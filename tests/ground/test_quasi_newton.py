@@ -59,6 +59,7 @@ def test_no_claim_is_false_on_problems_of_more_garbow_and_hillstrom(name):
         assert fit.status != jf.Status.CONVERGED or mgh.is_minimum(problem, fit.params), (start, fit.loss)
 
 
+@pytest.mark.soak
 def test_a_saddle_is_no_minimum():
     """Of Biggs' function, to which a run goes from its start, whose symmetry each step keeps."""
     problem = mgh.PROBLEMS["Biggs"]

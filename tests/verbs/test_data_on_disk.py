@@ -14,6 +14,7 @@ from jaxfit.engine.parts import pool_shape
 from jaxfit.engine.settings import using
 from jaxfit.stores.identity import values_digest
 from jaxfit.verbs.sweeps import plan_sweep
+from tests.shared.soak import soaking
 
 POINTS = 200
 X = np.linspace(0, 1, POINTS)
@@ -52,8 +53,10 @@ def peak_of(function):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("stored", [True, False])
-@pytest.mark.parametrize("dtype", ["float64", ">f4"])
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    soaking([(True, ">f4"), (False, "float64"), (True, "float64"), (False, ">f4")], keep=2, names=2),
+)
 def test_a_sweep_over_sets_on_disk_never_takes_them_all_into_memory(tmp_path, dtype, stored):
     """The bound is half of what the values take in double precision, in which they are fitted."""
     y = on_disk(tmp_path / "y.npy", 20_000, dtype)

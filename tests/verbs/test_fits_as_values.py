@@ -70,7 +70,7 @@ def test_lanes_that_all_converged_pass():
     def stopped(rate):
         return jf.fit(LOSS, START, DATA, optimizer=jf.optimizers.sgd(rate), steps=3, stop=stop)
 
-    lanes = jax.vmap(stopped)(jnp.array([0.1, 0.2]))
+    lanes = jax.jit(jax.vmap(stopped))(jnp.array([0.1, 0.2]))
     assert jf.require_converged(lanes) is lanes and "2 converged" in str(lanes)
 
 
@@ -145,7 +145,17 @@ def test_a_history_is_a_mapping(fit):
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("mse", "float32"), ("chi_squared", "float64"), ("masked", "float64"), ("sum", "float64"), ("noise", "float32")],
+    soaking(
+        [
+            ("mse", "float32"),
+            ("chi_squared", "float64"),
+            ("masked", "float64"),
+            ("sum", "float64"),
+            ("noise", "float32"),
+        ],
+        keep=2,
+        names=2,
+    ),
 )
 def test_a_fit_predicts_what_its_model_does(name, precision):
     model = jf.models.line

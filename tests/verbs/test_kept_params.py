@@ -12,6 +12,7 @@ import jaxfit as jf
 from jaxfit.plots.descents import window
 from jaxfit.problems import Problem
 from jaxfit.problems.posing import with_start
+from tests.shared.soak import soaking
 
 X = np.linspace(-1, 1.2, 12).astype(np.float32)
 Y = 2 * X + np.sin(3 * X).astype(np.float32)
@@ -30,7 +31,7 @@ def bare(params, x):
 def model(params, x):
     assert params["flag"] is True and params["name"] == "tanh" and params["none"] is None
     found = jnp.stack([x, params["activation"](params["w"] * x + params["b"])])[params["order"][0]]
-    return jnp.where(params["mask"][0], found, jnp.nan) + 0 * jax.random.normal(params["key"])
+    return jnp.where(params["mask"][0], found, jnp.nan) + 0 * jax.random.key_data(params["key"])[0]
 
 
 LOSS, START = jf.losses.mse(model), BARE | KEPT
@@ -41,7 +42,10 @@ def is_as_given(params):
     return same and params["order"].tolist() == [1, 0] and params["mask"].tolist() == [True, False]
 
 
-@pytest.mark.parametrize("optimizer", [ADAM, jf.optimizers.lbfgs(), jf.optimizers.levenberg_marquardt()], ids=repr)
+METHODS = [ADAM, jf.optimizers.levenberg_marquardt(), jf.optimizers.lbfgs()]
+
+
+@pytest.mark.parametrize("optimizer", soaking(METHODS, keep=2), ids=repr)
 def test_a_fit_with_leaves_that_are_no_floats_is_that_without_them(optimizer):
     found = jf.fit(LOSS, START, (X, Y), optimizer=optimizer, steps=8)
     alone = jf.fit(jf.losses.mse(bare), BARE, (X, Y), optimizer=optimizer, steps=8)
@@ -92,8 +96,13 @@ def test_lanes_hold_what_each_of_them_made_and_equal_single_fits():
     np.testing.assert_allclose(one.loss, alone.loss, rtol=1e-6)
     assert is_as_given(one.params) and one.params["rng"] == jax.random.key(1) == alone.params["rng"]
     assert jf.best(grid).history.params["activation"] is jnp.tanh
-    curved = jf.sharpness(grid)
-    np.testing.assert_allclose(curved.sel(seed=1), jf.sharpness(alone).value, rtol=1e-3)
+
+
+@pytest.mark.soak
+def test_the_sharpness_of_such_lanes_is_that_of_single_fits():
+    grid = jf.sweep(LOSS, jf.Call(made, key=jf.Axis("seed", [0, 1, 2])), (X, Y), optimizer=ADAM, steps=10)
+    alone = jf.fit(LOSS, made(jax.random.key(1)), (X, Y), optimizer=ADAM, steps=10)
+    np.testing.assert_allclose(jf.sharpness(grid).sel(seed=1), jf.sharpness(alone).value, rtol=1e-3)
 
 
 def test_an_axis_of_functions_at_a_leaf_is_a_program_for_each():
@@ -160,12 +169,16 @@ def test_starts_are_drawn_beside_what_is_kept_and_optima_compare_what_moves():
         for loss, start in ((LOSS, KEPT | box), (jf.losses.mse(bare), box))
     )
     assert repr(found) == repr(alone) and found.params["order"] is None
+
+
+@pytest.mark.soak
+def test_optima_from_made_starts_that_end_alike_are_one():
     made_alike = jf.Call(lambda key: START | {"rng": key}, key=jf.Axis("seed", [0, 1, 2]))
     grid = jf.sweep(LOSS, made_alike, (X, Y), optimizer=ADAM, steps=20)
     assert jf.optima(grid).count.tolist() == [3]
 
 
-@pytest.mark.parametrize("call", [False, True], ids=["given", "called"])
+@pytest.mark.parametrize("call", soaking([False, True], keep=1), ids=["given", "called"])
 def test_a_trail_and_its_surface_are_those_of_what_moves(call):
     settings = {"optimizer": ADAM, "steps": 6, "record": jf.Record(what=("loss", "params"))}
     start = {**START, "still": jf.Fixed(2.0), "twice": jf.Tied(lambda p: 2 * p["w"])}
@@ -263,14 +276,13 @@ def layer(key, width=1):
 def test_a_module_is_trained_and_called_as_a_whole():
     grid = jf.sweep(
         of_module, jf.Call(layer, key=jf.Axis("seed", [0, 1]), width=jf.Axis("width", [1, 2])), (COLUMN, COLUMN),
-        optimizer=ADAM, steps=10,
+        optimizer=ADAM, steps=3,
     )  # fmt: skip
     one = jf.lane(grid, seed=1, width=2)
     params, state = {"w": layer(jax.random.key(1), 2).weight}, None
-    for _ in range(10):  # the slow and obvious way
-        grads = jax.grad(lambda p: of_module(Layer(p["w"]), COLUMN, COLUMN))(params)
-        rule = optax.adam(0.1)
-        updates, state = rule.update(grads, state or rule.init(params))
+    rule, gradient = optax.adam(0.1), jax.jit(jax.grad(lambda p: of_module(Layer(p["w"]), COLUMN, COLUMN)))
+    for _ in range(3):  # the slow and obvious way
+        updates, state = jax.jit(rule.update)(gradient(params), state or rule.init(params))
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(one.params.weight, params["w"], rtol=1e-5)
     assert one.params.name == "layer" and jax.vmap(one.params)(COLUMN).shape == (12, 1)

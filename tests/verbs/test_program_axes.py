@@ -66,28 +66,32 @@ def test_axes_of_program_parts_need_no_axis_of_numbers(form):
         np.testing.assert_allclose(lane.loss, alone.loss, rtol=RTOL, atol=RTOL * float(alone.start_loss))
 
 
-def two_program_axes(**keywords):
+def two_program_axes(methods=2, **keywords):
     """Axes in the order z, m, a, none of which is where an alphabet would have it."""
-    optimizers = [O.sgd(jf.Axis("a", [1e-4, 1e-3])), O.momentum(jf.Axis("a", [1e-4, 1e-3]))]
+    optimizers = [O.momentum(jf.Axis("a", [1e-4, 1e-3])), O.sgd(jf.Axis("a", [1e-4, 1e-3]))][:methods]
     return jf.sweep(
         widths_of, jf.Call(ones, depth=jf.Axis("z", [2, 1]), width=4), DATA,
-        optimizer=jf.Axis("m", optimizers, labels=["z", "a"]), steps=5, record=jf.Record(2, ("params", "loss")),
+        optimizer=jf.Axis("m", optimizers, labels=["z", "a"][:methods]), steps=5,
+        record=jf.Record(2, ("params", "loss")),
         **keywords,
     )  # fmt: skip
 
 
-def test_a_store_keeps_every_order_whatever_the_alphabet_says(tmp_path):
-    memory = two_program_axes().results
+@pytest.mark.parametrize("methods", soaking([1, 2], keep=1))
+def test_a_store_keeps_every_order_whatever_the_alphabet_says(methods, tmp_path):
+    grid = two_program_axes(methods)
+    memory = grid.results
     assert memory.status.dims == ("z", "m", "a")
     for _ in range(2):  # made, and gone on with
-        stored = two_program_axes(store=tmp_path / "s")
+        stored = two_program_axes(methods, store=tmp_path / "s")
         opened = jf.open(tmp_path / "s")
         for found in (stored.results, opened):
             same(memory, found)
             assert list(found.attrs.items()) == list(memory.attrs.items())
             assert list(found.variables) == list(memory.variables) and list(found.coords) == list(memory.coords)
-        assert [part.choice for part in stored.parts] == [{"z": i, "m": j} for i in range(2) for j in range(2)]
-    assert jf.lane(stored, z=1, m="a", a=1e-4).coords == jf.lane(two_program_axes(), z=1, m="a", a=1e-4).coords
+        assert [part.choice for part in stored.parts] == [{"z": i, "m": j} for i in range(2) for j in range(methods)]
+    last = {"z": 1, "m": "za"[methods - 1], "a": 1e-4}
+    assert jf.lane(stored, **last).coords == jf.lane(grid, **last).coords
 
 
 @pytest.mark.soak

@@ -65,19 +65,23 @@ def whole_sweep(way):
     return sweep(**WAYS[way])
 
 
+@functools.cache
+def pruned_sweep(way, rule):
+    return sweep(RULES[rule], **WAYS[way])
+
+
 @pytest.mark.parametrize("rule", soaking(RULES, keep=["halving"]))
 @pytest.mark.parametrize("way", soaking(WAYS, keep=["patience"]))
 def test_survivors_have_the_bits_of_the_sweep_without_rungs(way, rule):
-    pruned = sweep(RULES[rule], **WAYS[way])
+    pruned = pruned_sweep(way, rule)
     same_survivors(pruned, whole_sweep(way))
     out = pruned.results.where(pruned.results.status == PRUNED)
     assert out.steps.max() < 81 and np.isfinite(out.loss).sum() == (pruned.results.status == PRUNED).sum()
 
 
 def test_a_pruned_lane_tells_what_it_was_at_its_rung():
-    record = {"record": jf.Record(every=3, what=("loss",))}
-    pruned, whole = sweep(jf.Halving(first=9), **record).results, sweep(**record).results
-    for step in (9, 27):
+    pruned, whole = pruned_sweep("patience", "halving").results, whole_sweep("patience").results
+    for step in (3, 9):
         there = ((pruned.status == PRUNED) & (pruned.steps == step)).values
         rows = pruned["history.loss"].values[there]
         assert there.any() and np.isnan(rows[:, step // 3 + 1 :]).all()
@@ -91,6 +95,10 @@ def test_rungs_and_lanes_are_counted_in_whole_numbers():
     assert values.tolist() == [1, 3, 9, 27, 81, 243] and counts.tolist() == [162, 54, 18, 6, 2, 1]
     assert jf.Halving(factor=10, first=1).rungs(1000) == [1, 10, 100]
     assert jf.Halving(factor=10, first=1).rungs(1001) == [1, 10, 100, 1000]
+
+
+@pytest.mark.soak
+def test_a_thousand_lanes_are_counted_in_whole_numbers():
     values, counts = np.unique(steps_of(1000, steps=1000, prune=jf.Halving(factor=10)), return_counts=True)
     assert values.tolist() == [1, 10, 100, 1000] and counts.tolist() == [900, 90, 9, 1]
 
@@ -119,7 +127,7 @@ def test_groups_are_ranked_apart():
     pruned = sweep(jf.Halving(factor=3, first=9, over="rate"))
     left = (pruned.results.status == OUT).sum("rate").values
     assert left.tolist() == [2, 2, 2]  # 18, 6, 2 of each start
-    alone = sweep(jf.Halving(factor=3, first=9), optimizer=jf.optimizers.adam(RATE)).results
+    alone = sweep(jf.Halving(factor=3, first=9)).results
     assert (alone.status == OUT).sum() == 6  # 54, 18, 6 of all
 
 
@@ -195,13 +203,14 @@ def test_a_lane_that_has_converged_is_ranked_with_its_last_value():
     assert sum(len(lanes) for lanes in events["block"]) == 6
 
 
-def test_nothing_is_trained_twice_and_blocks_change_no_bit():
-    whole = whole_sweep("lock-step")
-    for settings in ({"workers": 1, "block_lanes": 8, "block_loads": 1}, {"workers": 3}, {"chunk": 8}):
-        with using(**settings), counting() as events:
-            pruned = sweep(jf.Halving(factor=3, first=9))
-        same_survivors(pruned, whole)
-        assert sum(len(lanes) for lanes in events["block"]) == 54 + 18 + 6 and sum(events["lanes"]) == 54
+@pytest.mark.parametrize(
+    "settings", soaking([{"workers": 1, "block_lanes": 8, "block_loads": 1}, {"workers": 3}, {"chunk": 8}], keep=1)
+)
+def test_nothing_is_trained_twice_and_blocks_change_no_bit(settings):
+    with using(**settings), counting() as events:
+        pruned = sweep(jf.Halving(factor=3, first=9))
+    same_survivors(pruned, whole_sweep("lock-step"))
+    assert sum(len(lanes) for lanes in events["block"]) == 54 + 18 + 6 and sum(events["lanes"]) == 54
 
 
 def test_ctrl_c_keeps_what_was_decided_and_calls_the_rest_not_run():

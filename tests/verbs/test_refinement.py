@@ -144,6 +144,7 @@ def test_interpolation_is_exact_for_what_is_linear_on_each_side_of_a_boundary(si
     np.testing.assert_allclose(interpolate(given, known, labels, axes, 3), values, atol=1e-9)
 
 
+@pytest.mark.soak
 def test_a_refined_map_agrees_with_a_sweep(full):
     swept = jf.sweep(two_valleys, {"x": START}, optimizer=jf.optimizers.sgd(RATE), steps=200, stop=STOP)
     assert full.results.status.dims == swept.results.status.dims == ("start", "learning_rate")

@@ -223,10 +223,12 @@ def shared():
 # More steps
 
 
+@pytest.mark.parametrize("before", soaking([(20,), (20, 30)], keep=1))
 @pytest.mark.parametrize("way", soaking(WAYS, keep=["lock-step"]))
-def test_a_finished_store_goes_on_with_more_steps(way, tmp_path):
-    run(tmp_path, steps=20, **WAYS[way])
-    shorter, whole = run(tmp_path, steps=30, **WAYS[way]).results.status, in_memory(way, steps=70)
+def test_a_finished_store_goes_on_with_more_steps(way, before, tmp_path):
+    for steps in before:
+        shorter = run(tmp_path, steps=steps, **WAYS[way]).results.status
+    whole = in_memory(way, steps=70)
     with counting() as events:
         same(run(tmp_path, steps=70, **WAYS[way]).results, whole)
     same(jf.open(tmp_path), whole)
@@ -245,7 +247,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", soaking(OTHERS, keep=["bounds"]))
+@pytest.mark.parametrize("way", soaking(OTHERS, keep=["no history"]))
 def test_what_cannot_go_on_starts_anew_and_ends_alike(way, tmp_path):
     run(tmp_path, steps=5, **OTHERS[way])
     same(run(tmp_path, steps=40, **OTHERS[way]).results, run(steps=40, **OTHERS[way]).results)
@@ -274,6 +276,7 @@ def test_fewer_steps_are_refused(tmp_path):
         run(tmp_path, steps=20)
 
 
+@pytest.mark.soak
 def test_a_schedule_made_for_the_former_steps_is_another_program(tmp_path):
     def falling(steps):
         rate = jf.schedules.cosine(1e-2, steps)

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import jaxfit as jf
-from jaxfit.engine.settings import using
+from jaxfit.engine.settings import counting, using
 from jaxfit.stores import manifests
 from jaxfit.stores.blocks import BlockMap
 from tests.shared.small_sweeps import RATES, STARTS, blocks, contents, run, same
@@ -122,15 +122,30 @@ def test_axes_that_grow_at_their_ends_add_lanes_and_leave_the_others(tmp_path, m
     assert len(ran()) == 35 and jf.lane(grid, w0=3.0, rate=5e-2).loss == memory.loss.sel(w0=3.0, rate=5e-2)
 
 
-def test_a_static_axis_grows_by_a_program(tmp_path, ran):
-    def of(*kinds, store=None):
-        made = [getattr(jf.optimizers, kind)(jf.Axis("rate", [1e-3, 1e-2])) for kind in kinds]
-        return run(store, starts=[0.0, 1.0], optimizer=jf.Axis("kind", made, kinds)).results
+def kinds(*names, **labels):
+    """Optimizers on an axis, those of `labels` under another name."""
+    made = [getattr(jf.optimizers, name)(jf.Axis("rate", [1e-3, 1e-2])) for name in (*names, *labels.values())]
+    return jf.Axis("kind", made, [*names, *labels])
 
-    of("sgd", store=tmp_path)
-    grown = of("sgd", "adam", store=tmp_path)
-    assert len(ran()) == 8
-    same(grown, of("sgd", "adam"))
+
+def of_kinds(store, optimizer, **keywords):
+    return run(store, starts=[0.0, 1.0], optimizer=optimizer, **keywords).results
+
+
+@pytest.fixture(scope="module")
+def of_two_kinds(tmp_path_factory):
+    """A store that grew by a program; and the lanes that were run."""
+    folder = tmp_path_factory.mktemp("kinds") / "kinds"
+    with counting() as events:
+        of_kinds(folder, kinds("sgd"))
+        of_kinds(folder, kinds("sgd", "momentum"))
+    return folder, [lane for lanes in events["block"] for lane in lanes.tolist()]
+
+
+def test_a_static_axis_grows_by_a_program(of_two_kinds):
+    folder, lanes = of_two_kinds
+    assert len(lanes) == 8
+    same(jf.open(folder), of_kinds(None, kinds("sgd", "momentum")))
 
 
 REFUSED = {
@@ -194,20 +209,19 @@ def test_code_that_changed_under_its_name_is_told_also_of_a_store_without_names(
     run(tmp_path, loss=named_alike(1.0), **keywords)
 
 
-def test_what_differs_in_one_program_says_in_which_and_in_all_only_once(tmp_path):
-    def kinds(second, **keywords):
-        optimizers = [jf.optimizers.sgd(1e-3), second]
-        return run(tmp_path, starts=[0.0], optimizer=jf.Axis("kind", optimizers, labels=["z", "b"]), **keywords)
-
-    kinds(jf.optimizers.momentum(1e-4))
-    with pytest.raises(ValueError, match=r"differs: the optimizer was sgd.*adam\(.*\) \(at kind=b\)\. Make the call"):
-        kinds(jf.optimizers.adam(1e-4))
+def test_what_differs_in_one_program_says_in_which_and_in_all_only_once(of_two_kinds):
+    folder, _ = of_two_kinds
+    with pytest.raises(
+        ValueError, match=r"differs: the optimizer was sgd.*adam\(.*\) \(at kind=momentum\)\. Make the call"
+    ):
+        of_kinds(folder, kinds("sgd", momentum="adam"))
     with pytest.raises(ValueError, match=r"sweep: steps was 30, is now 20 \(.*\)\. Make"):
-        kinds(jf.optimizers.momentum(1e-4), steps=20)
+        of_kinds(folder, kinds("sgd", "momentum"), steps=20)
+    alike, rate = jf.Axis("kind", [1.0, 1.0], ["sgd", "momentum"]), jf.Axis("rate", [1e-3, 1e-2])
     with pytest.raises(
         ValueError, match=r"sweep: the axes whose values are programs of their own were kind, are now none"
     ):
-        kinds(jf.optimizers.sgd(1e-4))
+        of_kinds(folder, jf.optimizers.momentum(alike, rate))
 
 
 @pytest.mark.parametrize("name", ["jax", "jaxlib", "optax", "jaxfit", "platform", "device", "PRNG", "instructions"])

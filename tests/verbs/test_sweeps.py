@@ -327,6 +327,7 @@ def test_the_map_of_convergence_has_the_law_as_its_boundary():
         assert 0.2 <= edge <= 0.2 * (rates[1] / rates[0])
 
 
+@pytest.mark.soak
 def test_a_params_axis_of_whole_trees_and_a_ready_transformation_work():
     starts = jf.Axis("start", [{"w": 1.0, "b": 0.0}, {"w": 2.0, "b": 1.0}])
     grid = jf.sweep(LINE.loss, starts, LINE.data, optimizer=optax.sgd(1e-2), steps=20)
