@@ -351,19 +351,19 @@ def standardize(x: ArrayLike) -> tuple[Floats, Scaler]:
 
 
 @near_keywords
-def pad(datasets: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pad(datasets: Sequence[tuple[ArrayLike, ...]]) -> tuple[np.ndarray, ...]:
     """Pad data sets of different length to one length, for losses with masked=True.
 
     Args:
-      datasets: (x, y) pairs, x (n, ...) and y (n, ...) with an n of their own.
+      datasets: (x, y) each, or (x, y, sigma) and so on, whose first axes are an n of their own.
 
     Returns:
-      x, y: (data sets, largest n, ...); rows beyond a data set's own are zero.
+      x, y, ...: (data sets, largest n, ...); rows beyond a data set's own are zero.
       where: (data sets, largest n), True at a data set's own rows.
 
     Raises:
       ValueError: If there is no data set, or shapes differ in more than n.
-      TypeError: If an entry is not a pair of numeric arrays.
+      TypeError: If an entry is not a tuple of as many numeric arrays, two or more.
 
     Example:
       >>> short, long = (np.ones(2), np.ones(2)), (np.ones(3), np.ones(3))
@@ -373,20 +373,24 @@ def pad(datasets: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[np.ndarray, np
     """
     if not isinstance(datasets, (list, tuple)):
         raise TypeError(f"datasets is {reprlib.repr(datasets)}, but it must be a list of pairs: [(x, y), (x, y)]")
-    pairs = [_rows(f"datasets[{i}]", pair) for i, pair in enumerate(datasets)]
-    if not pairs:
+    sets = [_rows(f"datasets[{i}]", one) for i, one in enumerate(datasets)]
+    if not sets:
         raise ValueError("datasets is empty; pass at least one (x, y)")
-    for i, pair in enumerate(pairs):
-        if len(pair) != 2:
-            raise TypeError(f"datasets[{i}] holds {len(pair)} arrays; each data set must be a pair (x, y)")
-        if [a.shape[1:] for a in pair] != [a.shape[1:] for a in pairs[0]]:
+    for i, one in enumerate(sets):
+        if len(one) < 2 or len(one) != len(sets[0]):
+            more = f", and datasets[0] {len(sets[0])}" if len(one) > 1 else ""
+            raise TypeError(
+                f"datasets[{i}] holds {len(one)} arrays{more}; each data set must be a pair (x, y), or each (x, y, "
+                f"sigma)"
+            )
+        if [a.shape[1:] for a in one] != [a.shape[1:] for a in sets[0]]:
             raise ValueError(
-                f"datasets[{i}] has shapes {[a.shape for a in pair]}, datasets[0] has {[a.shape for a in pairs[0]]}; "
+                f"datasets[{i}] has shapes {[a.shape for a in one]}, datasets[0] has {[a.shape for a in sets[0]]}; "
                 f"they may differ in their first axis only"
             )
-    n = max(len(x) for x, _ in pairs)
-    where = np.array([np.arange(n) < len(x) for x, _ in pairs])
-    return _stack([x for x, _ in pairs], n), _stack([y for _, y in pairs], n), where
+    n = max(len(one[0]) for one in sets)
+    where = np.array([np.arange(n) < len(one[0]) for one in sets])
+    return *(_stack(arrays, n) for arrays in zip(*sets, strict=True)), where
 
 
 def _stack(arrays: Sequence[np.ndarray], n: int) -> np.ndarray:

@@ -32,7 +32,9 @@ from jaxfit.engine.loops import (
 )
 from jaxfit.engine.settings import current
 from jaxfit.engine.tracing import Structure, inspect_training, shape_of
+from jaxfit.losses import Joint
 from jaxfit.optimizers.arrays import are_finite
+from jaxfit.optimizers.bordered import layout_of
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.gauss_newton import DampingState, Place, Slopes, View, residuals, slopes
 from jaxfit.optimizers.methods import Objective
@@ -131,9 +133,8 @@ def fits_numpy(training: Training, most: int) -> bool:
     problem, plain = training.problem, training.record.what in ((), ("loss",)) and not training.stop.watches
     if not (plain and training.optimizer.traits.numpy and training.validation is None and training.batches is None):
         return False
-    points = max((x.size for x in jax.tree.leaves(problem.data)), default=1)
-    params = sum(x.size for x in jax.tree.leaves(free(problem.params)))
-    return jax.default_backend() == "cpu" and params <= current().numpy_params and points * params <= most
+    params, numbers = sizes(problem)
+    return jax.default_backend() == "cpu" and params <= current().numpy_params and numbers <= most
 
 
 class InNumPy(NamedTuple):
@@ -243,8 +244,16 @@ def linearized(problem: Problem) -> Place:
     """
     leaves, structure = jax.tree.flatten(problem)
     shapes = tuple((x.shape, x.dtype) for x in leaves)
-    at_point, alone = _programs(structure, shapes, jax.config.jax_enable_x64, current().of_programs)
+    at_point, alone, form = _programs(structure, shapes, jax.config.jax_enable_x64, current().of_programs)
     limits = bounds(problem.params) if is_marked(problem.params) else None
+
+    def of_sets(flat):
+        packed, at, found = np.asarray(at_point(leaves, flat)), 0, []
+        like, structure = form(flat)
+        for shape in like:
+            at += (size := math.prod(shape))
+            found.append(packed[at - size : at].reshape(shape)[()])
+        return jax.tree.unflatten(structure, found)
 
     def found(flat):
         packed = np.asarray(at_point(leaves, flat))
@@ -256,15 +265,32 @@ def linearized(problem: Problem) -> Place:
         )
 
     return Place(
-        found,
+        of_sets if isinstance(problem.loss, Joint) else found,
         lambda flat: np.asarray(alone(leaves, flat)),
         None if limits is None else (raveled(limits[0]), raveled(limits[1])),
     )
 
 
+def sizes(problem: Problem, *, whole: bool = False) -> tuple[int, int]:
+    """Return how many params a residual depends on, at most, and how many numbers a Jacobian has, about.
+
+    Args:
+      whole: Whether to count the Jacobian with all its zeros, even if data sets have params of their own.
+    """
+    moving = free(problem.params)
+    layout = None if whole else layout_of(problem.loss, moving, problem.params)
+    if layout is None:
+        params = sum(x.size for x in jax.tree.leaves(moving))
+        return params, params * max((x.size for x in jax.tree.leaves(problem.data)), default=1)
+    return layout.width, layout.width * sum(max(x.size for x in jax.tree.leaves(given)) for given in problem.data)
+
+
 @functools.lru_cache(maxsize=64)
-def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> tuple[Callable, Callable]:
-    """Return the programs (leaves, flat) -> numbers of `Slopes` in a row, and (leaves, flat) -> residuals."""
+def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> tuple[Callable, Callable, Callable]:
+    """Return the programs (leaves, flat) -> numbers of `Slopes` in a row, and (leaves, flat) -> residuals.
+
+    And a function of flat, which returns the shapes and the structure of these `Slopes`.
+    """
 
     def asked(leaves, flat):
         problem = jax.tree.unflatten(structure, leaves)
@@ -273,10 +299,17 @@ def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -
 
     def linearize(leaves, flat):
         found = fast_sums(lambda leaves, flat: slopes(*asked(leaves, flat), flat))(leaves, flat)
-        return jnp.concatenate([jnp.ravel(x) for x in found])
+        return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(found)])
 
     def evaluate(leaves, flat):
         return residuals(*asked(leaves, flat), flat)
 
+    @functools.cache
+    def shaped(size, dtype):
+        like = [jax.ShapeDtypeStruct(*x) for x in shapes], jax.ShapeDtypeStruct((size,), dtype)
+        found = jax.eval_shape(lambda leaves, flat: slopes(*asked(leaves, flat), flat), *like)
+        leaves, structure = jax.tree.flatten(found)
+        return [x.shape for x in leaves], structure
+
     options = SUMS.get(jax.default_backend())
-    return compiled(linearize, options), compiled(evaluate, options)
+    return compiled(linearize, options), compiled(evaluate, options), lambda flat: shaped(flat.size, flat.dtype)

@@ -5,7 +5,8 @@ also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced
 """
 
 from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, model_of, takes_data, takes_key
-from jaxfit.losses.combined import L2, InputNoise, Joint, Smoothness, input_noise, joint, l2, smoothness
+from jaxfit.losses.combined import L2, InputNoise, Smoothness, input_noise, l2, smoothness
+from jaxfit.losses.joint import Each, Joint, each, joint
 from jaxfit.losses.likelihoods import (
     Binomial,
     ChiSquared,
@@ -26,10 +27,11 @@ from jaxfit.losses.stateful import Stateful, stateful
 from jaxfit.problems.messages import near_names
 
 __all__ = [
-    "Binomial", "Block", "ChiSquared", "CrossEntropy", "ImplicitDistance", "InputNoise", "Joint", "L2", "LeastSquares",
-    "Likelihood", "Loss", "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual", "Smoothness", "Stateful",
-    "Sum", "arctan", "binomial", "cauchy", "chi_squared", "data_names", "huber", "implicit_distance", "input_noise",
-    "joint", "l2", "least_squares", "likelihood", "mae", "model_of", "mse", "orthogonal_distance", "poisson", "rss",
-    "smoothness", "soft_l1", "softmax_cross_entropy", "stateful", "takes_data", "takes_key", "tukey",
+    "Binomial", "Block", "ChiSquared", "CrossEntropy", "Each", "ImplicitDistance", "InputNoise", "Joint", "L2",
+    "LeastSquares", "Likelihood", "Loss", "OrthogonalDistance", "Penalty", "Plain", "Poisson", "Residual",
+    "Smoothness", "Stateful", "Sum", "arctan", "binomial", "cauchy", "chi_squared", "data_names", "each", "huber",
+    "implicit_distance", "input_noise", "joint", "l2", "least_squares", "likelihood", "mae", "model_of", "mse",
+    "orthogonal_distance", "poisson", "rss", "smoothness", "soft_l1", "softmax_cross_entropy", "stateful",
+    "takes_data", "takes_key", "tukey",
 ]  # fmt: skip
 __getattr__, __dir__ = near_names(__name__, __all__)

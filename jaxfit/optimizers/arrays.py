@@ -113,26 +113,26 @@ def when_asked(x: Array, function: Callable[[], Any]) -> Callable[[], Any]:
 UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
 
 
-def triangularize(columns: Array, b: Array) -> tuple[Array, Array]:
+def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple[Array, Array]:
     """Return R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced` does."""
     xp, (k, n) = namespace(b), columns.shape
     rounding = (8 * k + n**0.5) * float(eps_of(b))
     if k > UNROLLED:
         joined = xp.linalg.qr(xp.concatenate([columns, b[None]]).T, mode="r")
         columns, b = joined[:k, :k].T, joined[:k, k]
-    return reduced(columns, b, rounding)
+    return reduced(columns, b, rounding, norms)
 
 
-def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
+def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = None) -> tuple[Array, Array]:
     """Return R and Q^T b by modified Gram-Schmidt, with a row of zeros for a column that depends on earlier ones.
 
     With b as one more column this is as accurate as reflections: Bjorck (1967). A column depends on earlier ones if its
-    part orthogonal to them is at most `rounding` of its norm.
+    part orthogonal to them is at most `rounding` of its norm; `norms` (k,) if it was longer before.
     """
     k = len(columns)
     if on_host(b):
-        return _reduced_on_host(columns, b, rounding)
-    least = rounding * jnp.sqrt((columns * columns).sum(axis=1))
+        return _reduced_on_host(columns, b, rounding, norms)
+    least = rounding * (jnp.sqrt((columns * columns).sum(axis=1)) if norms is None else norms)
 
     def pivot(row, least):
         length = jnp.sqrt((row * row).sum())
@@ -161,9 +161,11 @@ def reduced(columns: Array, b: Array, rounding: float) -> tuple[Array, Array]:
     return joined[:, :k], joined[:, k]
 
 
-def _reduced_on_host(columns: np.ndarray, b: np.ndarray, rounding: float) -> tuple[np.ndarray, np.ndarray]:
+def _reduced_on_host(
+    columns: np.ndarray, b: np.ndarray, rounding: float, norms: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     k, add, real, tiny = len(columns), np.add.reduce, b.dtype.type, limits_of(b.dtype).tiny
-    least = rounding * np.sqrt(add(columns * columns, axis=1))
+    least = rounding * (np.sqrt(add(columns * columns, axis=1)) if norms is None else norms)
     rest, triangle = np.concatenate([columns, b[None]]), np.zeros((k, k + 1), b.dtype)
     for i in range(k):
         row, rest = rest[0], rest[1:]

@@ -15,6 +15,7 @@ run only `slopes` is, and the rest is done in NumPy, so that next to nothing has
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,12 +24,11 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses import Block
+from jaxfit.losses import Block, Joint
 from jaxfit.optimizers.arrays import (
     Array,
     are_finite,
     both,
-    damped,
     either,
     eps_of,
     holds,
@@ -38,13 +38,23 @@ from jaxfit.optimizers.arrays import (
     normal,
     on_host,
     pick,
-    reduced,
     root,
-    solve,
     total,
-    triangularize,
     when_asked,
 )
+from jaxfit.optimizers.bordered import (
+    Columns,
+    Layout,
+    Triangle,
+    damped,
+    layout_of,
+    norms,
+    per,
+    reduced,
+    solve,
+    triangularize,
+)
+from jaxfit.optimizers.bordered import is_finite as is_finite_triangle
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
 from jaxfit.typing import PyTree
 
@@ -59,7 +69,7 @@ class Slopes(NamedTuple):
     size: Array  # () sum of squares of the residuals, each with its measure
     scale: Array  # (k,) norms of the columns of J
     residuals: Array  # (n,) r, with the roots of their weights if these differ
-    columns: Array  # (k, n) of J, with the same
+    columns: Array | Columns  # (k, n) of J, with the same
 
 
 class System(NamedTuple):
@@ -69,7 +79,7 @@ class System(NamedTuple):
     weight: Array  # ()
     size: Array  # () sum of squares of the residuals, each with its measure
     scale: Array  # (k,) norms of the columns of J
-    triangle: Array  # (k, k) R
+    triangle: Array | Triangle  # (k, k) R
     shadow: Array  # (k,) c = Q^T r
 
 
@@ -89,7 +99,7 @@ class View(NamedTuple):
     probing: Array  # () one of these is to be tried
     slope: Array  # (k,) R^T c, zero where it pushes against a bound
     free: Array | None  # (k,) bool: not held by a bound
-    triangle: Array  # R and c of the params that are free
+    triangle: Array | Triangle  # R and c of the params that are free
     shadow: Array
     silent: Array | None  # (k,) bool: without a pivot; of a run on the host only where the others have settled
     offset: Array  # () ||c||**2 / size
@@ -150,7 +160,7 @@ class LevenbergMarquardt(NamedTuple):
             inert = memory.scale == 0  # without influence on its bound: the bound determines it
             free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
             slope = xp.where(free, slope, 0)
-            triangle, shadow = reduced((triangle * free[None, :]).T, shadow, 8 * flat.size * float(eps_of(flat)))
+            triangle, shadow = reduced(triangle, free, shadow)
         ends, least, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
         if on_host(flat) and not (ends or least):
             return View(ends, least, least, slope, free, triangle, shadow, None, offset, left)
@@ -170,7 +180,7 @@ class LevenbergMarquardt(NamedTuple):
         if not (on_host(flat) and holds(units > 0)):
             units = xp.where(units > 0, units, 1)
         damping = pick(view.offset <= 16 * eps, flat.dtype.type(0), memory.damping)  # what is left is a straight line
-        move = solve(*damped(triangle / units[None, :], shadow, damping)) / units
+        move = solve(*damped(per(triangle, units), shadow, damping)) / units
         move = pick(probing, lambda: unseen(flat, memory, triangle, view.silent), move)
         there = flat - move
         if place.limits is not None:
@@ -269,20 +279,20 @@ def judge(
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
     left = normal(total(shadow**2))
     offset = left / pick(here.size > 0, here.size, 1)
-    pivots, norms = triangle.diagonal(), xp.sqrt(total(triangle**2))
+    pivots, lengths = triangle.diagonal(), norms(triangle)
     held = xp.zeros(flat.shape, bool) if free is None else ~free
     determined = holds(pivots if on_host(flat) and free is None else (pivots != 0) | held)
 
     def has_influence():
-        influence = holds((norms > eps**2 * memory.scale) | (memory.scale == 0) | held)
+        influence = holds((lengths > eps**2 * memory.scale) | (memory.scale == 0) | held)
         return influence & ((pivots != 0).any() | held.all())
 
     influence = when_asked(flat, has_influence)
-    reach = root(total((norms * flat) ** 2))
+    reach = root(total((lengths * flat) ** 2))
     exact = root(here.size) <= 8 * eps * reach
     alive = when_asked(flat, lambda: influence() | exact)
     step = when_asked(flat, lambda: solve(triangle, shadow))
-    move = when_asked(flat, lambda: root(total((norms * step()) ** 2)))
+    move = when_asked(flat, lambda: root(total((lengths * step()) ** 2)))
 
     def is_near():
         return either(
@@ -328,7 +338,7 @@ def unseen(flat: Array, memory: DampingState, triangle: Array, silent: Array) ->
         eps_of(flat) ** 0.375,
     )  # so that slopes show a curvature, and rounding hides higher powers
     sizes = xp.maximum(memory.sizes, abs(flat))
-    earlier = xp.tri(flat.size, k=-1, dtype=flat.dtype) @ silent
+    earlier = xp.cumsum(silent) - silent
     chosen = silent & (earlier == memory.probed)
     along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
     return along - solve(triangle, triangle @ along)
@@ -363,7 +373,7 @@ def elsewhere(place: Place, flat: Array, silent: Array) -> Array:
     """
     xp = namespace(flat)
 
-    def norms(value):
+    def influence(value):
         there = xp.where(silent, xp.where(flat == value, 1 - value, value), flat).astype(flat.dtype)
         if place.limits is not None:
             there = xp.clip(there, *place.limits)
@@ -372,7 +382,7 @@ def elsewhere(place: Place, flat: Array, silent: Array) -> Array:
         return xp.where(silent & (moved > 0), change / xp.where(moved > 0, moved, 1), 0)
 
     now = place.residuals(flat)
-    return xp.maximum(norms(0), norms(1))
+    return xp.maximum(influence(0), influence(1))
 
 
 # Residuals and their Jacobian
@@ -393,9 +403,67 @@ def residuals(objective: Objective, back: Callable, flat: Array) -> Array:
 
 def slopes(objective: Objective, back: Callable, flat: Array) -> Slopes:
     """Return the residuals and their Jacobian, differentiated forward."""
+    free = back(flat) if isinstance(objective.loss, Joint) else None
+    layout = layout_of(objective.loss, free, objective.marked)
+    if layout is None:
+        return _slopes(lambda flat: objective.blocks(back(flat)), flat)
+    return _of_sets(objective, free, flat, layout)
 
+
+def _of_sets(objective: Objective, free: PyTree, flat: Array, layout: Layout) -> Slopes:
+    """Return the same of data sets, each differentiated by its own params and by those in common."""
+    joint: Any = objective.loss
+    shared, owned = joint.apart(free)
+    numbers, common = layout.split(flat)
+    parts, own_scales = [], []
+    border, loss, size = jnp.zeros(common.size, flat.dtype), 0, 0
+    for sets, own, mine in zip(joint.sets(objective.complete(free), *objective.data), owned, numbers, strict=True):
+        m, many = len(mine), sets.many
+        mine = mine.reshape(m, len(jax.tree.leaves(sets.data)[0]) if many else 1)
+
+        def of_one(params, *given, sets=sets, own=own, m=m, many=many):
+            *data, mine = given
+
+            def blocks(z):
+                beside = _inserted(sets.common, shared, z[m:], 0)
+                whole = {name: params[name] for name in sets.own}
+                return sets.loss.blocks(beside | _inserted(whole, own, z[:m], many), *data)
+
+            return _slopes(blocks, jnp.concatenate([mine, common]))
+
+        found = sets.map(of_one, mine.T if many else mine[:, 0])
+        found = jax.tree.map(lambda x, many=many: jnp.moveaxis(x, 0, -1) if many else x[..., None], found)
+        rooted = jnp.sqrt(found.weight)
+        loss, size = loss + jnp.sum(found.loss), size + jnp.sum(found.weight * found.size)
+        own_scales.append(rooted[None] * found.scale[:m])
+        border = border + jnp.sum(found.weight[None] * found.scale[m:] ** 2, axis=-1)
+        parts.append((found.columns * rooted[None, None], found.residuals * rooted[None]))
+    return Slopes(
+        loss, jnp.ones_like(size), size, layout.join(own_scales, jnp.sqrt(border)),
+        jnp.concatenate([jnp.ravel(r) for _, r in parts]), Columns(tuple(x for x, _ in parts), layout),
+    )  # fmt: skip
+
+
+def _inserted(whole: PyTree, free: PyTree, numbers: Array, axes: int) -> PyTree:
+    """Return the tree with its free leaves from an array of their numbers; `free` has that many more axes."""
+    at = 0
+    if not jax.tree.leaves(free):
+        return whole
+
+    def leaf(like, value):
+        nonlocal at
+        if like is None:
+            return value
+        shape = like.shape[axes:]
+        size, at = math.prod(shape), at + math.prod(shape)
+        return numbers[at - size : at].reshape(shape)
+
+    return jax.tree.map(leaf, free, whole, is_leaf=lambda x: x is None)
+
+
+def _slopes(blocks_at: Callable[[Array], tuple[Block, ...]], flat: Array) -> Slopes:
     def apart(flat):
-        blocks = objective.blocks(back(flat))
+        blocks = blocks_at(flat)
         return [jnp.ravel(b.residuals) for b in blocks], [b._replace(residuals=None) for b in blocks]
 
     parts, push, blocks = jax.linearize(apart, flat, has_aux=True)
@@ -447,4 +515,4 @@ def weigh(block: Block) -> tuple[Array, Array, Array, Array]:
 
 def is_finite(system: System) -> Array:
     xp = namespace(system.shadow)
-    return xp.isfinite(system.loss) & are_finite(system.triangle) & are_finite(system.shadow)
+    return xp.isfinite(system.loss) & is_finite_triangle(system.triangle) & are_finite(system.shadow)

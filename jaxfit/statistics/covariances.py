@@ -15,16 +15,18 @@ import numpy as np
 
 from jaxfit.engine.compiling import compiled
 from jaxfit.engine.settings import current
-from jaxfit.engine.single import linearized, raveled
+from jaxfit.engine.single import linearized, raveled, sizes
 from jaxfit.engine.tracing import Structure, undifferentiable
 from jaxfit.losses.base import SQUARES, Kind, noise_model_of
 from jaxfit.optimizers.arrays import Array
+from jaxfit.optimizers.bordered import Columns, layout_of
 from jaxfit.optimizers.gauss_newton import Slopes
 from jaxfit.problems import PRECISIONS, Problem, convert_all, precision_context
 from jaxfit.problems.axes import holds_call, is_axis
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Tied, free, is_mark
 from jaxfit.problems.messages import near_keywords, warn
+from jaxfit.statistics.data_sets import SetsBasis, basis_of_sets, estimate_of_sets, is_of_sets, precisions_at
 from jaxfit.statistics.estimates import (
     Basis,
     Estimate,
@@ -122,7 +124,7 @@ def moments(
             f"{verb}: there are {count:,} params, whose covariance would take {8 * count**2:,} bytes; at most {MOST:,} "
             f"are done: fix some with jf.Fixed"
         )
-    alone = estimate_in_numpy(result, function, extra) if isinstance(result, Fit) and kind == SQUARES else None
+    alone = estimate_in_numpy(result, function, extra) if isinstance(result, Fit) else None
     found = over_lanes(result, estimate, (kind, function, function is None), extra) if alone is None else alone
     noise = np.ones_like(found.scatter) if absolute else found.scatter
     freedom = np.where(absolute, np.inf, found.count - found.rank)
@@ -309,7 +311,7 @@ class Linear(NamedTuple):
     problem: Problem  # its numbers in the precision of statistics
     flat: np.ndarray  # (k,) free params
     found: Slopes
-    basis: Basis
+    basis: Basis | SetsBasis
 
 
 def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Estimate | None:
@@ -317,10 +319,19 @@ def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Esti
 
     None for what is left to a compiled program, see `linear_in_numpy`.
     """
+    loss: Any = fit.problem.loss  # pyright: ignore[reportOptionalMemberAccess]
+    squares = noise_model_of(loss).kind == SQUARES
+    if not (squares or is_of_sets(loss)):
+        return None
     with precision_context(PRECISION), np.errstate(all="ignore"):
         if (linear := linear_in_numpy(fit)) is None:
             return None
         problem, flat, found, basis = linear
+        if isinstance(basis, SetsBasis):
+            numbers = None if function is None else _apart(_Varied(function), problem, (flat, extra))
+            return estimate_of_sets(fit, problem, flat, found, basis, numbers)
+        if not squares:
+            return None
         ties = any(isinstance(x, Tied) for x in jax.tree.leaves(problem.params, is_leaf=is_mark))
         if function is None and not ties:
             params = numbers_in(fit)
@@ -343,8 +354,9 @@ def linear_in_numpy(fit: Fit) -> Linear | None:
         return None
     problem = convert_all(asked, PRECISION)
     flat = raveled(convert_all(free(problem.params, fit.params), PRECISION))
-    points = max((x.size for x in jax.tree.leaves(problem.data)), default=1)
-    if flat.size > current().numpy_params or points * flat.size > current().numpy_numbers:
+    params, numbers = sizes(problem, whole=True)
+    large = params > current().numpy_params or numbers > current().numpy_numbers
+    if large and layout_of(problem.loss, free(problem.params), problem.params) is None:
         return None
     try:
         found = linearized(problem).slopes(flat)
@@ -353,8 +365,13 @@ def linear_in_numpy(fit: Fit) -> Linear | None:
         if undifferentiable(cause if isinstance(cause, Exception) else error):
             return None
         raise
-    if not (np.isfinite(found.residuals).all() and np.isfinite(found.columns).all()):
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves((found.residuals, found.columns))):
         return None
+    if large:
+        basis = basis_of_sets(problem, flat, found, lambda: _apart(precisions_at, problem, (flat,)))
+        return Linear(problem, flat, found, basis)
+    if isinstance(found.columns, Columns):
+        found = found._replace(columns=found.columns.whole(), residuals=found.columns.in_order(found.residuals))
     count = residual_count(problem.loss, problem.data, found.residuals)
     basis = of_squares(flat, held_at(problem, flat), found.residuals, found.columns, count, of_data(problem)[0])
     return Linear(problem, flat, found, basis)
@@ -363,15 +380,21 @@ def linear_in_numpy(fit: Fit) -> Linear | None:
 def leverages_in_numpy(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Return minus the residuals, raw and in standard deviations, and their leverages, in the shape of y.
 
-    None if there is no y, and as `linear_in_numpy`.
+    None if there is no y, unless they are of data sets with many params; and as `linear_in_numpy`.
     """
     loss: Any = fit.problem.loss  # pyright: ignore[reportOptionalMemberAccess]
-    if not noise_model_of(loss).predicts:
+    model = noise_model_of(loss)
+    if not (model.kind == SQUARES and model.predicts or is_of_sets(loss)):
         return None
     with precision_context(PRECISION), np.errstate(all="ignore"):
         if (linear := linear_in_numpy(fit)) is None:
             return None
-        problem, _, found, basis = linear
+        problem, flat, found, basis = linear
+        if isinstance(basis, SetsBasis):
+            own = -found.columns.in_order(found.residuals)
+            return -linearized(problem).residuals(flat), own, basis.leverages(found.columns)
+        if not model.predicts:
+            return None
         where = of_data(problem)[2].where
         leverage = ((found.columns.T @ basis.root) ** 2).sum(axis=1)
         shape = problem.data[loss.data_names.index("y")].shape

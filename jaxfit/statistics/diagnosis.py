@@ -24,6 +24,7 @@ from jaxfit.optimizers.arrays import namespace
 from jaxfit.problems import Problem, precision_context
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics.covariances import Moments, linear_in_numpy, moments, of_data
+from jaxfit.statistics.data_sets import SetsBasis, is_of_sets
 from jaxfit.statistics.estimates import Placed, basis_of, jacobian, objective_at, placed
 from jaxfit.statistics.goodness import FTest, standardized
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
@@ -186,7 +187,7 @@ class _Counts(NamedTuple):
 def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
     from scipy import special
 
-    alone = _in_numpy(result) if isinstance(result, Fit) and known.kind == SQUARES else None
+    alone = _in_numpy(result, known.kind) if isinstance(result, Fit) else None
     lane = over_lanes(result, _of_lane, (known.kind,)) if alone is None else alone
     found = _Counts(*(np.asarray(x, float) for x in lane))
     n, k = (np.asarray(x, float) for x in (known.estimate.count, known.estimate.rank))
@@ -234,9 +235,15 @@ def _share(runs: int, above: int, below: int) -> float:
     return min(share, 1.0)
 
 
-def _in_numpy(fit: Fit) -> _Counts | None:
+def _in_numpy(fit: Fit, kind: Kind | None) -> _Counts | None:
+    if kind != SQUARES and not is_of_sets(problem_of(fit).loss):
+        return None
     with precision_context(PRECISION), np.errstate(all="ignore"):
         if (linear := linear_in_numpy(fit)) is None:
+            return None
+        if isinstance(linear.basis, SetsBasis):
+            return _Counts(linear.found.size, *(np.nan,) * 7)  # which have no order, nor replicates
+        if kind != SQUARES:
             return None
         rows = linear.found.columns.T @ linear.basis.root
         return _counts(linear.found.residuals, rows, of_data(linear.problem)[2], _in_order(linear.problem, fit.params))

@@ -20,7 +20,7 @@ import numpy as np
 from jaxfit.curvature.lanczos import gradient_and_product
 from jaxfit.engine.single import raveled
 from jaxfit.engine.tracing import undifferentiable
-from jaxfit.losses import Loss, Sum, takes_key
+from jaxfit.losses import Joint, Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.arrays import UNROLLED, Array, eps_of, namespace, on_host, pick, singular, triangularize
 from jaxfit.optimizers.methods import Objective
@@ -91,7 +91,7 @@ def residual_count(loss: Any, data: tuple, residuals: Any) -> Any:
     if is_masked(loss):
         where = data[loss.data_names.index("where")]
         return where.sum() * (residuals.size // where.size)
-    return residuals.size
+    return residuals.size - loss.hidden(*data) if isinstance(loss, Joint) else residuals.size
 
 
 def counted_residuals(loss: Any, data: tuple) -> Any:

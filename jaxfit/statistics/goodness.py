@@ -84,7 +84,7 @@ def residuals(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Resi
 
 def standardized(result: Fit | Grid, known: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the residuals raw, in units of their own standard deviations, and their leverages."""
-    each = leverages_in_numpy(result) if isinstance(result, Fit) and known.kind == SQUARES else None
+    each = leverages_in_numpy(result) if isinstance(result, Fit) else None
     raw, pearson, leverage = over_lanes(result, _leverages, (known.kind,)) if each is None else each
     if known.kind == ROBUST:
         axes = tuple(range(np.ndim(known.noise), raw.ndim))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from jaxfit.losses import Loss, model_of
+from jaxfit.losses import Joint, Loss, model_of
 from jaxfit.losses.base import noise_model_of
+from jaxfit.optimizers.bordered import layout_of
 from jaxfit.problems import Status, convert_all, name_of, precision_context
 from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Bounded, Fixed, Tied, is_mark, values_of, without_kept
@@ -38,9 +38,6 @@ from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, numbers_in, problem_of
 from jaxfit.verbs.summaries import runaways
-
-if TYPE_CHECKING:
-    pass
 
 
 @near_keywords
@@ -108,6 +105,8 @@ def report(
         for row in zip(labels, *(x.tolist() for x in (known.values, errors, low, high, start)), roles, named,
                        strict=True)
     )  # fmt: skip
+    if (order := _by_set(fit)) is not None:
+        rows, correlations = tuple(rows[i] for i in order), correlations[np.ix_(order, order)]
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
     notes += _of_ends(rows, level) if method == "profile" else _beyond_bounds(fit, rows)
     notes += _of_combinations(rows, correlations)
@@ -177,6 +176,9 @@ def _of_combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[str]
     errors, notes = {row.name: row.error for row in rows}, []
     for factors, value, error in combinations(rows, correlations):
         names = list(factors)
+        if len(names) > NAMES:
+            notes.append(f"{_listed(names)} are correlated by {CLOSE:g} and more: see .combinations()")
+            continue
         total = names[0] + "".join(f" {'+-'[factors[n] < 0]} {abs(factors[n]):g} {n}" for n in names[1:])
         better = float(f"{errors[names[0]] / error:.2g}")
         notes.append(
@@ -244,6 +246,30 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
     return roles
 
 
+def _by_set(fit: Fit) -> np.ndarray | None:
+    """Return the places of the params in common, and after them those of each data set; None if there is but one."""
+    layout = layout_of(problem_of(fit).loss, numbers_in(fit))
+    return None if layout is None else np.concatenate([layout.common, *(own.T.ravel() for own in layout.own)])
+
+
+def _sets(loss: Joint, params: PyTree, data: tuple) -> str:
+    """Return in words what data sets there are, and what they have in common."""
+    names = [
+        f"{len(jax.tree.leaves(given)[0]):,} of {name}" if many else name
+        for name, many, given in zip(loss.names, loss.many, data, strict=True)
+    ]
+    common = labels_of(loss.apart(params)[0])
+    return f"{_listed(names)}; common to all: {_listed(common) or 'nothing'}"
+
+
+NAMES = 12  # of data sets, or of params in a note
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMES
+    return ", ".join(names[:NAMES]) + f" and {more:,} more" * (more > 0)
+
+
 def _start(fit: Fit) -> np.ndarray:
     """Return (K,) numbers that the run began from."""
     marked = resolved(problem_of(fit).params, PRECISION)
@@ -287,6 +313,8 @@ def _facts(fit: Fit, known: Moments) -> dict[str, str]:
         "by": f"{fit.optimizer!r}, {fit.precision or 'float32'}",
         "errors": f"from {model.source(known.absolute)}",
     }
+    if isinstance(loss, Joint):
+        facts["sets"] = _sets(loss, numbers_in(fit), problem.data)
     if fit.coords:
         facts["lane"] = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in fit.coords.items())
     return facts
@@ -323,7 +351,12 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
     notes = [fit.note] if fit.note else []
     notes += summaries.doubts(fit)
     endless = ", or no run settles" if fit.status == Status.OUT_OF_STEPS else ""
-    for direction in undetermined(fit, known):
+    directions = undetermined(fit, known)
+    if len(directions) > NAMES:
+        names = _listed([name for name in dict.fromkeys(name for d in directions for name in d)])
+        notes.append(f"{names} are not determined, in {len(directions):,} directions: see role; fix them with jf.Fixed")
+        directions = []
+    for direction in directions:
         together = ", ".join(f"{name} by {step:.3g}" for name, step in direction.items())
         if len(direction) == 1:
             name = next(iter(direction))

@@ -168,21 +168,24 @@ class Report:
         header, cells, left = _table((*rows, *self.derived), self.level)
         lines += ["", *text_table([header, *cells], left)]
         lines += [f"and {more} more: see .rows"] * (more > 0)
-        if pairs := self.pairs():
-            texts = [f"{a}, {b}: {r:+.3f}" for a, b, r in pairs[:PAIRS]]
-            lines += ["", _pairs_shown(len(pairs)), *(f"  {text}" for text in texts)]
+        pairs, count = self._pairs(PAIRS)
+        if pairs:
+            lines += ["", _pairs_shown(count), *(f"  {a}, {b}: {r:+.3f}" for a, b, r in pairs)]
         lines += ["", *(f"{name:26}{text}" for name, text in self.sums())]
         lines += ["", *(f"note    {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines)
 
     def pairs(self) -> list[tuple[str, str, float]]:
         """Return the correlations of LEAST and more, the strongest first."""
-        found = [
-            (self.rows[i].name, self.rows[j].name, float(self.correlations[i, j]))
-            for i, j in zip(*np.triu_indices(len(self.rows), 1), strict=True)
-            if abs(self.correlations[i, j]) >= LEAST
-        ]
-        return sorted(found, key=lambda pair: -abs(pair[2]))
+        return self._pairs(None)[0]
+
+    def _pairs(self, most: int | None) -> tuple[list[tuple[str, str, float]], int]:
+        """Return the strongest correlations, as many as asked for, and the number of those of LEAST and more."""
+        sizes = np.triu(abs(self.correlations), 1)
+        i, j = np.nonzero(sizes >= LEAST)
+        order = np.argsort(-sizes[i, j], kind="stable")[:most]
+        names, table = [row.name for row in self.rows], self.correlations
+        return [(names[a], names[b], float(table[a, b])) for a, b in zip(i[order], j[order], strict=True)], len(i)
 
     def combinations(self) -> list[tuple[dict[str, float], float, float]]:
         """Return what the data determine of params that are correlated by CLOSE and more: (factors, sum, error) each.
@@ -209,11 +212,11 @@ class Report:
 
     def _repr_html_(self) -> str:
         facts = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in self.facts.items())
-        found = self.pairs()
-        pairs = [(a, b, f"{r:+.3f}") for a, b, r in found[:PAIRS]]
+        found, count = self._pairs(PAIRS)
+        pairs = [(a, b, f"{r:+.3f}") for a, b, r in found]
         tables = [html_table(*self.table())]
         if pairs:
-            tables.append(f"<p>{escape(_pairs_shown(len(found)))}</p>")
+            tables.append(f"<p>{escape(_pairs_shown(count))}</p>")
             tables.append(html_table(("param", "param", "correlation"), pairs, (True, True, False)))
         tables.append(html_table(("fit", ""), self.sums(), (True, False)))
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
@@ -299,19 +302,23 @@ def _table(rows: Sequence[Row], level: float) -> tuple[list[str], list[list[str]
 
 def combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[tuple[dict[str, float], float, float]]:
     moving = [i for i, row in enumerate(rows) if row.error > 0 and row.role in ("free", "bounded")]
-    found, left = [], list(moving)
-    while left:
-        group = [left.pop(0)]
+    found, left = [], np.zeros(len(rows), bool)
+    left[moving] = True
+    close = abs(correlations) >= CLOSE
+    for first in moving:
+        if not left[first]:
+            continue
+        left[first], group = False, [first]
         for i in group:
-            near = [j for j in left if abs(correlations[i, j]) >= CLOSE]
-            left = [j for j in left if j not in near]
-            group += near
+            near = np.flatnonzero(close[i] & left)
+            left[near] = False
+            group += near.tolist()
         table = correlations[np.ix_(group, group)]
         if len(group) == 1 or np.linalg.eigvalsh(table)[0] < TOGETHER:
             continue
         errors, values = (np.array([getattr(rows[i], name) for i in group]) for name in ("error", "value"))
-        first = np.linalg.inv(table)[0]
-        factors = [float(f"{x:.5g}") for x in first / first[0] * errors[0] / errors]
+        inverse = np.linalg.inv(table)[0]
+        factors = [float(f"{x:.5g}") for x in inverse / inverse[0] * errors[0] / errors]
         scaled = factors * errors
         names = [rows[i].name for i in group]
         found.append(

@@ -62,7 +62,10 @@ def test_sets_of_unequal_length_share_a_param(fit):
 
 def test_the_report_groups_the_params_by_their_sets(fit):
     found = jf.report(fit)
-    assert [row.name for row in found.rows] == ["one.height", "rate", "three.height", "three.level", "two.height"]
+    assert [row.name for row in found.rows] == ["rate", "one.height", "two.height", "three.height", "three.level"]
+    assert found.facts["sets"] == "one, two, three; common to all: rate"
+    errors = jf.standard_errors(fit)
+    assert [row.error for row in found.rows] == [float(x) for x in numbers(errors)]
     assert "39 residuals, 5 of 5 free params" in str(found) and "sigma, as given" in str(found)
 
 
