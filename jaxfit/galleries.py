@@ -197,11 +197,11 @@ def same_picture(kept: bytes, fresh: bytes) -> bool:
 
 def _timing(picture: Image.Image) -> list:
     """Return the milliseconds of every frame, after the size."""
-    found: list = [picture.size]
+    timing: list = [picture.size]
     for i in range(getattr(picture, "n_frames", 1)):
         picture.seek(i)
-        found.append(picture.info.get("duration"))
-    return found
+        timing.append(picture.info.get("duration"))
+    return timing
 
 
 def _frame(picture: Image.Image, number: int) -> np.ndarray:

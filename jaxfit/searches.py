@@ -245,9 +245,9 @@ class CoordinateProbing(NamedTuple):
             here, least = carry
             for signed in (memory, -memory):
                 there = inside(objective, back, carry[0].at[i].add(signed))
-                found = objective(back(there))
-                better = found < least
-                here, least = jnp.where(better, there, here), jnp.where(better, found, least)
+                loss_there = objective(back(there))
+                better = loss_there < least
+                here, least = jnp.where(better, there, here), jnp.where(better, loss_there, least)
             return here, least
 
         there, least = jax.lax.fori_loop(0, start.size, turn, (start, loss))

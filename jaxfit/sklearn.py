@@ -124,19 +124,19 @@ class Regressor(RegressorMixin, BaseEstimator):
         if self.loss is None:
             residuals = smallest if model is linear else Weighted(model)
             root = np.sqrt(_weights(sample_weight, len(target)))
-            found = fit(least_squares(residuals), start, (x, target, root), **options)
+            run = fit(least_squares(residuals), start, (x, target, root), **options)
         elif sample_weight is not None:
             raise ValueError(
                 "sample_weight weighs squares, but a loss was given, which has weights of its own; leave one of the "
                 "two out"
             )
         else:
-            found = fit(self.loss(model), start, (x, target), **options)
-        self.params_ = jax.tree.map(lambda x: np.asarray(x)[()], found.params)
-        self.loss_, self.status_, self.n_iter_ = float(found.loss), found.status, int(found.steps)
-        judged = found.optimizer is not None and found.optimizer.traits.judges
-        if found.status in (Status.DIVERGED, Status.NOT_FINITE) or (judged and found.status != Status.CONVERGED):
-            warnings.warn(str(found).splitlines()[0], ConvergenceWarning, stacklevel=2)
+            run = fit(self.loss(model), start, (x, target), **options)
+        self.params_ = jax.tree.map(lambda x: np.asarray(x)[()], run.params)
+        self.loss_, self.status_, self.n_iter_ = float(run.loss), run.status, int(run.steps)
+        judged = run.optimizer is not None and run.optimizer.traits.judges
+        if run.status in (Status.DIVERGED, Status.NOT_FINITE) or (judged and run.status != Status.CONVERGED):
+            warnings.warn(str(run).splitlines()[0], ConvergenceWarning, stacklevel=2)
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:

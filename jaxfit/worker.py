@@ -70,14 +70,14 @@ def arguments_of(name: str) -> dict[str, Any]:
         raise ValueError(f"the problem is {name!r}, but it must be MODULE:PROBLEM, such as sweeps:problem")
     if "" not in sys.path:
         sys.path.insert(0, "")  # what stands in the working directory can be named
-    found = getattr(importlib.import_module(module), inside, None)
-    found = found() if callable(found) else found
-    if not isinstance(found, Mapping):
+    problem = getattr(importlib.import_module(module), inside, None)
+    problem = problem() if callable(problem) else problem
+    if not isinstance(problem, Mapping):
         raise TypeError(
-            f"{name} is {type(found).__name__}, but it must be a dict of the arguments of jf.sweep, or a function that "
-            f"returns one: def problem(): return dict(loss=..., params=..., data=..., optimizer=...)"
+            f"{name} is {type(problem).__name__}, but it must be a dict of the arguments of jf.sweep, or a function "
+            f"that returns one: def problem(): return dict(loss=..., params=..., data=..., optimizer=...)"
         )
-    return {key: value for key, value in found.items() if key not in ("store", "executor", "progress")}
+    return {key: value for key, value in problem.items() if key not in ("store", "executor", "progress")}
 
 
 def run_shard(name: str, store: str, shard: tuple[int, int], progress: bool | None = None) -> str:

@@ -170,9 +170,9 @@ def sharpness(
     if is_traced(jax.tree.leaves(arguments)):
         return _answer(quantity(arguments), preconditioner is not None)
     if dimensions:
-        found, _ = over_axes(quantity, arguments, dimensions, precision)
+        pairs, _ = over_axes(quantity, arguments, dimensions, precision)
         return _labelled(
-            quantity, found.values, lambda values, *extra: data_array(values, dimensions, "sharpness", extra)
+            quantity, pairs.values, lambda values, *extra: data_array(values, dimensions, "sharpness", extra)
         )
     return _answer(at_one(quantity, arguments, precision), preconditioner is not None)
 
@@ -241,12 +241,12 @@ def _of_fit(
         check_scale(scale, free(marked))
         return _answer(at_one(quantity, arguments, fit.precision or "float32"), preconditioner is not None)
     recorded(fit, "params", "sharpness: the fit")
-    found, _ = over_history(quantity, fit, scale, tolerance)
+    pairs, _ = over_history(quantity, fit, scale, tolerance)
     import xarray as xr
 
     coords = {"step": ("step", np.asarray(fit.history.step))}
     label = lambda values, *extra: xr.DataArray(values, coords, ("step", *extra), "sharpness")  # noqa: E731
-    return _labelled(quantity, found.values, label)
+    return _labelled(quantity, pairs.values, label)
 
 
 def _of_grid(quantity: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool) -> xr.DataArray:
@@ -263,20 +263,20 @@ def _of_grid(quantity: Extreme, tolerance: float, grid: Grid, preconditioner: Py
                 f"sharpness: the grid did not record its {name}; sweep with record=jf.Record(every=..., "
                 f"what=({', '.join(repr(n) for n in [*rows, name])},))"
             )
-    found, _ = over_grid(quantity, grid, history=history, extra=preconditioner and "preconditioner", number=tolerance)
+    pairs, _ = over_grid(quantity, grid, history=history, extra=preconditioner and "preconditioner", number=tolerance)
     like = grid.results.status
     coords = dict(like.coords) | ({"step": grid.results.step} if history else {})
     dims = (*like.dims, *("step",) * history)
     label = lambda values, *extra: xr.DataArray(values, coords, (*dims, *extra), "sharpness")  # noqa: E731
-    return _labelled(quantity, found.values, label)
+    return _labelled(quantity, pairs.values, label)
 
 
 def _labelled(quantity: Extreme, values: np.ndarray, label: Callable[..., xr.DataArray]) -> xr.DataArray:
     return label(values[..., 0]) if quantity.count == 1 else label(values, "eigenvalue")
 
 
-def _answer(found: tuple[Pairs, PyTree], preconditioned: bool) -> Sharpness:
-    pairs, vectors = found
+def _answer(result: tuple[Pairs, PyTree], preconditioned: bool) -> Sharpness:
+    pairs, vectors = result
     return Sharpness(pairs.values, pairs.errors, vectors, pairs.products, preconditioned)
 
 

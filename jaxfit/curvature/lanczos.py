@@ -236,9 +236,9 @@ def largest_pairs(operator: Operator, size: int, count: int, *, most: int, toler
 
     blank = jnp.full(count, jnp.inf, dtype), jnp.full(count, jnp.inf, dtype), jnp.zeros((count, most), dtype)
     krylov, (values, errors, vectors) = jax.lax.while_loop(unsure, turn, (krylov_begin(key, size, most, dtype), blank))
-    found = jnp.isfinite(krylov.diagonal).all()
+    finite = jnp.isfinite(krylov.diagonal).all()
     rounding = size**0.5 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(krylov.diagonal))
-    values, errors = jnp.where(found, values, jnp.nan), jnp.where(found, jnp.maximum(errors, rounding), jnp.nan)
+    values, errors = jnp.where(finite, values, jnp.nan), jnp.where(finite, jnp.maximum(errors, rounding), jnp.nan)
     return Pairs(values, errors, vectors @ krylov.basis[:most], krylov.steps)
 
 
@@ -266,12 +266,12 @@ class Extreme:
                 f"eigenvalue{'s' * (size != 1)}; ask for at most so many"
             )
         if size <= DENSE:
-            found = dense_pairs(operator, size, self.count, start.dtype)
+            pairs = dense_pairs(operator, size, self.count, start.dtype)
         else:
             room = BASIS_BYTES // (size * start.dtype.itemsize)
             most = min(size, max(32, self.count + 16, min(256, room)))
-            found = largest_pairs(operator, size, self.count, most=most, tolerance=arguments.number, dtype=start.dtype)
-        return found._replace(values=sign * found.values), jax.vmap(back)(found.vectors)
+            pairs = largest_pairs(operator, size, self.count, most=most, tolerance=arguments.number, dtype=start.dtype)
+        return pairs._replace(values=sign * pairs.values), jax.vmap(back)(pairs.vectors)
 
 
 def all_eigenvalues(arguments: Arguments) -> jax.Array:

@@ -51,9 +51,9 @@ def compiled(function: Callable, options: Options | None = None) -> jax.stages.W
     def program(*args):
         traced, shape = trace(function, *args)
         copied = [np.array(x) if isinstance(x, np.ndarray) else x for x in traced.consts]
-        found = run(Closed(traced.jaxpr, copied), *jax.tree.leaves(args))
+        outputs = run(Closed(traced.jaxpr, copied), *jax.tree.leaves(args))
         happened("program", function.__name__)
-        return jax.tree.unflatten(jax.tree.structure(shape), found)
+        return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
     jitted = jax.jit(program, compiler_options=options)
     if _cache.folder is None:
@@ -193,8 +193,8 @@ def _evaluate(program: ClosedJaxpr, leaves: Sequence[Array], joint: bool) -> Seq
         return run(program, *leaves)
     values = listing.constants | dict(zip(listing.inputs, leaves, strict=True))
     for group in groups:
-        found = _sum(group, values) if _is_sum(group[0]) else group[0].operation(*_inputs(group, values))
-        values.update(zip((number for row in group for number in row.outputs), found, strict=True))
+        outputs = _sum(group, values) if _is_sum(group[0]) else group[0].operation(*_inputs(group, values))
+        values.update(zip((number for row in group for number in row.outputs), outputs, strict=True))
     return [values[number] for number in listing.results]
 
 

@@ -318,14 +318,14 @@ class MemorySink:
         ]
 
     @staticmethod
-    def _filled(part: Part, found: Lanes | None, done: np.ndarray) -> Lanes:
-        if found is None:
+    def _filled(part: Part, lanes: Lanes | None, done: np.ndarray) -> Lanes:
+        if lanes is None:
             like = jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), empty_results(part))
-            found = _room(part.size, like)
+            lanes = _room(part.size, like)
         if not done.all():
-            for x in jax.tree.leaves(found):
+            for x in jax.tree.leaves(lanes):
                 x[~done] = np.nan if x.dtype.kind == "f" else 0
-        return found
+        return lanes
 
 
 def neighbors(members: np.ndarray) -> slice | np.ndarray:

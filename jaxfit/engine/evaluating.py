@@ -87,7 +87,7 @@ def evaluate(
     team = team[: len(firsts)]
     sizes = tuple(where.items()) if grid else None
     names = () if grid else tuple(where)
-    found: list[PyTree] = [None] * len(firsts)
+    results_of_calls: list[PyTree] = [None] * len(firsts)
     with precision_context(precision):
         run = _program(
             function, template.spec, sizes, names, in_turn, width, blocks, options, jax.config.jax_enable_x64,
@@ -106,7 +106,9 @@ def evaluate(
             for i in range(number, len(firsts), len(team)):
                 kept = min(width * blocks, count - firsts[i])
                 results = run(leaves, columns, positions(firsts[i]))
-                found[i] = jax.tree.map(lambda x, n=kept: np.asarray(x).reshape(-1, *x.shape[2:])[:n], results)
+                results_of_calls[i] = jax.tree.map(
+                    lambda x, n=kept: np.asarray(x).reshape(-1, *x.shape[2:])[:n], results
+                )
 
     if len(team) == 1:
         work(0)
@@ -116,7 +118,11 @@ def evaluate(
             list(workers.map(work, range(len(team))))
         finally:
             workers.shutdown(cancel_futures=True)
-    return found[0] if len(found) == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return (
+        results_of_calls[0]
+        if len(results_of_calls) == 1
+        else jax.tree.map(lambda *parts: np.concatenate(parts), *results_of_calls)
+    )
 
 
 @functools.lru_cache(maxsize=128)

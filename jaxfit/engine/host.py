@@ -64,10 +64,10 @@ def out_of_memory_told(advice: str) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        found = re.search("(?:RESOURCE_EXHAUSTED|Out of memory).*", str(error))
-        if found is None:
+        match = re.search("(?:RESOURCE_EXHAUSTED|Out of memory).*", str(error))
+        if match is None:
             raise
-        raise OutOfMemory(f"the device ran out of memory ({found[0].rpartition(': ')[2]}): {advice}") from error
+        raise OutOfMemory(f"the device ran out of memory ({match[0].rpartition(': ')[2]}): {advice}") from error
 
 
 def _exit_as_after_ctrl_c() -> None:

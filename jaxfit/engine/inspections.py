@@ -175,10 +175,10 @@ def overflow(program: ClosedJaxpr, ranges: Sequence[Range | None]) -> tuple[Oper
         dtype: Any = getattr(row.operation.results[0], "dtype", np.dtype(float)) if row.outputs else np.dtype(float)
         if not jnp.issubdtype(dtype, np.signedinteger):
             continue
-        found, limits = _after(row.operation, [known.get(number) for number in row.inputs]), np.iinfo(dtype)
-        if found and not (limits.min <= found[0] and found[1] <= limits.max):
-            return row.operation, max(found, key=abs)
-        known |= dict.fromkeys(row.outputs, found)
+        result_range, limits = _after(row.operation, [known.get(number) for number in row.inputs]), np.iinfo(dtype)
+        if result_range and not (limits.min <= result_range[0] and result_range[1] <= limits.max):
+            return row.operation, max(result_range, key=abs)
+        known |= dict.fromkeys(row.outputs, result_range)
     return None
 
 

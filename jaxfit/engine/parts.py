@@ -237,8 +237,8 @@ def power_of_two_above(n: int) -> int:
 
 def spec_of(columns: dict[str, PyTree]) -> tuple:
     """Return the lanes' own values and their numbers as a part of a key: by place, structure, and (shape, dtype)s."""
-    found: list[tuple] = [("#", (jax.tree.structure(0), (((), np.dtype(np.int32)),)))]
+    specs: list[tuple] = [("#", (jax.tree.structure(0), (((), np.dtype(np.int32)),)))]
     for key, values in columns.items():
         leaves, structure = jax.tree.flatten(values)
-        found.append((key, (structure, tuple((x.shape[1:], x.dtype) for x in leaves))))
-    return tuple(found)
+        specs.append((key, (structure, tuple((x.shape[1:], x.dtype) for x in leaves))))
+    return tuple(specs)

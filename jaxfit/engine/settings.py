@@ -138,18 +138,18 @@ def counting(then: Listener | None = None) -> Iterator[dict[str, list]]:
     Args:
       then: Called after each event, in the thread where it happened; what it raises interrupts the run there.
     """
-    found: dict[str, list] = collections.defaultdict(list)
+    events: dict[str, list] = collections.defaultdict(list)
     lock = threading.Lock()
 
     def tell(event: str, what: object) -> None:
         with lock:
-            found[event].append(what)
-            times = len(found[event])
+            events[event].append(what)
+            times = len(events[event])
         if then is not None:
             then(event, times)
 
     _listening.append(tell)
     try:
-        yield found
+        yield events
     finally:
         _listening.remove(tell)

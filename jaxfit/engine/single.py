@@ -298,8 +298,8 @@ def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -
         return objective, jax.flatten_util.ravel_pytree(free(problem.params))[1]
 
     def linearize(leaves, flat):
-        found = fast_sums(lambda leaves, flat: slopes(*asked(leaves, flat), flat))(leaves, flat)
-        return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(found)])
+        numbers = fast_sums(lambda leaves, flat: slopes(*asked(leaves, flat), flat))(leaves, flat)
+        return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(numbers)])
 
     def evaluate(leaves, flat):
         return residuals(*asked(leaves, flat), flat)

@@ -411,10 +411,10 @@ def _check_scalar(who: str, result: PyTree, *, real: bool = True) -> None:
 def _check_pure(call: Callable, arguments: tuple, first: ClosedJaxpr) -> None:
     """Refuse a loss that is not pure: two traces of it are different programs, or have different constants."""
     again, _ = program_of(lambda *a: call(*a), *arguments)
-    found = difference(first, again, _same)
-    if found is None:
+    change = difference(first, again, _same)
+    if change is None:
         return
-    line = "the loss" if found.operation is None else line_of(found.operation.traceback)
+    line = "the loss" if change.operation is None else line_of(change.operation.traceback)
     raise TypeError(
         f"the loss is not pure: two evaluations of the same input gave different programs, because of {line}; draw "
         f"random numbers with jax.random from an argument named `key`, and keep no state outside of the arguments"

@@ -203,8 +203,8 @@ def _cycle(there: Training, here: LocalModel, seen: summaries.LossCurve, numbers
     return finding("limit cycle", story, numbers, decaying(optimizer, rate / 3, max(2 * steps, 4000)))
 
 
-def _saddle(there: Training, here: LocalModel, found: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
-    point, loss = found
+def _saddle(there: Training, here: LocalModel, descent: tuple[np.ndarray, float], numbers: Numbers) -> Finding:
+    point, loss = descent
     story = [
         f"it {'is at' if _level(here, here.loss - loss) else 'approaches'} a saddle: the gradient's norm is "
         f"{here.norm:.3g}, and almost nothing of it points along a direction in which the loss curves down, by "
@@ -220,9 +220,9 @@ def _level(here: LocalModel, fall: float) -> bool:
     return here.norm**2 <= 0.1 * max(here.largest, abs(here.smallest)) * fall
 
 
-def _held(here: LocalModel, found: tuple[np.ndarray, float], training: Training, steps: int) -> bool:
+def _held(here: LocalModel, descent: tuple[np.ndarray, float], training: Training, steps: int) -> bool:
     """Return whether escape along the direction of negative curvature would take far longer than the run."""
-    point, loss = found
+    point, loss = descent
     distance = float(np.linalg.norm(point - here.point))
     ahead = abs(float(here.gradient @ here.downward)) / abs(here.smallest)
     rate, slack = rate_of(training.optimizer), 1 - momentum_of(training.optimizer)
@@ -245,10 +245,10 @@ def _plateau(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> F
             f"The gradient is least in {least} ({steep[least]:.2g}) and largest in {most} ({steep[most]:.2g})."
         )
     start = local_model(training.problem)
-    found = smaller_start(training.problem, start)
-    if found is None:
+    better_start = smaller_start(training.problem, start)
+    if better_start is None:
         return finding("plateau", story, numbers, second_order(there))
-    point, factor = found
+    point, factor = better_start
     story.append(f"From a start {1 / factor:.3g} times smaller the slope is steeper.")
     return finding("plateau", story, numbers, started_at(training, point, f"the start times {factor:.2g}"))
 

@@ -82,8 +82,8 @@ def of_trouble(run: Fit) -> Finding:
         story = [seen, f"At the start {where} is not finite, so that no step can be made from there."]
         return finding("not defined", story, numbers, displaced(training, start))
     if start.idle.mean() > 0.5:
-        found = dead_units(training, start, start, numbers)
-        return replace(found, story=(seen, *found.story))
+        dead = dead_units(training, start, start, numbers)
+        return replace(dead, story=(seen, *dead.story))
     if rate is None:
         return finding(kind, [seen], numbers, second_order(training))
     known = [law_limit(optimizer, start.largest)] + [limit_from_growth(optimizer, grown) if grown else None]
@@ -264,17 +264,17 @@ def layers_of(problem: Problem) -> list[Layer]:
     The leaves of a layer have the same parent in a nested tree, such as [3] of a list of {"w": , "b": }; in a flat tree
     they have the same number at the end of their names, such as w3 and b3.
     """
-    found: dict[str, list[np.ndarray]] = {}
+    by_layer: dict[str, list[np.ndarray]] = {}
     matrices = set()
     for path, leaf, own in free_leaves(problem):
         names = [jax.tree_util.keystr((key,), simple=True) for key in path]
         number = re.search(r"\d+$", names[-1]) if names else None
         name = ".".join(names[:-1]) if len(names) > 1 else number.group() if number else "".join(names)
-        found.setdefault(name, []).append(np.arange(own.start, own.stop))
+        by_layer.setdefault(name, []).append(np.arange(own.start, own.stop))
         if np.ndim(leaf) > 1:
             matrices.add(name)
     ordered = sorted(matrices, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
-    return [Layer(name, np.concatenate(found[name])) for name in ordered] if len(ordered) > 2 else []
+    return [Layer(name, np.concatenate(by_layer[name])) for name in ordered] if len(ordered) > 2 else []
 
 
 def layer_slopes(run: Fit, layers: list[Layer]) -> LayerSlopes:
@@ -321,10 +321,10 @@ def _finding_of(training: Training, profile: LayerSlopes, kind: str) -> Finding:
     story.append(f"{listed}.")
     if kind == "vanishing gradient" and not profile.flat:
         story.append(f"So the run moved layer {first} by {far[0]:.0e} of its size, layer {last} by {far[-1]:.0e}.")
-    found = balanced(training.problem, profile)
-    if found is None:
+    better_start = balanced(training.problem, profile)
+    if better_start is None:
         return finding(kind, story, numbers, second_order(training))
-    point, gain, left = found
+    point, gain, left = better_start
     story.append(
         f"With orthogonal matrices whose rows and columns sum to zero, times {gain:.2g}, the slopes are within "
         f"{times_text(left)} of each other."

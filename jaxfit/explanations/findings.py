@@ -185,11 +185,11 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
 def displaced(training: Training, start: LocalModel) -> Remedy:
     """Return the remedy of a start displaced by about 5 %, or of a smaller one where that is not defined either."""
     point = start.point + 0.05 * (1 + np.abs(start.point)) * np.random.default_rng(0).uniform(0.5, 1, start.point.shape)
-    found, problem, broken = None, training.problem, ~np.isfinite(start.gradient)
+    better, problem, broken = None, training.problem, ~np.isfinite(start.gradient)
     if broken.any() and not local_model(problem._replace(params=start_at(problem, point))).finite:
-        found = smaller_start(problem, start, broken)
-    if found is not None:
-        return started_at(training, found[0], f"{leaf_names(problem, broken)} times {found[1]:.2g}", least=np.inf)
+        better = smaller_start(problem, start, broken)
+    if better is not None:
+        return started_at(training, better[0], f"{leaf_names(problem, broken)} times {better[1]:.2g}", least=np.inf)
     return started_at(training, point, "a start a little to the side", least=np.inf)
 
 

@@ -198,9 +198,9 @@ def scaled_excess(matrix: np.ndarray, gradient: np.ndarray) -> float:
 def local_model(problem: Problem) -> LocalModel:
     """Return the local model of the loss at the params of a problem, in float64."""
     problem = problem._replace(params=as_params(resolved(problem.params, "float64"), inside=True, finite=False))
-    found: Any = at_one(_around, Arguments(problem), "float64")
-    fields = [x.item() if np.ndim(x) == 0 else x for x in found]
-    if isinstance(found, LocalModel):
+    around: Any = at_one(_around, Arguments(problem), "float64")
+    fields = [x.item() if np.ndim(x) == 0 else x for x in around]
+    if isinstance(around, LocalModel):
         return LocalModel(*fields)
     with np.errstate(all="ignore"):  # of a loss that is not finite
         return _of_hessian(*fields)

@@ -208,17 +208,17 @@ def _inputs(loss: LossFunction, arguments: tuple) -> list[tuple[str, str, str]]:
     params, data, key, numbers = arguments
     names = [*data_names(loss), *(f"data[{i}]" for i in range(len(data)))][: len(data)]
     names = names if len(names) == len(data) else [f"data[{i}]" for i in range(len(data))]
-    found = [
+    inputs = [
         (path_name("params", path), _label(path) or _first_argument(loss), "parameter")
         for path, _ in jax.tree_util.tree_leaves_with_path(params)
     ]
     for name, item in zip(names, data, strict=True):
         for path, _ in jax.tree_util.tree_leaves_with_path(item):
-            found.append((path_name(name, path), path_name(name, path), "data"))
-    found += [("key", "key", "data")] * (key is not None)
+            inputs.append((path_name(name, path), path_name(name, path), "data"))
+    inputs += [("key", "key", "data")] * (key is not None)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(loss)]
-    found += [(path_name("loss", path), _label(path[-1:]) or "number", "constant") for path in paths]
-    return found
+    inputs += [(path_name("loss", path), _label(path[-1:]) or "number", "constant") for path in paths]
+    return inputs
 
 
 def _label(path: tuple) -> str:

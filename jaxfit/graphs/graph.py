@@ -81,11 +81,11 @@ class Graph:
 
     def __getitem__(self, name: str) -> Node:
         """Return the node of that name, or the only one with that label."""
-        found = [n for n in self.nodes if n.name == name] or [n for n in self.nodes if n.label == name]
-        if len(found) != 1:
+        nodes = [n for n in self.nodes if n.name == name] or [n for n in self.nodes if n.label == name]
+        if len(nodes) != 1:
             names = ", ".join(n.name for n in self.nodes)
-            raise KeyError(f"{len(found) or 'no'} nodes are called {name!r}; the names are {names}")
-        return found[0]
+            raise KeyError(f"{len(nodes) or 'no'} nodes are called {name!r}; the names are {names}")
+        return nodes[0]
 
     def __str__(self) -> str:
         return _table(self)

@@ -93,8 +93,8 @@ def read(closed: ClosedJaxpr | Closed, opened: Callable[[str], bool], *, rules: 
         """Return for each operation the outermost named scope that stays folded; separate runs of one scope differ."""
         if within is not None:
             return [within] * len(inside)
-        found = [next((part for part in o.scopes if not opened(part)), None) for o in inside]
-        numbered = [(name, next(runs), list(run)) for name, run in itertools.groupby(found)]
+        outermost = [next((part for part in o.scopes if not opened(part)), None) for o in inside]
+        numbered = [(name, next(runs), list(run)) for name, run in itertools.groupby(outermost)]
         return [None if name is None else (name, number) for name, number, run in numbered for _ in run]
 
     listing = jaxprs.inline(closed, opens, scopes)

@@ -176,5 +176,5 @@ def trail(fit: Fit, *, between: int = 0) -> Trail:
 
     params = jax.tree.map(along, without_kept(params))
     axes = filled(jax.tree.map(lambda values: Axis("point", values), params), whole_params(fit))
-    found = surface(problem.loss, axes, problem.data, key=problem.key, precision=fit.precision or "float32")
-    return Trail(dense, params, found.values)
+    losses = surface(problem.loss, axes, problem.data, key=problem.key, precision=fit.precision or "float32")
+    return Trail(dense, params, losses.values)

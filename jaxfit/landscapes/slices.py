@@ -96,8 +96,8 @@ class Slice:
         """
         away = _points(self.center, path) - flattened(free(self.center))
         basis = np.stack([flattened(d) for d in self.directions], axis=1)
-        found = np.linalg.lstsq(basis, away.T, rcond=None)[0]
-        return dict(zip(self.names, found, strict=True))
+        coordinates = np.linalg.lstsq(basis, away.T, rcond=None)[0]
+        return dict(zip(self.names, coordinates, strict=True))
 
 
 def _axis(name: str, given: ArrayLike | Axis) -> Axis:

@@ -296,12 +296,12 @@ def _arguments(function: Callable) -> list[inspect.Parameter]:
     except (KeyError, TypeError):  # new, or not one to remember
         pass
     try:
-        found = list(inspect.signature(function).parameters.values())[1:]
+        parameters = list(inspect.signature(function).parameters.values())[1:]
     except ValueError:
-        found = [inspect.Parameter("data", inspect.Parameter.VAR_POSITIONAL)]
+        parameters = [inspect.Parameter("data", inspect.Parameter.VAR_POSITIONAL)]
     with contextlib.suppress(TypeError):
-        _known[function] = found
-    return found
+        _known[function] = parameters
+    return parameters
 
 
 def key_for(loss: LossFunction, key: Array | None) -> dict[str, Array]:
@@ -343,13 +343,13 @@ class Plain(OfFunction):
     def __call__(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         given = key_for(self, key)
         self._check(params, data, given)
-        found = self.function(params, *data, **given)
-        if not (hasattr(found, "shape") or isinstance(found, numbers.Number)):
+        value = self.function(params, *data, **given)
+        if not (hasattr(value, "shape") or isinstance(value, numbers.Number)):
             raise TypeError(
-                f"{self}, a term of a sum, returned {reprlib.repr(found)}, but it must return one scalar; return the "
+                f"{self}, a term of a sum, returned {reprlib.repr(value)}, but it must return one scalar; return the "
                 f"number alone"
             )
-        return jnp.asarray(found)
+        return jnp.asarray(value)
 
     def _check(self, params: Params, data: tuple, key: dict[str, Array]) -> None:
         """Raise an error for data that the function cannot be called with."""

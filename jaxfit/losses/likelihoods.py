@@ -124,13 +124,13 @@ class LeastSquares(OfFunction, SumOfSquares):
 
     def residuals(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         """Return the result of the function as one array."""
-        found = self.function(params, *data, **key_for(self, key))
-        if not hasattr(found, "shape"):
+        residuals = self.function(params, *data, **key_for(self, key))
+        if not hasattr(residuals, "shape"):
             raise TypeError(
-                f"{self}: the function returned a {type(found).__name__}, but it must return one array of residuals; "
-                f"join several with jnp.concatenate"
+                f"{self}: the function returned a {type(residuals).__name__}, but it must return one array of "
+                f"residuals; join several with jnp.concatenate"
             )
-        return as_float(as_numbers("residuals", found))
+        return as_float(as_numbers("residuals", residuals))
 
     def __repr__(self) -> str:
         return f"least_squares({label(self.function)})"
@@ -164,13 +164,13 @@ class Likelihood(OfFunction):
 
     def pointwise(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         """Return minus the log-likelihood of each point."""
-        found = self.function(params, *data, **key_for(self, key))
-        if not hasattr(found, "shape"):
+        log_density = self.function(params, *data, **key_for(self, key))
+        if not hasattr(log_density, "shape"):
             raise TypeError(
-                f"{self}: the function returned a {type(found).__name__}, but it must return one array: the "
+                f"{self}: the function returned a {type(log_density).__name__}, but it must return one array: the "
                 f"log-likelihood of each point"
             )
-        return -as_float(as_numbers("log-likelihood", found))
+        return -as_float(as_numbers("log-likelihood", log_density))
 
     def noise_model(self) -> NoiseModel:
         return NoiseModel(LIKELIHOOD, additive=True)

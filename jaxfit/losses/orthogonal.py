@@ -211,8 +211,8 @@ def _constrained(bend: Array, gradient: Array, normal: Array, value: Array) -> t
     size = jnp.sqrt(jnp.dot(normal, normal))
     unit = normal / size
     table = jnp.block([[bend, -unit[:, None]], [unit[None, :], jnp.zeros((1, 1))]])
-    found = jnp.linalg.solve(table, -jnp.append(gradient, value / size))
-    return found[:-1], found[-1] / size
+    solution = jnp.linalg.solve(table, -jnp.append(gradient, value / size))
+    return solution[:-1], solution[-1] / size
 
 
 def _nearest_on(surface: Callable[[Array], Array], start: Array) -> Array:

@@ -297,13 +297,13 @@ constant = Constant()
 
 
 def _coefficients(model: object, params: Params, degree: int) -> Array:
-    found = params["coefficients"]
-    if jnp.shape(found) != (degree + 1,):
+    coefficients = params["coefficients"]
+    if jnp.shape(coefficients) != (degree + 1,):
         raise ValueError(
-            f"{model}: params['coefficients'] has shape {jnp.shape(found)}; a polynomial of degree {degree} takes "
-            f"({degree + 1},), the constant first"
+            f"{model}: params['coefficients'] has shape {jnp.shape(coefficients)}; a polynomial of degree {degree} "
+            f"takes ({degree + 1},), the constant first"
         )
-    return found
+    return coefficients
 
 
 @dataclass(frozen=True, repr=False)
@@ -378,11 +378,11 @@ class OrthogonalPolynomial:
 
     def _basis(self, x: Array) -> list[Array]:
         """Return the polynomials p_k+1 = ((x - shift_k) p_k - scale_k p_k-1) / scale_k+1, from p_0 = 1."""
-        found = [0 * x + 1.0]
+        basis = [0 * x + 1.0]
         for k, (shift, scale) in enumerate(zip(self.shifts, self.scales, strict=True)):
-            raised = (x - shift) * found[k] - (self.scales[k - 1] * found[k - 1] if k else 0.0)
-            found.append(raised / scale)
-        return found
+            raised = (x - shift) * basis[k] - (self.scales[k - 1] * basis[k - 1] if k else 0.0)
+            basis.append(raised / scale)
+        return basis
 
     def init(self, key: int | Array) -> dict[str, Array]:
         """Return coefficients from N(0, 1)."""

@@ -93,13 +93,13 @@ def separate(terms: Sequence[Curve], x: Array, y: Array, where: Array | None = N
     rows = jnp.concatenate(picked)
     gram = rows @ rows.T + 64 * jnp.finfo(rows.dtype).eps * jnp.eye(len(rows), dtype=rows.dtype)
     coefficients = jnp.linalg.solve(gram, rows @ target)
-    found, at = [], 0
+    params_of_terms, at = [], 0
     for i, k in enumerate(kind_of):
         heights = coefficients[at : at + len(picked[i])] * scale / sizes[k][places.get(i, 0)]
         shape = {name: values[places[i]] for name, values in grids[k].items()}
-        found.append(kinds[k].assemble(shape, heights, span))
+        params_of_terms.append(kinds[k].assemble(shape, heights, span))
         at += len(picked[i])
-    return found
+    return params_of_terms
 
 
 def gathered(x: Array, y: Array, where: Array | None) -> tuple[Array, Array, Array]:
@@ -180,14 +180,14 @@ def _chosen(columns: Sequence[Array], moving: Sequence[int], standing: Sequence[
 
 def _orthonormal(rows: Array) -> Array:
     """Return orthonormal rows (r, m) by modified Gram-Schmidt; zero where a row depends on those before."""
-    found: list[Array] = []
+    basis: list[Array] = []
     for row in rows:
         before = jnp.sum(row * row)
-        for q in found:
+        for q in basis:
             row = row - jnp.sum(q * row) * q
         square = jnp.sum(row * row)
-        found.append(jnp.where(square > DEPENDENT * before, row / jnp.sqrt(jnp.where(square > 0, square, 1)), 0))
-    return jnp.stack(found) if found else rows
+        basis.append(jnp.where(square > DEPENDENT * before, row / jnp.sqrt(jnp.where(square > 0, square, 1)), 0))
+    return jnp.stack(basis) if basis else rows
 
 
 def _gain(gram: Array, slope: Array, before: Array) -> Array:

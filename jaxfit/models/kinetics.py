@@ -54,8 +54,8 @@ class OralDose(Term):
 
     def shapes(self, span: Span) -> dict[str, Array]:
         slow, ratio = spaced(0.1 / span.width, 2 / span.step, 40), spaced(1.05, 100.0, 16)
-        found = grid(elimination=slow, ratio=ratio)
-        return {"absorption": found["elimination"] * found["ratio"], "elimination": found["elimination"]}
+        candidates = grid(elimination=slow, ratio=ratio)
+        return {"absorption": candidates["elimination"] * candidates["ratio"], "elimination": candidates["elimination"]}
 
 
 oral_dose = OralDose()

@@ -25,8 +25,8 @@ def _coefficients(terms: int) -> tuple[float, tuple[float, ...]]:
     scale = np.sqrt(terms / np.sqrt(2))
     t = scale * np.tan(np.arange(-2 * terms + 1, 2 * terms) * np.pi / (4 * terms))
     values = np.concatenate([[0.0], np.exp(-(t**2)) * (scale**2 + t**2)])
-    found = np.real(np.fft.fft(np.fft.fftshift(values))) / (4 * terms)
-    return float(scale), tuple(found[1 : terms + 1][::-1].tolist())
+    coefficients = np.real(np.fft.fft(np.fft.fftshift(values))) / (4 * terms)
+    return float(scale), tuple(coefficients[1 : terms + 1][::-1].tolist())
 
 
 def faddeeva(z: Array) -> Array:
@@ -143,9 +143,9 @@ class Voigt(Term):
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = places_and_widths(span, 10)
-        found = grid(center=centers, width=widths, mixture=jnp.array([0.1, 0.5, 0.9]))
-        width, mixture = found.pop("width"), found.pop("mixture")
-        return found | {"sigma": (1 - mixture) * width, "gamma": mixture * width}
+        candidates = grid(center=centers, width=widths, mixture=jnp.array([0.1, 0.5, 0.9]))
+        width, mixture = candidates.pop("width"), candidates.pop("mixture")
+        return candidates | {"sigma": (1 - mixture) * width, "gamma": mixture * width}
 
 
 voigt = Voigt()
@@ -172,9 +172,9 @@ class Gaussian2D(Term):
 
     def shapes(self, span: Span) -> dict[str, Array]:
         at = [span.low[i] + span.width[i] * jnp.linspace(0, 1, 12) for i in range(2)]
-        found = grid(first=at[0], second=at[1], sigma=spaced(0.5 / span.size**0.5, 0.5, 8))
-        center = jnp.stack([found["first"], found["second"]], axis=1)
-        return {"center": center, "sigma": found["sigma"][:, None] * span.width[None, :]}
+        candidates = grid(first=at[0], second=at[1], sigma=spaced(0.5 / span.size**0.5, 0.5, 8))
+        center = jnp.stack([candidates["first"], candidates["second"]], axis=1)
+        return {"center": center, "sigma": candidates["sigma"][:, None] * span.width[None, :]}
 
     def __repr__(self) -> str:
         return "gaussian_2d"

@@ -121,8 +121,12 @@ class SplitLorentzian(Term):
         return {"fwhm": width, "area": jnp.pi / 2 * params["height"] * width}
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        found = shaped(span, "left", ratio=spaced(0.2, 5.0, 8))
-        return {"center": found["center"], "left": found["left"], "right": found["left"] * found["ratio"]}
+        candidates = shaped(span, "left", ratio=spaced(0.2, 5.0, 8))
+        return {
+            "center": candidates["center"],
+            "left": candidates["left"],
+            "right": candidates["left"] * candidates["ratio"],
+        }
 
 
 split_lorentzian = SplitLorentzian()
@@ -157,8 +161,8 @@ class SkewedGaussian(Term):
         return {"mean": params["location"] + sigma * tilt, "deviation": jnp.abs(sigma) * jnp.sqrt(1 - tilt**2)}
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        found = shaped(span, "sigma", skew=jnp.array([-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0]))
-        return {"location": found.pop("center"), **found}
+        candidates = shaped(span, "sigma", skew=jnp.array([-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0]))
+        return {"location": candidates.pop("center"), **candidates}
 
 
 skewed_gaussian = SkewedGaussian()
@@ -192,8 +196,12 @@ class ExponentialGaussian(Term):
         return {"mean": params["center"] + 1 / rate, "deviation": jnp.sqrt(sigma**2 + 1 / rate**2)}
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        found = shaped(span, "sigma", ratio=jnp.array([0.15, 0.3, 0.6, 1.2, 2.4, 5.0]))
-        return {"center": found["center"], "sigma": found["sigma"], "rate": found["ratio"] / found["sigma"]}
+        candidates = shaped(span, "sigma", ratio=jnp.array([0.15, 0.3, 0.6, 1.2, 2.4, 5.0]))
+        return {
+            "center": candidates["center"],
+            "sigma": candidates["sigma"],
+            "rate": candidates["ratio"] / candidates["sigma"],
+        }
 
 
 exponential_gaussian = ExponentialGaussian()
@@ -289,8 +297,12 @@ class Doniach(Term):
         return {"peak": params["center"] + params["gamma"] / jnp.tan(jnp.pi / (2 - skew))}
 
     def shapes(self, span: Span) -> dict[str, Array]:
-        found = shaped(span, "gamma", skew=jnp.array([0.0, 0.1, 0.2, 0.4]), side=jnp.array([1.0, -1.0]))
-        return {"center": found["center"], "gamma": found["gamma"] * found["side"], "skew": found["skew"]}
+        candidates = shaped(span, "gamma", skew=jnp.array([0.0, 0.1, 0.2, 0.4]), side=jnp.array([1.0, -1.0]))
+        return {
+            "center": candidates["center"],
+            "gamma": candidates["gamma"] * candidates["side"],
+            "skew": candidates["skew"],
+        }
 
 
 doniach = Doniach()
@@ -376,9 +388,9 @@ class Rectangle(Term):
 
     def shapes(self, span: Span) -> dict[str, Array]:
         centers, widths = span.even(40), spaced(1.0 / span.size, 1.0, 20) * span.width
-        found = grid(center=centers, width=widths, share=jnp.array([0.02, 0.1, 0.3]))
-        center, width = found["center"], found["width"]
-        return {"start": center - width / 2, "end": center + width / 2, "sigma": found["share"] * width}
+        candidates = grid(center=centers, width=widths, share=jnp.array([0.02, 0.1, 0.3]))
+        center, width = candidates["center"], candidates["width"]
+        return {"start": center - width / 2, "end": center + width / 2, "sigma": candidates["share"] * width}
 
 
 rectangle = Rectangle()

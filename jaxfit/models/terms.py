@@ -112,8 +112,8 @@ class Curve:
         if bad:
             raise ValueError(f"{bad[0]} holds NaN or infinity; drop those points, or mask them with where=")
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            found = _compiled(self, *(np.asarray(v) for v in given))
-            return jax.tree.map(lambda v: np.asarray(v)[()], found)
+            params = _compiled(self, *(np.asarray(v) for v in given))
+            return jax.tree.map(lambda v: np.asarray(v)[()], params)
 
     def _check(self, x: Array, y: Array, where: Array | None = None) -> None:
         wanted = ("n",) if self.dimensions == 1 else ("n", str(self.dimensions))
@@ -139,30 +139,30 @@ def _guess(curve: Curve, x: Array, y: Array, where: Array | None = None) -> Para
     return curve.collect(on_one_branch(curve.terms, separate(curve.terms, x, y, where)))
 
 
-def on_one_branch(terms: Sequence[Any], found: Sequence[Params]) -> list[Params]:
+def on_one_branch(terms: Sequence[Any], params: Sequence[Params]) -> list[Params]:
     """Return the params of terms, the same ones whatever the noise where several params describe the same curve.
 
     Beside a level (a constant, a line or a polynomial) a logistic or Hill curve has a mirror image: height * s(x) +
     level and -height * (1 - s(x)) + level + height are one. The height is then positive, and the sign of the rate or
     steepness tells whether the curve rises. Equal terms stand in the order of their centers, places or rates.
     """
-    found = list(found)
+    params = list(params)
     level = next((i for i, term in enumerate(terms) if hasattr(term, "raised")), None)
     for i, term in enumerate(terms):
         if level is not None and term.flips:
-            turn, other = found[i][term.names[0]] < 0, term.mirrored(found[i])
-            rise = jnp.where(turn, found[i][term.names[0]], 0)
-            found[i] = {name: jnp.where(turn, other[name], found[i][name]) for name in term.names}
-            found[level] = terms[level].raised(found[level], rise)
+            turn, other = params[i][term.names[0]] < 0, term.mirrored(params[i])
+            rise = jnp.where(turn, params[i][term.names[0]], 0)
+            params[i] = {name: jnp.where(turn, other[name], params[i][name]) for name in term.names}
+            params[level] = terms[level].raised(params[level], rise)
     for kind in dict.fromkeys(terms):
         places = [i for i, term in enumerate(terms) if term == kind]
         by = (kind.ordered_by or "".join(kind.names[1:2])) if isinstance(kind, Term) else ""
         if len(places) > 1 and by:
-            order = jnp.argsort(jnp.stack([jnp.ravel(found[i][by])[0] for i in places]))
-            sorted_ = jax.tree.map(lambda *values, order=order: jnp.stack(values)[order], *[found[i] for i in places])
+            order = jnp.argsort(jnp.stack([jnp.ravel(params[i][by])[0] for i in places]))
+            sorted_ = jax.tree.map(lambda *values, order=order: jnp.stack(values)[order], *[params[i] for i in places])
             for k, i in enumerate(places):
-                found[i] = jax.tree.map(lambda value, k=k: value[k], sorted_)
-    return found
+                params[i] = jax.tree.map(lambda value, k=k: value[k], sorted_)
+    return params
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0)(_guess)
@@ -286,11 +286,11 @@ class Sum(Curve):
         return functools.reduce(lambda a, b: a + b, values)
 
     def derived(self, params: Params) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        numbers_by_name: dict[str, Any] = {}
         for given, part in self.parts:
             numbers = part.derived(params[given] if given else {name: params[name] for name in part.names})
-            found |= ({given: numbers} if given else numbers) if numbers else {}
-        return found
+            numbers_by_name |= ({given: numbers} if given else numbers) if numbers else {}
+        return numbers_by_name
 
     def collect(self, found: Sequence[Params]) -> Params:
         params, at = {}, 0

@@ -200,8 +200,8 @@ def solve(triangle: Array, b: Array) -> Array:
         xp = namespace(b)
         pivots = triangle.diagonal()
         safe = triangle + xp.diag(xp.where(pivots == 0, 1, 0).astype(b.dtype))
-        found = np.linalg.solve(safe, b) if host else jax.scipy.linalg.solve_triangular(safe, b)
-        return xp.where(pivots == 0, 0, found)
+        solution = np.linalg.solve(safe, b) if host else jax.scipy.linalg.solve_triangular(safe, b)
+        return xp.where(pivots == 0, 0, solution)
     if host:
         exact = b.dtype == np.float64  # as the numbers of Python, which are faster
         rows, z = (triangle.tolist(), b.tolist()) if exact else (triangle, list(b))

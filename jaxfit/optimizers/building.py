@@ -442,8 +442,8 @@ def traits_of(factory: Callable) -> Traits:
     """Return the traits that the factory of a method carries, or those of a gradient method."""
     if factory is optax.rprop:
         return Traits(fixed_rate=True)
-    found = getattr(factory, "traits", None)
-    return found if isinstance(found, Traits) else Traits()
+    traits = getattr(factory, "traits", None)
+    return traits if isinstance(traits, Traits) else Traits()
 
 
 def schedules_of(optimizer: Optimizer) -> dict[str, Callable]:
@@ -451,9 +451,9 @@ def schedules_of(optimizer: Optimizer) -> dict[str, Callable]:
 
     These are a learning rate that is a schedule, and schedules for hyperparameters that the factory takes as numbers.
     """
-    found = {}
+    schedules = {}
     for name, value in optimizer.hyperparameters.items():
         built = value() if isinstance(value, Call) else value.build() if hasattr(value, "build") else value
         if callable(built) and (name == "learning_rate" or not takes_schedule(optimizer.call.function, name)):
-            found[name] = built
-    return found
+            schedules[name] = built
+    return schedules

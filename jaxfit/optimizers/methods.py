@@ -145,8 +145,8 @@ class GradientMethod(NamedTuple):
 
 
 def any_nonzero(tree: PyTree) -> Array:
-    found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
-    return jnp.stack(found).any() if found else jnp.asarray(False)
+    nonzero = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
+    return jnp.stack(nonzero).any() if nonzero else jnp.asarray(False)
 
 
 def accumulating(memory: PyTree) -> Array:

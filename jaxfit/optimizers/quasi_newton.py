@@ -151,8 +151,8 @@ def judge(
 
     def probe(carry):
         i, fine, newton = carry
-        found = gradient(point + jnp.where(index == i, 0.01 * unit, 0))
-        felt = jnp.max(jnp.abs(found - raw) * unit) > 2 * eps**0.6 * level
+        probed = gradient(point + jnp.where(index == i, 0.01 * unit, 0))
+        felt = jnp.max(jnp.abs(probed - raw) * unit) > 2 * eps**0.6 * level
         if columns is not None:
             newton = eliminate(newton, i, columns(i), slope, own, held)
         return i + 1, fine & (felt | at_bound[i]), newton

@@ -254,13 +254,13 @@ def _has_scale(x: object) -> bool:
 
 
 def _only(opt_state: PyTree, kind: type) -> Any:
-    found = [x for x in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind)) if isinstance(x, kind)]
-    if not found:
+    states = [x for x in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind)) if isinstance(x, kind)]
+    if not states:
         raise ValueError(
             f"opt_state is a {type(opt_state).__name__} without the {kind.__name__} of this optimizer; pass the "
             f".opt_state of jf.step with the same optimizer"
         )
-    return found[0]
+    return states[0]
 
 
 _SCALES: dict[Callable, Callable[[Optimizer, PyTree], PyTree]] = {

@@ -66,24 +66,28 @@ def fit_page(fit: Fit, *, title: str = "fit") -> str:
     page = PageBlocks()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the page has them as notes
-        found = _report(fit)
-        _fill(page, fit, found)
-    facts = found.facts if isinstance(found, Report) else {}
+        report_of_fit = _report(fit)
+        _fill(page, fit, report_of_fit)
+    facts = report_of_fit.facts if isinstance(report_of_fit, Report) else {}
     versions = {name: text for name, text in environment(fit.precision or "float32").items() if text}
     rows = [["page", made_by()], *map(list, facts.items()), *map(list, versions.items())]
     header = {"kind": "fit", "title": title, "blocks": page.blocks, "provenance": rows}
     return page_of(title, packed(header, page.columns))
 
 
-def _fill(page: PageBlocks, fit: Fit, found: Report | str) -> None:
+def _fill(page: PageBlocks, fit: Fit, report_of_fit: Report | str) -> None:
     page.add(text=str(fit).splitlines()[0])
-    notes = found.notes if isinstance(found, Report) else (*([fit.note] if fit.note else []), *summaries.doubts(fit))
+    notes = (
+        report_of_fit.notes
+        if isinstance(report_of_fit, Report)
+        else (*([fit.note] if fit.note else []), *summaries.doubts(fit))
+    )
     for note in notes:
         page.add(text=note, note=True)
     _curve(fit, page)
     _residuals(fit, page)
-    _table(fit, found, page)
-    _profiles(fit, found, page)
+    _table(fit, report_of_fit, page)
+    _profiles(fit, report_of_fit, page)
     _history(fit, page)
 
 
@@ -133,9 +137,9 @@ def _curve(fit: Fit, page: PageBlocks) -> None:
     # A model may not be defined on the other side of zero.
     at = np.linspace(reach["low"] if first else 0.0, reach["high"] if last else 0.0, CURVE)
     try:
-        found = band(fit, at)
-        curve = page.series("blue", "curve with its 95 % confidence band", x=at, y=np.asarray(found.value),
-                            low=np.asarray(found.low), high=np.asarray(found.high))  # fmt: skip
+        limits = band(fit, at)
+        curve = page.series("blue", "curve with its 95 % confidence band", x=at, y=np.asarray(limits.value),
+                            low=np.asarray(limits.low), high=np.asarray(limits.high))  # fmt: skip
     except REFUSED:
         curve = page.series("blue", "curve", x=at, y=np.asarray(fit.predict(at)))
     bars = {} if sigma is None else {"bars": sigma[shown]}
@@ -166,35 +170,35 @@ def _residuals(fit: Fit, page: PageBlocks) -> None:
     )  # fmt: skip
 
 
-def _table(fit: Fit, found: Report | str, page: PageBlocks) -> None:
+def _table(fit: Fit, report_of_fit: Report | str, page: PageBlocks) -> None:
     page.add(title="Params")
-    if isinstance(found, str):
+    if isinstance(report_of_fit, str):
         pairs = zip(labels_of(numbers_in(fit))[:PARAMS], flattened(numbers_in(fit)), strict=False)
         rows = [[name, f"{x:.6g}"] for name, x in pairs]
         page.add(head=["param", "value"], rows=rows, left=[True, False])
-        page.add(text=f"No errors are given: {found}", note=True)
+        page.add(text=f"No errors are given: {report_of_fit}", note=True)
         return
-    head, rows, left = found.table()
+    head, rows, left = report_of_fit.table()
     page.add(head=head, rows=rows, left=left)
-    page.add(copies=[["Copy as CSV", found.to_csv()], ["Copy as LaTeX", found.to_latex()],
-                     ["Copy as Markdown", found.to_markdown()]])  # fmt: skip
+    page.add(copies=[["Copy as CSV", report_of_fit.to_csv()], ["Copy as LaTeX", report_of_fit.to_latex()],
+                     ["Copy as Markdown", report_of_fit.to_markdown()]])  # fmt: skip
     page.add(title="Goodness of fit")
-    page.add(head=["", ""], rows=[[name, text] for name, text in found.sums()], left=[True, False])
-    names = [row.name for row in found.rows]
+    page.add(head=["", ""], rows=[[name, text] for name, text in report_of_fit.sums()], left=[True, False])
+    names = [row.name for row in report_of_fit.rows]
     if 1 < len(names) <= PAIRED:
         page.add(title="Correlations")
         cells = [[f"{r:+.3f}" if np.isfinite(r) else "" for r in row[: i + 1]] for i, row in
-                 enumerate(found.correlations)]  # fmt: skip
+                 enumerate(report_of_fit.correlations)]  # fmt: skip
         rows = [[name, *row, *[""] * (len(names) - len(row))] for name, row in zip(names, cells, strict=True)]
         page.add(head=["", *names], rows=rows, left=[True])
-    elif pairs := found.pairs()[:PAIRED]:
+    elif pairs := report_of_fit.pairs()[:PAIRED]:
         page.add(title="The strongest correlations")
         page.add(head=["param", "param", "correlation"], rows=[[a, b, f"{r:+.3f}"] for a, b, r in pairs],
                  left=[True, True, False])  # fmt: skip
 
 
-def _profiles(fit: Fit, found: Report | str, page: PageBlocks) -> None:
-    if isinstance(found, str) or len(found.rows) > PROFILED:
+def _profiles(fit: Fit, report_of_fit: Report | str, page: PageBlocks) -> None:
+    if isinstance(report_of_fit, str) or len(report_of_fit.rows) > PROFILED:
         return
     try:
         profiles = jax.tree.leaves(profile(fit), is_leaf=lambda x: isinstance(x, Profile))
@@ -204,7 +208,7 @@ def _profiles(fit: Fit, found: Report | str, page: PageBlocks) -> None:
     for one in profiles:
         points = np.shape(one.values)[-1]
         shown += zip(np.reshape(one.values, (-1, points)), np.reshape(one.tau, (-1, points)), strict=True)
-    for row, (values, tau) in zip(found.rows, shown, strict=True):
+    for row, (values, tau) in zip(report_of_fit.rows, shown, strict=True):
         if not (np.isfinite(row.error) and np.isfinite(tau).sum() > 2):
             continue
         if not any(block.get("title") == PROFILES for block in page.blocks):

@@ -67,8 +67,8 @@ def rounded(values: np.ndarray, bits: int) -> np.ndarray:
     words = values.view(np.uint32)
     half = np.uint32(1 << (drop - 1))
     near = (words + half) & np.uint32((0xFFFFFFFF << drop) & 0xFFFFFFFF)
-    found = near.view(np.float32)
-    return np.where(np.isfinite(values) & np.isfinite(found), found, values)
+    nearest = near.view(np.float32)
+    return np.where(np.isfinite(values) & np.isfinite(nearest), nearest, values)
 
 
 def packed(header: Mapping[str, Json], columns: Mapping[str, np.ndarray]) -> bytes:

@@ -99,7 +99,7 @@ def sweep_page(results: Dataset, *, title: str = "sweep", law: Law | None = None
 def measures_of(results: Dataset) -> tuple[list[Measure], list[str]]:
     """Return what is one number for each lane, and the names of what is not shown: too large, or no number."""
     dims, status = results.status.dims, results.status.values
-    found, left_out = [Measure("loss", results.loss.values)], []
+    measures, left_out = [Measure("loss", results.loss.values)], []
     for name, variable in results.data_vars.items():
         if name in ("loss", "status", "steps"):
             continue
@@ -109,15 +109,15 @@ def measures_of(results: Dataset) -> tuple[list[Measure], list[str]]:
         elif extra == ("step",):
             if name != "history.loss" and not str(name).startswith("history.params."):  # they end as the lane did
                 end = np.where(status == Status.NOT_RUN, np.nan, last_records(results, str(name)))
-                found.append(Measure(f"last {str(name).removeprefix('history.')}", end))
+                measures.append(Measure(f"last {str(name).removeprefix('history.')}", end))
         elif "step" in extra or math.prod(values.shape[len(dims) :]) > CURVES:
             left_out.append(str(name))
         else:
             for place in np.ndindex(values.shape[len(dims) :]):
                 label = str(name).removeprefix("params.") + (f"[{', '.join(map(str, place))}]" if place else "")
                 label = f"final {label}" if label in dims else label  # of a swept start
-                found.append(Measure(label, values[(..., *place)]))
-    return found[: MOST + 1], left_out + [m.name for m in found[MOST + 1 :]]
+                measures.append(Measure(label, values[(..., *place)]))
+    return measures[: MOST + 1], left_out + [m.name for m in measures[MOST + 1 :]]
 
 
 def provenance(results: Dataset) -> list[list[str]]:
@@ -149,17 +149,17 @@ def _best(results: Dataset) -> dict[str, int]:
 def _axis(results: Dataset, name: Hashable, chosen: np.ndarray) -> dict[str, Json]:
     """Return an axis: its numbers, or the words for its values and the Python that names them in a call."""
     values = results[name].values[chosen]
-    found: dict[str, Json] = {"name": str(name)}
+    axis: dict[str, Json] = {"name": str(name)}
     if values.dtype.kind in "iuf":
-        found["values"] = [x if math.isfinite(x) else str(x) for x in _short(values)]
+        axis["values"] = [x if math.isfinite(x) else str(x) for x in _short(values)]
         if len(values) <= CALLS or not np.isfinite(values.astype(float)).all():
-            found["code"] = [_code(results[name].values, x) for x in values]
+            axis["code"] = [_code(results[name].values, x) for x in values]
     else:
-        found["words"] = [str(x) for x in values.tolist()]
-        found["code"] = [repr(x) for x in values.tolist()]
+        axis["words"] = [str(x) for x in values.tolist()]
+        axis["code"] = [repr(x) for x in values.tolist()]
     beside = [(str(c), x.values[chosen].tolist()) for c, x in results.coords.items() if c != name and x.dims == (name,)]
     words = [[c, [f"{x:.6g}" if isinstance(x, float) else str(x) for x in values]] for c, values in beside[:4]]
-    return found | {"beside": words}
+    return axis | {"beside": words}
 
 
 def _short(values: np.ndarray) -> list:
@@ -254,10 +254,10 @@ def law_of(grid: Grid) -> Law | None:
     steepest = float(sharpness(best(grid)))
     limits, words = np.empty(sizes), ""
     for place in np.ndindex(*sizes):
-        found = stability_limit(choose(optimizer, dict(zip(dims, place, strict=True))), steepest)
-        if not found.known or found.preconditioned or not np.isfinite(found.learning_rate):
+        limit = stability_limit(choose(optimizer, dict(zip(dims, place, strict=True))), steepest)
+        if not limit.known or limit.preconditioned or not np.isfinite(limit.learning_rate):
             return None
-        limits[place], words = found.learning_rate, found.law
+        limits[place], words = limit.learning_rate, limit.law
     if swept:  # the numbers in the words are those of one lane
         words = re.sub(r", [^:]*(?=:)", "", words)
     return Law(rate.name, np.broadcast_to(limits, grid.results.status.shape), f"law: {words}, at the best lane")

@@ -298,8 +298,8 @@ def window(fit: Fit, named: dict[str, np.ndarray]) -> xr.DataArray:
     problem = problem_of(fit)
     places = jax.tree.structure(_moving(fit, fit.params))
     params = filled(jax.tree.unflatten(places, list(axes.values())), _marks(fit))
-    found = evaluate(problem.loss, params, problem.data, key=problem.key, precision=fit.precision or "float32")
-    return found.transpose(*axes)
+    losses = evaluate(problem.loss, params, problem.data, key=problem.key, precision=fit.precision or "float32")
+    return losses.transpose(*axes)
 
 
 def _marks(fit: Fit) -> PyTree:

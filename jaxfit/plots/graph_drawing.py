@@ -120,20 +120,20 @@ def _absorbed(graph: Graph) -> tuple[set[str], dict[str, str]]:
 
 def _captions(graph: Graph, optimizer: OptimizerLike | None) -> dict[str, tuple[Phrase, ...]]:
     """Return the captions below boxes: sums of gradients, and the values after a step of the optimizer."""
-    found: dict[str, list[Phrase]] = {node.name: [] for node in graph.nodes}
+    captions: dict[str, list[Phrase]] = {node.name: [] for node in graph.nodes}
     flowing = ways_back(graph)
     for node in graph.nodes:
         parts = [i for i in node.leaving if graph.edges[i].gradient is not None]
         if len(parts) > 1 and len(node.outputs) == 1 and (node.kind == "parameter" or set(node.inputs) & flowing):
-            found[node.name].append(Phrase(_sum(graph, node, parts), RED, SMALL))
+            captions[node.name].append(Phrase(_sum(graph, node, parts), RED, SMALL))
     if optimizer is not None:
         leaves = jax.tree_util.tree_leaves_with_path(graph.update(optimizer))
         after = {path_name("params", path): leaf for path, leaf in leaves}
         for node in graph.nodes:
             if node.kind == "parameter" and node.name in after and not isinstance(node.value, tuple):
                 text = _step(node.value, after[node.name])
-                found[node.name].append(Phrase(text, DARK, SIZE))
-    return {name: tuple(lines) for name, lines in found.items()}
+                captions[node.name].append(Phrase(text, DARK, SIZE))
+    return {name: tuple(lines) for name, lines in captions.items()}
 
 
 def _step(before: PyTree, after: PyTree) -> str:

@@ -109,8 +109,8 @@ def few_colors(image: Image.Image, like: Image.Image | None = None, *, most: int
 
     Of the palette the last entry stays unused if `most` is less than 256.
     """
-    found = (like or image).quantize(most - len(INKS), Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    own = np.reshape(found.getpalette() or [], (-1, 3))[: most - len(INKS)]
+    quantized = (like or image).quantize(most - len(INKS), Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    own = np.reshape(quantized.getpalette() or [], (-1, 3))[: most - len(INKS)]
     apart = np.abs(own[:, None] - INKS[None]).max(axis=2)
     own = np.where(apart.min(axis=1, keepdims=True) < 10, INKS[apart.argmin(axis=1)], own)  # an ink, not almost one
     colors = np.concatenate([INKS, own]).ravel().tolist()

@@ -227,8 +227,8 @@ def _of_param(fit: Fit, name: str) -> tuple[Profile, float, str]:
         raise ValueError(
             f"plots.profile: name is {name!r}, but the params with an error are {', '.join(known) or 'none'}; name one"
         )
-    i, found = labels.index(name), statistics.profile(fit)
-    pairs = jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, Profile))
+    i, profiles = labels.index(name), statistics.profile(fit)
+    pairs = jax.tree.leaves(profiles, is_leaf=lambda x: isinstance(x, Profile))
     values, tau = (np.concatenate([getattr(p, k).reshape(-1, p.tau.shape[-1]) for p in pairs]) for k in Profile._fields)
     return Profile(values[i], tau[i]), float(errors[i]), name
 
@@ -298,12 +298,12 @@ def corner(
     if drawn is not None:
         ends[RED] = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     span = {i: _span(values[i], errors[i], [e[:, i] for e in ends.values()]) for i in chosen}
-    found = {}
+    profiles = {}
     with style():
         for row, i in enumerate(chosen):
             for column, j in enumerate(chosen[: row + 1]):
                 ax = axes[f"{row} {column}"]
-                found[labels[i], labels[j]] = ax
+                profiles[labels[i], labels[j]] = ax
                 ax.set_xlim(*span[j])
                 if i == j:
                     _marginal(ax, i, drawn, ends, values)
@@ -318,7 +318,7 @@ def corner(
             meaning += ["red: the refits"]
         place, side = ((0.9, 0.88), "right") if k > 1 else ((0.125, 0.9), "left")
         figure.text(*place, "\n".join(meaning), ha=side, va="top" if k > 1 else "bottom", color="#555555", fontsize=8)
-    return found
+    return profiles
 
 
 def _edges(ax: Axes, row: int, column: int, k: int, below: str, beside: str) -> None:

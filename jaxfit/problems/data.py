@@ -336,11 +336,11 @@ def floating(data: tuple, call: Callable, precision: str, name: str = "data") ->
         return {str(warning.message) for warning in warned}
 
     def works(as_floats_at: Container[int]) -> bool:
-        found = warnings_with(as_floats_at)
-        if not found:
-            return found is not None
+        new_warnings = warnings_with(as_floats_at)
+        if not new_warnings:
+            return new_warnings is not None
         anyway = warnings_with(())
-        return anyway is None or found <= anyway
+        return anyway is None or new_warnings <= anyway
 
     if not works(whole_indices):
         whole_indices = [i for i in whole_indices if len(whole_indices) > 1 and works([i])]

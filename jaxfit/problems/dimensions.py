@@ -87,12 +87,12 @@ def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> di
     Raises:
       ValueError: If one name has different lengths, or a name collides with a variable of the results.
     """
-    found: dict[str, list[Mention]] = {}
+    by_name: dict[str, list[Mention]] = {}
     for place, value in tree.items():
         if any(map(is_axis, jax.tree.leaves(value, is_leaf=is_axis))):  # most places have none
             for mention in mentions(value, path=place, number=place not in static_places):
-                found.setdefault(mention.axis.name, []).append(mention)
-    for name, group in found.items():
+                by_name.setdefault(mention.axis.name, []).append(mention)
+    for name, group in by_name.items():
         if name in RESERVED or name.startswith(("params.", "history.")) or name == "params":
             raise ValueError(
                 f"axis name {name!r} (at {group[0].path}) is also a variable of the results "
@@ -105,7 +105,7 @@ def read(tree: Mapping[str, PyTree], *, static_places: Sequence[str] = ()) -> di
                 f"axis {name!r} is used with different lengths: {where}. The same name moves its leaves together: "
                 f"give them equally many values, or different names to multiply them"
             )
-    return {name: Dimension(name, len(group[0].axis), tuple(group)) for name, group in found.items()}
+    return {name: Dimension(name, len(group[0].axis), tuple(group)) for name, group in by_name.items()}
 
 
 def stacked(mention: Mention) -> PyTree | None:

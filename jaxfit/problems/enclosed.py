@@ -45,9 +45,9 @@ def enclosed_in_precision(*functions: object) -> Iterator[None]:
         changed: list[tuple[Swap, object, object]] = []
         try:
             if precision is not None:
-                found = [(value, swap) for value, swap in _enclosed(functions) if _differs(value, precision)]
-                copies = {id(value): _copy(value, precision) for value, _ in found}
-                for value, swap in found:
+                swaps = [(value, swap) for value, swap in _enclosed(functions) if _differs(value, precision)]
+                copies = {id(value): _copy(value, precision) for value, _ in swaps}
+                for value, swap in swaps:
                     changed.append((swap, value, copies[id(value)]))
                     _swap(*changed[-1])
             yield

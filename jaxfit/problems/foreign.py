@@ -113,8 +113,8 @@ def is_uncertain(item: object) -> bool:
 def _first(item: Any) -> object:
     """Return the first of the entries of an array, a list, a series or a column; None if there is none."""
     entries = getattr(item, "flat", item)
-    found = next(iter(entries), None) if hasattr(entries, "__iter__") else item
-    return _first(found) if isinstance(found, (list, tuple)) else found
+    entry = next(iter(entries), None) if hasattr(entries, "__iter__") else item
+    return _first(entry) if isinstance(entry, (list, tuple)) else entry
 
 
 def nominal(item: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -261,5 +261,5 @@ def _remedy(array: Any, item: object, what: str, first: Any) -> str:
 def masked_alike(loss: LossFunction, **sets: PyTree) -> tuple[LossFunction, list[PyTree]]:
     """Return the loss and several sets of data as `from_other_libraries` does: all with a mask if one has a mask."""
     masked = any(is_hidden(item) for data in sets.values() if isinstance(data, (tuple, list)) for item in data)
-    found = [from_other_libraries(loss, data, name, masked=masked) for name, data in sets.items()]
-    return found[0][0], [data for _, data in found]
+    pairs = [from_other_libraries(loss, data, name, masked=masked) for name, data in sets.items()]
+    return pairs[0][0], [data for _, data in pairs]

@@ -279,9 +279,9 @@ def is_marked(params: PyTree) -> bool:
 def _refuse_marks(where: str, value: PyTree) -> None:
     leaves = jax.tree.leaves(value, is_leaf=lambda x: is_mark(x) or isinstance(x, Axis))
     inner = [v for x in leaves if isinstance(x, Axis) and not is_array(x.values) for v in x.values]
-    found = next((x for x in (*leaves, *inner) if is_mark(x) and not is_kept(x)), None)
-    if found is not None:
-        raise TypeError(f"{where} is {found!r}, but marks do not nest; put one mark at each leaf")
+    inner_mark = next((x for x in (*leaves, *inner) if is_mark(x) and not is_kept(x)), None)
+    if inner_mark is not None:
+        raise TypeError(f"{where} is {inner_mark!r}, but marks do not nest; put one mark at each leaf")
 
 
 # The tree taken apart, and put together
@@ -483,8 +483,8 @@ def _is_floating(x: object) -> bool:
 
 
 def _paths(marked: PyTree, *, simple: bool = False) -> list[str]:
-    found = jax.tree_util.tree_leaves_with_path(marked, is_leaf=is_mark)
-    return [jax.tree_util.keystr(path, simple=simple, separator="." if simple else "") for path, _ in found]
+    leaves = jax.tree_util.tree_leaves_with_path(marked, is_leaf=is_mark)
+    return [jax.tree_util.keystr(path, simple=simple, separator="." if simple else "") for path, _ in leaves]
 
 
 def _number(tied: Tied, value: object) -> Array:

@@ -195,9 +195,9 @@ def check_schedule(optimizer: Optimizer, steps: int) -> None:
             if isinstance(value, jax.core.Tracer) and value.shape == ():
                 continue
             if not (isinstance(value, (int, float)) or is_array(value)) or np.shape(value) != ():
-                found = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
+                description = f"shape {np.shape(value)}" if is_array(value) else reprlib.repr(value)
                 raise ValueError(
-                    f"{name}: the schedule returned {found} at step {t}, but it must return one number, a scalar"
+                    f"{name}: the schedule returned {description} at step {t}, but it must return one number, a scalar"
                 )
             if name == "learning_rate":
                 if not 0 <= float(value) < np.inf:

@@ -250,18 +250,18 @@ def _check_names(rule: Halving | Median | Rungs) -> str:
 
 def _powers(first: int, factor: int, steps: int) -> list[int]:
     """Return first * factor**k below `steps`, by multiplying whole numbers: a quotient of logarithms is rounded."""
-    found = []
+    powers = []
     while first < steps:
-        found.append(first)
+        powers.append(first)
         first *= factor
-    return found
+    return powers
 
 
 def lowest(values: np.ndarray, count: int) -> np.ndarray:
     """Return where the `count` lowest of some values are; of equal ones those that come first."""
-    found = np.zeros(len(values), bool)
-    found[np.argsort(values, kind="stable")[:count]] = True
-    return found
+    chosen = np.zeros(len(values), bool)
+    chosen[np.argsort(values, kind="stable")[:count]] = True
+    return chosen
 
 
 # The rungs of a sweep
@@ -342,10 +342,11 @@ def _check_by(rule: Pruning, training: Training) -> None:
     vectors = ("params", "gradient", "preconditioner")
     there = [name for name in training.record.names if name not in vectors]
     if rule.by not in there:
-        found = ["loss", *(["validation_loss"] if training.validation is not None else []), *there]
+        recorded = ["loss", *(["validation_loss"] if training.validation is not None else []), *there]
         raise ValueError(
             f"prune: by={rule.by!r} is not recorded as one number for each lane, so that lanes cannot be ranked by it; "
-            f"there is {', '.join(dict.fromkeys(found))}. Record it: record=jf.Record(every=..., what=({rule.by!r},))"
+            f"there is {', '.join(dict.fromkeys(recorded))}. Record it: "
+            f"record=jf.Record(every=..., what=({rule.by!r},))"
         )
 
 
@@ -388,16 +389,16 @@ def _brackets(rule: Pruning, lanes: np.ndarray, number: int, rungs: int) -> list
     """Return the lanes that are ranked among themselves, and whether any are pruned at this rung."""
     if not isinstance(rule, Hyperband):
         return [(lanes, True)]
-    found = rule.brackets(lanes, rungs)
-    return [(lanes[found == b], number >= b) for b in range(rungs + 1)]
+    brackets = rule.brackets(lanes, rungs)
+    return [(lanes[brackets == b], number >= b) for b in range(rungs + 1)]
 
 
 def _kept(rule: Pruning, rung: Rung) -> np.ndarray:
     """Return what the rule says, checked."""
-    found = np.asarray(rule.keep(rung))
-    if found.shape != rung.values.shape or found.dtype != np.bool_:
+    goes_on = np.asarray(rule.keep(rung))
+    if goes_on.shape != rung.values.shape or goes_on.dtype != np.bool_:
         raise TypeError(
-            f"prune: {name_of(rule.keep)} returned {found.dtype} of shape {found.shape} for a rung of "
+            f"prune: {name_of(rule.keep)} returned {goes_on.dtype} of shape {goes_on.shape} for a rung of "
             f"{len(rung.values)} lanes, but it must return one boolean for each"
         )
-    return found
+    return goes_on

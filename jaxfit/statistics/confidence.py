@@ -130,8 +130,8 @@ def interval_ends(
         kind = "residuals" if method == "bootstrap" else "normal"
         return *quantiles(resample(verb, result, known, kind, key, samples)[0], known, level), []
     if method == "profile":
-        found = profile_ends(verb, result, known, level)
-        return found.low, found.high, sentences_about(found, labels_of(one_lane(result)[1]))
+        profiles = profile_ends(verb, result, known, level)
+        return profiles.low, profiles.high, sentences_about(profiles, labels_of(one_lane(result)[1]))
     half = factor(known, level)[..., None] * known.errors
     return known.values - half, known.values + half, []
 

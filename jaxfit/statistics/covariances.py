@@ -125,10 +125,10 @@ def moments(
             f"are done: fix some with jf.Fixed"
         )
     alone = estimate_in_numpy(result, function, extra) if isinstance(result, Fit) else None
-    found = over_lanes(result, estimate, (kind, function, function is None), extra) if alone is None else alone
-    noise = np.ones_like(found.scatter) if absolute else found.scatter
-    freedom = np.where(absolute, np.inf, found.count - found.rank)
-    known = Moments(found, noise, freedom, kind, absolute, _eps(result, problem))
+    estimates = over_lanes(result, estimate, (kind, function, function is None), extra) if alone is None else alone
+    noise = np.ones_like(estimates.scatter) if absolute else estimates.scatter
+    freedom = np.where(absolute, np.inf, estimates.count - estimates.rank)
+    known = Moments(estimates, noise, freedom, kind, absolute, _eps(result, problem))
     if warns and isinstance(result, Fit):
         _warn_if_far(verb, known)
     return known
@@ -294,12 +294,12 @@ def params_tree(
 
 def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
     """Return the directions of the free params that change no prediction: {name: step}, the largest step one."""
-    found = np.asarray(known.estimate.blind)
+    blind = np.asarray(known.estimate.blind)
     params = numbers_in(fit)
     places = free_places(resolved(problem_of(fit).params, PRECISION), params)
     names = [name for name, yes in zip(labels_of(params), places, strict=True) if yes]
     directions = []
-    for row in found[~np.isnan(found).any(axis=-1)]:
+    for row in blind[~np.isnan(blind).any(axis=-1)]:
         row = row / row[np.argmax(np.abs(row))]
         directions.append({n: float(x) for n, x in zip(names, row, strict=True) if abs(x) > 1e-6})
     return directions
@@ -326,10 +326,10 @@ def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Esti
     with precision_context(PRECISION), np.errstate(all="ignore"):
         if (linear := linear_in_numpy(fit)) is None:
             return None
-        problem, flat, found, basis = linear
+        problem, flat, linearization, basis = linear
         if isinstance(basis, SetsBasis):
             numbers = None if function is None else _apart(_Varied(function), problem, (flat, extra))
-            return estimate_of_sets(fit, problem, flat, found, basis, numbers)
+            return estimate_of_sets(fit, problem, flat, linearization, basis, numbers)
         if not squares:
             return None
         ties = any(isinstance(x, Tied) for x in jax.tree.leaves(problem.params, is_leaf=is_mark))
@@ -340,7 +340,7 @@ def estimate_in_numpy(fit: Fit, function: Callable | None, extra: tuple) -> Esti
             slopes[free_places(problem.params, params)] = np.eye(flat.size)
         else:
             values, slopes = _apart(_Varied(function), problem, (flat, extra))
-        estimate = propagated(basis, values, slopes, function is None, found.loss)
+        estimate = propagated(basis, values, slopes, function is None, linearization.loss)
         return Estimate(*(np.asarray(x)[()] for x in estimate))
 
 
@@ -359,22 +359,26 @@ def linear_in_numpy(fit: Fit) -> Linear | None:
     if large and layout_of(problem.loss, free(problem.params), problem.params) is None:
         return None
     try:
-        found = linearized(problem).slopes(flat)
+        linearization = linearized(problem).slopes(flat)
     except TypeError as error:
         cause = error.__cause__
         if undifferentiable(cause if isinstance(cause, Exception) else error):
             return None
         raise
-    if not all(np.isfinite(x).all() for x in jax.tree.leaves((found.residuals, found.columns))):
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves((linearization.residuals, linearization.columns))):
         return None
     if large:
-        basis = basis_of_sets(problem, flat, found, lambda: _apart(precisions_at, problem, (flat,)))
-        return Linear(problem, flat, found, basis)
-    if isinstance(found.columns, Columns):
-        found = found._replace(columns=found.columns.whole(), residuals=found.columns.in_order(found.residuals))
-    count = residual_count(problem.loss, problem.data, found.residuals)
-    basis = of_squares(flat, held_at(problem, flat), found.residuals, found.columns, count, of_data(problem)[0])
-    return Linear(problem, flat, found, basis)
+        basis = basis_of_sets(problem, flat, linearization, lambda: _apart(precisions_at, problem, (flat,)))
+        return Linear(problem, flat, linearization, basis)
+    if isinstance(linearization.columns, Columns):
+        linearization = linearization._replace(
+            columns=linearization.columns.whole(), residuals=linearization.columns.in_order(linearization.residuals)
+        )
+    count = residual_count(problem.loss, problem.data, linearization.residuals)
+    basis = of_squares(
+        flat, held_at(problem, flat), linearization.residuals, linearization.columns, count, of_data(problem)[0]
+    )
+    return Linear(problem, flat, linearization, basis)
 
 
 def leverages_in_numpy(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -389,16 +393,16 @@ def leverages_in_numpy(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray] | 
     with precision_context(PRECISION), np.errstate(all="ignore"):
         if (linear := linear_in_numpy(fit)) is None:
             return None
-        problem, flat, found, basis = linear
+        problem, flat, linearization, basis = linear
         if isinstance(basis, SetsBasis):
-            own = -found.columns.in_order(found.residuals)
-            return -linearized(problem).residuals(flat), own, basis.leverages(found.columns)
+            own = -linearization.columns.in_order(linearization.residuals)
+            return -linearized(problem).residuals(flat), own, basis.leverages(linearization.columns)
         if not model.predicts:
             return None
         where = of_data(problem)[2].where
-        leverage = ((found.columns.T @ basis.root) ** 2).sum(axis=1)
+        leverage = ((linearization.columns.T @ basis.root) ** 2).sum(axis=1)
         shape = problem.data[loss.data_names.index("y")].shape
-        each = (x if where is None else np.where(where, x, np.nan) for x in (-found.residuals, leverage))
+        each = (x if where is None else np.where(where, x, np.nan) for x in (-linearization.residuals, leverage))
         raw, leverage = (x.reshape(shape) for x in each)
         return raw, raw, leverage
 

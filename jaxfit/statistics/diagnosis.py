@@ -96,8 +96,8 @@ def influence(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Infl
       >>> int(found.cooks_distance.argmax()), round(float(found.cooks_distance.max()), 2)
       (7, 0.42)
     """
-    found = _influence(result, _moments("influence", result, absolute_sigma))
-    return Influence(*(_labelled(result, np.asarray(x)) for x in found))
+    measures = _influence(result, _moments("influence", result, absolute_sigma))
+    return Influence(*(_labelled(result, np.asarray(x)) for x in measures))
 
 
 def _moments(verb: str, result: Fit | Grid, absolute_sigma: bool | None) -> Moments:
@@ -166,9 +166,9 @@ def diagnostics(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Di
       >>> int(found.runs.runs), round(float(found.durbin_watson.statistic), 2)
       (7, 2.02)
     """
-    found = _diagnostics(result, _moments("diagnostics", result, absolute_sigma))
+    tests = _diagnostics(result, _moments("diagnostics", result, absolute_sigma))
     label = partial(_labelled, result)
-    return Diagnostics(FTest(*map(label, found[0])), Runs(*map(label, found[1])), DurbinWatson(*map(label, found[2])))
+    return Diagnostics(FTest(*map(label, tests[0])), Runs(*map(label, tests[1])), DurbinWatson(*map(label, tests[2])))
 
 
 class _Counts(NamedTuple):
@@ -189,33 +189,33 @@ def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
 
     alone = _in_numpy(result, known.kind) if isinstance(result, Fit) else None
     lane = over_lanes(result, _of_lane, (known.kind,)) if alone is None else alone
-    found = _Counts(*(np.asarray(x, float) for x in lane))
+    counts = _Counts(*(np.asarray(x, float) for x in lane))
     n, k = (np.asarray(x, float) for x in (known.estimate.count, known.estimate.rank))
     with np.errstate(divide="ignore", invalid="ignore"):
-        more, rest = found.groups - k, n - found.groups
+        more, rest = counts.groups - k, n - counts.groups
         noisy = ~known.exact
-        tells = (more > 0) & (rest > 0) & (found.pure > 0) & noisy
-        f = np.where(tells, (found.size - found.pure) / more / (found.pure / rest), np.nan)
+        tells = (more > 0) & (rest > 0) & (counts.pure > 0) & noisy
+        f = np.where(tells, (counts.size - counts.pure) / more / (counts.pure / rest), np.nan)
         lack = FTest(f, special.fdtrc(more, rest, f), more, rest)
-        below = n - found.above
+        below = n - counts.above
         runs = Runs(
-            found.runs,
-            1 + 2 * found.above * below / n,
-            np.where(noisy, _as_few(np.asarray(found.runs), np.asarray(found.above), np.asarray(below)), np.nan),
+            counts.runs,
+            1 + 2 * counts.above * below / n,
+            np.where(noisy, _as_few(np.asarray(counts.runs), np.asarray(counts.above), np.asarray(below)), np.nan),
         )
         freedom = n - k
-        mean = np.where(freedom > 0, found.trace / freedom, np.nan)
-        variance = 2 * (found.square - found.trace * mean) / (freedom * (freedom + 2))
+        mean = np.where(freedom > 0, counts.trace / freedom, np.nan)
+        variance = 2 * (counts.square - counts.trace * mean) / (freedom * (freedom + 2))
         both = mean * (4 - mean) / variance - 1
-        p = special.betainc(both * mean / 4, both * (1 - mean / 4), found.statistic / 4)
-        return Diagnostics(lack, runs, DurbinWatson(found.statistic, mean, np.where((both > 0) & noisy, p, np.nan)))
+        p = special.betainc(both * mean / 4, both * (1 - mean / 4), counts.statistic / 4)
+        return Diagnostics(lack, runs, DurbinWatson(counts.statistic, mean, np.where((both > 0) & noisy, p, np.nan)))
 
 
 def _as_few(runs: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Return the probability of as few runs in a random order of signs; one for a single sign, NaN for none."""
     rows, back = np.unique(np.stack([runs, above, below], -1).reshape(-1, 3), axis=0, return_inverse=True)
-    found = np.array([np.nan if np.isnan(row).any() else _share(*row.astype(int)) for row in rows])
-    return found[back].reshape(np.shape(runs))
+    shares = np.array([np.nan if np.isnan(row).any() else _share(*row.astype(int)) for row in rows])
+    return shares[back].reshape(np.shape(runs))
 
 
 def _share(runs: int, above: int, below: int) -> float:
@@ -324,14 +324,14 @@ def signs(fit: Fit, known: Moments) -> list[str]:
 def _of_points(fit: Fit, known: Moments) -> list[str]:
     from scipy import special
 
-    found, k = _influence(fit, known), float(known.estimate.rank)
+    measures, k = _influence(fit, known), float(known.estimate.rank)
     most = special.fdtri(k, float(known.estimate.count) - k, 0.5)
     notes = []
-    alone = np.flatnonzero(np.ravel(found.leverage) > HIGH)
+    alone = np.flatnonzero(np.ravel(measures.leverage) > HIGH)
     if len(alone):
         has, it = ("has a leverage", "it") if len(alone) == 1 else ("have leverages", "each")
         notes.append(f"{_points(fit, alone)} {has} near 1: a param is known by {it} alone")
-    distance = np.nan_to_num(np.ravel(found.cooks_distance))
+    distance = np.nan_to_num(np.ravel(measures.cooks_distance))
     moving = np.flatnonzero(distance > most)
     moving = moving[np.argsort(-distance[moving])]
     if len(moving):
@@ -372,8 +372,8 @@ def _points(fit: Fit, places: np.ndarray) -> str:
     return ", ".join(named) + f" and {more} more" * (more > 0)
 
 
-def _of_tests(found: Diagnostics) -> list[str]:
-    lack, runs, durbin, notes, trends = *found, [], []
+def _of_tests(tests: Diagnostics) -> list[str]:
+    lack, runs, durbin, notes, trends = *tests, [], []
     if lack.p_value < DOUBT:
         notes.append(
             f"the curve misses the means of replicates: lack of fit F({lack.numerator:g}, {lack.denominator:g}) = "

@@ -225,12 +225,12 @@ def _given(params: Any, x: Any) -> Any:
 
 def jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, Array]:
     """Return residuals (n,) and columns (k, n) of the Jacobian, in standard deviations if a block has a variance."""
-    found, columns = _jacobian(objective, flat, back)
+    residuals_there, columns = _jacobian(objective, flat, back)
     blocks = objective.blocks(back(flat))
     if all(block.variance is None for block in blocks):
-        return found, columns
+        return residuals_there, columns
     root = jnp.sqrt(jnp.concatenate([jnp.ravel(block.precision) for block in blocks]))
-    return root * found, root[None, :] * columns
+    return root * residuals_there, root[None, :] * columns
 
 
 def _jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array, Array]:
@@ -239,14 +239,14 @@ def _jacobian(objective: Objective, flat: Array, back: Callable) -> tuple[Array,
         return jnp.concatenate([jnp.ravel(block.residuals) for block in objective.blocks(back(flat))])
 
     try:
-        found, push = jax.linearize(residuals, flat)
-        return found, jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+        residuals_there, push = jax.linearize(residuals, flat)
+        return residuals_there, jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
     except Exception as error:
         if not undifferentiable(error):
             raise
-        found, pull = jax.vjp(residuals, flat)  # a rule of jax.custom_vjp: one row after the other
-        row = lambda i: pull(jnp.zeros_like(found).at[i].set(1.0))[0]  # noqa: E731
-        return found, jax.lax.map(row, jnp.arange(found.size)).T
+        residuals_there, pull = jax.vjp(residuals, flat)  # a rule of jax.custom_vjp: one row after the other
+        row = lambda i: pull(jnp.zeros_like(residuals_there).at[i].set(1.0))[0]  # noqa: E731
+        return residuals_there, jax.lax.map(row, jnp.arange(residuals_there.size)).T
 
 
 def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]:

@@ -75,11 +75,11 @@ def residuals(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Resi
             "residuals: only losses of squares, robust ones and those of counts have residuals of a known scale (rss, "
             "mse, chi_squared, least_squares, huber, tukey, poisson, binomial, ...); call the model for the others"
         )
-    found = standardized(result, known)
+    standard = standardized(result, known)
     if isinstance(result, Fit):
-        return Residuals(*found)
+        return Residuals(*standard)
     axes = len(result.results.status.dims)
-    return Residuals(*(labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}) for x in found))
+    return Residuals(*(labelled(result, x, {f"dim_{i}": None for i in range(x.ndim - axes)}) for x in standard))
 
 
 def standardized(result: Fit | Grid, known: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -100,10 +100,10 @@ def _leverages(problem: Problem, params: PyTree, kind: Kind) -> tuple:
     """Return minus the residuals, the same in standard deviations if their variances are known, and the leverages."""
     objective, flat, back = objective_at(problem, params)
     basis = basis_of(problem, params, kind)
-    found, columns = jacobian(objective, flat, back)
+    residuals_there, columns = jacobian(objective, flat, back)
     blocks = objective.blocks(back(flat))
     raw = jnp.concatenate([jnp.ravel(block.residuals) for block in blocks])
-    each = -raw, -found, jnp.sum((columns.T @ basis.root) ** 2, axis=1)
+    each = -raw, -residuals_there, jnp.sum((columns.T @ basis.root) ** 2, axis=1)
     if len(blocks) == 1:
         each = tuple(jnp.reshape(x, jnp.shape(blocks[0].residuals)) for x in each)
         where = counted_residuals(problem.loss, problem.data)
@@ -138,12 +138,12 @@ def goodness_of_fit(result: Fit | Grid, *, absolute_sigma: bool | None = None) -
       >>> round(float(quality.chi_squared), 2), round(float(quality.r_squared), 3)
       (32.2, 0.962)
     """
-    found = goodness(result, moments("goodness_of_fit", result, absolute_sigma))
+    numbers = goodness(result, moments("goodness_of_fit", result, absolute_sigma))
     if isinstance(result, Fit):
-        return Goodness(*(x[()] for x in found))
+        return Goodness(*(x[()] for x in numbers))
     import xarray as xr
 
-    return xr.Dataset({n: labelled(result, x, name=n) for n, x in found._asdict().items()})  # pyright: ignore[reportReturnType]
+    return xr.Dataset({n: labelled(result, x, name=n) for n, x in numbers._asdict().items()})  # pyright: ignore[reportReturnType]
 
 
 def goodness(result: Fit | Grid, known: Moments) -> Goodness:
@@ -224,13 +224,13 @@ def f_test(small: Fit, large: Fit) -> FTest:
     """
     from scipy import special
 
-    found = []
+    sums = []
     for name, result in (("small", small), ("large", large)):
         known = moments(f"f_test: {name}", result, None)
         if known.kind != SQUARES:
             raise TypeError(f"f_test: {name} is no fit by squares (rss, mse, chi_squared, least_squares)")
-        found.append(goodness_of_fit(result))
-    one, two = found
+        sums.append(goodness_of_fit(result))
+    one, two = sums
     if not _same_data(small, large) or np.any(np.asarray(one.points) != np.asarray(two.points)):
         raise ValueError("f_test: small and large are fits of different data; fit both to the same (x, y, sigma)")
     more = two.params - one.params

@@ -103,8 +103,8 @@ def follow(refit: Refit, walk: Walk, way: Way, mark: Any) -> Walk:
             break
         target, params = _next(walk, way)
         inner = walk.inner
-        found = refit(np.where(under_way, target, inner.target), np.where(under_way[:, None], params, inner.params))
-        walk = _moved(walk, found, way, under_way)
+        nodes = refit(np.where(under_way, target, inner.target), np.where(under_way[:, None], params, inner.params))
+        walk = _moved(walk, nodes, way, under_way)
     left = _under_way(walk, way, mark)
     return walk._replace(over=walk.over | left, lost=walk.lost | left)
 
@@ -120,11 +120,11 @@ def across(refit: Refit, walk: Walk, way: Way, origin: Any, where: np.ndarray) -
     """
     inner, stride = walk.inner, FIRST * way.scale
     ahead = _short_of_edge(inner.value + way.side * stride, way)
-    found = refit(np.where(where, ahead, inner.target), np.where(where[:, None], origin, inner.params))
-    there = where & np.isfinite(found.rise) & (np.abs(found.value - ahead) <= SLACK * stride)
+    nodes = refit(np.where(where, ahead, inner.target), np.where(where[:, None], origin, inner.params))
+    there = where & np.isfinite(nodes.rise) & (np.abs(nodes.value - ahead) <= SLACK * stride)
     several = walk.several | there & ~walk.passed
-    walk = _bracketed(walk, inner, found, there, way)
-    walk = _taken_up(walk, found, there, way)._replace(several=several, astray=walk.astray | there)
+    walk = _bracketed(walk, inner, nodes, there, way)
+    walk = _taken_up(walk, nodes, there, way)._replace(several=several, astray=walk.astray | there)
     return walk._replace(before=_taken(there, inner, walk.before))
 
 
@@ -148,11 +148,11 @@ def _least(refit: Refit, at: Nodes, way: Way, starts: Iterable[Any]) -> Nodes:
     """Return the least of the refits from the starts, at the same values; the rise is infinite where there is none."""
     least = at._replace(rise=np.full(len(at.rise), np.inf))
     for params in starts:
-        found = refit(at.target, params)
-        there = np.abs(found.value - at.value) <= SLACK * np.abs(at.value - way.start)
+        nodes = refit(at.target, params)
+        there = np.abs(nodes.value - at.value) <= SLACK * np.abs(at.value - way.start)
         with np.errstate(over="ignore", invalid="ignore"):
-            rise = found.rise + found.slope * (at.value - found.value)
-        least = _taken(there & (rise < least.rise), found._replace(value=at.value, rise=rise), least)
+            rise = nodes.rise + nodes.slope * (at.value - nodes.value)
+        least = _taken(there & (rise < least.rise), nodes._replace(value=at.value, rise=rise), least)
     return least
 
 
@@ -204,11 +204,11 @@ def ends(
     for _ in range(HALVINGS):
         if not halving.any():
             break
-        found = _middle(refit, left, right, inner, way, halving)
+        middle = _middle(refit, left, right, inner, way, halving)
         with np.errstate(invalid="ignore"):
-            good = np.abs(found.rise - _cubic(left, right, found.value)) <= CLOSE * np.abs(found.rise)
-        above = found.rise >= way.goal
-        left, right = _taken(halving & ~above, found, left), _taken(halving & above, found, right)
+            good = np.abs(middle.rise - _cubic(left, right, middle.value)) <= CLOSE * np.abs(middle.rise)
+        above = middle.rise >= way.goal
+        left, right = _taken(halving & ~above, middle, left), _taken(halving & above, middle, right)
         halving = halving & ~good
     with np.errstate(invalid="ignore"):
         within = inner.rise + inner.slope * (way.edge - inner.value) < way.goal
@@ -235,14 +235,14 @@ def _middle(refit: Refit, left: Nodes, right: Nodes, inner: Nodes, way: Way, whe
             fine = np.isfinite(found.rise) & (np.abs(found.value - middle) <= SLACK * way.scale)
         return found._replace(rise=np.where(fine, found.rise, np.nan))
 
-    found = from_((left.params + right.params) / 2)
+    best = from_((left.params + right.params) / 2)
     with np.errstate(invalid="ignore"):
         allowed = SLACK + SHARE * np.abs(right.rise - left.rise)
-        poor = where & ~(np.abs(found.rise - _cubic(left, right, found.value)) <= allowed)
+        poor = where & ~(np.abs(best.rise - _cubic(left, right, best.value)) <= allowed)
     for nodes in (left, right) if poor.any() else ():
         other = from_(nodes.params)
-        found = _taken(poor & ((other.rise < found.rise) | np.isnan(found.rise)), other, found)
-    return found
+        best = _taken(poor & ((other.rise < best.rise) | np.isnan(best.rise)), other, best)
+    return best
 
 
 def _bracketed(walk: Walk, one: Nodes, two: Nodes, where: np.ndarray, way: Way) -> Walk:
@@ -315,42 +315,42 @@ def _never(nodes: Nodes, way: Way, far: Any, goal: Any) -> np.ndarray:
         return np.isfinite(goal) & (so_far >= far * way.scale) & (pace * EVER < goal - nodes.rise)
 
 
-def _moved(walk: Walk, found: Nodes, way: Way, under_way: np.ndarray) -> Walk:
+def _moved(walk: Walk, nodes: Nodes, way: Way, under_way: np.ndarray) -> Walk:
     """Return the state after one more refit of each profile."""
     inner = walk.inner
     # A refit stays where it starts if nothing beyond is finite, and if it is asked to move by a rounding only.
-    asked = np.abs(found.target - inner.target)
-    stays = (np.abs(found.value - inner.value) <= TINY * asked) & (asked > TINY * way.scale)
-    finite = np.isfinite(found.rise) & ~stays
-    found = found._replace(rise=np.where(finite, found.rise, np.inf))
-    change = found.rise - inner.rise
+    asked = np.abs(nodes.target - inner.target)
+    stays = (np.abs(nodes.value - inner.value) <= TINY * asked) & (asked > TINY * way.scale)
+    finite = np.isfinite(nodes.rise) & ~stays
+    nodes = nodes._replace(rise=np.where(finite, nodes.rise, np.inf))
+    change = nodes.rise - inner.rise
     with np.errstate(invalid="ignore", over="ignore"):
-        rule = (inner.slope + found.slope) / 2 * (found.value - inner.value)
+        rule = (inner.slope + nodes.slope) / 2 * (nodes.value - inner.value)
         smooth = np.abs(change - rule) <= SLACK + SHARE * np.abs(change)
     size = np.maximum(way.scale, np.abs(inner.value - way.start))
     small = asked <= np.where(finite, TINY, SHORT) * size + 4e-16 * np.abs(inner.value)
     on_branch, jumps = under_way & finite & smooth, under_way & finite & ~smooth & small  # where the branch ends
     accepted, refused = on_branch | jumps, under_way & ~(on_branch | jumps)
     lost = refused & small
-    new = _taken(accepted, found, inner)
+    new = _taken(accepted, nodes, inner)
     tau = np.sqrt(np.maximum(new.rise, 0))
     steep = np.where(tau > 0, way.side * new.slope / (2 * np.where(tau > 0, tau, 1)), 0)
     aim = RISE * np.maximum(1, tau / 2) / np.where(steep > 0, steep, 1e-300)
-    longest = np.where(found.target == way.edge, np.maximum(2 * asked, walk.step), 2 * asked)
+    longest = np.where(nodes.target == way.edge, np.maximum(2 * asked, walk.step), 2 * asked)
     step = np.where(refused, asked / 4, np.where(under_way, np.minimum(longest, aim), walk.step))
-    peak = np.where(accepted, np.maximum(walk.peak, found.rise), walk.peak)
-    other_branch = jumps | on_branch & (found.rise < peak - SLACK - SHARE * peak)
-    walk = walk._replace(several=walk.several | other_branch & ~walk.passed & (found.rise < way.goal))
-    return _bracketed(walk, inner, found, accepted, way)._replace(
+    peak = np.where(accepted, np.maximum(walk.peak, nodes.rise), walk.peak)
+    other_branch = jumps | on_branch & (nodes.rise < peak - SLACK - SHARE * peak)
+    walk = walk._replace(several=walk.several | other_branch & ~walk.passed & (nodes.rise < way.goal))
+    return _bracketed(walk, inner, nodes, accepted, way)._replace(
         inner=new,
         before=_taken(accepted, inner, walk.before),
-        other=_taken(refused & finite, found, walk.other),
+        other=_taken(refused & finite, nodes, walk.other),
         step=np.where(jumps, FIRST * way.scale, step),
         astray=refused & ~finite,
-        over=walk.over | lost | accepted & (found.target == way.edge),
+        over=walk.over | lost | accepted & (nodes.target == way.edge),
         lost=walk.lost | lost,
         peak=peak,
-        lowest=np.where(accepted, np.fmin(walk.lowest, found.rise), walk.lowest),
+        lowest=np.where(accepted, np.fmin(walk.lowest, nodes.rise), walk.lowest),
     )
 
 

@@ -144,8 +144,8 @@ class Sides:
         ended = np.asarray(grid.results.status)
         fine &= ~np.isin(ended, (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE))
         ends = jax.tree.leaves(without_kept(grid.parts[0].lanes.params))
-        found = [np.asarray(x).reshape(len(targets), -1) for x in ends]
-        numbers = np.concatenate(found, axis=1)
+        columns = [np.asarray(x).reshape(len(targets), -1) for x in ends]
+        numbers = np.concatenate(columns, axis=1)
         values = numbers[np.arange(len(targets)), self.which]
         with np.errstate(over="ignore", invalid="ignore"):
             losses = np.asarray(grid.results.loss) - stiffness * (targets - values) ** 2
@@ -186,15 +186,15 @@ def profile_ends(verb: str, result: Any, known: Moments, level: float) -> Ends:
     if len(sides.lane):
         way = sides.way(sides.by_lane(quantile)[sides.lane] ** 2)
         walk = reach(sides.refit, sides.begin(way), way, sides.flat, sides.elsewhere)
-        found = *ends(sides.refit, walk, way, sides.elsewhere), walk.lowest < -LOWER
-        reached, lost, several, lower = map(sides.spread, found)
+        sides_ends = *ends(sides.refit, walk, way, sides.elsewhere), walk.lowest < -LOWER
+        reached, lost, several, lower = map(sides.spread, sides_ends)
         low, high = (np.where(np.isnan(x), y, x) for x, y in ((low, reached[..., 0]), (high, reached[..., 1])))
     return Ends(low, high, several, lower, lost)
 
 
 def sentences_about(ends: Ends, names: list[str]) -> list[str]:
     """Return the sentences about profiles that are not what the ends alone say; for a grid with counts of lanes."""
-    found = []
+    sentences = []
     for flags, text in (
         (ends.lower, "with {} held elsewhere the loss is lower than where the fit ended, which is no minimum, or not "
          "the least one; fit again from other starts"),
@@ -206,8 +206,8 @@ def sentences_about(ends: Ends, names: list[str]) -> list[str]:
         named = [
             name + _where(sides) for name, sides in zip(names, np.moveaxis(flags, -2, 0), strict=True) if sides.any()
         ]
-        found += [text.format(", ".join(named))] * bool(named)
-    return found
+        sentences += [text.format(", ".join(named))] * bool(named)
+    return sentences
 
 
 def _where(sides: np.ndarray) -> str:
@@ -273,25 +273,25 @@ def _straight(known: Moments, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (K, points) values at offsets in standard errors, and tau there."""
-    found = np.full((2, *sides.sound.shape[1:], len(offsets)), np.nan)
+    curves = np.full((2, *sides.sound.shape[1:], len(offsets)), np.nan)
     if not len(sides.lane):
-        return found[0], found[1]
+        return curves[0], curves[1]
     rows = sides.which[::2]
-    found[0][rows] = np.clip(sides.start[::2, None] + offsets * sides.error[::2, None], sides.edge[::2, None],
+    curves[0][rows] = np.clip(sides.start[::2, None] + offsets * sides.error[::2, None], sides.edge[::2, None],
                             sides.edge[1::2, None])  # fmt: skip
-    found[1][rows] = 0.0
+    curves[1][rows] = 0.0
     walk, order = None, np.argsort(np.abs(offsets), kind="stable")
     outward = [order[offsets[order] < 0], order[offsets[order] > 0]]
     for left, right in zip(*outward, strict=True):
-        stops = np.stack([found[0][rows, left], found[0][rows, right]], axis=1).ravel()
+        stops = np.stack([curves[0][rows, left], curves[0][rows, right]], axis=1).ravel()
         way = sides.way(np.inf)._replace(edge=stops)
         walk = sides.begin(way) if walk is None else walk._replace(over=np.zeros(len(stops), bool))
         walk = follow(sides.refit, walk, way, way.goal)
         inner = walk.inner
         rise = np.where(inner.target == stops, inner.rise + inner.slope * (stops - inner.value), np.inf)
         tau = sides.side * np.sign(rise) * np.sqrt(np.abs(rise))
-        found[1][rows, left], found[1][rows, right] = tau[::2], tau[1::2]
-    return found[0], found[1]
+        curves[1][rows, left], curves[1][rows, right] = tau[::2], tau[1::2]
+    return curves[0], curves[1]
 
 
 def _trailing(fit: Fit, values: np.ndarray) -> PyTree:

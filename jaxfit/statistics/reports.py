@@ -116,8 +116,8 @@ def report(
         facts[others.lanes] = others.text
         if others.alone:
             notes.append("no other run found this optimum, so that there may be lower ones; draw more starts")
-    found = Goodness(*(x[()] for x in goodness(fit, known)))
-    return Report(rows, more, correlations, found, level, method, facts, tuple(notes))
+    quality = Goodness(*(x[()] for x in goodness(fit, known)))
+    return Report(rows, more, correlations, quality, level, method, facts, tuple(notes))
 
 
 def _derived_rows(
@@ -289,8 +289,8 @@ def _units(params: PyTree, units: PyTree, derived: Sequence[str]) -> list[str]:
     elif isinstance(units, str):
         given = dict.fromkeys([name for name, _ in paths], units)
     else:
-        found = jax.tree_util.tree_leaves_with_path(units)
-        given = {jax.tree_util.keystr(path, simple=True, separator=".") or "params": unit for path, unit in found}
+        leaves = jax.tree_util.tree_leaves_with_path(units)
+        given = {jax.tree_util.keystr(path, simple=True, separator=".") or "params": unit for path, unit in leaves}
     for name, unit in given.items():
         if not isinstance(unit, str):
             raise TypeError(f'report: the unit of {name} is {unit!r}, but it must be a text such as "mm"')
@@ -329,9 +329,9 @@ def _of_counts(fit: Fit, known: Moments) -> list[str]:
     loss = problem_of(fit).loss
     if not hasattr(loss, "counts"):
         return []
-    notes, found = [], goodness(fit, known)
+    notes, quality = [], goodness(fit, known)
     scatter = float(known.estimate.scatter)
-    if known.absolute and scatter > 1 and found.p_value < RARE:
+    if known.absolute and scatter > 1 and quality.p_value < RARE:
         notes.append(
             f"the counts scatter by {math.sqrt(scatter):.3g} times what the loss expects of them, so that the errors "
             f"are too small, or the model is wrong: absolute_sigma=False multiplies them by it"

@@ -284,17 +284,17 @@ def resample(
             (*silent.shape, samples), bool
         )
     count = samples * (1 if isinstance(result, Fit) else len(np.unique(result.members)))
-    found, leverage, counts = over_lanes(result, _in_blocks, (known.kind,))
-    size = count * sum(np.size(x) for x in found) // (count // samples if not isinstance(result, Fit) else 1) * 8
+    residuals, leverage, counts = over_lanes(result, _in_blocks, (known.kind,))
+    size = count * sum(np.size(x) for x in residuals) // (count // samples if not isinstance(result, Fit) else 1) * 8
     if size > MOST_BYTES:
         raise ValueError(f"{verb}: {count:,} data sets take {size:,} bytes; ask for fewer samples, or take some lanes")
     refits = Refits(verb, result, samples)
     lanes = refits.group.size
     take = (lambda x: x[None]) if refits.single else (lambda x: _per_lane(result, x, lanes))
-    found, leverage, counts = (tuple(take(x) for x in each) for each in (found, leverage, counts))
+    residuals, leverage, counts = (tuple(take(x) for x in each) for each in (residuals, leverage, counts))
     noise = np.nan_to_num(np.sqrt(take(np.asarray(known.noise))))
     with precision_context(PRECISION):
-        drawn = _draw(kind, as_key(key), found, leverage, counts, noise, samples, centered=known.kind == SQUARES)
+        drawn = _draw(kind, as_key(key), residuals, leverage, counts, noise, samples, centered=known.kind == SQUARES)
     problem = refits.problem
     shifts, scales = (tuple(_axis(x) for x in each) for each in drawn)
     grid = sweep(
@@ -336,8 +336,8 @@ def _of_points(
         raise TypeError(
             f"{verb}: {loss} does not say how its data are drawn; use jf.bootstrap, which draws points again"
         )
-    found, counts = over_lanes(result, _pointwise)
-    size = samples * np.size(found) * 8
+    losses, counts = over_lanes(result, _pointwise)
+    size = samples * np.size(losses) * 8
     if size > MOST_BYTES:
         raise ValueError(f"{verb}: the data sets take {size:,} bytes; ask for fewer samples, or take some lanes")
     refits, own = Refits(verb, result, samples), as_key(key)
@@ -365,9 +365,9 @@ def _of_points(
 def _pointwise(problem: Problem, params: PyTree) -> tuple[Array, Array]:
     """Return the likelihood of each point, and whether it counts."""
     loss: Any = problem.loss
-    found = loss.pointwise(params, *problem.data)
+    losses = loss.pointwise(params, *problem.data)
     where = counted_residuals(loss, problem.data)
-    return found, jnp.ones(found.shape, bool) if where is None else where
+    return losses, jnp.ones(losses.shape, bool) if where is None else where
 
 
 def _redrawn(problem: Problem, params: PyTree, keys: Array) -> Array:
@@ -400,19 +400,19 @@ def _in_blocks(problem: Problem, params: PyTree, kind: str) -> tuple:
     basis = basis_of(problem, params, kind)
     _, columns = jacobian(objective, flat, back)
     leverage = jnp.sum((columns.T @ basis.root) ** 2, axis=1)
-    found, pulls, counts, first = [], [], [], 0
+    residuals, pulls, counts, first = [], [], [], 0
     where = counted_residuals(problem.loss, problem.data)
     for block in objective.blocks(back(flat)):
         r = jnp.asarray(block.residuals)
-        found.append(r)
+        residuals.append(r)
         pulls.append(jnp.reshape(leverage[first : first + r.size], r.shape))
         counts.append(jnp.ones(r.shape, bool) if where is None else where)
         first += r.size
-    return tuple(found), tuple(pulls), tuple(counts)
+    return tuple(residuals), tuple(pulls), tuple(counts)
 
 
 def _draw(
-    kind: str, key: Array, found: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int, *,
+    kind: str, key: Array, residuals: tuple, leverage: tuple, counts: tuple, noise: np.ndarray, samples: int, *,
     centered: bool,
 ) -> tuple:  # fmt: skip
     """Return the shifts and scales of each block, (lanes * samples, ...).
@@ -421,7 +421,7 @@ def _draw(
     their mean.
     """
     shifts, scales = [], []
-    for i, (r, pull, good) in enumerate(zip(found, leverage, counts, strict=True)):
+    for i, (r, pull, good) in enumerate(zip(residuals, leverage, counts, strict=True)):
         own, (lanes, *shape) = jax.random.fold_in(key, i), r.shape
         r, pull, good = (np.reshape(x, (lanes, -1)) for x in (r, pull, good))
         n = r.shape[1]

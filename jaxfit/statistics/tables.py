@@ -212,8 +212,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         facts = "".join(f"<li>{escape(name)}: {escape(text)}</li>" for name, text in self.facts.items())
-        found, count = self._pairs(PAIRS)
-        pairs = [(a, b, f"{r:+.3f}") for a, b, r in found]
+        pairs_found, count = self._pairs(PAIRS)
+        pairs = [(a, b, f"{r:+.3f}") for a, b, r in pairs_found]
         tables = [html_table(*self.table())]
         if pairs:
             tables.append(f"<p>{escape(_pairs_shown(count))}</p>")
@@ -302,7 +302,7 @@ def _table(rows: Sequence[Row], level: float) -> tuple[list[str], list[list[str]
 
 def combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[tuple[dict[str, float], float, float]]:
     moving = [i for i, row in enumerate(rows) if row.error > 0 and row.role in ("free", "bounded")]
-    found, left = [], np.zeros(len(rows), bool)
+    sums, left = [], np.zeros(len(rows), bool)
     left[moving] = True
     close = abs(correlations) >= CLOSE
     for first in moving:
@@ -321,7 +321,7 @@ def combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[tuple[di
         factors = [float(f"{x:.5g}") for x in inverse / inverse[0] * errors[0] / errors]
         scaled = factors * errors
         names = [rows[i].name for i in group]
-        found.append(
+        sums.append(
             (dict(zip(names, factors, strict=True)), float(factors @ values), float(np.sqrt(scaled @ table @ scaled)))
         )
-    return found
+    return sums

@@ -123,11 +123,11 @@ class BlockMap(NamedTuple):
 
 def _rank(index: Sequence[np.ndarray], box: Sequence[int]) -> np.ndarray:
     """Return how many cells of a box come before each multi-index."""
-    found, inside = np.zeros_like(index[0]), np.ones_like(index[0], bool)
+    rank, inside = np.zeros_like(index[0]), np.ones_like(index[0], bool)
     for d, (i, n) in enumerate(zip(index, box, strict=True)):
-        found += inside * np.minimum(i, n) * math.prod(box[d + 1 :])
+        rank += inside * np.minimum(i, n) * math.prod(box[d + 1 :])
         inside &= i < n
-    return found
+    return rank
 
 
 @dataclass(eq=False)
@@ -187,22 +187,22 @@ class Blocks:
             if name in self._kept:
                 self._kept.move_to_end(name)
                 return self._kept[name]
-        found, errors = None, []
+        tensors, errors = None, []
         for path in self.files[name]:
             try:
-                found = self._checked(path, part, segment, block)
+                tensors = self._checked(path, part, segment, block)
                 break
             except StoreError as error:
                 errors.append(error)
-        if found is None and not self.skip:
+        if tensors is None and not self.skip:
             raise errors[0]
         with self._lock:
-            self._kept[name] = found
-            sizes = [sum(x.nbytes for x in (tensors or {}).values()) for tensors in self._kept.values()]
+            self._kept[name] = tensors
+            sizes = [sum(x.nbytes for x in (kept or {}).values()) for kept in self._kept.values()]
             while len(sizes) > 1 and sum(sizes) > current().read_bytes:
                 self._kept.popitem(last=False)
                 sizes.pop(0)
-        return found
+        return tensors
 
     def _checked(self, path: Path, part: BlockMap, segment: int, block: int) -> dict[str, np.ndarray]:
         happened("block read", path)

@@ -94,9 +94,9 @@ class Checkpoint:
         words = json.loads(tensors["words"].tobytes()) if "words" in tensors else {}
         identity = json.loads(tensors["identity"].tobytes())
         identity.pop("steps", None)
-        found = differences(identity, self.identity, words={"": (words, self.words)})
+        changes = differences(identity, self.identity, words={"": (words, self.words)})
         remedy = "Make the call as it was to go on, remove the file, or give this one another checkpoint="
-        refuse(f"checkpoint: {self.path} is of another run", found, remedy)
+        refuse(f"checkpoint: {self.path} is of another run", changes, remedy)
         state, rows, end = self.shapes
         names, kinds = sorted(filter(str.isdigit, tensors)), json.loads(tensors["keys"].tobytes())
         numbered = iter(zip(names, kinds, strict=True))
@@ -299,12 +299,12 @@ def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, 
         rows = {name: x if name != "params" else with_kept(training.problem.params, x)
                 for name, x in numbers["history"].items()}  # fmt: skip
         numbers["history"] = History(rows)
-    found = Fit(
+    fit = Fit(
         **numbers, status=Status[fields["status"]], steps=fields["steps"], training=training, precision=precision,
         **{name: fields[name] for name in WORDS},
     )  # fmt: skip
-    _check_loss(file, found, training)
-    return found
+    _check_loss(file, fit, training)
+    return fit
 
 
 def _check_loss(file: Path, fit: Fit, training: Training) -> None:

@@ -43,7 +43,7 @@ def environment(precision: str) -> dict[str, str]:
     """Return the versions, the platform and the settings of JAX that a result depends on."""
     import jaxfit
 
-    found = {
+    settings = {
         "jaxfit": jaxfit.__version__,
         **versions(),
         **hardware(),
@@ -52,7 +52,7 @@ def environment(precision: str) -> dict[str, str]:
         "matmul precision": str(jax.config.jax_default_matmul_precision),
         "XLA_FLAGS": " ".join(sorted(f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(_APART))),
     }
-    return found | ({"instructions": _instructions()} if found["platform"] == "cpu" else {})
+    return settings | ({"instructions": _instructions()} if settings["platform"] == "cpu" else {})
 
 
 _APART = ("--xla_force_host_platform_device_count", "--xla_dump")  # flags that do not change results
@@ -141,7 +141,7 @@ def differences(
       Settings and numbers with both values, then what the programs are made of, then arrays.
     """
     names = [*old, *(name for name in new if name not in old and not ignored(name))]
-    found: list[dict[str, list[str]]] = [{}, {}, {}]  # by rank: by text the parts
+    by_rank: list[dict[str, list[str]]] = [{}, {}, {}]  # by rank: by text the parts
     converted = old.get("precision") != new.get("precision")
     for name in (name for name in names if old.get(name) != new.get(name)):
         part, own = _part_and_name(name)
@@ -153,8 +153,8 @@ def differences(
             if converted and was.partition(" ")[2:] == now.partition(" ")[2:] != ("",):
                 continue  # the same number in another precision
         for text in texts:
-            found[rank].setdefault(text, []).append(part)
-    ranks = found[:1] if converted else [*found[:2], found[2]]
+            by_rank[rank].setdefault(text, []).append(part)
+    ranks = by_rank[:1] if converted else [*by_rank[:2], by_rank[2]]
     every = {_part_and_name(name)[0] for name in old if name.startswith("part ")} & {*words}
     texts = [_in_parts(text, parts, every, label) for rank in ranks for text, parts in rank.items()]
     named = [text for text in texts if _ANOTHER not in text]
@@ -190,8 +190,8 @@ def _kinds(old: Words, new: Words, name: str) -> tuple[str, str]:
 
 
 def _part_and_name(name: str) -> tuple[str, str]:
-    part, found, own = name.partition(": ")
-    return (part, own) if found and name.startswith("part ") else ("", name)
+    part, colon, own = name.partition(": ")
+    return (part, own) if colon and name.startswith("part ") else ("", name)
 
 
 def _in_parts(text: str, parts: list[str], every: set[str], label: Callable[[str], str]) -> str:
@@ -202,12 +202,12 @@ def _in_parts(text: str, parts: list[str], every: set[str], label: Callable[[str
     return f"{text} ({label(parts[0])}{more})"
 
 
-def refuse(what: str, found: list[str], remedy: str) -> None:
+def refuse(what: str, changes: list[str], remedy: str) -> None:
     """Raise an error if there are differences.
 
     Raises:
       ValueError: With the fields that differ.
     """
-    if found:
-        more = f"; and {len(found) - 6} more" * (len(found) > 6)
-        raise ValueError(f"{what}: {'; '.join(found[:6])}{more}. {remedy}")
+    if changes:
+        more = f"; and {len(changes) - 6} more" * (len(changes) > 6)
+        raise ValueError(f"{what}: {'; '.join(changes[:6])}{more}. {remedy}")

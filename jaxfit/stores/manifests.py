@@ -259,17 +259,17 @@ def _coordinates(folder: Path, fields: dict[str, Json], sizes: dict[str, int]) -
     if files.digest(content) != fields["arrays"]:
         remedy = _REMEDY.replace("it", "manifest.json", 1)
         raise StoreError(f"{path} is damaged: its bytes are not those that were written; {remedy}")
-    arrays, found = files.unpack(content, path), {}
+    arrays, coordinates = files.unpack(content, path), {}
     for entry in _list(fields["coordinates"]):
         name, dims = _text_of(entry["name"]), tuple(_text_of(x) for x in entry["dims"])
         texts = entry.get("texts")
         values = arrays[entry["array"]] if texts is None else np.array([_text_of(text) for text in texts], str)
         if len(dims) != 1 or values.ndim != 1 or dims[0] in sizes and len(values) != sizes[dims[0]]:
             raise ValueError(f"coordinate {name!r} is of another size")
-        found[name] = (dims, values)
-    if not set(sizes) <= set(found):
+        coordinates[name] = (dims, values)
+    if not set(sizes) <= set(coordinates):
         raise ValueError("a dimension has no coordinate")
-    return found
+    return coordinates
 
 
 def part_key(choice: dict[str, int]) -> str:

@@ -143,7 +143,7 @@ def _values(dimension: Dimension, size: int, precision: str) -> dict[str, str]:
 
 
 def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    found = {}
+    coordinates = {}
     for name, (dim, values) in all_coordinates(plan.dimensions, records, plan.training.record).items():
         values = np.asarray(values)
         if values.dtype.kind not in "biufU":
@@ -151,8 +151,8 @@ def _coordinates(plan: Plan, records: int) -> dict[str, tuple[tuple[str, ...], n
                 f"store: the coordinate {name!r} holds {values.dtype} values such as {values[0]!r}, but a store keeps "
                 f"numbers and text; pass such labels= to the Axis"
             )
-        found[name] = ((dim,), values)
-    return found
+        coordinates[name] = ((dim,), values)
+    return coordinates
 
 
 def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
@@ -161,13 +161,13 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
     Raises:
       ValueError: If anything else differs, or there are fewer steps; if axes grew whose lanes are in stages.
     """
-    found = _differences(old, new, plan)
+    changes = _differences(old, new, plan)
     if old.steps > new.steps:
-        found.append(f"steps was {old.steps:,}, is now {new.steps:,} (a store goes on, not back)")
-    if old.stages and new.sizes != old.sizes and not found:
+        changes.append(f"steps was {old.steps:,}, is now {new.steps:,} (a store goes on, not back)")
+    if old.stages and new.sizes != old.sizes and not changes:
         why = "lanes are compared with all others" if plan.prune is not None else "its steps grew"
-        found.append(f"the axes were {old.sizes}, are now {new.sizes} (they cannot grow after {why})")
-    identity.refuse(f"store: {folder} holds another sweep", found, _REMEDY)
+        changes.append(f"the axes were {old.sizes}, are now {new.sizes} (they cannot grow after {why})")
+    identity.refuse(f"store: {folder} holds another sweep", changes, _REMEDY)
     same = new.sizes == old.sizes
     manifest = new._replace(
         segments=old.segments if same else (*old.segments, new.sizes),
@@ -197,28 +197,28 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
         choice = new.parts[prefix.removeprefix("part ")].choice
         return "at " + ", ".join(f"{name}={new.coordinates[name][1][i]}" for name, i in choice.items())
 
-    found = identity.differences(was, now, lambda name: name.startswith(fresh), words=words, label=place)
+    changes = identity.differences(was, now, lambda name: name.startswith(fresh), words=words, label=place)
     if old.identity.get("precision") == new.identity["precision"]:  # otherwise all values differ
         for name, size in old.sizes.items():
-            found += _axis_differences(name, size, old, new, plan)
-    return found
+            changes += _axis_differences(name, size, old, new, plan)
+    return changes
 
 
 def _axis_differences(name: str, size: int, old: Manifest, new: Manifest, plan: Plan) -> list[str]:
     if new.sizes[name] < size:
         return [f"axis {name!r} had {size} values, has now {new.sizes[name]} (it may only grow at its end)"]
-    found = []
+    changes = []
     for coordinate, (dims, values) in old.coordinates.items():
         if dims == (name,):
             now = new.coordinates.get(coordinate, (dims, np.zeros(0)))[1][:size]
             if not np.array_equal(values, now):
                 i = next((i for i, (a, b) in enumerate(zip(values, now, strict=False)) if a != b), len(now))
                 is_now = now[i] if i < len(now) else "absent"
-                found.append(f"value {i} of {coordinate!r} on axis {name!r} was {values[i]}, is now {is_now}")
+                changes.append(f"value {i} of {coordinate!r} on axis {name!r} was {values[i]}, is now {is_now}")
     with precision_context(plan.precision):
         now = _values(plan.dimensions[name], size, plan.precision)
     changed = [f"the values of axis {name!r} at {p} differ" for p, was in old.axes[name].items() if now.get(p) != was]
-    return found or changed
+    return changes or changed
 
 
 def missing_blocks(stored: Stored) -> list[Task]:
@@ -326,9 +326,9 @@ def lanes_to_rerun(plan: Plan, folder: Path, rerun: object, other: object) -> np
     if {name: results.sizes.get(name) for name in sizes} != sizes:
         raise ValueError(f"rerun: {source} has the axes {dict(results.status.sizes)}, but this sweep has {sizes}")
     if callable(rerun):
-        found = rerun(results)
+        chosen = rerun(results)
     elif isinstance(rerun, Mapping):
-        found = True
+        chosen = True
         for name, values in rerun.items():
             if name not in results.variables:
                 there = ", ".join(map(str, results.variables))
@@ -337,13 +337,13 @@ def lanes_to_rerun(plan: Plan, folder: Path, rerun: object, other: object) -> np
             if name in results.dims:  # the exact values of the axis, for numbers that were rounded
                 places = [position("rerun", name, results[name].values, value, "exact") for value in wanted.tolist()]
                 wanted = results[name].values[places]
-            found = found & results[name].isin(wanted)
+            chosen = chosen & results[name].isin(wanted)
     else:
         raise TypeError(f"rerun is {rerun!r}, but it takes a dict such as {{'status': 4}} or a function of the results")
-    boolean = getattr(getattr(found, "dtype", None), "kind", "") == "b"
-    if not boolean or not set(getattr(found, "dims", [None])) <= set(sizes):
-        raise TypeError(f"rerun gave {type(found).__name__}, but it must give a boolean DataArray over {list(sizes)}")
-    return found.broadcast_like(results.status).transpose(*sizes).values
+    boolean = getattr(getattr(chosen, "dtype", None), "kind", "") == "b"
+    if not boolean or not set(getattr(chosen, "dims", [None])) <= set(sizes):
+        raise TypeError(f"rerun gave {type(chosen).__name__}, but it must give a boolean DataArray over {list(sizes)}")
+    return chosen.broadcast_like(results.status).transpose(*sizes).values
 
 
 def blocks_to_rerun(stored: Stored, again: np.ndarray) -> list[Task]:

@@ -154,16 +154,16 @@ def check_blocks(folder: Path) -> int:
       StoreError: With all those that are damaged.
     """
     manifest = read_manifest(folder)
-    stored, damaged, found = blocks_of(folder, manifest), [], 0
+    stored, damaged, present = blocks_of(folder, manifest), [], 0
     for part in block_maps(manifest).values():
         for segment, block in part.blocks():
             try:
-                found += stored.read(part, segment, block) is not None
+                present += stored.read(part, segment, block) is not None
             except StoreError as error:
                 damaged.append(str(error).split(": ")[0])
     if damaged:
         raise StoreError(f"{'; '.join(damaged)}. The same sweep with the same store= computes them again")
-    return found
+    return present
 
 
 def check_bits(grid: Grid, sample: int, random: np.random.Generator) -> int:
@@ -232,13 +232,13 @@ def check_fits(
     allowed, sensitive = RTOL[grid.precision] if rtol is None else rtol, []
     for index in chosen:
         lane: Fit = member(grid, tuple(int(i) for i in index))
-        found = run_alone(lane, grid.precision)
-        if _apart(lane, found) <= _near(lane, allowed):
+        run = run_alone(lane, grid.precision)
+        if _apart(lane, run) <= _near(lane, allowed):
             continue
-        if not _is_sensitive(lane, found, grid.precision, allowed, run_alone):
+        if not _is_sensitive(lane, run, grid.precision, allowed, run_alone):
             raise NotReproduced(
                 f"the lane {lane.coords} has the loss {float(lane.loss):.6g}, but a fit of its own gives "
-                f"{float(found.loss):.6g}, which is more apart than rtol={allowed:g} allows; neither loss nor params "
+                f"{float(run.loss):.6g}, which is more apart than rtol={allowed:g} allows; neither loss nor params "
                 f"of that fit move so far when its last bits change, so that rounding does not explain it: if such "
                 f"runs are known to amplify it, raise rtol, else suspect the compiler"
             )

@@ -145,8 +145,8 @@ def curve_fit(
     if x_sigma is not None:
         squares = orthogonal_distance(predict, correlated=correlation is not None)
         more = tuple(_of_points(*given, np.shape(y)) for given in errors_in_x if given[1] is not None)
-    found = fit(squares, start, (x, y, sigma, *more), **how)
-    return dataclasses.replace(found, absolute_sigma=bool(absolute_sigma))
+    run = fit(squares, start, (x, y, sigma, *more), **how)
+    return dataclasses.replace(run, absolute_sigma=bool(absolute_sigma))
 
 
 _usual = functools.cache(levenberg_marquardt)
@@ -174,18 +174,18 @@ def _robust(
         return fit(make(predict, delta=delta), start, data, **how)
     y = np.ma.asarray(data[1], float)
     scale = float(SCALE * np.ma.median(abs(y - np.ma.median(y))))
-    found: Any = None
+    run: Any = None
     for stage, times in dict.fromkeys([(huber, 1.345), (make, multiple)]):
         for _ in range(ROUNDS):
             scale = max(scale, 8 * np.finfo(float).eps * float(abs(y).max()), np.finfo(float).tiny)
-            found = fit(stage(predict, delta=times * scale), start, data, **how)
-            if found.status in (Status.DIVERGED, Status.NOT_FINITE):
-                return found
-            start, last = put(start, found.params), scale
-            scale = float(SCALE * np.ma.median(abs(y - found.predict(data[0]))))
+            run = fit(stage(predict, delta=times * scale), start, data, **how)
+            if run.status in (Status.DIVERGED, Status.NOT_FINITE):
+                return run
+            start, last = put(start, run.params), scale
+            scale = float(SCALE * np.ma.median(abs(y - run.predict(data[0]))))
             if abs(scale - last) <= SETTLED * last:
                 break
-    return found
+    return run
 
 
 def _of_points(name: str, value: Scalar, rule: str, good: Callable, shape: tuple[int, ...]) -> ArrayLike:

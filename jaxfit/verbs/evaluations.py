@@ -49,8 +49,8 @@ Quantity = Callable[[Arguments], PyTree]  # hashable; of one member
 
 def at_one(quantity: Quantity, arguments: Arguments, precision: str) -> PyTree:
     """Return a quantity of one member, as NumPy arrays."""
-    found = _evaluate(quantity, arguments, {}, precision)
-    return jax.tree.map(lambda x: x[0], found)
+    results = _evaluate(quantity, arguments, {}, precision)
+    return jax.tree.map(lambda x: x[0], results)
 
 
 def over_axes(quantity: Quantity, arguments: Arguments, dimensions: Mapping[str, Dimension], precision: str) -> PyTree:
@@ -67,16 +67,16 @@ def at_choices(dimensions: Mapping[str, Dimension], part: Callable[[dict[str, in
       dimensions: By name, in the order wanted.
       part: part(choice, sizes): the arrays of a choice, with one leading axis of all combinations of the other axes.
     """
-    found: PyTree = None
+    results: PyTree = None
     sizes = {name: d.size for name, d in dimensions.items()}
     for choice in choices_of(dimensions):
         values = part(choice, {name: size for name, size in sizes.items() if name not in choice})
-        if found is None:
-            found = jax.tree.map(lambda x: np.empty((*sizes.values(), *x.shape[1:]), x.dtype), values)
+        if results is None:
+            results = jax.tree.map(lambda x: np.empty((*sizes.values(), *x.shape[1:]), x.dtype), values)
         where = tuple(choice.get(name, slice(None)) for name in dimensions)
-        for all_of_it, own in zip(jax.tree.leaves(found), jax.tree.leaves(values), strict=True):
+        for all_of_it, own in zip(jax.tree.leaves(results), jax.tree.leaves(values), strict=True):
             all_of_it[where] = own.reshape(np.shape(all_of_it[where]))
-    return found
+    return results
 
 
 def over_history(quantity: Quantity, fit: Fit, extra: PyTree, number: float | None = None) -> PyTree:
@@ -102,7 +102,7 @@ def over_grid(
       extra: The name of a record to hand over as well.
       number: A setting of the quantity.
     """
-    found = []
+    pieces = []
     for part in grid.parts:
         count, records = len(part.lanes.status), len(grid.results.step) if history else 1
         index = part.along(np.repeat(part.numbers(np.arange(count)), records))
@@ -116,8 +116,8 @@ def over_grid(
         if history:
             beyond = np.arange(records) * part.training.record.every > np.asarray(part.lanes.steps)[:, None]
             values = jax.tree.map(lambda x, b=beyond: _blank(x.reshape(*b.shape, *x.shape[1:]), b), values)
-        found.append(values)
-    joined = jax.tree.map(lambda *pieces: np.concatenate(pieces), *found)
+        pieces.append(values)
+    joined = jax.tree.map(lambda *pieces: np.concatenate(pieces), *pieces)
     return jax.tree.map(lambda x: x[grid.members], joined)
 
 
@@ -319,17 +319,17 @@ class Statistic:
 
 def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTree:
     options = tuple(compiler_options(jax.default_backend()).items())
-    statistic, found = Statistic(function, static), []
+    statistic, pieces = Statistic(function, static), []
     for piece in _pieces(group):
         params = jax.tree.map(lambda x: Axis(LANE, x), piece.params)
         template = laid_out((piece.problem, params, extra), PRECISION)
         where = piece.along | {LANE: np.arange(piece.size)}
-        found.append(evaluate(statistic, template, where, PRECISION, width=_block(piece), options=options))
-    found = jax.tree.map(lambda *x: np.concatenate(x)[: group.size], *found)
-    for x in jax.tree.leaves(found):
+        pieces.append(evaluate(statistic, template, where, PRECISION, width=_block(piece), options=options))
+    pieces = jax.tree.map(lambda *x: np.concatenate(x)[: group.size], *pieces)
+    for x in jax.tree.leaves(pieces):
         if x.dtype.kind == "f":
             x[group.failed] = np.nan
-    return found
+    return pieces
 
 
 def _block(group: Group) -> int:

@@ -445,9 +445,9 @@ def step(
         programs, leaves = prepare(training, precision)
         if programs.captured:
             return Step(*_step(programs.training(leaves), opt_state))
-        found = _step_program(programs.training)(leaves, opt_state)
-        found = jax.tree.map(np.asarray if precision == "float64" else lambda x: x, found)
-        return Step(_marked_as(params, found[0]), *found[1:])
+        updated = _step_program(programs.training)(leaves, opt_state)
+        updated = jax.tree.map(np.asarray if precision == "float64" else lambda x: x, updated)
+        return Step(_marked_as(params, updated[0]), *updated[1:])
 
 
 def _marked_as(given: PyTree, params: PyTree) -> PyTree:
@@ -473,11 +473,12 @@ def _step(training: Training, opt_state: PyTree) -> tuple[PyTree, Scalar, PyTree
         opt_state = method.init(objective, params)
     else:
         _check_opt_state(opt_state, jax.eval_shape(lambda p: method.init(objective, p), params))
-    found = method.step(objective, params, opt_state)
+    proposal = method.step(objective, params, opt_state)
     after = put(
-        problem.params, found.params if found.state is None else joined(problem.params, found.params, found.state)
+        problem.params,
+        proposal.params if proposal.state is None else joined(problem.params, proposal.params, proposal.state),
     )
-    return after, found.loss, found.grads, found.memory
+    return after, proposal.loss, proposal.grads, proposal.memory
 
 
 def _check_opt_state(opt_state: PyTree, fresh: PyTree) -> None:

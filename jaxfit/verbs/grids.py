@@ -128,27 +128,27 @@ def tensors_of(lanes: Lanes) -> dict[str, np.ndarray]:
 
 def variables_of(lanes: Sequence[Lanes], training: Training) -> dict[str, StoredVariable]:
     """Return the variables of the results that all parts have, with the same shape."""
-    found = {name: StoredVariable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
+    variables = {name: StoredVariable(f".{name}", (), _kind(getattr(lanes[0], name)), {}) for name in ("loss", "steps")}
     flags = {"flag_values": [s.value for s in Status], "flag_meanings": " ".join(s.name for s in Status)}  # of CF
     meaning = {"meaning": ", ".join(f"{s.value} {s.name}" for s in Status)}
-    found["status"] = StoredVariable(".status", (), "int8", meaning | flags)
+    variables["status"] = StoredVariable(".status", (), "int8", meaning | flags)
     if training.validation is not None:
-        found["validation_loss"] = StoredVariable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
+        variables["validation_loss"] = StoredVariable(".validation_loss", (), _kind(lanes[0].validation_loss), {})
     shapes = [{name: x.shape[1:] for name, x in tensors_of(own).items()} for own in lanes]
     alike = len({jax.tree.structure(without_kept(own.params)) for own in lanes}) == 1 and _agree(shapes, ".params")
     if alike:
-        found |= _variables_of_params("params", ".params", lanes[0].params)
+        variables |= _variables_of_params("params", ".params", lanes[0].params)
     best = lanes[0].best
     if best is not None and all(own.best is not None for own in lanes):
-        found["best_validation_loss"] = StoredVariable(".best.validation_loss", (), _kind(best.validation_loss), {})
-        found["best_step"] = StoredVariable(".best.step", (), _kind(best.step), {})
-        found |= _variables_of_params("best_params", ".best.params", best.params) if alike else {}
+        variables["best_validation_loss"] = StoredVariable(".best.validation_loss", (), _kind(best.validation_loss), {})
+        variables["best_step"] = StoredVariable(".best.step", (), _kind(best.step), {})
+        variables |= _variables_of_params("best_params", ".best.params", best.params) if alike else {}
     for path, leaf in _recorded(lanes[0].rows):
         name, tensor = _dotted("history", path), f".rows{jax.tree_util.keystr(path)}"
         if _agree(shapes, tensor):
             extra = ("step", *(f"{name}_dim_{k}" for k in range(leaf.ndim - 2)))
-            found[name] = StoredVariable(tensor, extra, _kind(leaf), {})
-    return found
+            variables[name] = StoredVariable(tensor, extra, _kind(leaf), {})
+    return variables
 
 
 def _recorded(tree: PyTree) -> list[tuple[tuple, Array]]:
@@ -158,12 +158,12 @@ def _recorded(tree: PyTree) -> list[tuple[tuple, Array]]:
 
 
 def _variables_of_params(name: str, tensor: str, params: PyTree) -> dict[str, StoredVariable]:
-    found = {}
+    variables = {}
     for path, leaf in _recorded(params):
         full_name = _dotted(name, path)
         extra = tuple(f"{full_name}_dim_{k}" for k in range(leaf.ndim - 1))
-        found[full_name] = StoredVariable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
-    return found
+        variables[full_name] = StoredVariable(f"{tensor}{jax.tree_util.keystr(path)}", extra, _kind(leaf), {})
+    return variables
 
 
 def _dotted(place: str, path: tuple) -> str:

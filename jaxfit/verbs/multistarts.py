@@ -307,11 +307,11 @@ def _grouped(loss: np.ndarray, params: np.ndarray, near: Callable) -> tuple[np.n
 
 
 def _near(
-    found: tuple, member: tuple, span: np.ndarray, *, tolerance: float, floor: float, compare: bool
+    optimum: tuple, member: tuple, span: np.ndarray, *, tolerance: float, floor: float, compare: bool
 ) -> np.ndarray:
     """Return for each known optimum whether a run reached it."""
     loss, params = member
-    same = np.abs(found[0] - loss) <= tolerance * np.abs(loss) + floor
+    same = np.abs(optimum[0] - loss) <= tolerance * np.abs(loss) + floor
     if compare:
-        same &= (np.abs(found[1] - params[None]) <= tolerance * np.maximum(span, np.abs(params))[None]).all(axis=1)
+        same &= (np.abs(optimum[1] - params[None]) <= tolerance * np.maximum(span, np.abs(params))[None]).all(axis=1)
     return same

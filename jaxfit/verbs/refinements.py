@@ -158,13 +158,13 @@ def _directions(dimensions: dict[str, Dimension], over: str | Sequence[str] | No
             )
     fit = [name for name, d in dimensions.items() if not d.static]
     if over is None:
-        found = tuple(name for name in fit if all(_is_ordered(m.axis.values) for m in dimensions[name].mentions))
-        if not found:
+        directions = tuple(name for name in fit if all(_is_ordered(m.axis.values) for m in dimensions[name].mentions))
+        if not directions:
             raise ValueError(
                 f"refine: none of the axes {', '.join(dimensions)} runs over plain numbers, so none has neighbors to "
                 f"look between; use sweep, or name those that have with over="
             )
-        return found
+        return directions
     if not isinstance(over, (str, Sequence)):
         raise TypeError(f"refine: over is {over!r}, but it must be an axis's name, such as {fit[0]!r}, or several")
     asked = (over,) if isinstance(over, str) else tuple(over)
@@ -254,11 +254,11 @@ def table(part: FinishedPart, dimensions: dict[str, Dimension]) -> xr.Dataset:
     """Return the lanes of a part as a Dataset along "lane", with the coordinates of each."""
     count = len(part.lanes.status)
     along = {"lane": Dimension("lane", count, ())}
-    found = dataset(along, [replace(part, choice={}, dimensions=tuple(along.values()))], part.training, {})
+    results = dataset(along, [replace(part, choice={}, dimensions=tuple(along.values()))], part.training, {})
     index = dict(zip(dimensions, part.index(part.numbers(np.arange(count)), dimensions), strict=True))
     own_coordinates = {name: pair for name, pair in coordinates(dimensions).items() if pair[0] in index}
     coords = {n: ("lane", np.broadcast_to(v[index[d]], count)) for n, (d, v) in own_coordinates.items()}
-    return found.assign_coords(coords)
+    return results.assign_coords(coords)
 
 
 def _column(what: str, values: PyTree, size: int) -> np.ndarray:
@@ -297,8 +297,8 @@ def _grid(
     sizes = [d.size for d in dimensions.values()]
     tables = [table(part, dimensions) for part in parts]
     common = [str(name) for name in tables[0].data_vars if all(_is_scalar(one, name) for one in tables)]
-    found = {name: np.empty(sizes, tables[0][name].dtype) for name in common}
-    found |= {name: np.empty(sizes, values.dtype) for name, values in drawn[0].measured.items()}
+    columns = {name: np.empty(sizes, tables[0][name].dtype) for name in common}
+    columns |= {name: np.empty(sizes, values.dtype) for name, values in drawn[0].measured.items()}
     members, evaluated, first = np.empty(sizes, np.int64), np.empty(sizes, bool), 0
     for one, lane_table in zip(drawn, tables, strict=True):
         lane = np.zeros(one.known.shape, np.int64)
@@ -307,13 +307,13 @@ def _grid(
         cell = lane.ravel()[nearest(one.known, one.axes)]  # the lane that stands at each place
         where = tuple(one.part.choice.get(name, slice(None)) for name in names)
         members[where], evaluated[where] = first + cell, one.known
-        for name, whole_grid in found.items():
+        for name, whole_grid in columns.items():
             values = (one.measured[name] if name in one.measured else lane_table[name].values)[cell]
             if fill == "linear" and (values.dtype.kind == "f" or name == "steps"):
                 values = interpolate(values, one.known, one.outcome[cell], one.axes, depth)
             whole_grid[where] = np.round(values) if name == "steps" else values
         first += count
-    variables: dict[str, tuple] = {name: (names, values) for name, values in found.items()}
+    variables: dict[str, tuple] = {name: (names, values) for name, values in columns.items()}
     variables["status"] += (tables[0].status.attrs,)
     variables["evaluated"] = (names, evaluated)
     attributes = attributes | {"refined_from": 2**depth, "fill": fill, "evaluated": float(evaluated.mean())}
@@ -346,9 +346,11 @@ def trace_boundary(evaluate: Callable, sizes: Sequence[int], axes: Sequence[int]
             numbers = np.flatnonzero(wanted)
             if not len(numbers):
                 break
-            found = np.asarray(evaluate(numbers))
-            labels = np.zeros(sizes, found.dtype) if labels is None else labels.astype(np.result_type(labels, found))
-            labels.flat[numbers] = found
+            outcomes = np.asarray(evaluate(numbers))
+            labels = (
+                np.zeros(sizes, outcomes.dtype) if labels is None else labels.astype(np.result_type(labels, outcomes))
+            )
+            labels.flat[numbers] = outcomes
             known.flat[numbers] = True
             labels = labels.ravel()[nearest(known, axes)]
     return labels  # pyright: ignore[reportReturnType] (the first lattice is never empty)
@@ -366,11 +368,11 @@ def nearest(known: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     order = [*(i for i in range(known.ndim) if i not in axes), *axes]
     inner = [known.shape[i] for i in axes]
     turned = np.arange(known.size).reshape(known.shape).transpose(order)
-    found = []
+    indices = []
     for cells in turned.reshape(-1, *inner):
         index: Any = distance_transform_edt(~known.ravel()[cells], return_distances=False, return_indices=True)
-        found.append(cells[tuple(index)])
-    return np.reshape(found, turned.shape).transpose(np.argsort(order))
+        indices.append(cells[tuple(index)])
+    return np.reshape(indices, turned.shape).transpose(np.argsort(order))
 
 
 def interpolate(
@@ -384,22 +386,22 @@ def interpolate(
       labels: Of all cells.
       axes, depth: As they were for `trace_boundary`.
     """
-    found = values.astype(float)
+    filled = values.astype(float)
     for stride in (2**k for k in reversed(range(depth))):
-        lattice = [every_nth(size, 2 * stride if i in axes else 1) for i, size in enumerate(found.shape)]
+        lattice = [every_nth(size, 2 * stride if i in axes else 1) for i, size in enumerate(filled.shape)]
         for axis in axes:
             coarse = lattice[axis]
-            fine = every_nth(found.shape[axis], stride)
+            fine = every_nth(filled.shape[axis], stride)
             new = np.setdiff1d(fine, coarse)
             low, high = coarse[np.searchsorted(coarse, new) - 1], coarse[np.searchsorted(coarse, new)]
             here, below, above = (np.ix_(*lattice[:axis], at, *lattice[axis + 1 :]) for at in (new, low, high))
-            part = ((new - low) / (high - low)).reshape([-1 if i == axis else 1 for i in range(found.ndim)])
+            part = ((new - low) / (high - low)).reshape([-1 if i == axis else 1 for i in range(filled.ndim)])
             with np.errstate(invalid="ignore", over="ignore"):
-                between = (1 - part) * found[below] + part * found[above]
+                between = (1 - part) * filled[below] + part * filled[above]
             same = (labels[below] == labels[here]) & (labels[above] == labels[here]) & ~known[here]
-            found[here] = np.where(same & np.isfinite(between), between, found[here])
+            filled[here] = np.where(same & np.isfinite(between), between, filled[here])
             lattice[axis] = fine
-    return found
+    return filled
 
 
 def mixed(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:

@@ -188,8 +188,8 @@ class Fit:
         precision = self.precision or "float32"
         (x,) = floating(as_data((x,), "x"), lambda given: model(self.params, *given), precision, "x")
         with in_precision(precision, model):
-            found = model(self.params, convert_all(x, precision))
-        return np.asarray(found) if precision == "float64" else found
+            prediction = model(self.params, convert_all(x, precision))
+        return np.asarray(prediction) if precision == "float64" else prediction
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write a page to look at the fit in a browser, and return its path.

@@ -140,8 +140,8 @@ def runaways(fit: Fit) -> list[Runaway]:
         return []
     began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
     *flat, all_flat = np.abs(np.subtract(there, here)) <= FLAT * (abs(here) + FLAT * began)
-    found = far[flat] if any(flat) else far if all_flat else []
-    return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in found]
+    places_of_runaways = far[flat] if any(flat) else far if all_flat else []
+    return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in places_of_runaways]
 
 
 def silent(fit: Fit) -> list[str]:
@@ -460,19 +460,21 @@ def doubts(fit: Fit) -> list[str]:
         if not y.size:
             return []  # which the outcome says
     moving = numbers_in(fit) if holds_call(fit.problem.params) else free(fit.problem.params)
-    params, found = sum(np.size(leaf) for leaf in jax.tree.leaves(moving)), []
+    params, warnings = sum(np.size(leaf) for leaf in jax.tree.leaves(moving)), []
     if params > y.size:
-        found.append(
+        warnings.append(
             f"{params} params are fitted to {y.size} point{'s' * (y.size != 1)}: underdetermined, others fit as well"
         )
     if x.ndim and len(x) > 1 and (x == x[:1]).all():
-        found.append("data[0] (x) is the same at every point: only the prediction there is determined, not the params")
+        warnings.append(
+            "data[0] (x) is the same at every point: only the prediction there is determined, not the params"
+        )
     tiny = np.finfo(PRECISIONS[fit.precision or "float32"]).tiny
     for i, item in enumerate((x, y)):
         top = np.abs(item).max()
         if 0 < top < tiny:
-            found.append(f"data[{i}] is at most {top:.3g}, which {fit.precision} rounds to zero: scale the data")
-    return found
+            warnings.append(f"data[{i}] is at most {top:.3g}, which {fit.precision} rounds to zero: scale the data")
+    return warnings
 
 
 def _loss_label(fit: Fit) -> str:

@@ -313,14 +313,14 @@ def tally(bar: Bar) -> Callable:
 
 def _with_kept(dimensions: dict[str, Dimension], params: PyTree) -> dict[str, Dimension]:
     """Return the dimensions of params as they were written with the checked values of those that hold what is kept."""
-    found = {(m.axis.name, m.path): m for m in mentions(params, path="params")}
-    found = {
-        place: m for place, m in found.items() if any(map(is_kept, jax.tree.leaves(m.axis.values, is_leaf=is_kept)))
+    mentioned = {(m.axis.name, m.path): m for m in mentions(params, path="params")}
+    mentioned = {
+        place: m for place, m in mentioned.items() if any(map(is_kept, jax.tree.leaves(m.axis.values, is_leaf=is_kept)))
     }
-    if not found:
+    if not mentioned:
         return dimensions
     return {
-        name: d._replace(mentions=tuple(found.get((m.axis.name, m.path), m) for m in d.mentions))
+        name: d._replace(mentions=tuple(mentioned.get((m.axis.name, m.path), m) for m in d.mentions))
         for name, d in dimensions.items()
     }
 
