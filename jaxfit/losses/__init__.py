@@ -5,7 +5,6 @@ also a pytree: its numbers (`delta`, `strength`) are leaves, which may be traced
 """
 
 from jaxfit.losses.base import Block, Loss, Penalty, Plain, Sum, data_names, model_of, takes_data, takes_key
-from jaxfit.losses.combined import L2, InputNoise, Smoothness, input_noise, l2, smoothness
 from jaxfit.losses.joint import Each, Joint, each, joint
 from jaxfit.losses.likelihoods import (
     Binomial,
@@ -23,6 +22,7 @@ from jaxfit.losses.likelihoods import (
 )
 from jaxfit.losses.orthogonal import ImplicitDistance, OrthogonalDistance, implicit_distance, orthogonal_distance
 from jaxfit.losses.regression import Residual, arctan, cauchy, huber, mae, mse, rss, soft_l1, tukey
+from jaxfit.losses.regularization import L2, InputNoise, Smoothness, input_noise, l2, smoothness
 from jaxfit.losses.stateful import Stateful, stateful
 from jaxfit.problems.messages import near_names
 

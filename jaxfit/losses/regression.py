@@ -37,7 +37,7 @@ from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Model, Number, Params, PyTree
 
 if TYPE_CHECKING:
-    from jaxfit.losses.combined import Smoothness
+    from jaxfit.losses.regularization import Smoothness
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfit import losses
-from jaxfit.losses import combined
+from jaxfit.losses import regularization
 from jaxfit.models import line
 from tests.shared.loss_cases import EXPECTED, NOISY, PARAMS, T_C, WHERE, X, noisy, trimmed
 
@@ -21,7 +21,7 @@ def test_input_noise_is_the_loss_at_other_inputs_of_that_spread():
     value = losses.input_noise(losses.mse(watching), scale=0.5)(PARAMS, X, T_C, key=jax.random.key(1))
     assert float(value) == pytest.approx(float(losses.mse(line)(PARAMS, seen[0], T_C)), rel=1e-6)
     keys = jax.random.split(jax.random.key(0), 2000)
-    draws = jax.vmap(lambda key: combined._noise(0.5, X, key))(keys) - X[None, :]
+    draws = jax.vmap(lambda key: regularization._noise(0.5, X, key))(keys) - X[None, :]
     assert float(jnp.abs(draws.mean(0)).max()) < 4 * 0.5 / 2000**0.5
     np.testing.assert_allclose(draws.std(0), 0.5, rtol=4 / 4000**0.5)
     assert abs(np.corrcoef(np.asarray(draws).T) - np.eye(11)).max() < 4.5 / 2000**0.5
@@ -50,7 +50,7 @@ def test_input_noise_wraps_sums_functions_and_masked_losses_and_hands_them_a_key
     assert float(both(PARAMS, X, T_C, key=key)) == pytest.approx(float(apart), rel=1e-6)
     deep = losses.input_noise(losses.mse(noisy), scale=0.5)
     inner = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), (11,)))
-    outer = np.asarray(combined._noise(0.5, X, key))
+    outer = np.asarray(regularization._noise(0.5, X, key))
     expected = np.mean((4.5 * outer - 12.0 + inner - T_C) ** 2)
     assert float(deep(PARAMS, X, T_C, key=key)) == pytest.approx(expected, rel=1e-5)
 

@@ -1,4 +1,4 @@
-"""Losses combined from others: with penalties on the params, and with noise on the inputs."""
+"""What keeps a model simple: penalties on the params, to add to a loss of the data, and noise on the inputs."""
 
 from __future__ import annotations
 
