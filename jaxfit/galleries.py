@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 
 
 def keep(figures: Path, name: str, fresh: Outcome, images: Mapping[str, bytes]) -> tuple[Outcome, bool]:
-    """Write the pictures of an experiment if they or its checks say something new.
+    """Write the pictures of an experiment if they or its checks have changed.
 
     Returns:
       What the index is to tell, and whether the pictures were written.

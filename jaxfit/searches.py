@@ -206,7 +206,7 @@ def inside(objective: Objective, back: Callable, flat: Array) -> Array:
 
 
 class RandomSearch(NamedTuple):
-    """The memory is the number of guesses made."""
+    """Random search; the memory is the number of guesses made."""
 
     scale: Array
     key: Array
@@ -226,7 +226,7 @@ class RandomSearch(NamedTuple):
 
 
 class CoordinateProbing(NamedTuple):
-    """The memory is the width of the probes."""
+    """Coordinate search; the memory is the width of the probes."""
 
     width: Array
     finer: Array
@@ -256,7 +256,7 @@ class CoordinateProbing(NamedTuple):
 
 
 class FiniteDifferences(NamedTuple):
-    """No memory; what it finds by differences counts as the gradient."""
+    """Gradient descent by finite differences, which count as the gradient; it has no memory."""
 
     learning_rate: Array
     delta: Array

@@ -70,7 +70,7 @@ def compiled(function: Callable, options: Options | None = None) -> jax.stages.W
 
 @dataclass
 class _Cache:
-    """What `cache` was told, what JAX was told before, and how many calls are inside of `kept_in_cache` now."""
+    """The folder given to `cache`, the settings that JAX had before, and the number of `kept_in_cache` contexts now."""
 
     folder: str | None = None
     users_folder: str | None = None

@@ -160,7 +160,7 @@ def warn_of_overflow(problem: Problem, precision: str) -> None:
 
 
 def overflow(program: ClosedJaxpr, ranges: Sequence[Range | None]) -> tuple[Operation, int] | None:
-    """Return an operation whose signed whole numbers leave their type, with the number; None if none is seen to.
+    """Return an operation whose signed whole numbers leave their type, with the number; None if none is known to.
 
     What is not known, as after a loop, is taken to fit; of a selection either side is taken to come.
 

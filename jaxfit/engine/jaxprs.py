@@ -250,7 +250,7 @@ def difference(one: ClosedJaxpr, other: ClosedJaxpr, same: Callable[[Array, Arra
 
 
 def _content(equation: JaxprEqn) -> tuple[str, list[str], str]:
-    """Return what an equation says."""
+    """Return what two equations are compared by."""
     numbers = [str(v.val) for v in equation.invars if is_literal(v)]  # pyright: ignore[reportAttributeAccessIssue]
     return equation.primitive.name, numbers, _text(equation.params)
 

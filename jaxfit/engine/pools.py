@@ -118,7 +118,7 @@ def pool_like(template: Training, layout: LaneLayout, shape: PoolShape) -> Pool:
 
 
 def state_to_keep(state: State, marked: bool) -> State:
-    """Return what a lane needs to go on and its results do not tell; of keys their data."""
+    """Return the part of a lane's state that it needs to go on and its results do not have; of keys their data."""
     best = state.best._replace(validation_loss=None, step=None) if marked and state.best is not None else None
     to_keep = state._replace(
         params=state.params if marked else None, start_loss=None, status=None, steps=None, best=best

@@ -126,7 +126,7 @@ _listening: list[Callable[[str, object], None]] = []
 
 
 def happened(event: str, what: object) -> None:
-    """Report an event of `EVENTS` to those who count."""
+    """Report an event of `EVENTS` to the `counting` contexts."""
     for tell in tuple(_listening):
         tell(event, what)
 

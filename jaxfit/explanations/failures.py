@@ -1,6 +1,6 @@
 """Explanations of runs that failed: diverged, non-finite, without a valid start, params ran away, stopped early.
 
-Or gradients vanish or explode from layer to layer, of which the start is the cause.
+Also of gradients that vanish or explode from layer to layer, because of the start.
 """
 
 from __future__ import annotations

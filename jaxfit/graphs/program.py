@@ -181,7 +181,7 @@ def _named(operation: Operation) -> tuple[str, str]:
 
 
 def _kind(operation: Operation) -> str:
-    """Return what the local derivative of an operation looks like."""
+    """Return the kind of an operation's local derivative."""
     primitive = operation.name
     if primitive in CONTRACTS:
         return "contracts"

@@ -314,7 +314,7 @@ def key_for(loss: LossFunction, key: Array | None) -> dict[str, Array]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OfFunction(Loss):
-    """A loss made of one function of (params, *data), which tells by its arguments what data it takes."""
+    """A loss made of one function of (params, *data), whose arguments name the data that it takes."""
 
     function: Callable
 

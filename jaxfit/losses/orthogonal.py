@@ -48,7 +48,7 @@ class OrthogonalDistance(OfPredictions, SumOfSquares):
         alone = sigma * jnp.sqrt(1 - together**2)  # of y given x
 
         def apart(params, u):
-            """Return the distance in y from the curve at x + x_sigma * u, less what the error of x tells of it."""
+            """Return the distance in y from the curve at x + x_sigma * u, less the part of y that x explains."""
             return (difference(self, predicted(self, params, x + x_sigma * u, key), y) - together * sigma * u) / alone
 
         return zero_where_masked(_distance(apart, params, jnp.zeros_like(y)), where)

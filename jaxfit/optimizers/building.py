@@ -186,7 +186,7 @@ def as_transformation(built: Any) -> Any:
 
 
 def as_part(value: OptimizerLike, owner: str) -> Optimizer:
-    """Return the value as an `Optimizer` that can be a part of another, `whole`, which works on gradients.
+    """Return the value as an `Optimizer` that can be a part of another, named `owner`, which works on gradients.
 
     Raises:
       TypeError: If it is none, or a method that moves the params in its own way.

@@ -84,7 +84,7 @@ class System(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What the arithmetic asks of a problem, whose free params are one array (k,)."""
+    """The functions of a problem that the method calls; the free params are one array (k,)."""
 
     slopes: Callable[[Array], Slopes]
     residuals: Callable[[Array], Array]
@@ -389,7 +389,7 @@ def elsewhere(place: Place, flat: Array, silent: Array) -> Array:
 
 
 def place_of(objective: Objective, back: Callable) -> Place:
-    """Return what the arithmetic asks of a traced problem; `back` makes the tree of free params."""
+    """Return the `Place` of a traced problem; `back` makes the tree of free params."""
     limits = objective.bounds
     if limits is not None:
         low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)

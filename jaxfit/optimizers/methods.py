@@ -66,7 +66,7 @@ class Objective:
 
 
 class Proposal(NamedTuple):
-    """What a method found at params, and where it would go."""
+    """The result of one step of a method: what it found at the params, and the params it proposes."""
 
     loss: Array  # () at the params it was asked about
     grads: PyTree  # like params; zero where it pushes against a bound
@@ -116,7 +116,7 @@ class Traits:
 
 
 class Method(Protocol):
-    """How to move the free params; `Traits` tells what else its factory may say about it."""
+    """A rule that moves the free params; its factory declares its `Traits`."""
 
     def init(self, objective: Objective, params: PyTree) -> PyTree: ...
 

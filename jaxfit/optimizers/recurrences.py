@@ -148,7 +148,7 @@ def yogi(
 
 
 class EachState(NamedTuple):
-    """The state of a rule that treats every array for itself."""
+    """The state of a rule that updates every array separately."""
 
     count: Array  # () int32 updates made
     kept: tuple[tuple[Array, ...], ...]  # of every array: what the rule keeps of it
@@ -157,7 +157,7 @@ class EachState(NamedTuple):
 def each_array(
     start: Callable[[Array], tuple[Array, ...]], step: Callable[..., tuple[Array, ...]]
 ) -> optax.GradientTransformation:
-    """Return the transformation that treats every array of the params for itself, in the words of most frameworks.
+    """Return the transformation that updates every array of the params separately, as frameworks define theirs.
 
     Args:
       start: start(p) is what is kept of an array p beside it, such as zeros for a running mean.

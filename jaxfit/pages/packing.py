@@ -72,7 +72,7 @@ def rounded(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def packed(header: Mapping[str, Json], columns: Mapping[str, np.ndarray]) -> bytes:
-    """Return a header and columns (of uint8, int32 or float32) as compressed bytes; `columns` of the header tells them.
+    """Return a header and columns (of uint8, int32 or float32) as compressed bytes; the header lists the columns.
 
     Raises:
       ValueError: If a number of the header is not finite: JSON has none such.
@@ -126,7 +126,7 @@ def write_page(page: str, path: str | os.PathLike) -> Path:
 
 
 def made_by() -> str:
-    """Return by what and when a page is made."""
+    """Return the version of jaxfit and the time at which a page is made, as text."""
     import jaxfit
 
     return f"jaxfit {jaxfit.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"

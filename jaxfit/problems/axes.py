@@ -407,7 +407,7 @@ def _check_seeds(name: str, values: np.ndarray) -> None:
 
 
 def is_traced(leaves: Sequence) -> bool:
-    """Return whether a transformation of the caller's is going on: a leaf is traced, or every operation is."""
+    """Return whether the call is inside a transformation of the caller's: a leaf is traced, or every operation is."""
     return any(isinstance(x, jax.core.Tracer) for x in leaves) or isinstance(jax.device_put(_zero()), jax.core.Tracer)
 
 

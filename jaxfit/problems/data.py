@@ -90,7 +90,7 @@ def _numeric(array: PyTree, name: str, item: object = None) -> PyTree:
 
 
 def is_foreign(*data: PyTree) -> bool:
-    """Return whether data may hold a mask or uncertainties, which `kept` keeps."""
+    """Return whether data may hold a mask or uncertainties, which `from_other_libraries` keeps."""
     items = [item for some in data if isinstance(some, (tuple, list)) for item in some]
     return not all(is_array(item) and type(item) is not np.ma.MaskedArray and item.dtype != object for item in items)
 

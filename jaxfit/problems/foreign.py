@@ -21,7 +21,7 @@ from jaxfit.typing import LossFunction, PyTree
 def from_other_libraries(
     loss: LossFunction, data: PyTree, name: str = "data", *, masked: bool = False
 ) -> tuple[Any, PyTree]:
-    """Return the loss and the data as arrays of numbers that say the same.
+    """Return the loss and the data, as arrays of numbers with the same meaning.
 
     The mask of a masked array of NumPy becomes the last item of the data, of the loss with masked=True; an array of the
     package `uncertainties` as y becomes y and its standard deviations, for a loss that takes sigma.
@@ -125,7 +125,7 @@ def nominal(item: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_array(item: Any, name: str) -> np.ndarray:
-    """Return a NumPy array of what is nearly one: a list, a column, a tensor, or what only speaks DLPack.
+    """Return a NumPy array of what is nearly one: a list, a column, a tensor, or an object with DLPack alone.
 
     Raises:
       TypeError: If its library does not give it away, with what to write.

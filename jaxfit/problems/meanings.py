@@ -1,4 +1,4 @@
-"""What the names of other libraries are here: SciPy, lmfit, Keras, PyTorch, Optax, scikit-learn.
+"""The equivalents of names of other libraries: SciPy, lmfit, Keras, PyTorch, Optax, scikit-learn.
 
 An entry is an expression of Python, or words with expressions between backticks, or the name of an argument; a test
 holds that all it names exists. Capitals and underscores do not count.

@@ -1,4 +1,4 @@
-"""The words of errors: names that resemble an unknown one, the line of the user's code, paths of leaves."""
+"""Parts of error messages: names that resemble an unknown one, the line of the user's code, paths of leaves."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _in_another_module(name: str, module: str) -> str | None:
 
 
 def near_keywords(function: _Function) -> _Function:
-    """Let a function, or a class, answer a call that does not fit its arguments with what it takes."""
+    """Return the function, or class, with an error for a call that does not fit its arguments: it says what fits."""
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
     ordered = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -232,7 +232,7 @@ class Rungs:
 
 
 def _check_names(rule: Halving | Median | Rungs) -> str:
-    """Return what the rule is called, after a check of the fields that all have."""
+    """Return the name of the rule, after a check of the fields that all rules have."""
     name, over = type(rule).__name__, rule.over
     if not isinstance(rule.by, str):
         raise TypeError(f"{name}: by is {rule.by!r}, but it must be a name, such as 'loss' or 'validation_loss'")
@@ -394,7 +394,7 @@ def _brackets(rule: Pruning, lanes: np.ndarray, number: int, rungs: int) -> list
 
 
 def _kept(rule: Pruning, rung: Rung) -> np.ndarray:
-    """Return what the rule says, checked."""
+    """Return which lanes the rule keeps, checked."""
     goes_on = np.asarray(rule.keep(rung))
     if goes_on.shape != rung.values.shape or goes_on.dtype != np.bool_:
         raise TypeError(

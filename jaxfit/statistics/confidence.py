@@ -205,7 +205,7 @@ def propagate(result: Fit | Grid, function: Callable, *, absolute_sigma: bool | 
 def derived(
     verb: str, result: Fit | Grid, function: Callable, absolute_sigma: bool | None, *, warns: bool = True
 ) -> tuple[PyTree, Moments]:
-    """Return the shapes of f(params), and what the linear theory knows of its numbers."""
+    """Return the shapes of f(params), and the moments of its numbers by the linear theory."""
     if not callable(function):
         raise TypeError(
             f"{verb}: function is {shown(function)}, but it must be a function of the params: "

@@ -63,7 +63,7 @@ EXACT = 8  # times what rounding leaves of residuals: less is no noise
 
 
 class Moments(NamedTuple):
-    """What is estimated, of a fit or with a grid's axes leading, and what its noise is taken to be."""
+    """Estimates of a fit, or with a grid's axes leading, and the noise that they assume."""
 
     estimate: Estimate  # of NumPy arrays
     noise: np.ndarray  # () multiplies the covariance of unit noise
@@ -108,7 +108,7 @@ def moments(
     *,
     warns: bool = True,
 ) -> Moments:
-    """Return what the linear theory knows of f(params), or of all params.
+    """Return the moments of f(params), or of all params, by the linear theory.
 
     Raises:
       TypeError, ValueError: For a loss that does not tell its noise, or too many params.

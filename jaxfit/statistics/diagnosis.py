@@ -1,4 +1,4 @@
-"""Diagnosis of a finished fit: points that decide much, a curve that misses replicates, residuals that form a pattern.
+"""Diagnosis of a finished fit: influential points, lack of fit to replicates, residuals that form a pattern.
 
 What is worth a line in a report, by thresholds that are named here:
 - Cook's distance beyond the median of F(k, n - k): without the point the params would leave their joint 50 % region.
@@ -37,7 +37,7 @@ NAMED = 3  # points in a note
 
 
 class Influence(NamedTuple):
-    """How much single points decide, in the shape of the data."""
+    """How much single points influence a fit, in the shape of the data."""
 
     leverage: ArrayLike  # h: by how much a datum pulls its own prediction
     studentized: ArrayLike  # the residual over its standard deviation, with the noise that the other points show
@@ -71,7 +71,7 @@ class Diagnostics(NamedTuple):
 
 @near_keywords
 def influence(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Influence:
-    """Return how much each point decides: leverage, studentized residual, Cook's distance and DFFITS.
+    """Return how much each point influences a fit: leverage, studentized residual, Cook's distance and DFFITS.
 
     With the leverage h, the residual r, the noise s and k params, Cook's distance is r**2 h / (k s**2 (1 - h)**2), the
     studentized residual t = r / (s' sqrt(1 - h)) with the noise s' without the point, and DFFITS t sqrt(h / (1 - h)).

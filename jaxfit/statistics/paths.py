@@ -47,7 +47,7 @@ class Nodes(NamedTuple):
 
 
 class Way(NamedTuple):
-    """The task of each profile: where it begins, and where it ends."""
+    """Where each profile begins, and where it ends."""
 
     start: Any  # (n,) the value at the minimum
     side: Any  # (n,) -1 or 1

@@ -37,7 +37,7 @@ COARSE = 4096 * float(np.finfo(float).eps)  # relative noise below which roundin
 
 
 class Ground(NamedTuple):
-    """What the profiles of a lane need to know of it."""
+    """The properties of a lane that its profiles start from."""
 
     flat: Any  # (k,) free params
     start: Any  # (k,) where the run began

@@ -98,7 +98,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def latex(text: str) -> str:
-    """Return a text with what means something to LaTeX escaped."""
+    """Return a text with the special characters of LaTeX escaped."""
     return "".join(_LATEX.get(c, c) for c in text)
 
 

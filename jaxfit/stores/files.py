@@ -129,7 +129,7 @@ def with_digest(fields: dict[str, Any]) -> bytes:
 
 
 def is_whole(fields: dict[str, Any]) -> bool:
-    """Take the digest out of fields that `with_digest` wrote; return whether it is theirs."""
+    """Remove the digest from fields that `with_digest` wrote; return whether it matches them."""
     recorded = fields.pop("digest", None)
     return recorded == digest(as_json(fields))
 

@@ -308,7 +308,7 @@ def _loaded(file: Path, fields: dict[str, Any], loss: Callable, params: PyTree, 
 
 
 def _check_loss(file: Path, fit: Fit, training: Training) -> None:
-    """Refuse a loss that has another value at the params than the file tells."""
+    """Refuse a loss that has another value at the params than the file records."""
     loss: Any = training.problem.loss
     if takes_key(loss) or not np.isfinite(fit.loss):
         return
@@ -327,7 +327,7 @@ def _check_loss(file: Path, fit: Fit, training: Training) -> None:
 
 @dataclass(frozen=True)
 class _Function:
-    """The place of a function, which no file holds."""
+    """A placeholder for a function, which is not saved."""
 
     where: str
 

@@ -75,7 +75,7 @@ def program_digest(*lowered: jax.stages.Lowered) -> str:
 
 
 def numbers_of(tree: PyTree) -> dict[str, str]:
-    """Return every leaf of a tree under its path, as `describe` tells it."""
+    """Return every leaf of a tree under its path, as text made by `describe`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {path_name("", path).replace("..", ".").lstrip("."): describe(x) for path, x in leaves}
 
@@ -111,7 +111,7 @@ Words = Mapping[str, str]
 
 
 def program_names(training: Training) -> dict[str, str]:
-    """Return the names of what the program of a run is made of, since its digest does not tell which part changed."""
+    """Return the names of what the program of a run is made of, since its digest does not show which part changed."""
     problem, stop, record, batches = training.problem, training.stop, training.record, training.batches
     rules = [name for name, value in vars(stop).items() if value is not None]
     loss = getattr(problem.loss, "func", None)

@@ -305,7 +305,7 @@ def writing_in_background(stored: Stored) -> Iterator[Sink]:
 
 
 def grid_of(stored: Stored) -> Grid:
-    """Return what the store holds now, as the result of the sweep; blocks are read when they are looked at."""
+    """Return what the store holds now, as the result of the sweep; blocks are read when their values are used."""
     plan, stored = stored.plan, stored._replace(blocks=manifests.blocks_of(stored.folder, stored.manifest))
     parts = [part.finished(columns_of(stored, i)) for i, part in enumerate(plan.parts)]
     members = lane_numbers(plan.dimensions, parts)

@@ -1,4 +1,4 @@
-"""What a run that has ended says: what is seen of it, judged once, and the text of `print` with the next thing to do.
+"""The summary of a run: its loss curve and params, judged once, and the text of `print` with the next thing to do.
 
 `report` and `explain` word the same judgments differently.
 """
@@ -32,7 +32,7 @@ FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer d
 
 
 class LossCurve(NamedTuple):
-    """What the losses of a run look like."""
+    """Properties of the loss curve of a run."""
 
     first: float
     last: float
@@ -112,7 +112,7 @@ def no_data(fit: Fit) -> str:
 
 
 class Runaway(NamedTuple):
-    """A param that went far and to no end."""
+    """A param that moved far without reaching a minimum."""
 
     name: str
     place: int  # among the free numbers, in the order of their leaves
@@ -314,7 +314,7 @@ def after_updates(fit: Fit) -> str:
 
 
 def failure_seen(fit: Fit) -> str:
-    """Return what was seen of the loss where a run failed."""
+    """Return in words what the loss was where a run failed."""
     if fit.status == Status.NOT_FINITE:
         return "the loss became NaN" if np.isnan(fit.loss) else "a gradient was not finite while the loss still was"
     if not np.isfinite(fit.loss):
