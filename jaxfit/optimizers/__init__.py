@@ -20,6 +20,7 @@ from jaxfit.optimizers.named import (
     levenberg_marquardt,
     lion,
     momentum,
+    muon,
     nadam,
     nesterov,
     radam,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Optimizer", "accumulated", "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "amsgrad", "clipped",
     "each",
-    "keras", "lbfgs", "levenberg_marquardt", "lion", "momentum", "nadam", "nesterov", "optimizer", "radam",
+    "keras", "lbfgs", "levenberg_marquardt", "lion", "momentum", "muon", "nadam", "nesterov", "optimizer", "radam",
     "reduced_on_plateau", "rmsprop",
     "rprop", "sgd", "tfjs", "torch", "yogi",
 ]  # fmt: skip

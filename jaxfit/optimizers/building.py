@@ -31,7 +31,7 @@ from jaxfit.typing import OptimizerLike, Params, Varied
 JUDGES = "levenberg_marquardt", "lbfgs"  # which take no learning rate
 NAMES = (
     "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "nadam", "adamax", "amsgrad",
-    "adabelief", "radam", "yogi", "lion", "rprop", *JUDGES,
+    "adabelief", "radam", "yogi", "lion", "rprop", "muon", *JUDGES,
 )  # fmt: skip
 
 

@@ -136,12 +136,26 @@ class GradientMethod(NamedTuple):
         limits = objective.bounds
         if limits is not None:
             grads = inward(grads, params, *limits)
-        given = {"value": loss, "grad": grads, "value_fn": lambda params: objective.advance(params)[0]}
-        updates, memory = self.transformation.update(grads, memory, params, **given)
+        updates, memory = self.transformation.update(grads, memory, params, **self._told(loss, grads, objective))
         skipped = ~any_nonzero(updates) & any_nonzero(grads) | accumulating(memory)
         params = optax.apply_updates(params, updates)
         params = params if limits is None else clipped_to(params, *limits)
         return Proposal(loss, grads, params, memory, skipped=skipped, state=state)
+
+    def _told(self, loss: Array, grads: PyTree, objective: Objective) -> dict[str, Any]:
+        """Return what else the transformation is told of the step, by the names that those of Optax take."""
+
+        def value(params: PyTree, grad_fn: Callable | None = None, obj_fn: Callable | None = None) -> Array:
+            return objective.advance(params)[0]  # the names are there since Optax refuses what nobody takes
+
+        told = {
+            "value": loss, "grad": grads, "value_fn": value,
+            "obj_fn": value, "grad_fn": lambda params, _: jax.grad(value)(params),  # of Sophia, of SAM
+        }  # fmt: skip
+        takes = inspect.signature(self.transformation.update).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            return told
+        return {name: x for name, x in told.items() if name in takes}
 
 
 def any_nonzero(tree: PyTree) -> Array:
@@ -215,7 +229,8 @@ def check_names(name: str, signature: inspect.Signature, given: dict[str, object
         if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given
     ]
     if missing:
-        raise TypeError(f"{name} needs the hyperparameter {missing[0]!r}: write {missing[0]}=0.1")
+        example = "optax.sgd(0.1)" if "optimizer" in missing[0] else "0.1"
+        raise TypeError(f"{name} needs the hyperparameter {missing[0]!r}: write {missing[0]}={example}")
 
 
 _FRACTION = "it must be a number in [0, 1): 0 forgets at once, 1 never does", lambda x: (x >= 0) & (x < 1)

@@ -382,6 +382,34 @@ def lion(
     """
 
 
+@_of(optax.contrib.muon)
+def muon(
+    learning_rate: float | Varied,
+    *,
+    beta: float | Varied = 0.95,
+    eps: float | Varied = 1e-8,
+    ns_steps: int = 5,
+    nesterov: bool = True,
+    weight_decay: float | Varied = 0.0,
+    weight_decay_mask: Mask | None = None,
+    adam_b1: float | Varied = 0.9,
+    adam_b2: float | Varied = 0.999,
+    adam_weight_decay: float | Varied = 0.0,
+    adam_learning_rate: float | Varied | None = None,
+):
+    """Return Muon: for matrices the momentum with its singular values made about one, for all other params Adam.
+
+    The factor of momentum is `beta`; `ns_steps` iterations of Newton and Schulz make m = U S V' about U V', which is
+    multiplied by sqrt(columns / rows) where that is above 1. What is no matrix moves by Adam, at `adam_learning_rate`
+    (by default the same). `jf.optimizer(optax.contrib.muon, ...)` takes its other settings. Jordan (2024),
+    kellerjordan.github.io/posts/muon.
+
+    Example:
+      >>> jf.optimizers.muon(0.02)
+      muon(learning_rate=0.02)
+    """
+
+
 @_of(recurrences.rprop)
 def rprop(
     learning_rate: float | Varied,

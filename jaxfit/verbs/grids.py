@@ -25,6 +25,7 @@ from jaxfit.verbs.results import Fit, History, best_of, pages
 
 if TYPE_CHECKING:
     import xarray as xr
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,24 @@ class Grid:
         counts = ", ".join(f"{int((status == s).sum()):,} {s.name.lower()}" for s in Status if (status == s).any())
         sizes = " x ".join(f"{name} {size}" for name, size in zip(self.results.status.dims, status.shape, strict=True))
         return f"Grid({sizes}: {counts})\n{self.results}"
+
+    def to_dataframe(self) -> DataFrame:
+        """Return the lanes as a `pandas.DataFrame` indexed by the axes: what of the results is one number for each.
+
+        Statuses are words. Arrays and histories are left out: they have dimensions of their own, with which
+        `grid.results` goes to a table by xarray's `to_dataframe`.
+
+        Example:
+          >>> rates = jf.Axis("rate", [0.1, 0.5, 1.5])
+          >>> grid = jf.sweep(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(rates), steps=20)
+          >>> table = grid.to_dataframe()
+          >>> table.loc[1.5, "status"], table.sort_values("loss").index[0]
+          ('DIVERGED', 0.5)
+        """
+        results = self.results
+        own = [name for name, x in results.data_vars.items() if x.dims == results.status.dims]
+        table = results[own].to_dataframe()
+        return table.assign(status=[Status(value).name for value in table.status])
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write a page to explore the sweep in a browser, and return its path.

@@ -27,6 +27,8 @@ from jaxfit.verbs import summaries
 from jaxfit.verbs.summaries import numbers_in
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from jaxfit.stores.fits import Saved
 
 
@@ -67,6 +69,17 @@ class History(Mapping):
             raise AttributeError(name)
         raise AttributeError(self._lacks(name))
 
+    def to_dataframe(self) -> DataFrame:
+        """Return the records of one run as a `pandas.DataFrame` indexed by the step: what is one number in each."""
+        import pandas as pd
+
+        columns = {
+            jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(x)
+            for name in self._rows if name != "step"
+            for path, x in jax.tree_util.tree_leaves_with_path({name: self[name]}) if np.ndim(x) == 1
+        }  # fmt: skip
+        return pd.DataFrame(columns, index=pd.Index(np.asarray(self.step), name="step"))
+
     def _lacks(self, name: str) -> str:
         rows = self.__dict__.get("_rows", {})
         return (
@@ -75,7 +88,7 @@ class History(Mapping):
         )
 
     def __dir__(self):
-        return [*self._rows, "get", "items", "keys", "values"]
+        return [*self._rows, "get", "items", "keys", "to_dataframe", "values"]
 
     def __repr__(self) -> str:
         shape = np.shape(self._rows.get("step", ()))  # pyright: ignore[reportCallIssue,reportArgumentType]

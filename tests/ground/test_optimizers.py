@@ -143,3 +143,33 @@ def test_optimizers_made_of_others_refuse_what_is_none():
         jf.optimizers.each(w="adam")
     with pytest.raises(TypeError, match="jf.optimizers.adam"):
         jf.optimizers.accumulated("adam", 2)
+
+
+ADVERSARY = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+ASKING = {  # by what a loop tells their update beside the gradient
+    "sam": (lambda: optax.contrib.sam(optax.sgd(0.01), ADVERSARY, opaque_mode=True), "grad_fn"),
+    "sam in two steps": (lambda: optax.contrib.sam(optax.sgd(0.01), ADVERSARY), None),
+    "sophia": (lambda: optax.contrib.sophia(0.01), "obj_fn"),
+}
+
+
+@pytest.mark.parametrize("name", soaking(ASKING, keep=("sam",)))
+def test_an_optimizer_that_asks_for_the_loss_or_its_gradient_gets_it(name):
+    make, asks = ASKING[name]
+    case, rule = PROBLEMS["line"], make()
+    given = [jax.numpy.asarray(x, np.float32) for x in case.data]
+    told = {"grad_fn": lambda p, _: jax.grad(case.loss)(p, *given), "obj_fn": lambda p: case.loss(p, *given)}
+    params = jax.tree.map(np.float32, case.start)
+    state, losses = rule.init(params), []
+    for _ in range(6):
+        value, grads = jax.value_and_grad(case.loss)(params, *given)
+        losses.append(value)
+        updates, state = rule.update(grads, state, params, **{asks: told[asks]} if asks else {})
+        params = optax.apply_updates(params, updates)
+    run = jf.fit(case.loss, case.start, case.data, optimizer=rule, steps=6)
+    np.testing.assert_allclose(run.history.loss[:6], losses, rtol=1e-5)
+
+
+def test_a_missing_optimizer_among_hyperparameters_is_asked_for_as_such():
+    with pytest.raises(TypeError, match=r"write base_optimizer=optax\.sgd\(0\.1\)"):
+        jf.optimizer(optax.contrib.mechanize)

@@ -149,6 +149,11 @@ class Papers:
             yield p
 
     @staticmethod
+    def muon(p, g):
+        """Of params that are no matrix."""
+        return Papers.nadam(p, g)
+
+    @staticmethod
     def rprop(p, g):
         """With one Python branch for each param: the pseudo-code of the paper."""
         p, sizes, before = p.copy(), np.full(p.size, RATE), np.zeros(p.size)
@@ -229,6 +234,23 @@ def test_settings_make_it_the_paper_to_the_letter(name):
     assert (np.abs(found - expected) <= 1e-12 * (1 + np.abs(expected).max(axis=0))).all()
 
 
+def test_muon_moves_a_matrix_by_its_momentum_with_singular_values_about_one():
+    rng = np.random.default_rng(3)
+    slopes, p, momentum = rng.normal(size=(4, 3, 6)), rng.normal(size=(3, 6)), np.zeros((3, 6))
+    start, expected = p, []
+    for t, slope in enumerate(slopes):
+        momentum = 0.95 * momentum + 0.05 * slope
+        ahead = 0.95 * momentum / (1 - 0.95 ** (t + 2)) + 0.05 * slope / (1 - 0.95 ** (t + 1))
+        x = ahead / np.linalg.norm(ahead)
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        expected.append(p := p - 0.02 * np.sqrt(6 / 3) * x)
+    with jax.enable_x64(True):
+        found = moved(jf.optimizers.muon(0.02).build(), {"w": start}, {"w": slopes})
+    np.testing.assert_allclose(found.reshape(4, 3, 6), expected, rtol=1e-6)  # of the eps in its norm
+
+
 def test_rprop_moves_at_once_and_rests_where_the_gradient_turns():
     optimizer = jf.optimizers.rprop(0.1).build()
     state, steps = optimizer.init(jnp.zeros(())), []
@@ -251,7 +273,7 @@ def test_yogi_stays_where_there_is_no_gradient():
     assert (moved(jf.optimizers.yogi(0.1).build(), np.ones(2, np.float32), np.zeros((5, 2), np.float32)) == 1).all()
 
 
-FACTORIES = {name: getattr(optax, name) for name in PAPERS if name not in ("momentum", "nesterov")}
+FACTORIES = {name: getattr(optax, name) for name in PAPERS if name not in ("momentum", "nesterov", "muon")}
 
 
 @pytest.mark.parametrize("name", FACTORIES)

@@ -71,6 +71,7 @@ METHODS = {
     "radam": (jf.optimizers.radam, optax.radam),
     "yogi": (jf.optimizers.yogi, lambda r: recurrences.yogi(r)),
     "lion": (jf.optimizers.lion, optax.lion),
+    "muon": (jf.optimizers.muon, optax.contrib.muon),
     "rprop": (jf.optimizers.rprop, lambda r: recurrences.rprop(r)),
 }
 

@@ -109,3 +109,20 @@ def test_lane_finds_labels_of_several_kinds_a_dimension_named_method_and_nothing
         jf.lane(grid, rate=1e-4, method="linear")
     with pytest.raises(ValueError, match="over names no dimension; name some of rate, or leave it out for all"):
         jf.best(grid, over=())
+
+
+def test_lanes_and_records_become_tables_of_pandas():
+    x = np.linspace(0, 1, 8)
+    loss, rates = jf.losses.mse(jf.models.line), jf.optimizers.sgd(jf.Axis("rate", [0.1, 9.0]))
+    grid = jf.sweep(loss, {"w": jf.Axis("w0", [0.0, 1.0, 2.0]), "b": 0.0}, (x, 2 * x), optimizer=rates, steps=3)
+    table = grid.to_dataframe()
+    assert table.index.names == ["w0", "rate"] and list(table) == ["loss", "steps", "status", "params.b", "params.w"]
+    for (w0, rate), row in table.iterrows():
+        one = grid.results.sel(w0=w0, rate=rate)
+        assert row["loss"] == one.loss and row["params.w"] == one["params.w"]
+        assert row["status"] == jf.Status(int(one.status)).name
+    record = jf.Record(what=("loss", "params"))
+    run = jf.fit(loss, {"w": 1.0, "b": 0.0}, (x, 2 * x), optimizer=jf.optimizers.sgd(0.1), steps=3, record=record)
+    told = run.history.to_dataframe()
+    assert list(told) == ["loss", "params.b", "params.w"] and told.index.name == "step"
+    np.testing.assert_array_equal(told["params.w"], run.history.params["w"])
