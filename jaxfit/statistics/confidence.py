@@ -35,6 +35,7 @@ from jaxfit.verbs.evaluations import (
 )
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit
+from jaxfit.verbs.units import takes_units, with_units_of_params
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,6 +66,7 @@ def check_level(verb: str, level: float) -> float:
 
 
 @near_keywords
+@takes_units(with_units_of_params)
 def intervals(
     result: Fit | Grid,
     method: str = "wald",

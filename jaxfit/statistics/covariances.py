@@ -56,6 +56,7 @@ from jaxfit.verbs.evaluations import (
 )
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.results import Fit, numbers_in, problem_of
+from jaxfit.verbs.units import takes_units, with_units_of_params
 
 MOST = 4096  # params, whose covariance then takes 134 MB
 FAR = 0.1  # standard errors from the minimum that a fit may stand
@@ -247,6 +248,7 @@ def _matrix(name: str, result: Fit | Grid, matrix: np.ndarray) -> PyTree:
 
 
 @near_keywords
+@takes_units(with_units_of_params)
 def standard_errors(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> PyTree:
     """Return the standard errors of the params: the square roots of the diagonal of `covariance`.
 

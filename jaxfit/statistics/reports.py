@@ -38,9 +38,11 @@ from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, numbers_in, problem_of
 from jaxfit.verbs.summaries import runaways
+from jaxfit.verbs.units import rows_with_units, takes_units
 
 
 @near_keywords
+@takes_units(rows_with_units)
 def report(
     fit: Fit | Grid,
     units: PyTree = None,

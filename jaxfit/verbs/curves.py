@@ -22,6 +22,7 @@ from jaxfit.problems.messages import did_you_mean, near_keywords, shown
 from jaxfit.typing import ArrayLike, OptimizerLike, PyTree, Scalar
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.results import Fit
+from jaxfit.verbs.units import fit_quantities, holds_quantity
 
 
 @near_keywords
@@ -75,8 +76,13 @@ def curve_fit(
       Huber's formula, a sandwich estimator, see `covariance`; its outliers stand in the report and are marked in
       `jf.plots.fit`.
 
+      With quantities of pint or astropy in start, data and sigma (and of each that goes with them), a fit whose params
+      and predictions are quantities too, and so are its `standard_errors`, `intervals` and `report`; its `.fit` is the
+      `Fit` in base units, for all else. The model computes with numbers in base units.
+
     Raises:
-      ValueError, TypeError: For bad input, before anything compiles.
+      ValueError, TypeError: For bad input, before anything compiles. Of units that do not fit it names the operation of
+        the model where they break, such as the exponential of a time.
 
     Source: Holland and Welsch (1977), doi:10.1080/03610927708827533, for the multiples and the scale.
 
@@ -92,6 +98,13 @@ def curve_fit(
             f"data is {reprlib.repr(data)}, but curve_fit takes the pair (x, y); sigma is given apart: "
             f"jf.curve_fit(predict, start, (x, y), sigma=sigma)"
         )
+    if holds_quantity(start, data, sigma, x_sigma, delta):
+        how = {
+            "sigma": sigma, "absolute_sigma": absolute_sigma, "x_sigma": x_sigma, "correlation": correlation,
+            "loss": loss, "delta": delta, "optimizer": optimizer, "steps": steps, "stop": stop, "record": record,
+            "progress": progress, "precision": precision,
+        }  # fmt: skip
+        return fit_quantities(curve_fit, predict, start, tuple(data), how)  # pyright: ignore[reportReturnType]
     if any(is_axis(x) for x in jax.tree.leaves((start, data, sigma, x_sigma, correlation), is_leaf=is_axis)):
         raise ValueError(
             "curve_fit got an Axis, but runs one problem; call jf.sweep(jf.losses.chi_squared(predict), start, "
