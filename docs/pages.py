@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
 import json
 import re
@@ -106,9 +107,12 @@ def docstring(app, what: str, name: str, obj: object, options: object, lines: li
     lines[:] = [line for block in blocks for line in block]
 
 
+FIELD = type(collections.namedtuple("_", "field").field)
+
+
 def skip(app, what: str, name: str, obj: object, skipped: bool, options: object) -> bool | None:
-    """Leave out what scikit-learn adds to an estimator."""
-    return True if re.fullmatch(r"set_\w+_request", name) else None
+    """Leave out what scikit-learn adds to an estimator, and fields of a named tuple, which its docstring has."""
+    return True if re.fullmatch(r"set_\w+_request", name) or isinstance(obj, FIELD) else None
 
 
 # Gallery
