@@ -8,7 +8,8 @@ ways down beside 80 ones it is that for which the law gives 1.9 %; with -1 it wo
 which is checked too, on the same directions.
 
 A trained network shows the same. Its end is drawn in a random plane, normalized by filter, in the plane of its descent,
-and in that of the two sharpest eigenvectors; along random directions of length one the loss hardly rises.
+and in that of the two sharpest eigenvectors; along random directions of length one the loss hardly rises. Rounding
+alone moves the end in the fourth digit.
 
 Source: Li et al., Visualizing the loss landscape of neural nets (2018), arXiv:1712.09913. Cost: seconds on a CPU.
 """
@@ -36,7 +37,7 @@ class Config:
     directions: int = 20_000
 
 
-SECONDS = 23
+SECONDS, CHAOTIC = 23, True
 QUICK = {"directions": 4_000}
 BREAK = {
     "down": 25
@@ -167,8 +168,8 @@ def checks(result: Result) -> list[Check]:
               f"{LI}: tr(H) / N"),
         Check("network: curvature along the sharpest eigenvector", net[-1],
               float(second(result.steepest, result.along)), 2e-3 * net[-1], "largest eigenvalue"),
-        Check("network: eigenvalues of the plane", net[[-1, -2]], plane.about["eigenvalues"], 1e-6 * net[-1],
-              "the Hessian"),
+        Check("network: eigenvalues of the plane, over the Hessian's", np.ones(2),
+              np.asarray(plane.about["eigenvalues"]) / net[[-1, -2]], 1e-6, "the Hessian"),
         Check("network: part of the descent's variance in its plane, at least 0.9", True,
               result.net_planes["descent"][0].about["captured"] > 0.9),
         Check("network: sharpest direction over the mean of random ones, at least 10", True,
@@ -233,8 +234,9 @@ def trained(result: Result):
     net = np.linalg.eigvalsh(result.hessian)
     ax.set_title(f"The sharpest direction is {net[-1] / net.mean():.0f} times as curved as the mean")
     room = plots.Room(ax)
-    sharp = room.block(result.along, result.steepest, width=9)
+    room.block(result.along, result.steepest, width=9)
     flat = room.block(np.tile(result.along, 60), result.rises[:60].ravel(), width=9)
-    room.near(sharp, f"sharpest eigenvector,\nλ = {net[-1]:.3g}", color=plots.RED, prefer=(0.25, 0.6))
+    label = f"sharpest eigenvector,\nλ = {net[-1]:.3g}"
+    ax.text(0.28, 0.6, label, color=plots.RED, ha="center", va="center", transform=ax.transAxes)
     room.near(flat, f"60 random directions,\nmean curvature {net.mean():.2g}", color=plots.BLUE, prefer=(0.8, 0.4))
     return figure

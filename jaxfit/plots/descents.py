@@ -186,8 +186,9 @@ def learning_rate_range(
     shown = np.isfinite(losses) & (losses > 0)
     top = 30 * losses[shown][0]
     bottom = losses[shown].min()
-    size = np.log10(top / bottom)
-    ax.set(xscale="log", yscale="log", xlim=(rates[0], rates[-1]), ylim=(bottom * 10 ** (-0.12 * size), top))
+    lowest = np.log10(bottom) - 0.12 * np.log10(top / bottom)
+    lowest = np.floor(4 * lowest) / 4  # so that rounding of the least loss does not move the whole curve
+    ax.set(xscale="log", yscale="log", xlim=(rates[0], rates[-1]), ylim=(10**lowest, top))
     few_ticks(ax.xaxis, round_ticks(*ax.get_xlim()))
     few_ticks(ax.yaxis, round_ticks(*ax.get_ylim()))
     ax.set(xlabel="learning rate of the step", ylabel="loss after the step")
