@@ -16,7 +16,7 @@ from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.typing import Number, Schedule
 
 
-def _of(function: Callable[..., Schedule], **given: Number | Axis) -> Call:
+def _checked_call(function: Callable[..., Schedule], **given: Number | Axis) -> Call:
     """Return the call of a function that makes a schedule, with its numbers checked: positive, `final` zero or more."""
     verb = function.__name__.removeprefix("_")
 
@@ -42,7 +42,7 @@ def constant(rate: Number | Axis) -> Call:
       >>> float(jf.schedules.constant(0.5)()(10))
       0.5
     """
-    return _of(_constant, rate=rate)
+    return _checked_call(_constant, rate=rate)
 
 
 @near_keywords
@@ -62,7 +62,7 @@ def exponential(rate: Number | Axis, factor: Number | Axis, every: Number | Axis
       >>> [round(float(rate(t)), 3) for t in (0, 10, 20)]
       [0.5, 0.25, 0.125]
     """
-    return _of(_exponential, rate=rate, factor=factor, every=every)
+    return _checked_call(_exponential, rate=rate, factor=factor, every=every)
 
 
 @near_keywords
@@ -82,7 +82,7 @@ def stepwise(rate: Number | Axis, factor: Number | Axis, every: Number | Axis) -
       >>> [round(float(rate(t)), 3) for t in (0, 9, 10)]
       [0.5, 0.5, 0.25]
     """
-    return _of(_stepwise, rate=rate, factor=factor, every=every)
+    return _checked_call(_stepwise, rate=rate, factor=factor, every=every)
 
 
 @near_keywords
@@ -104,7 +104,7 @@ def inverse_time(rate: Number | Axis, half: Number | Axis) -> Call:
       >>> [round(float(rate(t)), 3) for t in (0, 10)]
       [0.5, 0.25]
     """
-    return _of(_inverse_time, rate=rate, half=half)
+    return _checked_call(_inverse_time, rate=rate, half=half)
 
 
 @near_keywords
@@ -127,7 +127,7 @@ def polynomial(
       >>> [round(float(rate(t)), 3) for t in (0, 50, 100)]
       [0.5, 0.25, 0.0]
     """
-    return _of(_polynomial, rate=rate, steps=steps, power=power, final=final)
+    return _checked_call(_polynomial, rate=rate, steps=steps, power=power, final=final)
 
 
 @near_keywords
@@ -149,7 +149,7 @@ def cosine(rate: Number | Axis, steps: Number | Axis, *, final: Number | Axis = 
       >>> [round(float(rate(t)), 3) for t in (0, 50, 100)]
       [0.5, 0.25, 0.0]
     """
-    return _of(_cosine, rate=rate, steps=steps, final=final)
+    return _checked_call(_cosine, rate=rate, steps=steps, final=final)
 
 
 @near_keywords
@@ -180,7 +180,7 @@ def warmup_cosine(
             f"warmup_cosine: warmup is {warmup:g} of {steps:g} steps, but something must be left to come down in; "
             f"warm up for fewer"
         )
-    return _of(_warmup_cosine, rate=rate, warmup=warmup, steps=steps, final=final)
+    return _checked_call(_warmup_cosine, rate=rate, warmup=warmup, steps=steps, final=final)
 
 
 @near_keywords
@@ -206,7 +206,7 @@ def milestones(rate: Number | Axis, factor: Number | Axis, at: Sequence[int]) ->
     integral = all(isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in steps)
     if not steps or not integral or list(steps) != sorted(set(steps)):
         raise ValueError(f"milestones: at is {at!r}, but it must be whole numbers of steps in order, such as (10, 20)")
-    return Call(_milestones, **_of(_milestones, rate=rate, factor=factor).kwargs, at=tuple(map(int, steps)))
+    return Call(_milestones, **_checked_call(_milestones, rate=rate, factor=factor).kwargs, at=tuple(map(int, steps)))
 
 
 @near_keywords
@@ -241,7 +241,7 @@ def cosine_restarts(
       >>> [round(float(rate(t)), 3) for t in (0, 5, 10, 20, 30)]
       [0.5, 0.25, 0.5, 0.25, 0.5]
     """
-    return _of(_cosine_restarts, rate=rate, first=first, longer=longer, factor=factor, final=final)
+    return _checked_call(_cosine_restarts, rate=rate, first=first, longer=longer, factor=factor, final=final)
 
 
 @near_keywords
@@ -274,7 +274,9 @@ def one_cycle(
       >>> [round(float(rate(t)), 3) for t in (0, 29, 64)]
       [0.02, 0.5, 0.25]
     """
-    return _of(_one_cycle, rate=rate, steps=steps, rise=rise, start_factor=start_factor, final_factor=final_factor)
+    return _checked_call(
+        _one_cycle, rate=rate, steps=steps, rise=rise, start_factor=start_factor, final_factor=final_factor
+    )
 
 
 @near_keywords

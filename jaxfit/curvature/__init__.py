@@ -155,8 +155,8 @@ def sharpness(
     if isinstance(loss, (Fit, Grid)):
         _refuse_more("sharpness", loss, params, data, key, precision)
         if isinstance(loss, Fit):
-            return _of_fit(quantity, tolerance, loss, preconditioner, history)
-        return _of_grid(quantity, tolerance, loss, preconditioner, history)
+            return _sharpness_of_fit(quantity, tolerance, loss, preconditioner, history)
+        return _sharpness_of_grid(quantity, tolerance, loss, preconditioner, history)
     if history:
         raise ValueError("sharpness: history is True, but there is no run; pass a fit or a grid: sharpness(fit, ...)")
     if isinstance(preconditioner, str):
@@ -227,7 +227,7 @@ def _refuse_more(
             )
 
 
-def _of_fit(
+def _sharpness_of_fit(
     quantity: Extreme, tolerance: float, fit: Fit, preconditioner: PyTree, history: bool
 ) -> Sharpness | xr.DataArray:
     problem = problem_of(fit)
@@ -249,7 +249,9 @@ def _of_fit(
     return _labelled(quantity, pairs.values, label)
 
 
-def _of_grid(quantity: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool) -> xr.DataArray:
+def _sharpness_of_grid(
+    quantity: Extreme, tolerance: float, grid: Grid, preconditioner: PyTree, history: bool
+) -> xr.DataArray:
     import xarray as xr
 
     if preconditioner is not None and preconditioner != "recorded":

@@ -6,8 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxfit.explanations.endings import of_end
-from jaxfit.explanations.failures import of_layers, of_patience, of_pruning, of_runaways, of_trouble
+from jaxfit.explanations.endings import finding_of_end
+from jaxfit.explanations.failures import (
+    finding_of_layers,
+    finding_of_patience,
+    finding_of_pruning,
+    finding_of_runaways,
+    finding_of_trouble,
+)
 from jaxfit.explanations.findings import Finding
 from jaxfit.problems import Record, Status
 from jaxfit.problems.messages import near_keywords, near_names
@@ -22,12 +28,14 @@ __getattr__, __dir__ = near_names(__name__, __all__)
 def diagnose(run: Fit) -> Finding:
     """Return what happened to a run that recorded the loss of every step."""
     if far := runaways(run):
-        return of_runaways(run, far)
+        return finding_of_runaways(run, far)
     if run.status == Status.STOPPED_EARLY:
-        return of_patience(run)
+        return finding_of_patience(run)
     if run.status == Status.PRUNED:
-        return of_pruning(run)
-    return of_layers(run) or (of_trouble if run.status in (Status.DIVERGED, Status.NOT_FINITE) else of_end)(run)
+        return finding_of_pruning(run)
+    return finding_of_layers(run) or (
+        finding_of_trouble if run.status in (Status.DIVERGED, Status.NOT_FINITE) else finding_of_end
+    )(run)
 
 
 TESTED, AT_ONCE, IN_THREE = 221, 0.968, 0.995  # failing runs; the shares that arrive in one round, and within three

@@ -52,7 +52,7 @@ SETTLED = 1e-4  # a run has settled if less than this share of the total decreas
 ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain
 
 
-def of_end(run: Fit) -> Finding:
+def finding_of_end(run: Fit) -> Finding:
     """Return the finding of a run that did not fail, by the loss curve and the curvature at its end."""
     training = training_of(run)
     problem, there = training.problem, training.at(put(marks_of(training.problem), run.params))

@@ -61,7 +61,7 @@ LOW = 1e-6  # of the first loss: a run that reached it has no such problem
 GAINS = np.geomspace(0.5, 16, 16)  # by which the matrices of a new start are multiplied
 
 
-def of_trouble(run: Fit) -> Finding:
+def finding_of_trouble(run: Fit) -> Finding:
     """Return the finding of a run that diverged or became not finite."""
     training = training_of(run)
     problem, optimizer, start = training.problem, training.optimizer, local_model(training.problem)
@@ -143,7 +143,7 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
     return finding(kind, story, numbers, second_order(training) or slower(optimizer, lower, AFFORDABLE))
 
 
-def of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
+def finding_of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
     """Return the finding of runaway params; the remedy is a start with the other sign, or bounds."""
     problem = problem_of(run)
     story = [
@@ -191,7 +191,7 @@ def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
     return Remedy(f"jf.Bounded for {names}, within {ROOM} times the start", {"params": params})
 
 
-def of_patience(run: Fit) -> Finding:
+def finding_of_patience(run: Fit) -> Finding:
     """Return the finding of a run stopped by its patience; a remedy only if it never improved on its start."""
     training = training_of(run)
     numbers = {
@@ -210,7 +210,7 @@ def of_patience(run: Fit) -> Finding:
     return finding("stopped early", story, numbers, Remedy(words, changes))
 
 
-def of_pruning(run: Fit) -> Finding:
+def finding_of_pruning(run: Fit) -> Finding:
     """Return the finding of a lane that a rule of its sweep stopped; how it would have ended is not known."""
     numbers = {"steps": int(run.steps), "loss": float(run.loss)}
     steps = int(training_of(run).steps)
@@ -235,7 +235,7 @@ class LayerSlopes(NamedTuple):
     flat: bool  # whether all layers are flat, at the start and at 1.1 times the start
 
 
-def of_layers(run: Fit) -> Finding | None:
+def finding_of_layers(run: Fit) -> Finding | None:
     """Return a finding if the gradient vanishes or explodes across layers and so kept the loss high; else None."""
     training = training_of(run)
     layers, first, goal = layers_of(training.problem), float(run.history.loss[0]), training.stop.loss_below

@@ -118,7 +118,7 @@ class Hessian(NamedTuple):
     matrix: Array  # (n, n) zero for those that do not move
 
 
-def _around(arguments: Arguments) -> Hessian | LocalModel:
+def _derivatives_around(arguments: Arguments) -> Hessian | LocalModel:
     """Return the whole Hessian of few params, which NumPy reads, and the `LocalModel` of many, as arrays."""
     problem = arguments.problem
     loss, start, back = flat_loss(problem)
@@ -155,7 +155,7 @@ def _around(arguments: Arguments) -> Hessian | LocalModel:
     )  # fmt: skip
 
 
-def _of_hessian(
+def _model_of_hessian(
     loss: float, point: np.ndarray, gradient: np.ndarray, moves: np.ndarray, matrix: np.ndarray
 ) -> LocalModel:
     """Return the local model with the spectrum of the whole Hessian."""
@@ -198,12 +198,12 @@ def scaled_excess(matrix: np.ndarray, gradient: np.ndarray) -> float:
 def local_model(problem: Problem) -> LocalModel:
     """Return the local model of the loss at the params of a problem, in float64."""
     problem = problem._replace(params=as_params(resolved(problem.params, "float64"), inside=True, finite=False))
-    around: Any = at_one(_around, Arguments(problem), "float64")
+    around: Any = at_one(_derivatives_around, Arguments(problem), "float64")
     fields = [x.item() if np.ndim(x) == 0 else x for x in around]
     if isinstance(around, LocalModel):
         return LocalModel(*fields)
     with np.errstate(all="ignore"):  # of a loss that is not finite
-        return _of_hessian(*fields)
+        return _model_of_hessian(*fields)
 
 
 def _losses(arguments: Arguments) -> jax.Array:

@@ -28,7 +28,7 @@ Mask: TypeAlias = (
 _Declared = ParamSpec("_Declared")
 
 
-def _of(factory: Callable) -> Callable[[Callable[_Declared, None]], Callable[_Declared, Optimizer]]:
+def _hyperparameters_of(factory: Callable) -> Callable[[Callable[_Declared, None]], Callable[_Declared, Optimizer]]:
     """Make a function that declares hyperparameters into one that returns the factory's `Optimizer`.
 
     A default that is the factory's own is left to it, where it stays a Python number; what is given is a leaf.
@@ -53,7 +53,7 @@ def _of(factory: Callable) -> Callable[[Callable[_Declared, None]], Callable[_De
     return declare
 
 
-@_of(optax.sgd)
+@_hyperparameters_of(optax.sgd)
 def sgd(
     learning_rate: float | Varied,
     *,
@@ -112,7 +112,7 @@ def _given(accumulator_dtype: DTypeLike | None) -> dict[str, Any]:
     return {} if accumulator_dtype is None else {"accumulator_dtype": accumulator_dtype}
 
 
-@_of(optax.adagrad)
+@_hyperparameters_of(optax.adagrad)
 def adagrad(
     learning_rate: float | Varied,
     *,
@@ -131,7 +131,7 @@ def adagrad(
     """
 
 
-@_of(optax.adadelta)
+@_hyperparameters_of(optax.adadelta)
 def adadelta(
     learning_rate: float | Varied = 1.0,
     *,
@@ -153,7 +153,7 @@ def adadelta(
     """
 
 
-@_of(optax.rmsprop)
+@_hyperparameters_of(optax.rmsprop)
 def rmsprop(
     learning_rate: float | Varied,
     *,
@@ -177,7 +177,7 @@ def rmsprop(
     """
 
 
-@_of(optax.adam)
+@_hyperparameters_of(optax.adam)
 def adam(
     learning_rate: float | Varied,
     *,
@@ -202,7 +202,7 @@ def adam(
     """
 
 
-@_of(optax.adamw)
+@_hyperparameters_of(optax.adamw)
 def adamw(
     learning_rate: float | Varied,
     *,
@@ -227,7 +227,7 @@ def adamw(
     """
 
 
-@_of(optax.nadam)
+@_hyperparameters_of(optax.nadam)
 def nadam(
     learning_rate: float | Varied,
     *,
@@ -250,7 +250,7 @@ def nadam(
     """
 
 
-@_of(optax.adamax)
+@_hyperparameters_of(optax.adamax)
 def adamax(
     learning_rate: float | Varied,
     *,
@@ -268,7 +268,7 @@ def adamax(
     """
 
 
-@_of(optax.amsgrad)
+@_hyperparameters_of(optax.amsgrad)
 def amsgrad(
     learning_rate: float | Varied,
     *,
@@ -292,7 +292,7 @@ def amsgrad(
     """
 
 
-@_of(optax.adabelief)
+@_hyperparameters_of(optax.adabelief)
 def adabelief(
     learning_rate: float | Varied,
     *,
@@ -315,7 +315,7 @@ def adabelief(
     """
 
 
-@_of(recurrences.radam)
+@_hyperparameters_of(recurrences.radam)
 def radam(
     learning_rate: float | Varied,
     *,
@@ -340,7 +340,7 @@ def radam(
     """
 
 
-@_of(recurrences.yogi)
+@_hyperparameters_of(recurrences.yogi)
 def yogi(
     learning_rate: float | Varied,
     *,
@@ -361,7 +361,7 @@ def yogi(
     """
 
 
-@_of(optax.lion)
+@_hyperparameters_of(optax.lion)
 def lion(
     learning_rate: float | Varied,
     *,
@@ -382,7 +382,7 @@ def lion(
     """
 
 
-@_of(optax.contrib.muon)
+@_hyperparameters_of(optax.contrib.muon)
 def muon(
     learning_rate: float | Varied,
     *,
@@ -410,7 +410,7 @@ def muon(
     """
 
 
-@_of(recurrences.rprop)
+@_hyperparameters_of(recurrences.rprop)
 def rprop(
     learning_rate: float | Varied,
     *,

@@ -135,14 +135,14 @@ def _inside(value: Any) -> Iterator[tuple[object, Swap | None]]:
     """Yield what one object holds; what stands in a tuple is replaced with it."""
     kind = type(value)  # `isinstance` would ask the object itself
     if kind is types.FunctionType:
-        yield from _of_function(value)
+        yield from _arrays_of_function(value)
     elif issubclass(kind, (types.MethodType, classmethod, staticmethod)):
         yield getattr(value, "__self__", None), None
         yield value.__func__, None
     elif kind is property:
         yield value.fget, None
     elif issubclass(kind, dict):
-        yield from _of_dict(value)
+        yield from _arrays_of_dict(value)
     elif issubclass(kind, list):
         items = enumerate(itertools.islice(list.__iter__(value), MOST))
         yield from ((x, functools.partial(_in_list, value, i)) for i, x in items)
@@ -152,12 +152,12 @@ def _inside(value: Any) -> Iterator[tuple[object, Swap | None]]:
         yield value.node_data(), None
         yield from ((child, None) for child in value.children())
     elif issubclass(kind, type):
-        yield from _of_class(value)
+        yield from _arrays_of_class(value)
     else:
-        yield from _of_object(value)
+        yield from _arrays_of_object(value)
 
 
-def _of_object(value: Any) -> Iterator[tuple[object, Swap | None]]:
+def _arrays_of_object(value: Any) -> Iterator[tuple[object, Swap | None]]:
     """Yield what stands in the `__dict__` and the `__slots__` of an object, and what its class holds."""
     kind = type(value)
     if issubclass(kind, functools.partial):
@@ -168,7 +168,7 @@ def _of_object(value: Any) -> Iterator[tuple[object, Swap | None]]:
         return
     with contextlib.suppress(AttributeError):
         own = object.__getattribute__(value, "__dict__")
-        yield from _of_dict(own) if type(own) is dict else ()
+        yield from _arrays_of_dict(own) if type(own) is dict else ()
     for base in kind.__mro__:
         yield base, None
         slots = [x for x in vars(base).values() if "__slots__" in vars(base) and type(x) is types.MemberDescriptorType]
@@ -177,13 +177,13 @@ def _of_object(value: Any) -> Iterator[tuple[object, Swap | None]]:
                 yield slot.__get__(value), functools.partial(_in_slot, slot, value)
 
 
-def _of_class(kind: type) -> Iterator[tuple[object, Swap | None]]:
+def _arrays_of_class(kind: type) -> Iterator[tuple[object, Swap | None]]:
     if _is_the_users(kind.__module__):
         yield from ((x, functools.partial(_in_class, kind, name)) for name, x in list(vars(kind).items())
                     if not name.startswith("__") or name == "__call__")  # fmt: skip
 
 
-def _of_function(function: types.FunctionType) -> Iterator[tuple[object, Swap | None]]:
+def _arrays_of_function(function: types.FunctionType) -> Iterator[tuple[object, Swap | None]]:
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # not filled yet
             yield cell.cell_contents, functools.partial(_in_cell, cell)
@@ -191,20 +191,22 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[object, Swap | 
     yield function.__kwdefaults__, None
     yield vars(function).get("__wrapped__"), None
     if _is_the_users(function.__module__):
-        yield from _of_namespace(function.__globals__, set(_names(function.__code__)))
+        yield from _arrays_of_namespace(function.__globals__, set(_names(function.__code__)))
 
 
-def _of_namespace(space: dict[str, object], names: set[str], depth: int = 1) -> Iterator[tuple[object, Swap | None]]:
+def _arrays_of_namespace(
+    space: dict[str, object], names: set[str], depth: int = 1
+) -> Iterator[tuple[object, Swap | None]]:
     """Yield the globals of these names, and what the user's modules among them have under these names."""
     for name in names.intersection(space):
         value = space[name]
         if not issubclass(type(value), types.ModuleType):
             yield value, functools.partial(_in_dict, space, name)
         elif depth and _is_the_users(value.__name__):
-            yield from _of_namespace(vars(value), names, depth - 1)
+            yield from _arrays_of_namespace(vars(value), names, depth - 1)
 
 
-def _of_dict(items: dict) -> Iterator[tuple[object, Swap]]:
+def _arrays_of_dict(items: dict) -> Iterator[tuple[object, Swap]]:
     yield from ((x, functools.partial(_in_dict, items, key)) for key, x in itertools.islice(dict.items(items), MOST))
 
 

@@ -31,11 +31,11 @@ from jaxfit.statistics.estimates import (
     Basis,
     Estimate,
     Placed,
+    basis_of_squares,
     estimate,
     held_at,
     is_absolute,
     noise_model_for,
-    of_squares,
     placed,
     propagated,
     residual_count,
@@ -377,7 +377,7 @@ def linear_in_numpy(fit: Fit) -> Linear | None:
             columns=linearization.columns.whole(), residuals=linearization.columns.in_order(linearization.residuals)
         )
     count = residual_count(problem.loss, problem.data, linearization.residuals)
-    basis = of_squares(
+    basis = basis_of_squares(
         flat, held_at(problem, flat), linearization.residuals, linearization.columns, count, of_data(problem)[0]
     )
     return Linear(problem, flat, linearization, basis)

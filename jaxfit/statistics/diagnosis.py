@@ -308,20 +308,20 @@ def _pure(residuals: Array, place: Any, counts: Array, hidden: Array) -> tuple[A
     return (weight > 0).sum(), (xp.where(counted, r - s * mean[number], 0) ** 2).sum()
 
 
-def signs(fit: Fit, known: Moments) -> list[str]:
+def notes_on_diagnosis(fit: Fit, known: Moments) -> list[str]:
     """Return sentences for a report, on what lies beyond the thresholds of this module."""
     if known.kind == ROBUST:
-        return _of_outliers(fit, known)
+        return _notes_on_outliers(fit, known)
     if (
         not _has_residuals(known, problem_of(fit))
         or known.exact
         or float(known.estimate.count - known.estimate.rank) <= 0
     ):
         return []
-    return [*_of_points(fit, known), *_of_tests(_diagnostics(fit, known))]
+    return [*_notes_on_points(fit, known), *_notes_on_tests(_diagnostics(fit, known))]
 
 
-def _of_points(fit: Fit, known: Moments) -> list[str]:
+def _notes_on_points(fit: Fit, known: Moments) -> list[str]:
     from scipy import special
 
     measures, k = _influence(fit, known), float(known.estimate.rank)
@@ -350,7 +350,7 @@ def outliers(fit: Fit, known: Moments) -> np.ndarray:
         return np.abs(standard) > FAR_OUT
 
 
-def _of_outliers(fit: Fit, known: Moments) -> list[str]:
+def _notes_on_outliers(fit: Fit, known: Moments) -> list[str]:
     raw, standard, _ = standardized(fit, known)
     far = np.flatnonzero(outliers(fit, known))
     if not len(far):
@@ -372,7 +372,7 @@ def _points(fit: Fit, places: np.ndarray) -> str:
     return ", ".join(named) + f" and {more} more" * (more > 0)
 
 
-def _of_tests(tests: Diagnostics) -> list[str]:
+def _notes_on_tests(tests: Diagnostics) -> list[str]:
     lack, runs, durbin, notes, trends = *tests, [], []
     if lack.p_value < DOUBT:
         notes.append(

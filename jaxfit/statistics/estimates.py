@@ -164,12 +164,12 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
     objective, flat, back = objective_at(problem, params)
     held = held_at(problem, flat)
     if kind == LIKELIHOOD and not noise_model_of(problem.loss).deviance:
-        return _of_likelihood(problem, objective, flat, back, held)
+        return _basis_of_likelihood(problem, objective, flat, back, held)
     if kind == LIKELIHOOD:
         held |= _on_edge(objective, flat, back)
     residuals, columns = jacobian(objective, flat, back)
     count = residual_count(problem.loss, problem.data, residuals)
-    basis = of_squares(flat, held, residuals, columns, count, squares_of_data(problem))
+    basis = basis_of_squares(flat, held, residuals, columns, count, squares_of_data(problem))
     if kind == ROBUST:
         k = basis.rank
         gradient, scatter = _huber(objective, flat, back, columns, count, k, count - k)
@@ -177,7 +177,7 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
     return basis._replace(size=objective(back(flat))) if kind == LIKELIHOOD else basis
 
 
-def of_squares(flat: Array, held: Array, residuals: Array, columns: Array, count: Any, of_data: Any) -> Basis:
+def basis_of_squares(flat: Array, held: Array, residuals: Array, columns: Array, count: Any, of_data: Any) -> Basis:
     """Return the directions for a sum of squares; `of_data` is that of y in the units of its residuals."""
     xp = namespace(flat)
     gradient, moving = columns @ residuals, xp.where(held[:, None], 0, columns)
@@ -282,7 +282,7 @@ def _huber(
     return columns @ first / mean, factor**2 * jnp.sum(first**2) / freedom / mean**2
 
 
-def _of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Callable, held: Array) -> Basis:
+def _basis_of_likelihood(problem: Problem, objective: Objective, flat: Array, back: Callable, held: Array) -> Basis:
     """Return the same of a negative log-likelihood: a sum, or the mean over rows times their number."""
     loss: Any = problem.loss
     if noise_model_of(loss).additive:

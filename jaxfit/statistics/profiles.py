@@ -204,13 +204,15 @@ def sentences_about(ends: Ends, names: list[str]) -> list[str]:
          "or the other params run away"),
     ):  # fmt: skip
         named = [
-            name + _where(sides) for name, sides in zip(names, np.moveaxis(flags, -2, 0), strict=True) if sides.any()
+            name + _sides_meant(sides)
+            for name, sides in zip(names, np.moveaxis(flags, -2, 0), strict=True)
+            if sides.any()
         ]
         sentences += [text.format(", ".join(named))] * bool(named)
     return sentences
 
 
-def _where(sides: np.ndarray) -> str:
+def _sides_meant(sides: np.ndarray) -> str:
     """Return which end (..., 2) is meant, unless both are, and of how many lanes."""
     low, high = np.asarray(sides.reshape(-1, 2).any(axis=0))
     parts = [] if low and high else ["low end" if low else "high end"]
@@ -261,17 +263,17 @@ def profile(fit: Any, points: int = 21, reach: float = 3.0, *, absolute_sigma: b
     known = moments("profile", fit, absolute_sigma)
     sides = Sides("profile", fit, known)
     offsets = np.linspace(-reach, reach, points)
-    values, tau = _straight(known, offsets) if sides.straight.any() else _along(sides, offsets)
+    values, tau = _straight(known, offsets) if sides.straight.any() else _curves_along(sides, offsets)
     return jax.tree.map(Profile, *(_trailing(fit, x) for x in (values, tau)))
 
 
 def _straight(known: Moments, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `_along` does, by the linear theory."""
+    """Return what `_curves_along` does, by the linear theory."""
     values = known.values[:, None] + known.errors[:, None] * offsets
     return values, np.where(np.isnan(values), np.nan, offsets)
 
 
-def _along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _curves_along(sides: Sides, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (K, points) values at offsets in standard errors, and tau there."""
     curves = np.full((2, *sides.sound.shape[1:], len(offsets)), np.nan)
     if not len(sides.lane):

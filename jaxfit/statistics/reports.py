@@ -28,7 +28,7 @@ from jaxfit.statistics.covariances import (
     moments,
     undetermined,
 )
-from jaxfit.statistics.diagnosis import signs
+from jaxfit.statistics.diagnosis import notes_on_diagnosis
 from jaxfit.statistics.goodness import Goodness, goodness
 from jaxfit.statistics.tables import CLOSE, Report, Row, combinations, with_error
 from jaxfit.typing import KeyLike, PyTree
@@ -110,10 +110,10 @@ def report(
     if (order := _by_set(fit)) is not None:
         rows, correlations = tuple(rows[i] for i in order), correlations[np.ix_(order, order)]
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
-    notes += _of_ends(rows, level) if method == "profile" else _beyond_bounds(fit, rows)
-    notes += _of_combinations(rows, correlations)
+    notes += _notes_on_ends(rows, level) if method == "profile" else _notes_on_bounds(fit, rows)
+    notes += _notes_on_combinations(rows, correlations)
     if not runaways(fit):
-        notes += signs(fit, known)
+        notes += notes_on_diagnosis(fit, known)
     if others:
         facts[others.lanes] = others.text
         if others.alone:
@@ -173,7 +173,7 @@ def _shapes(model: Callable, params: PyTree) -> PyTree:
     return jax.eval_shape(_deriving(model, ()), jax.tree.map(np.asarray, params))
 
 
-def _of_combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[str]:
+def _notes_on_combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[str]:
     """Return notes on params that are strongly correlated, with what the data determine of them."""
     errors, notes = {row.name: row.error for row in rows}, []
     for factors, value, error in combinations(rows, correlations):
@@ -190,7 +190,7 @@ def _of_combinations(rows: Sequence[Row], correlations: np.ndarray) -> list[str]
     return notes
 
 
-def _of_ends(rows: Sequence[Row], level: float) -> list[str]:
+def _notes_on_ends(rows: Sequence[Row], level: float) -> list[str]:
     """Return notes on why ends of profiles are missing or infinite."""
     notes = []
     for row in rows:
@@ -208,7 +208,7 @@ def _of_ends(rows: Sequence[Row], level: float) -> list[str]:
     return notes
 
 
-def _beyond_bounds(fit: Fit, rows: Sequence[Row]) -> list[str]:
+def _notes_on_bounds(fit: Fit, rows: Sequence[Row]) -> list[str]:
     """Return a note on the params whose interval reaches where their bounds let no value be."""
     marked = resolved(problem_of(fit).params, PRECISION)
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
@@ -326,7 +326,7 @@ FEW, MANY = 5, 0.2  # expected counts, and the share of points that may have few
 RARE = 1e-3  # a p-value below it is worth a note
 
 
-def _of_counts(fit: Fit, known: Moments) -> list[str]:
+def _notes_on_counts(fit: Fit, known: Moments) -> list[str]:
     """Return notes on a fit to counts: that they scatter too much, or are too few for a chi-squared."""
     loss = problem_of(fit).loss
     if not hasattr(loss, "counts"):
@@ -381,7 +381,7 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
             + "; a mean of zero where nothing was counted is one"
             * hasattr(problem_of(fit).loss, "counts")
         )
-    notes += _of_counts(fit, known)
+    notes += _notes_on_counts(fit, known)
     if known.exact:
         notes.append(
             "the residuals are no larger than the rounding of the numbers: they show no noise, and errors and "

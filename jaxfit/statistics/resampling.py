@@ -36,7 +36,7 @@ def refitter(loss: Loss) -> Optimizer:
     return levenberg_marquardt() if loss.knows_residuals else lbfgs()
 
 
-class _OfBlocks(Loss):
+class _LossOfBlocks(Loss):
     """A loss defined by its blocks of residuals."""
 
     loss: Loss
@@ -62,7 +62,7 @@ class _OfBlocks(Loss):
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
 @dataclass(frozen=True, eq=False, repr=False)
-class Shifted(_OfBlocks):
+class Shifted(_LossOfBlocks):
     """A loss with its residuals moved and weighed: scale * (residuals - shift), block by block."""
 
     loss: Loss
@@ -81,7 +81,7 @@ class Shifted(_OfBlocks):
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
 @dataclass(frozen=True, eq=False, repr=False)
-class Held(_OfBlocks):
+class Held(_LossOfBlocks):
     """A loss and a spring, stiffness * (number - target)**2, at one number of the user's tree.
 
     Its data begin with which number, the target and the stiffness. At the minimum of the sum, the loss is the least
@@ -107,7 +107,7 @@ class Held(_OfBlocks):
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])
 @dataclass(frozen=True, eq=False, repr=False)
-class WeightedLoss(_OfBlocks):
+class WeightedLoss(_LossOfBlocks):
     """A likelihood in which each point counts as often as its data begin with: sum(weight * pointwise)."""
 
     loss: Loss
@@ -275,7 +275,7 @@ def resample(
     """Return (..., samples, K) params of refits, NaN if one failed or a param has no error; and (..., samples) bool."""
     samples = check_draws(verb, key, samples)
     if known.kind == LIKELIHOOD:
-        return _of_points(verb, result, known, kind, key, samples)
+        return _resampled_points(verb, result, known, kind, key, samples)
     if known.kind != SQUARES and kind == "normal":
         raise TypeError(f"{verb}: a Huber loss is there for noise that is not normal; use jf.bootstrap")
     silent = _silent(known, kind)
@@ -325,7 +325,7 @@ def _gathered(
     return back(flat), back(good)
 
 
-def _of_points(
+def _resampled_points(
     verb: str, result: Fit | Grid, known: Moments, kind: str, key: KeyLike | None, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `resample` does for a likelihood: of points drawn again, or of counts drawn from the fitted means."""

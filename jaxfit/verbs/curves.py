@@ -157,7 +157,7 @@ def curve_fit(
     squares, more = chi_squared(predict), ()
     if x_sigma is not None:
         squares = orthogonal_distance(predict, correlated=correlation is not None)
-        more = tuple(_of_points(*given, np.shape(y)) for given in errors_in_x if given[1] is not None)
+        more = tuple(_for_each_point(*given, np.shape(y)) for given in errors_in_x if given[1] is not None)
     run = fit(squares, start, (x, y, sigma, *more), **how)
     return dataclasses.replace(run, absolute_sigma=bool(absolute_sigma))
 
@@ -201,7 +201,7 @@ def _robust(
     return run
 
 
-def _of_points(name: str, value: Scalar, rule: str, good: Callable, shape: tuple[int, ...]) -> ArrayLike:
+def _for_each_point(name: str, value: Scalar, rule: str, good: Callable, shape: tuple[int, ...]) -> ArrayLike:
     """Return a number for each point.
 
     Raises:

@@ -137,7 +137,7 @@ def data_array(
 
 
 @dataclass(frozen=True)
-class OfMember:
+class QuantityOfMember:
     """A quantity of one member, whose start is made first if a `Call` makes it."""
 
     quantity: Quantity
@@ -153,7 +153,7 @@ def _evaluate(
     with precision_context(precision):
         template = laid_out(arguments, precision)
         _inspect(template.spec, jax.config.jax_enable_x64)
-    return evaluate(OfMember(quantity), template, where, precision)
+    return evaluate(QuantityOfMember(quantity), template, where, precision)
 
 
 @functools.lru_cache(maxsize=64)
