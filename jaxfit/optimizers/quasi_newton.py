@@ -15,6 +15,7 @@ from jaxfit.optimizers.methods import Objective, Proposal, Traits, clipped_to, i
 from jaxfit.typing import PyTree
 
 PROBED = 64
+DOUBLINGS = 20  # of the step, in one line search
 
 
 class LBFGSState(NamedTuple):
@@ -23,6 +24,8 @@ class LBFGSState(NamedTuple):
     curvature: Any  # of Optax: differences of params and gradients
     search: Any  # of the line search of Optax
     units: PyTree  # like params: the size of each leaf at the start
+    scale: Array  # () of the loss as Optax sees it, a power of two
+    reach: Array  # () a factor of the step, until the first that changes the loss
     start: Array  # () loss there
     loss: Array  # ()
     grads: PyTree
@@ -40,13 +43,15 @@ class LBFGS(NamedTuple):
         loss, grads = jax.value_and_grad(objective)(params)
         units = jax.tree.map(root_mean_square, params)
         scaled = jax.tree.map(jnp.divide, params, units)
-        settled = judge(objective, params, grads, units, loss, loss, jnp.asarray(False), jnp.asarray(False))
-        return LBFGSState(self.precondition.init(scaled), self.search.init(scaled), units, loss, loss, grads, settled)
+        settled = judge(objective, params, grads, units, loss, loss, *[jnp.asarray(False)] * 3)
+        fresh = self.precondition.init(scaled), self.search.init(scaled)
+        return LBFGSState(*fresh, units, scale_of(loss, grads, units), jnp.ones_like(loss), loss, loss, grads, settled)
 
     def step(self, objective: Objective, params: PyTree, memory: LBFGSState) -> Proposal:
         limits, units, loss, verdict = objective.bounds, memory.units, memory.loss, memory.settled
+        scale, reach = memory.scale, memory.reach
         grads = memory.grads if limits is None else inward(memory.grads, params, *limits)
-        slope = jax.tree.map(jnp.multiply, grads, units)
+        slope = jax.tree.map(lambda g, u: g * scale * u, grads, units)
         here = jax.tree.map(jnp.divide, params, units)
 
         def inside(scaled):
@@ -55,14 +60,19 @@ class LBFGS(NamedTuple):
 
         def value(scaled):
             found = objective(inside(scaled))
-            return jnp.where(jnp.isnan(found), jnp.inf, found)
+            return jnp.where(jnp.isnan(found), jnp.inf, found * scale)
 
         direction, curvature = self.precondition.update(slope, memory.curvature, here)
-        direction = jax.tree.map(lambda d, g: jnp.where(g == 0, 0, -d), direction, slope)
-        updates, search = self.search.update(direction, memory.search, here, value=loss, grad=slope, value_fn=value)
+        direction = jax.tree.map(lambda d, g: jnp.where(g == 0, 0, -d * reach), direction, slope)
+        updates, search = self.search.update(
+            direction, memory.search, here, value=loss * scale, grad=slope, value_fn=value
+        )
         there = inside(jax.tree.map(jnp.add, here, updates))
         if limits is None:
-            reached, found = search.value, jax.tree.map(jnp.divide, search.grad, units)
+            _, reached = jax.lax.while_loop(  # of which `scale` may have lost the last digits
+                lambda carry: carry[0], lambda _: (False, objective(there)), (scale < 1, search.value / scale)
+            )
+            found = jax.tree.map(lambda g, u: g / u / scale, search.grad, units)
         else:  # a gradient through a bound is zero beyond it
             reached, found = jax.value_and_grad(objective)(there)
         ends = [jnp.all(jnp.isfinite(x)) for x in (reached, *jax.tree.leaves(found))]
@@ -71,42 +81,109 @@ class LBFGS(NamedTuple):
         def pick(new, old):
             return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
 
+        there, reached, found = pick((there, reached, found), (params, loss, memory.grads))
+        info = jnp.finfo(loss.dtype)
+        least = info.eps**0.75 * jnp.abs(loss)
+        idle = loss - reached <= least
+        parts = zip(*map(jax.tree.leaves, (found, memory.grads)), strict=True)
+        bent = jnp.stack([jnp.any(jnp.abs(a - b) > info.eps**0.5 * jnp.abs(b)) for a, b in parts]).any()
+        crawled = better & ~bent & unequal(there, params)
+        unmoved = idle & ~bent & (memory.start - loss <= least)
+        units = resized(objective, there, found, units, reached, idle)
+        anew = unequal(units, memory.units)
+        here = jax.tree.map(jnp.divide, there, units)
         fresh = self.precondition.init(here), self.search.init(here)
+        better &= ~(unmoved | anew)
+        farther = jnp.where(search.info.decrease_error > 0, 0.5**DOUBLINGS, 2.0**DOUBLINGS)
         memory = LBFGSState(
             pick(curvature, fresh[0]),
             pick(search, fresh[1]),
             units,
+            jnp.where(anew, scale_of(reached, found, units), scale),
+            jnp.where(unmoved & ~anew, jnp.clip(reach * farther, info.tiny**0.5, info.max**0.5), 1),
             memory.start,
-            pick(reached, loss),
-            pick(found, memory.grads),
+            reached,
+            found,
             memory.settled,
         )
-        promised = -sum(jnp.sum(d * g) for d, g in zip(jax.tree.leaves(direction), jax.tree.leaves(slope), strict=True))
-        least = jnp.finfo(loss.dtype).eps ** 0.75 * jnp.abs(loss)
+        pairs = zip(jax.tree.leaves(direction), jax.tree.leaves(slope), strict=True)
+        promised = -sum(jnp.sum(d * g) for d, g in pairs) / scale
         learned = curvature.count > min(sum(x.size for x in jax.tree.leaves(params)), self.pairs)
-        idle = loss - memory.loss <= least
         stalled = learned & (promised <= least) & idle
-        there = pick(there, params)
-        settled = judge(objective, there, memory.grads, units, memory.loss, memory.start, stalled, idle)
+        settled = judge(
+            objective, there, memory.grads, units, memory.loss, memory.start, stalled & ~anew, idle & ~anew, crawled
+        )
         return Proposal(loss, grads, there, memory._replace(settled=settled), verdict)
 
 
 def root_mean_square(leaf: Array) -> Array:
-    """Return the root mean square of a leaf's entries, or 1 if they are zero."""
-    size = jnp.sqrt(jnp.mean(leaf * leaf))
-    return jnp.broadcast_to(jnp.where(size > 0, size, 1), leaf.shape)
+    """Return the root mean square of a leaf's entries, or 1 if they are zero, or so small that gradients overflow."""
+    about = jnp.ldexp(jnp.ones_like(leaf), -jnp.frexp(jnp.max(jnp.abs(leaf), initial=0))[1])
+    size = jnp.sqrt(jnp.mean((leaf * about) ** 2)) / about
+    info = jnp.finfo(leaf.dtype)
+    return jnp.where(size > info.eps * info.tiny**0.5, size, 1)
+
+
+def unequal(one: PyTree, other: PyTree) -> Array:
+    return jnp.stack([jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True)]).any()
+
+
+def resized(objective: Objective, params: PyTree, grads: PyTree, units: PyTree, loss: Array, idle: Array) -> PyTree:
+    """Return the units that fit after an `idle` step; those of other steps, and of most params, stay.
+
+    A leaf so small that doubling it leaves the loss as it is gets a unit of 1, as one that starts at zero; and a leaf
+    that is now a millionth of its start gets its size, at least 1.
+    """
+    eps = jnp.finfo(loss.dtype).eps
+
+    def lost(p, g, u):
+        return idle & (jnp.max(u) < eps**0.25) & (jnp.max(jnp.abs(g) * jnp.maximum(u, jnp.abs(p))) <= eps * abs(loss))
+
+    def shrunk(p, u):
+        size = jnp.maximum(root_mean_square(p), 1)
+        return jnp.where(idle & (size < 0.5**DOUBLINGS * u), size, u)
+
+    small = jax.tree.map(lost, params, grads, units)
+    doubled = jax.tree.map(lambda p, now: jnp.where(now, 2 * p, p), params, small)
+    _, same = jax.lax.while_loop(  # evaluated only where there are some
+        lambda carry: carry[0],
+        lambda _: (False, abs(objective(objective.between_bounds(doubled)) - loss) <= 4 * eps * abs(loss)),
+        (jnp.stack(jax.tree.leaves(small)).any(), jnp.asarray(False)),
+    )
+    units = jax.tree.map(lambda u, now: jnp.where(now & same, 1, u), units, small)
+    return jax.tree.map(shrunk, params, units)
+
+
+def scale_of(loss: Array, grads: PyTree, units: PyTree) -> Array:
+    """Return 1, or the power of two by which the loss is multiplied so that Optax can square its gradient.
+
+    Its first step is the gradient divided by its norm, or the gradient itself where that is small; too small, and no
+    step is seen in the loss.
+    """
+    info = jnp.finfo(loss.dtype)
+    low, high = -DOUBLINGS, 3 * info.maxexp // 7
+
+    def exponent(x):
+        return jnp.where(x == 0, info.minexp, jnp.frexp(x)[1])
+
+    tops = [jnp.max(exponent(g) + exponent(u)) for g, u in zip(*map(jax.tree.leaves, (grads, units)), strict=True)]
+    top = jnp.stack(tops).max()
+    power = jnp.where(top > high, high - top, jnp.where(top < low, -top, 0))
+    most = info.maxexp - 8
+    return jnp.ldexp(jnp.ones_like(loss), jnp.clip(power, -most, jnp.minimum(most, most - exponent(loss))))
 
 
 def judge(
     objective: Objective, params: PyTree, grads: PyTree, units: PyTree, loss: Array, start: Array, stalled: Array,
-    idle: Array,
+    idle: Array, crawled: Array,
 ) -> Array:  # fmt: skip
     """Return whether the params are at a minimum, as far as the precision can tell. One of these must hold:
 
     - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order; that is
       eps**0.25 where the search has `stalled`: the step that the learned curvature proposes promises next to nothing;
     - the loss is zero, as far as the rounding of the params lets one see, and the last step was `idle`: from a start of
-      1e15 that rounding is large at first, and the next step sees more;
+      1e15 that rounding is large at first, and the next step sees more. One that `crawled` (the gradient stayed) does
+      not count;
     - the last step was idle, it did not lower the loss, and Newton's step would not either: what it promises,
       g H^-1 g / 2 with no curvature of the Hessian H negative, is lost in the `rounding` of the loss.
 
@@ -137,7 +214,7 @@ def judge(
     _, size, near = jax.lax.while_loop(
         lambda carry: carry[0], bend, (level <= eps * jnp.abs(start), far, far + jnp.inf)
     )
-    zero = (idle | (level == 0)) & (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
+    zero = (idle & ~crawled | (level == 0)) & (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
     flat = jnp.max(jnp.abs(slope) * unit) <= jnp.where(stalled, eps**0.25, eps**0.6) * level
     if point.size > PROBED:
         return flat | zero

@@ -124,7 +124,7 @@ def runaways(fit: Fit) -> list[Runaway]:
     """Return the params that went ten thousand times as far as their start, where the loss does not depend on them.
 
     So does tau in exp(-x / tau) if it starts with the wrong sign: the least loss is at infinity. That the loss does not
-    depend on a param is seen by its value at a tenth of it.
+    depend on a param is seen by its value at a tenth of it and at ten times as much.
     """
     if fit.status not in ENDED_WELL or not np.isfinite(fit.loss) or (numbers := _free_numbers(fit)) is None:
         return []
@@ -132,14 +132,18 @@ def runaways(fit: Fit) -> list[Runaway]:
     far = np.flatnonzero(np.isfinite(end) & (np.abs(end) > FAR * np.where(start == 0, 1, np.abs(start))))
     if not len(far):
         return []
-    places = np.tile(end, (len(far) + 2, 1))
-    for place, which in zip(places[1:], [*far, far], strict=True):
-        place[which] /= 10
+    moved = [*far, far]
+    places = np.tile(end, (1 + 3 * len(moved), 1))
+    for i, which in enumerate(moved, 1):
+        places[i, which] /= 10
+        places[i + len(moved), which] *= 10
+        places[i + 2 * len(moved), which] = start[which]
     here, *there = _losses_at(fit, places)
     if here == 0:
         return []
+    less, more, back = np.abs(np.subtract(there, here)).reshape(3, -1)
     began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
-    *flat, all_flat = np.abs(np.subtract(there, here)) <= FLAT * (abs(here) + FLAT * began)
+    *flat, all_flat = np.fmax(less, more) <= FLAT * (abs(here) + FLAT * np.fmin(began, back))
     places_of_runaways = far[flat] if any(flat) else far if all_flat else []
     return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in places_of_runaways]
 

@@ -118,11 +118,47 @@ def test_a_gradient_without_a_second_derivative_still_ends():
     np.testing.assert_allclose(fit.params, [1.0, 1.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("start", "scale", "precision"), [(1e15, 1.0, "float32"), (1e30, 1e30, "float64")])
-def test_a_start_far_beyond_the_minimum_is_not_the_end_at_zero(start, scale, precision):
-    """The first step leads to zero, as far as the start's size can tell; the least of scale * (p - 3)**2 is at 3."""
-    fit = jf.fit(lambda p: scale * (p - 3) ** 2, start, optimizer=jf.optimizers.lbfgs(), steps=20, precision=precision)
-    arrived = bool(abs(fit.params - 3) < 8 * np.finfo(precision).eps)
-    assert fit.status == (jf.Status.CONVERGED if arrived else jf.Status.OUT_OF_STEPS)
-    # In float32 the square of the first gradient overflows where XLA does not take its root at once: no step is made.
-    assert arrived or precision == "float32"
+def bowl(p, scale, least):
+    return jnp.sum(scale * (p - least) ** 2)
+
+
+@pytest.mark.parametrize(("start", "scale"), [(1e15, 1.0), (1e-15, 1.0), (1e10, 1e-10), (1.0, 1e-30)])
+def test_a_start_or_loss_of_an_odd_size_arrives(start, scale):
+    """The first gradient overflows in float32 when it is squared, or its step is lost in the rounding of the params."""
+    least = np.array([3.0, 4.0])
+    fit = jf.fit(bowl, np.full(2, start), (scale, least), optimizer=LBFGS, steps=20)
+    assert fit.status == jf.Status.CONVERGED
+    np.testing.assert_allclose(fit.params, least, rtol=1e-5)
+
+
+EXPONENTS = [-30, -15, -8, -4, 0, 4, 8, 12, 15, 18, 30]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("size", [1, 2, 12])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_starts_and_losses_of_any_size_arrive(size, precision):
+    """The least of scale * |p - c|**2 is at c; a run arrives unless the loss overflows at its start, which is said."""
+    least = np.arange(3.0, 3 + size)
+    starts = np.array([0.0, *(sign * 10.0**e for e in EXPONENTS for sign in (1, -1))])
+    scales = np.array([1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e30])
+    pairs = np.stack(np.meshgrid(starts, scales), -1).reshape(-1, 2)
+    data = jf.Axis("pair", pairs[:, 1]), least
+    start = jf.Axis("pair", np.repeat(pairs[:, :1], size, axis=1))
+    grid = jf.sweep(bowl, start, data, optimizer=LBFGS, steps=100, precision=precision).results
+    finite = pairs[:, 1] * 100 * np.maximum(pairs[:, 0] ** 2, 100) < np.finfo(precision).max
+    finite &= np.maximum(pairs[:, 0] ** 2, 1) * size < np.finfo(precision).max
+    assert (grid.status[finite] == jf.Status.CONVERGED).all() and finite.mean() > 0.7
+    np.testing.assert_allclose(grid.params[finite], np.broadcast_to(least, grid.params[finite].shape), rtol=1e-3)
+    assert set(grid.status[~finite].values.tolist()) <= {jf.Status.CONVERGED, jf.Status.DIVERGED, jf.Status.NOT_FINITE}
+
+
+@pytest.mark.parametrize("power", soaking([2, 4], keep=(4,)))
+def test_a_tiny_start_beside_a_large_one_arrives(power):
+    """The run of the fourth power goes from 1e8 to about 0 first, where steps of its start's size say nothing."""
+    loss = lambda p: (p["a"] - 3) ** 2 + (p["b"] - 2) ** power  # noqa: E731
+    fit = jf.fit(loss, {"a": 1e-15, "b": 1e8}, optimizer=LBFGS, steps=200)
+    assert fit.status == jf.Status.CONVERGED
+    lost = (16 * np.finfo(np.float32).eps * 2 * 3) ** 2  # the least loss above the rounding of a residual (a - 3)
+    assert fit.loss <= lost
+    np.testing.assert_allclose([fit.params["a"], fit.params["b"]], [3, 2], atol=1.1 * lost**0.25)
