@@ -18,6 +18,8 @@ from jaxfit.typing import Model, Params, PyTree
 
 STEPS = 100  # to the nearest point of the curve, at most
 SHORT = 0.5  # power of the precision: a step of u that ends the search, whose error one more step squares
+SQUARED = 0.25  # the same where a step of Newton's itself leaves about its square
+FLAT = 0.1  # of the curvature of Gauss and Newton: the least one that a step takes
 
 
 @leaves_of()
@@ -72,7 +74,7 @@ def _distance(apart: Callable[[Params, Array], Array], params: Params, start: Ar
         return jax.jvp(lambda u: apart(params, u), (u,), (jnp.ones_like(u),))
 
     still = _still(params)
-    nearest = _nearest(lambda u: slopes(u, still), start)
+    nearest = _nearest(lambda u: jax.jvp(lambda u: slopes(u, still), (u,), (jnp.ones_like(u),)), start)
     found, bend = jax.jvp(lambda u: slopes(u, still), (nearest,), (jnp.ones_like(nearest),))
     curve = 1 + found[1] ** 2 + found[0] * bend[1]
     found, slope = slopes(nearest)
@@ -81,26 +83,35 @@ def _distance(apart: Callable[[Params, Array], Array], params: Params, start: Ar
     return (found - (nearest - shift) * slope) / jnp.sqrt(1 + slope**2)
 
 
-def _nearest(slopes: Callable[[Array], tuple[Array, Array]], start: Array) -> Array:
-    """Return u at a minimum of u**2 + apart(u)**2, by damped steps of Gauss and Newton, each point for itself."""
-    least = float(jnp.finfo(start.dtype).eps) ** SHORT
+def _nearest(bends: Callable[[Array], tuple], start: Array) -> Array:
+    """Return u at a minimum of u**2 + apart(u)**2, by damped steps of Newton's, each point for itself.
+
+    Args:
+      bends: Of u, returns ((apart, its slope), (the slope again, its own slope)).
+    """
+    eps = float(jnp.finfo(start.dtype).eps)
 
     def going(state):
         return (state[0] < STEPS) & jnp.any(state[-1])
 
     def step(state):
-        count, u, found, slope, damping, moving = state
-        move = -(u + found * slope) / (1 + slope**2) / (1 + damping)
+        count, u, found, slope, bend, damping, moving = state
+        usual = 1 + slope**2  # of Gauss and Newton, where the valley bends the other way
+        curve = usual + found * bend
+        curve = jnp.where(curve > 0, jnp.maximum(curve, FLAT * usual), usual)
+        move = -(u + found * slope) / curve / (1 + damping)
         there = u + move
-        ahead, steep = slopes(there)
+        (ahead, steep), (_, bent) = bends(there)
         lower = there**2 + ahead**2 <= u**2 + found**2
-        moving &= jnp.abs(move) > least * (1 + jnp.abs(u))
-        taken = lower & moving
-        u, found, slope = (jnp.where(taken, *pair) for pair in ((there, u), (ahead, found), (steep, slope)))
-        return count + 1, u, found, slope, jnp.where(lower, damping / 8, 2 + 4 * damping), moving
+        taken, size = lower & moving, jnp.abs(move) / (1 + jnp.abs(u))
+        newton = lower & (usual + found * bend >= FLAT * usual) & (damping <= eps**SQUARED)
+        moving &= size > jnp.where(newton, eps**SQUARED, eps**SHORT)
+        pairs = (there, u), (ahead, found), (steep, slope), (bent, bend)
+        u, found, slope, bend = (jnp.where(taken, *pair) for pair in pairs)
+        return count + 1, u, found, slope, bend, jnp.where(lower, damping / 8, 2 + 4 * damping), moving
 
-    found, slope = slopes(start)
-    state = 0, start, found, slope, jnp.zeros_like(start), jnp.isfinite(found + slope)
+    (found, slope), (_, bend) = bends(start)
+    state = 0, start, found, slope, bend, jnp.zeros_like(start), jnp.isfinite(found + slope)
     return jax.lax.while_loop(going, step, state)[1]
 
 

@@ -21,7 +21,6 @@ from jaxfit.engine.jaxprs import inline
 from jaxfit.problems import precision_context
 from jaxfit.problems.marks import Fixed, is_mark, values_of
 from jaxfit.typing import ArrayLike, Params, PyTree, Scalar
-from jaxfit.verbs.evaluations import labels_of
 from jaxfit.verbs.results import Fit, numbers_in
 
 PACKAGES = {"pint", "astropy"}
@@ -264,6 +263,8 @@ class FitWithUnits:
 
     def by_label(self) -> dict[str, Unit]:
         """Return the unit of each number of the params."""
+        from jaxfit.verbs.evaluations import labels_of  # which a fit of plain numbers does not load
+
         params = numbers_in(self.fit)
         each = jax.tree.map(lambda unit, tree: jax.tree.map(lambda x: [unit] * np.size(x), tree), self.units, params)
         return dict(zip(labels_of(params), jax.tree.leaves(each), strict=True))
