@@ -1,4 +1,4 @@
-"""Wrong calls in tables: what is called, the error, and words of it that name the argument and the remedy."""
+"""Wrong calls in tables: what is called, the error, words of it that name the argument and the remedy; what works."""
 
 import re
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ class Case(NamedTuple):
     error: type
     argument: str  # regex: what is wrong, and what came
     remedy: str  # regex: the rule, and what to do
+    mended: Any  # the call that the message says to make instead, which works
 
 
 def check(case, events, *, may_compile=False):

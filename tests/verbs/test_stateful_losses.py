@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from tests.shared.bad_inputs import Case, check
+from tests.shared.bad_inputs import Case, check, follows
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(2, 3, (24, 3)).astype(np.float32)
@@ -196,32 +196,46 @@ BARE = START | {"stats": START["stats"].value}
 OTHER = {"key": 5, "steps": 2, "optimizer": ADAM}
 WRONG = {
     "a state that nothing is marked as": Case(lambda: jf.fit(LOSS, BARE, (X, Y), **OTHER), TypeError,
-        r"stateful\(trained, evaluate=evaluated\) changes a state, but nothing", r"jf\.Carried\(stats\)"),
+        r"stateful\(trained, evaluate=evaluated\) changes a state, but nothing", r"jf\.Carried\(stats\)",
+        lambda: jf.fit(LOSS, START, (X, Y), **OTHER)),
     "a loss that tells no state": Case(lambda: jf.fit(no_state, START, (X, Y), **OTHER), TypeError,
-        "params hold what is jf.Carried", r"jf\.losses\.stateful\(function\)"),
+        "params hold what is jf.Carried", r"jf\.losses\.stateful\(function\)",
+        lambda: jf.fit(LOSS, START, (X, Y), **OTHER)),
     "a function that returns no params": Case(
         lambda: jf.fit(jf.losses.stateful(no_state), START, (X, Y), **OTHER), TypeError,
-        "no_state returned a ", "`return loss, params`"),
+        "no_state returned a ", "`return loss, params`",
+        lambda: jf.fit(jf.losses.stateful(trained), START, (X, Y), **OTHER)),
     "a function that returns its state alone": Case(
         lambda: jf.fit(jf.losses.stateful(lambda p, x, y, key: (p["w"].sum(), p["stats"])), START, (X, Y), **OTHER),
-        TypeError, "the params as they are after it, in the same tree", r"return loss, params \| \{'stats': stats\}"),
+        TypeError, "the params as they are after it, in the same tree", r"return loss, params \| \{'stats': stats\}",
+        lambda: jf.fit(LOSS, START, (X, Y), **OTHER)),
     "a state of another shape": Case(
         lambda: jf.fit(jf.losses.stateful(lambda p, x, y: (p["w"].sum(), p | {"stats": jnp.zeros(2)})),
                        START | {"stats": jf.Carried(0.0)}, (X, Y), **OTHER | {"key": None}), TypeError,
-        r"what is carried had shape \(\), and has \(2,\) after the step", "in the same tree"),
+        r"what is carried had shape \(\), and has \(2,\) after the step", "in the same tree",
+        lambda: jf.fit(LOSS, START, (X, Y), **OTHER)),
     "a method that looks at several params in a step": Case(
         lambda: jf.fit(LOSS, START, (X, Y), **OTHER | {"optimizer": jf.optimizers.lbfgs()}), TypeError,
-        "lbfgs asks for the loss at several params in a step", r"jf\.optimizers\.adam"),
+        "lbfgs asks for the loss at several params in a step", r"jf\.optimizers\.adam",
+        lambda: jf.fit(LOSS, START, (X, Y), **OTHER)),
     "two losses that change a state": Case(lambda: jf.fit(LOSS + LOSS, START, (X, Y), **OTHER), TypeError,
-        "has 2 terms that change the state", "make one function"),
+        "has 2 terms that change the state", "make one function",
+        lambda: jf.fit(LOSS + jf.losses.l2(0.1), START, (X, Y), **OTHER)),
     "a loss with a state returned beside it": Case(lambda: jf.fit(trained, BARE, (X, Y), **OTHER), TypeError,
-        "the loss returned a tuple", r"a new state: jf\.losses\.stateful"),
+        "the loss returned a tuple", r"a new state: jf\.losses\.stateful",
+        lambda: jf.fit(jf.losses.stateful(trained), START, (X, Y), **OTHER)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_state_that_cannot_be_carried_is_refused_with_what_to_write(name, events):
     check(WRONG[name], events, may_compile=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", WRONG)
+def test_the_remedy_of_a_message_about_a_state_works(name):
+    assert follows(WRONG[name].mended)
 
 
 # Nets of other libraries: batch normalization and dropout
