@@ -111,9 +111,10 @@ class Curve:
                if not np.isfinite(np.asarray(v)[np.asarray(where) if where is not None else ...]).all()]  # fmt: skip
         if bad:
             raise ValueError(f"{bad[0]} holds NaN or infinity; drop those points, or mask them with where=")
-        with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            params = _compiled(self, *(np.asarray(v) for v in given))
-            return jax.tree.map(lambda v: np.asarray(v)[()], params)
+        given = [np.asarray(v) for v in given]
+        with jax.enable_x64(True):
+            program = _program(self, tuple((v.shape, v.dtype) for v in given))  # runs at once, also inside of a trace
+            return jax.tree.map(lambda v: np.asarray(v)[()], program(*given))
 
     def _check(self, x: Array, y: Array, where: Array | None = None) -> None:
         wanted = ("n",) if self.dimensions == 1 else ("n", str(self.dimensions))
@@ -166,6 +167,11 @@ def on_one_branch(terms: Sequence[Any], params: Sequence[Params]) -> list[Params
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0)(_guess)
+
+
+@functools.lru_cache(maxsize=128)
+def _program(curve: Curve, shapes: tuple) -> jax.stages.Compiled:
+    return _compiled.lower(curve, *(jax.ShapeDtypeStruct(*x) for x in shapes)).compile()
 
 
 class Term(Curve):

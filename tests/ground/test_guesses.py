@@ -242,6 +242,15 @@ def test_from_the_guess_the_fit_gets_to_nists_certified_values(name):
     assert nist.digits(in_order(fit.params), one.params) >= 6
 
 
+def test_a_first_guess_compiles_one_program_also_inside_of_a_trace(caplog):
+    x = np.linspace(0, 10, 23)
+    with jax.log_compiles():
+        guess = models.gaussian.guess(x, np.exp(-((x - 4) ** 2)))
+    assert sum(record.getMessage().startswith("Compiling") for record in caplog.records) == 1
+    inside = jax.make_jaxpr(lambda s: s * models.gaussian.guess(x, np.exp(-((x - 4) ** 2)))["height"])(1.0)
+    assert isinstance(guess["height"], np.float64) and len(inside.eqns) <= 2  # s converted and multiplied
+
+
 @pytest.mark.soak
 def test_a_guess_is_the_same_under_jit_and_vmap_and_for_points_in_any_order_and_beside_masked_ones():
     model, x, ys, _ = drawn(QUICK, 3)
