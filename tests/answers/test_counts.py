@@ -225,6 +225,7 @@ def expected_coverage(method, n, mean):
     return (scipy.stats.poisson.pmf(totals, n * mean) * inside).sum()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("method", soaking(["wald", "profile"], keep=("wald",)))
 def test_intervals_of_counts_hold_their_mean_as_often_as_theory_says(method, sets=100, n=3, mean=1):
     covered, _ = total_covered(method, n, mean, sets)

@@ -119,8 +119,9 @@ def test_random_redundant_models_end_at_the_least_loss(count, precision):
     np.testing.assert_allclose(grid.results.loss, least, rtol=1e4 * eps)
 
 
+@pytest.mark.parametrize("lanes", soaking([False, True], keep=1), ids=["alone", "lanes"])
 @pytest.mark.parametrize("count", soaking([2, 6, 7, 8, 12], keep=(2,)))
-def test_a_param_on_its_bound_lets_the_others_converge(count):
+def test_a_param_on_its_bound_lets_the_others_converge(count, lanes):
     rng = np.random.default_rng(count)
     matrix, truth = rng.normal(size=(40, count)), rng.normal(size=count)
     truth[1] = -1.0
@@ -130,12 +131,17 @@ def test_a_param_on_its_bound_lets_the_others_converge(count):
 
     ys = matrix @ truth + 0.1 * rng.normal(size=(8, 40))
     start = {"u": jf.Bounded(np.full(2, 0.5), low=np.array([-9.0, 0.0])), "v": np.zeros(count - 2)}
-    grid = jf.sweep(RSS(predict), start, (matrix, jf.Axis("set", ys)), optimizer=LM(), steps=100)
-    assert (grid.results.status == Status.CONVERGED).all() and (grid.results.steps < 10).all()
+    how = {"optimizer": LM(), "steps": 100}
+    if lanes:
+        grid = jf.sweep(RSS(predict), start, (matrix, jf.Axis("set", ys)), **how)
+        runs = [jf.lane(grid, set=i) for i in range(8)]
+    else:
+        runs = [jf.fit(RSS(predict), start, (matrix, y), **how) for y in ys]
     inside = np.delete(matrix, 1, axis=1)
-    for i, y in enumerate(ys):
+    for run, y in zip(runs, ys, strict=True):
+        assert run.status == Status.CONVERGED and run.steps < 10
         exact = np.linalg.lstsq(inside, y)[0]
-        found = np.concatenate([grid.results["params.u"][i], grid.results["params.v"][i]])
+        found = np.concatenate([run.params["u"], run.params["v"]])
         np.testing.assert_allclose(found, np.insert(exact, 1, 0.0), rtol=1e-10, atol=1e-12)
 
 

@@ -22,7 +22,7 @@ def surprise(counts, expected):
     return (np.sum((counts - expected) ** 2) / expected - free) / math.sqrt(2 * free)
 
 
-@pytest.mark.parametrize("n", soaking([1, 2, 3, 7, 10, 33, 256, 1000, 4097], keep=(1, 7, 256, 1000)))
+@pytest.mark.parametrize("n", soaking([1, 2, 3, 7, 10, 33, 256, 1000, 4097], keep=(7, 256)))
 def test_every_shuffle_is_an_order_of_all_numbers(n):
     assert np.array_equal(np.sort(orders(n, 20), axis=1), np.broadcast_to(np.arange(n), (20, n)))
 

@@ -220,8 +220,12 @@ def blocks_of(page):
     return found, columns
 
 
-def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history():
-    run = a_fit(sigma=np.full(21, 0.2), absolute_sigma=True)
+@pytest.fixture(scope="module")
+def run():
+    return a_fit(sigma=np.full(21, 0.2), absolute_sigma=True)
+
+
+def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history(run):
     found, columns = blocks_of(fit_page(run))
     curve, points = found["Data and curve"][1]["series"]
     x, y = run.problem.data[:2]
@@ -253,10 +257,10 @@ def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history():
     np.testing.assert_allclose(columns[loss["y"]], run.history.loss, rtol=1e-6)
 
 
-def test_the_csv_of_a_report_holds_its_numbers_in_full():
+def test_the_csv_of_a_report_holds_its_numbers_in_full(run):
     import csv
 
-    report = jf.report(a_fit())
+    report = jf.report(run)
     rows = list(csv.DictReader(report.to_csv().splitlines()))
     expected = [*report.rows, *report.derived]  # whose starts are empty
     assert [row["name"] for row in rows] == [row.name for row in expected]
@@ -452,10 +456,10 @@ def test_colors_follow_the_preferred_scheme(session, tmp_path, grid):
     session.resize(1280, 900)
 
 
-def test_the_page_of_a_fit_is_drawn_on_every_width(session, tmp_path):
+def test_the_page_of_a_fit_is_drawn_on_every_width(session, tmp_path, run):
     plain = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(3.0), steps=100)
-    for run, charts, words in ((a_fit(), 6, ["height", "Correlations", "Goodness"]), (plain, 1, ["diverged"])):
-        path = run.to_html(tmp_path / "fit.html")
+    for fit, charts, words in ((run, 6, ["height", "Correlations", "Goodness"]), (plain, 1, ["diverged"])):
+        path = fit.to_html(tmp_path / "fit.html")
         for width in (1280, 390):
             session.resize(width, 844)
             session.open(path)

@@ -113,6 +113,7 @@ def test_an_axis_of_functions_at_a_leaf_is_a_program_for_each():
     assert set(grid.results["params.w"].dims) == {"activation"}
 
 
+@pytest.mark.soak
 def test_whole_params_on_an_axis_may_differ_in_a_switch():
     def loss(params, x, y):
         return jnp.mean((params["w"] * x + (0.5 if params["shift"] else 0) - y) ** 2)

@@ -50,7 +50,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", soaking(FORMS, keep=["two kinds of optimizers"]))
+@pytest.mark.parametrize("form", soaking(FORMS, keep=["one kind with two rates"]))
 def test_axes_of_program_parts_need_no_axis_of_numbers(form):
     arguments = {"loss": LOSS, "params": START, "data": DATA, "optimizer": O.adam(0.1), "steps": 10} | FORMS[form]
     grid = jf.sweep(**arguments)
