@@ -50,7 +50,8 @@ class Sets(NamedTuple):
             robust[:] = [block.rho is not None for block in found]
             return [(block.residuals, jnp.asarray(block.weight, float), block.variance) for block in found]
 
-        return tuple(self._block(i, *found, robust[i]) for i, found in enumerate(self.map(one)))
+        parts = zip(self.map(one), robust, strict=True)
+        return tuple(self._block(i, r, weight, variance, yes) for i, ((r, weight, variance), yes) in enumerate(parts))
 
     def _block(self, i: int, residuals: Array, weight: Array, variance: Array | None, robust: bool) -> Block:
         """Return one block of all sets, of which each has a rho and a weight of its own."""
@@ -59,9 +60,12 @@ class Sets(NamedTuple):
         if not robust:
             return Block(residuals * jnp.sqrt(weight), 1.0)
 
+        def of_set(params, *given):
+            own: Any = self.loss.blocks(params, *given[:-1])[i].rho
+            return own(given[-1])
+
         def rho(r):
-            each = self.map(lambda params, *given: self.loss.blocks(params, *given[:-1])[i].rho(given[-1]),
-                            jnp.reshape(r, (len(residuals), -1)))  # fmt: skip
+            each = self.map(of_set, jnp.reshape(r, (len(residuals), -1)))
             return jnp.reshape(each, jnp.shape(r))
 
         return Block(residuals, weight, rho, variance)

@@ -119,8 +119,8 @@ def estimate_of_sets(
     span = np.sqrt(((found.scale * flat) ** 2).sum() / max(count, 1))
     size = found.loss if noise_model_of(problem.loss).deviance else size
     blind = basis.blind / basis.scale
-    found = Estimate(values, unit, scatter, size, count, basis.rank, basis.offset, basis.held, blind, span, found.loss)
-    return Estimate(*(np.asarray(x)[()] for x in found))
+    given = values, unit, scatter, size, count, basis.rank, basis.offset, basis.held, blind, span, found.loss
+    return Estimate(*(np.asarray(x)[()] for x in given))
 
 
 def precisions_at(problem: Problem, flat: Array) -> Array:

@@ -242,7 +242,9 @@ def _in_numpy(fit: Fit, kind: Kind | None) -> _Counts | None:
         if (linear := linear_in_numpy(fit)) is None:
             return None
         if isinstance(linear.basis, SetsBasis):
-            return _Counts(linear.found.size, *(np.nan,) * 7)  # which have no order, nor replicates
+            return _Counts(
+                np.asarray(linear.found.size), *(np.asarray(np.nan),) * 7
+            )  # which have no order, nor replicates
         if kind != SQUARES:
             return None
         rows = linear.found.columns.T @ linear.basis.root
