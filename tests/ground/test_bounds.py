@@ -134,6 +134,7 @@ def total(params, x, y):
     return params["w"] + params["b"]
 
 
+@pytest.mark.soak
 def test_axes_stand_inside_marks():
     levels, caps = np.array([0.0, 0.5, 1.0]), np.array([0.3, 9.0])
     params = {"w": jf.Bounded(0.1, high=jf.Axis("cap", caps)), "b": jf.Fixed(jf.Axis("level", levels))}

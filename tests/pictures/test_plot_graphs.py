@@ -15,6 +15,7 @@ from PIL import Image
 import jaxfit as jf
 from jaxfit import plots
 from jaxfit.plots.graph_layout import Extent, Link, arrange
+from tests.shared.soak import soaking
 
 X, Y = np.linspace(-1, 2, 7), np.linspace(3, 1, 7)
 RATE = jf.optimizers.sgd(0.01)
@@ -137,7 +138,7 @@ def crossing(one, other):
     return np.argwhere(meet)
 
 
-@pytest.mark.parametrize("direction", ["right", "up"])
+@pytest.mark.parametrize("direction", soaking(["right", "up"], keep=1))
 @pytest.mark.parametrize("name", GRAPHS)
 def test_texts_and_boxes_are_apart_and_nothing_is_cropped(name, direction):
     ax = plots.backprop_graph(graph_of(name), direction=direction, optimizer=RATE if name != "two losses" else None)

@@ -238,6 +238,7 @@ def test_the_settings_of_the_user_stay_as_they_are():
         assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.soak
 def test_a_picture_is_the_same_bytes_in_every_run():
     first, second = ([plots.png(ax.figure) for ax in every_picture()] for _ in range(2))
     assert first == second

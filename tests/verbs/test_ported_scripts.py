@@ -75,6 +75,7 @@ def test_a_loop_in_optax(name):
             np.testing.assert_allclose(run.history.loss[:30], expected, rtol=2e-5)  # of 30 steps in float32
 
 
+@pytest.mark.soak
 def test_clipping_and_decay_by_name_are_those_of_the_chain():
     chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.1, mask=only_a))
     named = jf.optimizers.clipped(jf.optimizers.adamw(0.1, weight_decay=0.1, mask=only_a), 0.5)
