@@ -165,6 +165,10 @@ class Joint(Loss):
             found.append(Sets(_of_one(loss), own, common, tuple(given), isinstance(loss, Each)))
         return found
 
+    def member(self, i: int) -> Loss:
+        """Return the loss of the sets of one name."""
+        return _of_one(self.losses[i])
+
     def hidden(self, *data: PyTree) -> Any:
         """Return how many residuals masks leave out."""
         hidden: Any = 0

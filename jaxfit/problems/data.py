@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses import Loss, Sum, data_names, takes_key
+from jaxfit.losses import Joint, Loss, Sum, data_names, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.problems import PRECISIONS, convert, precision_context, row_blocks
 from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, refuse_unit, resolve
@@ -117,6 +117,13 @@ def check_data(
     Raises:
       ValueError: If there are none, lengths differ, a number is not finite, or an integer does not fit.
     """
+    if isinstance(loss, Joint) and len(data) == len(loss.names) and all(isinstance(own, tuple) for own in data):
+        for i, (many, own) in enumerate(zip(loss.many, data, strict=True)):
+            one = loss.member(i)
+            label = f"{name}[{i}]"
+            given = _as_lanes(own, one, label) if many else own
+            check_data(given, one, name=label, precision=precision, rows=one.by_row, finite=finite)
+        return
     names = data_names(loss)
     place = names.index("where") if is_masked(loss) and "where" in names and len(data) == len(names) else None
     where = None if place is None else data[place]
@@ -157,6 +164,26 @@ def check_data(
         raise ValueError(f"{name} holds no array, so there are no points; pass {name}=(x, y)")
     if "sigma" in names and len(data) == len(names) and _has_sigma(loss):
         check_sigma(data, names, loss, name)
+
+
+def _as_lanes(data: tuple, loss: Loss, name: str) -> tuple:
+    """Return the data of many sets as an axis of them; as they are if they are swept themselves.
+
+    Raises:
+      ValueError: If nothing counts in one of the sets.
+    """
+    leaves = jax.tree.leaves(data, is_leaf=is_axis)
+    if any(is_axis(x) or isinstance(x, jax.core.Tracer) or not np.ndim(x) for x in leaves):
+        return data
+    if is_masked(loss) and len(data) == len(loss.data_names):
+        where = np.asarray(data[-1], bool)
+        empty = np.flatnonzero(~where.reshape(len(where), -1).any(axis=1))
+        if len(empty):
+            raise ValueError(
+                f"{name}[{len(data) - 1}] (where) is False everywhere in set {empty[0]}, so that its params are known "
+                f"by nothing; leave the set out"
+            )
+    return jax.tree.map(lambda x: Axis("set", x), data)
 
 
 def _has_sigma(loss: Callable) -> bool:

@@ -269,8 +269,30 @@ def standard_errors(result: Fit | Grid, *, absolute_sigma: bool | None = None) -
       >>> {name: round(float(error), 3) for name, error in jf.standard_errors(run).items()}
       {'b': 1.927, 'w': 0.036}
     """
-    errors = moments("standard_errors", result, absolute_sigma).errors
+    errors = _errors_of_sets(result, absolute_sigma) if isinstance(result, Fit) else None
+    if errors is None:
+        errors = moments("standard_errors", result, absolute_sigma).errors
     return params_tree(result, errors)
+
+
+def _errors_of_sets(fit: Fit, absolute_sigma: bool | None) -> np.ndarray | None:
+    """Return the errors of data sets with so many params that their covariance is not kept; None for fewer."""
+    check_result("standard_errors", fit)
+    loss: Any = problem_of(fit).loss
+    if not is_of_sets(loss) or sum(np.size(x) for x in jax.tree.leaves(fit.params)) <= MOST:
+        return None
+    absolute = is_absolute("standard_errors", fit, loss, absolute_sigma)
+    with precision_context(PRECISION), np.errstate(all="ignore"):
+        linear = linear_in_numpy(fit)
+        if linear is None or not isinstance(linear.basis, SetsBasis):
+            return None
+        problem, _, found, basis = linear
+        freedom = residual_count(loss, problem.data, found.residuals) - basis.rank
+        noise = 1.0 if absolute else found.residuals @ found.residuals / freedom if freedom > 0 else np.nan
+        params = numbers_in(fit)
+        errors = np.full(sum(np.size(x) for x in jax.tree.leaves(params)), np.nan)
+        errors[free_places(problem.params, params)] = np.sqrt(noise * basis.variances())
+    return errors
 
 
 def params_tree(

@@ -42,6 +42,14 @@ class SetsBasis(NamedTuple):
         """(k,) bool: which params are not determined, or held."""
         return self.held | (abs(self.blind) > np.sqrt(np.finfo(float).eps)).any(axis=0)
 
+    def variances(self) -> np.ndarray:
+        """Return (k,), for noise of one unit."""
+        found = (self.border**2).sum(axis=1)
+        for block, own in zip(self.blocks, self.layout.own, strict=True):
+            if len(own):
+                found[own] += (block**2).sum(axis=1)
+        return np.where(self.unknown, np.nan, found)
+
     def covariance(self) -> np.ndarray:
         """Return (k, k), for noise of one unit."""
         table, unknown = self.border @ self.border.T, self.unknown

@@ -10,7 +10,8 @@ import jaxfit as jf
 from jaxfit.engine.settings import using
 from jaxfit.engine.single import sizes
 from jaxfit.optimizers.bordered import Columns, Layout, norms, per, silent, solve, triangularize
-from jaxfit.problems import convert_all
+from jaxfit.problems import convert_all, precision_context
+from jaxfit.statistics.covariances import linear_in_numpy
 
 LM = jf.optimizers.levenberg_marquardt()
 RNG = np.random.default_rng(5)
@@ -67,6 +68,11 @@ def test_errors_are_those_of_the_dense_jacobian(fit, whole, most):
     leverage[WHERE] = np.ravel(residuals.leverage)[WHERE.ravel()]
     np.testing.assert_allclose(np.sum(leverage), 11, rtol=1e-12)
     np.testing.assert_allclose(leverage, np.reshape(jf.residuals(whole).leverage, WHERE.shape), rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_masked_may_be_no_number(fit):
+    hidden = [np.where(WHERE, array, np.nan) for array in (X, Y, SIGMA)]
+    equal(jf.fit(LOSS, START, ((*hidden, WHERE),), optimizer=LM).params, fit.params, 0)
 
 
 def test_numbers_of_params_have_the_errors_of_the_dense_jacobian(fit, whole):
@@ -219,7 +225,16 @@ def test_three_thousand_sets_are_fitted_and_reported():
     start = {"rate": 1.0, "days": {"height": np.ones(n), "level": np.zeros(n)}}
     data = (t, y, np.full(t.shape, 0.05))
     fit = jf.fit(loss, start, (data,), optimizer=LM)
-    assert fit.status == jf.Status.CONVERGED and abs(fit.params["rate"] - 1.3) < 0.01
+    errors = jf.standard_errors(fit)
+    assert fit.status == jf.Status.CONVERGED and abs(fit.params["rate"] - 1.3) < 5 * errors["rate"]
+    pulls = (fit.params["days"]["height"] - height) / errors["days"]["height"]
+    assert abs(np.mean(pulls**2) - 1) < 5 * np.sqrt(2 / n)  # of a chi-squared with as many degrees of freedom
+
+
+def test_variances_without_the_covariance_are_its_diagonal(fit):
+    with using(numpy_params=5), precision_context("float64"):
+        basis = linear_in_numpy(fit).basis
+    np.testing.assert_allclose(basis.variances(), np.diagonal(basis.covariance()), rtol=1e-12)
 
 
 def test_the_jacobian_is_never_whole():
@@ -232,6 +247,10 @@ def test_what_does_not_fit_is_refused():
         jf.fit(LOSS, {"rate": 1.0, "days": {"height": ONES, "level": 0.0}}, (DATA,), optimizer=LM)
     with pytest.raises(ValueError, match=r"data of days\[1\] have shape \(4, 9\), but there are 5 sets"):
         jf.fit(LOSS, START, ((X, Y[:4], SIGMA, WHERE),), optimizer=LM)
+    with pytest.raises(ValueError, match=r"data\[0\]\[3\] \(where\) is False everywhere in set 1"):
+        jf.fit(LOSS, START, ((X, Y, SIGMA, WHERE & (np.arange(5) != 1)[:, None]),), optimizer=LM)
+    with pytest.raises(ValueError, match=r"data\[0\]\[2\] \(sigma\) has 31 of 45 values that are not positive"):
+        jf.fit(LOSS, START, ((X, Y, 0 * SIGMA, WHERE),), optimizer=LM)
     with pytest.raises(TypeError, match=r"is a loss of many data sets, for joint: jf.losses.joint\(sets=each"):
         jf.losses.each(jf.losses.rss(decay))(START, X, Y)
     with pytest.raises(TypeError, match="each: the loss is .* is no loss of jaxfit"):
