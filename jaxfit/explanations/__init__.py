@@ -141,4 +141,7 @@ def explain(run: Fit) -> Explanation:
             kind = "not finite" if run.status in (Status.NOT_FINITE, Status.DIVERGED) else "not determined"
             return Explanation(kind, (f"{refused}.",), {}, "", {}, run)
         run = Fit(**{**vars(run), "history": again.history, "start_loss": again.start_loss})
-    return Explanation(**vars(diagnose(run)), fit=run)
+    found = diagnose(run)
+    if run.note and not any(run.note in sentence for sentence in found.story):
+        found = replace(found, story=(*found.story, f"{run.note[:1].upper()}{run.note[1:]}."))
+    return Explanation(**vars(found), fit=run)

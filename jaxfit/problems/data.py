@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import reprlib
 import warnings
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +155,10 @@ def check_data(
             if not isinstance(values, jax.core.Tracer) and not is_key(values):
                 values = np.asarray(values)
                 masked = where if place is not None and i < place else None
-                _check_numbers(label, values, precision, _counts(leaf, values, masked), finite)
+                counts = _counts(leaf, values, masked)
+                if names[i : i + 1] == ("sigma",) and len(shape) == 2 and np.ndim(counts) == values.ndim:
+                    counts = counts & np.swapaxes(counts, -1, -2)  # of a covariance, if it is one
+                _check_numbers(label, values, precision, counts, finite)
     if rows and len({shape[0] for shape in lengths.values()}) > 1:
         raise ValueError(
             f"{name} differ in length: {', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; "
@@ -289,10 +293,9 @@ def check_sigma(data: tuple, names: tuple[str, ...], loss: LossFunction, name: s
     sigma = np.asarray(sigma)
     shape, wanted = sigma.shape[swept:], np.shape(y)[is_axis(data[1]) :]
     where = data[names.index("where")] if "where" in names else None
-    mask = np.ones(wanted[:1], bool) if where is None or is_axis(where) else np.asarray(where)
     label = f"{name}[{place}] (sigma)"
     if shape == wanted * 2 and len(wanted) == 1:
-        for one in sigma if swept else [sigma]:
+        for one, mask in _covariances(data[place], sigma, where):
             _check_covariance(label, np.asarray(one[np.ix_(mask, mask)], np.float64))
         return
     if shape != wanted:
@@ -308,6 +311,17 @@ def check_sigma(data: tuple, names: tuple[str, ...], loss: LossFunction, name: s
             f"{first[0] if len(first) == 1 else first} ({float(sigma[first]):g}); a standard deviation must be "
             f"positive: drop those points, or mask them with masked=True"
         )
+
+
+def _covariances(leaf: PyTree, sigma: np.ndarray, where: PyTree) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each covariance matrix with each mask of its rows that some lane has, once."""
+    matrices = sigma if is_axis(leaf) else sigma[None]
+    masks = where.values if is_axis(where) else [np.ones(sigma.shape[-1], bool) if where is None else where]
+    masks = np.asarray(masks, bool)
+    if is_axis(leaf) and is_axis(where) and leaf.name == where.name:
+        yield from zip(matrices, masks, strict=True)
+    else:
+        yield from itertools.product(matrices, np.unique(masks, axis=0))
 
 
 def _check_covariance(label: str, matrix: np.ndarray) -> None:

@@ -204,11 +204,15 @@ def all_coordinates(
 
 
 def coordinates(dimensions: dict[str, Dimension]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return labels if given, else values if they are plain and shared, else 0..n-1 with each leaf's beside."""
+    """Return labels if given, else values if they are plain and shared, else 0..n-1 with each leaf's beside.
+
+    Text, of which no two values are equal, names the values of one leaf for the others.
+    """
     coords: dict[str, tuple[str, np.ndarray]] = {}
     for name, dimension in dimensions.items():
         labels = next((m.axis.labels for m in dimension.mentions if m.axis.labels is not None), None)
         plain = [(m.path, v) for m in dimension.mentions if (v := _plain_values(m.axis)) is not None]
+        names = [values for _, values in plain if values.dtype.kind == "U" and len(set(values)) == len(values)]
         shared = (
             bool(plain)
             and len(plain) == len(dimension.mentions)
@@ -219,8 +223,9 @@ def coordinates(dimensions: dict[str, Dimension]) -> dict[str, tuple[str, np.nda
         elif shared:
             coords[name] = (name, plain[0][1])
         else:
-            coords[name] = (name, np.arange(dimension.size))
-            coords |= {path.replace("params", "start", 1): (name, values) for path, values in plain}
+            chosen = names[0] if names else np.arange(dimension.size)
+            coords[name] = (name, chosen)
+            coords |= {path.replace("params", "start", 1): (name, x) for path, x in plain if x is not chosen}
     return coords
 
 

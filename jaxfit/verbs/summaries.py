@@ -143,7 +143,8 @@ def runaways(fit: Fit) -> list[Runaway]:
         return []
     less, more, back = np.abs(np.subtract(there, here)).reshape(3, -1)
     began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
-    *flat, all_flat = np.fmax(less, more) <= FLAT * (abs(here) + FLAT * np.fmin(began, back))
+    same = FLAT * (abs(here) + FLAT * np.fmin(began, back))
+    *flat, all_flat = (np.fmax(less, more) <= same) & ~(back <= same)  # what never mattered did not run away
     places_of_runaways = far[flat] if any(flat) else far if all_flat else []
     return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in places_of_runaways]
 

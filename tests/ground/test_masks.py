@@ -122,3 +122,44 @@ def test_a_mask_on_the_axis_of_the_data_has_as_many_values():
     data = X, jf.Axis("set", np.ones((4, 8))), jf.Axis("set", MASKS)
     with pytest.raises(ValueError, match="different lengths"):
         jf.sweep(LOSSES["mse"][0], START, data, optimizer=jf.optimizers.levenberg_marquardt(), steps=5)
+
+
+@pytest.fixture(scope="module")
+def covariance():
+    """A covariance of all rows, of which row 3 means nothing."""
+    factor = np.random.default_rng(0).normal(size=(8, 8))
+    matrix = 0.02 * factor @ factor.T + 0.05 * np.eye(8)
+    matrix[3] = matrix[:, 3] = np.nan
+    return matrix
+
+
+def generalized_least_squares(matrix, mask):
+    design = np.stack([X, np.ones(8)], axis=1)[mask]
+    weights = np.linalg.inv(matrix[np.ix_(mask, mask)])
+    return np.linalg.solve(design.T @ weights @ design, design.T @ weights @ NOISY[mask])
+
+
+NOISY = Y + np.random.default_rng(1).normal(size=8)
+COUNTED = np.array([[i != 3 for i in range(8)], [i not in (3, 5) for i in range(8)]])
+
+
+def test_rows_of_a_covariance_under_the_mask_do_not_count(covariance):
+    loss = jf.losses.chi_squared(line, masked=True)
+    fit = jf.fit(loss, START, (X, NOISY, covariance, COUNTED[0]), optimizer=jf.optimizers.levenberg_marquardt())
+    expected = generalized_least_squares(covariance, COUNTED[0])
+    np.testing.assert_allclose([fit.params["w"], fit.params["b"]], expected, rtol=1e-9)
+    broken = np.where(np.isnan(covariance), 0, covariance)
+    with pytest.raises(ValueError, match="not positive definite"):  # in the second lane, which counts row 3
+        masks = jf.Axis("mask", [COUNTED[1], np.arange(8) < 4])
+        jf.sweep(loss, START, (X, NOISY, broken, masks), optimizer=jf.optimizers.levenberg_marquardt())
+
+
+@pytest.mark.soak
+def test_each_lane_takes_its_own_rows_of_one_covariance(covariance):
+    loss, masks = jf.losses.chi_squared(line, masked=True), jf.Axis("mask", COUNTED)
+    method = jf.optimizers.levenberg_marquardt()
+    for matrix in (covariance, np.where(np.isnan(covariance), 0, covariance)):
+        grid = jf.sweep(loss, START, (X, NOISY, matrix, masks), optimizer=method).results
+        for i, mask in enumerate(COUNTED):
+            expected = generalized_least_squares(covariance, mask)
+            np.testing.assert_allclose([grid["params.w"][i], grid["params.b"][i]], expected, rtol=1e-9)

@@ -126,3 +126,14 @@ def test_lanes_and_records_become_tables_of_pandas():
     told = run.history.to_dataframe()
     assert list(told) == ["loss", "params.b", "params.w"] and told.index.name == "step"
     np.testing.assert_array_equal(told["params.w"], run.history.params["w"])
+
+
+def test_text_names_the_values_of_an_axis_whose_other_leaves_are_numbers():
+    def init(kind, width):
+        return {"narrow": 1.0, "wide": 2.0}[kind] + width
+
+    call = jf.Call(init, kind=jf.Axis("shape", ["narrow", "wide"]), width=jf.Axis("shape", [0.5, 0.25]))
+    results = jf.sweep(lambda p: p**2, call, optimizer=jf.optimizers.sgd(0.5), steps=1).results
+    assert results["shape"].values.tolist() == ["narrow", "wide"]
+    assert results["start.width"].values.tolist() == [0.5, 0.25]
+    assert results.params.sel(shape="wide") == 0
