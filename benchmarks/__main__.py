@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import compiling, curves, fits, gpu, measurements, nets, pruning, results, scale, storing, sweeps
+from benchmarks import compiling, curves, fits, gpu, measurements, nets, pruning, results, scale, sizes, storing, sweeps
 from benchmarks.torch_peers import NoTorch, Torch
 
 FOLDER = Path(__file__).resolve().parent
@@ -37,6 +37,8 @@ GROUPS = {
         "curve": curves.one,
         "process": curves.process,
         "spots": curves.localization,
+        "sizes-in-c": sizes.against_c,
+        "spots-in-c": sizes.spots_against_c,
     },
     "Measurements": {"counts": measurements.counts, "x-errors": measurements.errors_in_x},
     "First calls": {"compiling": compiling.first_calls, "explanation": compiling.explanation},

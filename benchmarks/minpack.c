@@ -1,12 +1,13 @@
 /* Many least-squares fits, one after another, by MINPACK's lmder with its derivatives written out: what a program in C
  * does. The model has `decay` terms a exp(-r x), or `peaks` terms h exp(-((x - c) / s)^2 / 2), and then a polynomial of
- * `level` coefficients, constant first; with decay = 2 there is one decay whose amplitude is 1. */
+ * `level` coefficients, constant first; with decay = 2 there is one decay whose amplitude is 1. With spot = 1 it is
+ * h exp(-((x - a)^2 + (y - b)^2) / (2 s^2)) + level, of params h, a, b, s, level, and x holds pairs. */
 #include <cminpack-1/cminpack.h>
 #include <math.h>
 #include <stdlib.h>
 
 typedef struct {
-  int decay, peaks, level;
+  int decay, peaks, level, spot;
   const double *x, *y;
 } Set;
 
@@ -14,7 +15,22 @@ static int residuals(void *given, int points, int k, const double *restrict p, d
                      int ld, int what) {
   const Set *set = given;
   const double *restrict x = set->x, *restrict y = set->y;
-  if (what == 1) {
+  if (set->spot) {
+    double per = 1 / (p[3] * p[3]);
+    for (int i = 0; i < points; i++) {
+      double a = x[2 * i] - p[1], b = x[2 * i + 1] - p[2], square = a * a + b * b, e = exp(-0.5 * per * square);
+      if (what == 1) {
+        r[i] = p[0] * e + p[4] - y[i];
+      } else {
+        double slope = p[0] * e * per;
+        jac[i] = e;
+        jac[i + ld] = slope * a;
+        jac[i + ld * 2] = slope * b;
+        jac[i + ld * 3] = slope * square / p[3];
+        jac[i + ld * 4] = 1;
+      }
+    }
+  } else if (what == 1) {
     for (int i = 0; i < points; i++) r[i] = -y[i];
     int j = 0;
     if (set->decay == 1) {
@@ -62,14 +78,14 @@ static int residuals(void *given, int points, int k, const double *restrict p, d
 }
 
 /* params (sets, k) hold the starts and then the ends; errors (sets, k), info and calls (sets) are written. */
-void fit(int sets, int points, int k, int decay, int peaks, int level, const double *x, const double *y, double tol,
-         double *params, double *errors, int *info, int *calls) {
+void fit(int sets, int points, int k, int decay, int peaks, int level, int spot, const double *x, const double *y,
+         double tol, double *params, double *errors, int *info, int *calls) {
   double *jac = malloc(sizeof(double) * points * k), *r = malloc(sizeof(double) * points);
   double *room = malloc(sizeof(double) * (5 * k + points));
   double *diag = room, *qtf = room + k, *wa1 = room + 2 * k, *wa2 = room + 3 * k, *wa3 = room + 4 * k, *wa4 = room + 5 * k;
   int *pivots = malloc(sizeof(int) * k);
   for (int l = 0; l < sets; l++) {
-    Set set = {decay, peaks, level, x, y + (size_t)l * points};
+    Set set = {decay, peaks, level, spot, x, y + (size_t)l * points};
     double *p = params + (size_t)l * k, squares = 0;
     int slopes;
     info[l] = lmder(residuals, &set, points, k, p, r, jac, points, tol, tol, 0.0, 100 * (k + 1), diag, 1, 100.0, 0,

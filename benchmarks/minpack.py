@@ -26,6 +26,7 @@ class Form(NamedTuple):
     decay: int = 0  # 1 for amplitude * exp(-rate * x), 2 for one with amplitude 1
     peaks: int = 0  # height * exp(-((x - center) / width)**2 / 2)
     level: int = 0  # coefficients of a polynomial, constant first
+    spot: int = 0  # 1 for a round Gaussian of two coordinates over a level, alone
 
 
 class Found(NamedTuple):
@@ -63,7 +64,7 @@ def fit(
     Args:
       loop: What `build` returned.
       form: Of the model.
-      x: (points,)
+      x: (points,), of spots (points, 2)
       y: (sets, points)
       start: (k,) or (sets, k)
       workers: Threads.

@@ -167,6 +167,11 @@ def test_what_is_written_names_no_machine(tmp_path):
             (3.0, 2.1, 0.7, 0.3, -0.1),
             lambda x, h, c, s, a, b: h * np.exp(-(((x - c) / s) ** 2) / 2) + a + b * x,
         ),
+        (
+            minpack.Form(spot=1),
+            (3.0, 2.1, 1.7, 0.8, 0.3),
+            lambda x, h, a, b, s, c: h * np.exp(-((x[:, 0] - a) ** 2 + (x[:, 1] - b) ** 2) / (2 * s**2)) + c,
+        ),
     ],
 )
 def test_the_loop_over_minpack_finds_what_scipy_finds(form, params, predicted):
@@ -175,6 +180,8 @@ def test_the_loop_over_minpack_finds_what_scipy_finds(form, params, predicted):
     except loop.NotBuilt as why:  # no compiler, or not MINPACK in C, which the project does not need
         pytest.skip(str(why))
     random, x, start = np.random.default_rng(0), np.linspace(0, 5, 40), np.array(params) * 1.1
+    if form.spot:
+        x = np.stack([x % 1 * 5, x], axis=1)
     y = predicted(x, *params) + 0.01 * random.standard_normal((3, 40))
     found = minpack.fit(built, form, x, y, start)
     theirs = [scipy.optimize.curve_fit(predicted, x, own, start) for own in y]
