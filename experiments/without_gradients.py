@@ -9,8 +9,8 @@ losses for each of these steps, knobs 2 n + 1 a round, and guesses, even of the 
 from 8 params on.
 
 Differences also need a width to be chosen: too wide, and the sign is wrong where the curve bends within it; too narrow,
-and rounding is all there is. The book's listing probes w, moves it, and probes b only then: the rate of b is then
--4,597, and not 83 as at the start.
+and rounding is all there is; how much, differs between processors. The book's listing probes w, moves it, and probes b
+only then: the rate of b is then -4,597, and not 83 as at the start.
 
 Source: Cai, Bileschi, Nielsen and Chollet, Deep Learning with JavaScript (2020), section 2.2; Chollet, Deep Learning
 with Python, second edition (2021), sections 2.4 and 2.4.1; Stevens, Antiga and Viehmann, Deep Learning with PyTorch
@@ -44,7 +44,7 @@ class Config:
     points: int = 201
 
 
-SECONDS = 20
+SECONDS, CHAOTIC = 20, True
 QUICK = {"seeds": 8, "points": 51}
 BREAK = {"probe": 0.04}
 ROWS = {
