@@ -6,6 +6,7 @@ Errors that JAX explains at length become one sentence about the user's own line
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -289,9 +290,10 @@ def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Closed
     except (TypeError, ValueError) as error:
         if "not a valid JAX type" in str(error):
             who = "the loss" if name == "data" else name
-            raise TypeError(
-                f"{who} returned what is no number or array: {str(error).partition(' returned ')[2]}"
-            ) from error
+            what = str(error).partition(" returned ")[2].partition(", which is ")[0]
+            what = re.sub(r"value of type <class '(.*?)'>", r"\1", re.sub(r" at output component \w*", " at ", what))
+            what = what.removesuffix(" at ")
+            raise TypeError(f"{who} returned what is no number or array: {what}") from error
         if "scalar index" in str(error):  # a traced float in range() or as an index
             raise TypeError(_needs_number(users_line(error))) from error
         data = jax.tree_util.tree_leaves_with_path(arguments[1:2])

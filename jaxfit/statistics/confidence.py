@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import reprlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +17,7 @@ from jaxfit.problems import Problem, convert, convert_all, precision_context
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.data import as_data, floating
 from jaxfit.problems.marks import released
-from jaxfit.problems.messages import did_you_mean, near_keywords, shown, warn
+from jaxfit.problems.messages import did_you_mean, near_keywords, path_name, shown, warn
 from jaxfit.statistics.covariances import Moments, factor, moments, params_tree
 from jaxfit.statistics.profiles import profile_ends, sentences_about
 from jaxfit.statistics.resampling import check_draws, quantiles, resample
@@ -218,11 +217,13 @@ def derived(
     one_lane(result)  # refuses lanes of different shapes
     with precision_context(PRECISION):
         _, shape = traced(lambda params: function(released(params)), (_like_params(result),), f"{verb}: the function")
-    leaves = jax.tree.leaves(shape)
-    if not leaves or any(not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
+    leaves = jax.tree_util.tree_leaves_with_path(shape)
+    odd = [(path_name("", path), x) for path, x in leaves if not jnp.issubdtype(x.dtype, jnp.floating)]
+    if odd or not leaves:
+        place, what = (f" at {odd[0][0]}" * bool(odd[0][0]), odd[0][1].dtype.name) if odd else ("", f"{shape}")
         raise TypeError(
-            f"{verb}: the function returned {reprlib.repr(shape)}, but errors are of floating numbers; return one, "
-            f"or a tree of arrays of them"
+            f"{verb}: the function returned {what}{place}, but errors are of floating numbers that depend on the "
+            f"params; return one, or a tree of arrays of them"
         )
     return shape, moments(verb, result, absolute_sigma, function, warns=warns)
 

@@ -149,6 +149,7 @@ def differences(
         if own == PROGRAM:
             rank, texts = 1, _program_differences(*words.get(part, ({}, {})))
         else:
+            own = f"{own[:-1]} (in a mark)" if own.endswith(".") else own
             rank, texts = _value_difference(own, was, now)
             if converted and was.partition(" ")[2:] == now.partition(" ")[2:] != ("",):
                 continue  # the same number in another precision

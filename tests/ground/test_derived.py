@@ -172,7 +172,8 @@ def test_other_methods_give_derived_numbers_an_error_and_no_interval(fit):
     [
         (product, TypeError, "derived is .* but it must hold functions of the params by name"),
         ({"rate": product}, ValueError, "derived has 'rate', which is a param"),
-        ({"flux": lambda p: 1}, TypeError, "errors are of floating numbers"),
+        ({"flux": lambda p: 1}, TypeError, r"returned int64 at \['flux'\], but errors are of floating numbers"),
+        ({"flux": lambda p: "a"}, TypeError, "no number or array: a str"),
         ({"flux": lambda p: p["speed"]}, ValueError, "finds no 'speed'"),
     ],
 )

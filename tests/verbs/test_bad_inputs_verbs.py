@@ -354,7 +354,7 @@ STATISTICS = {
     "propagate, of two": Case(lambda: jf.propagate(FIT, lambda p, x: p["w"] * x), TypeError,
         r"function takes \(p, x\)", r"lambda params: function\(params, x\)",
         lambda: jf.propagate(well(), lambda params: (lambda p, x: p["w"] * x)(params, 2.0))),
-    "propagate, a text": Case(lambda: jf.propagate(FIT, lambda p: "w"), TypeError, "is no number or array", "'str'",
+    "propagate, a text": Case(lambda: jf.propagate(FIT, lambda p: "w"), TypeError, "is no number or array", "a str",
         lambda: jf.propagate(well(), lambda p: p["w"])),
     "propagate, nothing": Case(lambda: jf.propagate(FIT, lambda p: None), TypeError, "returned None", "return one",
         lambda: jf.propagate(well(), lambda p: p["w"])),

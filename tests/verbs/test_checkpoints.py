@@ -174,3 +174,22 @@ def test_a_thread_may_keep_a_checkpoint_too(tmp_path):
     thread.start()
     thread.join()
     same(found[0], fit())
+
+
+def test_a_number_that_was_fixed_is_told_apart_from_one_that_is_free(tmp_path):
+    def go(number):
+        start = {"w": 1.0, "i": number}
+        method = jf.optimizers.sgd(0.1)
+        return jf.fit(of_two_numbers, start, optimizer=method, steps=3, checkpoint=tmp_path / "run")
+
+    go(jf.Fixed(1.0))
+    with pytest.raises(ValueError, match=r"run: params\['i'\] \(in a mark\) was float32 1.0, is now float32 2.0\. "):
+        go(jf.Fixed(2.0))
+    with pytest.raises(
+        ValueError, match=r"params\['i'\] \(in a mark\) was float32 1.0, is now absent; params\['i'\] was"
+    ):
+        go(1.0)
+
+
+def of_two_numbers(p):
+    return (p["w"] - p["i"]) ** 2
