@@ -272,13 +272,14 @@ def _each(**transformations: optax.GradientTransformation) -> optax.GradientTran
 
 def _entries(names: tuple[str, ...], params: Params) -> dict[str, str]:
     have = tuple(params) if isinstance(params, dict) else None
-    if have is None or set(have) != set(names):
+    moving = {name for name in have or () if jax.tree.leaves(params[name])}  # what is held needs no optimizer
+    if have is None or not moving <= set(names) <= set(have):
         came = f"a {type(params).__name__}" if have is None else f"a dictionary of {', '.join(map(str, have))}"
         raise ValueError(
             f"each: params are {came}, but there are optimizers for {', '.join(names)}; each takes one for every entry "
             f"of params that are a dictionary: add {_MISSING} for the others, and leave out those without an entry"
         )
-    return {name: name for name in names}
+    return {name: name if name in names else names[0] for name in have}
 
 
 _MISSING = "sgd(0.1), or optax.set_to_zero() to hold them,"

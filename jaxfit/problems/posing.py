@@ -339,14 +339,14 @@ def with_start(problem: Problem) -> Problem:
 
 def as_params(
     params: PyTree, *, root: str = "params", precision: str = "float64", finite: bool = True, inside: bool = False,
-    stateful: bool = False,
+    stateful: bool | None = False,
 ) -> PyTree:  # fmt: skip
     """Return the params with whole scalars made floats, and marks at what is no float; axes and calls stay.
 
     A whole number that stands alone is a number to fit, as a float is. An array of integers is kept, with a warning,
     since it may have been meant as a start; functions, text, booleans and PRNG keys are kept. Unless `finite`, NaN and
     infinity pass. `inside` says that they stand inside of a mark or an axis, where nothing need be free; `stateful`,
-    that the loss is.
+    that the loss is, or None inside of a mark, where the library of a module is not asked what it trains.
 
     Raises:
       ValueError: If there is no leaf, or one is not finite, or not in the precision.
@@ -362,7 +362,7 @@ def as_params(
             return x
         if isinstance(x, Fixed):
             inner = jax.tree.map(counted, x.value, is_leaf=is_kept) if isinstance(x, Carried) else x.value
-            value = as_params(inner, root=name, precision=precision, finite=finite, inside=True)
+            value = as_params(inner, root=name, precision=precision, finite=finite, inside=True, stateful=None)
             return Carried(value) if isinstance(x, Carried) else value if is_kept(value) else Fixed(value)
         if isinstance(x, Bounded):
             value = leaf(path, x.value) if isinstance(x.value, Axis) else check(name, x.value)
@@ -453,7 +453,7 @@ def as_params(
         raise ValueError(
             f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)"
         )
-    if not LIBRARIES.isdisjoint(sys.modules):
+    if stateful is not None and not LIBRARIES.isdisjoint(sys.modules):
         params = with_settings_kept(params, stateful=stateful)
     if not inside:
         _refuse_all_kept(params, root, marked)

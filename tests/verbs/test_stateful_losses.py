@@ -167,6 +167,15 @@ def test_a_survivor_of_pruning_is_the_lane_of_the_plain_sweep():
 
 
 @pytest.mark.soak
+def test_entries_that_are_carried_or_fixed_need_no_optimizer_of_their_own():
+    by_entry = jf.optimizers.each(w=ADAM, v=ADAM)
+    run = jf.fit(LOSS, START, (X, Y), optimizer=by_entry, steps=12, key=5)
+    np.testing.assert_allclose(run.loss, jf.fit(LOSS, START, (X, Y), **SETTINGS).loss, rtol=1e-5)
+    with pytest.raises(ValueError, match="add sgd"):
+        jf.fit(LOSS, START, (X, Y), optimizer=jf.optimizers.each(w=ADAM), steps=12, key=5)
+
+
+@pytest.mark.soak
 def test_steps_by_hand_traced_runs_and_penalties_carry_a_state(run):
     params, losses, memory = START, [], None
     for _ in range(3):
@@ -402,3 +411,22 @@ def compare(function, later, init, loop, keyed):
     assert (
         jf.resume(jf.fit(loss, init(jax.random.key(1)), (X, Y), optimizer=ADAM, steps=8, **keyed), 20).loss == run.loss
     )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mark", [jf.Carried, jf.Fixed])
+def test_the_state_of_a_split_module_is_held_by_one_mark(mark):
+    nnx = pytest.importorskip("flax.nnx")
+    net = nnx.Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(0)))
+    graph, weights, state = nnx.split(net, nnx.Param, ...)
+
+    def loss(params, x, y):
+        net = nnx.merge(graph, params["weights"], params["state"], copy=True)
+        value = jnp.mean((net(x).sum(-1) - y) ** 2)
+        return value, params | {"state": nnx.state(net, nnx.Not(nnx.Param))}
+
+    found = jf.losses.stateful(loss) if mark is jf.Carried else lambda *given: loss(*given)[0]
+    with jax.numpy_rank_promotion("allow"):
+        run = jf.fit(found, {"weights": weights, "state": mark(state)}, (X, Y), optimizer=ADAM, steps=4)
+    changed = not np.array_equal(jax.tree.leaves(run.params["state"])[0], jax.tree.leaves(state)[0])
+    assert changed == (mark is jf.Carried)
