@@ -176,6 +176,23 @@ def test_counts_of_many_sets_have_their_fisher_information():
         np.testing.assert_allclose(np.ravel(residuals.raw)[:4], [-1, 1, -5, 5], rtol=1e-9)
 
 
+def test_insect_sprays_have_the_numbers_of_glm():
+    """R's InsectSprays, Beall (1942): glm(count ~ spray, poisson) has the residual deviance 98.33 on 66 degrees."""
+    counts = np.array([
+        [10, 7, 20, 14, 14, 12, 10, 23, 17, 20, 14, 13], [11, 17, 21, 11, 16, 14, 17, 17, 19, 21, 7, 13],
+        [0, 1, 7, 2, 3, 1, 2, 1, 3, 0, 1, 4], [3, 5, 12, 6, 4, 3, 5, 5, 5, 5, 2, 4],
+        [3, 5, 3, 5, 3, 6, 1, 1, 3, 2, 6, 4], [11, 9, 15, 22, 15, 16, 13, 10, 26, 26, 24, 13],
+    ])  # fmt: skip
+    mean = jf.losses.poisson(lambda p, x: jnp.exp(p["log"]) + 0 * x)
+    loss = jf.losses.joint(sprays=jf.losses.each(mean))
+    data = ((np.zeros(counts.shape), counts),)
+    fit = jf.fit(loss, {"sprays": {"log": np.ones(6)}}, data, optimizer=LM)
+    found = jf.goodness_of_fit(fit)
+    assert round(float(found.deviance), 2) == 98.33 and found.degrees_of_freedom == 66
+    np.testing.assert_allclose(fit.params["sprays"]["log"], np.log(counts.mean(1)), rtol=1e-8)
+    np.testing.assert_allclose(jf.standard_errors(fit)["sprays"]["log"], counts.sum(1) ** -0.5, rtol=1e-8)
+
+
 def test_sets_without_params_of_their_own_add_up():
     """Means of three sets of two: all six points weigh alike."""
     y = np.array([[1.0, 2.0], [4.0, 5.0], [9.0, 9.0]])
