@@ -70,7 +70,9 @@ class LBFGS(NamedTuple):
         there = inside(jax.tree.map(jnp.add, here, updates))
         if limits is None:
             _, reached = jax.lax.while_loop(  # of which `scale` may have lost the last digits
-                lambda carry: carry[0], lambda _: (False, objective(there)), (scale < 1, search.value / scale)
+                lambda carry: carry[0],
+                lambda _: (False, objective(there)),
+                (scale < 1, search.value / scale),  # pyright: ignore[reportArgumentType]
             )
             found = jax.tree.map(lambda g, u: g / u / scale, search.grad, units)
         else:  # a gradient through a bound is zero beyond it
@@ -148,7 +150,7 @@ def resized(objective: Objective, params: PyTree, grads: PyTree, units: PyTree, 
     _, same = jax.lax.while_loop(  # evaluated only where there are some
         lambda carry: carry[0],
         lambda _: (False, abs(objective(objective.between_bounds(doubled)) - loss) <= 4 * eps * abs(loss)),
-        (jnp.stack(jax.tree.leaves(small)).any(), jnp.asarray(False)),
+        (jnp.stack(jax.tree.leaves(small)).any(), jnp.asarray(False)),  # pyright: ignore[reportArgumentType]
     )
     units = jax.tree.map(lambda u, now: jnp.where(now & same, 1, u), units, small)
     return jax.tree.map(shrunk, params, units)
