@@ -165,6 +165,8 @@ def _residuals(fit: Fit, x: np.ndarray, ax: Axes) -> None:
 def profile(found: Fit | Profile, error: float | None = None, *, name: str = "", reach: float = 1.96, ax: Axes) -> Axes:
     """Draw how the sum of squares rises when a param is held at other values, and the parabola of its standard error.
 
+    The curve is that of `jf.profile`, which follows one branch; an interval by profile may end on a lower one.
+
     Args:
       found: A fit; or for one param the result of `jf.profile`, with its error.
       error: Its standard error; not needed with a fit.

@@ -234,7 +234,8 @@ def profile(fit: Any, points: int = 21, reach: float = 3.0, *, absolute_sigma: b
     """Return the profile of each param: how the sum of squares rises when it is held and the others are fitted again.
 
     tau(v) = sign(v - value) * sqrt((S(v) - S) / s**2), where S(v) is the sum of squares with the param held at v. It is
-    (v - value) / error where the linear theory holds.
+    (v - value) / error where the linear theory holds. The refits follow one branch outward from the fit; where another
+    branch is lower, an interval of `report(fit, method="profile")`, which looks for such, ends elsewhere and says so.
 
     Args:
       fit: A fit by a loss of squares.
