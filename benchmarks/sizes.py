@@ -66,7 +66,8 @@ def curves_of(form: Form, count: int, points: int) -> Sets:
         middle = 5 * (i + 1) / (form.peaks + 1)
         own += [(2, 5), (middle - 0.2, middle + 0.2), (0.3, 0.5)]
     own += [(0.1, 0.5), (0.1, 0.3), (-0.05, -0.01)][: form.level]
-    truth = random.uniform(*np.array(own).T, (count, len(own)))
+    low, high = np.array(own).T
+    truth = random.uniform(low, high, (count, len(own)))
     clean = np.asarray(jax.vmap(lambda p: prediction(form, p, jnp.asarray(x)))(jnp.asarray(truth)))
     return Sets(x, clean + 0.02 * random.standard_normal(clean.shape), truth * random.uniform(0.95, 1.05, truth.shape))
 
