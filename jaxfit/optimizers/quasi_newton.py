@@ -181,8 +181,9 @@ def judge(
 ) -> Array:  # fmt: skip
     """Return whether the params are at a minimum, as far as the precision can tell. One of these must hold:
 
-    - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order; that is
-      eps**0.25 where the search has `stalled`: the step that the learned curvature proposes promises next to nothing;
+    - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order, and
+      Newton's step promises at most eps**(5/6) of it, where the Hessian is known; the former is eps**0.25 where the
+      search has `stalled`: the step that the learned curvature proposes promises next to nothing;
     - the loss is zero, as far as the rounding of the params lets one see, and the last step was `idle`: from a start of
       1e15 that rounding is large at first, and the next step sees more. One that `crawled` (the gradient stayed) does
       not count;
@@ -242,6 +243,7 @@ def judge(
         (jnp.int32(0), flat | zero | (idle & (columns is not None)), Newton.begin(point)),
     )
     blur = rounding(level, newton.size)
+    flat &= newton.promised <= eps ** (5 / 6) * level
     return fine & (flat | zero | newton.at_rest(unit, blur)) & ~newton.falls(unit, blur)
 
 
@@ -274,16 +276,23 @@ class Newton(NamedTuple):
         """Of a pivot."""
         return 8 * self.root.size * float(jnp.finfo(self.root.dtype).eps)
 
+    @property
+    def bent(self) -> Array:
+        return self.pivots > self.rounded
+
+    @property
+    def promised(self) -> Array:
+        """() What Newton's step promises, along the directions in which the loss bends up."""
+        return jnp.sum(jnp.where(self.bent, self.solved**2 / jnp.where(self.bent, self.pivots, 1), 0)) / 2
+
     def falls(self, unit: Array, blur: Array) -> Array:
         """Return whether the loss bends down along some direction, by more than its rounding within the units."""
         return jnp.any((self.pivots < -self.rounded) & (self.pivots * (self.root * unit) ** 2 < -2 * blur))
 
     def at_rest(self, unit: Array, blur: Array) -> Array:
         """Return whether Newton's step, and a step by the units where nothing bends, promise no more than rounding."""
-        bent = self.pivots > self.rounded
-        promised = jnp.sum(jnp.where(bent, self.solved**2 / jnp.where(bent, self.pivots, 1), 0)) / 2
-        along = jnp.where(bent, 0, jnp.abs(self.solved) * self.root * unit)
-        return (promised <= blur) & jnp.all(along <= blur)
+        along = jnp.where(self.bent, 0, jnp.abs(self.solved) * self.root * unit)
+        return (self.promised <= blur) & jnp.all(along <= blur)
 
 
 def eliminate(newton: Newton, i: Array, column: Array, slope: Array, own: Array, held: Array) -> Newton:

@@ -28,7 +28,11 @@ def starts(problem: MGH) -> list[np.ndarray]:
 
 
 def is_minimum(problem: MGH, params: np.ndarray) -> bool:
-    """Whether the gradient is at rounding and no curvature of the loss is negative, by JAX; or the loss is zero."""
+    """Whether the gradient is at rounding and no curvature of the loss is negative, by JAX; or the loss is zero.
+
+    Rounding the params, by eps of themselves, rounds residuals and so the loss; what a gradient promises below that is
+    not seen. With h the loss and s = p |H| p / 2 that is some eps (h + 2 sqrt(h s) + eps s).
+    """
 
     def loss(x):
         return jnp.sum(problem.residuals(x) ** 2)
@@ -41,7 +45,10 @@ def is_minimum(problem: MGH, params: np.ndarray) -> bool:
     sizes = np.sqrt(np.abs(np.diag(hessian)))
     sizes = np.where(sizes > 0, sizes, 1)  # along a flat direction the gradient itself is at rounding
     scaled, bends = gradient / sizes, np.linalg.eigvalsh(hessian / np.outer(sizes, sizes))
-    return bends[0] > -1e-8 and scaled @ scaled < 1e-12 * height
+    own, eps = np.abs(point), np.finfo(float).eps
+    size = own @ np.abs(hessian) @ own / 2
+    blur = 16 * eps * (height + 2 * np.sqrt(height * size) + eps * size)
+    return bends[0] > -1e-8 and scaled @ scaled < max(1e-12 * height, 2 * blur)
 
 
 def of_many(one: Callable) -> Callable:
