@@ -66,7 +66,9 @@ def finding_of_end(run: Fit) -> Finding:
     }  # fmt: skip
     exact, blur = here.loss == 0 and here.norm == 0, _blur(run, here)
     least = here.left <= blur and here.smallest * np.max(np.abs(here.point), initial=1.0) ** 2 > blur
-    low = exact or 0 <= here.loss < 1e-6 * yardstick
+    stands = pace(run) in (None, "stands")
+    hidden = float(run.loss) == start_loss == 0 and stands  # by the rounding of the run's own precision
+    low = exact or hidden or 0 <= here.loss < 1e-6 * yardstick
     unsure = run.status == Status.OUT_OF_STEPS and judges(run) and here.left > ROUNDING * abs(here.loss)
     if not here.finite:
         story = [f"where it ended, the gradient in {leaf_names(problem, ~np.isfinite(here.gradient))} is not finite."]
@@ -76,7 +78,6 @@ def finding_of_end(run: Fit) -> Finding:
         return found or dead_units(training, local_model(problem), here, numbers)
     if noisy(training):
         return _noise(there, here, seen, numbers)
-    stands = pace(run) in (None, "stands")
     arrived = {Status.CONVERGED: "converged", Status.NOT_DETERMINED: "not determined"}.get(run.status, "settled")
     falls = run.status == Status.OUT_OF_STEPS and pace(run) == "falls" and here.left > HALVES * abs(here.loss)
     there_already = share < SETTLED and not falls or low or least  # a start far away makes any share small

@@ -145,11 +145,15 @@ def finding(kind: str, story: list[str], numbers: Numbers, remedy: Remedy | None
 
 
 def without_influence(problem: Problem, here: LocalModel, numbers: Numbers) -> Finding | None:
-    """Return the finding of params without influence: their gradient is zero here and at three random points."""
-    ways = np.random.default_rng(0).normal(size=(3, here.point.size))
-    places = [ways[0], 0.1 * ways[1], here.point + (1 + np.abs(here.point)) * ways[2]]
+    """Return the finding of params without influence: their gradient is zero here and at random points, near and far.
+
+    The points lie on both sides: a unit behind a relu is silent on one of them only.
+    """
+    ways = np.random.default_rng(0).normal(size=(4, here.point.size)) * np.array([0.1, 1, 3, 10])[:, None]
+    places = [*ways, *-ways, *(here.point + sign * (1 + np.abs(here.point)) * way for way in ways for sign in (1, -1))]
     seen = [local_model(problem._replace(params=start_at(problem, at))) for at in places]
-    if not all(one.finite and one.idle[here.idle].all() for one in seen):
+    seen = [one for one in seen if one.finite]
+    if not seen or not all(one.idle[here.idle].all() for one in seen):
         return None
     names = leaf_names(problem, here.idle)
     story = [f"the data do not determine {names}: there the gradient is zero, here and elsewhere."]
