@@ -5,6 +5,9 @@ import pytest
 from tests.shared.combinations import SMALL, SPACE, check, drawn, fails, legal, simplest
 from tests.shared.soak import soaking
 
+# A combination may make a ready optimizer of its own, which one process must not count up from test to test.
+pytestmark = pytest.mark.usefixtures("nothing_was_compiled_before")
+
 
 def holds(spec):
     try:
