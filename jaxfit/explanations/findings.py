@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxfit import schedules
-from jaxfit.explanations.local_models import LocalModel, free_leaves, leaf_names, local_model, losses_at
+from jaxfit.explanations.local_models import LocalModel, free_leaves, gradients_at, leaf_names, local_model, losses_at
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.building import with_rate
@@ -149,11 +149,12 @@ def without_influence(problem: Problem, here: LocalModel, numbers: Numbers) -> F
 
     The points lie on both sides: a unit behind a relu is silent on one of them only.
     """
-    ways = np.random.default_rng(0).normal(size=(4, here.point.size)) * np.array([0.1, 1, 3, 10])[:, None]
+    sizes = np.array([0.1, 1, 3, 10, 30, 100])
+    ways = sizes[:, None] * np.random.default_rng(0).normal(size=(len(sizes), here.point.size))
     places = [*ways, *-ways, *(here.point + sign * (1 + np.abs(here.point)) * way for way in ways for sign in (1, -1))]
-    seen = [local_model(problem._replace(params=start_at(problem, at))) for at in places]
-    seen = [one for one in seen if one.finite]
-    if not seen or not all(one.idle[here.idle].all() for one in seen):
+    losses, gradients = gradients_at(problem, np.stack(places))
+    finite = np.isfinite(losses) & np.isfinite(gradients).all(axis=1)
+    if not finite.any() or gradients[finite][:, here.idle].any():
         return None
     names = leaf_names(problem, here.idle)
     story = [f"the data do not determine {names}: there the gradient is zero, here and elsewhere."]

@@ -8,32 +8,19 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from jaxfit.losses.base import Loss, data_names, hashable, key_for, label, leaves_of, takes_data, takes_key
+from jaxfit.losses.base import OfFunction, hashable, key_for, label, leaves_of, takes_key
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Params, PyTree
 
 
 @leaves_of()
 @dataclass(frozen=True, eq=False, repr=False)
-class Stateful(Loss):
+class Stateful(OfFunction):
     """The loss made by `stateful`."""
 
-    function: Callable
     evaluate: Callable | None = None
 
     stateful = True
-
-    @property
-    def by_row(self) -> bool:
-        return False
-
-    @property
-    def data_names(self) -> tuple[str, ...]:
-        return data_names(self.function)
-
-    @property
-    def takes_data(self) -> bool:
-        return takes_data(self.function)
 
     @property
     def functions(self) -> tuple[Callable, ...]:

@@ -47,9 +47,13 @@ def as_data(data: PyTree, name: str = "data") -> tuple:
             f"together: write {name}=({each})"
         )
     if not isinstance(data, (tuple, list)):
+        remedy = f"write {name}=(x, y)"
+        if isinstance(data, dict) and data:
+            each = "".join(f"{name}[{key!r}], " for key in data)
+            remedy = f"write {name}=({each.strip()}), in the order in which the loss takes them"
         raise TypeError(
             f"{name} is {reprlib.repr(data)} ({type(data).__name__}), but it is the tuple handed to the loss after "
-            f"params: write {name}=(x, y)"
+            f"params: {remedy}"
         )
     return tuple(_as_item(item, f"{name}[{i}]") for i, item in enumerate(data))
 

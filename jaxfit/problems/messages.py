@@ -131,9 +131,16 @@ def near_keywords(function: _Function) -> _Function:
         function.__init__ = init
         return function  # pyright: ignore[reportReturnType]
 
+    plain = not getattr(function, "takes_units", False)
+
     @functools.wraps(function)
     def checked(*args, **kwargs):
         check(args, kwargs)
+        if plain and any(getattr(type(x), "with_units", False) for x in (*args, *kwargs.values())):
+            raise TypeError(
+                f"{function.__name__} takes plain numbers, but got a fit of quantities; pass its .fit, whose numbers "
+                f"are in base units"
+            )
         return function(*args, **kwargs)
 
     return checked  # pyright: ignore[reportReturnType]

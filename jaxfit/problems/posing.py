@@ -272,10 +272,16 @@ def check_key(problem: Problem, *, drawn: bool) -> None:
 
 
 def check_batches(training: Training) -> None:
-    """Refuse batches that the data cannot fill."""
+    """Refuse batches that the data cannot fill, and those of data whose rows are whole sets with own params."""
     batches = training.batches
     if batches is None:
         return
+    for loss in _values(training.problem.loss):
+        if any(any(getattr(term, "many", ())) for term in getattr(loss, "terms", (loss,))):
+            raise ValueError(
+                f"batches: a row of these data is a whole set with params of its own, so that {label(loss)} needs all "
+                f"of them in every step; leave batches out"
+            )
     data = jax.tree.leaves(training.problem.data, is_leaf=is_axis)
     shapes = [np.shape(x.values)[1:] if is_axis(x) else np.shape(x) for x in data]
     rows = next((shape[0] for shape in shapes if shape), 0)

@@ -198,10 +198,10 @@ def check_result(verb: str, result: object) -> None:
     if isinstance(result, Grid):
         return
     if not isinstance(result, Fit):
-        remedy = "what jf.fit, jf.curve_fit or jf.sweep returned"
-        if isinstance(getattr(result, "fit", None), Fit):  # of quantities
-            remedy = "its .fit, whose numbers are in base units"
-        raise TypeError(f"{verb} takes a fit or the grid of a sweep, but got {reprlib.repr(result)}; pass {remedy}")
+        raise TypeError(
+            f"{verb} takes a fit or the grid of a sweep, but got {reprlib.repr(result)}; pass what jf.fit, "
+            f"jf.curve_fit or jf.sweep returned"
+        )
     problem_of(result, verb)
     if result.status in FAILED:
         raise NotConverged(f"{verb} needs params at a minimum, but the fit ended {str(result).splitlines()[0]}")

@@ -88,10 +88,14 @@ def unit_of(name: str, value: Any) -> Unit:
     """Return the unit of a quantity, or of a plain number.
 
     Raises:
-      ValueError: If its numbers are not multiples of it, as degrees Celsius are not.
+      ValueError: If its numbers are not multiples of it, as degrees Celsius are not; or if it is a list of quantities.
     """
     quantity = _quantity(value)
     if quantity is None:
+        if holds_quantity(value):
+            raise ValueError(
+                f"{name} is a {type(value).__name__} of quantities, but must be one: np.array([1.0, 2.0]) * unit"
+            )
         return Unit()
     own, make = getattr(quantity, "units", None), type(quantity)
     own = quantity.unit if own is None else own
@@ -173,7 +177,7 @@ def check_units(predict: Callable, params: Params, units: PyTree, x: PyTree, of_
     of_inputs = [*each, *(of_x for _ in jax.tree.leaves(x))]
     every = sorted({d for unit in (*of_inputs, of_y) for d in unit.dimensions})
     with np.errstate(all="ignore"):
-        few = jax.tree.map(lambda a: np.asarray(a)[np.unique([0, len(a) // 2, len(a) - 1])], x)
+        few = jax.tree.map(_first_middle_last, x)
         inputs = [np.asarray(a, float) for a in jax.tree.leaves((params, few))]
         listing = inline(jax.make_jaxpr(predict)(params, few), lambda operation, inner, scope: True)
 
@@ -217,6 +221,11 @@ def check_units(predict: Callable, params: Params, units: PyTree, x: PyTree, of_
         raise ValueError(f"the model predicts {found}, but y is in {wanted}: check the units of start, x and y")
 
 
+def _first_middle_last(a: ArrayLike) -> np.ndarray:
+    a = np.asarray(a)
+    return a if a.ndim == 0 or a.size == 0 else a[np.unique([0, len(a) // 2, len(a) - 1])]
+
+
 def _powers(plain: dict, once: dict, twice: dict) -> dict[int, tuple[float, bool]]:
     """Return by which power of the scale each value grows, and whether it is no power of it."""
     found = {}
@@ -240,6 +249,8 @@ class FitWithUnits:
       fit: The `Fit` in base units, which every verb takes; its other fields are attributes here too.
       params: Like the start, in its units.
     """
+
+    with_units = True
 
     def __init__(self, fit: Fit, units: PyTree, x: Unit, y: Unit) -> None:
         self.fit, self.units, self.x, self.y = fit, units, x, y
@@ -289,6 +300,7 @@ def takes_units(dress: Callable[[FitWithUnits, Any], Any]) -> Callable[[Callable
             given = (result.fit, *args[1:]) if args else ()
             return dress(result, verb(*given, **kwargs) if args else verb(**(kwargs | {name: result.fit})))
 
+        called.takes_units = True  # which `near_keywords` reads
         return called
 
     return decorate

@@ -16,6 +16,7 @@ from jaxfit.explanations.local_models import local_model
 from jaxfit.verbs.summaries import curve
 from tests.shared.failing_runs import failing, follow, of_quartic, of_well
 from tests.shared.problems import PROBLEMS
+from tests.shared.soak import soaking
 
 LINE = PROBLEMS["line"]
 RAW = jf.datasets.thermometer()
@@ -212,6 +213,22 @@ def test_other_troubles_have_their_names():
     assert jf.explain(noisy).kind == "noise floor"
     nothing = jf.fit(lambda p: jnp.sqrt(p["x"] ** 2), {"x": 0.0}, optimizer=jf.optimizers.sgd(0.1))
     assert jf.explain(nothing).kind == "not defined"
+
+
+def behind_a_relu(p, threshold, zero):
+    return (jnp.maximum(p["w"] - threshold, 0) * p["v"] - 1) ** 2 + (p["u"] - 1) ** 2 + zero * p["idle"]
+
+
+@pytest.mark.parametrize("silent", soaking([-1.0, -0.1, -5.0, -60.0], keep=(-1.0,)))
+@pytest.mark.parametrize("threshold", soaking([1.0, 0.0, 30.0], keep=(1.0,)))
+def test_units_behind_a_relu_are_not_taken_for_params_without_influence(silent, threshold):
+    sgd, data = jf.optimizers.sgd(0.1), (threshold, 0.0)
+    start = {"w": silent, "v": 1.0, "u": 0.5, "idle": jf.Fixed(0.0)}
+    found = jf.explain(jf.fit(behind_a_relu, start, data, optimizer=sgd, steps=40))
+    assert found.kind == "dead units" and found.numbers["dead"] == 2
+    start = {"w": jf.Fixed(1 + threshold), "v": jf.Fixed(2.0), "u": 0.5, "idle": silent}
+    found = jf.explain(jf.fit(behind_a_relu, start, data, optimizer=sgd, steps=40))
+    assert found.kind == "not determined" and found.numbers["without_influence"] == 1
 
 
 def test_the_local_model_of_a_quadratic_has_its_own_curvatures_and_directions():

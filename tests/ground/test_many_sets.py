@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared.soak import soaking
 
 import jaxfit as jf
 from jaxfit.engine.settings import using
@@ -12,6 +11,7 @@ from jaxfit.engine.single import sizes
 from jaxfit.optimizers.bordered import Columns, Layout, norms, per, silent, solve, triangularize
 from jaxfit.problems import convert_all, precision_context
 from jaxfit.statistics.covariances import linear_in_numpy
+from tests.shared.soak import soaking
 
 LM = jf.optimizers.levenberg_marquardt()
 RNG = np.random.default_rng(5)
@@ -67,6 +67,7 @@ def test_errors_are_those_of_the_dense_jacobian(fit, whole, most):
     leverage = np.zeros(WHERE.shape)
     leverage[WHERE] = np.ravel(residuals.leverage)[WHERE.ravel()]
     np.testing.assert_allclose(np.sum(leverage), 11, rtol=1e-12)
+    # Both fits are at rest to eps**(2/3) of an error, 4e-11; a leverage is at most 1, and that of a masked point is 0.
     np.testing.assert_allclose(leverage, np.reshape(jf.residuals(whole).leverage, WHERE.shape), rtol=1e-9, atol=1e-12)
 
 
@@ -270,6 +271,11 @@ def test_what_does_not_fit_is_refused():
         jf.fit(LOSS, START, ((X, Y, 0 * SIGMA, WHERE),), optimizer=LM)
     with pytest.raises(TypeError, match=r"is a loss of many data sets, for joint: jf.losses.joint\(sets=each"):
         jf.losses.each(jf.losses.rss(decay))(START, X, Y)
+    for loss in (LOSS, LOSS + jf.losses.l2(0.1)):
+        with pytest.raises(ValueError, match="batches: a row of these data is a whole set.*leave batches out"):
+            jf.fit(loss, START, (DATA,), optimizer=jf.optimizers.adam(0.1), batches=jf.Batches(2), key=0)
+    with pytest.raises(TypeError, match=r"write data=\(data\['days'\],\), in the order in which the loss takes them"):
+        jf.fit(LOSS, START, {"days": DATA}, optimizer=LM)
     with pytest.raises(TypeError, match="each: the loss is .* is no loss of jaxfit"):
         jf.losses.each(decay)
 
@@ -295,6 +301,7 @@ def test_the_triangle_of_blocks_is_that_of_the_whole(common):
     table, residuals = columns.whole(), columns.in_order(b)
     triangle, shadow = triangularize(columns, b)
     x, y = np.random.default_rng(2).normal(size=(2, len(table)))
+    # Sums of some 70 products of numbers of about 1: rounded by 1e-14 each, also where they cancel to less.
     np.testing.assert_allclose((triangle @ x) @ (triangle @ y),
                                x @ table @ table.T @ y, rtol=1e-12)  # fmt: skip
     np.testing.assert_allclose(shadow @ triangle, table @ residuals, rtol=1e-12, atol=1e-12)
@@ -323,4 +330,4 @@ def test_a_direction_that_changes_nothing_is_found_in_its_set():
     triangle, _ = triangularize(columns, b)
     (direction,) = silent(triangle)
     assert set(np.flatnonzero(abs(direction) > 1e-12)) == {columns.layout.own[0][0, 1], columns.layout.own[0][2, 1]}
-    np.testing.assert_allclose(columns.whole().T @ direction, 0, atol=1e-13)
+    np.testing.assert_allclose(columns.whole().T @ direction, 0, atol=1e-13)  # residuals of about 1, to rounding

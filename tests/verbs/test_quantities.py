@@ -64,13 +64,20 @@ def test_the_report_is_in_the_units_of_the_start(plain, run):
     found, expected = jf.report(run), jf.report(plain)
     for one, other in zip(found.rows, expected.rows, strict=True):
         factor = UNITS[one.name][1]
+        # Two fits, each to eps**(2/3) of an error; the start of c is 0.
         np.testing.assert_allclose(one[1:6], [factor * x for x in other[1:6]], rtol=1e-7, atol=1e-12)
     assert [row.unit for row in found.rows] == ["mV", "V", "1/ms"]
 
 
 def test_a_verb_without_units_names_the_fit_in_base_units(run):
-    with pytest.raises(TypeError, match=r"pass its \.fit, whose numbers are in base units"):
-        jf.goodness_of_fit(run)
+    verbs = [
+        jf.goodness_of_fit, jf.explain, jf.residuals, jf.influence, jf.correlations, jf.require_converged, jf.plots.fit,
+        lambda fit: jf.save(fit, "no.json"), lambda fit: jf.band(fit, T), lambda fit: jf.resume(fit, 100),
+        lambda fit: jf.profile(fit=fit),
+    ]  # fmt: skip
+    for verb in verbs:
+        with pytest.raises(TypeError, match=r"pass its \.fit, whose numbers are in base units"):
+            verb(run)
     assert jf.goodness_of_fit(run.fit).degrees_of_freedom == 17
 
 
@@ -87,6 +94,10 @@ def test_units_that_do_not_fit_are_told_where_they_break(quantity, start, data):
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message):
             jf.curve_fit(decay, wrong, data)
+    with pytest.raises(ValueError, match=r"data\[0\] \(x\) is a list of quantities, but must be one: np.array"):
+        jf.curve_fit(decay, start, (list(data[0]), data[1]))
+    with pytest.raises(ValueError, match="there are no points"):
+        jf.curve_fit(decay, start, (data[0][0], data[1][0]))
     with pytest.raises(ValueError, match="sigma is a number without a unit, but must be in mV"):
         jf.curve_fit(decay, start, data, sigma=0.01)
     with pytest.raises(ValueError, match="sigma is in mV, but must be a number without a unit"):
