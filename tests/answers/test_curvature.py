@@ -63,7 +63,6 @@ def found():
     return functools.partial(jf.sharpness, NET, start(), DATA, count=3, precision="float64")
 
 
-@pytest.mark.soak
 def test_the_largest_eigenvalues_of_a_net_are_those_of_its_dense_hessian(exact, found):
     tight = found(tolerance=1e-6)
     np.testing.assert_allclose(tight.eigenvalues, exact[1][::-1][:3], rtol=1e-9)

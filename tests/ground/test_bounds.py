@@ -134,7 +134,6 @@ def total(params, x, y):
     return params["w"] + params["b"]
 
 
-@pytest.mark.soak
 def test_axes_stand_inside_marks():
     levels, caps = np.array([0.0, 0.5, 1.0]), np.array([0.3, 9.0])
     params = {"w": jf.Bounded(0.1, high=jf.Axis("cap", caps)), "b": jf.Fixed(jf.Axis("level", levels))}
@@ -199,7 +198,6 @@ def test_a_tree_is_taken_apart_and_put_together():
     assert (low["b"], high["b"], low["d"][0], high["d"][0]) == (0.0, np.inf, -np.inf, np.inf)
 
 
-@pytest.mark.soak
 def test_single_steps_keep_the_marks():
     params, state = {"w": 0.0, "b": jf.Bounded(0.2, high=0.5)}, None
     for _ in range(30):

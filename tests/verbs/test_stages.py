@@ -276,7 +276,6 @@ def test_fewer_steps_are_refused(tmp_path):
         run(tmp_path, steps=20)
 
 
-@pytest.mark.soak
 def test_a_schedule_made_for_the_former_steps_is_another_program(tmp_path):
     def falling(steps):
         rate = jf.schedules.cosine(1e-2, steps)

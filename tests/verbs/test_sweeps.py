@@ -86,7 +86,6 @@ def test_one_name_at_two_leaves_moves_them_together():
     assert grid.results["start.b"].values.tolist() == [10, 20, 30]
 
 
-@pytest.mark.soak
 def test_static_axes_become_programs_and_join_in_one_dataset():
     rate = jf.Axis("rate", [1e-3, 1e-2])
     kinds = jf.Axis("optimizer", [jf.optimizers.sgd(rate), jf.optimizers.adam(rate)], labels=["sgd", "adam"])
