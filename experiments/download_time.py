@@ -348,7 +348,8 @@ def rates(result: Result):
         value = median[list(steps).index(step)]
         ax.plot(step, value, "o", mfc="white", mec=plots.BLUE, ms=6, mew=1.3, zorder=4)
         place: Any = {"textcoords": "offset points", "ha": "right" if step > 10 else "left"}
-        ax.annotate(f"{value:.1g} s", (step, value), (4, 9), color=plots.BLUE, **place)
+        text = f"{value:.2g} s" if step == 10 else f"{value:.1g} s"  # whose second digit is rounding's
+        ax.annotate(text, (step, value), (4, 9), color=plots.BLUE, **place)
     ax.set_title(f"{len(losses):,} random starts, rate 0.01: their losses")
 
     ax = axes["rates"]
