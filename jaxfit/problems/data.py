@@ -49,8 +49,8 @@ def as_data(data: PyTree, name: str = "data") -> tuple:
     if not isinstance(data, (tuple, list)):
         remedy = f"write {name}=(x, y)"
         if isinstance(data, dict) and data:
-            each = "".join(f"{name}[{key!r}], " for key in data)
-            remedy = f"write {name}=({each.strip()}), in the order in which the loss takes them"
+            each = ", ".join(f"{name}[{key!r}]" for key in data) + "," * (len(data) == 1)
+            remedy = f"write {name}=({each}), in the order in which the loss takes them"
         raise TypeError(
             f"{name} is {reprlib.repr(data)} ({type(data).__name__}), but it is the tuple handed to the loss after "
             f"params: {remedy}"
