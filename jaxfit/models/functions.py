@@ -90,7 +90,10 @@ def _parameters(f: Callable) -> list[inspect.Parameter]:
     constant = {p.name for p in given if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
     free = [p for p in given[1:] if p.kind is not p.VAR_KEYWORD and p.name not in constant]
     if not free:
-        raise ValueError(f"f has no parameters to fit after its first argument; {_WRITE_OUT}")
+        remedy = "give it some: lambda x, a, b: a * f(x) + b"
+        if any(p.kind is p.VAR_KEYWORD for p in given):
+            remedy = "write out those that come by name: lambda x, a, b: f(x, a=a, b=b)"
+        raise ValueError(f"f has no parameters to fit after its first argument; {remedy}")
     return free
 
 

@@ -254,7 +254,10 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise StoreError(f"{file} is no saved fit; give a file that jf.save wrote")
     if fields.get("version") != VERSION:
-        raise StoreError(f"{file} has version {fields.get('version')!r} of the format; this jaxfit reads {VERSION}")
+        raise StoreError(
+            f"{file} has version {fields.get('version')!r} of the format, but this jaxfit reads {VERSION}; use the jaxfit "
+            f"that wrote it"
+        )
     if not files.is_whole(fields):
         raise StoreError(f"{file} is damaged: its digest is not that of its contents; save the fit again")
     return fields
@@ -320,8 +323,8 @@ def _check_loss(file: Path, fit: Fit, training: Training) -> None:
     close = float(np.finfo(PRECISIONS[precision]).eps) ** 0.5
     if not abs(value - recorded) <= close * (abs(recorded) + close * start):
         raise ValueError(
-            f"{file} records a loss of {recorded:.8g} at its params, but {_name(loss)} has {value:.8g} there; the "
-            f"model is another than that of the fit"
+            f"{file} records a loss of {recorded:.8g} at its params, but {_name(loss)} has {value:.8g} there, so that the "
+            f"model is another than that of the fit; give that of the fit"
         )
 
 

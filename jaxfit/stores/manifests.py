@@ -111,7 +111,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "steps": manifest.steps,
         "rounds": [[stage.since, stage.steps, files.digest(_masks(stage))] for stage in manifest.stages],
     }
-    files.make_folder(folder / BLOCKS)
     for stage in manifest.stages:
         files.write(folder / f"round-{files.digest(_masks(stage))}.safetensors", _masks(stage))
     files.write(folder / _arrays_name(fields["arrays"]), packed)
@@ -255,7 +254,7 @@ def _part(key: str, entry: dict[str, Json], sizes: dict[str, int]) -> StoredPart
 
 def _coordinates(folder: Path, fields: dict[str, Json], sizes: dict[str, int]) -> dict[str, Json]:
     path = folder / _arrays_name(_hexadecimal(fields["arrays"]))
-    content = files.read(path)
+    content = files.read(path) if path.exists() else b""
     if files.digest(content) != fields["arrays"]:
         remedy = _REMEDY.replace("it", "manifest.json", 1)
         raise StoreError(f"{path} is damaged: its bytes are not those that were written; {remedy}")

@@ -27,7 +27,7 @@ from jaxfit.problems.messages import warn
 from jaxfit.problems.pruning import as_text, choices
 from jaxfit.stores import StoreError, identity, manifests, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
-from jaxfit.stores.files import as_path, digest
+from jaxfit.stores.files import as_path, digest, make_folder
 from jaxfit.stores.manifests import Manifest, StoredPart
 from jaxfit.verbs.grids import Grid, lane_numbers, lanes_in, tensors_of, variables_of
 
@@ -66,6 +66,8 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
     for pattern in (".*.tmp", "blocks/.*.tmp", "shard-*.lock") if clean else ():  # of writers that were killed
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
+    if write:
+        make_folder(folder / manifests.BLOCKS)
     if write and manifest is not old:
         manifests.write_manifest(folder, manifest)
     by_key = manifests.block_maps(manifest)
