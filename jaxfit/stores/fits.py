@@ -255,8 +255,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise StoreError(f"{file} is no saved fit; give a file that jf.save wrote")
     if fields.get("version") != VERSION:
         raise StoreError(
-            f"{file} has version {fields.get('version')!r} of the format, but this jaxfit reads {VERSION}; use the jaxfit "
-            f"that wrote it"
+            f"{file} has version {fields.get('version')!r} of the format, but this jaxfit reads {VERSION}; use the "
+            f"jaxfit that wrote it"
         )
     if not files.is_whole(fields):
         raise StoreError(f"{file} is damaged: its digest is not that of its contents; save the fit again")
@@ -323,8 +323,8 @@ def _check_loss(file: Path, fit: Fit, training: Training) -> None:
     close = float(np.finfo(PRECISIONS[precision]).eps) ** 0.5
     if not abs(value - recorded) <= close * (abs(recorded) + close * start):
         raise ValueError(
-            f"{file} records a loss of {recorded:.8g} at its params, but {_name(loss)} has {value:.8g} there, so that the "
-            f"model is another than that of the fit; give that of the fit"
+            f"{file} records a loss of {recorded:.8g} at its params, but {_name(loss)} has {value:.8g} there, so that "
+            f"the model is another than that of the fit; give that of the fit"
         )
 
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from tests.shared.bad_inputs import LOSS, MASKED, SGD, START, Case, X, Y, check, fit, follows, named, own, sweep
+from tests.shared.bad_inputs import LOSS, MASKED, SGD, START, Case, X, Y, check, fit, follows, named, own
 
 datasets, losses, models, optimizers, schedules, searches = (
     jf.datasets, jf.losses, jf.models, jf.optimizers, jf.schedules, jf.searches,
@@ -217,13 +217,15 @@ LOSSES = {
     "orthogonal, correlations": Case(lambda: losses.orthogonal_distance(LINE, correlated=0.5), TypeError,
         "correlated is 0.5", "a part of the data",
         lambda: losses.orthogonal_distance(LINE, correlated=True)(START, X, Y, SIGMA, SIGMA, np.full(8, 0.5))),
-    "orthogonal, one sigma": Case(lambda: losses.orthogonal_distance(LINE)(START, X, Y, SIGMA, np.array(0.1)), ValueError,
+    "orthogonal, one sigma": Case(
+        lambda: losses.orthogonal_distance(LINE)(START, X, Y, SIGMA, np.array(0.1)), ValueError,
         r"x_sigma has shape \(\)", r"np\.full\(\(8,\), x_sigma\)",
         lambda: losses.orthogonal_distance(LINE)(START, X, Y, SIGMA, np.full((8,), 0.1))),
     "implicit, x alone": Case(lambda: losses.implicit_distance(circle)(START, POINTS), TypeError,
-        r"takes the data \(x, x_sigma\)", "", lambda: losses.implicit_distance(circle)(START, POINTS, 0.1 * POINTS + 1)),
-    "implicit, x and y apart": Case(lambda: losses.implicit_distance(circle)(START, X, Y), ValueError, "x has shape .8,",
-        r"np\.stack\(\[x, y\], axis=1\)",
+        r"takes the data \(x, x_sigma\)", "",
+        lambda: losses.implicit_distance(circle)(START, POINTS, 0.1 * POINTS + 1)),
+    "implicit, x and y apart": Case(lambda: losses.implicit_distance(circle)(START, X, Y), ValueError,
+        "x has shape .8,", r"np\.stack\(\[x, y\], axis=1\)",
         lambda: losses.implicit_distance(circle)(START, np.stack([X, Y], axis=1), np.full((8, 2), 0.1))),
     "implicit, one sigma": Case(lambda: losses.implicit_distance(circle)(START, POINTS, np.array(0.1)), ValueError,
         "x_sigma ()", r"np\.full\(x\.shape, x_sigma\)",
@@ -262,7 +264,8 @@ MODELS = {
         lambda: models.from_function(lambda x, a, b: Unhashable(2.0)({"w": a, "b": b}, x))),
     "a default that is none": Case(lambda: models.from_function(lambda x, a, kind="up": a * x), TypeError,
         "parameter 'kind' has the default 'up'", r"functools\.partial\(f, kind='up'\)", lambda: bound()),
-    "arguments of no name": Case(lambda: models.from_function(packed), ValueError, r"takes \*args", "lambda x, a, b: f.x",
+    "arguments of no name": Case(lambda: models.from_function(packed), ValueError, r"takes \*args",
+        "lambda x, a, b: f.x",
         lambda: models.from_function(lambda x, a, b: packed(x, a, b))({"a": 1.0, "b": 0.0}, X)),
     "arguments that come by name": Case(lambda: models.from_function(named_later), ValueError, "no parameters to fit",
         "write out those that come by name: lambda x, a, b: f.x, a=a, b=b.",

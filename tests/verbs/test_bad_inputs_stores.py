@@ -230,7 +230,7 @@ TIED = kept_fit(sum_of, HALF_TIED)
 OWN_OPTIMIZER = kept_fit(sum_of, {"a": 1.0, "b": 2.0}, optimizer=EXPONENTIAL)
 HOLDS_FUNCTION = kept_fit(sum_of, WITH_FUNCTION)
 MANIFEST = "remove it and make the same sweep with the same store= again: its blocks are kept"
-TEXT = jf.Axis("w0", [0.0, 1.0], labels=[None, "one"])
+TEXT, NAMED = (jf.Axis("w0", [0.0, 1.0], labels=[first, "one"]) for first in (None, "none"))
 
 STORES = {
     "a block is cut": Case(lambda: store(cut_block, jf.open), jf.StoreError, "is damaged: its bytes are not",
@@ -262,7 +262,8 @@ STORES = {
         lambda: store(rewrite("manifest.json", lambda t: t.replace('"version": 1', '"version": 2')), run),
         jf.StoreError, "is of version 2", "or another folder", lambda: empty(run)),
     "the arrays of the axes are cut": Case(
-        lambda: store(lambda path: next(path.glob("coordinates-*")).write_bytes(b"x"), run), jf.StoreError, "is damaged",
+        lambda: store(lambda path: next(path.glob("coordinates-*")).write_bytes(b"x"), run), jf.StoreError,
+        "is damaged",
         "remove manifest.json and make the same sweep",
         lambda: store(lambda path: next(path.glob("coordinates-*")).write_bytes(b"x"), remove("manifest.json"), run)),
     "the arrays of the axes are gone": Case(
@@ -287,7 +288,7 @@ STORES = {
         "choose another folder", lambda: empty(run)),
     "labels of no kind": Case(lambda: empty(lambda path: run(path, params={"w": TEXT, "b": 0.0})), ValueError,
         "'w0' holds object values", "pass such labels= to the Axis",
-        lambda: empty(lambda path: run(path, params={"w": jf.Axis("w0", [0.0, 1.0], labels=["none", "one"]), "b": 0.0}))),
+        lambda: empty(lambda path: run(path, params={"w": NAMED, "b": 0.0}))),
     "no store to open": Case(lambda: jf.open("no/such"), jf.StoreError, "does not exist", "the folder that was given",
         lambda: store(jf.open)),
     "a folder that is none": Case(lambda: empty(jf.open), jf.StoreError, "so it is no store", "the folder that was",
@@ -314,7 +315,8 @@ STORES = {
 }  # fmt: skip
 
 SAVES = {
-    "a folder": Case(lambda: empty(load()), jf.StoreError, "is a folder, but it must be a file", "", lambda: saved(load())),
+    "a folder": Case(lambda: empty(load()), jf.StoreError, "is a folder, but it must be a file", "",
+        lambda: saved(load())),
     "an empty file": Case(lambda: saved(rewrite("", lambda text: ""), load()), jf.StoreError, "is no saved fit",
         "save it again", lambda: saved(lambda path: jf.save(jf.curve_fit(jf.models.line, None, DATA), path), load())),
     "a file of something else": Case(lambda: saved(rewrite("", lambda text: "[]"), load()), jf.StoreError,
@@ -354,7 +356,7 @@ CHECKPOINTS = {
     "a text": Case(lambda: saved(fit), jf.StoreError, "is no safetensors file", "remove it",
         lambda: saved(Path.unlink, fit)),
     "a file of another program": Case(
-        lambda: empty(lambda path: (path / "fit").write_bytes(files.pack({"a": np.zeros(3)})), lambda p: fit(p / "fit")),
+        lambda: empty(lambda p: (p / "fit").write_bytes(files.pack({"a": np.zeros(3)})), lambda p: fit(p / "fit")),
         jf.StoreError, "is no checkpoint of this version", "use another path",
         lambda: empty(lambda path: fit(path / "another"))),
     "another run": Case(lambda: checkpoint(lambda path: fit(path, optimizer=jf.optimizers.sgd(1e-3))), ValueError,
