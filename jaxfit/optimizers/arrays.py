@@ -7,9 +7,11 @@ A triangle is R of A = Q R, with a row of zeros for a column that depends on ear
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -111,6 +113,22 @@ def when_asked(x: Array, function: Callable[[], Any]) -> Callable[[], Any]:
 
 
 UNROLLED = 6  # params up to which a triangle is made in place: many lanes then share each operation
+_short = contextvars.ContextVar("_short", default=False)
+
+
+@contextlib.contextmanager
+def short(wanted: bool) -> Iterator[None]:
+    """Trace for a single lane: what `is_unrolled` asks for is left to LAPACK, and compiles several times faster."""
+    token = _short.set(wanted)
+    try:
+        yield
+    finally:
+        _short.reset(token)
+
+
+def is_unrolled(size: int) -> bool:
+    """Return whether the singular values of a triangle of this size are computed in place, for many lanes."""
+    return size <= UNROLLED and not _short.get()
 
 
 def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple[Array, Array]:

@@ -22,7 +22,7 @@ from jaxfit.engine.single import raveled
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Joint, Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
-from jaxfit.optimizers.arrays import UNROLLED, Array, eps_of, namespace, on_host, pick, singular, triangularize
+from jaxfit.optimizers.arrays import Array, eps_of, is_unrolled, namespace, on_host, pick, singular, triangularize
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem
 from jaxfit.problems.axes import is_axis
@@ -255,7 +255,7 @@ def directions(columns: Array, held: Array) -> tuple[Array, Array, Array, Array]
     norms = xp.sqrt((columns**2).sum(axis=1))
     scale = xp.where(norms > 0, norms, 1)
     rows = xp.concatenate([(columns / scale[:, None]).T, xp.diag(held.astype(columns.dtype))])
-    if on_host(columns) or held.size > UNROLLED:
+    if on_host(columns) or not is_unrolled(held.size):
         _, lengths, vectors = xp.linalg.svd(rows, full_matrices=False)
     else:
         lengths, vectors = singular(triangularize(rows.T, jnp.zeros(len(rows), columns.dtype))[0])

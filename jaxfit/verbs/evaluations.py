@@ -16,6 +16,7 @@ from jaxfit.engine.evaluating import evaluate, laid_out, member_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
+from jaxfit.optimizers.arrays import short
 from jaxfit.problems import Problem, Status, precision_context
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill
@@ -308,9 +309,11 @@ class Statistic:
 
     function: Callable
     static: tuple
+    alone: bool  # whether there is one lane only
 
     def __call__(self, lane: tuple) -> PyTree:
-        return fast_sums(self.at, joint=False)(lane)
+        with short(self.alone):
+            return fast_sums(self.at, joint=False)(lane)
 
     def at(self, lane: tuple) -> PyTree:
         problem, params, extra = lane
@@ -319,7 +322,7 @@ class Statistic:
 
 def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTree:
     options = tuple(compiler_options(jax.default_backend()).items())
-    statistic, pieces = Statistic(function, static), []
+    statistic, pieces = Statistic(function, static, not group.along), []
     for piece in _pieces(group):
         params = jax.tree.map(lambda x: Axis(LANE, x), piece.params)
         template = laid_out((piece.problem, params, extra), PRECISION)

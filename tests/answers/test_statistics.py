@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.optimizers.arrays import short as for_one_lane
 from jaxfit.statistics.covariances import moments
+from jaxfit.statistics.estimates import directions
 from tests.shared import nist
 from tests.shared.soak import soaking
 
@@ -329,6 +331,17 @@ def test_the_noise_of_a_new_observation_must_be_known(curve):
     one, new = jf.band(curve, X[:2]), jf.band(curve, X[:2], kind="prediction", sigma=0.1)
     scale = jf.goodness_of_fit(curve).reduced_chi_squared
     np.testing.assert_allclose(new.error**2 - one.error**2, 0.01 * scale, rtol=1e-8)
+
+
+def test_the_program_of_one_lane_calls_lapack_where_that_of_many_rotates_in_place():
+    columns, held = RNG.normal(size=(2, 9)).astype(np.float32), np.zeros(2, bool)
+    programs = []
+    for alone in (True, False):
+        with for_one_lane(alone):
+            programs.append(jax.make_jaxpr(lambda *x: directions(*x))(columns, held))
+    assert [" svd" in str(program) for program in programs] == [True, False]
+    lengths = [jax.jit(jax.core.jaxpr_as_fun(p))(columns, held)[2] for p in programs]
+    np.testing.assert_allclose(*lengths, rtol=1e-5)
 
 
 def test_a_covariance_that_overflows_is_infinite_without_a_warning():
