@@ -137,7 +137,9 @@ def total(params, x, y):
 def test_axes_stand_inside_marks():
     levels, caps = np.array([0.0, 0.5, 1.0]), np.array([0.3, 9.0])
     params = {"w": jf.Bounded(0.1, high=jf.Axis("cap", caps)), "b": jf.Fixed(jf.Axis("level", levels))}
-    grid = jf.sweep(jf.losses.mse(line), params, (X, Y), optimizer=LM)
+    rule = jf.Stop(gradient_norm_below=1e-10)
+    options = {"optimizer": SGD, "steps": 500, "stop": rule, "precision": "float64"}
+    grid = jf.sweep(jf.losses.mse(line), params, (X, Y), **options)
     assert (grid.results.status == jf.Status.CONVERGED).all()
     for i, cap in enumerate(caps):
         for j, level in enumerate(levels):
@@ -198,10 +200,12 @@ def test_a_tree_is_taken_apart_and_put_together():
     assert (low["b"], high["b"], low["d"][0], high["d"][0]) == (0.0, np.inf, -np.inf, np.inf)
 
 
-def test_single_steps_keep_the_marks():
+@pytest.mark.parametrize("optimizer", soaking([jf.optimizers.sgd(0.3), LM], keep=1))
+def test_single_steps_keep_the_marks(optimizer):
     params, state = {"w": 0.0, "b": jf.Bounded(0.2, high=0.5)}, None
     for _ in range(30):
-        taken = jf.step(jf.losses.mse(line), params, (X, Y), optimizer=LM, opt_state=state)
+        options = {"optimizer": optimizer, "opt_state": state, "precision": "float64"}
+        taken = jf.step(jf.losses.mse(line), params, (X, Y), **options)
         params, state = taken.params, taken.opt_state
     assert params["b"].value == 0.5 and params["b"].high == 0.5
     np.testing.assert_allclose(params["w"], through(0.5), rtol=1e-9)

@@ -34,10 +34,10 @@ def test_a_model_has_as_many_params_as_its_formula_and_runs_under_jit_grad_and_v
     assert sum(jnp.size(p) for p in jax.tree.leaves(params)) == count
     expected = model(params, X)
     np.testing.assert_allclose(jax.jit(model)(params, X), expected, rtol=1e-5)
-    grads = jax.grad(lambda p: jnp.sum(model(p, X)))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(model(p, X))))(params)
     assert jax.tree.structure(grads) == jax.tree.structure(params)
-    many = jax.vmap(model.init)(jnp.arange(4))
-    values = jax.vmap(model, in_axes=(0, None))(many, X)
+    many = jax.jit(jax.vmap(model.init))(np.arange(4))
+    values = jax.jit(jax.vmap(model, in_axes=(0, None)))(many, X)
     np.testing.assert_allclose(values[0], expected, rtol=1e-5)
 
 
@@ -134,9 +134,9 @@ def test_one_update_of_gradient_descent_fits_an_orthogonal_polynomial():
     with jax.enable_x64(True):
         loss = losses.mse(models.orthogonal_polynomial(5, READINGS))
         start = {"coefficients": np.array([3.0, 1.0, -2.0, 0.0, 5.0, 1.0])}
-        found = start["coefficients"] - 0.5 * jax.grad(loss)(start, READINGS, y)["coefficients"]
+        found = start["coefficients"] - 0.5 * np.asarray(jax.jit(jax.grad(loss))(start, READINGS, y)["coefficients"])
         least = np.mean((np.polyval(np.polyfit(READINGS, y, 5), READINGS) - y) ** 2)
-        assert float(loss({"coefficients": found}, READINGS, y)) == pytest.approx(least, rel=1e-9)
+        assert float(jax.jit(loss)({"coefficients": found}, READINGS, y)) == pytest.approx(least, rel=1e-9)
 
 
 def test_an_orthogonal_polynomial_refuses_params_of_another_degree():
@@ -262,7 +262,7 @@ def test_a_function_becomes_a_model_of_its_named_parameters():
 def test_a_functions_defaults_are_where_its_parameters_start():
     model = models.from_function(decay)
     assert list(model.init(0)) == ["rate", "height"]
-    starts = jax.vmap(model.init)(jnp.arange(300))
+    starts = jax.jit(jax.vmap(model.init))(np.arange(300))
     assert (starts["height"] == 2).all()
     assert abs(starts["rate"].mean()) < 4 / 300**0.5 and float(starts["rate"].std()) == pytest.approx(1, abs=0.15)
 
