@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -193,7 +194,8 @@ def learning_rate_range(
     low, high = pair_of_rates("learning_rate_range", between)
     steps = whole_number("learning_rate_range: steps", steps, least=3)
     factor = (high / low) ** (1 / (steps - 1))
-    swept = next((x for x in (params, *optimizer.hyperparameters.values()) if is_axis(x)), None)
+    leaves = jax.tree.leaves((loss, params, data, key, batches, optimizer), is_leaf=is_axis)
+    swept = next((x for x in leaves if is_axis(x)), None)
     if swept is not None:
         raise ValueError(f"learning_rate_range got {swept}, but runs one problem; call it for each")
     run = fit(

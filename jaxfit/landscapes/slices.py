@@ -273,7 +273,9 @@ def _points(center: PyTree, path: Fit | Params, name: str = "path") -> np.ndarra
     try:
         others = structure.flatten_up_to(path)
     except ValueError as error:
-        raise ValueError(f"{name} is another tree than the params of the slice: {error}") from None
+        raise ValueError(
+            f"{name} is another tree than the params of the slice ({str(error).rstrip('.')}); give params like them"
+        ) from None
     pairs = zip(leaves, others, strict=True)
     moved = [np.asarray(y, np.float64) for x, y in pairs if not is_mark(x) or isinstance(x, Bounded)]
     here, there = [np.shape(x) for x in jax.tree.leaves(free(center))], [y.shape for y in moved]

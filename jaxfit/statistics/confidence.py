@@ -347,7 +347,7 @@ def _noise(
                 'use kind="confidence"'
             )
         if sigma is not None:
-            raise ValueError(f"band: sigma is given, but {loss} has none, and takes it from the residuals")
+            raise ValueError(f"band: sigma is given, but {loss} takes it from the residuals; leave it out")
         return known.noise[..., None]
     if sigma is None:
         spreads = over_lanes(result, _sigmas)

@@ -16,6 +16,7 @@ from jaxfit.engine.evaluating import evaluate, laid_out, member_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
+from jaxfit.losses.base import label, noise_model_of
 from jaxfit.optimizers.arrays import short
 from jaxfit.problems import Problem, Status, precision_context
 from jaxfit.problems.axes import Axis, is_axis
@@ -231,10 +232,17 @@ def one_lane(result: Fit | Grid) -> tuple[Problem, PyTree]:
     """Return the problem, with its axes for a grid, and the params of one lane.
 
     Raises:
-      ValueError: If the lanes' params differ in shape.
+      ValueError: If the lanes' params differ in shape, or the noise that their losses tell of.
     """
     if isinstance(result, Fit):
         return problem_of(result), numbers_in(result)
+    losses = [part.training.problem.loss for part in result.parts]
+    noise = {loss: noise_model_of(loss) for loss in losses}
+    if len({(model.kind, model.sigma, model.deviance) for model in noise.values()}) > 1:
+        raise ValueError(
+            f"the losses of the grid, {' and '.join(map(label, noise))}, tell of different noise; take one lane: "
+            f"jf.lane(grid, ...)"
+        )
     shapes = {str(jax.tree.map(lambda x: x.shape[1:], without_kept(part.lanes.params))) for part in result.parts}
     if len(shapes) > 1:
         raise ValueError("the params of the grid differ in shape from lane to lane; take one: jf.lane(grid, ...)")
