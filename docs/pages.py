@@ -159,8 +159,9 @@ def explorer_links(name: str, folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         told = []
         for number, grid in enumerate(large_sweeps(importlib.import_module(f"experiments.{name}")), 1):
-            page = grid.to_html(folder / f"{name}-{number}.html")
-            told.append([page.name, " × ".join(f"{size} {axis}" for axis, size in grid.results.status.sizes.items())])
+            axes = " × ".join(f"{size} {axis}" for axis, size in grid.results.status.sizes.items())
+            page = grid.to_html(folder / f"{name}-{number}.html", f"{title(name)}: {axes}")
+            told.append([page.name, axes])
         listed.write_text(json.dumps(told))
     links = "\n".join(f'<li><a href="{page}">{escape(axes)}</a></li>' for page, axes in json.loads(listed.read_text()))
     if not links:

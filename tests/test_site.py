@@ -60,6 +60,8 @@ def test_a_figure_of_a_sweep_leads_to_its_explorer_and_another_has_none(tmp_path
     listed = re.findall(r'href="([\w.-]+)">([^<]+)</a>', links)
     assert [axes for _, axes in listed] == ["24 b0 × 24 learning_rate"] * 2 + ["12 learning_rate × 12 momentum"]
     made = [(tmp_path / page).stat().st_mtime_ns for page, _ in listed]
+    heading = re.search("<title>(.*)</title>", (tmp_path / listed[0][0]).read_text("utf-8"))[1]
+    assert heading == "Convergence map: 24 b0 × 24 learning_rate"
     assert pages.explorer_links("convergence_map", tmp_path) == links
     assert [(tmp_path / page).stat().st_mtime_ns for page, _ in listed] == made, "pages newer than it are kept"
     assert pages.explorer_links("backpropagation", tmp_path) == ""

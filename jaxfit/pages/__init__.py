@@ -42,16 +42,27 @@ COLORS = {
 ROWS = 12  # of a table
 
 
-def write_sweep(grid: Grid, path: str | os.PathLike) -> Path:
+def write_sweep(grid: Grid, path: str | os.PathLike, title: str | None = None) -> Path:
     """Write the page of a sweep and return its path; `Grid.to_html` calls it."""
     path = as_path("path", path)
-    return write_page(sweep_page(grid.results, title=path.stem, law=law_of(grid)), path)
+    return write_page(sweep_page(grid.results, title=_title(title, path), law=law_of(grid)), path)
 
 
-def write_fit(fit: Fit, path: str | os.PathLike) -> Path:
+def write_fit(fit: Fit, path: str | os.PathLike, title: str | None = None) -> Path:
     """Write the page of a fit and return its path; `Fit.to_html` calls it."""
     path = as_path("path", path)
-    return write_page(fit_page(fit, title=path.stem), path)
+    return write_page(fit_page(fit, title=_title(title, path)), path)
+
+
+def _title(title: str | None, path: Path) -> str:
+    """Return the heading of a page, which is its file's name if none is given.
+
+    Raises:
+      TypeError: If it is no string.
+    """
+    if not isinstance(title, str | None):
+        raise TypeError(f"to_html: title is {title!r}, but it must be a string, or None for the file's name")
+    return path.stem if title is None else title
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -61,10 +72,12 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("store", metavar="STORE", help="the folder given to jf.sweep(..., store=)")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the page; by default STORE.html")
+    parser.add_argument("--title", help="what stands above; by default the folder's name")
     given = parser.parse_args(words)
     try:
         store = Path(given.store)
-        page = sweep_page(open_dataset(store, damaged="skip"), title=store.resolve().name)
+        title = store.resolve().name if given.title is None else given.title
+        page = sweep_page(open_dataset(store, damaged="skip"), title=title)
         print(write_page(page, given.file or store.resolve().with_suffix(".html").name))
     except (StoreError, OSError, ValueError, TypeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

@@ -83,7 +83,7 @@ class Grid:
         table = results[own].to_dataframe()
         return table.assign(status=[Status(value).name for value in table.status])
 
-    def to_html(self, path: str | os.PathLike) -> Path:
+    def to_html(self, path: str | os.PathLike, title: str | None = None) -> Path:
         """Write a page to explore the sweep in a browser, and return its path.
 
         The page is one file that needs no server and no network: a map of any two axes, each lane with its curve, the
@@ -92,12 +92,13 @@ class Grid:
 
         Args:
           path: The file to write; one that is there is replaced.
+          title: What stands above; by default the name of the file without its ending.
 
         Raises:
-          TypeError, ValueError: If `path` is not a path.
+          TypeError, ValueError: If `path` is no path or `title` no string.
           OSError: If it cannot be written.
         """
-        return pages().write_sweep(self, path)
+        return pages().write_sweep(self, path, title)
 
 
 # Results as a labelled Dataset

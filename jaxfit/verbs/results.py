@@ -204,7 +204,7 @@ class Fit:
             prediction = model(self.params, convert_all(x, precision))
         return np.asarray(prediction) if precision == "float64" else prediction
 
-    def to_html(self, path: str | os.PathLike) -> Path:
+    def to_html(self, path: str | os.PathLike, title: str | None = None) -> Path:
         """Write a page to look at the fit in a browser, and return its path.
 
         The page is one file that needs no server and no network: data and curve with its band, residuals, the report
@@ -213,12 +213,13 @@ class Fit:
 
         Args:
           path: The file to write; one that is there is replaced.
+          title: What stands above; by default the name of the file without its ending.
 
         Raises:
-          TypeError, ValueError: If `path` is not a path, or the fit is traced or holds many runs.
+          TypeError, ValueError: If `path` is no path or `title` no string; if the fit is traced or holds many runs.
           OSError: If it cannot be written.
         """
-        return pages().write_fit(self, path)
+        return pages().write_fit(self, path, title)
 
     if not TYPE_CHECKING:
 

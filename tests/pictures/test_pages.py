@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from pathlib import Path
 
 import jax
@@ -201,8 +202,21 @@ def test_explore_writes_the_page_of_a_sweep_under_way(tmp_path, capsys, monkeypa
     status = columns["status"].reshape(shape)
     kind = [axis["name"] for axis in header["axes"]].index("kind")
     assert (np.take(status, 0, kind) != Status.NOT_RUN).all() and (np.take(status, 1, kind) == Status.NOT_RUN).all()
-    assert header["counts"]["0"] == 40
+    assert header["counts"]["0"] == 40 and header["title"] == "rates"
+    assert main([str(store), "--title", "Two kinds"]) == 0 and capsys.readouterr().out.split() == ["rates.html"]
+    assert unpacked((tmp_path / "rates.html").read_text("utf-8"))[0]["title"] == "Two kinds"
     assert main([str(tmp_path / "nothing")]) == 1 and "does not exist" in capsys.readouterr().err
+
+
+def test_a_page_is_titled_by_its_file_or_as_asked(tmp_path, grid):
+    fit = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=3)
+    for result in (grid, fit):
+        for title, above in ((None, "bowl"), ("A & <b>", "A & <b>")):
+            page = result.to_html(tmp_path / "bowl.html", title).read_text("utf-8")
+            assert unpacked(page)[0]["title"] == above
+            assert re.search("<title>(.*)</title>", page)[1] == escape(above)
+        with pytest.raises(TypeError, match="title is 3, but it must be a string"):
+            result.to_html(tmp_path / "bowl.html", title=3)
 
 
 def a_fit(**how):
