@@ -317,16 +317,31 @@ def params_tree(
 
 
 def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
-    """Return the directions of the free params that change no prediction: {name: step}, the largest step one."""
+    """Return the directions of the free params that change no prediction: {name: step}, the largest step one.
+
+    Of a space of them those with few params each, so that they can be read.
+    """
     blind = np.asarray(known.estimate.blind)
     params = numbers_in(fit)
     places = free_places(resolved(problem_of(fit).params, PRECISION), params)
     names = [name for name, yes in zip(labels_of(params), places, strict=True) if yes]
     directions = []
-    for row in blind[~np.isnan(blind).any(axis=-1)]:
+    for row in with_own_pivots(blind[~np.isnan(blind).any(axis=-1)]):
         row = row / row[np.argmax(np.abs(row))]
         directions.append({n: float(x) for n, x in zip(names, row, strict=True) if abs(x) > 1e-6})
     return directions
+
+
+def with_own_pivots(rows: np.ndarray) -> np.ndarray:
+    """Return a basis of the space of some rows by the method of Gauss and Jordan: each has its own pivot."""
+    rows = np.array(rows)
+    for i in range(len(rows)):
+        row, column = np.unravel_index(np.argmax(np.abs(rows[i:])), rows[i:].shape)
+        rows[[i, i + row]] = rows[[i + row, i]]
+        rows[i] /= rows[i, column]
+        others = np.arange(len(rows)) != i
+        rows[others] -= np.outer(rows[others, column], rows[i])
+    return rows
 
 
 class Linear(NamedTuple):

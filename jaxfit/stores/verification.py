@@ -142,9 +142,9 @@ def verify(
     if not isinstance(grid, Grid):
         return Verification(blocks, 0, 0)
     random = np.random.default_rng(seed)
-    lanes = check_bits(grid, sample, random)
-    fits, sensitive = check_fits(grid, sample, random, rtol)
-    return Verification(blocks, lanes + len(sensitive), fits, sensitive)
+    looked = check_bits(grid, sample, random)
+    fits, sensitive = check_fits(grid, sample, random, rtol, looked=looked)
+    return Verification(blocks, len(looked), fits, sensitive)
 
 
 def check_blocks(folder: Path) -> int:
@@ -166,20 +166,25 @@ def check_blocks(folder: Path) -> int:
     return present
 
 
-def check_bits(grid: Grid, sample: int, random: np.random.Generator) -> int:
-    """Run some blocks again; return how many lanes had the same bits.
+def check_bits(grid: Grid, sample: int, random: np.random.Generator) -> set[int]:
+    """Run some blocks again; return the numbers of the lanes that had the same bits.
 
     Raises:
       NotReproduced: If one has others.
     """
-    looked = 0
+    looked: set[int] = set()
+    starts = np.cumsum([0, *(len(part.lanes.status) for part in grid.parts)])
     for _ in range(sample):
-        part = grid.parts[random.integers(len(grid.parts))]
+        which = int(random.integers(len(grid.parts)))
+        part = grid.parts[which]
         blocks = -(-len(part.lanes.status) // part.shape.lanes)
         lanes = _block(part, int(random.integers(blocks)))
         if "prune" in grid.results.attrs:  # of the others a plain sweep knows another end
             lanes = lanes[np.isin(part.lanes.status[lanes], ENDED_WELL)]
-        looked += _compare(part, lanes)
+        numbers = {int(number) for number in starts[which] + lanes}
+        if not numbers <= looked:
+            _compare(part, lanes)
+        looked |= numbers
     return looked
 
 
@@ -190,10 +195,12 @@ def _block(part: FinishedPart, number: int) -> np.ndarray:
     return lanes[np.asarray(part.lanes.status[lanes]) != Status.NOT_RUN]
 
 
-def _compare(part: FinishedPart, lanes: np.ndarray) -> int:
-    """Run lanes once more; how many there are, if they have the same bits."""
-    if not len(lanes):
-        return 0
+def _compare(part: FinishedPart, lanes: np.ndarray) -> None:
+    """Run lanes once more.
+
+    Raises:
+      NotReproduced: If one has other bits.
+    """
     again: list[Lanes] = []
     task = Task(0, part.numbers(lanes))
     run_all([part.unfinished()], [task], lambda _: None, lambda _, found: again.append(found))
@@ -205,7 +212,6 @@ def _compare(part: FinishedPart, lanes: np.ndarray) -> int:
                 f"lane {number} of the part {part.choice or 'of all lanes'} has other bits in {name.lstrip('.')} when "
                 f"it is run again; if the machine or the versions are the same, suspect its memory: sweep with rerun="
             )
-    return len(lanes)
 
 
 def _bytes_of(values: np.ndarray) -> np.ndarray:
@@ -214,7 +220,12 @@ def _bytes_of(values: np.ndarray) -> np.ndarray:
 
 
 def check_fits(
-    grid: Grid, sample: int, random: np.random.Generator, rtol: float | None, alone: Callable[..., Fit] | None = None
+    grid: Grid,
+    sample: int,
+    random: np.random.Generator,
+    rtol: float | None,
+    alone: Callable[..., Fit] | None = None,
+    looked: set[int] | None = None,
 ) -> tuple[int, list[dict]]:
     """Return how many lanes single fits confirm, and the coordinates of those too sensitive to be compared.
 
@@ -222,6 +233,7 @@ def check_fits(
       grid, sample, rtol: As for `verify`.
       random: Chooses the lanes.
       alone: alone(lane, precision, units) runs a single fit; by default `fit_of`.
+      looked: The numbers of lanes whose bits have been compared; those compared here are added.
 
     Raises:
       NotReproduced: If a single fit has another loss, and rounding does not explain it.
@@ -242,8 +254,12 @@ def check_fits(
                 f"of that fit move so far when its last bits change, so that rounding does not explain it: if such "
                 f"runs are known to amplify it, raise rtol, else suspect the compiler"
             )
-        part, number = part_of(grid, int(grid.members[tuple(index)]))
-        _compare(part, np.array([number]))
+        number = int(grid.members[tuple(index)])
+        if looked is None or number not in looked:
+            part, place = part_of(grid, number)
+            _compare(part, np.array([place]))
+        if looked is not None:
+            looked.add(number)
         sensitive.append(lane.coords)
     return len(chosen) - len(sensitive), sensitive
 

@@ -7,6 +7,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.optimizers.arrays import triangularize
+from jaxfit.statistics.covariances import with_own_pivots
 from tests.shared import mgh
 from tests.shared.soak import soaking
 
@@ -51,6 +52,17 @@ REDUNDANT = {
     "a param without influence": (unused, {"a": 1.0, "b": 3.0}, THROUGH_ZERO),
     "a product": (product, {"a": 1.0, "b": 3.0}, THROUGH_ZERO),
 }
+
+
+def test_directions_that_change_no_prediction_are_told_with_few_params_each():
+    """A sum of four params leaves three directions open, each of which moves two of them."""
+    run = fit(lambda p, x: (p[0] + p[1] + p[2] + p[3]) * x, np.ones(4))
+    notes = [note for note in str(jf.report(run)).splitlines() if "changes no prediction" in note]
+    assert len(notes) == 3 and all(note.count(" by ") == 2 for note in notes)
+    rows = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 3)))[0].T
+    found = with_own_pivots(rows)
+    np.testing.assert_allclose(found @ rows.T @ rows, found, atol=1e-12)  # in the same space
+    assert np.linalg.matrix_rank(found) == 3 and (np.abs(found) < 1e-12).sum() == 6
 
 
 @pytest.mark.parametrize("case", soaking(REDUNDANT, keep=("two slopes",)))

@@ -356,6 +356,7 @@ def test_lanes_of_a_refined_grid_are_run_again_as_themselves():
 
 def test_how_far_a_single_fit_may_be_is_the_callers_to_say():
     grid, random = run(), np.random.default_rng(0)
+    assert len(verification.check_bits(grid, 9, random)) <= grid.results.status.size  # each lane counts once
     grid.parts[0].lanes.loss[:] *= 1.005
     assert verification.check_fits(grid, 1, random, None) == (1, [])
     with pytest.raises(jf.NotReproduced, match=r"more apart than rtol=0\.001 allows; .* raise rtol"):
