@@ -374,7 +374,10 @@ def _layout(ax: Axes, boxes: Mapping[str, Box], points: float) -> tuple[dict, di
         if gap < (LEAST_GAP if len(lanes) > 1 else 0):
             need = (sum(widths) + LEAST_GAP * (len(lanes) - 1)) / 72
             what = ("wide", "high")[axis]
-            raise ValueError(f"the boxes need {need:.1f} inches, but the axes are {room[axis] / 72:.1f} inches {what}")
+            raise ValueError(
+                f"the boxes need {need:.1f} inches, but the axes are {room[axis] / 72:.1f} inches {what}: make the "
+                f"axes larger, or the texts shorter"
+            )
         starts = np.cumsum([0, *(width + gap for width in widths[:-1])]) + (gap / 2 if len(lanes) == 1 else 0)
         centers = {lane: start + width / 2 for lane, start, width in zip(lanes, starts, widths, strict=True)}
         for name, box in boxes.items():

@@ -131,7 +131,10 @@ def gif(animation: bytes) -> bytes:
       b'GIF89a'
     """
     if animation[:4] != b"GIF8":
-        raise ValueError(f"an animation must be the bytes of a GIF; these begin with {animation[:4]!r}")
+        raise ValueError(
+            f"an animation must be the bytes of a GIF; these begin with {animation[:4]!r}: of a still picture use "
+            f"jf.plots.png(figure)"
+        )
     return _small(animation)
 
 

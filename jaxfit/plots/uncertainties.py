@@ -55,7 +55,10 @@ def fit(
     _check_fit("fit", fit)
     x, y = (np.asarray(item, float) for item in fit.problem.data[:2])
     if x.ndim != 1 or y.ndim != 1:
-        raise ValueError(f"fit: x has shape {x.shape} and y {y.shape}; a curve is drawn of one number for each point")
+        raise ValueError(
+            f"fit: x has shape {x.shape} and y {y.shape}, but a curve is drawn of one number for each point: fit and "
+            f"draw one column at a time"
+        )
     if ax is None:
         grid = {"height_ratios": [3, 1], "hspace": 0.12}
         _, axes = panels([["curve"], ["residuals"]], size=(6.4, 5.6), sharex=True, gridspec_kw=grid)

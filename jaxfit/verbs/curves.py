@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxfit.losses import arctan, cauchy, chi_squared, huber, orthogonal_distance, soft_l1, tukey
+from jaxfit.losses.base import label
 from jaxfit.losses.regression import SCALE, check_called_with_params
 from jaxfit.optimizers import levenberg_marquardt
 from jaxfit.problems import Record, Status, Stop
@@ -138,8 +139,8 @@ def curve_fit(
     if start is None:
         if not hasattr(predict, "guess"):
             raise TypeError(
-                f"start is None, but {reprlib.repr(predict)} guesses nothing, as the curves of jf.models do; give the "
-                f"params to start from"
+                f"start is None, but {label(predict)} guesses nothing, as the curves of jf.models do; give the params "
+                f"to start from"
             )
         start = predict.guess(*_that_count(x, y))
     how = {

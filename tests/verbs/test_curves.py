@@ -175,7 +175,7 @@ def test_equal_curves_are_equal_values_that_can_be_kept_in_a_file():
         (
             lambda: jf.curve_fit(np.polyval, None, (X, X)),
             TypeError,
-            "start is None, but <function pol.* guesses nothing",
+            "start is None, but poly.* guesses nothing",
         ),
     ],
 )
