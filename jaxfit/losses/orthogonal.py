@@ -130,21 +130,24 @@ def _directly(
 ) -> tuple[Array, Array]:
     """Return u after a step of Gauss and Newton and some to the minimum along the parabola, and whether it is there.
 
-    A step of the latter kind leaves about its third power. It is there if no step made u**2 + apart(u)**2 larger.
+    A step of the latter kind leaves about its third power. It is there, in the valley where it began, if no step made
+    u**2 + apart(u)**2 larger, each was at most a quarter of the last one, and the parabola changed none by more.
     """
-    eps = float(jnp.finfo(u.dtype).eps)
-    rise = jnp.full_like(u, -jnp.inf)
+    small = float(jnp.finfo(u.dtype).eps) ** SHORT
+    before, excess = jnp.full_like(u, jnp.inf), jnp.full_like(u, -jnp.inf)
     for i in range(1 + CUBIC):
         slow = 1 / (_curvature(found, slope, bend) if i else 1 + slope**2 + jnp.maximum(found * bend, 0))
-        convex, move = _is_convex(found, slope, bend), -(u + found * slope) * slow
+        convex, move, more = _is_convex(found, slope, bend), -(u + found * slope) * slow, jnp.zeros_like(u)
         if i:
             steep = slope + bend * move
-            move = move - (u + move + (found + (slope + steep) / 2 * move) * steep) * slow
-        before, there = u**2 + found**2, u + move
+            more = -(u + move + (found + (slope + steep) / 2 * move) * steep) * slow
+        there, height, unsure = u + move + more, u**2 + found**2, small * (1 + jnp.abs(u))
         found, slope, bend = jet(there)
-        rise = jnp.maximum(rise, there**2 + found**2 - before - eps**SHORT * (1 + before))
-        u, size = there, jnp.abs(move) / (1 + jnp.abs(u))
-    return u, (rise <= 0) & convex & (size <= eps**CUBED)
+        rise = there**2 + found**2 - height - small * (1 + height)
+        growth = jnp.maximum(jnp.abs(more) - jnp.abs(move) / 4, jnp.abs(move + more) - before / 4) - unsure
+        excess = jnp.maximum(excess, jnp.maximum(rise, growth))
+        before, u = jnp.abs(move + more), there
+    return u, (excess <= 0) & convex & (before <= jnp.finfo(u.dtype).eps ** CUBED * (1 + jnp.abs(u)))
 
 
 def _is_convex(found: Array, slope: Array, bend: Array) -> Array:
