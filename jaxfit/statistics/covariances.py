@@ -123,7 +123,7 @@ def moments(
     if count > MOST:
         raise ValueError(
             f"{verb}: there are {count:,} params, whose covariance would take {8 * count**2:,} bytes; at most {MOST:,} "
-            f"are done: fix some with jf.Fixed"
+            f"are done, fixed ones included; let what stays constant stand in the model instead of the params"
         )
     alone = estimate_in_numpy(result, function, extra) if isinstance(result, Fit) else None
     estimates = over_lanes(result, estimate, (kind, function, function is None), extra) if alone is None else alone

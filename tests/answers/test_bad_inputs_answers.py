@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +155,13 @@ STATISTICS = {
         r"use jf\.intervals\(fit\)", lambda: jf.intervals(joint_counts())),
     "bootstrap, too much": Case(lambda: jf.bootstrap(run("line"), 0, 10**9), ValueError, "data sets take",
         "ask for fewer samples", lambda: jf.bootstrap(run("line"), 0, 9)),
+    "bootstrap of counts, too much": Case(lambda: jf.bootstrap(run("counts"), 0, 10**9), ValueError, "data sets take",
+        "ask for fewer samples", lambda: jf.bootstrap(run("counts"), 0, 9)),
+    "covariance of many params": Case(
+        lambda: jf.covariance(jf.curve_fit(with_many, START | {"many": jf.Fixed(MANY)}, (X, NOISY))), ValueError,
+        "there are 5,002 params",
+        "let what stays constant stand in the model",
+        lambda: jf.covariance(jf.curve_fit(with_constants, START, (X, NOISY)))),
     "bootstrap of programs": Case(lambda: jf.bootstrap(run("grid of means"), 0, 9), ValueError, "by 2 programs",
         r"jf\.lane\(grid, \.\.\.\)", lambda: jf.bootstrap(jf.lane(run("grid of means"), kind="mse"), 0, 9)),
     "report, derived": Case(lambda: jf.report(run("line"), derived=3), TypeError, "derived is 3",
@@ -166,6 +174,17 @@ STATISTICS = {
     "a fit that has not ended": Case(lambda: jf.explain(unended()), ValueError, "the run has not ended", "run it again",
         lambda: jf.explain(run("plain"))),
 }  # fmt: skip
+
+
+MANY = np.full(5000, 1e-3)
+
+
+def with_many(p, x):
+    return jnp.sum(p["many"]) * p["w"] * x + p["b"]
+
+
+def with_constants(p, x):
+    return with_many(p | {"many": MANY}, x)
 
 
 @functools.cache
@@ -312,6 +331,11 @@ GRAPHS = {
     "inside a grad, by capture": Case(lambda: jax.grad(lambda z: jf.backprop(lambda p: p * z, 1.0).loss)(1.0),
         TypeError,
         "uses a value traced", "call backprop outside of it", lambda: jf.backprop(lambda p: p * 1.0, 1.0)),
+    "a side effect": Case(lambda: jf.backprop(prints, 2.0), TypeError, "has a side effect", "take it out",
+        lambda: jf.backprop(lambda p: p**2, 2.0)),
+    "to networkx": Case(lambda: without_networkx(), ImportError, "is not installed",
+        r"or use to_dot\(\) or to_mermaid\(\)",
+        lambda: graph().to_dot() and graph().to_mermaid()),
     "no such call": Case(lambda: graph(open="relu"), ValueError, "open has 'relu'", "there are: ", graph),
     "a derivative of its own": Case(lambda: jf.backprop(ruled, 2.0, open="rule"), ValueError, "a derivative of its own",
         "leave it folded", lambda: jf.backprop(ruled, 2.0)),
@@ -329,8 +353,19 @@ GRAPHS = {
 }  # fmt: skip
 
 
+def without_networkx():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "networkx", None)
+        return graph().to_networkx()
+
+
 def first_edge():
     return next(i for i, edge in enumerate(graph().edges) if edge.gradient is not None)
+
+
+def prints(p):
+    jax.debug.print("{}", p)
+    return p**2
 
 
 def called_back(p):

@@ -61,6 +61,54 @@ def grid(name):
     }[name]()
 
 
+class Uncertain:
+    """As numbers of the package `uncertainties` look."""
+
+    def __init__(self, nominal_value, std_dev=0.1):
+        self.nominal_value, self.std_dev = nominal_value, std_dev
+
+
+def uncertain(values):
+    return np.array([Uncertain(float(v)) for v in values], object)
+
+
+class Columns(dict):
+    """As a table looks: columns by name, and an array as a whole."""
+
+    columns = property(lambda self: list(self))
+
+    def __array__(self, dtype=None, copy=None):
+        return np.stack(list(self.values()), axis=1)
+
+
+class OnDevice:
+    """As a tensor looks that is on a GPU."""
+
+    device, dtype, shape, requires_grad = "cuda:0", "float32", (8,), True
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return X
+
+
+TABLE = Columns(x=X, y=Y)
+
+
+def padded():
+    return np.stack([X, X]), np.stack([Y, Y]), np.stack([SIGMA, SIGMA]), np.stack([X >= 0, X < 0])
+
+
+def masked_sets(*kept):
+    loss = jf.losses.joint(days=jf.losses.each(jf.losses.chi_squared(LINE, masked=True)))
+    data = tuple(x[list(kept)] for x in padded())
+    return fit(loss, {"w": 1.0, "days": {"b": np.zeros(len(kept))}}, (data,), optimizer=LM, steps=9)
+
+
 def of_row(params, x, y):
     return jnp.mean((jnp.sum(params["w"]) * x - y) ** 2)
 
@@ -97,6 +145,13 @@ CURVES = {
     "a robust loss with sigmas": Case(lambda: curve(loss="huber", sigma=SIGMA), ValueError, "sigma is given with",
         r"fit jf\.losses\.least_squares of residuals over sigma",
         lambda: fit(jf.losses.least_squares(weighted), data=(X, NOISY, SIGMA), optimizer=LM, steps=9)),
+    "two kinds of sigma": Case(lambda: curve(data=(X, uncertain(NOISY)), sigma=0.1), TypeError,
+        "uncertainties of their",
+        "leave sigma out", lambda: curve(data=(X, uncertain(NOISY)))),
+    "two kinds of sigma, the given": Case(lambda: curve(data=(X, uncertain(NOISY)), sigma=0.1), TypeError,
+        "uncertaintie",
+        r"pass np\.array\(\[v\.nominal_value for v in y\]\) as y",
+        lambda: curve(data=(X, np.array([v.nominal_value for v in uncertain(NOISY)])), sigma=0.1)),
     "no start": Case(lambda: curve(line_, None), TypeError, "line_.* guesses nothing", "give the params to start from",
         lambda: curve(line_)),
     "an error below zero": Case(lambda: curve(sigma=0.1, x_sigma=-0.1), ValueError, "x_sigma is -0.1", "zero or more",
@@ -185,6 +240,16 @@ def many():
 
 
 DATA_OF_RUNS = {
+    "a table": Case(lambda: fit(data=TABLE), TypeError, "data is one table",
+        r"such as data=\(table\['x'\], table\['y'\]\)",
+        lambda table=TABLE: fit(data=(table["x"], table["y"]))),
+    "a tensor on a GPU": Case(lambda: fit(data=(OnDevice(), Y)), TypeError, "gives no array away",
+        r"x\.detach\(\)\.cpu",
+        lambda: fit(data=(OnDevice().detach().cpu(), Y))),
+    "a start with an uncertainty": Case(lambda: fit(params=START | {"w": Uncertain(1.0)}), TypeError, "a plain number",
+        r"pass x\.nominal_value", lambda: fit(params=START | {"w": Uncertain(1.0).nominal_value})),
+    "a set of nothing": Case(lambda: masked_sets(0, 1), ValueError, "is False everywhere in set 1", "leave the set out",
+        lambda: masked_sets(0)),
     "one sigma for all": Case(lambda: fit(CHI, data=(X, Y, np.array(0.1))), ValueError, "data.2. .sigma. has shape ()",
         r"np\.full\(\(8,\), sigma\)", lambda: fit(CHI, data=(X, Y, np.full((8,), 0.1)), optimizer=SMALL)),
     "a sigma of zero": Case(lambda: fit(CHI, data=(X, Y, with_(SIGMA, 3, 0.0))), ValueError, "1 of 8 .*not positive",
@@ -276,6 +341,9 @@ GRIDS = {
         "compare or round them",
         r'np\.log10\(results\.steps\)\.astype\("int"\)',
         lambda: refine(by=lambda results: np.log10(results.steps).astype("int"))),
+    "outcomes of half the members": Case(lambda: refine(by=lambda results: results.status[:1]), ValueError,
+        "for 2 members",
+        "one value for each", lambda: refine(by=lambda results: results.status)),
     "an axis of a taken name": Case(lambda: jf.refine(LOSS, {"w": jf.Axis("evaluated", [0.0, 1.0]), "b": 0.0}, DATA,
                                                       optimizer=SGD, steps=3), ValueError,
         "a part of the results of ref",

@@ -18,6 +18,7 @@ import pytest
 import jaxfit as jf
 from jaxfit import worker
 from jaxfit.engine import host
+from jaxfit.engine.dispatch import check_executor
 from jaxfit.stores import files, manifests
 from jaxfit.verbs.sweeps import run_elsewhere
 from tests.shared.bad_inputs import START, Case, check, follows, named
@@ -40,15 +41,22 @@ HALF_TIED = {"a": 1.0, "b": jf.Tied(doubled)}
 WITH_FUNCTION = {"a": 1.0, "b": 2.0, "f": np.tanh}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept(tmp_path_factory):
-    """What the cases damage copies of, made when the first of them runs."""
-    global FINISHED, SAVED, WRITTEN
-    folder = tmp_path_factory.mktemp("kept")
+def prepare():
+    """Make what the cases damage copies of."""
+    global KEPT, FINISHED, SAVED, WRITTEN
+    KEPT = tempfile.TemporaryDirectory()
+    folder = Path(KEPT.name)
     FINISHED, SAVED, WRITTEN = folder / "store", folder / "saved", folder / "written"
     run(FINISHED)
     jf.save(jf.curve_fit(jf.models.line, None, DATA), SAVED)
     fit(WRITTEN)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared():
+    prepare()
+    yield
+    KEPT.cleanup()
 
 
 def fit(checkpoint=None, **keywords):
@@ -146,6 +154,11 @@ def other_arrays(path):
     file.with_name(re.sub(r"-[0-9a-f]+\.safetensors$", f"-{digest}.safetensors", file.name)).write_bytes(content)
 
 
+def other_numbers(path):
+    tensors = files.unpack(path.read_bytes(), path)
+    path.write_bytes(files.pack(tensors | {"place": tensors["place"] + 1}))
+
+
 def again(path):
     with pytest.warns(UserWarning, match="computed again"):
         return run(path)
@@ -180,6 +193,16 @@ class Client:
 
 def on(executor):
     return lambda path: run(path / "s", executor=executor)
+
+
+def spawning():
+    return concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def checks(executor):
+    """Whether an executor is one that a sweep takes; its processes would take longer to start than all tests here."""
+    with executor:
+        check_executor(executor)
 
 
 def problem():
@@ -242,6 +265,8 @@ STORES = {
         "The same sweep with the same store= computes them again", lambda: store(cut_block, again, jf.verify)),
     "a block is a folder": Case(lambda: store(block_as_folder, run), jf.StoreError, "is a folder, but it must be a fi",
         "remove it", lambda: store(block_as_folder, remove_block, run)),
+    "a block holds other arrays": Case(lambda: store(other_arrays, jf.open), jf.StoreError, "holds other arrays than",
+        "remove it", lambda: store(other_arrays, lambda path: Path.unlink(blocks(path)[3]), run)),
     "the manifest is cut": Case(
         lambda: store(rewrite("manifest.json", lambda text: text[:99]), jf.open), jf.StoreError,
         "is damaged: it is no JSON", MANIFEST,
@@ -359,6 +384,8 @@ CHECKPOINTS = {
         lambda: empty(lambda p: (p / "fit").write_bytes(files.pack({"a": np.zeros(3)})), lambda p: fit(p / "fit")),
         jf.StoreError, "is no checkpoint of this version", "use another path",
         lambda: empty(lambda path: fit(path / "another"))),
+    "a number is changed": Case(lambda: checkpoint(other_numbers, fit), jf.StoreError, "is damaged: its digest",
+        "remove it", lambda: checkpoint(other_numbers, Path.unlink, fit)),
     "another run": Case(lambda: checkpoint(lambda path: fit(path, optimizer=jf.optimizers.sgd(1e-3))), ValueError,
         "is of another run: .*learning_rate was", "Make the call as it was to go on", lambda: checkpoint(fit)),
     "another run, removed": Case(lambda: checkpoint(lambda path: fit(path, optimizer=jf.optimizers.sgd(1e-3))),
@@ -385,6 +412,8 @@ CHECKPOINTS = {
 WORKERS = {
     "no executor": Case(lambda: empty(on(4)), TypeError, "executor is int", r"pass ProcessPoolExecutor\(",
         lambda: empty(on(concurrent.futures.ThreadPoolExecutor(1)))),
+    "forks": Case(lambda: empty(on(Forking(1))), ValueError, "starts its workers by fork",
+        r'mp_context=multiprocessing\.get_context\("spawn"\)', lambda: checks(spawning())),
     "a client of dask": Case(lambda: empty(on(Client())), TypeError, "executor is Client", r"client\.get_executor\(\)",
         lambda: empty(on(Client().get_executor()))),
     "an executor without a store": Case(lambda: run(executor=Client().get_executor()), ValueError,

@@ -24,13 +24,17 @@ PASS = r"pass what jf\.fit, jf\.curve_fit or jf\.sweep returned"
 NOISE = r"write the residuals as a function and fit jf\.losses\.least_squares"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def results():
-    """What the cases ask of, made when the first of them runs and not by every process that reads this file."""
+def prepare():
+    """Make what the cases ask of: when the first of them runs, and not in every process that reads this file."""
     global FIT, GRID, OF_OWN, SETS, FORGOTTEN
     FIT, GRID, OF_OWN = fit(), sweep(), fit(own)
     SETS = sweep(params=START, data=(X, jf.Axis("set", np.stack([Y, 2 * Y]))))
     FORGOTTEN = dataclasses.replace(FIT, training=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared():
+    prepare()
 
 
 def refine(**keywords):
