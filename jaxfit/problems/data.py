@@ -406,7 +406,30 @@ def floating_of_loss(
     loss: Callable, params: PyTree, data: tuple, key: KeyLike | None, precision: str, name: str = "data"
 ) -> tuple:
     """Return the data of a run as `floating` makes them; axes, calls and marks may stand at the loss's arguments."""
+    if precision == "float32":
+        _say_merged(data, name)
     return floating(data, call_of(loss, params, key), precision, name)
+
+
+TOLD_APART = 1000  # numbers of float32 between the least and the greatest of some data, below which it is said
+
+
+def _say_merged(data: tuple, name: str) -> None:
+    """Warn of numbers so close to each other, for their size, that float32 hardly tells them apart."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=is_axis):
+        values = leaf.values if is_axis(leaf) else leaf
+        if not isinstance(values, np.ndarray) or values.dtype != np.float64 or not values.size:
+            continue
+        low, high = float(values.min()), float(values.max())
+        top = max(abs(low), abs(high))
+        with np.errstate(all="ignore"):
+            apart = float(np.spacing(np.float32(top))) if top > np.finfo(np.float32).tiny else 0
+            rounded = 0 < high - low < TOLD_APART * apart and (values.astype(np.float32) != values).any()
+        if rounded:
+            warn(
+                f"{name}[{path[0].idx}]{path_name('', path[1:])} lies between {low:.10g} and {high:.10g}, where "
+                f'numbers of float32 are {apart:.3g} apart; subtract what they share, or pass precision="float64"'
+            )
 
 
 def _floated(x: object) -> object:

@@ -72,6 +72,7 @@ class Moments(NamedTuple):
     kind: Kind | None
     absolute: bool
     eps: float  # of the numbers that were fitted, relative to them
+    least: float  # the least square that they hold
 
     @property
     def rounding(self) -> np.ndarray:
@@ -81,7 +82,8 @@ class Moments(NamedTuple):
     @property
     def exact(self) -> np.ndarray:
         """() bool: whether the noise is read from residuals that rounding alone would leave."""
-        return (np.asarray(self.noise) <= (EXACT * self.rounding) ** 2) & (not self.absolute)
+        least = np.maximum((EXACT * self.rounding) ** 2, self.least)
+        return (np.asarray(self.noise) <= least) & (not self.absolute)
 
     @property
     def values(self) -> np.ndarray:
@@ -129,7 +131,8 @@ def moments(
     estimates = over_lanes(result, estimate, (kind, function, function is None), extra) if alone is None else alone
     noise = np.ones_like(estimates.scatter) if absolute else estimates.scatter
     freedom = np.where(absolute, np.inf, estimates.count - estimates.rank)
-    known = Moments(estimates, noise, freedom, kind, absolute, _eps(result, problem))
+    least = float(np.finfo(PRECISIONS[result.precision or PRECISION]).tiny)
+    known = Moments(estimates, noise, freedom, kind, absolute, _eps(result, problem), least)
     if warns and isinstance(result, Fit):
         _warn_if_far(verb, known)
     return known

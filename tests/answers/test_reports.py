@@ -113,6 +113,17 @@ def test_refused_with_a_remedy(report):
     assert "standard errors from the minimum; let it run on" in str(jf.report(fit))
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_data_of_zero_have_no_noise_either(precision):
+    """The squares of what is left underflow: a scatter of them is none, and no minimum is far by it."""
+    fit = jf.fit(
+        jf.losses.rss(jf.models.line), {"w": 1.0, "b": 1.0}, (np.arange(5.0), np.zeros(5)), precision=precision,
+        optimizer=jf.optimizers.levenberg_marquardt(),
+    )  # fmt: skip
+    text = str(jf.report(fit))
+    assert fit.status == jf.Status.CONVERGED and "they show no noise" in text and "standard errors from" not in text
+
+
 def test_exact_data_are_said_to_be_without_noise():
     """And raise no warning of a minimum not reached; numbers are printed to the digits that a float holds."""
 

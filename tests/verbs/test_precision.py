@@ -52,6 +52,18 @@ def test_levenberg_marquardt_is_exact_by_default():
     assert jf.curve_fit(jf.models.line, START, (X, Y), optimizer=SGD, steps=1).precision == "float32"
 
 
+@pytest.mark.parametrize("verb", ["fit", "sweep"])
+def test_numbers_that_float32_hardly_tells_apart_are_told(verb):
+    """Seconds since 1970, of which float32 holds every 128th; a test fails by a warning that it does not expect."""
+    seconds = 1.7e9 + np.arange(8.0)
+    with pytest.warns(UserWarning, match=r"data\[0\] lies between 1700000000 and 1700000007, .* 128 apart; subtract"):
+        VERBS[verb](START, SWEPT, (seconds, Y))
+    VERBS[verb](START, SWEPT, (seconds - seconds[0], Y))
+    VERBS[verb](START, SWEPT, (np.full(8, 1.7e9 + 1), Y))  # one number, which a model may take as it is
+    if verb == "fit":
+        jf.fit(LOSS, START, (seconds, Y), optimizer=SGD, steps=1, precision="float64")
+
+
 def test_no_verb_has_a_precision_of_its_own():
     verbs = [getattr(jf, name) for name in dir(jf) if inspect.isfunction(getattr(jf, name))]
     defaults = {f.__name__: p.default for f in verbs for n, p in inspect.signature(f).parameters.items()
