@@ -487,7 +487,7 @@ def label(function: Callable) -> str:
 def as_array(name: str, value: ArrayLike) -> Array:
     given = as_numbers(name, value)
     array = jnp.asarray(given)
-    if given.dtype.kind in "iu" and given.dtype != array.dtype and not np.array_equal(given, array):
+    if given.dtype.kind in "iu" and given.dtype != array.dtype and not np.array_equal(given, given.astype(array.dtype)):
         raise ValueError(f"{name} holds integers too large for {array.dtype}; convert them: {name}.astype(float)")
     return array
 
