@@ -94,7 +94,8 @@ def test_cross_entropy_of_a_class_ruled_out_by_an_infinite_logit_is_finite_with_
         return jnp.stack([params * x, x, jnp.full_like(x, -jnp.inf)], axis=1)
 
     for y in (np.array([0, 1]), np.eye(3)[[0, 1]]):
-        value, slope = jax.value_and_grad(losses.softmax_cross_entropy(ruled_out))(0.0, np.array([0.0, 1.0]), y)
+        both = jax.jit(jax.value_and_grad(losses.softmax_cross_entropy(ruled_out)))
+        value, slope = both(0.0, np.array([0.0, 1.0]), y)
         assert float(value) == pytest.approx((np.log(2) + np.log(1 + np.exp(-1))) / 2, rel=1e-5)
         assert float(slope) == pytest.approx(1 / (1 + np.e) / 2, rel=1e-5)
 
@@ -109,8 +110,8 @@ def test_the_residual_sum_of_squares_is_n_times_the_mean():
 @pytest.mark.parametrize("name", ["rss", "mse", "mae", "huber", "labels", "shares"])
 def test_doubling_the_data_doubles_a_sum_and_keeps_a_mean(name):
     loss, params, data = CASES[name]
-    doubled = loss(params, *(np.concatenate([column, column]) for column in data))
-    assert float(doubled) == pytest.approx((2 if name == "rss" else 1) * float(loss(params, *data)), rel=1e-5)
+    doubled = jax.jit(loss)(params, *(np.concatenate([column, column]) for column in data))
+    assert float(doubled) == pytest.approx((2 if name == "rss" else 1) * float(jax.jit(loss)(params, *data)), rel=1e-5)
 
 
 def test_numbers_of_every_kind_and_container_give_the_same_loss():
@@ -153,7 +154,7 @@ def test_a_masked_loss_and_its_gradient_are_those_of_the_shortened_data(name, fi
     x[~WHERE] = fill
     spoiled[~WHERE] = fill if spoiled.dtype.kind == "f" else -1
     value, grads = jax.jit(jax.value_and_grad(make(True)))(params, x, spoiled, WHERE)
-    expected, expected_grads = jax.value_and_grad(make(False))(params, X[WHERE], y[WHERE])
+    expected, expected_grads = jax.jit(jax.value_and_grad(make(False)))(params, X[WHERE], y[WHERE])
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grads, expected_grads)
 
@@ -169,14 +170,15 @@ def test_masked_residuals_are_zero_and_masked_data_have_no_gradient():
     loss = losses.mse(reciprocal, masked=True)
     x = np.where(WHERE, X, np.nan)
     assert (loss.residuals(PARAMS, x, T_C, WHERE)[~WHERE] == 0).all()
-    slopes = np.asarray(jax.grad(loss, argnums=1)(PARAMS, x, T_C, WHERE))
+    slopes = np.asarray(jax.jit(jax.grad(loss, argnums=1))(PARAMS, x, T_C, WHERE))
     assert (slopes[~WHERE] == 0).all() and (slopes[WHERE] != 0).all()
 
 
 def test_padded_data_sets_have_the_losses_they_have_alone():
     sets = [(X[:n], T_C[:n]) for n in (4, 11, 7)]
-    values = jax.vmap(losses.mse(reciprocal, masked=True), in_axes=(None, 0, 0, 0))(PARAMS, *datasets.pad(sets))
-    np.testing.assert_allclose(values, [losses.mse(reciprocal)(PARAMS, *data) for data in sets], rtol=1e-5)
+    lanes = jax.jit(jax.vmap(losses.mse(reciprocal, masked=True), in_axes=(None, 0, 0, 0)))
+    values, alone = lanes(PARAMS, *datasets.pad(sets)), jax.jit(losses.mse(reciprocal))
+    np.testing.assert_allclose(values, [alone(PARAMS, *data) for data in sets], rtol=1e-5)
 
 
 @EVERY_RESIDUAL

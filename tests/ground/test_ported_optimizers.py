@@ -38,7 +38,7 @@ def slopes_of(problem):
 
 
 def losses_of(case, problem, steps=STEPS):
-    """The losses of a loop in Python, as a script has it, without compiling the rule."""
+    """The losses of a loop in Python, as a script has it."""
 
     def changing(t):
         return jnp.where(t < 20, 1.0, jnp.where(t < 35, 0.1, 0.5)) * case.rate
@@ -46,11 +46,11 @@ def losses_of(case, problem, steps=STEPS):
     with jax.enable_x64(True):
         params, losses = [jnp.asarray(x) for x in STARTS[problem]], []
         transformation = made(case, None if case.name == "Rprop" else changing).build()
-        state = transformation.init(params)
+        state, update = transformation.init(params), jax.jit(transformation.update)
         for _ in range(steps + 1):
             loss, slopes = slopes_of(problem)(params)
             losses.append(float(loss))
-            updates, state = transformation.update(slopes, state, params)
+            updates, state = update(slopes, state, params)
             params = optax.apply_updates(params, updates)
     return losses
 

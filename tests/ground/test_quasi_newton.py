@@ -38,7 +38,8 @@ def own_gradient(p):
 own_gradient.defvjp(lambda p: (own_gradient(p), p - 1), lambda kept, g: (once(2 * kept * g),))
 
 
-@pytest.mark.parametrize("precision", soaking(["float64", "float32"], keep=("float64",)))
+@pytest.mark.soak
+@pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_a_least_value_of_zero_ends(precision):
     fit = jf.fit(squares("Rosenbrock"), np.array([-1.2, 1.0]), optimizer=LBFGS, steps=2000, precision=precision)
     eps = np.finfo(precision).eps
@@ -153,7 +154,8 @@ def test_starts_and_losses_of_any_size_arrive(size, precision):
     assert set(grid.status[~finite].values.tolist()) <= {jf.Status.CONVERGED, jf.Status.DIVERGED, jf.Status.NOT_FINITE}
 
 
-@pytest.mark.parametrize("power", soaking([2, 4], keep=(4,)))
+@pytest.mark.soak
+@pytest.mark.parametrize("power", [2, 4])
 def test_a_tiny_start_beside_a_large_one_arrives(power):
     """The run of the fourth power goes from 1e8 to about 0 first, where steps of its start's size say nothing."""
     loss = lambda p: (p["a"] - 3) ** 2 + (p["b"] - 2) ** power  # noqa: E731

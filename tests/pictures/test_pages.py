@@ -17,6 +17,7 @@ from jaxfit.pages.packing import as_float32, rounded, unpacked
 from jaxfit.pages.sweeps import law_of, sweep_page
 from jaxfit.problems import Status
 from tests.shared.browser import BROWSER, DRIVER, MISSING, browser
+from tests.shared.soak import soaking
 
 SCRIPT = Path(jf.__file__).parent / "pages" / "explorer.js"
 HOSTILE = "</script><img src=x onerror='window.harmed=1'>\"&<!--"
@@ -107,7 +108,7 @@ def test_a_page_asks_for_nothing_and_its_script_is_small(grid):
     assert not re.search(rb"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(", script)
 
 
-@pytest.mark.parametrize("records", [0, 41])
+@pytest.mark.parametrize("records", soaking([0, 41], keep=1))
 def test_two_hundred_thousand_lanes_of_noise_fit_in_three_megabytes(records):
     axes = {"x": np.linspace(0, 1, 400), "y": np.geomspace(1e-3, 1, 250 if records else 500)}
     noise = np.random.default_rng(1).normal(size=tuple(map(len, axes.values())))
@@ -290,7 +291,8 @@ def test_a_fit_of_which_little_is_known_has_a_page_and_many_runs_have_none():
     assert "No errors are given" in found["Params"][2]["text"]
     diverged = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(3.0), steps=100)
     assert "diverged" in blocks_of(fit_page(diverged))[0][None][0]["text"]
-    many = jax.vmap(lambda p: jf.fit(lambda p: p**2, p, optimizer=jf.optimizers.sgd(0.1), steps=5))(np.arange(2.0))
+    one = lambda p: jf.fit(lambda p: p**2, p, optimizer=jf.optimizers.sgd(0.1), steps=5)  # noqa: E731
+    many = jax.jit(jax.vmap(one))(np.arange(2.0))
     with pytest.raises(ValueError, match="holds 2 runs"):
         fit_page(many)
     one = jax.tree.map(lambda x: x[0], many)

@@ -39,7 +39,8 @@ def is_minimum(problem: MGH, params: np.ndarray) -> bool:
 
     with jax.enable_x64(True):
         point = jnp.asarray(params)
-        height, gradient, hessian = map(np.asarray, (loss(point), jax.grad(loss)(point), jax.hessian(loss)(point)))
+        three = jax.jit(lambda x: (loss(x), jax.grad(loss)(x), jax.hessian(loss)(x)))
+        height, gradient, hessian = map(np.asarray, three(point))
     if problem.least[0] == 0 and height < 1e-18:
         return True
     sizes = np.sqrt(np.abs(np.diag(hessian)))

@@ -61,9 +61,10 @@ IN_JAXFIT = {  # the same with numbers that may be swept
 def loop_in_optax(optimizer, steps):
     params = jax.tree.map(jnp.float32, START)
     state, losses = optimizer.init(params), []
+    update, gradient = jax.jit(optimizer.update), jax.jit(jax.value_and_grad(LOSS))
     for _ in range(steps):
-        value, grads = jax.value_and_grad(LOSS)(params, jnp.float32(X), jnp.float32(Y))
-        updates, state = optimizer.update(grads, state, params)
+        value, grads = gradient(params, jnp.float32(X), jnp.float32(Y))
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         losses.append(float(value))
     return losses
