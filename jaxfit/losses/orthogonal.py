@@ -130,24 +130,27 @@ def _directly(
 ) -> tuple[Array, Array]:
     """Return u after a step of Gauss and Newton and some to the minimum along the parabola, and whether it is there.
 
-    A step of the latter kind leaves about its third power. It is there, in the valley where it began, if no step made
-    u**2 + apart(u)**2 larger, each was at most a quarter of the last one, and the parabola changed none by more.
+    A step of the latter kind leaves about its third power. It is there, in the valley where it began, if the last one
+    was that small, the first step went most of the way, and both parts of the way made u**2 + apart(u)**2 smaller.
     """
-    small = float(jnp.finfo(u.dtype).eps) ** SHORT
-    before, excess = jnp.full_like(u, jnp.inf), jnp.full_like(u, -jnp.inf)
-    for i in range(1 + CUBIC):
-        slow = 1 / (_curvature(found, slope, bend) if i else 1 + slope**2 + jnp.maximum(found * bend, 0))
-        convex, move, more = _is_convex(found, slope, bend), -(u + found * slope) * slow, jnp.zeros_like(u)
-        if i:
-            steep = slope + bend * move
-            more = -(u + move + (found + (slope + steep) / 2 * move) * steep) * slow
-        there, height, unsure = u + move + more, u**2 + found**2, small * (1 + jnp.abs(u))
-        found, slope, bend = jet(there)
-        rise = there**2 + found**2 - height - small * (1 + height)
-        growth = jnp.maximum(jnp.abs(more) - jnp.abs(move) / 4, jnp.abs(move + more) - before / 4) - unsure
-        excess = jnp.maximum(excess, jnp.maximum(rise, growth))
-        before, u = jnp.abs(move + more), there
-    return u, (excess <= 0) & convex & (before <= jnp.finfo(u.dtype).eps ** CUBED * (1 + jnp.abs(u)))
+    small = float(jnp.finfo(u.dtype).eps)
+    start, high = u, u**2 + found**2
+    first = -(u + found * slope) / (1 + slope**2 + jnp.maximum(found * bend, 0))
+    u = u + first
+    found, slope, bend = jet(u)
+    middle, convex, move = u**2 + found**2, True, first
+    for _ in range(CUBIC):
+        slow, convex = 1 / _curvature(found, slope, bend), _is_convex(found, slope, bend)
+        move = -(u + found * slope) * slow
+        steep = slope + bend * move
+        move = move - (u + move + (found + (slope + steep) / 2 * move) * steep) * slow
+        u = u + move
+        found, slope, bend = jet(u)
+    size = small**SHORT * (1 + jnp.abs(u))
+    near = jnp.abs(u - start - first) <= jnp.abs(first) / 4 + size
+    blur = small**SHORT * (1 + high)
+    falls = (middle <= high + blur) & (u**2 + found**2 <= middle + blur)
+    return u, near & falls & convex & (jnp.abs(move) <= small**CUBED * (1 + jnp.abs(u)))
 
 
 def _is_convex(found: Array, slope: Array, bend: Array) -> Array:
