@@ -22,7 +22,7 @@ from jaxfit.problems import Problem, Training, name_of
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.marks import carried_after, free, holds_carried, is_kept, is_marked, plain, put
-from jaxfit.problems.messages import line_of, no_one_number, nothing_there, path_name, users_line, warn
+from jaxfit.problems.messages import line_of, no_names_there, no_one_number, nothing_there, path_name, users_line, warn
 from jaxfit.typing import PyTree
 
 if TYPE_CHECKING:
@@ -304,6 +304,8 @@ def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Closed
                 f"{', '.join(f'{label} has shape {shape}' for label, shape in lengths.items())}; give every array one "
                 f"entry per data point ({str(error).splitlines()[0]})"
             ) from error
+        if isinstance(error, TypeError) and (message := no_names_there(error, arguments[0])):
+            raise TypeError(message) from error
         if isinstance(error, TypeError) and (message := no_one_number(error, arguments[0])):
             raise TypeError(message) from error
         if name == "validation":

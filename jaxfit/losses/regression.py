@@ -170,14 +170,19 @@ def reshape_advice(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
 
 
 def check_called_with_params(predict: Model, star: str = "*") -> None:
-    """Refuse a model that takes x and then each param, as SciPy's, with what makes one of (params, x) of it."""
+    """Refuse a model that takes x and then each param, as SciPy's, or no x, with what makes one of both."""
     try:
-        if len(data_names(predict)) < 2:  # remembered, unlike the signature
+        if len(data_names(predict)) == 1:  # remembered, unlike the signature
             return
         parameters = inspect.signature(predict).parameters.values()
     except (TypeError, ValueError):
         return
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise TypeError(
+            f"predict takes ({positional[0].name}), but it is called as predict(params, x); let it take x too, even if "
+            f"it does not use it: lambda params, x: predict(params)"
+        )
     least = [p.name for p in positional if p.default is p.empty and p.name != "key"]
     if len(least) > 2:
         both = "" if star == "**" else ", for params in a list or an array"

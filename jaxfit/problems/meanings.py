@@ -357,3 +357,19 @@ ATTRIBUTES = {  # of a fit
     "data": "fit.problem.data", "data_": "fit.problem.data", "results": "fit.history", "loss_fn": "fit.problem.loss",
     "best_loss": "min(fit.history.loss)", "best": "fit.params",
 }  # fmt: skip
+
+OF_GRID = {  # attributes of a grid
+    "loss": "grid.results.loss", "losses": "grid.results.loss", "status": "grid.results.status",
+    "steps": "grid.results.steps", "params": "`grid.results`, whose variables are params.<path>",
+    "history": "`grid.results['history.loss']` of a sweep with record=jf.Record(what=('loss',))",
+    "coords": "grid.results.coords", "axes": "grid.results.coords", "dims": "grid.results.sizes",
+    "sizes": "grid.results.sizes", "shape": "grid.results.sizes", "values": "grid.results", "data": "grid.results",
+    "dataset": "grid.results", "to_xarray": "grid.results", "lanes": "grid.results", "best": "jf.best(grid)",
+    "best_params": "jf.best(grid).params", "best_params_": "jf.best(grid).params", "best_estimator_": "jf.best(grid)",
+    "best_score_": "jf.best(grid).loss", "best_loss": "jf.best(grid).loss", "lane": "jf.lane(grid, rate=0.1)",
+    "sel": "jf.lane(grid, rate=0.1)", "report": "jf.report(jf.best(grid))", "explain": "jf.explain(jf.best(grid))",
+    "standard_errors": "jf.standard_errors(grid)", "errors": "jf.standard_errors(grid)",
+    "intervals": "jf.intervals(grid)", "plot": "grid.to_html('sweep.html')", "verify": "jf.verify(grid)",
+    "cv_results_": "grid.to_dataframe()", "to_csv": "grid.to_dataframe()", "to_pandas": "grid.to_dataframe()",
+    "save": "jf.sweep(loss, params, data, optimizer=optimizer, store='folder')",
+}  # fmt: skip

@@ -141,7 +141,15 @@ def near_keywords(function: _Function) -> _Function:
                 f"{function.__name__} takes plain numbers, but got a fit of quantities; pass its .fit, whose numbers "
                 f"are in base units"
             )
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except ValueError as error:
+            if "sorting pytree dictionary keys" in str(error):
+                raise TypeError(
+                    f"{function.__name__}: a dict has keys of several kinds, such as text and numbers, which have no "
+                    f"order; make all of them text"
+                ) from error
+            raise
 
     return checked  # pyright: ignore[reportReturnType]
 
@@ -221,6 +229,18 @@ def nothing_there(error: LookupError, names: Sequence[str]) -> str:
     what = f"finds no {key!r}" if isinstance(error, KeyError) else f"fails: {error}"
     near = did_you_mean(str(key), names) if isinstance(error, KeyError) else "."
     return f"{users_line(error)} {what}; the params are {', '.join(names)}{near}"
+
+
+def no_names_there(error: TypeError, params: PyTree) -> str | None:
+    """Return what the user's own line looked up by a name in something without names; None of another error."""
+    if "string indexing" not in str(error) and "indices must be integers or slices, not str" not in str(error):
+        return None
+    if isinstance(params, dict):
+        why = "in an array, which has none; a model is called as model(params, x), in this order"
+    else:
+        what = f"a {type(params).__name__} of {len(params)}" if isinstance(params, (list, tuple)) else "one array"
+        why = f"though params is {what}; write params[0], or start from a dict, such as {{'w': 1.0, 'b': 0.0}}"
+    return f"{users_line(error)} looks up a name {why}"
 
 
 def no_one_number(error: TypeError, params: PyTree) -> str | None:

@@ -6,9 +6,9 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NoReturn, overload
 
 import jax
 import numpy as np
@@ -18,7 +18,8 @@ from jaxfit.engine.pools import Lanes
 from jaxfit.problems import ENDED_WELL, Status, Training
 from jaxfit.problems.dimensions import Dimension, all_coordinates, choose, position
 from jaxfit.problems.marks import is_kept, released, without_kept
-from jaxfit.problems.messages import near_keywords
+from jaxfit.problems.meanings import OF_GRID
+from jaxfit.problems.messages import near_attribute, near_keywords
 from jaxfit.stores.manifests import Json, StoredVariable
 from jaxfit.typing import Array, PyTree
 from jaxfit.verbs.results import Fit, History, best_of, pages
@@ -55,6 +56,14 @@ class Grid:
     @functools.cached_property
     def results(self) -> xr.Dataset:  # made when it is first asked for: xarray takes half a second to import
         return self.table() if callable(self.table) else self.table
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            own = [*(f.name for f in fields(self)), "results", "to_dataframe", "to_html"]
+            raise AttributeError(near_attribute("a grid", name, OF_GRID, own))
 
     def _repr_html_(self) -> str:
         return pages().notebook(self)

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxfit as jf
-from jaxfit.problems.meanings import ARGUMENTS, ATTRIBUTES, EXAMPLES, IN_MODULE, NAMES
+from jaxfit.problems.meanings import ARGUMENTS, ATTRIBUTES, EXAMPLES, IN_MODULE, NAMES, OF_GRID
 from jaxfit.problems.messages import near_attribute
 
 MODULES = (
@@ -52,6 +52,7 @@ CODES = sorted(
         for text in (
             *NAMES.values(),
             *ATTRIBUTES.values(),
+            *OF_GRID.values(),
             *(m for many in ARGUMENTS.values() for m in many),
             *(meaning for module in IN_MODULE.values() for meaning in module.values()),
         )  # fmt: skip
@@ -65,7 +66,7 @@ CODES = sorted(
 def test_what_is_to_be_written_exists_and_takes_these_arguments(code):
     known = {"jf", "np", "loss", "predict", "residuals", "params", "start", "data", "x", "y", "sigma", "weights", "f",
              "optimizer", "fit", "value", "low", "high", "function", "factory", "values", "where", "optax", "model",
-             "i", "p", "key"}  # fmt: skip
+             "i", "p", "key", "grid"}  # fmt: skip
     for node in ast.walk(parsed(code)):
         if isinstance(node, ast.Name):
             assert node.id in known or hasattr(builtins, node.id), node.id
@@ -154,6 +155,10 @@ def test_what_is_to_be_written_runs(code, tmp_path, monkeypatch):
     )  # fmt: skip
     if "jf.starts(" in code:
         scope["params"] = {"w": jf.Bounded(1.0, -5.0, 5.0), "b": jf.Bounded(0.0, -5.0, 5.0)}
+    if "grid" in code:
+        rate = jf.Axis("rate", [0.1, 0.2])
+        scope["grid"] = jf.sweep(scope["loss"], start, (x, y), optimizer=jf.optimizers.sgd(rate), steps=2,
+                                 record=jf.Record(what=("loss",)))  # fmt: skip
     if "{'a'" in code and "surface" in code:
         scope["loss"] = lambda params, x, y: jnp.mean(jnp.square(params["a"] * x - y))
     if "jf.losses.least_squares" in code:
