@@ -6,7 +6,9 @@ Errors that JAX explains at length become one sentence about the user's own line
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import traceback
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -308,6 +310,12 @@ def traced(call: Callable, arguments: tuple, name: str = "data") -> tuple[Closed
             raise TypeError(message) from error
         if isinstance(error, TypeError) and (message := no_one_number(error, arguments[0])):
             raise TypeError(message) from error
+        frame = traceback.extract_tb(error.__traceback__)[-1].filename
+        if "must be Tensor" in str(error) or f"{os.sep}torch{os.sep}" in frame:
+            raise TypeError(
+                f"{users_line(error)} hands a traced value to PyTorch, which JAX cannot differentiate or compile; "
+                f"write it with jax.numpy (jnp.mean instead of torch.mean)"
+            ) from error
         if name == "validation":
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"validation: {error}") from error
         raise

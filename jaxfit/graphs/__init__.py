@@ -26,6 +26,7 @@ from jaxfit.problems import PRECISIONS, chosen_precision, convert_all, precision
 from jaxfit.problems.axes import as_key, is_axis, is_key, is_traced
 from jaxfit.problems.data import as_data, check_data, floating_of_loss
 from jaxfit.problems.enclosed import enclosed_in_precision, resolved
+from jaxfit.problems.foreign import as_plain_function
 from jaxfit.problems.marks import free, released, values_of
 from jaxfit.problems.messages import near_keywords, near_names, path_name, shown
 from jaxfit.problems.posing import as_loss, as_params, pose_question, refuse_axes
@@ -95,7 +96,7 @@ def backprop(
         raise ValueError(f'precision is {precision!r}, but it must be "float32" or "float64"')
     if not callable(loss):
         raise TypeError(f"loss is {shown(loss)}, but it must be a function loss(params, *data) -> scalar itself")
-    opening = _Opening(open)
+    loss, opening = as_plain_function(loss), _Opening(open)
     params = values_of(as_params(params, precision=precision, finite=False))
     names = ["data"] if validation is None else ["data", "validation"]
     sets = [as_data(given, name) for given, name in zip((data, validation), names, strict=False)]

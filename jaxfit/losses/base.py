@@ -8,6 +8,7 @@ import inspect
 import math
 import numbers
 import reprlib
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -459,7 +460,28 @@ def noise_model_of_sum(models: Sequence[NoiseModel], why: str) -> NoiseModel:
     return NoiseModel(why_unknown=why)
 
 
+def refuse_module(name: str, module: Any) -> None:
+    """Refuse a module of another library, whose weights would not be the params, with the function to write.
+
+    Raises:
+      TypeError: If it is one.
+    """
+    remedy, kind, nnx = "", type(module), sys.modules.get("flax.nnx")
+    if hasattr(module, "apply") and hasattr(module, "init"):
+        takes = {**getattr(inspect.signature(module.apply), "parameters", {})}
+        remedy = "lambda params, x: module.apply(params, None, x)" if "rng" in takes else "module.apply"
+    elif hasattr(module, "stateless_call"):
+        remedy = "lambda params, x: module.stateless_call(params, [], x)[0], with params=module.trainable_variables"
+    elif kind.__module__.startswith("equinox.nn") or nnx is not None and isinstance(module, nnx.Module):
+        remedy = "lambda module, x: module(x), with the module as params (of Equinox jax.vmap(module)(x))"
+    elif hasattr(module, "named_parameters"):
+        remedy = "what it computes with jax.numpy, as a function of (params, x)"
+    if remedy:
+        raise TypeError(f"{name} is the module {kind.__name__}, but it is called as predict(params, x); write {remedy}")
+
+
 def hashable(name: str, function: Callable) -> Callable:
+    refuse_module(name, function)
     if not callable(function):
         remedy = "pass a function, such as jaxfit.models.line"
         if hasattr(function, "shape"):  # of an array, which a call returned

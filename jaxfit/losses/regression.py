@@ -184,6 +184,12 @@ def check_called_with_params(predict: Model, star: str = "*") -> None:
             f"it does not use it: lambda params, x: predict(params)"
         )
     least = [p.name for p in positional if p.default is p.empty and p.name != "key"]
+    if len(least) > 2 and least[1] in ("rng", "key", "rngs"):
+        raise TypeError(
+            f"predict takes ({', '.join(least)}), but it is called as predict(params, x); write "
+            f"lambda params, x: predict(params, None, x), or for random numbers in each step "
+            f"lambda params, x, key: predict(params, key, x)"
+        )
     if len(least) > 2:
         both = "" if star == "**" else ", for params in a list or an array"
         raise TypeError(

@@ -148,6 +148,16 @@ def as_optimizer(value: OptimizerLike) -> Optimizer:
         )
     if isinstance(value, Call):
         raise TypeError(f"optimizer is {show(value)}, but a schedule is a learning rate: write jf.optimizers.sgd(...)")
+    kind = value if isinstance(value, type) else type(value)
+    library = next((x for x in ("torch", "keras") if kind.__module__.startswith(f"{x}.")), None)
+    if library:
+        rate = {"torch": "lr", "keras": "learning_rate"}[library]
+        raise TypeError(
+            f"optimizer is {kind.__name__} of {library}, but it must be one that works on JAX arrays; write "
+            f"jf.optimizers.{library}.{kind.__name__}({rate}=0.1), which makes the same steps"
+        )
+    if hasattr(value, "tx"):
+        raise TypeError(f"optimizer is a {kind.__name__}, which holds an Optax transformation; pass that: optimizer.tx")
     name = getattr(value, "__name__", reprlib.repr(value))
     rate = "0.1" * (name not in JUDGES)
     hint = f"; call it: jf.optimizers.{name}({rate})" if name in NAMES else f"; write jf.optimizer({name}, ...)"

@@ -235,6 +235,7 @@ def as_key(key: Scalar) -> Array:
         return jax.random.key(int(key))
     if isinstance(key, numbers.Real) and not isinstance(key, bool):
         raise ValueError(f"key is {key}; it must be {rule}")
+    key = np.asarray(key) if hasattr(key, "detach") else key  # a tensor, whose dtype is another library's
     shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
     if dtype is None:
         raise TypeError(f"key is {key!r}; it must be {rule}")

@@ -4,6 +4,7 @@ what to write instead."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import warnings
 from typing import Any
@@ -45,9 +46,10 @@ def from_other_libraries(
     if not _can_mask(loss):
         i = hidden[0]
         each = ", ".join(f"{n}[keep]" for n in names[: len(data)]) or "x[keep]"
+        rows = f".any(axis={tuple(range(1, np.ndim(data[i])))})" * (np.ndim(data[i]) > 1)
         raise TypeError(
             f"{name}[{i}] is a masked array, whose mask would be lost, since the loss is a function of your own; take "
-            f"the rows that count: keep = ~np.ma.getmaskarray({names[i] if i < len(names) else 'y'}), and "
+            f"the rows that count: keep = ~np.ma.getmaskarray({names[i] if i < len(names) else 'y'}){rows}, and "
             f"{name}=({each},)"
         )
     given = is_masked(loss) and len(data) == len(names)
@@ -144,6 +146,61 @@ def as_array(item: Any, name: str) -> np.ndarray:
         raise TypeError(
             f"{name} is a tensor that gives no array away ({str(error).splitlines()[0]}); pass x{steps or '.cpu()'}"
         ) from error
+
+
+def refuse_foreign_start(name: str, x: Any) -> None:
+    """Refuse a leaf of params whose names, bounds or mask would be lost, with what to write.
+
+    Raises:
+      TypeError: If it is a table, a param of lmfit, or a masked array.
+    """
+    labels = getattr(getattr(x, "index", None), "values", ())
+    if hasattr(x, "vary") and hasattr(x, "min"):
+        raise TypeError(
+            f"{name} is a {type(x).__name__}, whose bounds would be lost; write jf.Bounded(x.value, x.min, x.max), or "
+            f"jf.Fixed(x.value) if it does not vary"
+        )
+    if columns(x) or hasattr(x, "keys") and (len(labels) == 0 or isinstance(labels[0], str)):
+        make = "x.valuesdict()" if hasattr(x, "valuesdict") else "dict(x)" if hasattr(x, "keys") else "x.to_dict()"
+        raise TypeError(f"{name} is a {type(x).__name__}, but params by name are a dict; pass {make}")
+    if is_hidden(x):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass x.filled(0), or only what counts")
+
+
+def refuse_foreign_params(name: str, params: Any) -> None:
+    """Refuse what holds params in another library, with what to write.
+
+    Raises:
+      TypeError: If it is a generator, a module of PyTorch, or a training state of Flax.
+    """
+    remedy = ""
+    if hasattr(params, "__next__"):
+        remedy = f"which can be read once; pass list({name})"
+    elif hasattr(params, "named_parameters"):
+        remedy = "of PyTorch; pass its numbers: {n: x.detach() for n, x in module.named_parameters()}"
+    elif hasattr(params, "apply_gradients") and hasattr(params, "params"):
+        remedy = "of Flax; pass its params, and with them its optimizer: state.params and optimizer=state.tx"
+    if remedy:
+        raise TypeError(f"{name} is a {type(params).__name__}, {remedy}")
+
+
+def as_plain_function(function: Any) -> Any:
+    """Return the function itself, or one that is no pytree: JAX would take a filtered function of Equinox apart."""
+    if isinstance(function, (Loss, Axis)) or jax.tree_util.all_leaves([function]):
+        return function
+    if not any(isinstance(x, str) or callable(x) for x in jax.tree.leaves(function)):
+        return function
+    try:
+        return _remembered_plain_function(function)
+    except TypeError:  # it cannot be hashed
+        return _plain_function(function)
+
+
+def _plain_function(function: Any) -> Any:
+    return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+
+
+_remembered_plain_function = functools.lru_cache(maxsize=256)(_plain_function)
 
 
 LIBRARIES = {"equinox", "flax.nnx"}  # of modules that hold settings beside what they train
@@ -245,6 +302,8 @@ def _remedy(array: Any, item: object, what: str, first: Any) -> str:
             'make dates of them, t = np.asarray([p.to_timestamp() for p in t], "datetime64[ns]"), and count from the '
             'first: (t - t[0]) / np.timedelta64(1, "s")'
         )
+    if hasattr(first, "hour") and not hasattr(first, "timetuple"):
+        return "take their seconds: np.array([3600 * v.hour + 60 * v.minute + v.second for v in t])"
     if columns(item):
         return f"pass its columns that do, one by one, such as table[{columns(item)[0]!r}]"
     try:
@@ -252,10 +311,22 @@ def _remedy(array: Any, item: object, what: str, first: Any) -> str:
             warnings.simplefilter("ignore")
             np.asarray(item, float)
     except (TypeError, ValueError):
+        if what == "text" and _tell_dates(item):
+            return 'make dates of them, t = np.array(t, "datetime64[s]"), and count from the first: (t - t[0]) / ' + (
+                'np.timedelta64(1, "s")'
+            )
         if what == "text":
             return "give each word a number: np.unique(x, return_inverse=True)[1]"
         return "make an array of floats of them, such as np.array([float(v) for v in x])"
     return "convert them with np.asarray(x, float), or .astype(float) of an array"
+
+
+def _tell_dates(texts: Any) -> bool:
+    """Return whether texts are dates as NumPy reads them, and no single numbers."""
+    try:
+        return bool(np.isfinite(np.array(texts, "datetime64[s]").astype(float)).all())
+    except (TypeError, ValueError):
+        return False
 
 
 def masked_alike(loss: LossFunction, **sets: PyTree) -> tuple[LossFunction, list[PyTree]]:

@@ -6,6 +6,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import FunctionType
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,16 @@ from jaxfit.problems.axes import Axis, Call, as_key, is_array, is_axis, is_key, 
 from jaxfit.problems.bounds import check_bounds
 from jaxfit.problems.data import as_data, check_data, floating_of_loss, is_foreign
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.foreign import LIBRARIES, as_array, from_other_libraries, masked_alike, with_settings_kept
+from jaxfit.problems.foreign import (
+    LIBRARIES,
+    as_array,
+    as_plain_function,
+    from_other_libraries,
+    masked_alike,
+    refuse_foreign_params,
+    refuse_foreign_start,
+    with_settings_kept,
+)
 from jaxfit.problems.marks import (
     Bounded,
     Carried,
@@ -81,6 +91,8 @@ def pose_question(
     `rows` says that rows of the data will be drawn.
     """
     _check_asked(loss, precision)
+    if not isinstance(loss, (Loss, FunctionType)):
+        loss = as_plain_function(loss)
     if is_foreign(data):
         loss, data = from_other_libraries(loss, data)
     example = loss.values[0] if is_axis(loss) else loss
@@ -361,6 +373,8 @@ def as_params(
 
     if hasattr(params, "start_loss") and hasattr(params, "params"):
         raise TypeError(f"{root} is a fit; pass its params: fit.params")
+    if not isinstance(params, (dict, list, tuple, float)):
+        refuse_foreign_params(root, params)
 
     def leaf(path, x):
         name = path_name(root, path)
@@ -395,6 +409,8 @@ def as_params(
 
     def check(name, x, swept=False):
         refuse_unit(name, x)
+        if type(x) not in (float, int, np.ndarray) and not isinstance(x, (np.generic, jax.Array)):
+            refuse_foreign_start(name, x)
         if isinstance(x, (str, bytes)):
             raise TypeError(f"{name} is the text {x!r}, but a bounded or swept param is a number; give it as one")
         if callable(x) and not hasattr(x, "dtype"):
