@@ -39,8 +39,13 @@ class OrthogonalDistance(OfPredictions, SumOfSquares):
     def residuals(self, params: Params, *data: PyTree, key: Array | None = None) -> Array:
         """Return the distances of the points from the curve, with a sign and in standard deviations; zero if masked."""
         x, y, sigma, x_sigma, *more, where = read(self, data)
+        if y.ndim != 1 or x.shape != y.shape:
+            raise ValueError(
+                f"{self}: x has shape {x.shape} and y {y.shape}; both are (n,), one abscissa and one y for each point: "
+                f"for points of more coordinates use jf.losses.implicit_distance"
+            )
         for name, value in zip(self.data_names[2:], (sigma, x_sigma, *more), strict=False):
-            if value.shape != y.shape or y.ndim != 1 or x.shape != y.shape:
+            if value.shape != y.shape:
                 raise ValueError(
                     f"{self}: {name} has shape {value.shape}, x {x.shape} and y {y.shape}; all are (n,), a number for "
                     f"each point: for one shared by all pass np.full({y.shape}, {name})"

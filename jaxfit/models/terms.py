@@ -110,7 +110,10 @@ class Curve:
         bad = [name for name, v in zip(("x", "y"), given, strict=False)
                if not np.isfinite(np.asarray(v)[np.asarray(where) if where is not None else ...]).all()]  # fmt: skip
         if bad:
-            raise ValueError(f"{bad[0]} holds NaN or infinity; drop those points, or mask them with where=")
+            raise ValueError(
+                f"{bad[0]} holds NaN or infinity; drop those points, or mask them: by where= for guess, for curve_fit "
+                f"by y = np.ma.array(y, mask=~np.isfinite(x + y))"
+            )
         given = [np.asarray(v) for v in given]
         with jax.enable_x64(True):
             program = _program(self, tuple((v.shape, v.dtype) for v in given))  # runs at once, also inside of a trace

@@ -152,7 +152,7 @@ def diagnostics(result: Fit | Grid, *, absolute_sigma: bool | None = None) -> Di
 
     Returns:
       (lack_of_fit, runs, durbin_watson), whose numbers for a grid are `xarray.DataArray`s. NaN without replicates,
-      without degrees of freedom, or where rounding alone is left of the residuals.
+      without degrees of freedom, or where residuals are rounding alone, or next to nothing of the sigma given.
 
     Raises:
       TypeError, ValueError, NotConverged: As `residuals`.
@@ -193,7 +193,7 @@ def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
     n, k = (np.asarray(x, float) for x in (known.estimate.count, known.estimate.rank))
     with np.errstate(divide="ignore", invalid="ignore"):
         more, rest = counts.groups - k, n - counts.groups
-        noisy = ~known.exact
+        noisy = ~known.exact & ~(known.absolute & (np.asarray(known.estimate.scatter) <= known.eps))
         tells = (more > 0) & (rest > 0) & (counts.pure > 0) & noisy
         f = np.where(tells, (counts.size - counts.pure) / more / (counts.pure / rest), np.nan)
         lack = FTest(f, special.fdtrc(more, rest, f), more, rest)

@@ -220,3 +220,13 @@ def test_rounding_alone_is_no_noise_to_test():
     found, points = jf.diagnostics(exact), jf.influence(exact)
     assert np.isnan([found.lack_of_fit.p_value, found.runs.p_value, found.durbin_watson.p_value]).all()
     assert np.isnan(points[1:]).all() and np.isfinite(points.leverage).all()
+
+
+def test_residuals_of_next_to_nothing_of_their_sigma_show_no_trend():
+    """Counts that are all zero leave a mean that vanishes, so that all residuals are equal; nothing is tested then."""
+    loss = jf.losses.poisson(lambda params, x: params["m"] * jnp.ones_like(x))
+    lm = jf.optimizers.levenberg_marquardt()
+    fit = jf.fit(loss, {"m": 1.0}, (np.arange(5.0), np.zeros(5)), optimizer=lm, steps=100)
+    tests = jf.diagnostics(fit)
+    assert np.isnan(tests.durbin_watson.p_value) and np.isnan(tests.runs.p_value)
+    assert "trend" not in str(jf.report(fit))

@@ -193,6 +193,8 @@ def test_what_does_not_fit_together_is_refused():
     line = jf.models.line
     with pytest.raises(ValueError, match=r"data\[3\] \(x_sigma\) has shape \(3,\)"):
         jf.curve_fit(line, None, (X, Y), SIGMA, x_sigma=np.ones(3))
+    with pytest.raises(ValueError, match=r"x has shape \(10, 2\) and y \(10,\); .* use jf.losses.implicit_distance"):
+        jf.losses.orthogonal_distance(lambda p, x: x @ p)(np.ones(2), np.ones((10, 2)), Y, SIGMA, X_SIGMA)
     with pytest.raises(ValueError, match="correlation is given, but no x_sigma"):
         jf.curve_fit(line, None, (X, Y), SIGMA, correlation=0.1)
     with pytest.raises(ValueError, match="correlation is 1.0"):
