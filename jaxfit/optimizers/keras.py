@@ -26,13 +26,18 @@ from jax import Array
 
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.recurrences import (
+    carried,
     complement,
     each_array,
+    factored,
     factors,
+    filled,
     is_off,
     mean_with,
+    moments,
     rms,
     rule_of,
+    squares,
     zeros,
 )
 from jaxfit.problems.messages import near_names
@@ -152,16 +157,14 @@ def RMSprop(
       >>> jf.optimizers.keras.RMSprop(0.01, rho=0.8)
       keras.RMSprop(learning_rate=0.01, rho=0.8)
     """
-    plain = is_off(momentum)
 
     def step(t, g, p, v, mean, *buf):
-        v = mean_with(v, rho, g * g)
-        mean = mean_with(mean, rho, g) if centered else mean
+        v, mean = squares(v, mean, rho, g, centered)
         move = learning_rate * g / jnp.sqrt((v - mean * mean if centered else v) + epsilon)
-        move = move if plain else momentum * buf[0] + move
-        return (p - move, v, mean, *(() if plain else (move,)))
+        move = carried(move, momentum, buf)
+        return p - move, v, mean, *[move for _ in buf]
 
-    return _Parts(zeros(2 if plain else 3), step)
+    return _Parts(zeros(2 if is_off(momentum) else 3), step)
 
 
 @_rule
@@ -199,7 +202,7 @@ def AdamW(
 
 def _adam(rate: Any, beta_1: Any, beta_2: Any, epsilon: Any, amsgrad: bool) -> _Parts:
     def step(t, g, p, m, v, *most):
-        m, v = mean_with(m, beta_1, g), mean_with(v, beta_2, g * g)
+        m, v = moments(m, v, (beta_1, beta_2), g)
         most = tuple(jnp.maximum(old, v) for old in most)
         alpha = rate * jnp.sqrt(complement(beta_2, t)) / complement(beta_1, t)
         return p - alpha * m / (jnp.sqrt(most[0] if most else v) + epsilon), m, v, *most
@@ -245,7 +248,7 @@ def Adagrad(
         s = s + g * g
         return p - learning_rate * g / jnp.sqrt(s + epsilon), s
 
-    return _Parts(lambda p: (jnp.full_like(p, initial_accumulator_value),), step)
+    return _Parts(filled(initial_accumulator_value), step)
 
 
 @_rule
@@ -290,7 +293,7 @@ def Nadam(
 
     def step(t, g, p, m, v, product):
         product = product * u(t)
-        m, v = mean_with(m, beta_1, g), mean_with(v, beta_2, g * g)
+        m, v = moments(m, v, (beta_1, beta_2), g)
         ahead = u(t + 1) * m / (1 - product * u(t + 1)) + (1 - u(t)) * g / (1 - product)
         return p - learning_rate * ahead / (jnp.sqrt(v / complement(beta_2, t)) + epsilon), m, v, product
 
@@ -316,10 +319,9 @@ def Adafactor(
     def step(t, g, p, *kept):
         share = jnp.asarray(t, p.dtype) ** beta_2_decay
         size = jnp.maximum(epsilon_2, rms(p)) * jnp.minimum(learning_rate, 1 / jnp.sqrt(t))
-        square = g * g + epsilon_1
-        means = (square.mean(-1, keepdims=True), square.mean(-2, keepdims=True)) if g.ndim > 1 else (square,)
-        kept = tuple(mean_with(old, 1 - share, new) for old, new in zip(kept, means, strict=True))
-        v = kept[0] / kept[0].mean(-2, keepdims=True) * kept[1] if g.ndim > 1 else kept[0]
+        v, *columns = kept = factored(kept, share, g * g + epsilon_1)
+        if columns:
+            v = v / v.mean(-2, keepdims=True) * columns[0]
         move = g / jnp.sqrt(v)
         return (p - size * move / jnp.maximum(1, rms(move) / clip_threshold), *kept)
 
@@ -388,7 +390,7 @@ def Lamb(
     """
 
     def step(t, g, p, m, v):
-        m, v = mean_with(m, beta_1, g), mean_with(v, beta_2, g * g)
+        m, v = moments(m, v, (beta_1, beta_2), g)
         move = m / complement(beta_1, t) / (jnp.sqrt(v / complement(beta_2, t)) + epsilon)
         norm, length = jnp.sqrt(jnp.sum(p * p)), jnp.sqrt(jnp.sum(move * move))
         some = (norm > 0) & (length > 0)

@@ -187,6 +187,11 @@ def zeros(count: int) -> Callable[[Array], tuple[Array, ...]]:
     return lambda p: (jnp.zeros_like(p),) * count
 
 
+def filled(value: Number) -> Callable[[Array], tuple[Array, ...]]:
+    """Return the function that keeps an array of this value like each array, as Adagrad's sum at its start."""
+    return lambda p: (jnp.full_like(p, value),)
+
+
 def is_off(number: Any) -> bool:
     """Return whether a term is left out of the program: its factor is None, or zero and not traced."""
     return number is None or isinstance(number, (int, float)) and number == 0
@@ -204,6 +209,21 @@ def mean_with(mean: Array, beta: Number, new: Array) -> Array:
     return beta * mean + (1 - beta) * new
 
 
+def moments(m: Array, v: Array, betas: tuple[Number, Number], g: Array) -> tuple[Array, Array]:
+    """Return the running means of the gradient and of its square, as Adam and its kin keep them."""
+    return mean_with(m, betas[0], g), mean_with(v, betas[1], g * g)
+
+
+def squares(v: Array, mean: Array, beta: Number, g: Array, centered: bool) -> tuple[Array, Array]:
+    """Return the running means of the squared gradient and, for the centered RMSprop, of the gradient."""
+    return mean_with(v, beta, g * g), mean_with(mean, beta, g) if centered else mean
+
+
+def carried(move: Array, momentum: Number, before: tuple[Array, ...]) -> Array:
+    """Return the move with the momentum of the move before; of none if the rule keeps none."""
+    return momentum * before[0] + move if before else move
+
+
 def rms(x: Array) -> Array:
     """Return the root of the mean square of an array."""
     return jnp.sqrt(jnp.mean(x * x))
@@ -214,6 +234,12 @@ def factors(p: Array) -> tuple[Array, ...]:
     if p.ndim < 2:
         return (jnp.zeros_like(p),)
     return jnp.zeros_like(p[..., :1]), jnp.zeros_like(p[..., :1, :])
+
+
+def factored(kept: tuple[Array, ...], share: Array, square: Array) -> tuple[Array, ...]:
+    """Return what Adafactor keeps after new squares, which count by a share: means of rows and of columns, or all."""
+    new = (square,) if square.ndim < 2 else (square.mean(-1, keepdims=True), square.mean(-2, keepdims=True))
+    return tuple(mean_with(old, 1 - share, one) for old, one in zip(kept, new, strict=True))
 
 
 class Rule:

@@ -14,7 +14,18 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxfit.optimizers.recurrences import complement, each_array, is_off, mean_with, rule_of, zeros
+from jaxfit.optimizers.recurrences import (
+    carried,
+    complement,
+    each_array,
+    filled,
+    is_off,
+    mean_with,
+    moments,
+    rule_of,
+    squares,
+    zeros,
+)
 from jaxfit.problems.messages import near_names
 from jaxfit.typing import Scalar
 
@@ -70,7 +81,7 @@ def adagrad(learningRate: Scalar, initialAccumulatorValue: Scalar = 0.1):
         s = s + g * g
         return p - learningRate * g / jnp.sqrt(s + 1e-7), s
 
-    return each_array(lambda p: (jnp.full_like(p, initialAccumulatorValue),), step)
+    return each_array(filled(initialAccumulatorValue), step)
 
 
 @_rule
@@ -108,7 +119,7 @@ def adam(learningRate: Scalar = 0.001, beta1: Scalar = 0.9, beta2: Scalar = 0.99
     eps = _or_default(epsilon)
 
     def step(t, g, p, m, v):
-        m, v = mean_with(m, beta1, g), mean_with(v, beta2, g * g)
+        m, v = moments(m, v, (beta1, beta2), g)
         return p - learningRate * m / complement(beta1, t) / (jnp.sqrt(v / complement(beta2, t)) + eps), m, v
 
     return each_array(zeros(2), step)
@@ -151,16 +162,15 @@ def rmsprop(
       >>> jf.optimizers.tfjs.rmsprop(0.1)
       tfjs.rmsprop(learning_rate=0.1)
     """
-    eps, plain = _or_default(epsilon), is_off(momentum)
+    eps = _or_default(epsilon)
 
     def step(t, g, p, v, mean, *buf):
-        v = mean_with(v, decay, g * g)
-        mean = mean_with(mean, decay, g) if centered else mean
+        v, mean = squares(v, mean, decay, g, centered)
         move = learningRate * g / jnp.sqrt(v - (mean * mean + eps) if centered else v + eps)
-        move = move if plain else momentum * buf[0] + move
-        return (p - move, v, mean, *(() if plain else (move,)))
+        move = carried(move, momentum, buf)
+        return p - move, v, mean, *[move for _ in buf]
 
-    return each_array(zeros(2 if plain else 3), step)
+    return each_array(zeros(2 if is_off(momentum) else 3), step)
 
 
 __all__ = ["adadelta", "adagrad", "adam", "adamax", "momentum", "rmsprop", "sgd"]

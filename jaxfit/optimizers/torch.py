@@ -20,13 +20,18 @@ from jax import Array
 
 from jaxfit.optimizers.methods import Traits
 from jaxfit.optimizers.recurrences import (
+    carried,
     complement,
     each_array,
+    factored,
     factors,
+    filled,
     is_off,
     mean_with,
+    moments,
     rms,
     rule_of,
+    squares,
     zeros,
 )
 from jaxfit.problems.messages import near_names
@@ -105,7 +110,7 @@ def _adam(lr: Any, betas: tuple, eps: Any, weight_decay: Any, amsgrad: bool, dec
 
     def step(t, g, p, m, v, *most):
         g, p = _decayed(g, p, lr, weight_decay, decoupled)
-        m, v = mean_with(m, beta1, g), mean_with(v, beta2, g * g)
+        m, v = moments(m, v, betas, g)
         most = tuple(jnp.maximum(old, v) for old in most)
         size = jnp.sqrt(most[0] if most else v) / jnp.sqrt(complement(beta2, t)) + eps
         return p - lr / complement(beta1, t) * m / size, m, v, *most
@@ -157,7 +162,7 @@ def NAdam(
 
     def step(t, g, p, m, v, product):
         g, p = _decayed(g, p, lr, weight_decay, decoupled_weight_decay)
-        m, v, product = mean_with(m, beta1, g), mean_with(v, beta2, g * g), product * mu(t)
+        (m, v), product = moments(m, v, betas, g), product * mu(t)
         size = jnp.sqrt(v / complement(beta2, t)) + eps
         ahead = mu(t + 1) / (1 - product * mu(t + 1)) * m
         return p - lr * ((1 - mu(t)) / (1 - product) * g + ahead) / size, m, v, product
@@ -185,7 +190,7 @@ def RAdam(
 
     def step(t, g, p, m, v, weight, moment, last):
         g, p = _decayed(g, p, lr, weight_decay, decoupled_weight_decay)
-        m, v = mean_with(m, beta1, g), mean_with(v, beta2, g * g)
+        m, v = moments(m, v, betas, g)
         weight, moment = weight + last, moment + t * last  # sums of beta2**k and (k + 1) beta2**k: rho to all digits
         rho = 2 * moment / weight - 1
         part = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
@@ -214,17 +219,14 @@ def RMSprop(
       >>> jf.optimizers.torch.RMSprop(lr=0.01, alpha=0.9, momentum=0.9)
       torch.RMSprop(learning_rate=0.01, alpha=0.9, momentum=0.9)
     """
-    plain = is_off(momentum)
 
     def step(t, g, p, v, mean, *buf):
         g, p = _decayed(g, p, lr, weight_decay)
-        v = mean_with(v, alpha, g * g)
-        mean = mean_with(mean, alpha, g) if centered else mean
-        move = g / (jnp.sqrt(v - mean * mean if centered else v) + eps)
-        move = move if plain else momentum * buf[0] + move
-        return (p - lr * move, v, mean, *(() if plain else (move,)))
+        v, mean = squares(v, mean, alpha, g, centered)
+        move = carried(g / (jnp.sqrt(v - mean * mean if centered else v) + eps), momentum, buf)
+        return p - lr * move, v, mean, *[move for _ in buf]
 
-    return each_array(zeros(2 if plain else 3), step)
+    return each_array(zeros(2 if is_off(momentum) else 3), step)
 
 
 def _fixed_rate(function):
@@ -275,7 +277,7 @@ def Adagrad(
         s = s + g * g
         return p - lr / (1 + (t - 1) * lr_decay) * g / (jnp.sqrt(s) + eps), s
 
-    return each_array(lambda p: (jnp.full_like(p, initial_accumulator_value),), step)
+    return each_array(filled(initial_accumulator_value), step)
 
 
 @_rule
@@ -339,13 +341,9 @@ def Adafactor(
         share = jnp.asarray(t, p.dtype) ** beta2_decay
         size = jnp.maximum(eps[1], rms(p)) * jnp.minimum(lr, 1 / jnp.sqrt(t))
         p = p * (1 - lr * weight_decay)
-        if g.ndim > 1:
-            means = jnp.mean(g * g, axis=-1, keepdims=True), jnp.mean(g * g, axis=-2, keepdims=True)
-            kept = tuple(mean_with(old, 1 - share, new) for old, new in zip(kept, means, strict=True))
-            v = kept[0] * kept[1] / jnp.maximum(jnp.mean(kept[0], axis=-2, keepdims=True), least)
-        else:
-            v = mean_with(kept[0], 1 - share, g * g)
-            kept = (v,)
+        v, *columns = kept = factored(kept, share, g * g)
+        if columns:
+            v = v * columns[0] / jnp.maximum(v.mean(-2, keepdims=True), least)
         move = g / jnp.sqrt(jnp.maximum(v, least * least))
         return (p - size / jnp.maximum(1, rms(move) / d) * move, *kept)
 
