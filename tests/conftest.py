@@ -5,7 +5,8 @@ import jax
 import pytest
 
 from jaxfit.engine import single
-from jaxfit.engine.settings import counting
+from jaxfit.engine.compiling import known_options
+from jaxfit.engine.settings import counting, using
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # The workers of one run, and the processes that tests start, share what they compile: nothing outlives the run.
@@ -16,6 +17,20 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+QUICKLY = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
+AS_USERS_DO = {"tests", "engine", "verbs", "pictures"}  # examples; bits, memory and the work of the compiler; figures
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiler(request):
+    """Quick tests of numbers and laws, which no compiler may change by more than rounding, compile in half the time."""
+    if request.path.parent.name in AS_USERS_DO or request.config.option.markexpr == "soak":
+        yield
+        return
+    with using(compiler=tuple(known_options(QUICKLY).items())):
+        yield
 
 
 @pytest.fixture

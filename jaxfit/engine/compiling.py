@@ -55,7 +55,7 @@ def compiled(function: Callable, options: Options | None = None) -> jax.stages.W
         happened("program", function.__name__)
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
-    jitted = jax.jit(program, compiler_options=options)
+    jitted = jax.jit(program, compiler_options=(options or {}) | dict(current().compiler))
     if _cache.folder is None:
         return jitted
 
@@ -137,17 +137,23 @@ def kept_in_cache() -> Iterator[None]:
                 jax.config.update(_SECONDS, _cache.users_seconds)
 
 
-@functools.cache
 def compiler_options(platform: str) -> Options:
     """Return the options for programs of many lanes: those of `WISHES` that this version of XLA knows."""
+    wishes = WISHES.get(platform, {})
+    return SUMS.get(platform, {}) | known_options(tuple(wishes.items())) | dict(current().compiler)
+
+
+@functools.cache
+def known_options(options: tuple[tuple[str, Any], ...]) -> Options:
+    """Return those of the compiler's options that this version of XLA knows."""
     known, program = {}, jax.jit(lambda x: x).lower(0.0)
-    for name, value in WISHES.get(platform, {}).items():
+    for name, value in options:
         try:
             program.compile({name: value})
             known[name] = value
         except jax.errors.JaxRuntimeError:
             continue
-    return SUMS.get(platform, {}) | known
+    return known
 
 
 def worker_devices() -> list[Device]:

@@ -53,6 +53,7 @@ class Settings:
       dense_plane: Number of params up to which a plane of the Hessian is found from the whole matrix.
       sum_length: Largest number of terms added one after another on a CPU; the rounding errors of more add up.
       joint_sums: Whether one loop computes several sums on a CPU; before jax 0.11, XLA does not vectorize it.
+      compiler: Further options of the compiler, (name, value) pairs, for the programs that are made from now on.
     """
 
     workers: int | None = None
@@ -80,11 +81,13 @@ class Settings:
     dense_plane: int = 512
     sum_length: int = 256
     joint_sums: bool = jax.__version_info__ >= (0, 11)
+    compiler: tuple[tuple[str, object], ...] = ()
 
     @property
     def of_programs(self) -> tuple[object, ...]:
         """The settings that compiled programs contain."""
-        return self.chunk, self.first_chunk, self.stretch_rows, self.stretch_bytes, self.sum_length, self.joint_sums
+        sizes = self.chunk, self.first_chunk, self.stretch_rows, self.stretch_bytes, self.sum_length
+        return *sizes, self.joint_sums, self.compiler
 
 
 _current = Settings()

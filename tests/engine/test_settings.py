@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.engine.compiling import known_options
 from jaxfit.engine.settings import EVENTS, Settings, counting, current, using
 from tests.shared.soak import soaking
 
@@ -31,6 +33,18 @@ def test_a_setting_that_programs_contain_makes_another_program_and_the_same_resu
             fits.append(jf.fit(loss, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=70))
     assert len(events["program"]) == 2  # a stretch from the start for each; the third fit finds that of the first
     assert len({float(fit.loss) for fit in fits}) == 1 and {len(fit.history.loss) for fit in fits} == {71}
+
+
+def test_options_of_the_compiler_make_another_program_and_the_same_result(events):
+    fits, loss = [], lambda p: (p - 1.0) ** 2
+    for options in ((), (("xla_backend_optimization_level", 0),), ()):
+        with using(compiler=options):
+            fits.append(jf.fit(loss, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=7))
+    assert len(events["program"]) == 2
+    np.testing.assert_allclose([fit.loss for fit in fits], 4 * 0.64**7, rtol=1e-5)  # 7 steps in float32
+    assert known_options((("no_option_of_any_compiler", 1), ("xla_backend_optimization_level", 0))) == {
+        "xla_backend_optimization_level": 0
+    }
 
 
 @pytest.mark.parametrize("every", soaking([1, 7, 30], keep=(7,)))
