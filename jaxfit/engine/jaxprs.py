@@ -6,6 +6,7 @@ number: a program that is called twice has numbers of its own for each call.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -17,6 +18,8 @@ import jax
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+
+from jaxfit.typing import PyTree
 
 if TYPE_CHECKING:  # importing it would take 20 ms
     from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
@@ -258,6 +261,149 @@ def _content(equation: JaxprEqn) -> tuple[str, list[str], str]:
 def _text(value: object) -> str:
     """Return how it prints, without addresses: a function that is made in a trace has another one in the next."""
     return re.sub("0x[0-9a-f]+", "", str(value))
+
+
+# Functions that are affine in some of the numbers they are given
+
+MOVES = (
+    "copy",
+    "squeeze",
+    "reshape",
+    "expand_dims",
+    "broadcast_in_dim",
+    "slice",
+    "split",
+    "stack",
+    "unstack",
+    "concatenate",
+)
+EACH = ("add", "sub", "mul", "div", "neg", "convert_element_type")  # element by element
+SUMS = (
+    "add",
+    "add_any",
+    "sub",
+    "neg",
+    "reduce_sum",
+    "cumsum",
+    "transpose",
+    "rev",
+    "pad",
+    "real",
+    "imag",
+)  # linear in all inputs
+PICKS = ("select_n", "dynamic_slice", "gather")  # linear but in what picks: the first input, or those after it
+MOST_NUMBERS = 64  # of the input, and of an array each of whose elements is followed
+
+
+class _Form(NamedTuple):
+    """How an array depends on the numbers of the input; without the array's own axes, all of its elements together."""
+
+    first: np.ndarray  # (..., k) bool: may depend on a number
+    second: np.ndarray  # (..., k, k) bool: may have a second derivative by two numbers
+
+    def together(self) -> _Form:
+        k = self.first.shape[-1]
+        return _Form(self.first.reshape(-1, k).any(axis=0), self.second.reshape(-1, k, k).any(axis=0))
+
+
+def affine_inputs(function: Callable, *given: PyTree) -> tuple[int, ...]:
+    """Return the places of the numbers in which a function is affine together, of its last argument (k,).
+
+    A place is named only where this can be seen in the program. A number that changes no result is none of them; of two
+    that are multiplied with each other one is chosen.
+    """
+    program = jax.make_jaxpr(function)(*given)
+    (k,) = program.jaxpr.invars[-1].aval.shape
+    if k > MOST_NUMBERS:
+        return ()
+    none = _Form(np.zeros(k, bool), np.zeros((k, k), bool))
+    forms = [none] * (len(program.jaxpr.invars) - 1) + [_Form(np.eye(k, dtype=bool), np.zeros((k, k, k), bool))]
+    forms = _forms(program, forms)
+    first, second = (np.any(x, axis=0) for x in zip(*(form.together() for form in forms), strict=True))
+    able = first & ~second.diagonal()
+    chosen = np.zeros(k, bool)
+    for i in sorted(np.flatnonzero(able), key=lambda i: (second[i] & able).sum()):
+        chosen[i] = not (second[i] & chosen).any()
+    return tuple(np.flatnonzero(chosen).tolist())
+
+
+def _forms(program: ClosedJaxpr | Closed, given: Sequence[_Form]) -> list[_Form]:
+    jaxpr, k = program.jaxpr, given[-1].first.shape[-1]
+    none = _Form(np.zeros(k, bool), np.zeros((k, k), bool))
+    known = dict(zip(jaxpr.invars, given, strict=True))
+
+    def form(atom: Var | Literal) -> _Form:
+        return none if is_literal(atom) else known.get(atom, none)
+
+    for equation in jaxpr.eqns:
+        inputs = [form(v) for v in equation.invars]
+        if not any(x.first.any() for x in inputs):
+            continue
+        operation = Operation(equation)
+        inner = operation.inner()
+        if inner is not None and len(inner.jaxpr.invars) == len(inputs):
+            outputs = _forms(inner, inputs)
+        else:
+            outputs = _moved(operation, inputs) or [_computed(operation, inputs)] * len(equation.outvars)
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [form(v) for v in jaxpr.outvars]
+
+
+def _computed(operation: Operation, inputs: Sequence[_Form]) -> _Form:
+    """Return the form of each result of an operation that computes."""
+    name = operation.name
+    if name not in EACH:
+        inputs = [x.together() for x in inputs]
+    parts, seconds = [x.first for x in inputs], functools.reduce(np.logical_or, [x.second for x in inputs])
+    first = functools.reduce(np.logical_or, parts)
+    form = _Form(first, seconds)
+    kinds = {jax.numpy.issubdtype(x.dtype, np.inexact) for x in (*operation.operands, *operation.results)}
+    if name in SUMS or (name == "convert_element_type" and kinds == {True}):
+        return form
+    if name in PICKS and not any(x.any() for x in (parts[:1] if name == "select_n" else parts[1:])):
+        return form
+    if name in ("mul", "dot_general", "div"):
+        a, b = parts
+        pairs = _pairs(a, b) | _pairs(b, a)
+        return _Form(first, seconds | (pairs | _pairs(b, b) if name == "div" else pairs))
+    return _Form(first, _pairs(first, first))
+
+
+def _pairs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return one[..., :, None] & other[..., None, :]
+
+
+def _moved(operation: Operation, inputs: Sequence[_Form]) -> list[_Form] | None:
+    """Return the forms of the results of an operation that only moves elements, of small arrays; else None."""
+    name, params = operation.name, operation.params
+    if name not in MOVES:
+        return None
+    shapes = [x.shape for x in operation.results]
+    if max(x.size for x in (*operation.operands, *operation.results)) > MOST_NUMBERS:
+        form = _Form(*(np.any(x, axis=0) for x in zip(*(x.together() for x in inputs), strict=True)))
+        return [form] * len(shapes)
+
+    def moved(*arrays: np.ndarray) -> list[np.ndarray]:
+        one, rest = arrays[0], arrays[0].shape[len(operation.operands[0].shape) :]
+        if name in ("concatenate", "stack"):
+            return [getattr(np, name)(arrays, axis=params.get("dimension", params.get("axis")))]
+        if name == "split":
+            return np.split(one, np.cumsum(params["sizes"])[:-1], axis=params["axis"])
+        if name == "unstack":
+            return list(np.moveaxis(one, params["axis"], 0))
+        if name == "slice":
+            steps = params["strides"] or (1,) * one.ndim
+            return [one[tuple(map(slice, params["start_indices"], params["limit_indices"], steps))]]
+        if name == "broadcast_in_dim":
+            places, like = params["broadcast_dimensions"], [1] * len(shapes[0])
+            for axis, size in zip(places, one.shape, strict=False):
+                like[axis] = size
+            return [np.broadcast_to(one.reshape(*like, *rest), (*shapes[0], *rest))]
+        return [one.reshape(*shapes[0], *rest)]  # in the order that the elements have
+
+    wide = [_Form(*(np.broadcast_to(x, (*v.shape, *x.shape[-n:])) for n, x in enumerate(form, 1)))
+            for form, v in zip(inputs, operation.operands, strict=True)]  # fmt: skip
+    return [_Form(*x) for x in zip(*(moved(*x) for x in zip(*wide, strict=True)), strict=True)]
 
 
 # Bytes

@@ -17,6 +17,7 @@ import optax
 from jax import Array
 
 from jaxfit.engine.compiling import fast_sums
+from jaxfit.engine.jaxprs import affine_inputs
 from jaxfit.losses import takes_key
 from jaxfit.losses.base import is_masked, is_stateful
 from jaxfit.optimizers.building import Optimizer
@@ -71,7 +72,7 @@ class State(NamedTuple):
 def objective_of(problem: Problem, data: PyTree, key: Any) -> Objective:
     """Return the loss as a function of the free params alone."""
     extra = {"key": key} if takes_key(problem.loss) else {}
-    return Objective(problem.loss, data, extra, problem.params if is_marked(problem.params) else None)
+    return Objective(problem.loss, data, extra, problem.params if is_marked(problem.params) else None, affine_inputs)
 
 
 def step_key(problem: Problem, t: Array) -> Any:

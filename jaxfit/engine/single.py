@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.compiling import SUMS, compiled, fast_sums
+from jaxfit.engine.jaxprs import affine_inputs
 from jaxfit.engine.loops import (
     RUNNING,
     End,
@@ -36,7 +37,7 @@ from jaxfit.losses import Joint
 from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.bordered import layout_of
 from jaxfit.optimizers.building import Optimizer
-from jaxfit.optimizers.gauss_newton import DampingState, Place, Slopes, View, residuals, slopes
+from jaxfit.optimizers.gauss_newton import DampingState, Place, Slopes, View, affine_params, residuals, slopes
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, Status, Training, convert
 from jaxfit.problems.bounds import bounds
@@ -248,7 +249,7 @@ def linearized(problem: Problem) -> Place:
     """
     leaves, structure = jax.tree.flatten(problem)
     shapes = tuple((x.shape, x.dtype) for x in leaves)
-    at_point, alone, form = _programs(structure, shapes, jax.config.jax_enable_x64, current().of_programs)
+    at_point, alone, form, affine = _programs(structure, shapes, jax.config.jax_enable_x64, current().of_programs)
     limits = bounds(problem.params) if is_marked(problem.params) else None
 
     def of_sets(flat):
@@ -272,6 +273,7 @@ def linearized(problem: Problem) -> Place:
         of_sets if isinstance(problem.loss, Joint) else found,
         lambda flat: np.asarray(alone(leaves, flat)),
         None if limits is None else (raveled(limits[0]), raveled(limits[1])),
+        lambda flat: affine(leaves, flat),
     )
 
 
@@ -290,15 +292,17 @@ def sizes(problem: Problem, *, whole: bool = False) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> tuple[Callable, Callable, Callable]:
+def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -> tuple[Callable, ...]:
     """Return the programs (leaves, flat) -> numbers of `Slopes` in a row, and (leaves, flat) -> residuals.
 
-    And a function of flat, which returns the shapes and the structure of these `Slopes`.
+    And a function of flat, which returns the shapes and the structure of these `Slopes`; and (leaves, flat) -> the
+    places of `Place.affine`, found when it is first called.
     """
 
     def asked(leaves, flat):
         problem = jax.tree.unflatten(structure, leaves)
-        objective = Objective(problem.loss, problem.data, {}, problem.params if is_marked(problem.params) else None)
+        marked = problem.params if is_marked(problem.params) else None
+        objective = Objective(problem.loss, problem.data, {}, marked, affine_inputs)
         return objective, jax.flatten_util.ravel_pytree(free(problem.params))[1]
 
     def linearize(leaves, flat):
@@ -315,5 +319,13 @@ def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -
         leaves, structure = jax.tree.flatten(found)
         return [x.shape for x in leaves], structure
 
+    known: list[tuple[int, ...]] = []
+
+    def affine(leaves, flat):
+        if not known:
+            known.append(affine_params(*asked(leaves, flat), flat))
+        return known[0]
+
     options = SUMS.get(jax.default_backend())
-    return compiled(linearize, options), compiled(evaluate, options), lambda flat: shaped(flat.size, flat.dtype)
+    programs = compiled(linearize, options), compiled(evaluate, options)
+    return *programs, lambda flat: shaped(flat.size, flat.dtype), affine

@@ -4,6 +4,11 @@ At each point the residuals r and their exact Jacobian J are reduced to a triang
 else is kept: no step evaluates the model twice at the same params. ||c|| is the part of r that an undamped step would
 remove, whatever the units of params and data; convergence is judged by it.
 
+Where the residuals are affine in some params, an amplitude say, a step may be refused only because these do not fit the
+others after it. R and c there tell what they would come down to: if that is low enough, the next trial is of the same
+step with these params at their least squares, before the damping rises. Golub and Pereyra (1973) solve them so at every
+step; here no step but a refused one costs a residual more.
+
 A column that depends on earlier columns, within rounding, gets a row of zeros in R, and no step goes along it. At a
 minimum along all other columns, a short step is tried along each such direction. If the loss rises because the
 residuals are curved, the params are determined all the same (J is always singular at a minimum above zero of as many
@@ -42,6 +47,7 @@ from jaxfit.optimizers.arrays import (
     total,
     when_asked,
 )
+from jaxfit.optimizers.arrays import reduced as reduced_columns
 from jaxfit.optimizers.bordered import (
     Columns,
     Layout,
@@ -89,6 +95,7 @@ class Place(NamedTuple):
     slopes: Callable[[Array], Slopes]
     residuals: Callable[[Array], Array]
     limits: tuple[Array, Array] | None  # the lowest and highest params
+    affine: Callable[[Array], tuple[int, ...]]  # of these the places of some in which all residuals are affine together
 
 
 class View(NamedTuple):
@@ -120,6 +127,8 @@ class DampingState(NamedTuple):
     settled: Array  # () whether the last step found the minimum along the direction that R does not show
     probed: Array  # () number of directions that R does not show and that were tried at these params
     bent: Array  # () whether the loss rises along all of them
+    repeats: Any  # () whether the refused step is tried again; None if the residuals are affine in no param
+    shift: Any  # (k,) with what change of the params in which they are affine; None too
 
 
 class LevenbergMarquardt(NamedTuple):
@@ -148,7 +157,10 @@ class LevenbergMarquardt(NamedTuple):
         if not (on_host(flat) and (scale > 0).all()):
             scale = namespace(flat).where(scale > 0, scale, elsewhere(place, flat, scale == 0))
         far = np.inf * one
-        return DampingState(system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0)
+        repeats, shift = (one < 0, 0 * flat) if on_host(flat) or place.affine(flat) else (None, None)
+        return DampingState(
+            system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0, repeats, shift
+        )
 
     def look(self, place: Place, flat: Array, memory: DampingState) -> View:
         """Judge a point."""
@@ -182,10 +194,12 @@ class LevenbergMarquardt(NamedTuple):
         damping = pick(view.offset <= 16 * eps, flat.dtype.type(0), memory.damping)  # what is left is a straight line
         move = solve(*damped(per(triangle, units), shadow, damping)) / units
         move = pick(probing, lambda: unseen(flat, memory, triangle, view.silent), move)
-        there = flat - move
-        if place.limits is not None:
-            there = xp.clip(there, *place.limits)
-        change = triangle @ (there - flat)
+        there = planned = within(place, flat - move)
+        repeated = np.False_
+        if memory.shift is not None:
+            repeated = memory.repeats
+            there = pick(repeated, lambda: within(place, planned + memory.shift), planned)
+        change = triangle @ (planned - flat)
         gain = -total(change * (2 * shadow + change)) * here.weight
         system = system_of(place.slopes(there))
 
@@ -207,6 +221,13 @@ class LevenbergMarquardt(NamedTuple):
         accepted = pick(probing, lambda: (system.loss < here.loss - blur) & is_finite(system), accepted)
         if place.limits is not None:
             accepted = accepted & ~stranded(flat, there, *place.limits, memory, system).any()
+        repeats, shift, waits = memory.repeats, memory.shift, np.False_
+        if shift is not None:
+            repeats = ~(accepted | repeated | probing) & (gain > blur)
+            worth, shift = pick(
+                repeats, lambda: fitted(place, flat, there, system, here.loss - 1e-3 * gain), (repeats, shift)
+            )
+            repeats = waits = repeats & worth
         most = 1 / eps**2
         after = pick(accepted, system, here)
         bend, curvature = total(step * (ahead - slope)), total(change**2)
@@ -223,23 +244,37 @@ class LevenbergMarquardt(NamedTuple):
             rest = total(step * pick(accepted, ahead, slope)) ** 2 / pick(bend > 0, bend, 1)
             return bottomed(memory, flat, step, rest, blur / here.weight, after)
 
-        settled = both(bent & ~probing, at_the_bottom)
+        settled = both(bent & ~probing & ~repeated, at_the_bottom)
         memory = DampingState(
             after,
-            pick(accepted, lambda: xp.maximum(memory.scale, system.scale), memory.scale),
+            pick(
+                accepted,
+                lambda: pick(  # those of before belong to other values of the params in which the residuals are affine
+                    repeated,
+                    lambda: xp.where(system.scale > 0, system.scale, memory.scale),
+                    lambda: xp.maximum(memory.scale, system.scale),
+                ),
+                memory.scale,
+            ),
             memory.sizes,
             pick(
                 accepted,
                 lambda: memory.damping * maximum(1 / 5, 1 - (2 * ratio - 1) ** 3),
-                lambda: xp.clip(memory.damping * memory.growth, eps, most),
+                lambda: pick(waits, memory.damping, lambda: xp.clip(memory.damping * memory.growth, eps, most)),
             ),
-            pick(accepted, flat.dtype.type(2), lambda: minimum(2 * memory.growth, most)),
+            pick(
+                accepted,
+                flat.dtype.type(2),
+                lambda: pick(waits, memory.growth, lambda: minimum(2 * memory.growth, most)),
+            ),
             view.offset,
             view.left,
             minimum(memory.ceiling, here.loss + blur),
             pick(accepted, settled, lambda: memory.settled | settled),
             pick(accepted, flat.dtype.type(0), lambda: memory.probed + probing),
             accepted | pick(probing, bent, memory.bent),
+            repeats,
+            shift,
         )
         return pick(accepted, there, flat), memory
 
@@ -364,6 +399,48 @@ def stranded(flat: Array, there: Array, low: Array, high: Array, memory: Damping
     return on & far & (system.scale <= eps_of(flat) * memory.scale)
 
 
+def fitted(place: Place, flat: Array, there: Array, system: System, most: Array) -> tuple[Array, Array]:
+    """Return whether a refused step is worth another trial, and with what change of its params.
+
+    The params in which the residuals are affine go to their least squares. It is worth one if the loss then falls below
+    `most`, no param goes beyond a bound, and no other param has moved by more than a quarter of itself: longer steps
+    lead past a pole, or to another branch, where the loss is lower for a while and then comes to an end. Nor is it one
+    if their columns nearly depend on each other: their least squares are then large numbers that cancel.
+    """
+    xp, affine, k = namespace(flat), place.affine(flat), flat.size
+    if not affine:
+        return np.False_, flat
+    if not on_host(flat):  # a derivative of the run has no use for it, and it would be NaN where a column is zero
+        system = jax.lax.stop_gradient(system)
+    triangle, shadow, apart = system.triangle, system.shadow, float(eps_of(flat)) ** 0.25
+    first = sum(i == column for i, column in enumerate(affine))  # of these columns the triangle has it done
+    fall, best = sum((shadow[i] ** 2 for i in range(first)), 0 * system.loss), []
+    if affine[first:]:
+        columns = xp.stack([triangle[first:, i] for i in affine[first:]])
+        rest, shorter = reduced_columns(columns, shadow[first:], apart)
+        fall, best = fall + total(shorter**2), list(solve(rest, shorter))
+    for i in reversed(range(first)):
+        left, pivot = shadow[i], triangle[i, i]
+        for j, x in zip(affine[i + 1 :], best, strict=True):
+            left = left - triangle[i, j] * x
+        best = [pick(pivot == 0, 0 * left, lambda left=left, pivot=pivot: left / pivot), *best]
+    worth = system.loss - system.weight * fall < most
+    for i in range(first):
+        worth = worth & (triangle[i, i] ** 2 > apart**2 * sum(triangle[j, i] ** 2 for j in range(i + 1)))
+    for i in range(k):
+        if i not in affine:
+            worth = worth & ((abs(there[i] - flat[i]) <= abs(flat[i]) / 4) | (flat[i] == 0))
+    shift = xp.stack([-best[affine.index(i)] if i in affine else 0 * flat[i] for i in range(k)])
+    if place.limits is not None:
+        worth = worth & (within(place, there + shift) == there + shift).all()
+    return worth & are_finite(shift), shift
+
+
+def within(place: Place, flat: Array) -> Array:
+    """Return the nearest params between their bounds."""
+    return flat if place.limits is None else namespace(flat).clip(flat, *place.limits)
+
+
 def elsewhere(place: Place, flat: Array, silent: Array) -> Array:
     """Estimate the norms of the columns of params without influence here, from other values; zero if they have none.
 
@@ -394,7 +471,24 @@ def place_of(objective: Objective, back: Callable) -> Place:
     if limits is not None:
         low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
         limits = low, high
-    return Place(lambda flat: slopes(objective, back, flat), lambda flat: residuals(objective, back, flat), limits)
+    return Place(
+        lambda flat: slopes(objective, back, flat),
+        lambda flat: residuals(objective, back, flat),
+        limits,
+        lambda flat: affine_params(objective, back, flat),
+    )
+
+
+def affine_params(objective: Objective, back: Callable, flat: Array) -> tuple[int, ...]:
+    """Return the places of params in which all residuals are affine together.
+
+    None if they are so in all params, which a step without damping takes to the minimum, or of data sets with params of
+    their own.
+    """
+    if objective.affine is None or isinstance(objective.loss, Joint):
+        return ()
+    places = objective.affine(lambda flat: residuals(objective, back, flat), flat)
+    return places if len(places) < flat.size else ()
 
 
 def residuals(objective: Objective, back: Callable, flat: Array) -> Array:

@@ -35,6 +35,7 @@ class Objective:
     data: tuple
     extra: dict[str, Array]  # the step's key, if the loss takes one
     marked: PyTree = None  # the params with their marks, or None if there are no marks
+    affine: Callable | None = None  # affine(function, flat): places of the numbers in which the function is affine
 
     def __call__(self, free: PyTree) -> Array:
         return self.loss(self.complete(free), *self.data, **self.extra)
