@@ -231,7 +231,8 @@ def correlation_matrix(covariance: np.ndarray) -> np.ndarray:
     """Return (..., K, K) correlations of (..., K, K) covariances; NaN where an error is unknown or zero."""
     errors = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     product = errors[..., :, None] * errors[..., None, :]
-    return np.divide(covariance, product, out=np.full(covariance.shape, np.nan), where=product > 0)
+    known = (product > 0) & np.isfinite(product)
+    return np.divide(covariance, product, out=np.full(covariance.shape, np.nan), where=known)
 
 
 def _matrix(name: str, result: Fit | Grid, matrix: np.ndarray) -> PyTree:

@@ -7,7 +7,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.optimizers.arrays import triangularize
-from jaxfit.statistics.covariances import with_own_pivots
+from jaxfit.statistics.covariances import correlation_matrix, with_own_pivots
 from tests.shared import mgh
 from tests.shared.soak import soaking
 
@@ -63,6 +63,12 @@ def test_directions_that_change_no_prediction_are_told_with_few_params_each():
     found = with_own_pivots(rows)
     np.testing.assert_allclose(found @ rows.T @ rows, found, atol=1e-12)  # in the same space
     assert np.linalg.matrix_rank(found) == 3 and (np.abs(found) < 1e-12).sum() == 6
+
+
+def test_a_param_with_an_infinite_error_has_no_correlation():
+    """As far from all data, where the slopes of a peak are 1e-190."""
+    links = correlation_matrix(np.array([[np.inf, np.inf, 0.0], [np.inf, np.inf, 0.0], [0.0, 0.0, 4.0]]))
+    assert np.isnan(links[:2]).all() and np.isnan(links[2, :2]).all() and links[2, 2] == 1
 
 
 @pytest.mark.parametrize("case", soaking(REDUNDANT, keep=("two slopes",)))
