@@ -315,7 +315,7 @@ MODELS = {
     "one name twice, of a kind": Case(lambda: models.gaussian + models.gaussian, ValueError, "both have a param",
         r"such as models\.gaussians\(2\)", lambda: models.gaussians(2)),
     "a guess through NaN": Case(lambda: models.gaussian.guess(X, with_nan()), ValueError, "y holds NaN",
-        "mask them with where=", lambda: models.gaussian.guess(X, with_nan(), where=np.isfinite(with_nan()))),
+        "mask them: by where= for guess", lambda: models.gaussian.guess(X, with_nan(), where=np.isfinite(with_nan()))),
     "a guess of two lengths": Case(lambda: models.gaussian.guess(X, Y[:3]), ValueError, r"y of shape \(3,\)",
         r"x \(n,\) and y \(n,\)", lambda: models.gaussian.guess(X, Y)),
     "a guess with a mask of numbers": Case(lambda: models.gaussian.guess(X, Y, where=X), ValueError, "type float",
