@@ -20,7 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 QUICKLY = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
-AS_USERS_DO = {"tests", "engine", "verbs", "pictures"}  # examples; bits, memory and the work of the compiler; figures
+AS_USERS_DO = {"tests", "engine", "verbs"}  # examples; bits, memory and the work of the compiler
 
 
 @pytest.fixture(autouse=True, scope="module")
