@@ -221,6 +221,10 @@ LOSSES = {
         lambda: losses.orthogonal_distance(LINE)(START, X, Y, SIGMA, np.array(0.1)), ValueError,
         r"x_sigma has shape \(\)", r"np\.full\(\(8,\), x_sigma\)",
         lambda: losses.orthogonal_distance(LINE)(START, X, Y, SIGMA, np.full((8,), 0.1))),
+    "orthogonal, two coordinates": Case(
+        lambda: losses.orthogonal_distance(LINE)(START, POINTS, Y, SIGMA, SIGMA), ValueError, "one abscissa and one y",
+        r"use jf\.losses\.implicit_distance", lambda: losses.implicit_distance(circle)(START, POINTS,
+        0.1 * POINTS + 1)),
     "implicit, x alone": Case(lambda: losses.implicit_distance(circle)(START, POINTS), TypeError,
         r"takes the data \(x, x_sigma\)", "",
         lambda: losses.implicit_distance(circle)(START, POINTS, 0.1 * POINTS + 1)),
@@ -400,6 +404,10 @@ OPTIMIZERS = {
 }  # fmt: skip
 
 STATES = {
+    "names of several kinds": Case(lambda: fit(lambda p, x, y: p["w"] + p[1], {"w": 1.0, 1: 0.0}), TypeError,
+        "keys of several kinds", "make all of them text",
+        lambda: fit(lambda p, x, y: (p["w"] + p["1"]) ** 2, {"w": 1.0, "1": 0.0})),
+
     "returned, but none is carried": Case(lambda: fit(losses.stateful(counted), START | {"n": 0.0}), TypeError,
         "changes a state, but nothing in the params is marked", r"params \| \{'stats': jf\.Carried\(stats\)\}",
         lambda: fit(losses.stateful(counted), CARRIED)),
