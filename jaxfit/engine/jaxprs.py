@@ -312,10 +312,10 @@ def affine_inputs(function: Callable, *given: PyTree) -> tuple[int, ...]:
     A place is named only where this can be seen in the program. A number that changes no result is none of them; of two
     that are multiplied with each other one is chosen.
     """
-    program = jax.make_jaxpr(function)(*given)
-    (k,) = program.jaxpr.invars[-1].aval.shape
+    k = given[-1].size
     if k > MOST_NUMBERS:
         return ()
+    program = jax.make_jaxpr(function)(*given)
     none = _Form(np.zeros(k, bool), np.zeros((k, k), bool))
     forms = [none] * (len(program.jaxpr.invars) - 1) + [_Form(np.eye(k, dtype=bool), np.zeros((k, k, k), bool))]
     forms = _forms(program, forms)
@@ -341,11 +341,13 @@ def _forms(program: ClosedJaxpr | Closed, given: Sequence[_Form]) -> list[_Form]
             continue
         operation = Operation(equation)
         inner = operation.inner()
-        if inner is not None and len(inner.jaxpr.invars) == len(inputs):
+        written = [v for v in equation.invars if hasattr(v.aval, "inner_aval")]  # arrays that it may change in place
+        if inner is not None and len(inner.jaxpr.invars) == len(inputs) and not written:
             outputs = _forms(inner, inputs)
         else:
             outputs = _moved(operation, inputs) or [_computed(operation, inputs)] * len(equation.outvars)
         known.update(zip(equation.outvars, outputs, strict=True))
+        known.update(dict.fromkeys(written, _computed(operation, inputs)) if written else {})
     return [form(v) for v in jaxpr.outvars]
 
 
@@ -399,6 +401,8 @@ def _moved(operation: Operation, inputs: Sequence[_Form]) -> list[_Form] | None:
             for axis, size in zip(places, one.shape, strict=False):
                 like[axis] = size
             return [np.broadcast_to(one.reshape(*like, *rest), (*shapes[0], *rest))]
+        if name == "reshape" and params["dimensions"] is not None:
+            one = one.transpose(*params["dimensions"], *range(-len(rest), 0))
         return [one.reshape(*shapes[0], *rest)]  # in the order that the elements have
 
     wide = [_Form(*(np.broadcast_to(x, (*v.shape, *x.shape[-n:])) for n, x in enumerate(form, 1)))

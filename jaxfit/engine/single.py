@@ -322,8 +322,8 @@ def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -
     known: list[tuple[int, ...]] = []
 
     def affine(leaves, flat):
-        if not known:
-            known.append(affine_params(*asked(leaves, flat), flat))
+        if not known:  # traced as in the other programs, so that the model is given the same kinds of arrays
+            jax.eval_shape(lambda *x: known.append(affine_params(*asked(*x), x[1])), leaves, flat)
         return known[0]
 
     options = SUMS.get(jax.default_backend())

@@ -28,6 +28,17 @@ def carried(p):
     return jax.lax.scan(lambda total, x: (total + p["a"] * x, total), 0.0, X)[1]
 
 
+def turned(p):
+    square = jnp.stack([p["c"] * X[:2], jnp.exp(p["c"])])
+    return jax.lax.reshape(square, (4,), dimensions=(1, 0))[:2] + p["a"]  # c0 and the exponential of c0
+
+
+def written(p):
+    array = jax.new_ref(jnp.zeros(2))
+    array[0] = jnp.exp(p["a"])
+    return array[...] + p["a"] + p["b"] * X[:2]
+
+
 MODELS = {  # a function of params a, b and, in an array, c: the params in which it is affine together
     "linear": (lambda p: p["a"] * X + p["b"] + p["c"][0] * X**2 + p["c"][1] * X**3, "a b c0 c1"),
     "exponential": (lambda p: p["a"] * jnp.exp(-X / p["c"][0]) + p["c"][1], "a c1"),
@@ -47,6 +58,8 @@ MODELS = {  # a function of params a, b and, in an array, c: the params in which
     "product of params": (lambda p: p["c"] @ p["c"] * X + p["a"], "a"),
     "an array in its own units": (lambda p: (p["c"] * np.array([2.0, 3.0]))[0] * jnp.exp(X * (2 * p["c"])[1]), "c0"),
     "turned around": (lambda p: p["c"][::-1][0] * X + jnp.sin(p["a"]), "c0 c1"),
+    "reshaped by columns": (turned, "a"),
+    "written in place": (written, "b"),
     "sorted": (lambda p: jnp.sort(p["c"]) @ jnp.stack([X, X**2]), ""),
     "sums over params": (lambda p: jnp.sum(p["c"]) * X + jnp.mean(p["c"]), "c0 c1"),
     "none": (lambda p: X, ""),
@@ -84,6 +97,18 @@ def test_params_are_called_affine_only_where_the_program_shows_it(name, bends):
     flat, back = ravel_pytree(POINT)
     assert list(affine_inputs(lambda z: model(back(z)), flat)) == places(affine)
     assert bends[name] < 1e-5  # single precision
+
+
+def test_a_model_that_asks_its_fixed_arrays_for_methods_of_jax_arrays_is_traced_as_in_its_other_programs():
+    """A refused step asks for the params in which the residuals are affine, with the same kinds of arrays."""
+
+    def decay(params, x):
+        return params["a"] * jnp.exp(-params["b"] * x * params["k"].at[0].set(1.0))
+
+    start = {"a": 1.0, "b": 0.1, "k": jf.Fixed(np.full(8, 2.0))}
+    y = 50 * np.exp(-1.3 * X * np.where(np.arange(8) > 0, 2, 1))
+    fit = jf.fit(jf.losses.rss(decay), start, (X, y), optimizer=LM, steps=100, record=nist.NONE)
+    assert fit.params["a"] == pytest.approx(50, rel=1e-9) and fit.params["b"] == pytest.approx(1.3, rel=1e-9)
 
 
 def mgh10(params, x):
