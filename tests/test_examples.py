@@ -25,7 +25,7 @@ COMPILE_MUCH = {  # these run with the soak tests
     "jf.Median", "jf.Optima", "jf.Rungs", "jf.best", "jf.bootstrap", "jf.explain", "jf.f_test", "jf.hessian_spectrum",
     "jf.landscapes.trajectory_plane", "jf.lane", "jf.learning_rate_range", "jf.losses.joint", "jf.losses.likelihood",
     "jf.losses.implicit_distance", "jf.losses.smoothness", "jf.measured_limit", "jf.models.voigt", "jf.models.voigts",
-    "jf.monte_carlo", "jf.open",
+    "jf.models.skewed_voigt", "jf.monte_carlo", "jf.open",
     "jf.optima", "jf.optimizers.lbfgs", "jf.optimizers.reduced_on_plateau", "jf.plots.backprop_animation",
     "jf.plots.convergence_map", "jf.plots.corner", "jf.plots.descent_animation", "jf.plots.fit",
     "jf.plots.learning_rate_range", "jf.plots.surface_3d", "jf.profile", "jf.propagate", "jf.refine", "jf.resume",

@@ -1,7 +1,8 @@
-"""Kinetics: a dose taken by mouth, reactions and their temperature, stretched decays, and cut-off power laws."""
+"""Kinetics and heat: a dose taken by mouth, reactions, stretched decays, cut-off power laws, and thermal laws."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 import jax
@@ -10,7 +11,9 @@ from jax import Array
 
 from jaxfit.models.growth_and_decay import logarithm, positive, rates
 from jaxfit.models.guessing import Shape, Span, grid, spaced
+from jaxfit.models.peaks import in_widths
 from jaxfit.models.terms import Params, Term
+from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Number
 
 
@@ -291,3 +294,90 @@ class Planck(Term):
 
 
 planck = Planck()
+
+
+def _bose(u: Array) -> Array:
+    """Return 1 / (exp(u) - 1), with both ends finite; at its pole the mean of both sides."""
+    there = u != 0
+    size = jnp.where(there, jnp.abs(u), 1)
+    return jnp.where(there, jnp.where(u > 0, jnp.exp(-size), -1) / -jnp.expm1(-size), -0.5)
+
+
+OCCUPATIONS = {
+    "bose_einstein": _bose,
+    "maxwell_boltzmann": lambda u: jnp.exp(-u),
+    "fermi_dirac": lambda u: jax.nn.sigmoid(-u),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class ThermalDistribution(Term):
+    """The occupation of states over their energy; made by `thermal_distribution`."""
+
+    kind: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("height", "kt") if self.kind == "maxwell_boltzmann" else ("height", "center", "kt")
+
+    @property
+    def flips(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "kt" if self.kind == "fermi_dirac" else ""
+
+    def value(self, x: Array, height: Number, *shape: Number) -> Array:
+        *center, kt = shape
+        return height * OCCUPATIONS[self.kind](in_widths(x, center[0] if center else 0.0, kt))
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        both = spaced(0.4 / span.size, 3.0, 24) * span.width
+        kt = jnp.concatenate([both, -both])
+        if self.kind == "maxwell_boltzmann":
+            return {"kt": kt}
+        beside = spaced(1e-3, 2.0, 24) * span.width
+        return grid(center=jnp.concatenate([span.low - beside, span.even(96), span.high + beside]), kt=kt)
+
+    def columns(self, shape: Shape, span: Span) -> Array:
+        if self.kind != "maxwell_boltzmann":
+            return super().columns(shape, span)
+        return jnp.exp(-(span.x - self._origin(shape, span)) / shape["kt"])[None]  # at most 1
+
+    def assemble(self, shape: Shape, coefficients: Array, span: Span) -> Params:
+        if self.kind != "maxwell_boltzmann":
+            return super().assemble(shape, coefficients, span)
+        return {"height": coefficients[0] * jnp.exp(self._origin(shape, span) / shape["kt"]), **shape}
+
+    @staticmethod
+    def _origin(shape: Shape, span: Span) -> Array:
+        return jnp.where(shape["kt"] > 0, span.low, span.high)
+
+    def __repr__(self) -> str:
+        return f"thermal_distribution({self.kind!r})"
+
+
+@near_keywords
+def thermal_distribution(kind: str) -> ThermalDistribution:
+    """Return the occupation of states over their energy x, height / (exp((x - center) / kt) + s) with s of the kind.
+
+    "bose_einstein": s = -1, with a pole at the center, where the value is the mean of both sides, -height / 2.
+    "fermi_dirac": s = 1, a step down of a logistic form. "maxwell_boltzmann": s = 0 and no center, height * exp(-x /
+    kt), since a center would only be another height.
+
+    The params are `height`, in the unit of y; `center`, the chemical potential, in that of x; `kt`, the temperature
+    times Boltzmann's constant (8.617333262e-5 eV / K), in that of x, negative for energies that are counted downward.
+
+    Raises:
+      ValueError: If the kind is another.
+
+    Source: Reif (1965), Fundamentals of Statistical and Thermal Physics, chapter 9.
+
+    Example:
+      >>> fermi = jf.models.thermal_distribution("fermi_dirac")
+      >>> fermi({"height": 2.0, "center": 5.0, "kt": 0.1}, np.array([0.0, 5.0])).tolist()
+      [2.0, 1.0]
+    """
+    if not isinstance(kind, str) or kind not in OCCUPATIONS:
+        near = [name for name in OCCUPATIONS if str(kind).lower().split("-")[0].split("_")[0] in name.split("_")]
+        near = near or difflib.get_close_matches(str(kind).lower(), OCCUPATIONS)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"kind is {kind!r}; {hint}it must be one of {', '.join(map(repr, OCCUPATIONS))}")
+    return ThermalDistribution(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -46,6 +47,32 @@ def faddeeva(z: Array) -> Array:
 def places_and_widths(span: Span, count: int = 12) -> tuple[Array, Array]:
     """Return candidates for the center and the half-width of a peak."""
     return span.even(min(max(2 * span.size, 32), 256)), spaced(0.4 / span.size, 0.6, count) * span.width
+
+
+def in_widths(x: Array, center: Number, width: Number) -> Array:
+    """Return (x - center) / width, at most 1e9 in size: it and its slopes are finite for a width of zero too."""
+    apart = x - center
+    least = jax.lax.stop_gradient(1e-9 * jnp.abs(apart))
+    floor = jnp.where(least > 0, least, 1) * jnp.where(width < 0, -1, 1)
+    return apart / jnp.where(jnp.abs(width) > least, width, floor)
+
+
+def crossing(function: Callable, params: Params, low: Number, high: Number) -> Array:
+    """Return the x at which function(x, params) crosses from below zero at `low` to above at `high`, by bisection.
+
+    Its derivatives by the params are those of one step of Newton's method from there.
+    """
+    fixed = jax.lax.stop_gradient(params)
+
+    def halved(_, ends):
+        below, above = ends
+        middle = (below + above) / 2
+        positive = function(middle, fixed) > 0
+        return jnp.where(positive, below, middle), jnp.where(positive, middle, above)
+
+    ends = tuple(jax.lax.stop_gradient(jnp.asarray(end, jnp.result_type(float))) for end in (low, high))
+    x = sum(jax.lax.fori_loop(0, 60, halved, ends)) / 2
+    return x - function(x, params) / jax.lax.stop_gradient(jax.grad(function)(x, fixed))
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +145,7 @@ class Voigt(Term):
     area * Re w(z) / (sigma sqrt(2 pi)) with z = (x - center + i gamma) / (sigma sqrt(2)) and the Faddeeva function w.
 
     Params: `area`, in the unit of y times that of x; `center`, `sigma` and `gamma`, the half-width of the Lorentzian,
-    in that of x. The signs of sigma and gamma do not matter; sigma must not be zero.
+    in that of x. The signs of sigma and gamma do not matter; with a sigma of zero it is `lorentzian`.
 
     Derived: `height` at the center, and `fwhm`, the full width at half maximum, to 0.03 %, by Olivero and
     Longbothum (1977), doi:10.1016/0022-4073(77)90161-3.
@@ -132,7 +159,8 @@ class Voigt(Term):
     """
 
     def value(self, x: Array, area: Number, center: Number, sigma: Number, gamma: Number) -> Array:
-        width = jnp.sqrt(2.0) * jnp.abs(sigma)
+        least = 1e-6 * jax.lax.stop_gradient(jnp.abs(x - center) + jnp.abs(gamma))  # of sigma: Lorentzian in all digits
+        width = jnp.sqrt(2.0) * jnp.where(jnp.abs(sigma) > least, jnp.abs(sigma), jnp.where(least > 0, least, 1))
         z = jax.lax.complex(*jnp.broadcast_arrays((x - center) / width, jnp.abs(gamma) / width))
         return area * jnp.real(faddeeva(z)) / (width * np.sqrt(np.pi))
 

@@ -1,4 +1,4 @@
-"""Peaks with tails or sides of their own, and steps."""
+"""Peaks with tails or sides of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxfit.models.growth_and_decay import logarithm, positive
 from jaxfit.models.guessing import Span, grid, spaced
-from jaxfit.models.peaks import FWHM, SQRT_2PI, places_and_widths
+from jaxfit.models.peaks import FWHM, SQRT_2PI, crossing, in_widths, places_and_widths, voigt
 from jaxfit.models.terms import Term
 from jaxfit.typing import Number, Params
 
@@ -97,6 +97,72 @@ moffat = Moffat()
 
 
 @dataclass(frozen=True, repr=False)
+class PearsonIV(Term):
+    """A Pearson IV peak: a Moffat peak with a skew, height * ((1 + m**2) / (1 + u**2))**exponent * exp(skew * a).
+
+    u = (x - center) / width + m, m = skew / (2 exponent) and a = arctan(u) - arctan(m), so that the maximum lies at the
+    center.
+
+    Params: `height`, in the unit of y, at x = center; `center` and `width`, positive, in that of x; `exponent`,
+    positive, and `skew`, without unit, positive for a tail to the right. The standard form, and lmfit's, has its own
+    center at center - m width, and the skew with the other sign.
+
+    Derived: `fwhm`, the full width at half maximum, and `area`, infinite for an exponent of 1 / 2 or less.
+
+    Source: Pearson (1895), doi:10.1098/rsta.1895.0010; Heinrich (2004), A guide to the Pearson type IV distribution,
+    CDF/MEMO/STATISTICS/PUBLIC/6820.
+
+    Example:
+      >>> params = {"height": 4.0, "center": 1.0, "width": 1.0, "exponent": 2.0, "skew": 3.0}
+      >>> [round(float(y), 3) for y in jf.models.pearson_iv(params, np.array([0.0, 1.0, 2.0]))]
+      [0.602, 4.0, 2.013]
+    """
+
+    def value(self, x: Array, height: Number, center: Number, width: Number, exponent: Number, skew: Number) -> Array:
+        middle = skew / (2 * exponent)
+        u = in_widths(x, center, width) + middle
+        narrowing = exponent * (jnp.log1p(u**2) - jnp.log1p(middle**2))
+        return height * jnp.exp(skew * (jnp.arctan(u) - jnp.arctan(middle)) - narrowing)
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        height, width, m, skew = (params[name] for name in ("height", "width", "exponent", "skew"))
+        middle = skew / (2 * m)
+        top = skew * jnp.arctan(middle) - m * jnp.log1p(middle**2)
+
+        def below(angle, p):
+            """Return how far the logarithm of the curve at u = tan(angle) lies below half of the maximum."""
+            m, skew, top = p
+            return top - np.log(2) - skew * angle - 2 * m * jnp.log(jnp.cos(angle))
+
+        half = [jnp.tan(crossing(below, (m, skew, top), jnp.arctan(middle), end)) for end in (-np.pi / 2, np.pi / 2)]
+        sizes = _log_gamma(m - 0.5, 0.0) + _log_gamma(m, 0.0) - 2 * _log_gamma(m, skew / 2)
+        area = jnp.where(m > 0.5, height * jnp.abs(width) * jnp.sqrt(jnp.pi) * jnp.exp(sizes - top), jnp.inf)
+        return {"fwhm": jnp.abs(width) * (half[1] - half[0]), "area": area}
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        """Return peaks with the candidates for the half-width at half maximum, about."""
+        candidates = shaped(span, "width", exponent=jnp.array([0.8, 1.5, 4.0]), middle=jnp.array([-3, -1, 0, 1, 3.0]))
+        middle, exponent = candidates.pop("middle"), candidates["exponent"]
+        narrower = jnp.sqrt(jnp.expm1(np.log(2) / exponent) * (1 + middle**2))
+        return candidates | {"width": candidates["width"] / narrower, "skew": 2 * exponent * middle}
+
+    def __repr__(self) -> str:
+        return "pearson_iv"
+
+
+def _log_gamma(real: Number, imaginary: Number) -> Array:
+    """Return log |Gamma(real + i imaginary)| for real > 0, to 1e-13 in float64, by Stirling's series from real + 10."""
+    z = jax.lax.complex(*jnp.broadcast_arrays(*(jnp.asarray(v, jnp.result_type(float)) for v in (real, imaginary))))
+    before = sum(jnp.log(jnp.abs(z + k)) for k in range(10))
+    z = z + 10
+    series = sum(c / z ** (2 * k + 1) for k, c in enumerate((1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)))
+    return jnp.real((z - 0.5) * jnp.log(z) - z + series) + np.log(2 * np.pi) / 2 - before
+
+
+pearson_iv = PearsonIV()
+
+
+@dataclass(frozen=True, repr=False)
 class SplitLorentzian(Term):
     """A Lorentzian peak with a width to each side, height / (1 + ((x - center) / gamma)**2).
 
@@ -166,6 +232,58 @@ class SkewedGaussian(Term):
 
 
 skewed_gaussian = SkewedGaussian()
+
+
+@dataclass(frozen=True, repr=False)
+class SkewedVoigt(Term):
+    """A Voigt peak of the given area with a skew, voigt * (1 + erf(skew * (x - location) / (sigma sqrt(2)))).
+
+    Params: `area`, in the unit of y times that of x; `location`, `sigma` and `gamma`, in that of x, of the Voigt peak,
+    whose signs of sigma and gamma do not matter; `skew`, without unit, positive for a tail to the right. A skew leaves
+    the area as it is; without gamma the curve is `skewed_gaussian`.
+
+    Derived: `peak`, the x of the maximum, `height` there, and `fwhm`, the full width at half of it.
+
+    Source: Azzalini (1985), Scandinavian Journal of Statistics 12, 171-178, for the factor.
+
+    Example:
+      >>> params = {"area": 1.0, "location": 0.0, "sigma": 1.0, "gamma": 0.5, "skew": 2.0}
+      >>> [round(float(y), 3) for y in jf.models.skewed_voigt(params, np.array([-1.0, 0.0, 1.0]))]
+      [0.009, 0.279, 0.391]
+    """
+
+    def value(self, x: Array, area: Number, location: Number, sigma: Number, gamma: Number, skew: Number) -> Array:
+        side = 2 * jax.scipy.special.ndtr(skew * in_widths(x, location, jnp.abs(sigma)))
+        return voigt.value(x, area, location, sigma, gamma) * side
+
+    def derived(self, params: Params) -> dict[str, Array]:
+        location, skew = params["location"], params["skew"]
+        wide = jnp.abs(params["sigma"]) + jnp.abs(params["gamma"])
+        shape = {"sigma": params["sigma"] / wide, "gamma": params["gamma"] / wide, "skew": skew}
+
+        def curve(u, p):
+            return self.value(u, 1.0, 0.0, p["sigma"], p["gamma"], p["skew"])
+
+        side = jnp.where(skew < 0, -1.0, 1.0)
+        u = crossing(lambda u, p: -side * jax.grad(curve)(u, p), shape, 0.0, side)
+        top = curve(u, shape)
+        left, right = (crossing(lambda u, p: p["half"] - curve(u, p), shape | {"half": top / 2}, u, end)
+                       for end in (-8.0, 8.0))  # fmt: skip
+        return {"peak": location + wide * u, "height": params["area"] / wide * top, "fwhm": wide * (right - left)}
+
+    def shapes(self, span: Span) -> dict[str, Array]:
+        centers, widths = places_and_widths(span, 10)
+        candidates = grid(
+            location=centers[:: max(1, len(centers) // 96)],
+            width=widths,
+            mixture=jnp.array([0.2, 0.7]),
+            skew=jnp.array([-4.0, -1.5, -0.5, 0.0, 0.5, 1.5, 4.0]),
+        )
+        width, mixture = candidates.pop("width"), candidates.pop("mixture")
+        return candidates | {"sigma": (1 - mixture) * width, "gamma": mixture * width}
+
+
+skewed_voigt = SkewedVoigt()
 
 
 @dataclass(frozen=True, repr=False)
@@ -243,32 +361,6 @@ log_normal = LogNormal()
 
 
 @dataclass(frozen=True, repr=False)
-class Fano(Term):
-    """A resonance that interferes with a continuum, height * (q + u)**2 / (1 + u**2), with u = (x - center) / gamma.
-
-    Params: `height`, in the unit of y: the level far away, which a q of 0 dips to zero; `center` and `gamma`, the
-    half-width, in that of x; `q`, without unit. With the signs of q and gamma reversed the curve is the same.
-
-    Source: Fano (1961), doi:10.1103/PhysRev.124.1866.
-
-    Example:
-      >>> params = {"height": 2.0, "center": 0.0, "gamma": 1.0, "q": 1.0}
-      >>> jf.models.fano(params, np.array([-1.0, 0.0, 1.0])).tolist()
-      [0.0, 2.0, 4.0]
-    """
-
-    def value(self, x: Array, height: Number, center: Number, gamma: Number, q: Number) -> Array:
-        u = (x - center) / gamma
-        return height * (q + u) ** 2 / (1 + u**2)
-
-    def shapes(self, span: Span) -> dict[str, Array]:
-        return shaped(span, "gamma", q=jnp.array([-6.0, -3.0, -1.5, -0.8, -0.3, 0.0, 0.3, 0.8, 1.5, 3.0, 6.0]))
-
-
-fano = Fano()
-
-
-@dataclass(frozen=True, repr=False)
 class Doniach(Term):
     """A photoemission line of a metal, height * cos(pi skew / 2 + (1 - skew) arctan(u)) / (1 + u**2)**((1 - skew) / 2).
 
@@ -306,91 +398,3 @@ class Doniach(Term):
 
 
 doniach = Doniach()
-
-
-@dataclass(frozen=True, repr=False)
-class SmoothStep(Term):
-    """A step blurred by a Gaussian, height * (1 + erf((x - center) / (sigma sqrt(2)))) / 2.
-
-    Params: `height`, in the unit of y; `center` and `sigma`, negative for a step down, in that of x. A step blurred
-    by a Lorentzian is `arctan_step`, one of a logistic form `logistic`.
-
-    Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.2.
-
-    Example:
-      >>> jf.models.smooth_step({"height": 2.0, "center": 3.0, "sigma": 1.0}, np.array([3.0])).tolist()
-      [1.0]
-    """
-
-    flips = "sigma"
-
-    def value(self, x: Array, height: Number, center: Number, sigma: Number) -> Array:
-        return height * jax.scipy.special.ndtr((x - center) / sigma)
-
-    def shapes(self, span: Span) -> dict[str, Array]:
-        centers, widths = places_and_widths(span)
-        return grid(center=centers, sigma=jnp.concatenate([widths, -widths]))
-
-
-smooth_step = SmoothStep()
-
-
-@dataclass(frozen=True, repr=False)
-class ArctanStep(Term):
-    """A step blurred by a Lorentzian, height * (1 / 2 + arctan((x - center) / gamma) / pi): an absorption edge.
-
-    Params: `height`, in the unit of y; `center` and `gamma`, negative for a step down, in that of x.
-
-    Source: Richtmyer, Barnes and Ramberg (1934), doi:10.1103/PhysRev.46.843.
-
-    Example:
-      >>> [round(float(y), 3) for y in jf.models.arctan_step({"height": 2.0, "center": 3.0, "gamma": 1.0}, [3.0, 4.0])]
-      [1.0, 1.5]
-    """
-
-    flips = "gamma"
-
-    def value(self, x: Array, height: Number, center: Number, gamma: Number) -> Array:
-        return height * (0.5 + jnp.arctan((x - center) / gamma) / jnp.pi)
-
-    def shapes(self, span: Span) -> dict[str, Array]:
-        centers, widths = places_and_widths(span)
-        return grid(center=centers, gamma=jnp.concatenate([widths, -widths]))
-
-
-arctan_step = ArctanStep()
-
-
-@dataclass(frozen=True, repr=False)
-class Rectangle(Term):
-    """A plateau between two blurred steps, height * (Phi((x - start) / sigma) - Phi((x - end) / sigma)).
-
-    Params: `height`, in the unit of y; `start`, `end` and `sigma`, positive, in that of x. The area is height * (end -
-    start).
-
-    Derived: `width` and `area`.
-
-    Source: Olver and others, NIST Handbook of Mathematical Functions (2010), section 7.2.
-
-    Example:
-      >>> params = {"height": 2.0, "start": 0.0, "end": 10.0, "sigma": 0.1}
-      >>> [round(float(y), 3) for y in jf.models.rectangle(params, np.array([0.0, 5.0]))]
-      [1.0, 2.0]
-    """
-
-    def value(self, x: Array, height: Number, start: Number, end: Number, sigma: Number) -> Array:
-        ndtr = jax.scipy.special.ndtr
-        return height * (ndtr((x - start) / sigma) - ndtr((x - end) / sigma))
-
-    def derived(self, params: Params) -> dict[str, Array]:
-        width = params["end"] - params["start"]
-        return {"width": width, "area": params["height"] * width}
-
-    def shapes(self, span: Span) -> dict[str, Array]:
-        centers, widths = span.even(40), spaced(1.0 / span.size, 1.0, 20) * span.width
-        candidates = grid(center=centers, width=widths, share=jnp.array([0.02, 0.1, 0.3]))
-        center, width = candidates["center"], candidates["width"]
-        return {"start": center - width / 2, "end": center + width / 2, "sigma": candidates["share"] * width}
-
-
-rectangle = Rectangle()

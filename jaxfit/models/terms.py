@@ -80,6 +80,9 @@ class Curve:
         """
         return {}
 
+    def refuse(self, x: np.ndarray) -> None:
+        """Raise a ValueError if no data may lie at some of these points."""
+
     def guess(self, x: ArrayLike, y: ArrayLike, where: ArrayLike | None = None) -> Params:
         """Return params near those of least squares: the best of a grid of shapes, each with its best heights.
 
@@ -115,6 +118,8 @@ class Curve:
                 f"by y = np.ma.array(y, mask=~np.isfinite(x + y))"
             )
         given = [np.asarray(v) for v in given]
+        for term in dict.fromkeys(self.terms):
+            term.refuse(given[0] if where is None else given[0][given[2]])
         with jax.enable_x64(True):
             program = _program(self, tuple((v.shape, v.dtype) for v in given))  # runs at once, also inside of a trace
             return jax.tree.map(lambda v: np.asarray(v)[()], program(*given))

@@ -73,6 +73,13 @@ NAMES = {
     "PolynomialModel": "jf.models.polynomial(3)",
     "PowerLawModel": "jf.models.power_law",
     "ConstantModel": "jf.models.constant",
+    "Pearson4Model": "jf.models.pearson_iv",
+    "SkewedVoigtModel": "jf.models.skewed_voigt",
+    "ThermalDistributionModel": "jf.models.thermal_distribution('bose_einstein')",
+    "DampedOscillatorModel": "jf.models.driven_oscillator",
+    "StepModel": "jf.models.linear_step",
+    "RectangleModel": "jf.models.linear_rectangle",
+    "SplineModel": "jf.models.spline(np.linspace(0, 10, 6))",
     "ModelResult": "jf.Fit",
     # Keras
     "Sequential": _DENSE,
@@ -178,7 +185,9 @@ NAMES = {
 
 _EXP, _QUADRATIC = "jf.models.exponential_decay", "jf.models.polynomial(2)"
 _STRETCHED, _MOFFAT = "jf.models.stretched_exponential + jf.models.constant", "jf.models.moffat"
-_LANGMUIR = "jf.models.michaelis_menten"
+_LANGMUIR, _SPLINE = "jf.models.michaelis_menten", "jf.models.spline(np.linspace(0, 10, 6))"
+_BOSE, _FERMI, _MAXWELL = (f"jf.models.thermal_distribution('{kind}')"
+                           for kind in ("bose_einstein", "fermi_dirac", "maxwell_boltzmann"))  # fmt: skip
 _TWO_CLASSES = "`jf.losses.softmax_cross_entropy(predict)` with two outputs"
 _JOINT = "jf.losses.joint(first=loss, second=loss)"
 _ODR = "jf.losses.orthogonal_distance(predict)"
@@ -214,7 +223,12 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
         "SSasympOff": "jf.models.delayed_rise", "SSbiexp": "jf.models.exponentials(2)", "weibull": _STRETCHED,
         "SSweibull": _STRETCHED, "pearson7": _MOFFAT, "pearson_vii": _MOFFAT, "students_t": _MOFFAT,
         "breit_wigner": "jf.models.fano", "exgaussian": "jf.models.exponential_gaussian", "langmuir": _LANGMUIR,
-        "freundlich": "jf.models.power_law", "skewed_voigt": "jf.models.pseudo_voigt", "step": "jf.models.smooth_step",
+        "freundlich": "jf.models.power_law", "step": "jf.models.smooth_step", "pearson4": "jf.models.pearson_iv",
+        "damped_oscillator": "jf.models.driven_oscillator", "resonance": "jf.models.driven_oscillator",
+        "bose_einstein": _BOSE, "bose": _BOSE, "fermi_dirac": _FERMI, "fermi": _FERMI, "maxwell_boltzmann": _MAXWELL,
+        "boltzmann": _MAXWELL, "ramp": "jf.models.linear_step", "trapezoid": "jf.models.linear_rectangle",
+        "top_hat": "jf.models.rectangle", "bspline": _SPLINE, "b_spline": _SPLINE, "cubic_spline": _SPLINE,
+        "natural_spline": _SPLINE, "thermal": _FERMI,
     },
     "jaxfit.losses": {
         "shared": _JOINT, "global_fit": _JOINT, "simultaneous": _JOINT, "odr": _ODR, "deming": _ODR,

@@ -157,6 +157,78 @@ CASES = {  # the model, x, how params are drawn, and the standard deviation of t
         },
         0.2,
     ),
+    "pearson_iv": (
+        models.pearson_iv,
+        MORE,
+        lambda r, u: {
+            "height": any_sign(r, 1, 5),
+            "center": u(3, 7),
+            "width": u(0.4, 1.2),
+            "exponent": u(0.9, 3),
+            "skew": any_sign(r, 0.3, 3),
+        },
+        0.01,
+    ),
+    "skewed_voigt": (
+        models.skewed_voigt,
+        MORE,
+        lambda r, u: {
+            "area": any_sign(r, 2, 5),
+            "location": u(3, 7),
+            "sigma": u(0.3, 1),
+            "gamma": u(0.2, 0.8),
+            "skew": any_sign(r, 0.5, 4),
+        },
+        0.01,
+    ),
+    "bose_einstein": (
+        models.thermal_distribution("bose_einstein"),
+        EVEN + 0.2,
+        lambda r, u: {"height": u(1, 5), "center": u(-1, 0), "kt": u(0.5, 3)},
+        0.02,
+    ),
+    "fermi_dirac": (
+        models.thermal_distribution("fermi_dirac") + models.constant,
+        EVEN,
+        lambda r, u: {"height": u(1, 5), "center": u(3, 7), "kt": any_sign(r, 0.2, 1), "offset": u(-2, 2)},
+        0.05,
+    ),
+    "maxwell_boltzmann": (
+        models.thermal_distribution("maxwell_boltzmann"),
+        EVEN,
+        lambda r, u: {"height": any_sign(r, 1, 5), "kt": u(0.5, 10)},
+        0.05,
+    ),
+    "driven_oscillator": (
+        models.driven_oscillator,
+        MORE,
+        lambda r, u: {"height": any_sign(r, 1, 5), "center": u(2, 8), "damping": 10 ** u(-1.5, -0.2)},
+        0.05,
+    ),
+    "linear_step": (
+        models.linear_step + models.constant,
+        MORE,
+        lambda r, u: {"height": u(1, 5), "center": u(3, 7), "width": any_sign(r, 1, 3), "offset": u(-2, 2)},
+        0.05,
+    ),
+    "linear_rectangle": (
+        models.linear_rectangle,
+        MORE,
+        lambda r, u: {"height": any_sign(r, 1, 5), "start": u(2, 4), "end": u(6, 8), "ramp": u(0.5, 1.5)},
+        0.05,
+    ),
+    "arctan_rectangle": (
+        models.arctan_rectangle,
+        MORE,
+        lambda r, u: {"height": any_sign(r, 1, 5), "start": u(2, 4), "end": u(6, 8), "gamma": u(0.1, 0.5)},
+        0.05,
+    ),
+    "logistic_rectangle": (
+        models.logistic_rectangle,
+        MORE,
+        lambda r, u: {"height": any_sign(r, 1, 5), "start": u(2, 4), "end": u(6, 8), "scale": u(0.1, 0.5)},
+        0.05,
+    ),
 }
 
 
@@ -164,6 +236,9 @@ QUICK = "decay + constant"
 BARS = {  # the fractions that arrive in any unit, and of 400 data sets
     # Where one is some three times the other, the second may go to what the coarse widths leave of the first.
     "a peak and a dip": (0.95, 0.95),
+    # An end of a ramp that meets a point is a kink of the loss, around which Levenberg-Marquardt may use up its steps.
+    "linear_step": (0.9, 0.9),
+    "linear_rectangle": (0.9, 0.9),
 }
 BAR = 0.99, 0.98
 
