@@ -37,7 +37,7 @@ class DrivenOscillator(Term):
 
     def value(self, x: Array, height: Number, center: Number, damping: Number) -> Array:
         square = in_widths(x, 0.0, center) ** 2
-        least = 1e-30  # of an oscillator without damping at its frequency, whose amplitude is infinite
+        least = 1e-20  # without damping the amplitude at the center is infinite; its slope stays finite in float32
         return height / jnp.sqrt(jnp.maximum((1 - square) ** 2 + 4 * damping**2 * square, least))
 
     def derived(self, params: Params) -> dict[str, Array]:

@@ -40,7 +40,7 @@ class Spline(Curve):
                 f"{self}: params['coefficients'] has shape {jnp.shape(coefficients)}; {len(self.knots)} knots and "
                 f"degree {self.degree} take ({self.count},), as init(key) gives"
             )
-        return self._value(jnp.asarray(coefficients), jnp.asarray(array(x)))
+        return self._value(jnp.asarray(coefficients), 1.0 * jnp.asarray(array(x)))
 
     def _value(self, coefficients: Array, x: Array) -> Array:
         """Return the spline by de Boor's algorithm, which averages the degree + 1 coefficients of an interval."""
