@@ -11,11 +11,12 @@ from jax import Array
 
 from jaxfit.models.growth_and_decay import logarithm, positive
 from jaxfit.models.guessing import Span, grid, spaced
-from jaxfit.models.peaks import FWHM, SQRT_2PI, crossing, in_widths, places_and_widths, voigt
+from jaxfit.models.peaks import FWHM, SQRT_2PI, crossing, in_widths, places_and_widths, slope, voigt
 from jaxfit.models.terms import Term
 from jaxfit.typing import Number, Params
 
 SQRT_2 = np.sqrt(2)
+_SIDES = np.array([-1.0, 1.0])
 
 
 def shaped(span: Span, width: str, **others: Array) -> dict[str, Array]:
@@ -134,8 +135,11 @@ class PearsonIV(Term):
             m, skew, top = p
             return top - np.log(2) - skew * angle - 2 * m * jnp.log(jnp.cos(angle))
 
-        half = [jnp.tan(crossing(below, (m, skew, top), jnp.arctan(middle), end)) for end in (-np.pi / 2, np.pi / 2)]
-        sizes = _log_gamma(m - 0.5, 0.0) + _log_gamma(m, 0.0) - 2 * _log_gamma(m, skew / 2)
+        half = jnp.tan(
+            jax.vmap(lambda end: crossing(below, (m, skew, top), jnp.arctan(middle), end))(_SIDES * np.pi / 2)
+        )
+        before, here, apart = jax.vmap(_log_gamma)(jnp.array([m - 0.5, m, m]), jnp.array([0.0, 0.0, skew / 2]))
+        sizes = before + here - 2 * apart
         area = jnp.where(m > 0.5, height * jnp.abs(width) * jnp.sqrt(jnp.pi) * jnp.exp(sizes - top), jnp.inf)
         return {"fwhm": jnp.abs(width) * (half[1] - half[0]), "area": area}
 
@@ -150,13 +154,17 @@ class PearsonIV(Term):
         return "pearson_iv"
 
 
-def _log_gamma(real: Number, imaginary: Number) -> Array:
-    """Return log |Gamma(real + i imaginary)| for real > 0, to 1e-13 in float64, by Stirling's series from real + 10."""
-    z = jax.lax.complex(*jnp.broadcast_arrays(*(jnp.asarray(v, jnp.result_type(float)) for v in (real, imaginary))))
-    before = sum(jnp.log(jnp.abs(z + k)) for k in range(10))
-    z = z + 10
-    series = sum(c / z ** (2 * k + 1) for k, c in enumerate((1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)))
-    return jnp.real((z - 0.5) * jnp.log(z) - z + series) + np.log(2 * np.pi) / 2 - before
+def _log_gamma(real: Array, imaginary: Array) -> Array:
+    """Return log |Gamma(real + i imaginary)| for real > 0, to 1e-13 in float64, by Stirling's series from real + 10.
+
+    It is of the size and the angle of z, since a program of complex numbers takes long to compile.
+    """
+    before = jnp.sum(jnp.log((real + np.arange(10)) ** 2 + imaginary**2)) / 2
+    real = real + 10
+    size, angle = jnp.log(real**2 + imaginary**2) / 2, jnp.arctan2(imaginary, real)
+    odd, terms = 2 * np.arange(5) + 1, np.array([1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188])
+    series = jnp.sum(terms * jnp.exp(-odd * size) * jnp.cos(odd * angle))
+    return (real - 0.5) * size - imaginary * angle - real + np.log(2 * np.pi) / 2 + series - before
 
 
 pearson_iv = PearsonIV()
@@ -265,10 +273,10 @@ class SkewedVoigt(Term):
             return self.value(u, 1.0, 0.0, p["sigma"], p["gamma"], p["skew"])
 
         side = jnp.where(skew < 0, -1.0, 1.0)
-        u = crossing(lambda u, p: -side * jax.grad(curve)(u, p), shape, 0.0, side)
+        u = crossing(lambda u, p: -side * slope(curve, u, p), shape, 0.0, side)
         top = curve(u, shape)
-        left, right = (crossing(lambda u, p: p["half"] - curve(u, p), shape | {"half": top / 2}, u, end)
-                       for end in (-8.0, 8.0))  # fmt: skip
+        half = shape | {"half": top / 2}
+        left, right = jax.vmap(lambda end: crossing(lambda u, p: p["half"] - curve(u, p), half, u, end))(_SIDES * 8)
         return {"peak": location + wide * u, "height": params["area"] / wide * top, "fwhm": wide * (right - left)}
 
     def shapes(self, span: Span) -> dict[str, Array]:
