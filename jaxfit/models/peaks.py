@@ -71,7 +71,8 @@ def crossing(function: Callable, params: Params, low: Number, high: Number) -> A
         return jnp.where(positive, below, middle), jnp.where(positive, middle, above)
 
     ends = tuple(jax.lax.stop_gradient(jnp.asarray(end, jnp.result_type(float))) for end in (low, high))
-    x = sum(jax.lax.fori_loop(0, 60, halved, ends)) / 2
+    below, above = jax.lax.fori_loop(0, 60, halved, ends)
+    x = (below + above) / 2
     return x - function(x, params) / jax.lax.stop_gradient(slope(function, x, fixed))
 
 
