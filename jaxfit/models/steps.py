@@ -148,7 +148,7 @@ class LinearRectangle(Rectangle):
 
     Derived: `width` and `area`.
 
-    Source: van Dorp and Kotz (2003), doi:10.1007/s001840200230.
+    Source: Johnson, Kotz and Balakrishnan (1995), Continuous Univariate Distributions 2, chapter 26.
 
     Example:
       >>> params = {"height": 2.0, "start": 1.0, "end": 10.0, "ramp": 2.0}
