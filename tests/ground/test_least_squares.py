@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.optimizers.arrays import singular, triangularize
+from jaxfit.optimizers.arrays import damped, singular, triangularize
 from tests.shared import nist
 from tests.shared.soak import soaking
 
@@ -269,6 +269,15 @@ def test_stop_rules_work_beside_the_methods_own_verdict(method):
     fit = compiled(method, 0.01)
     assert fit.status == jf.Status.CONVERGED and fit.loss < 0.01
     assert (fit.history.loss[:-1] >= 0.01).all()
+
+
+def test_a_step_without_damping_has_a_derivative():
+    """As R z = b has, of which the root of the damping takes no part."""
+    triangle, b = jnp.array([[2.0, 1.0], [0.0, 4.0]]), jnp.array([1.0, 3.0])
+    none = jnp.zeros(())
+    tangents = jax.jvp(lambda b, damping: damped(triangle, b, damping), (b, none), (jnp.ones(2), none))[1]
+    np.testing.assert_allclose(tangents[0], np.zeros((2, 2)), atol=1e-6)
+    np.testing.assert_allclose(tangents[1], np.ones(2), rtol=1e-6)
 
 
 @pytest.mark.soak
