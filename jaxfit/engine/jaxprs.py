@@ -266,31 +266,13 @@ def _text(value: object) -> str:
 # Functions that are affine in some of the numbers they are given
 
 MOVES = (
-    "copy",
-    "squeeze",
-    "reshape",
-    "expand_dims",
-    "broadcast_in_dim",
-    "slice",
-    "split",
-    "stack",
-    "unstack",
+    "copy", "squeeze", "reshape", "expand_dims", "broadcast_in_dim", "slice", "split", "stack", "unstack",
     "concatenate",
-)
+)  # fmt: skip
 EACH = ("add", "sub", "mul", "div", "neg", "convert_element_type")  # element by element
-SUMS = (
-    "add",
-    "add_any",
-    "sub",
-    "neg",
-    "reduce_sum",
-    "cumsum",
-    "transpose",
-    "rev",
-    "pad",
-    "real",
-    "imag",
-)  # linear in all inputs
+SUMS = (  # linear in all inputs
+    "add", "add_any", "sub", "neg", "reduce_sum", "cumsum", "transpose", "rev", "pad", "real", "imag",
+)  # fmt: skip
 PICKS = ("select_n", "dynamic_slice", "gather")  # linear but in what picks: the first input, or those after it
 MOST_NUMBERS = 64  # of the input, and of an array each of whose elements is followed
 
@@ -303,7 +285,8 @@ class _Form(NamedTuple):
 
     def together(self) -> _Form:
         k = self.first.shape[-1]
-        return _Form(self.first.reshape(-1, k).any(axis=0), self.second.reshape(-1, k, k).any(axis=0))
+        either = np.logical_or.reduce
+        return _Form(either(self.first.reshape(-1, k)), either(self.second.reshape(-1, k, k)))
 
 
 def affine_inputs(function: Callable, *given: PyTree) -> tuple[int, ...]:
@@ -330,7 +313,7 @@ def affine_inputs(function: Callable, *given: PyTree) -> tuple[int, ...]:
 def _forms(program: ClosedJaxpr | Closed, given: Sequence[_Form]) -> list[_Form]:
     jaxpr, k = program.jaxpr, given[-1].first.shape[-1]
     none = _Form(np.zeros(k, bool), np.zeros((k, k), bool))
-    known = dict(zip(jaxpr.invars, given, strict=True))
+    known: dict[Any, _Form] = dict(zip(jaxpr.invars, given, strict=True))
 
     def form(atom: Var | Literal) -> _Form:
         return none if is_literal(atom) else known.get(atom, none)
