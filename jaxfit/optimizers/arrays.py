@@ -202,13 +202,17 @@ def _reduced_on_host(
 identity = functools.lru_cache(maxsize=64)(lambda size, dtype: np.eye(size, dtype=dtype))
 
 
+def flat_root(damping: Array) -> Array:
+    """Return the root, with a slope of zero at zero: the true one, infinite, would make derivatives of a run NaN."""
+    none = damping == 0
+    return pick(none, 0 * damping, lambda: root(pick(none, 1 + damping, damping)))
+
+
 def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:
     """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
     xp = namespace(shadow)
     eye = identity if on_host(shadow) else jnp.eye
-    none = damping == 0  # where the root has no derivative, so that one of the run would be NaN
-    below = pick(none, 0 * damping, lambda: root(pick(none, 1 + damping, damping)))
-    below = below * eye(shadow.size, dtype=triangle.dtype)
+    below = flat_root(damping) * eye(shadow.size, dtype=triangle.dtype)
     more = xp.concatenate([triangle.T, below], axis=1)
     return triangularize(more, xp.concatenate([shadow, xp.zeros(shadow.shape, shadow.dtype)]))
 

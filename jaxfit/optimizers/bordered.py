@@ -21,7 +21,7 @@ import numpy as np
 from jaxfit.losses.base import LossFunction
 from jaxfit.losses.joint import Joint
 from jaxfit.optimizers import arrays
-from jaxfit.optimizers.arrays import Array, are_finite, eps_of, namespace, on_host, root, total
+from jaxfit.optimizers.arrays import Array, are_finite, eps_of, flat_root, namespace, on_host, total
 from jaxfit.problems.marks import Tied, is_mark
 from jaxfit.typing import PyTree
 
@@ -250,7 +250,7 @@ def damped(triangle: Array | Triangle, shadow: Array, damping: Array) -> tuple[A
     """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
     if not isinstance(triangle, Triangle):
         return arrays.damped(triangle, shadow, damping)
-    xp, layout, least = namespace(shadow), triangle.layout, root(damping)
+    xp, layout, least = namespace(shadow), triangle.layout, flat_root(damping)
     own, common = layout.split(shadow)
     parts, border = triangle.columns()
     taller, longer = [], []
