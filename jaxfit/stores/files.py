@@ -100,6 +100,11 @@ def make_folder(path: Path) -> None:
         raise _not_written(path, error) from error
 
 
+def removed(path: Path) -> OSError:
+    """Return the error that a file of a store is gone while it is in use."""
+    return _not_written(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+
 def _not_written(path: Path, error: OSError) -> OSError:
     gone = "its folder was removed, with what was in it; leave it where it is, and make the same call again"
     kept = "what was written before is kept; make room, or make the folder writable, and make the same call again"

@@ -27,7 +27,7 @@ from jaxfit.problems.messages import warn
 from jaxfit.problems.pruning import as_text, choices
 from jaxfit.stores import StoreError, identity, manifests, open_dataset
 from jaxfit.stores.blocks import BlockMap, Blocks, Column
-from jaxfit.stores.files import as_path, digest, make_folder
+from jaxfit.stores.files import as_path, digest, make_folder, removed
 from jaxfit.stores.manifests import Manifest, StoredPart
 from jaxfit.verbs.grids import Grid, lane_numbers, lanes_in, tensors_of, variables_of
 
@@ -307,7 +307,13 @@ def writing_in_background(stored: Stored) -> Iterator[Sink]:
 
 
 def grid_of(stored: Stored) -> Grid:
-    """Return what the store holds now, as the result of the sweep; blocks are read when their values are used."""
+    """Return what the store holds now, as the result of the sweep; blocks are read when their values are used.
+
+    Raises:
+      OSError: If the store was removed meanwhile.
+    """
+    if not manifests.has_manifest(stored.folder):
+        raise removed(stored.folder / manifests.MANIFEST)
     plan, stored = stored.plan, stored._replace(blocks=manifests.blocks_of(stored.folder, stored.manifest))
     parts = [part.finished(columns_of(stored, i)) for i, part in enumerate(plan.parts)]
     members = lane_numbers(plan.dimensions, parts)

@@ -15,7 +15,7 @@ from jaxfit import experiments
 from jaxfit.engine.settings import counting, using
 from jaxfit.stores import files
 from tests.shared.bad_inputs import fit, sweep
-from tests.shared.small_sweeps import run
+from tests.shared.small_sweeps import blocks, run
 
 # The disk; stores that are killed, cut short or damaged are looked at in test_surviving.py
 
@@ -30,13 +30,25 @@ def test_a_store_that_vanishes_while_a_sweep_runs_is_an_error_that_says_so(tmp_p
     store = tmp_path / "store"
 
     def vanish(event, times):
-        if event == "lanes":
+        while event == "lanes" and store.exists():  # a block may be written into it while it is removed
             shutil.rmtree(store, ignore_errors=True)
 
-    gone = rf"its folder was removed, .* make the same call again: '{store}/blocks"
+    gone = rf"its folder was removed, .* make the same call again: '{store}/"
     with counting(vanish), pytest.raises(OSError, match=gone):
         run(store)
     assert not store.exists()
+
+
+def test_a_store_that_vanishes_after_its_last_block_is_the_same_error(tmp_path):
+    store = tmp_path / "store"
+
+    def vanish(event, times):
+        while event == "lanes" and times == 9 and store.exists():
+            if len(blocks(store)) == 9:  # the last is written in the background
+                shutil.rmtree(store)
+
+    with counting(vanish), pytest.raises(OSError, match=rf"its folder was removed, .* again: '{store}/manifest.json"):
+        run(store)
 
 
 def test_a_full_disk_under_a_new_folder_is_an_error_with_its_path(tmp_path, monkeypatch):
