@@ -285,7 +285,7 @@ def test_a_framework_gives_what_it_gave(name):
     np.testing.assert_allclose(ours(), losses, rtol=close)
 
 
-# Networks of other libraries, in a fit and in a sweep over seeds
+# Networks of other libraries, in a fit and in sweeps over seeds and widths
 
 SEEDS = jf.Axis("seed", [0, 1, 2])
 COLUMN = PLACES.astype(np.float32)
@@ -350,6 +350,68 @@ def test_a_net_of_another_library_is_trained_from_several_seeds(library):
     alone = jf.fit(loss, init(jax.random.key(1)), (COLUMN, WAVES), optimizer=optimizer, steps=20)
     lanes = jf.sweep(loss, jf.Call(init, key=SEEDS), (COLUMN, WAVES), optimizer=optimizer, steps=20)
     np.testing.assert_allclose(lanes.results.loss.sel(seed=1), alone.loss, rtol=1e-4)
+
+
+WIDTHS = [4, 8]
+
+
+def losses_by_width(model):
+    return jf.Axis("width", [jf.losses.mse(model(width)) for width in WIDTHS], labels=WIDTHS)
+
+
+def equinox_by_width():
+    import equinox as eqx
+
+    loss = lambda net, x, y: jnp.mean((jax.vmap(net)(x) - y) ** 2)  # noqa: E731
+    return loss, lambda key, width: eqx.nn.MLP(1, 1, width, 1, key=key)
+
+
+def linen_by_width():
+    from flax import linen as nn
+
+    def net(width):
+        return nn.Sequential([nn.Dense(width), nn.tanh, nn.Dense(1)])
+
+    return losses_by_width(lambda width: net(width).apply), lambda key, width: net(width).init(key, COLUMN)
+
+
+def nnx_by_width():
+    from flax import nnx
+
+    def net(key, width):
+        rngs = nnx.Rngs(key)
+        return nnx.Sequential(nnx.Linear(1, width, rngs=rngs), nnx.tanh, nnx.Linear(width, 1, rngs=rngs))
+
+    return (lambda net, x, y: jnp.mean((net(x) - y) ** 2)), net
+
+
+def haiku_by_width():
+    import haiku as hk
+
+    def net(width):
+        return hk.without_apply_rng(hk.transform(lambda x: hk.nets.MLP([width, 1], activation=jnp.tanh)(x)))
+
+    return losses_by_width(lambda width: net(width).apply), lambda key, width: net(width).init(key, COLUMN)
+
+
+BY_WIDTH = {
+    "equinox": equinox_by_width, "flax.linen": linen_by_width, "flax.nnx": nnx_by_width, "haiku": haiku_by_width,
+}  # fmt: skip
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("library", BY_WIDTH)
+def test_nets_of_another_library_sweep_over_seeds_and_widths(library):
+    needs(library)
+    loss, make = BY_WIDTH[library]()
+    optimizer, data = jf.optimizers.adam(0.02), (COLUMN, WAVES)
+    start = jf.Call(make, key=SEEDS, width=jf.Axis("width", WIDTHS))
+    grid = jf.sweep(loss, start, data, optimizer=optimizer, steps=20)
+    assert dict(grid.results.loss.sizes) == {"seed": 3, "width": 2}
+    for k, width in enumerate(WIDTHS):
+        one = loss.values[k] if isinstance(loss, jf.Axis) else loss
+        alone = jf.fit(one, make(jax.random.key(1), width), data, optimizer=optimizer, steps=20)
+        np.testing.assert_allclose(grid.results.loss.sel(seed=1, width=width), alone.loss, rtol=1e-4)
 
 
 # Data of other libraries
