@@ -37,7 +37,8 @@ from jaxfit.losses import Joint
 from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.bordered import layout_of
 from jaxfit.optimizers.building import Optimizer
-from jaxfit.optimizers.gauss_newton import DampingState, Place, Slopes, View, affine_params, residuals, slopes
+from jaxfit.optimizers.gauss_newton import DampingState, View
+from jaxfit.optimizers.linearization import Place, Slopes, affine_params, residuals, slopes
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, Status, Training, convert
 from jaxfit.problems.bounds import bounds

@@ -228,7 +228,7 @@ IN_MODULE = {  # what a name means in one module, where it means something else 
         "bose_einstein": _BOSE, "bose": _BOSE, "fermi_dirac": _FERMI, "fermi": _FERMI, "maxwell_boltzmann": _MAXWELL,
         "boltzmann": _MAXWELL, "ramp": "jf.models.linear_step", "trapezoid": "jf.models.linear_rectangle",
         "top_hat": "jf.models.rectangle", "bspline": _SPLINE, "b_spline": _SPLINE, "cubic_spline": _SPLINE,
-        "natural_spline": _SPLINE, "thermal": _FERMI,
+        "thermal": _FERMI,
     },
     "jaxfit.losses": {
         "shared": _JOINT, "global_fit": _JOINT, "simultaneous": _JOINT, "odr": _ODR, "deming": _ODR,

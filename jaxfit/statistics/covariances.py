@@ -20,7 +20,7 @@ from jaxfit.engine.tracing import Structure, undifferentiable
 from jaxfit.losses.base import SQUARES, Kind, noise_model_of
 from jaxfit.optimizers.arrays import Array
 from jaxfit.optimizers.bordered import Columns, layout_of
-from jaxfit.optimizers.gauss_newton import Slopes
+from jaxfit.optimizers.linearization import Slopes
 from jaxfit.problems import PRECISIONS, Problem, convert_all, precision_context
 from jaxfit.problems.axes import holds_call, is_axis
 from jaxfit.problems.enclosed import resolved

@@ -13,7 +13,7 @@ from jaxfit.losses import Joint
 from jaxfit.losses.base import SQUARES, noise_model_of
 from jaxfit.optimizers.arrays import Array
 from jaxfit.optimizers.bordered import Columns, Layout, inverse, silent, triangularize
-from jaxfit.optimizers.gauss_newton import Slopes
+from jaxfit.optimizers.linearization import Slopes
 from jaxfit.problems import Problem, convert_all
 from jaxfit.statistics.estimates import EDGE, Estimate, held_at, objective_at, residual_count
 from jaxfit.verbs.evaluations import PRECISION, free_places
