@@ -76,4 +76,5 @@ def test_a_likelihood_has_the_params_and_errors_of_iminuit(name):
     fit = jf.fit(loss, start, data, optimizer=LM, steps=100)
     off = np.array(jax.tree.leaves(fit.params)).ravel() - params
     assert (np.abs(off) < 1e-4 * np.array(errors)).all()
-    np.testing.assert_allclose(np.array(jax.tree.leaves(jf.standard_errors(fit))).ravel(), errors, rtol=1e-2)
+    found = np.array(jax.tree.leaves(jf.standard_errors(fit))).ravel()
+    np.testing.assert_allclose(found, errors, rtol=1e-2)  # differences that iminuit stops at: up to 0.7 % off here

@@ -24,9 +24,9 @@ def test_a_spline_has_the_values_and_slopes_of_scipys(degree):
     x = np.r_[KNOTS, rng.uniform(-1, 5, 100), -1.2, 5.3]
     with jax.enable_x64(True):
         found, slopes = jax.jit(jax.vmap(jax.value_and_grad(model, argnums=1), (None, 0)))({"coefficients": c}, x)
-    np.testing.assert_allclose(found, of_scipy(KNOTS, c, degree)(x), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found, of_scipy(KNOTS, c, degree)(x), rtol=1e-12, atol=1e-12)  # of about 1, by sums
     if degree > 1:  # the slope of degree 1 jumps at a knot
-        np.testing.assert_allclose(slopes, of_scipy(KNOTS, c, degree)(x, 1), rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(slopes, of_scipy(KNOTS, c, degree)(x, 1), rtol=1e-11, atol=1e-11)  # over spacings
     assert model.init(0)["coefficients"].shape == c.shape
 
 
