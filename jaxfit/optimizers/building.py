@@ -24,7 +24,7 @@ from jaxfit.optimizers.methods import (
     show,
     takes_schedule,
 )
-from jaxfit.problems.axes import Call, resolve
+from jaxfit.problems.axes import Axis, Call, is_array, resolve
 from jaxfit.problems.messages import did_you_mean, near_keywords
 from jaxfit.typing import OptimizerLike, Params, Varied
 
@@ -124,6 +124,7 @@ def optimizer(factory: Callable, /, **hyperparameters: Any) -> Optimizer:
     if signature is not None:
         check_names(name, signature, hyperparameters)
         _check_rate_given(factory, name, signature, hyperparameters)
+        _check_no_none(name, signature, hyperparameters)
     given = {key: as_static(value) for key, value in hyperparameters.items()}
     for key, value in given.items():
         check_hyperparameter(name, key, value)
@@ -213,14 +214,30 @@ def as_part(value: OptimizerLike, owner: str) -> Optimizer:
 def _check_rate_given(factory: Callable, name: str, signature: inspect.Signature, given: dict[str, object]) -> None:
     """Raise a TypeError for a learning rate of None, given or by default, with which the updates would go uphill."""
     parameter = signature.parameters.get("learning_rate")
-    if parameter is None or given.get("learning_rate", parameter.default) is not None:
+    if parameter is None or not _holds_none(given.get("learning_rate", parameter.default)):
         return
-    if _climbs(functools.partial(factory, **given)):
+    firsts = {key: value.values[0] if isinstance(value, Axis) else value for key, value in given.items()}
+    if _climbs(functools.partial(factory, **firsts | {"learning_rate": None})):
         default = "" if "learning_rate" in given else " by default"
         raise TypeError(
             f"{name}: learning_rate is None{default}, which scales nothing and so turns no gradient around: it would "
             f"climb; write learning_rate=1.0"
         )
+
+
+def _check_no_none(name: str, signature: inspect.Signature, given: dict[str, object]) -> None:
+    """Raise a TypeError for None where the default is a number."""
+    for key, value in given.items():
+        default = signature.parameters[key].default if key in signature.parameters else None
+        if isinstance(default, (int, float)) and not isinstance(default, bool) and _holds_none(value):
+            raise TypeError(
+                f"{name}: {key} is None{f' in {value!r}' * isinstance(value, Axis)}, but it must be a number, as there "
+                f"is none to leave it to; write {key}={default}, its default"
+            )
+
+
+def _holds_none(value: object) -> bool:
+    return value is None or isinstance(value, Axis) and not is_array(value.values) and None in value.values
 
 
 def _climbs(build: Callable) -> bool:

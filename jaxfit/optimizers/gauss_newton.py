@@ -39,6 +39,7 @@ from jaxfit.optimizers.arrays import (
     namespace,
     normal,
     on_host,
+    other_places,
     pick,
     root,
     total,
@@ -397,19 +398,14 @@ def within(place: Place, flat: Array) -> Array:
 def elsewhere(place: Place, flat: Array, silent: Array) -> Array:
     """Estimate the norms of the columns of params without influence here, from other values; zero if they have none.
 
-    All of them are set to 0 (or to 1 if they are 0), then all to 1 (or to 0): the width and position of a peak far from
-    the data have no influence where its height is 0. Residuals that change, or are not finite, show that the point lies
-    on a plateau; otherwise the loss does not depend on the param.
+    Residuals that change at `other_places`, or are not finite, show that the point lies on a plateau; otherwise the
+    loss does not depend on the param.
     """
-    xp = namespace(flat)
-
-    def influence(value):
-        there = xp.where(silent, xp.where(flat == value, 1 - value, value), flat).astype(flat.dtype)
-        if place.limits is not None:
-            there = xp.clip(there, *place.limits)
-        change, moved = xp.sqrt(((place.residuals(there) - now) ** 2).sum()), abs(there - flat)
-        change = xp.where(xp.isfinite(change), change, 1)
-        return xp.where(silent & (moved > 0), change / xp.where(moved > 0, moved, 1), 0)
-
-    now = place.residuals(flat)
-    return xp.maximum(influence(0), influence(1))
+    xp, there = namespace(flat), other_places(flat, silent)
+    if place.limits is not None:
+        there = xp.stack([xp.clip(x, *place.limits) for x in there])
+    points = xp.concatenate([flat[None], there])
+    found = xp.stack([place.residuals(x) for x in points]) if on_host(flat) else jax.lax.map(place.residuals, points)
+    change, moved = xp.sqrt(((found[1:] - found[:1]) ** 2).sum(axis=1)), abs(there - flat[None])
+    change = xp.where(xp.isfinite(change), change, 1)[:, None]
+    return xp.where(silent[None] & (moved > 0), change / xp.where(moved > 0, moved, 1), 0).max(axis=0)

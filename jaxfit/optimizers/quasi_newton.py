@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxfit.optimizers.arrays import other_places
 from jaxfit.optimizers.methods import Objective, Proposal, Traits, clipped_to, inward
-from jaxfit.typing import PyTree
+from jaxfit.typing import ArrayLike, PyTree
 
 PROBED = 64
 DOUBLINGS = 20  # of the step, in one line search
@@ -30,6 +31,7 @@ class LBFGSState(NamedTuple):
     loss: Array  # ()
     grads: PyTree
     settled: Array  # () whether the params are at a minimum
+    undetermined: Array  # () the same, but for params on which the loss does not depend
 
 
 class LBFGS(NamedTuple):
@@ -45,10 +47,11 @@ class LBFGS(NamedTuple):
         scaled = jax.tree.map(jnp.divide, params, units)
         settled = judge(objective, params, grads, units, loss, loss, *[jnp.asarray(False)] * 3)
         fresh = self.precondition.init(scaled), self.search.init(scaled)
-        return LBFGSState(*fresh, units, scale_of(loss, grads, units), jnp.ones_like(loss), loss, loss, grads, settled)
+        return LBFGSState(*fresh, units, scale_of(loss, grads, units), jnp.ones_like(loss), loss, loss, grads, *settled)
 
     def step(self, objective: Objective, params: PyTree, memory: LBFGSState) -> Proposal:
-        limits, units, loss, verdict = objective.bounds, memory.units, memory.loss, memory.settled
+        limits, units, loss = objective.bounds, memory.units, memory.loss
+        verdict = memory.settled, memory.undetermined
         scale, reach = memory.scale, memory.reach
         grads = memory.grads if limits is None else inward(memory.grads, params, *limits)
         slope = jax.tree.map(lambda g, u: g * scale * u, grads, units)
@@ -106,16 +109,16 @@ class LBFGS(NamedTuple):
             memory.start,
             reached,
             found,
-            memory.settled,
+            *verdict,
         )
         pairs = zip(jax.tree.leaves(direction), jax.tree.leaves(slope), strict=True)
         promised = -sum(jnp.sum(d * g) for d, g in pairs) / scale
         learned = curvature.count > min(sum(x.size for x in jax.tree.leaves(params)), self.pairs)
         stalled = learned & (promised <= least) & idle
-        settled = judge(
+        settled, undetermined = judge(
             objective, there, memory.grads, units, memory.loss, memory.start, stalled & ~anew, idle & ~anew, crawled
         )
-        return Proposal(loss, grads, there, memory._replace(settled=settled), verdict)
+        return Proposal(loss, grads, there, memory._replace(settled=settled, undetermined=undetermined), *verdict)
 
 
 def root_mean_square(leaf: Array) -> Array:
@@ -178,8 +181,9 @@ def scale_of(loss: Array, grads: PyTree, units: PyTree) -> Array:
 def judge(
     objective: Objective, params: PyTree, grads: PyTree, units: PyTree, loss: Array, start: Array, stalled: Array,
     idle: Array, crawled: Array,
-) -> Array:  # fmt: skip
-    """Return whether the params are at a minimum, as far as the precision can tell. One of these must hold:
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return whether the params are at a minimum, as far as the precision can tell, and whether they are at one but for
+    params on which the loss does not depend. One of these must hold:
 
     - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order, and
       Newton's step promises at most eps**(5/6) of it, where the Hessian is known; the former is eps**0.25 where the
@@ -190,8 +194,11 @@ def judge(
     - the last step was idle, it did not lower the loss, and Newton's step would not either: what it promises,
       g H^-1 g / 2 with no curvature of the Hessian H negative, is lost in the `rounding` of the loss.
 
-    A plateau is flat too, so each of up to `PROBED` params, moved by a hundredth, must change some gradient; so is a
-    saddle, so no curvature may be negative beyond rounding. With more params neither is computed.
+    A plateau is flat too, so each of up to `PROBED` params, moved by a hundredth, must change some gradient, or those
+    that do not are without influence `elsewhere` too. So is a saddle, so no curvature may be negative beyond rounding;
+    where params trade against each other along a curve, the gradient that is left bends the loss down along it, so that
+    a negative curvature must also be seen where Newton's step leads, if that is near. With more params neither is
+    computed.
     """
     eps, limits = jnp.finfo(loss.dtype).eps, objective.bounds
     point, back = jax.flatten_util.ravel_pytree(params)
@@ -220,31 +227,54 @@ def judge(
     zero = (idle & ~crawled | (level == 0)) & (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
     flat = jnp.max(jnp.abs(slope) * unit) <= jnp.where(stalled, eps**0.25, eps**0.6) * level
     if point.size > PROBED:
-        return flat | zero
+        return flat | zero, jnp.asarray(False)
     index = jnp.arange(point.size)
     held = at_bound = jnp.zeros(point.size, bool)
+    low, high = -jnp.inf, jnp.inf
     if limits is not None:
         low, high = (jax.flatten_util.ravel_pytree(x)[0] for x in limits)
         at_bound = (point <= low) | (point >= high)
         held = at_bound & (slope == 0)
-    columns = hessian_columns(gradient, point)
+    column_at = hessian_columns(gradient, point)
 
     def probe(carry):
-        i, fine, newton = carry
+        i, silent, at, newton = carry
         probed = gradient(point + jnp.where(index == i, 0.01 * unit, 0))
         felt = jnp.max(jnp.abs(probed - raw) * unit) > 2 * eps**0.6 * level
-        if columns is not None:
-            newton = eliminate(newton, i, columns(i), slope, own, held)
-        return i + 1, fine & (felt | at_bound[i]), newton
+        if column_at is not None:
+            newton = eliminate(newton, i, column_at(at, i), slope, own, held)
+        return i + 1, jnp.where(index == i, ~felt & ~at_bound, silent), at, newton
 
-    _, fine, newton = jax.lax.while_loop(
-        lambda carry: carry[1] & (carry[0] < point.size),
-        probe,
-        (jnp.int32(0), flat | zero | (idle & (columns is not None)), Newton.begin(point)),
+    def factorized(carry):
+        _, first, _, at, _ = carry
+        _, silent, at, newton = jax.lax.while_loop(
+            lambda carry: carry[0] < point.size, probe, (jnp.int32(0), none, at, Newton.begin(point))
+        )
+        blur, step = rounding(level, newton.size), newton.step
+        near = newton.at_rest(unit, blur) & jnp.all(jnp.abs(step) <= eps**0.5 * unit)
+        return first & near & newton.falls(unit, blur), jnp.asarray(False), silent, point - step, newton
+
+    none, ended = jnp.zeros(point.size, bool), flat | zero | (idle & (column_at is not None))
+    *_, silent, _, newton = jax.lax.while_loop(
+        lambda carry: carry[0], factorized, (ended, jnp.asarray(True), none, point, Newton.begin(point))
     )
     blur = rounding(level, newton.size)
     flat &= newton.promised <= eps ** (5 / 6) * level
-    return fine & (flat | zero | newton.at_rest(unit, blur)) & ~newton.falls(unit, blur)
+    least = ended & (flat | zero | newton.at_rest(unit, blur)) & ~newton.falls(unit, blur)
+    dead = silent.any()
+    _, same = jax.lax.while_loop(  # evaluated only where there are some
+        lambda carry: carry[0],
+        lambda _: (False, elsewhere(gradient, point, silent, low, high)),
+        (least & dead & ~silent.all(), jnp.asarray(False)),  # pyright: ignore[reportArgumentType]
+    )
+    return least & ~dead, least & same
+
+
+def elsewhere(gradient: Callable, point: Array, silent: Array, low: ArrayLike, high: ArrayLike) -> Array:
+    """Return whether the gradient (k,) has the same bits where params without influence are at `other_places`."""
+    places = jnp.clip(jnp.concatenate([point[None], other_places(point, silent)]), low, high)
+    found = jax.lax.map(gradient, places)
+    return jnp.all(found == found[:1])
 
 
 def rounding(level: Array, size: Array) -> Array:
@@ -285,6 +315,12 @@ class Newton(NamedTuple):
         """() What Newton's step promises, along the directions in which the loss bends up."""
         return jnp.sum(jnp.where(self.bent, self.solved**2 / jnp.where(self.bent, self.pivots, 1), 0)) / 2
 
+    @property
+    def step(self) -> Array:
+        """(k,) Newton's step, to be subtracted, along the directions in which the loss bends up."""
+        along = jnp.where(self.bent, self.solved / jnp.where(self.bent, self.pivots, 1), 0)
+        return jax.scipy.linalg.solve_triangular(self.factor.T, along, lower=False, unit_diagonal=True) / self.root
+
     def falls(self, unit: Array, blur: Array) -> Array:
         """Return whether the loss bends down along some direction, by more than its rounding within the units."""
         return jnp.any((self.pivots < -self.rounded) & (self.pivots * (self.root * unit) ** 2 < -2 * blur))
@@ -317,13 +353,13 @@ def eliminate(newton: Newton, i: Array, column: Array, slope: Array, own: Array,
 
 
 def hessian_columns(gradient: Callable, point: Array) -> Callable | None:
-    """Return a function from i to column i of the Hessian; None if the gradient has no derivative."""
+    """Return a function from a point and i to column i of the Hessian; None if the gradient has no derivative."""
 
-    def column(i):
-        return jax.vjp(gradient, point)[1](jnp.where(jnp.arange(point.size) == i, 1, 0).astype(point.dtype))[0]
+    def column(at, i):
+        return jax.vjp(gradient, at)[1](jnp.where(jnp.arange(at.size) == i, 1, 0).astype(at.dtype))[0]
 
     try:
-        jax.eval_shape(column, jnp.int32(0))
+        jax.eval_shape(column, point, jnp.int32(0))
     except Exception:  # noqa: BLE001 (a derivative of a user's own may have no second one)
         return None
     return column

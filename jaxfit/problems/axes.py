@@ -64,12 +64,23 @@ def kind_of(x: object) -> str:
     return "number" if is_number(x) else "text" if isinstance(x, str) else "object"
 
 
+def kinds_of(values: Sequence) -> set[str]:
+    """Return the kinds of values; None, which stands for what a function does without the argument, has none."""
+    return {kind_of(v) for v in values if v is not None}
+
+
+def _check_kinds(name: str, values: Sequence) -> None:
+    if len(kinds_of(values)) > 1 and kinds_of(values) & {"number", "text"}:
+        raise ValueError(mixed_kinds(name, values))
+
+
 def mixed_kinds(name: str, values: Sequence) -> str:
     kinds = [type(v).__name__ for v in values]
     odd = next(i for i, kind in enumerate(kinds) if kind != kinds[0])
     return (
         f"Axis {name!r}: value {odd} is {values[odd]!r} ({kinds[odd]}), but value 0 is {values[0]!r} ({kinds[0]}); "
-        f"the values of one axis must be of one kind"
+        f"the values of one axis must be of one kind (or None): write a number among schedules as "
+        f"jf.schedules.constant(0.1), or let the axis be one of whole optimizers or losses, with labels"
     )
 
 
@@ -142,8 +153,8 @@ class Axis:
                 if len(kinds) == 2:
                     raise ValueError(mixed_kinds(self.name, values))
                 values = np.asarray(values)
-            elif any(is_number(v) or isinstance(v, str) for v in values) and len({kind_of(v) for v in values}) > 1:
-                raise ValueError(mixed_kinds(self.name, values))
+            else:
+                _check_kinds(self.name, values)
         if is_array(values) and not isinstance(values, jax.core.Tracer) and np.ndim(values) == 1 and is_inexact(values):
             bad = np.flatnonzero(np.isnan(values))
             if bad.size:
@@ -153,8 +164,10 @@ class Axis:
                 )
         if isinstance(values, np.ndarray) and values.dtype.kind in "OSUMm":
             values = list(values.tolist())
-            if any(not isinstance(v, str) for v in values) and len({kind_of(v) for v in values}) > 1:
-                raise ValueError(mixed_kinds(self.name, values))
+            _check_kinds(self.name, values)
+        if self.labels is None and not is_array(values) and None in values and len(kinds_of(values)) == 1:
+            if kinds_of(values) != {"object"}:
+                object.__setattr__(self, "labels", list(map(str, values)))
         object.__setattr__(self, "values", values)
         if self.labels is not None:
             refuse_unit(f"Axis {self.name!r}: labels", self.labels)

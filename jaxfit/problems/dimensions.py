@@ -266,7 +266,8 @@ def position(verb: str, name: str, axis: ArrayLike, wanted: Scalar, method: str 
     """
     refuse_unit(f"{verb}: {name}", wanted)
     values = np.asarray(axis)
-    there = [i for i, value in enumerate(values.tolist()) if _equal(value, wanted)]
+    text = str(wanted) if wanted is None or isinstance(wanted, (int, float)) else None  # as an axis with None shows it
+    there = [i for i, value in enumerate(values.tolist()) if _equal(value, wanted) or (text and value == text)]
     if there:
         return there[0]
     if np.ndim(wanted):

@@ -35,7 +35,7 @@ NEARLY = 0.85  # the least similarity of a name to its misspelling
 def did_you_mean(name: str, among: Sequence[str]) -> str:
     """Return the end of a sentence about an unknown name: a question after those of the others that resemble it."""
     near = [own for own in among if own.lower() == name.lower()]
-    near = near or difflib.get_close_matches(name, among, n=3, cutoff=0.4)
+    near = near or difflib.get_close_matches(name, among, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
 

@@ -14,6 +14,7 @@ from jaxfit.statistics.covariances import moments
 from jaxfit.statistics.paths import SHORT, Nodes, Way, begin, ends, follow, reach
 from jaxfit.statistics.profiles import Ends, profile_ends, sentences_about
 from tests.shared import brute_profiles, classical
+from tests.shared.soak import soaking
 
 LM = jf.optimizers.levenberg_marquardt()
 X = np.arange(10.0)
@@ -524,3 +525,22 @@ def test_intervals_of_classical_data_are_nested_and_end_where_refits_have_them(n
     assert not np.isnan(low).any() and not np.isnan(high).any()
     rounding = 1e-9 * np.abs(found.best)
     assert (low[1:] <= low[:-1] + rounding).all() and (high[1:] >= high[:-1] - rounding).all()
+
+
+EXACT = {  # models and the data that they go through
+    "zero": (jf.models.line, {"w": 1.0, "b": 1.0}, 0 * X),
+    "line": (jf.models.line, {"w": 1.0, "b": 0.0}, 2 * X + 1),
+    "decay": (lambda p, x: p["a"] * jnp.exp(-p["k"] * x), {"a": 1.0, "k": 1.0}, 3 * np.exp(-0.3 * X)),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("name", soaking(EXACT, keep=("zero",)))
+def test_data_without_noise_have_the_profile_of_the_linear_theory_and_no_other_minimum(name, precision):
+    """What is left of them is the rounding of float32, below which float64 would find a lower minimum."""
+    model, start, y = EXACT[name]
+    fit = jf.fit(jf.losses.rss(model), start, (X, y), optimizer=LM, precision=precision)
+    profiled, linear = jf.intervals(fit, "profile"), jf.intervals(fit)
+    for param in start:
+        np.testing.assert_allclose(profiled[param], linear[param], rtol=1e-12, atol=1e-300)
+        np.testing.assert_array_equal(jf.profile(fit, points=3)[param].tau, [-3, 0, 3])

@@ -66,7 +66,7 @@ CODES = sorted(
 def test_what_is_to_be_written_exists_and_takes_these_arguments(code):
     known = {"jf", "np", "loss", "predict", "residuals", "params", "start", "data", "x", "y", "sigma", "weights", "f",
              "optimizer", "fit", "value", "low", "high", "function", "factory", "values", "where", "optax", "model",
-             "i", "p", "key", "grid"}  # fmt: skip
+             "i", "p", "key", "grid", "small", "large", "jax", "jnp", "schedule", "device", "x_sigma"}  # fmt: skip
     for node in ast.walk(parsed(code)):
         if isinstance(node, ast.Name):
             assert node.id in known or hasattr(builtins, node.id), node.id
@@ -184,3 +184,27 @@ def test_a_line_of_measurements_is_no_layer_and_a_linear_schedule_no_model():
     ):  # fmt: skip
         with pytest.raises(AttributeError, match=re.escape(told)):
             getattr(module, name)
+
+
+USERS = {  # what they try as `jf.NAME`, and a word of the answer
+    "SciPy": "fmin_cg:lbfgs root:least_squares nnls:Bounded odr:orthogonal interp1d:spline simplex:lbfgs",
+    "lmfit": "make_params:Bounded guess:None emcee:bootstrap redchi:reduced cov:covariance",
+    "iminuit": "Minuit:fit migrad:lbfgs hesse:standard_errors minos:intervals UnbinnedNLL:likelihood fixto:Fixed",
+    "Keras": "Dense:dense Layer:dense get_weights:params save_model:save load_model:load TensorBoard:Record",
+    "PyTorch": "Trainer:fit no_grad:nothing nn:dense optim:optimizers train_step:step LambdaLR:schedule",
+    "JAX": "tree_map:tree.map jac:backprop jit:compiled vmap:sweep hvp:sharpness",
+    "scikit-learn": "SVR:dense fit_transform:standardize glm:poisson nls:curve_fit anova:f_test",
+}
+
+
+@pytest.mark.parametrize("name", [pair for pairs in USERS.values() for pair in pairs.split()])
+def test_a_name_of_another_library_is_answered_by_meaning(name):
+    name, word = name.split(":")
+    with pytest.raises(AttributeError, match=rf"; write .*{re.escape(word)}"):
+        getattr(jf, name)
+
+
+@pytest.mark.parametrize("name", ["Wxyz", "torch_like", "qqq"])
+def test_what_resembles_nothing_gets_no_guess(name):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'\\.$"):
+        getattr(jf, name)

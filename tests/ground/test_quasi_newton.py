@@ -164,3 +164,68 @@ def test_a_tiny_start_beside_a_large_one_arrives(power):
     lost = (16 * np.finfo(np.float32).eps * 2 * 3) ** 2  # the least loss above the rounding of a residual (a - 3)
     assert fit.loss <= lost
     np.testing.assert_allclose([fit.params["a"], fit.params["b"]], [3, 2], atol=1.1 * lost**0.25)
+
+
+X = np.linspace(0, 3, 20)
+Y = 2 * np.exp(-X) + 0.05 * np.sin(9 * X)
+TRADING = {  # models two of whose params trade against each other along a curve, and starts
+    "shift": (lambda p, x: p[0] * jnp.exp(-p[1] * (x - p[2])), (1.0, 0.5, 0.1)),
+    "ratio": (lambda p, x: p[0] * x / p[1] + p[2], (1.0, 0.5, 0.1)),
+    "product": (lambda p, x: p[0] * p[1] * p[2] * jnp.exp(-p[3] * x), (1.0, 0.5, 0.7, 0.3)),
+    "sum": (lambda p, x: p[0] * x + p[1] * x + p[2], (1.0, 0.5, 0.1)),
+}
+
+
+@pytest.mark.parametrize("name", soaking(TRADING, keep=("shift",)))
+@pytest.mark.parametrize("precision", soaking(["float64", "float32"], keep=("float64",)))
+def test_a_minimum_along_which_params_trade_is_known(name, precision):
+    """The gradient that is left bends the loss down along the curve of all minima, by as much as itself."""
+    model, start = TRADING[name]
+    for factor in (1, 10):
+        fit = jf.fit(
+            jf.losses.rss(model), factor * np.array(start), (X, Y), optimizer=LBFGS, steps=60, precision=precision
+        )
+        assert fit.status == jf.Status.CONVERGED and fit.steps < 40
+
+
+@pytest.mark.soak
+def test_a_saddle_between_minima_along_which_params_trade_is_no_minimum():
+    """A slope a * b that must be negative, from a, b > 0: at a = b = 0 the gradient is 0, and the loss bends down."""
+    loss = jf.losses.rss(lambda p, x: p[0] * p[1] * x + p[2])
+    fit = jf.fit(loss, np.array([1.0, 0.5, 0.1]), (X, Y), optimizer=LBFGS, steps=100, precision="float64")
+    assert fit.status == jf.Status.OUT_OF_STEPS and jf.explain(fit).kind == "saddle"
+
+
+IDLE = {  # models with a param that changes nothing where it starts: whether it does elsewhere
+    "unused": (lambda p, x: p["a"] * x, {"a": 1.0, "m": 2.0}, False),
+    "step": (lambda p, x: p["a"] * x + jax.nn.relu(x - p["m"]), {"a": 1.0, "m": 50.0}, True),
+    "step to the left": (lambda p, x: p["a"] * x + jax.nn.relu(-x - 5 - p["m"]), {"a": 1.0, "m": 50.0}, True),
+    "step of height 1": (lambda p, x: p["a"] * x + p["h"] * jax.nn.relu(x - p["m"]), dict(a=1.0, h=1.0, m=50.0), True),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the loss does not depend")
+@pytest.mark.parametrize("method", soaking(["lbfgs", "levenberg_marquardt"], keep=("levenberg_marquardt",)))
+@pytest.mark.parametrize("name", soaking(IDLE, keep=("step of height 1",)))
+def test_a_param_without_influence_is_not_determined_or_lies_on_a_plateau(name, method):
+    model, start, plateau = IDLE[name]
+    optimizer = getattr(jf.optimizers, method)()
+    fit = jf.fit(jf.losses.rss(model), start, (X, Y), optimizer=optimizer, steps=30, precision="float64")
+    lane = jf.sweep(
+        jf.losses.rss(model), start, (X, jf.Axis("y", Y[None])), optimizer=optimizer, steps=30, precision="float64"
+    )
+    expected = jf.Status.OUT_OF_STEPS if plateau else jf.Status.NOT_DETERMINED
+    assert fit.status == expected and (lane.results.status == expected).all()
+    assert jf.explain(fit).kind == ("dead units" if plateau else "not determined")
+    slope = (X @ Y) / (X @ X)
+    np.testing.assert_allclose(fit.params["a"], slope, rtol=1e-7)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("factor", [1, 10, 100])
+def test_a_linear_problem_some_of_whose_params_do_not_count_ends_at_its_least(factor):
+    problem = mgh.PROBLEMS["linear, rank one with zeros"]
+    start = factor * np.asarray(problem.start, float)
+    fit = jf.fit(squares("linear, rank one with zeros"), start, optimizer=LBFGS, steps=30, precision="float64")
+    assert fit.status == jf.Status.NOT_DETERMINED and mgh.is_minimum(problem, fit.params)
+    np.testing.assert_allclose(fit.loss, problem.least[0], rtol=1e-14)

@@ -109,3 +109,35 @@ def test_an_axis_of_models_or_of_whole_data_says_where_it_stands():
     sets = jf.Axis("d", [DATA, DATA])
     with pytest.raises(TypeError, match=r"write data=\(jf.Axis\('d', xs\), jf.Axis\('d', ys\)\)"):
         jf.sweep(LOSS, START, sets, optimizer=O.adam(0.1))
+
+
+def test_none_among_numbers_stands_for_what_an_optimizer_does_without_the_argument(tmp_path):
+    momentum = jf.Axis("momentum", [None, 0.5])
+    grid = jf.sweep(LOSS, START, DATA, optimizer=O.sgd(1e-2, momentum=momentum), steps=5, store=tmp_path / "s")
+    assert grid.results.momentum.values.tolist() == ["None", "0.5"]
+    for value in (None, 0.5):
+        alone = jf.fit(LOSS, START, DATA, optimizer=O.sgd(1e-2, momentum=value), steps=5)
+        np.testing.assert_allclose(jf.lane(grid, momentum=value).loss, alone.loss, rtol=RTOL)
+    assert jf.open(tmp_path / "s").results.equals(grid.results)
+
+
+@pytest.mark.parametrize("wrong", [lambda: O.adam(0.1, b1=None), lambda: O.adam(0.1, b1=jf.Axis("b1", [None, 0.9]))])
+def test_none_is_refused_where_only_a_number_will_do(wrong):
+    with pytest.raises(TypeError, match="adam: b1 is None.* it must be a number.*write b1=0.9, its default"):
+        wrong()
+    assert O.adam(0.1, b1=0.9) is not None
+
+
+def test_a_rate_of_none_in_an_axis_is_refused():
+    with pytest.raises(TypeError, match=r"learning_rate is None.* climb; write learning_rate=1.0"):
+        O.adam(jf.Axis("rate", [None, 0.1]))
+
+
+def test_numbers_among_schedules_are_refused_and_run_as_constant_schedules():
+    with pytest.raises(ValueError, match=r"of one kind.*jf\.schedules\.constant\(0\.1\)"):
+        jf.Axis("rate", [1e-3, jf.schedules.cosine(1e-3, 5)])
+    rates = jf.Axis("rate", [jf.schedules.constant(1e-3), jf.schedules.cosine(1e-3, 5)], labels=["flat", "cosine"])
+    grid = jf.sweep(LOSS, START, DATA, optimizer=O.sgd(rates), steps=3)
+    np.testing.assert_allclose(
+        jf.lane(grid, rate="flat").loss, jf.fit(LOSS, START, DATA, optimizer=O.sgd(1e-3), steps=3).loss, rtol=RTOL
+    )
