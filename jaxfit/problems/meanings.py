@@ -449,6 +449,7 @@ ARGUMENTS = {  # the first of these that a function takes, else the first that i
     "workers": ("executor",),
     "regularization": ("strength", "`jf.losses.mse(predict) + jf.losses.l2(1e-3)` as the loss"),
     "reg": ("strength",), "lam": ("strength",), "threshold": ("delta",),
+    "key": ("by",),
     **dict.fromkeys(("grad", "Dfun", "diff_step", "col_deriv", "fprime"), (_DERIVATIVES,)),
     "x_scale": ("nothing, since the methods measure each param in units of its own",),
     "f_scale": ("delta", "`jf.losses.huber(predict, delta=1.0)` as the loss"),

@@ -36,6 +36,7 @@ def did_you_mean(name: str, among: Sequence[str]) -> str:
     """Return the end of a sentence about an unknown name: a question after those of the others that resemble it."""
     near = [own for own in among if own.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, among, n=3, cutoff=0.6)
+    near = near or sorted((own for own in among if name.lower() in own.lower().split("_")), key=len)[:3]
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
