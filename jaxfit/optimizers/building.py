@@ -237,7 +237,8 @@ def _check_no_none(name: str, signature: inspect.Signature, given: dict[str, obj
 
 
 def _holds_none(value: object) -> bool:
-    return value is None or isinstance(value, Axis) and not is_array(value.values) and None in value.values
+    values = value.values if isinstance(value, Axis) else [value]
+    return not is_array(values) and any(x is None for x in values)
 
 
 def _climbs(build: Callable) -> bool:

@@ -165,8 +165,8 @@ class Axis:
         if isinstance(values, np.ndarray) and values.dtype.kind in "OSUMm":
             values = list(values.tolist())
             _check_kinds(self.name, values)
-        if self.labels is None and not is_array(values) and None in values and len(kinds_of(values)) == 1:
-            if kinds_of(values) != {"object"}:
+        if self.labels is None and not is_array(values) and any(v is None for v in values):
+            if kinds_of(values) in ({"number"}, {"text"}):
                 object.__setattr__(self, "labels", list(map(str, values)))
         object.__setattr__(self, "values", values)
         if self.labels is not None:
