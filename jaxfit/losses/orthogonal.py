@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxfit.losses.base import SQUARES, NoiseModel, OfFunction, as_array, as_float, hashable, key_for, label, leaves_of
 from jaxfit.losses.likelihoods import SumOfSquares
@@ -20,7 +23,7 @@ STEPS = 100  # to the nearest point of the curve, at most
 SHORT = 0.5  # power of the precision: a step of u that ends the search, whose error one more step squares
 SQUARED = 0.25  # the same where a step of Newton's itself leaves about its square
 CUBED = 0.2  # the same of a step that leaves about its third power
-CUBIC = 3  # of these steps, before each point chooses its own
+CUBIC = 2  # of these steps after the first, before each point chooses its own
 FLAT = 0.1  # of the curvature of Gauss and Newton: the least one that a step takes
 
 
@@ -51,14 +54,16 @@ class OrthogonalDistance(OfPredictions, SumOfSquares):
                     f"each point: for one shared by all pass np.full({y.shape}, {name})"
                 )
         x, y, sigma, x_sigma = map(as_float, (x, y, sigma, x_sigma))
-        together = as_float(more[0]) if more else jnp.zeros_like(y)
+        together = as_float(more[0]) if more else None
         if where is not None:
-            sigma, x_sigma, together = (jnp.where(where, v, n) for v, n in ((sigma, 1), (x_sigma, 0), (together, 0)))
-        alone = sigma * jnp.sqrt(1 - together**2)  # of y given x
+            sigma, x_sigma = jnp.where(where, sigma, 1), jnp.where(where, x_sigma, 0)
+            together = None if together is None else jnp.where(where, together, 0)
+        alone = sigma if together is None else sigma * jnp.sqrt(1 - together**2)  # of y given x
 
         def apart(params, u):
             """Return the distance in y from the curve at x + x_sigma * u, less the part of y that x explains."""
-            return (difference(self, predicted(self, params, x + x_sigma * u, key), y) - together * sigma * u) / alone
+            away = difference(self, predicted(self, params, x + x_sigma * u, key), y)
+            return (away if together is None else away - together * sigma * u) / alone
 
         return zero_where_masked(_distance(apart, params, jnp.zeros_like(y)), where)
 
@@ -74,26 +79,68 @@ def _distance(apart: Callable[[Params, Array], Array], params: Params, start: Ar
     """Return for each point the least sqrt(u**2 + apart(u)**2) over its own u, with the sign of `apart`.
 
     At the least one, e = (apart - u * apart') / sqrt(1 + apart'**2) is that root, whose slopes by u and by apart' are
-    zero. So its derivatives by the params are those with u held, and the second ones need no more of u than what a step
-    of Newton's from there, which is zero, has as its slope.
+    zero. So its derivative by the params is that of `apart` with u held, over the same root.
     """
+    program = jax.make_jaxpr(lambda u: apart(params, u))(start)  # whose constants are what it depends on
+    return _distances(functools.partial(_along, program), start, *program.consts)
 
-    def slopes(params, u):
-        return jax.jvp(lambda u: apart(params, u), (u,), (jnp.ones_like(u),))
 
-    def jet(u):
-        (found, slope), (_, bend) = jax.jvp(lambda u: slopes(still, u), (u,), (jnp.ones_like(u),))
-        return found, slope, bend
+def _along(program: ClosedJaxpr, u: Array, *given: Array) -> Array:
+    return jaxpr_as_fun(program.replace(consts=list(given)))(u)[0]
 
-    still = _still(params)
-    u = jax.lax.stop_gradient(_nearest(jet, start))
-    found, slope, bend = jet(u)
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _distances(apart: Callable[..., Array], start: Array, *given: Array) -> Array:
+    return _distances_with_slope(apart, (start, *given), ())[0]
+
+
+@functools.partial(_distances.defjvp, symbolic_zeros=True)
+def _distances_with_slope(apart: Callable[..., Array], given: tuple, changes: tuple) -> tuple[Array, Array]:
+    u = _abscissas(apart, *given)
+    found, slope = _slopes(apart, u, *given[1:])
+    root = jnp.sqrt(1 + slope**2)
+    return (found - u * slope) / root, _moved(functools.partial(apart, u), given[1:], changes[1:]) / root
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _abscissas(apart: Callable[..., Array], start: Array, *given: Array) -> Array:
+    """Return the u of the least u**2 + apart(u)**2."""
+    return _nearest(lambda u: _jet(apart, u, *given), start)
+
+
+@functools.partial(_abscissas.defjvp, symbolic_zeros=True)
+def _abscissas_with_slope(apart: Callable[..., Array], given: tuple, changes: tuple) -> tuple[Array, Array]:
+    u = _abscissas(apart, *given)
+
+    def uphill(*given):
+        found, slope = _slopes(apart, u, *given)
+        return u + found * slope
+
+    found, slope, bend = _jet(apart, u, *given[1:])
     curve = 1 + slope**2 + found * bend
-    found, slope = slopes(params, u)
-    uphill = u + found * slope
-    shift = (uphill - jax.lax.stop_gradient(uphill)) / jnp.where(curve > 0, curve, jnp.inf)
-    found, slope, u = found - shift * (slope - bend * shift / 2), slope - bend * shift, u - shift
-    return (found - u * slope) / jnp.sqrt(1 + slope**2)
+    return u, -_moved(uphill, given[1:], changes[1:]) / jnp.where(curve > 0, curve, jnp.inf)
+
+
+def _moved(function: Callable[..., Array], given: tuple, changes: tuple) -> Array:
+    """Return the derivative of a function of (n,) numbers along changes of what it is given, of which most are zero."""
+    moving = [i for i, change in enumerate(changes) if not isinstance(change, SymbolicZero)]
+
+    def of_moving(*values):
+        whole = dict(enumerate(given)) | dict(zip(moving, values, strict=True))
+        return function(*whole.values())
+
+    return jax.jvp(of_moving, [given[i] for i in moving], [changes[i] for i in moving])[1]
+
+
+def _slopes(apart: Callable[..., Array], u: Array, *given: Array) -> tuple[Array, Array]:
+    """Return `apart` and its slope by u, each point for itself."""
+    return jax.jvp(lambda u: apart(u, *given), (u,), (jnp.ones_like(u),))
+
+
+def _jet(apart: Callable[..., Array], u: Array, *given: Array) -> tuple[Array, Array, Array]:
+    """Return the same and the second derivative."""
+    (found, slope), (_, bend) = jax.jvp(lambda u: _slopes(apart, u, *given), (u,), (jnp.ones_like(u),))
+    return found, slope, bend
 
 
 def _nearest(jet: Callable[[Array], tuple[Array, Array, Array]], start: Array) -> Array:
@@ -110,52 +157,60 @@ def _nearest(jet: Callable[[Array], tuple[Array, Array, Array]], start: Array) -
     def going(state):
         return (state[0] < STEPS) & jnp.any(state[-1])
 
-    def step(state):
-        count, u, found, slope, bend, damping, moving = state
+    def step(state):  # which carries little, since most calls take none
+        count, u, damping, moving = state
+        found, slope, bend = jet(u)
         move = -(u + found * slope) / _curvature(found, slope, bend) / (1 + damping)
         there = u + move
-        ahead, steep, bent = jet(there)
-        lower = there**2 + ahead**2 <= u**2 + found**2
-        taken, size = lower & moving, jnp.abs(move) / (1 + jnp.abs(u))
+        lower = there**2 + jet(there)[0] ** 2 <= u**2 + found**2
+        size = jnp.abs(move) / (1 + jnp.abs(u))
         newton = lower & _is_convex(found, slope, bend) & (damping <= eps**SQUARED)
+        u = jnp.where(lower & moving, there, u)
         moving &= size > jnp.where(newton, eps**SQUARED, eps**SHORT)
-        pairs = (there, u), (ahead, found), (steep, slope), (bent, bend)
-        u, found, slope, bend = (jnp.where(taken, *pair) for pair in pairs)
-        return count + 1, u, found, slope, bend, jnp.where(lower, damping / 8, 2 + 4 * damping), moving
+        return count + 1, u, jnp.where(lower, damping / 8, 2 + 4 * damping), moving
 
-    found, slope, bend = jet(start)
-    u, arrived = _directly(jet, start, found, slope, bend)
-    moving = ~arrived & jnp.isfinite(found + slope)
-    state = 0, jnp.where(arrived, u, start), found, slope, bend, jnp.zeros_like(start), moving
+    u, arrived, alive = _directly(jet, start)
+    state = 0, jnp.where(arrived, u, start), jnp.zeros_like(start), ~arrived & alive
     return jax.lax.while_loop(going, step, state)[1]
 
 
-def _directly(
-    jet: Callable[[Array], tuple[Array, Array, Array]], u: Array, found: Array, slope: Array, bend: Array
-) -> tuple[Array, Array]:
-    """Return u after a step of Gauss and Newton and some to the minimum along the parabola, and whether it is there.
+def _directly(jet: Callable[[Array], tuple[Array, Array, Array]], start: Array) -> tuple[Array, Array, Array]:
+    """Return u after three steps to the minimum along the parabola of `apart`, and whether it is there.
 
-    A step of the latter kind leaves about its third power. It is there, in the valley where it began, if the last one
-    was that small, the first step went most of the way, and both parts of the way made u**2 + apart(u)**2 smaller.
+    Each step leaves about its third power. It is there, in the valley where it began, if the last one was that small,
+    the first step went most of the way, and both parts of the way made u**2 + apart(u)**2 smaller.
+
+    Returns:
+      u, whether it is there, and whether `apart` is finite at the start.
     """
-    small = float(jnp.finfo(u.dtype).eps)
-    start, high = u, u**2 + found**2
-    first = -(u + found * slope) / (1 + slope**2 + jnp.maximum(found * bend, 0))
-    u = u + first
+    small = float(jnp.finfo(start.dtype).eps)
+    found, slope, bend = jet(start)
+    alive, high = jnp.isfinite(found + slope), start**2 + found**2
+    first = _along_parabola(start, found, slope, bend, 1 + slope**2 + jnp.maximum(found * bend, 0))
+    u = start + first
     found, slope, bend = jet(u)
     middle, convex, move = u**2 + found**2, True, first
     for _ in range(CUBIC):
-        slow, convex = 1 / _curvature(found, slope, bend), _is_convex(found, slope, bend)
-        move = -(u + found * slope) * slow
-        steep = slope + bend * move
-        move = move - (u + move + (found + (slope + steep) / 2 * move) * steep) * slow
+        convex = _is_convex(found, slope, bend)
+        move = _along_parabola(u, found, slope, bend, _curvature(found, slope, bend))
         u = u + move
         found, slope, bend = jet(u)
     size = small**SHORT * (1 + jnp.abs(u))
     near = jnp.abs(u - start - first) <= jnp.abs(first) / 4 + size
     blur = small**SHORT * (1 + high)
     falls = (middle <= high + blur) & (u**2 + found**2 <= middle + blur)
-    return u, near & falls & convex & (jnp.abs(move) <= small**CUBED * (1 + jnp.abs(u)))
+    return u, near & falls & convex & (jnp.abs(move) <= small**CUBED * (1 + jnp.abs(u))), alive
+
+
+def _along_parabola(u: Array, found: Array, slope: Array, bend: Array, curve: Array) -> Array:
+    """Return the move by two steps of Newton's to a minimum of u**2 + apart(u)**2 where `apart` is a parabola.
+
+    Args:
+      curve: Half the second derivative for the first of the two.
+    """
+    move = -(u + found * slope) / curve
+    ahead, steep = found + (slope + bend / 2 * move) * move, slope + bend * move
+    return move - (u + move + ahead * steep) / _curvature(ahead, steep, bend)
 
 
 def _is_convex(found: Array, slope: Array, bend: Array) -> Array:

@@ -143,6 +143,20 @@ def test_the_loss_has_the_second_derivatives_of_the_least_sum():
         np.testing.assert_allclose(jax.jit(loss)(p, *data), least([0.4, 1.0]), rtol=1e-9)
 
 
+def test_slopes_by_a_param_have_derivatives_by_x_and_by_numbers_that_the_model_holds():
+    """By central differences, whose own error is about the square of their step."""
+    y, sigma, x_sigma, step = Y[1:5], np.full(4, 0.5), np.full(4, 0.3), 1e-4
+
+    def slope(point):  # a number that the model holds, then x
+        loss = jf.losses.orthogonal_distance(lambda p, x: p * x**2 + point[0])
+        return jax.jvp(lambda p: loss(p, point[1:], y, sigma, x_sigma), (0.4,), (1.0,))[1]
+
+    with jax.enable_x64(True):
+        point, moves = np.array([1.0, *X[1:5]]), step * np.eye(5)
+        found = jax.jit(jax.vmap(jax.value_and_grad(slope)))(np.concatenate([[point], point + moves, point - moves]))
+        np.testing.assert_allclose(found[1][0], (found[0][1:6] - found[0][6:]) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.soak
 def test_lanes_end_and_err_as_fits_alone(york):
     noise = np.random.default_rng(0).normal(0, 1, (2, 4, 10))
