@@ -248,15 +248,17 @@ class End(NamedTuple):
     row: dict[str, PyTree]  # a record
 
 
-def check(training: Training, state: State, t: Array) -> tuple[State, End]:
-    """Judge the params at step `t` without an update; a run that is out of steps ends here."""
+def check(training: Training, state: State, t: Array, ends: Array | bool = True) -> tuple[State, End]:
+    """Judge the params at step `t` without an update; a run that is out of steps ends here.
+
+    The losses of all the data and of the validation data may cost as much as many steps on batches. Where `ends` is
+    false, so that the run goes on whatever they are, both stand for the loss of the step.
+    """
     running = state.status == RUNNING
     if judges_steps(training) and takes_key(training.problem.loss):  # the loss draws as in the step where the run ended
         t = jnp.where(running, t, state.steps)
     proposal = propose(training, state, t)
-    validation: Any = None
-    if training.validation is not None:
-        validation = validation_loss(training, state.params, jnp.where(running, t, state.steps))
+    trained, final, validation = _losses_at_end(training, state, t, proposal.loss, ends)
     seen = state
     if state.best is not None:
         seen = count_record(state, validation, t, running & (t % training.record.every == 0))
@@ -264,10 +266,6 @@ def check(training: Training, state: State, t: Array) -> tuple[State, End]:
     verdict = jnp.where((verdict == RUNNING) & ~finite(state.params), Status.NOT_FINITE, verdict)
     verdict = jnp.where((verdict == RUNNING) & (t >= training.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status)
-    problem, trained = training.problem, proposal.loss
-    if training.batches is not None:
-        trained = training_loss(problem, state.params, t)
-    final = full_loss(problem, state.params, t) if is_stateful(problem.loss) else trained
     rounding = 64 * jnp.finfo(final.dtype).eps * jnp.maximum(jnp.abs(trained), jnp.abs(state.start_loss))
     unjudged = (status == Status.OUT_OF_STEPS) | (status == Status.STOPPED_EARLY)
     above = unjudged & (trained > state.start_loss + rounding)
@@ -278,6 +276,24 @@ def check(training: Training, state: State, t: Array) -> tuple[State, End]:
         state = state._replace(best=best)
     end = End(final, validation, row(training, state, t, proposal))
     return state, end
+
+
+def _losses_at_end(training: Training, state: State, t: Array, loss: Array, ends: Array | bool) -> tuple:
+    """Return the loss as training sees it, the loss, and the validation loss or None; of a step if it `ends` not."""
+    problem = training.problem
+
+    def losses():
+        trained = loss if training.batches is None else training_loss(problem, state.params, t)
+        final = full_loss(problem, state.params, t) if is_stateful(problem.loss) else trained
+        if training.validation is None:
+            return trained, final, None
+        time = jnp.where(state.status == RUNNING, t, state.steps)
+        return trained, final, validation_loss(training, state.params, time)
+
+    of_step = loss, loss, None if training.validation is None else loss
+    if ends is True or (training.batches is None and training.validation is None and not is_stateful(problem.loss)):
+        return losses()
+    return jax.lax.cond(ends, fast_sums(losses), lambda: of_step)
 
 
 def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
@@ -311,8 +327,11 @@ class Stepper(NamedTuple):
     check: Callable  # (state, t) -> (state, End)
 
 
-def stepper(training: Training, *, judged: bool) -> Stepper:
-    """Return the functions for one lane, with steps that are judged (a run that has ended stays there) or not."""
+def stepper(training: Training, *, judged: bool, ends: Array | bool = True) -> Stepper:
+    """Return the functions for one lane, with steps that are judged (a run that has ended stays there) or not.
+
+    `ends`: as for `check`; of many lanes one for all.
+    """
 
     def recorded(state, t):
         new, proposal = judged_step(training, state, t) if judged else plain_step(training, state, t)
@@ -322,7 +341,7 @@ def stepper(training: Training, *, judged: bool) -> Stepper:
         return (judged_step(training, state, t, recorded=False) if judged else plain_step(training, state, t))[0]
 
     def at_the_end(state, t):
-        return check(training, state, t)
+        return check(training, state, t, ends)
 
     return Stepper(*map(fast_sums, (recorded, unrecorded, at_the_end)))
 

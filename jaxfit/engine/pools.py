@@ -189,8 +189,10 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
     live = running(pool, real)
     count = jnp.minimum(next_check(pool.t, every, chunk), template.steps) - pool.t
 
+    ends = pool.suspect | (pool.t + count >= template.steps)
+
     def steps(judged):
-        return many(template, pool.values, axes, judged=judged)
+        return many(template, pool.values, axes, judged=judged, ends=ends)
 
     def stretch(judged):
         rows = blank_rows(layout, shape, chunk // every)
@@ -334,13 +336,15 @@ def read_pool(pool: Pool, real: int, shape: PoolShape, every: int) -> Lanes:
     return cut._replace(rows=jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows))
 
 
-def many(template: Training, values: dict[str, PyTree], axes: State, *, judged: bool) -> Stepper:
+def many(
+    template: Training, values: dict[str, PyTree], axes: State, *, judged: bool, ends: Array | bool = True
+) -> Stepper:
     """Return the functions of a step for many lanes; in lock-step at one step number, else each at its own."""
     time = None if lock_step(template) else 0
 
     def lane(name):
         def one(values, state, t):
-            return getattr(stepper(lane_training(template, values), judged=judged), name)(state, t)
+            return getattr(stepper(lane_training(template, values), judged=judged, ends=ends), name)(state, t)
 
         out = axes if name == "unrecorded" else (axes, 0)
         mapped = jax.vmap(one, in_axes=(0, axes, time), out_axes=out)

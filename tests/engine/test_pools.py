@@ -147,3 +147,27 @@ def test_a_failure_in_a_worker_is_raised_where_sweep_was_called():
 
     with counting(broken), pytest.raises(RuntimeError, match="broken"):
         run(RATES, SEEDS, RULES["a rule"])
+
+
+def test_between_start_and_end_a_sweep_on_batches_computes_no_loss_of_all_the_data():
+    rows_seen: list[int] = []
+    x = np.linspace(0, 1, 40, dtype=np.float32)
+
+    def loss(w, x, y):
+        jax.debug.callback(lambda rows: rows_seen.append(int(rows)), jnp.int32(len(x)))
+        return jnp.mean((w * x - y) ** 2)
+
+    rates = jf.Axis("rate", [0.1, 12.0, 0.2, 1e4])  # the second and the last diverge in the first stretch of steps
+    with using(workers=1, chunk=64):
+        grid = jf.sweep(
+            loss, 0.0, (x, 2 * x), optimizer=jf.optimizers.sgd(rates), steps=600, batches=jf.Batches(4), key=0,
+            validation=(x[:3], 2 * x[:3] + 1), slots=4,
+        )  # fmt: skip
+        jax.effects_barrier()
+    assert rows_seen.count(40) == 3  # the start, the stretch that is run again to find the failures, and the end
+    assert rows_seen.count(3) == 2  # of the validation data
+    assert grid.results.status.values.tolist() == [2, 3, 2, 3]
+    errors = grid.results.params.values.astype(float)[:, None] * x - 2 * x
+    np.testing.assert_allclose(grid.results.loss[::2], np.mean(errors[::2] ** 2, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(grid.results.validation_loss, np.mean((errors[:, :3] - 1) ** 2, axis=1), rtol=1e-5)
+    assert np.isinf(grid.results.loss[1::2]).all()
