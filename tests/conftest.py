@@ -5,7 +5,6 @@ import jax
 import pytest
 
 from jaxfit.engine import single
-from jaxfit.engine.compiling import known_options
 from jaxfit.engine.settings import counting, using
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -18,18 +17,36 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+OLD = jax.__version_info__ < (0, 11)
+# The compiler's effort in `make test`, else mostly compilation: numbers and laws depend on it by no more than rounding.
+# Processes that tests start do as their parent does. jax 0.11 has no other emitters.
+QUICKLY = {"xla_backend_optimization_level": 0} | ({"xla_cpu_use_fusion_emitters": False} if OLD else {})
+AS_USERS_DO = {"xla_backend_optimization_level": 3} | ({"xla_cpu_use_fusion_emitters": True} if OLD else {})
+# Examples, and files about bits, memory and the work of the compiler. In `make soak` all tests run the users' programs.
+FOR_USERS = {
+    *("tests", "engine"),
+    *("test_agreement", "test_bad_inputs_disk", "test_checkpoints", "test_combinations", "test_early_stopping"),
+    *("test_fits", "test_longer_fits", "test_precision", "test_pruning", "test_stages", "test_sweeps"),
+}
 
-QUICKLY = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
-AS_USERS_DO = {"tests", "engine", "verbs"}  # examples; bits, memory and the work of the compiler
+
+def pytest_configure(config):
+    if quick(config):
+        flags = [f"--{name}={str(value).lower()}" for name, value in QUICKLY.items()]
+        os.environ["XLA_FLAGS"] = " ".join([*flags, *os.environ.get("XLA_FLAGS", "").split()])
+
+
+def quick(config) -> bool:
+    return config.option.markexpr == "not soak"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiler(request):
-    """Quick tests of numbers and laws, which no compiler may change by more than rounding, compile in half the time."""
-    if request.path.parent.name in AS_USERS_DO or request.config.option.markexpr == "soak":
-        yield
-        return
-    with using(compiler=tuple(known_options(QUICKLY).items())):
+    """In quick tests of some files, jaxfit's programs are those that users run."""
+    if quick(request.config) and {request.path.parent.name, request.path.stem} & FOR_USERS:
+        with using(compiler=tuple(AS_USERS_DO.items())):
+            yield
+    else:
         yield
 
 

@@ -13,12 +13,13 @@ from tests.shared.soak import soaking
 
 
 def test_a_setting_holds_inside_and_is_put_back_also_after_an_error():
+    before = current()
     with pytest.raises(RuntimeError), using(workers=3):
         with using(chunk=8):
             assert (current().workers, current().chunk) == (3, 8)
         assert (current().workers, current().chunk) == (3, Settings().chunk)
         raise RuntimeError
-    assert current() == Settings()
+    assert current() is before
 
 
 def test_there_is_no_setting_of_another_name():

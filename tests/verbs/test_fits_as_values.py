@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import sys
 
 import jax
@@ -36,8 +37,8 @@ def compiled():
 
 
 def test_a_fit_out_of_a_jit_prints_as_any_other(fit, compiled):
-    first = str(fit).splitlines()[:4]
-    assert str(compiled).splitlines()[:4] == first and compiled.problem is None
+    one, other = (re.sub(r"(\.\d{6})\d+", r"\1", str(f)).splitlines()[:4] for f in (fit, compiled))  # last digits round
+    assert one == other and compiled.problem is None
     with pytest.raises(jf.NotConverged, match="still running after 3 updates"):
         jf.require_converged(compiled)
 

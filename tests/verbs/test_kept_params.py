@@ -18,6 +18,7 @@ X = np.linspace(-1, 1.2, 12).astype(np.float32)
 Y = 2 * X + np.sin(3 * X).astype(np.float32)
 KEY, ADAM = jax.random.key(3), jf.optimizers.adam(0.1)
 BARE = {"w": 1.0, "b": 0.2}
+ROUNDED = 1e-12  # where a curve near 1 goes through zero and is flat, float64 of two programs
 KEPT = {
     "activation": jnp.tanh, "name": "tanh", "none": None, "flag": True, "key": KEY,
     "order": jf.Fixed(np.array([1, 0])), "mask": np.array([True, False]),
@@ -51,7 +52,7 @@ def test_a_fit_with_leaves_that_are_no_floats_is_that_without_them(optimizer):
     alone = jf.fit(jf.losses.mse(bare), BARE, (X, Y), optimizer=optimizer, steps=8)
     np.testing.assert_allclose(found.loss, alone.loss, rtol=1e-6)
     assert is_as_given(found.params) and str(found).count(" = ") == 2
-    np.testing.assert_allclose(found.predict(X), alone.predict(X), rtol=1e-5)
+    np.testing.assert_allclose(found.predict(X), alone.predict(X), rtol=1e-5, atol=ROUNDED)
 
 
 def test_statistics_and_reports_of_such_a_fit_are_those_without_them():
@@ -60,7 +61,7 @@ def test_statistics_and_reports_of_such_a_fit_are_those_without_them():
     errors = jf.standard_errors(found)
     assert errors["activation"] is None and errors["order"] is None
     np.testing.assert_allclose(errors["w"], jf.standard_errors(alone)["w"], rtol=1e-6)
-    np.testing.assert_allclose(jf.band(found, X).error, jf.band(alone, X).error, rtol=1e-6)
+    np.testing.assert_allclose(jf.band(found, X).error, jf.band(alone, X).error, rtol=1e-6, atol=ROUNDED)
     given = jf.propagate(found, lambda p: p["activation"](p["w"]))
     np.testing.assert_allclose(given, jf.propagate(alone, lambda p: jnp.tanh(p["w"])), rtol=1e-6)
 
@@ -68,7 +69,7 @@ def test_statistics_and_reports_of_such_a_fit_are_those_without_them():
 def assert_rows_equal(found, alone):
     for one, other in zip(found.rows, alone.rows, strict=True):
         assert (one.name, one.role) == (other.name, other.role)
-        np.testing.assert_allclose(one[1:5], other[1:5], rtol=1e-5)
+        np.testing.assert_allclose(one[1:5], other[1:5], rtol=1e-5, atol=ROUNDED)
 
 
 @pytest.mark.soak
