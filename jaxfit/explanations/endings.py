@@ -73,7 +73,9 @@ def finding_of_end(run: Fit) -> Finding:
     if not here.finite:
         story = [f"where it ended, the gradient in {leaf_names(problem, ~np.isfinite(here.gradient))} is not finite."]
         return finding("not defined", story, numbers, displaced(there, here))
-    if here.idle.mean() > 0.1 and not low:
+    if stuck := list(summaries.silent(run).values()):
+        here = here._replace(idle=here.idle | np.isin(np.arange(here.idle.size), stuck))
+    if (stuck or here.idle.mean() > 0.1) and not low:
         found = without_influence(there.problem, here, numbers)
         return found or dead_units(training, local_model(problem), here, numbers)
     if noisy(training):

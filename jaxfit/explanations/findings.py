@@ -180,11 +180,26 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
     problem, count = training.problem, int(here.idle.sum())
     story = [
         f"{count:,} of {len(here.idle):,} params ({leaf_names(problem, here.idle)}) have no gradient and no curvature: "
-        f"no change of them changes the loss, as behind a relu that is always zero or a saturated tanh."
+        f"no change of them changes the loss, as behind a relu that is always zero, a saturated tanh, or in a peak "
+        f"where there are no data."
     ]
-    point = redrawn(problem, start.point, start.idle if start.idle.any() else here.idle)
+    point = _with_influence(problem, start.point, start.idle if start.idle.any() else here.idle)
     remedy = started_at(training, point, "another start for these")
     return finding("dead units", story, numbers | {"dead": count}, remedy)
+
+
+def _with_influence(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray:
+    """Return the point with idle params redrawn; where the gradient by them is still zero, or is not finite, the lowest
+    of those with one of them at zero, or all at one, where it is neither.
+
+    A peak of height and width zero is redrawn in vain; at the place zero it may meet the data.
+    """
+    ones = np.where(idle, 1.0, point)
+    zeros = [np.where(np.arange(point.size) == i, 0.0, point) for i in np.flatnonzero(idle)[:64]]
+    places = np.stack([redrawn(problem, point, idle), ones, *zeros])
+    losses, gradients = gradients_at(problem, places)
+    fine = np.isfinite(losses) & np.isfinite(gradients).all(axis=1) & gradients[:, idle].any(axis=1)
+    return places[0 if fine[0] or not fine.any() else np.argmin(np.where(fine, losses, np.inf))]
 
 
 def displaced(training: Training, start: LocalModel) -> Remedy:

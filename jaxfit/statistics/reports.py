@@ -37,7 +37,7 @@ from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, numbers_in, problem_of
-from jaxfit.verbs.summaries import runaways
+from jaxfit.verbs.summaries import runaways, silent
 from jaxfit.verbs.units import rows_with_units, takes_units
 
 
@@ -102,6 +102,9 @@ def report(
         at = labels.index(one.name if one.name in labels else one.name.removeprefix("params"))
         errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
         roles[at] = "ran away"
+    for at in _without_influence(fit, labels):
+        errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
+        roles[at] = "not determined"
     rows = tuple(
         Row(*row)  # pyright: ignore[reportArgumentType]
         for row in zip(labels, *(x.tolist() for x in (known.values, errors, low, high, start)), roles, named,
@@ -112,7 +115,7 @@ def report(
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
     notes += _notes_on_ends(rows, level) if method == "profile" else _notes_on_bounds(fit, rows)
     notes += _notes_on_combinations(rows, correlations)
-    if not runaways(fit):
+    if not runaways(fit) and not silent(fit):
         notes += notes_on_diagnosis(fit, known)
     if others:
         facts[others.lanes] = others.text
@@ -248,6 +251,11 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
     return roles
 
 
+def _without_influence(fit: Fit, labels: Sequence[str]) -> list[int]:
+    """Return the places among the labels of params that change nothing where the run stands."""
+    return [labels.index(name if name in labels else name.removeprefix("params")) for name in silent(fit)]
+
+
 def _by_set(fit: Fit) -> np.ndarray | None:
     """Return the places of the params in common, and after them those of each data set; None if there is but one."""
     layout = layout_of(problem_of(fit).loss, numbers_in(fit))
@@ -353,7 +361,9 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
     notes = [fit.note] if fit.note else []
     notes += summaries.doubts(fit)
     endless = ", or no run settles" if fit.status == Status.OUT_OF_STEPS else ""
-    directions = undetermined(fit, known)
+    idle = [labels_of(numbers_in(fit))[at] for at in _without_influence(fit, labels_of(numbers_in(fit)))]
+    directions = [{name: 1.0} for name in idle]
+    directions += [steps for steps in undetermined(fit, known) if not steps.keys() & set(idle)]
     if len(directions) > NAMES:
         names = _listed([name for name in dict.fromkeys(name for d in directions for name in d)])
         notes.append(f"{names} are not determined, in {len(directions):,} directions: see role; fix them with jf.Fixed")
@@ -391,7 +401,7 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
         notes.append(
             "there are no more residuals than params, so that their scatter cannot be estimated: no errors are given"
         )
-    if (far := distance(known)) > FAR and not runaways(fit):  # which the outcome says
+    if (far := distance(known)) > FAR and not runaways(fit) and not idle:  # which the outcome says
         early = fit.status == Status.STOPPED_EARLY
         what = "where its patience ended it; errors are defined at a minimum" if early else "let it run on"
         notes.append(f"the fit stands {far:.2g} standard errors from the minimum; {what}")

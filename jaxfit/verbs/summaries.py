@@ -149,15 +149,24 @@ def runaways(fit: Fit) -> list[Runaway]:
     return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in places_of_runaways]
 
 
-def silent(fit: Fit) -> list[str]:
-    """Return the params without influence where the run ended: moved by a hundredth, each leaves the loss as it is."""
+def silent(fit: Fit) -> dict[str, int]:
+    """Return the params without influence where a run out of steps stands, and their places among the free numbers.
+
+    Moved by a hundredth, at least of 1, each leaves the loss as it is, in float64: what float32 does not show may still
+    be less than its error only.
+    """
+    if fit.status != Status.OUT_OF_STEPS or fit.loss == 0 or pace(fit) != "stands" or runaways(fit):
+        return {}
     numbers = _free_numbers(fit)
     if numbers is None or not 0 < len(numbers[0]) <= PROBED:
-        return []
+        return {}
     names, _, end = numbers
-    places = np.vstack([end, end + np.diag(np.where(end == 0, 0.01, 0.01 * end))])
-    here, *there = _losses_at(fit, places)
-    return [name for name, loss in zip(names, there, strict=True) if loss == here]
+    places = np.vstack([end, end + np.diag(0.01 * np.maximum(np.abs(end), 1))])
+    try:
+        here, *there = _losses_at(fit, places, "float64")
+    except TypeError:  # a model that works in float32 alone
+        return {}
+    return {name: place for place, (name, loss) in enumerate(zip(names, there, strict=True)) if loss == here}
 
 
 def numbers_in(fit: Fit) -> PyTree:
@@ -198,10 +207,10 @@ def loss_at(problem: Problem, precision: str | None, marked: PyTree) -> float:
     return float(_losses(problem, precision, [marked])[0])
 
 
-def _losses_at(fit: Fit, points: np.ndarray) -> np.ndarray:
-    """Return the (k,) losses of a run's problem at (k, n) free numbers."""
+def _losses_at(fit: Fit, points: np.ndarray, precision: str | None = None) -> np.ndarray:
+    """Return the (k,) losses of a run's problem at (k, n) free numbers, by default in its precision."""
     problem: Any = fit.problem
-    return _losses(problem, fit.precision, [start_at(problem, point) for point in points])
+    return _losses(problem, precision or fit.precision, [start_at(problem, point) for point in points])
 
 
 def _losses(problem: Problem, precision: str | None, marked: Sequence[PyTree]) -> np.ndarray:
@@ -351,7 +360,7 @@ def _out_of_steps(fit: Fit, where: str) -> str:
     if how == "stands":
         still = f"the steps ran out {where}, the loss standing still{_start_and_now(fit)}"
         if names := silent(fit):
-            listed = ", ".join(names[:4]) + f" and {len(names) - 4:,} more" * (len(names) > 4)
+            listed = ", ".join([*names][:4]) + f" and {len(names) - 4:,} more" * (len(names) > 4)
             change, them = ("changes", "it") if len(names) == 1 else ("change", "them")
             still += f": {listed} {change} nothing there; start {them} elsewhere, or hold {them} with jf.Fixed"
         return f"{still}."

@@ -186,7 +186,7 @@ def test_params_that_change_nothing_where_they_are_are_named_in_all_texts_and_ge
         step, {"a": 1.0, "k": 30.0, "m": 50.0}, (X, DECAY), optimizer=jf.optimizers.levenberg_marquardt(), steps=60
     )
     assert fit.status == jf.Status.OUT_OF_STEPS and fit.loss == pytest.approx(np.sum((DECAY - DECAY.mean()) ** 2))
-    assert silent(fit) == ["k", "m"]
+    assert [*silent(fit)] == ["k", "m"]
     found, told = jf.explain(fit), "k, m change nothing there; start them elsewhere, or hold them with jf.Fixed"
     assert found.kind == "dead units" and "(k, m)" in str(found)
     assert told in str(fit) and told in str(jf.report(fit))
@@ -344,3 +344,38 @@ def test_an_explanation_tells_of_data_whose_squares_underflow():
     method = jf.optimizers.levenberg_marquardt()
     fit = jf.fit(loss, {"a": 0.0}, (x, 2e-30 * x), optimizer=method, precision="float32")
     assert "underflows float32" in str(fit) and "underflows float32" in str(jf.explain(fit))
+
+
+def peak(p, x):
+    return p["h"] * jnp.exp(-0.5 * jnp.square((x - p["m"]) / p["w"]))
+
+
+FAR_AWAY = {  # peaks that begin where there are no data, and optimizers
+    "40 widths away": ({"h": 1.0, "m": 40.0, "w": 1.0}, jf.optimizers.levenberg_marquardt()),
+    "upside down": ({"h": -1.0, "m": 30.0, "w": 2.0}, jf.optimizers.sgd(0.01)),
+    "400 widths away": ({"h": 1.0, "m": 400.0, "w": 1.0}, jf.optimizers.lbfgs()),
+}
+
+
+@pytest.mark.parametrize("name", soaking(FAR_AWAY, keep=("40 widths away",)))
+def test_a_peak_far_from_all_data_is_called_one_thing_and_finds_them_by_the_remedy(name):
+    """Its slopes are 1e-192 and the like, of which a Hessian would make a saddle, and a table errors of 1e27."""
+    start, optimizer = FAR_AWAY[name]
+    y = 3 * np.exp(-0.5 * np.square((X - 4) / 1.2)) + 0.05 * np.random.default_rng(5).normal(size=40)
+    fit = jf.fit(jf.losses.rss(peak), start, (X, y), optimizer=optimizer, steps=100, precision="float64")
+    found, report = jf.explain(fit), jf.report(fit)
+    assert found.kind == "dead units" and found.numbers["dead"] == 3 and "h, m, w change nothing there" in str(fit)
+    assert all(row.role == "not determined" and np.isnan([row.error, row.low, row.high]).all() for row in report.rows)
+    assert "let it run on" not in str(report) and "leverage" not in str(report)
+    assert_in_agreement(fit)
+    again = found.retry()
+    np.testing.assert_allclose([again.params["h"], again.params["m"]], [3, 4], rtol=0.05)
+
+
+def test_a_param_below_its_error_is_not_said_to_change_nothing():
+    """At the minimum, moved by a hundredth, it changes a loss of a thousand points by less than float32 shows."""
+    x = np.linspace(-1, 1, 1000)
+    y = 2 + np.random.default_rng(1).normal(size=1000)
+    fit = jf.fit(jf.losses.mse(line), {"w": 0.0, "b": 0.0}, (x, y), optimizer=jf.optimizers.sgd(0.4), steps=100)
+    assert abs(fit.params["w"]) < 0.1 and not silent(fit) and "change" not in str(fit)
+    assert jf.explain(fit).kind == "settled"
