@@ -24,9 +24,9 @@ QUICKLY = {"xla_backend_optimization_level": 0} | ({"xla_cpu_use_fusion_emitters
 AS_USERS_DO = {"xla_backend_optimization_level": 3} | ({"xla_cpu_use_fusion_emitters": True} if OLD else {})
 # Examples, and files about bits, memory and the work of the compiler. In `make soak` all tests run the users' programs.
 FOR_USERS = {
-    *("tests", "engine"),
-    *("test_agreement", "test_bad_inputs_disk", "test_checkpoints", "test_combinations", "test_early_stopping"),
-    *("test_fits", "test_longer_fits", "test_precision", "test_pruning", "test_stages", "test_sweeps"),
+    *("tests", "test_compiling", "test_pools", "test_settings", "test_shuffles", "test_sums"),
+    *("test_agreement", "test_bad_inputs_disk", "test_combinations", "test_longer_fits"),
+    *("test_pruning", "test_stages", "test_sweeps"),
 }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxfit.losses.base import SQUARES, NoiseModel, OfFunction, as_array, as_float, hashable, key_for, label, leaves_of
 from jaxfit.losses.likelihoods import SumOfSquares
@@ -18,6 +18,9 @@ from jaxfit.losses.regression import OfPredictions, checked, difference, predict
 from jaxfit.problems.axes import is_array
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Model, Params, PyTree
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
 
 STEPS = 100  # to the nearest point of the curve, at most
 SHORT = 0.5  # power of the precision: a step of u that ends the search, whose error one more step squares
@@ -86,6 +89,8 @@ def _distance(apart: Callable[[Params, Array], Array], params: Params, start: Ar
 
 
 def _along(program: ClosedJaxpr, u: Array, *given: Array) -> Array:
+    from jax.extend.core import jaxpr_as_fun  # would take 20 ms of every import of jaxfit
+
     return jaxpr_as_fun(program.replace(consts=list(given)))(u)[0]
 
 

@@ -57,6 +57,9 @@ def circle(params, x):
     return jnp.sum(x**2, axis=1) - params["w"] ** 2
 
 
+implicit = jax.jit(losses.implicit_distance(circle))  # one program; operation by operation it would be a hundred
+
+
 def packed(x, *args):
     return args[0] * x + args[1]
 
@@ -216,27 +219,26 @@ LOSSES = {
         lambda: MANY({"w": 1.0, "b": 0.0}, SETS)),
     "orthogonal, correlations": Case(lambda: losses.orthogonal_distance(LINE, correlated=0.5), TypeError,
         "correlated is 0.5", "a part of the data",
-        lambda: losses.orthogonal_distance(LINE, correlated=True)(START, X, Y, SIGMA, SIGMA, np.full(8, 0.5))),
+        lambda: jax.jit(losses.orthogonal_distance(LINE, correlated=True))(START, X, Y, SIGMA, SIGMA, 5 * SIGMA)),
     "orthogonal, one sigma": Case(
         lambda: losses.orthogonal_distance(LINE)(START, X, Y, SIGMA, np.array(0.1)), ValueError,
         r"x_sigma has shape \(\)", r"np\.full\(\(8,\), x_sigma\)",
-        lambda: losses.orthogonal_distance(LINE)(START, X, Y, SIGMA, np.full((8,), 0.1))),
+        lambda: jax.jit(losses.orthogonal_distance(LINE))(START, X, Y, SIGMA, np.full((8,), 0.1))),
     "orthogonal, two coordinates": Case(
         lambda: losses.orthogonal_distance(LINE)(START, POINTS, Y, SIGMA, SIGMA), ValueError, "one abscissa and one y",
-        r"use jf\.losses\.implicit_distance", lambda: losses.implicit_distance(circle)(START, POINTS,
-        0.1 * POINTS + 1)),
+        r"use jf\.losses\.implicit_distance", lambda: implicit(START, POINTS, 0.1 * POINTS + 1)),
     "implicit, x alone": Case(lambda: losses.implicit_distance(circle)(START, POINTS), TypeError,
         r"takes the data \(x, x_sigma\)", "",
-        lambda: losses.implicit_distance(circle)(START, POINTS, 0.1 * POINTS + 1)),
+        lambda: implicit(START, POINTS, 0.1 * POINTS + 1)),
     "implicit, x and y apart": Case(lambda: losses.implicit_distance(circle)(START, X, Y), ValueError,
         "x has shape .8,", r"np\.stack\(\[x, y\], axis=1\)",
-        lambda: losses.implicit_distance(circle)(START, np.stack([X, Y], axis=1), np.full((8, 2), 0.1))),
+        lambda: implicit(START, np.stack([X, Y], axis=1), np.full((8, 2), 0.1))),
     "implicit, one sigma": Case(lambda: losses.implicit_distance(circle)(START, POINTS, np.array(0.1)), ValueError,
         "x_sigma ()", r"np\.full\(x\.shape, x_sigma\)",
-        lambda: losses.implicit_distance(circle)(START, POINTS, np.full(POINTS.shape, 0.1))),
+        lambda: implicit(START, POINTS, np.full(POINTS.shape, 0.1))),
     "implicit, a column": Case(
         lambda: losses.implicit_distance(lambda p, x: circle(p, x)[:, None])(START, POINTS, POINTS + 1), ValueError,
-        "f has shape .8, 1.", "one a point", lambda: losses.implicit_distance(circle)(START, POINTS, POINTS + 1)),
+        "f has shape .8, 1.", "one a point", lambda: implicit(START, POINTS, POINTS + 1)),
     "smoothness, a number": Case(lambda: losses.smoothness(**SMOOTH, x=50), TypeError, "x is 50", r"np\.linspace\(0, 1",
         lambda: losses.smoothness(**SMOOTH, x=np.linspace(0, 1, 50))),
     "smoothness, two points": Case(lambda: losses.smoothness(**SMOOTH, x=[0.0, 1.0]), ValueError, "shape .2,.",
