@@ -26,7 +26,7 @@ AS_USERS_DO = {"xla_backend_optimization_level": 3} | ({"xla_cpu_use_fusion_emit
 FOR_USERS = {
     *("tests", "test_compiling", "test_pools", "test_settings", "test_shuffles", "test_sums"),
     *("test_agreement", "test_bad_inputs_disk", "test_combinations", "test_longer_fits"),
-    *("test_pruning", "test_stages", "test_sweeps"),
+    *("test_pruning", "test_stages"),
 }
 
 

@@ -16,6 +16,7 @@ from jaxfit.engine.parts import pool_shape
 from jaxfit.engine.settings import counting, using
 from jaxfit.verbs import sweeps
 from tests.shared import small_sweeps
+from tests.shared.problems import PROBLEMS
 from tests.shared.soak import soaking
 
 X = np.linspace(-1, 1, 24).reshape(12, 2)
@@ -94,12 +95,25 @@ def test_a_rule_ends_lanes_at_different_steps_and_all_are_found():
     assert (results.steps.values[~converged.values] == 130).all()
 
 
+def test_one_bad_lane_does_not_change_the_others_by_a_bit():
+    """In lock-step, where the steps of all are made again and judged."""
+
+    def lines(rates):
+        start, optimizer = {"w": jf.Axis("w0", [-2.0, 0.0, 1.0]), "b": 0.0}, jf.optimizers.sgd(jf.Axis("rate", rates))
+        return jf.sweep(PROBLEMS["line"].loss, start, PROBLEMS["line"].data, optimizer=optimizer, steps=200).results
+
+    good, bad = lines([1e-3, 5e-3, 1e-2, 3e-2, 3.1e-2]), lines([1e-3, 5e-3, 1e-2, 3e-2, 1e30])
+    assert (bad.status[:, -1] == jf.Status.DIVERGED).all() and (good.status == jf.Status.OUT_OF_STEPS).all()
+    same(good.isel(rate=slice(4)), bad.isel(rate=slice(4)))
+
+
 SCRIPT = """
 import hashlib, sys
 import jax
 sys.path.insert(0, {root!r})
 from tests.engine.test_pools import RATES, SEEDS, RULES, run, digest
 from tests.shared import small_sweeps
+from tests.shared.problems import PROBLEMS
 print(len(jax.local_devices()), *(digest(run(RATES[:4], SEEDS[:2], RULES[rule])) for rule in {rules!r}))
 small_sweeps.run(sys.argv[1], rates=small_sweeps.RATES[:{rates}])
 """
