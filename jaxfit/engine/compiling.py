@@ -40,6 +40,9 @@ WISHES: dict[str, Options] = {
 }
 
 
+_TURN = threading.Lock()
+
+
 def compiled(function: Callable, options: Options | None = None) -> jax.stages.Wrapped:
     """Return `jax.jit(function)`, whose program holds copies of the NumPy arrays that the function encloses.
 
@@ -154,6 +157,16 @@ def known_options(options: tuple[tuple[str, Any], ...]) -> Options:
         except jax.errors.JaxRuntimeError:
             continue
     return known
+
+
+def turn_of(program: jax.stages.Lowered, device: Device) -> contextlib.AbstractContextManager:
+    """Return what a call of a program waits for: nothing, or the end of every other such call.
+
+    Before version 0.12 of jaxlib, LAPACK's part of a program is cut in pieces for the threads of a CPU, and the thread
+    that cuts it waits for them. Where two programs run at once on two cores, both threads may wait for ever.
+    """
+    waits = jax.__version_info__ < (0, 12) and device.platform == "cpu" and "@lapack_" in program.as_text()
+    return _TURN if waits else contextlib.nullcontext()
 
 
 def worker_devices() -> list[Device]:

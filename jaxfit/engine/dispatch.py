@@ -10,6 +10,7 @@ returns counts.
 from __future__ import annotations
 
 import concurrent.futures as futures
+import contextlib
 import functools
 import queue
 import threading
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.compiling import Device, compiled, compiler_options, kept_in_cache, worker_devices
+from jaxfit.engine.compiling import Device, compiled, compiler_options, kept_in_cache, turn_of, worker_devices
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.inspections import layout_of
 from jaxfit.engine.loops import blank
@@ -44,6 +45,7 @@ class BlockPrograms(NamedTuple):
     blank: dict[Device, Pool]  # by device: a pool to start with, if it is small
     lowered: dict[Device, jax.stages.Lowered]  # by device
     compiled: dict[Device, jax.stages.Compiled]  # by device
+    turns: dict[Device, contextlib.AbstractContextManager]  # by device: what a call waits for
     lock: threading.Lock
     pace: list[float]  # [seconds a chunk takes], once measured
 
@@ -61,6 +63,7 @@ class BlockPrograms(NamedTuple):
             if device not in self.compiled:
                 with kept_in_cache():
                     self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
+                self.turns[device] = turn_of(self.lowered[device], device)
             return self.compiled[device]
 
     def blank_pool(self, device: Device) -> Pool:
@@ -85,7 +88,7 @@ def _block_programs(
         return run_pool(template(leaves), columns, pool, real, chunks, layout, shape)
 
     like = pool_like(template([jax.ShapeDtypeStruct(*x) for x in shapes]), layout, shape)
-    return BlockPrograms(compiled(running), like, {}, {}, {}, threading.Lock(), [])
+    return BlockPrograms(compiled(running), like, {}, {}, {}, {}, threading.Lock(), [])
 
 
 def block_programs_of(part: Part, devices: Sequence[Device]) -> BlockPrograms:
@@ -239,8 +242,9 @@ def _run_block(
     while True:
         chunks = int(max(1, current().block_seconds / programs.pace[0])) if programs.pace else 64
         began = time.perf_counter()
-        pool, counts = running(leaves, columns, pool, real, np.int32(min(chunks, 2**30)))
-        counts = np.array(counts)
+        with programs.turns[device]:
+            pool, counts = running(leaves, columns, pool, real, np.int32(min(chunks, 2**30)))
+            counts = np.array(counts)
         left = int(counts[Status.NOT_RUN])
         if left:
             programs.pace[:] = [(time.perf_counter() - began) / chunks]

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -185,3 +186,24 @@ def test_between_start_and_end_a_sweep_on_batches_computes_no_loss_of_all_the_da
     np.testing.assert_allclose(grid.results.loss[::2], np.mean(errors[::2] ** 2, axis=1), rtol=1e-5)
     np.testing.assert_allclose(grid.results.validation_loss, np.mean((errors[:, :3] - 1) ** 2, axis=1), rtol=1e-5)
     assert np.isinf(grid.results.loss[1::2]).all()
+
+
+@pytest.mark.soak
+def test_two_pools_at_once_end_where_each_step_calls_lapack():
+    """For nine params a step is of LAPACK, which some versions of jaxlib run on threads that wait for each other."""
+    x = np.linspace(0, 3, 20)
+    y = np.random.default_rng(0).normal(size=(32, 20))
+    loss = jf.losses.rss(lambda p, x: jnp.cos(jnp.outer(x, jnp.arange(9.0))) @ p)
+    grids = []
+
+    def sweep():
+        with using(workers=2):
+            axis, method = jf.Axis("set", y), jf.optimizers.levenberg_marquardt()
+            grids.append(jf.sweep(loss, np.zeros(9), (x, axis), optimizer=method, steps=50))
+
+    thread = threading.Thread(target=sweep, daemon=True)  # so that one that waits for ever fails
+    thread.start()
+    thread.join(120)
+    assert grids and (grids[0].results.status == jf.Status.CONVERGED).all()
+    expected = np.linalg.lstsq(np.cos(np.outer(x, np.arange(9))), y.T, rcond=None)[0]
+    np.testing.assert_allclose(grids[0].results["params"], expected.T, rtol=1e-6, atol=1e-9)
