@@ -183,6 +183,14 @@ class Joint(Loss):
         return f"joint({', '.join(named)})"
 
 
+def params_of_model(loss: Any, params: str) -> str:
+    """Return the code for the params that a model takes, of a loss of data sets those of the first set."""
+    if not isinstance(loss, Joint):
+        return params
+    own = f"{params}[{loss.names[0]!r}]"
+    return f"{params} | " + (f"{{name: value[0] for name, value in {own}.items()}}" if loss.many[0] else own)
+
+
 def _of_one(loss: Loss) -> Loss:
     return loss.loss if isinstance(loss, Each) else loss
 

@@ -11,7 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxfit import statistics
 from jaxfit.losses.base import ROBUST, noise_model_of
+from jaxfit.losses.joint import params_of_model
 from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, Room, house, number, panels, style
+from jaxfit.problems import name_of
 from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics import Resamples
@@ -53,6 +55,12 @@ def fit(
       ['curve', 'residuals']
     """
     _check_fit("fit", fit)
+    loss = fit.problem.loss
+    if not noise_model_of(loss).predicts:
+        raise TypeError(
+            f"fit: {name_of(loss)} has no model that predicts at x, so that there is no curve to draw; draw the points "
+            f"and model({params_of_model(loss, 'fit.params')}, x) with matplotlib"
+        )
     x, y = (np.asarray(item, float) for item in fit.problem.data[:2])
     if x.ndim != 1 or y.ndim != 1:
         raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxfit.engine.tracing import trace, traced
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, Loss, noise_model_of
+from jaxfit.losses.joint import params_of_model
 from jaxfit.problems import Problem, convert, convert_all, precision_context
 from jaxfit.problems.axes import refuse_unit
 from jaxfit.problems.data import as_data, floating
@@ -309,8 +310,8 @@ def band(
     loss = problem.loss
     if not (noise_model_of(loss).predicts and isinstance(loss, Loss)):
         raise TypeError(
-            f"band: {loss} has no model that predicts at x; use "
-            f"jf.propagate(fit, lambda params: model(params, x)), whose error is that of the curve"
+            f"band: {loss} has no model that predicts at x; use jf.propagate(fit, lambda params: "
+            f"model({params_of_model(loss, 'params')}, x)), whose error is that of the curve"
         )
     start = released(jax.tree.map(lambda x: np.zeros_like(x), whole_params(result)))
     (x,) = floating(as_data((x,), "x"), lambda given: prediction(loss, start, *given), PRECISION, "x")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfit.losses import Joint
 from jaxfit.losses.base import ROBUST, SQUARES, Kind, noise_model_of
 from jaxfit.losses.regression import SCALE
 from jaxfit.optimizers.arrays import namespace
@@ -366,12 +367,34 @@ def _notes_on_outliers(fit: Fit, known: Moments) -> list[str]:
 def _points(fit: Fit, places: np.ndarray) -> str:
     """Return the names of points: y[3] (x = 0.2)."""
     problem = problem_of(fit)
-    names = getattr(problem.loss, "data_names", ())
-    x = np.asarray(problem.data[0]) if noise_model_of(problem.loss).predicts else np.zeros((0, 0))
-    known = x.ndim == 1 and np.ndim(problem.data[names.index("y")]) == 1
-    named = [f"y[{i}] (x = {x[i]:g})" if known else f"residual {i}" for i in places[:NAMED]]
+    named = [_point(problem.loss, problem.data, int(i)) for i in places[:NAMED]]
     more = len(places) - len(named)
     return ", ".join(named) + f" and {more} more" * (more > 0)
+
+
+def _point(loss: Any, data: tuple, i: int) -> str:
+    """Return the name of the point of one residual; of data sets it tells the set."""
+    if isinstance(loss, Joint):
+        return _point_of_sets(loss, data, i)
+    x = np.asarray(data[0]) if noise_model_of(loss).predicts else np.zeros((0, 0))
+    known = x.ndim == 1 and np.ndim(data[loss.data_names.index("y")]) == 1
+    return f"y[{i}] (x = {x[i]:g})" if known else f"residual {i}"
+
+
+def _point_of_sets(loss: Joint, data: tuple, i: int) -> str:
+    before = i
+    for k, (name, given) in enumerate(zip(loss.names, data, strict=True)):
+        member = loss.member(k)
+        if not noise_model_of(member).predicts:
+            break
+        y = np.asarray(given[member.data_names.index("y")])
+        if before < y.size and loss.many[k]:
+            at, place = divmod(before, y[0].size)
+            return f"{_point(member, tuple(np.asarray(whole)[at] for whole in given), place)} of {name}[{at}]"
+        if before < y.size:
+            return f"{_point(member, given, before)} of {name}"
+        before -= y.size
+    return f"residual {i}"
 
 
 def _notes_on_tests(tests: Diagnostics) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxfit.engine.loops import Best
 from jaxfit.losses import model_of, takes_key
+from jaxfit.losses.joint import params_of_model
 from jaxfit.optimizers import Optimizer
 from jaxfit.problems import Problem, Status, Training, convert_all, name_of
 from jaxfit.problems.axes import is_array, is_key
@@ -193,10 +194,11 @@ class Fit:
         """
         model = None if self.problem is None else model_of(self.problem.loss)
         if model is None or takes_key(model):
+            params = params_of_model(self.problem and self.problem.loss, "fit.params")
             why = "has no problem any more" if self.problem is None else f"is of {name_of(self.problem.loss)}"
             raise TypeError(
                 f"predict needs the fit of a loss of a model, such as jf.losses.mse(model), but this one {why}; call "
-                f"the model itself: model(fit.params, x)"
+                f"the model itself: model({params}, x)"
             )
         precision = self.precision or "float32"
         (x,) = floating(as_data((x,), "x"), lambda given: model(self.params, *given), precision, "x")

@@ -119,3 +119,21 @@ def test_what_does_not_fit_is_refused():
     fit = jf.fit(mixed, {"rate": 1.0, "height": 2.0}, data, optimizer=sgd, steps=2)
     with pytest.raises(TypeError, match="joins losses of different units"):
         jf.standard_errors(fit)
+
+
+def test_a_point_that_moves_the_fit_is_named_with_its_set():
+    line = jf.losses.chi_squared(lambda p, x: p["slope"] * x + p["level"])
+    x, far = np.arange(6.0), np.array([0, 0, 0, 0, 9.0, 0])
+    sets = np.stack([x, x]), np.stack([x, 2 * x + far]), np.ones((2, 6))
+    loss = jf.losses.joint(one=line, more=jf.losses.each(line))
+    start = {"slope": 1.0, "one": {"level": 0.0}, "more": {"level": np.zeros(2)}}
+    fit = jf.fit(loss, start, ((x, x + 1, np.ones(6)), sets), optimizer=LM)
+    assert "without y[4] (x = 4) of more[1], y[0] (x = 0) of more[1] each the params" in str(jf.report(fit))
+
+
+def test_a_model_of_a_set_gets_the_params_that_the_messages_name(fit):
+    for call in (lambda: fit.predict(1.0), lambda: jf.band(fit, 1.0), lambda: jf.plots.fit(fit)):
+        with pytest.raises(TypeError, match=r"model\((fit\.)?params \| (fit\.)?params\['one'\], x\)"):
+            call()
+    found = jf.propagate(fit, lambda params: decay(params | params["one"], 1.0))
+    np.testing.assert_allclose(found.value, decay(fit.params | fit.params["one"], 1.0), rtol=1e-6)  # float32
