@@ -24,7 +24,7 @@ from jaxfit.losses import Joint, Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.arrays import Array, eps_of, is_unrolled, namespace, on_host, pick, singular, triangularize
 from jaxfit.optimizers.methods import Objective
-from jaxfit.problems import Problem
+from jaxfit.problems import Problem, name_of
 from jaxfit.problems.axes import is_axis
 from jaxfit.problems.bounds import bounds
 from jaxfit.problems.marks import free, is_marked, without_kept
@@ -47,8 +47,9 @@ def noise_model_for(verb: str, loss: Any) -> NoiseModel:
     if model.why_unknown:
         raise TypeError(f"{verb}: {model.why_unknown}")
     if model.kind is None:
+        is_plain = hasattr(loss, "__name__") or hasattr(loss, "func")  # also one that an axis wrapped
         raise TypeError(
-            f"{verb} needs to know the noise behind the loss, which {getattr(loss, '__name__', loss)} does not tell; "
+            f"{verb} needs to know the noise behind the loss, which {name_of(loss) if is_plain else loss} does not tell; "
             f"write the residuals as a function and fit jf.losses.least_squares(residuals), or use jf.losses.rss, mse, "
             f"huber, chi_squared, poisson, binomial or likelihood"
         )

@@ -61,7 +61,7 @@ def open_or_create(plan: Plan, folder: Path, attributes: Callable, *, clean: boo
     plan = plan._replace(parts=[part.in_pool(_shape(part, plan.slots, old, folder)) for part in plan.parts])
     examples = [empty_results(part) for part in plan.parts]
     with precision_context(plan.precision):
-        new = _manifest(plan, examples, attributes(plan.parts), old.base if old else 0)
+        new = _manifest(plan, examples, attributes(plan.parts), _made_for(old) if old else 0)
     manifest = new if old is None else _grown(old, new, plan, folder)
     for pattern in (".*.tmp", "blocks/.*.tmp", "shard-*.lock") if clean else ():  # of writers that were killed
         for path in folder.glob(pattern):
@@ -98,6 +98,11 @@ def _keeps(part: Part) -> bool:
     return not part.any_lane.optimizer.traits.judges and kinds <= set(manifests.DTYPES)
 
 
+def _made_for(old: Manifest) -> int:
+    """Return the number of steps that a store was made for; the base of a pruned one is its first rung."""
+    return old.steps if "prune" in old.identity else old.base
+
+
 def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int) -> Manifest:
     """Return the manifest of a new store; of one that is there, `base` is the number of steps that it was made for."""
     sizes = {name: d.size for name, d in plan.dimensions.items()}
@@ -106,7 +111,6 @@ def _manifest(plan: Plan, examples: Sequence[Lanes], attributes: dict, base: int
     if plan.prune is not None:  # whose rungs depend on the steps
         fixed |= {"prune": as_text(plan.prune), "steps": f"{steps}"}
         fixed[_KEEPS] = digest(choices(plan.prune, plan.rungs, sizes))
-        base = steps
     for part, lanes in zip(plan.parts, examples, strict=True):
         key, shape = manifests.part_key(part.choice), part.shape
         fixed |= {f"{_prefix(key)}{name}": value for name, value in _identity(part, base or steps).items()}
@@ -164,7 +168,11 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
       ValueError: If anything else differs, or there are fewer steps; if axes grew whose lanes are in stages.
     """
     changes = _differences(old, new, plan)
-    if old.steps > new.steps:
+    if old.steps != new.steps and "prune" in old.identity:
+        changes.append(
+            f"steps was {old.steps:,}, is now {new.steps:,} (a pruned sweep does not go on with other steps)"
+        )
+    elif old.steps > new.steps:
         changes.append(f"steps was {old.steps:,}, is now {new.steps:,} (a store goes on, not back)")
     if old.stages and new.sizes != old.sizes and not changes:
         why = "lanes are compared with all others" if plan.prune is not None else "its steps grew"
@@ -181,6 +189,10 @@ def _grown(old: Manifest, new: Manifest, plan: Plan, folder: Path) -> Manifest:
 _KEEPS = "what prune keeps"  # of values made up for a group of so many lanes
 
 
+def _same_rule(old: Manifest, new: Manifest) -> bool:
+    return old.identity.get("prune") == new.identity.get("prune")
+
+
 def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
     """Return in words what differs from the sweep in a store; if the axes differ, only that."""
     if list(old.sizes) != list(new.sizes):
@@ -191,8 +203,9 @@ def _differences(old: Manifest, new: Manifest, plan: Plan) -> list[str]:
     fresh = tuple(_prefix(key) for key in new.parts if key not in old.parts)
     both = [(key, old.parts[key], part) for key, part in new.parts.items() if key in old.parts]
     words = {_prefix(key).removesuffix(": "): (was.words, part.words) for key, was, part in both}
-    apart = set() if "prune" in old.identity and "prune" in new.identity else {"steps", _KEEPS}
-    apart |= {_KEEPS} if new.sizes != old.sizes else set()
+    apart = {"steps"}
+    if any(getattr(old, x) != getattr(new, x) for x in ("sizes", "steps")) or not _same_rule(old, new):
+        apart |= {_KEEPS}  # which depends on all of these
     was, now = ({k: v for k, v in manifest.identity.items() if k not in apart} for manifest in (old, new))
 
     def place(prefix: str) -> str:

@@ -283,7 +283,7 @@ REFUSED = {
     "a fit that forgot": (lambda: jf.intervals(dataclasses.replace(short(), training=None)), ValueError,
         "no longer knows"),
     "a plain function": (lambda: jf.standard_errors(by(lambda p, x, y: jnp.mean((line(p, x) - y) ** 2))), TypeError,
-        r"needs to know the noise.*jf\.losses\.least_squares"),
+        r"noise behind the loss, which <lambda> does not tell; .*jf\.losses\.least_squares"),
     "absolute values": (lambda: jf.standard_errors(by(jf.losses.mae(line))), TypeError, "no curvature.*huber"),
     "a penalty": (lambda: jf.standard_errors(by(jf.losses.mse(line) + jf.losses.l2(0.1))), TypeError,
         "adds a penalty.*make it a measurement"),

@@ -35,6 +35,10 @@ def pruned(prune, **keywords):
     return sweep(params=START, optimizer=RATES, **({"steps": 8, "record": RECORD, "prune": prune} | keywords))
 
 
+def size(params, *data):
+    return params["w"] ** 2 + params["b"] ** 2
+
+
 def below(rung):
     return rung.values <= np.median(rung.values)
 
@@ -393,6 +397,12 @@ PRUNING = {
     "by what is not recorded": Case(lambda: pruned(jf.Halving(first=4, by="gradient_norm")), ValueError, "not recorded",
         r"record=jf\.Record\(every=\.\.\., what=\('gradient_norm',\)\)",
         lambda: pruned(jf.Halving(first=4, by="gradient_norm"), record=jf.Record(every=2, what=("gradient_norm",)))),
+    "by a vector": Case(lambda: pruned(jf.Halving(first=4, by="params"), record=jf.Record(every=2, what=("params",))),
+        ValueError, "by='params' is not recorded as one number", r"what=\(size,\)\) of your function size\(params, ",
+        lambda: pruned(jf.Halving(first=4, by="size"), record=jf.Record(every=2, what=(size,)))),
+    "by a function that is not recorded": Case(lambda: pruned(jf.Halving(first=4, by="size")), ValueError,
+        "by='size' is not recorded", r"what=\(size,\)\) of your function size\(params, \*data\), which returns one num",
+        lambda: pruned(jf.Halving(first=4, by="size"), record=jf.Record(every=2, what=(size,)))),
     "what keeps no booleans": Case(lambda: pruned(jf.Rungs(at=[4], keep=lambda rung: rung.values)), TypeError,
         "returned float64", "one boolean for each", lambda: pruned(jf.Rungs(at=[4], keep=below))),
     "a choice of one number": Case(lambda: jf.Choice(3), TypeError, "values is 3", r"such as \[16, 32, 64\]",
