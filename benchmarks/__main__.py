@@ -30,7 +30,12 @@ GROUPS = {
         "one-lane": sweeps.one_lane,
         "sweep-progress": sweeps.progress,
     },
-    "Pruned sweeps": {"rules": pruning.rules, "optuna": pruning.against_optuna, "rungs": pruning.overhead},
+    "Pruned sweeps": {
+        "rules": pruning.rules,
+        "optuna": pruning.against_optuna,
+        "ray": pruning.against_ray,
+        "rungs": pruning.overhead,
+    },
     "Curves": {
         "curves": curves.many,
         "curves-in-c": curves.in_c,

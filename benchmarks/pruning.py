@@ -1,14 +1,17 @@
-"""Sweeps that stop lanes early: against the full sweep, and against Optuna around a compiled JAX step.
+"""Sweeps that stop lanes early: against the full sweep, and against Optuna and Ray Tune around a compiled JAX step.
 
-The work is a net of 16 tanh units on scikit-learn's digits, in batches of 32: 1,024 settings of learning rate, momentum
-and weight decay, 243 steps at most, ranked by the loss of the 360 digits that no setting trains on.
+The work is 1,024 settings of learning rate, momentum and weight decay, on batches of 32, 243 steps at most, ranked by
+the loss of rows that no setting trains on: of a net of 16 tanh units on scikit-learn's digits, and, where a step costs
+less than to call it from Python, of a softmax regression on its breast cancer data.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +21,12 @@ import optax
 import jaxfit as jf
 from benchmarks import lines
 from benchmarks.agreement import agree
+from benchmarks.loop import cores
 from benchmarks.results import SPEED, STEPS, TIME, Row, Target, unmeasured
 from benchmarks.timing import Seconds, clock, race, spread
 
-US, FULL, OPTUNA = "jaxfit", "the full sweep", "Optuna, random settings and its Hyperband pruner"
+US, FULL = "jaxfit", "the full sweep"
+OPTUNA, RAY = "Optuna, random settings and its Hyperband pruner", "Ray Tune, random settings and its ASHA"
 BATCH, FIRST, LAST = 32, 9, 243
 RANGES = {"rate": (1e-3, 3.0), "momentum": (0.0, 0.99), "decay": (1e-5, 1e-1)}
 LOGS = ("rate", "decay")
@@ -29,43 +34,67 @@ WITHIN = 1.02  # times the best of the full sweep
 
 
 def net(params, x):
-    return jnp.tanh(x @ params["first"] + params["shift"][None]) @ params["second"] + params["bias"][None]
+    return regression(
+        {"weights": params["second"], "bias": params["bias"]}, jnp.tanh(x @ params["first"] + params["shift"][None])
+    )
 
 
-LOSS = jf.losses.softmax_cross_entropy(net)
+def regression(params, x):
+    return x @ params["weights"] + params["bias"][None]
 
 
 def descent(rate, momentum, decay):
     return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum))
 
 
+class Work(NamedTuple):
+    """What is trained."""
+
+    name: str
+    loss: Callable
+    train: tuple[np.ndarray, np.ndarray]
+    held_out: tuple[np.ndarray, np.ndarray]
+    start: dict[str, Any]
+
+
 @functools.cache
-def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The images and labels to train on, and those held out."""
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    x, y = digits.data, digits.target
-    order = np.random.default_rng(0).permutation(len(x))
-    x, y = (x[order] / 16).astype(np.float32), y[order].astype(np.int32)
-    return (x[:1437], y[:1437]), (x[1437:], y[1437:])
-
-
-def start() -> dict[str, Any]:
+def digits() -> Work:
+    """A net that tells the ten digits apart."""
     first, second = jax.random.split(jax.random.key(0))
-    return {
+    start = {
         "first": jax.random.normal(first, (64, 16)) / 8, "second": jax.random.normal(second, (16, 10)) / 4,
         "shift": jnp.zeros(16), "bias": jnp.zeros(10),
     }  # fmt: skip
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    return _work("digits", net, bunch.data / 16, bunch.target, start)
 
 
-def sweep(trials: int, steps: int, prune: Any = None) -> jf.Grid:
+@functools.cache
+def cancer() -> Work:
+    """A softmax regression that tells benign from malignant by 30 measurements."""
+    from sklearn.datasets import load_breast_cancer
+
+    bunch: Any = load_breast_cancer()
+    x = (bunch.data - bunch.data.mean(0)) / bunch.data.std(0)
+    start = {"weights": jnp.zeros((30, 2)), "bias": jnp.zeros(2)}
+    return _work("breast cancer, softmax regression", regression, x, bunch.target, start)
+
+
+def _work(name: str, predict: Callable, x: np.ndarray, y: np.ndarray, start: dict[str, Any]) -> Work:
+    """The work with four fifths of the rows, in a random order, to train on."""
+    order, some = np.random.default_rng(0).permutation(len(x)), len(x) * 4 // 5
+    x, y = x[order].astype(np.float32), y[order].astype(np.int32)
+    return Work(name, jf.losses.softmax_cross_entropy(predict), (x[:some], y[:some]), (x[some:], y[some:]), start)
+
+
+def sweep(work: Work, trials: int, steps: int, prune: Any = None) -> jf.Grid:
     space = {name: (jf.LogUniform if name in LOGS else jf.Uniform)(*ends) for name, ends in RANGES.items()}
     method = jf.optimizer(descent, **jf.sample(space, trials, key=0))
-    train, held_out = digits()
     return jf.sweep(
-        LOSS, start(), train, optimizer=method, steps=steps, batches=jf.Batches(BATCH, replace=True), key=0,
-        validation=held_out, prune=prune,
+        work.loss, work.start, work.train, optimizer=method, steps=steps, batches=jf.Batches(BATCH, replace=True),
+        key=0, validation=work.held_out, prune=prune,
     )  # fmt: skip
 
 
@@ -86,10 +115,10 @@ def rules(quick: bool) -> list[Row]:
         "halving by 2 from step 27": jf.Halving(2, FIRST if quick else 27, **ranked),
         "Hyperband": jf.Hyperband(3, FIRST, **ranked),
     }
-    full = sweep(trials, steps)
-    pruned = {name: sweep(trials, steps, rule) for name, rule in contestants.items()}
-    calls: dict[str, Callable] = {FULL: lambda: sweep(trials, steps)}
-    calls |= {name: functools.partial(sweep, trials, steps, rule) for name, rule in contestants.items()}
+    full = sweep(digits(), trials, steps)
+    pruned = {name: sweep(digits(), trials, steps, rule) for name, rule in contestants.items()}
+    calls: dict[str, Callable] = {FULL: lambda: sweep(digits(), trials, steps)}
+    calls |= {name: functools.partial(sweep, digits(), trials, steps, rule) for name, rule in contestants.items()}
     times = race(calls, rounds=2 if quick else 3, warm=False)
     rows = []
     for name, grid in pruned.items():
@@ -104,58 +133,135 @@ def rules(quick: bool) -> list[Row]:
     return rows
 
 
+class Descent:
+    """One trial as Optuna and Ray run it: one compiled step a call, from Python."""
+
+    def __init__(self, work: Work):
+        @jax.jit
+        def step(rates, state, key, number):
+            params, memory = state
+            rows = jax.random.randint(jax.random.fold_in(key, number), (BATCH,), 0, len(work.train[0]))
+            grads = jax.grad(work.loss)(params, *(jnp.asarray(x)[rows] for x in work.train))
+            updates, memory = _method(rates).update(grads, memory, params)
+            return optax.apply_updates(params, updates), memory
+
+        self.work, self.step, self.key, self.held_out_loss = work, step, jax.random.key(0), jax.jit(work.loss)
+
+    def begin(self, settings: dict[str, float]) -> None:
+        self.rates = {name: np.float32(settings[name]) for name in RANGES}
+        self.state, self.number = (self.work.start, _method(self.rates).init(self.work.start)), 0
+
+    def go_on(self) -> float:
+        """Make the steps to the next look at the rows held out; return their loss."""
+        for _ in range(FIRST):
+            self.number += 1
+            self.state = self.step(self.rates, self.state, self.key, self.number)
+        return float(self.held_out_loss(self.state[0], *self.work.held_out))
+
+
+def _method(rates):
+    return descent(*(rates[name] for name in RANGES))
+
+
 def against_optuna(quick: bool) -> list[Row]:
-    """Hyperband over settings drawn at random: Optuna's around one compiled step a call, for a share of the trials."""
-    trials, steps, share = (16, 27, 2) if quick else (1_024, LAST, 16)
-    case, target = f"digits, {trials:,} settings x {steps} steps, Hyperband", Target(low=50)
-    peer = f"{OPTUNA} ({trials // share} trials, times {share})"
+    """Hyperband over settings drawn at random, for a share of the trials."""
+    return [row for work in (digits(), cancer()) for row in _against(work, OPTUNA, 4 if quick else 16, quick)]
+
+
+def against_ray(quick: bool) -> list[Row]:
+    """Ray's asynchronous halving, of which Hyperband has more trials that go on, for a share of the trials."""
+    return [row for work in (digits(), cancer()) for row in _against(work, RAY, 4 if quick else 64, quick)]
+
+
+def _against(work: Work, name: str, share: int, quick: bool) -> list[Row]:
+    trials, steps = (16, 27) if quick else (1_024, LAST)
+    case, target = f"{work.name}, {trials:,} settings x {steps} steps, Hyperband", Target(low=50)
+    peer = f"{name} ({trials // share} trials, times {share})"
     try:
-        import optuna  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return [unmeasured(case, peer, SPEED, "Optuna is not installed", target)]
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    (x, y), held_out = digits()
-
-    def training(rates):
-        return descent(*(rates[name] for name in RANGES))
-
-    @jax.jit
-    def step(rates, state, key, number):
-        params, memory = state
-        rows = jax.random.randint(jax.random.fold_in(key, number), (BATCH,), 0, len(x))
-        grads = jax.grad(LOSS)(params, jnp.asarray(x)[rows], jnp.asarray(y)[rows])
-        updates, memory = training(rates).update(grads, memory, params)
-        return optax.apply_updates(params, updates), memory
-
-    held_out_loss, begin, key = jax.jit(LOSS), start(), jax.random.key(0)
-
-    def objective(trial):
-        rates = {name: np.float32(trial.suggest_float(name, *ends, log=name in LOGS)) for name, ends in RANGES.items()}
-        state = begin, training(rates).init(begin)
-        value = np.inf
-        for number in range(1, steps + 1):
-            state = step(rates, state, key, number)
-            if number % FIRST == 0:
-                value = float(held_out_loss(state[0], *held_out))
-                trial.report(value, number)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-        return value
-
-    def study() -> Seconds:
-        pruner = optuna.pruners.HyperbandPruner(FIRST, steps, 3)
-        made = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), pruner=pruner)
-        taken = clock(lambda: made.optimize(objective, n_trials=trials // share))
-        assert np.isfinite(made.best_value)
-        return Seconds(taken * share)
-
+        study = (optuna_study if name == OPTUNA else ray_study)(work, steps)
+    except ImportError as why:
+        return [unmeasured(case, peer, SPEED, why, target)]
+    few, many = min(cores(), trials // share // 2), trials // share  # in the first ones Ray's workers start
     rule = jf.Hyperband(3, FIRST, by="validation_loss")
-    times = race({US: lambda: sweep(trials, steps, rule), peer: study}, rounds=2 if quick else 3)
+
+    def theirs() -> Seconds:
+        first = clock(lambda: study(few))
+        rest = (clock(lambda: study(many)) - first) / (many - few)
+        return Seconds(first + rest * (trials - few))
+
+    times = race({US: lambda: sweep(work, trials, steps, rule), peer: theirs}, rounds=2 if quick else 3)
     return [Row(case, peer, SPEED, spread(times[peer] / times[US]), target)]
 
 
+def optuna_study(work: Work, steps: int) -> Callable[[int], object]:
+    """The function that runs so many trials in this process."""
+    import optuna  # pyright: ignore[reportMissingImports]
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    descent = Descent(work)
+
+    def objective(trial) -> float:
+        descent.begin({name: trial.suggest_float(name, *ends, log=name in LOGS) for name, ends in RANGES.items()})
+        value = np.inf
+        while descent.number < steps:
+            value = descent.go_on()
+            trial.report(value, descent.number)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value
+
+    def run(trials: int) -> None:
+        pruner = optuna.pruners.HyperbandPruner(FIRST, steps, 3)
+        made = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), pruner=pruner)
+        made.optimize(objective, n_trials=trials)
+        assert np.isfinite(made.best_value)
+
+    return run
+
+
+def ray_study(work: Work, steps: int) -> Callable[[int], object]:
+    """The function that runs so many trials, in a process for each core that trials follow one another in."""
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray import tune  # pyright: ignore[reportMissingImports]
+
+    class Trial(tune.Trainable):
+        def setup(self, config):
+            self.descent = Descent(digits() if config["digits"] else cancer())
+            self.reset_config(config)
+
+        def reset_config(self, new_config):
+            self.descent.begin(new_config)
+            return True
+
+        def step(self):
+            value = self.descent.go_on()
+            return {"value": value, "done": self.descent.number >= steps}
+
+        def save_checkpoint(self, checkpoint_dir):
+            pass  # asked for at the end of a trial
+
+    space = {name: (tune.loguniform if name in LOGS else tune.uniform)(*ends) for name, ends in RANGES.items()}
+    space |= {"digits": work is digits()}
+    if not ray.is_initialized():
+        ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False)
+
+    def run(trials: int) -> None:
+        halving = tune.schedulers.ASHAScheduler(max_t=steps // FIRST, grace_period=1, reduction_factor=3)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+            tuned = tune.Tuner(
+                Trial, param_space=space,
+                tune_config=tune.TuneConfig(
+                    metric="value", mode="min", num_samples=trials, scheduler=halving, reuse_actors=True
+                ),
+                run_config=tune.RunConfig(storage_path=folder, verbose=0),
+            ).fit()  # fmt: skip
+        assert not tuned.num_errors and np.isfinite(tuned.get_best_result().metrics["value"])
+
+    return run
+
+
 def overhead(quick: bool) -> list[Row]:
-    """Six rungs at which every lane goes on, against none: each costs some 5 ms of a core, whatever the steps."""
+    """Six rungs at which every lane goes on, against none: each costs 0.3 us of a core a lane, whatever the steps."""
     side, steps = (8, 70) if quick else (128, 40_000)
     at = [steps * k // 7 for k in range(1, 7)]
     all_of_them = jf.Rungs(at, lambda rung: np.ones(len(rung.values), bool))
