@@ -154,8 +154,8 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   which a lane fails would need a second program. The table is made when it is asked for: to import xarray, and dask
   where it is installed, takes longer than the sweep.
 - **Optuna and a net.** Of the digits, in CPU time on one core: a step called from Python takes 165 us, of which the
-  compiled program works for 19, and the losses of the rows held out and Optuna some 50 more. A lane-step takes 8 to 12 us,
-  as in `vmap` by hand: the gradient alone 6 to 7, its products of matrices 1.6 if they ran at the speed of large ones.
+  compiled program works for 19, and the losses of the rows held out and Optuna some 50 more. A lane-step takes 8 to 12
+  us, as in `vmap` by hand: the gradient 6 to 7, its products of matrices 1.6 if they ran at the speed of large ones.
   To that come the losses at rungs, of all rows too, since what stands above its start is a failure: as much as 30
   steps a rung. So 13 times less CPU time than Optuna, 28 if a rung cost nothing; of two cores Optuna's loop uses one.
   The softmax regression takes 1.7 us for all of a lane-step, which is 100 times less CPU time.

@@ -47,11 +47,11 @@ def noise_model_for(verb: str, loss: Any) -> NoiseModel:
     if model.why_unknown:
         raise TypeError(f"{verb}: {model.why_unknown}")
     if model.kind is None:
-        is_plain = hasattr(loss, "__name__") or hasattr(loss, "func")  # also one that an axis wrapped
+        name = name_of(loss) if hasattr(loss, "__name__") or hasattr(loss, "func") else loss  # a lane's is wrapped
         raise TypeError(
-            f"{verb} needs to know the noise behind the loss, which {name_of(loss) if is_plain else loss} does not tell; "
-            f"write the residuals as a function and fit jf.losses.least_squares(residuals), or use jf.losses.rss, mse, "
-            f"huber, chi_squared, poisson, binomial or likelihood"
+            f"{verb} needs to know the noise behind the loss, which {name} does not tell; write the residuals as a "
+            f"function and fit jf.losses.least_squares(residuals), or use jf.losses.rss, mse, huber, chi_squared, "
+            f"poisson, binomial or likelihood"
         )
     return model
 

@@ -158,7 +158,8 @@ def test_sigkill_between_and_inside_of_rungs_changes_no_bit(tmp_path):
 
 
 CHANGES = {
-    "another rule": ({"prune": jf.Halving(factor=2, first=10)}, r"prune was Halving.*factor=3.*is now .*factor=2[^)]*\)\. Make"),
+    "another rule": (
+        {"prune": jf.Halving(factor=2, first=10)}, r"prune was Halv.*factor=3.*is now .*factor=2[^)]*\)\. Make"),
     "no rule": ({"prune": None}, r"prune was Halving\([^)]*\), is now absent\. Make"),
     "more steps": ({"steps": 60}, r"sweep: steps was 50, is now 60 \(a pruned sweep does not go on .*\)\. Make"),
     "fewer steps": ({"steps": 40}, r"sweep: steps was 50, is now 40 \(a pruned sweep does not go on .*\)\. Make"),
