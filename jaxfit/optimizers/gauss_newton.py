@@ -127,12 +127,12 @@ class LevenbergMarquardt(NamedTuple):
             free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
             slope = xp.where(free, slope, 0)
             triangle, shadow = reduced(triangle, free, shadow)
-        ends, least, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
+        ends, least, alive, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
         if on_host(flat) and not (ends or least):
-            return View(ends, least, least, slope, free, triangle, shadow, None, offset, left)
+            return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left)
         silent = triangle.diagonal() == 0 if free is None else (triangle.diagonal() == 0) & free
         tried = memory.probed >= silent.sum()
-        ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent
+        ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent & alive
         return View(
             ends, undetermined, least & memory.bent & ~tried, slope, free, triangle, shadow, silent, offset, left
         )
@@ -147,7 +147,7 @@ class LevenbergMarquardt(NamedTuple):
             units = xp.where(units > 0, units, 1)
         damping = pick(view.offset <= 16 * eps, flat.dtype.type(0), memory.damping)  # what is left is a straight line
         move = solve(*damped(per(triangle, units), shadow, damping)) / units
-        move = pick(probing, lambda: unseen(flat, memory, triangle, view.silent), move)
+        move = pick(probing, lambda: unseen(place, flat, memory, triangle, view.silent), move)
         there = planned = within(place, flat - move)
         repeated = np.False_
         if memory.shift is not None:
@@ -247,7 +247,7 @@ levenberg_marquardt.traits = Traits(
 
 def judge(
     flat: Array, memory: DampingState, triangle: Array, shadow: Array, free: Array | None, tolerance: Any = None
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array]:
     """Return whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
 
     An undamped step would remove ||c||**2 from the sum of squares. It is not worth a step if
@@ -258,12 +258,12 @@ def judge(
     - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step; or
     - it is at most the tolerance of the sum, if there is one.
     If R has rows of zeros, these rules see the other directions only; unless the run has settled in the rest too. There
-    it is also enough that all residuals are at rounding. No claim is made where a param has lost its influence, or no
-    param has any, unless all residuals are at rounding.
+    it is also enough that all residuals are at rounding. Where a param has lost its influence, or no param has any, it
+    is one only if all residuals are at rounding, or the slopes show that the sum bends up along all of these.
 
     Returns:
-      Whether it is a minimum that is determined, whether it is one but for directions that R does not show,
-      ||c||**2 / size, and ||c||**2.
+      Whether it is a minimum that is determined, whether it is one but for directions that R does not show, if these
+      bend up; whether it is one if they do not; ||c||**2 / size, and ||c||**2.
     """
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
     left = normal(total(shadow**2))
@@ -295,8 +295,8 @@ def judge(
     least = lost | below | enough | (exact & ~determined)
     tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step(), eps**0.75))
     if on_host(flat) and not (least or tiny or memory.settled):
-        return least, least, offset, left
-    return alive() & (determined & least | tiny | memory.settled), alive() & ~determined & least, offset, left
+        return least, least, least, offset, left
+    return alive() & (determined & least | tiny | memory.settled), ~determined & least, alive(), offset, left
 
 
 def bottomed(memory: DampingState, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:
@@ -320,7 +320,7 @@ def bottomed(memory: DampingState, flat: Array, step: Array, rest: Array, blur: 
     return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum() <= 1)
 
 
-def unseen(flat: Array, memory: DampingState, triangle: Array, silent: Array) -> Array:
+def unseen(place: Place, flat: Array, memory: DampingState, triangle: Array, silent: Array) -> Array:
     """Return a short step along which R is zero, for the next param without a pivot: a small part of its size."""
     xp, part = (
         namespace(flat),
@@ -330,6 +330,8 @@ def unseen(flat: Array, memory: DampingState, triangle: Array, silent: Array) ->
     earlier = xp.cumsum(silent) - silent
     chosen = silent & (earlier == memory.probed)
     along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
+    if place.limits is not None:
+        along = xp.where(flat - along < place.limits[0], -along, along)
     return along - solve(triangle, triangle @ along)
 
 

@@ -267,3 +267,20 @@ def test_nothing_false_is_claimed_of_the_problems_of_more_garbow_and_hillstrom(n
         assert not claimed or mgh.is_minimum(problem, run.params), (start, run.loss)
         undetermined = name in ("linear, rank one", "linear, rank one with zeros")
         assert (run.status == Status.NOT_DETERMINED) == undetermined, (start, run.status)
+
+
+SQUARED = {  # starts of c, of which the model has the square and the data want a negative one: the least is at 0
+    "low bound": jf.Bounded(0.5, 0.0, 5.0), "high bound": jf.Bounded(-0.5, -5.0, 0.0), "at the bound":
+    jf.Bounded(0.0, 0.0, 5.0), "free": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", soaking(SQUARED, keep=("low bound",)))
+def test_a_param_that_ends_at_zero_where_its_column_is_zero_is_at_a_minimum(name):
+    """Sums of (a + c**2 x - y)**2: the derivative by c is zero at c = 0, where the sum bends up by c."""
+    x = np.linspace(-3, 4, 30)
+    y = 1 - 0.25 * x
+    fit = jf.curve_fit(lambda p, x: p["a"] + p["c"] ** 2 * x, {"a": 0.0, "c": SQUARED[name]}, (x, y), steps=60)
+    assert fit.status == Status.CONVERGED
+    np.testing.assert_allclose([fit.params["a"], fit.params["c"]], [y.mean(), 0], atol=1e-8)
+    np.testing.assert_allclose(fit.loss, np.sum((y - y.mean()) ** 2), rtol=1e-12)
