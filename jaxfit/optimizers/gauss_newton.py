@@ -189,7 +189,8 @@ class LevenbergMarquardt(NamedTuple):
         def is_bent():
             straight = maximum(curvature, total((system.triangle @ step) ** 2))
             unsure = hidden() + 16 * eps * reach * root(straight)  # by the rounding of J, and of the residuals
-            return bend > maximum(2 * straight, unsure)
+            unseen_yet = pick(probing, 16 * eps**1.75 * here.size, 0 * here.size)  # even by a step of the param's size
+            return bend > maximum(maximum(2 * straight, unsure), unseen_yet)
 
         bent = bend > 2 * curvature if on_host(flat) else True
         bent = both(bent, is_bent)

@@ -284,3 +284,11 @@ def test_a_param_that_ends_at_zero_where_its_column_is_zero_is_at_a_minimum(name
     assert fit.status == Status.CONVERGED
     np.testing.assert_allclose([fit.params["a"], fit.params["c"]], [y.mean(), 0], atol=1e-8)
     np.testing.assert_allclose(fit.loss, np.sum((y - y.mean()) ** 2), rtol=1e-12)
+
+
+def test_a_column_that_underflows_shows_no_curvature():
+    """Box' function from ten times its start: exp(-645) is left of one param, whose slopes of 1e-282 bend up."""
+    problem = mgh.PROBLEMS["Box"]
+    options = {"optimizer": LM(), "steps": 30, "record": jf.Record(what=())}
+    run = jf.fit(jf.losses.least_squares(problem.residuals), 10 * problem.start, **options)
+    assert run.status == Status.OUT_OF_STEPS and run.loss > 0.07  # the least is 0
