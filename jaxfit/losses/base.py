@@ -451,7 +451,8 @@ class Sum(Loss):
 
 def noise_model_of_sum(models: Sequence[NoiseModel], why: str) -> NoiseModel:
     """Return the noise model of a sum of losses; `why` says why it is not known, if they do not add up."""
-    if all(model.kind == SQUARES and model.additive for model in models):
+    known = {model.sigma for model in models}
+    if all(model.kind == SQUARES and model.additive for model in models) and not known >= {True, False}:
         return NoiseModel(SQUARES, sigma=True if all(model.sigma for model in models) else None, additive=True)
     if all(model.deviance or model.kind == SQUARES and model.additive and model.sigma is not False for model in models):
         return NoiseModel(LIKELIHOOD, sigma=False, additive=True, deviance=True)

@@ -136,7 +136,8 @@ class Joint(Loss):
     def noise_model(self) -> NoiseModel:
         why = (
             f"{self} joins losses of different units; join sums of squares in units of sigma (chi_squared) and "
-            f"deviances (poisson, binomial), or sums of squares of one unit (rss)"
+            f"deviances (poisson, binomial), or sums of squares of one unit (rss); robust losses stand as each(...) of "
+            f"one name"
         )
         return noise_model_of_sum([loss.noise_model() for loss in self.losses], why)
 

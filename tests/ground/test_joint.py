@@ -119,6 +119,10 @@ def test_what_does_not_fit_is_refused():
     fit = jf.fit(mixed, {"rate": 1.0, "height": 2.0}, data, optimizer=sgd, steps=2)
     with pytest.raises(TypeError, match="joins losses of different units"):
         jf.standard_errors(fit)
+    mixed = jf.losses.joint(one=jf.losses.rss(decay), two=jf.losses.chi_squared(decay))  # the scatter of which?
+    fit = jf.fit(mixed, {"rate": 1.0, "height": 2.0}, (DATA[0][:2], DATA[1]), optimizer=sgd, steps=2)
+    with pytest.raises(TypeError, match="joins losses of different units.*each"):
+        jf.standard_errors(fit)
 
 
 def test_a_point_that_moves_the_fit_is_named_with_its_set():
