@@ -240,8 +240,13 @@ def run():
     return a_fit(sigma=np.full(21, 0.2), absolute_sigma=True)
 
 
-def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history(run):
-    found, columns = blocks_of(fit_page(run))
+@pytest.fixture(scope="module")
+def page_of_run(run, tmp_path_factory):
+    return run.to_html(tmp_path_factory.mktemp("pages") / "fit.html")
+
+
+def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history(run, page_of_run):
+    found, columns = blocks_of(page_of_run.read_text("utf-8"))
     curve, points = found["Data and curve"][1]["series"]
     x, y = run.problem.data[:2]
     np.testing.assert_allclose(columns[points["x"]], x, rtol=1e-6)
@@ -256,12 +261,12 @@ def test_the_page_of_a_fit_holds_data_band_residuals_report_and_history(run):
     assert found["Params"][1]["rows"] == report.table()[1]
     assert dict(found["Params"][2]["copies"])["Copy as LaTeX"] == report.to_latex()
     assert found["Correlations"][1]["rows"][1][1:3] == [f"{r:+.3f}" for r in report.correlations[1, :2]]
-    drawn = found[PROFILES][1:]
+    drawn, profiles = found[PROFILES][1:], jf.profile(run)
     assert [block["xlabel"] for block in drawn] == [row.name for row in report.rows]
     for block, row in zip(drawn, report.rows, strict=True):
         parabola, curve, level = block["series"]
         at = columns[curve["x"]].astype(float)
-        known = jf.profile(run)[row.name]
+        known = profiles[row.name]
         expected = np.interp(known.values, at, columns[curve["y"]])
         shown = known.tau**2 < 8
         np.testing.assert_allclose(expected[shown], known.tau[shown] ** 2, atol=0.02)
@@ -472,10 +477,9 @@ def test_colors_follow_the_preferred_scheme(session, tmp_path, grid):
     session.resize(1280, 900)
 
 
-def test_the_page_of_a_fit_is_drawn_on_every_width(session, tmp_path, run):
-    plain = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(3.0), steps=100)
-    for fit, charts, words in ((run, 6, ["height", "Correlations", "Goodness"]), (plain, 1, ["diverged"])):
-        path = fit.to_html(tmp_path / "fit.html")
+def test_the_page_of_a_fit_is_drawn_on_every_width(session, tmp_path, page_of_run):
+    plain = jf.fit(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(3.0), steps=100).to_html(tmp_path / "plain.html")
+    for path, charts, words in ((page_of_run, 6, ["height", "Correlations", "Goodness"]), (plain, 1, ["diverged"])):
         for width in (1280, 390):
             session.resize(width, 844)
             session.open(path)
