@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxfit.engine.compiling import fast_sums
+from jaxfit.engine.compiling import fast_sums, lanes_in_one_pass
 from jaxfit.engine.inspections import LaneLayout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
+from jaxfit.optimizers.arrays import side_by_side
 from jaxfit.problems import STATUSES, Status, Training
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.marks import is_marked, put, values_of
@@ -344,7 +345,8 @@ def many(
 
     def lane(name):
         def one(values, state, t):
-            return getattr(stepper(lane_training(template, values), judged=judged, ends=ends), name)(state, t)
+            with side_by_side(lanes_in_one_pass()):
+                return getattr(stepper(lane_training(template, values), judged=judged, ends=ends), name)(state, t)
 
         out = axes if name == "unrecorded" else (axes, 0)
         mapped = jax.vmap(one, in_axes=(0, axes, time), out_axes=out)

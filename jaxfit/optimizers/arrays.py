@@ -11,9 +11,9 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +151,52 @@ def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple
         joined = xp.linalg.qr(xp.concatenate([columns, b[None]]).T, mode="r")
         columns, b = joined[:k, :k].T, joined[:k, k]
     return reduced(columns, b, rounding, norms)
+
+
+SHORT = 256  # numbers that are added one after another without a loss of digits that counts
+
+
+class SideBySide(NamedTuple):
+    """What lanes of a `vmap` are traced with, if products of columns are to be used where they have enough digits."""
+
+    sums: Callable[[Sequence[Array]], Sequence[Array]]  # of arrays (lanes, n) along their rows, in one pass
+    enclosing_nothing: Callable  # of `engine.jaxprs`
+
+
+_beside: contextvars.ContextVar[SideBySide | None] = contextvars.ContextVar("_beside", default=None)
+lanes_side_by_side = _beside.get
+
+
+@contextlib.contextmanager
+def side_by_side(how: SideBySide | None) -> Iterator[None]:
+    """Trace for lanes of a `vmap`, for which `system_at` then takes one pass over the points; None for another way."""
+    token = _beside.set(how)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
+
+
+def by_products(products: dict[tuple[int, int], Array], k: int) -> tuple[tuple[Array, Array], Array]:
+    """Return R and Q^T b (lanes, ...) from the products (lanes,) of A's columns and b, and where they are too poor.
+
+    With d the least pivot of columns of length one, such an R is right to eps / d**2 of itself, and Q^T b to eps / d of
+    b. Far from a minimum, where Q^T b is large, a step with some right digits does; near it all of Q^T b is looked at.
+    """
+    size, eps = products[k, k], float(eps_of(products[k, k]))
+    rows, least = [], jnp.ones_like(size)
+    for i in range(k):
+        row = [products[i, j] for j in range(i, k + 1)]
+        for earlier in rows:
+            row = [x - earlier[i] * earlier[j] for j, x in enumerate(row, i)]
+        part = row[0] / products[i, i]
+        least = jnp.where(part >= least, least, part)  # NaN stays
+        pivot = jnp.sqrt(row[0])
+        rows.append([jnp.zeros_like(size)] * i + [pivot] + [x / pivot for x in row[1:]])
+    shadow = jnp.stack([row[k] for row in rows], axis=1)
+    far = (least > eps**0.5) & (least * (shadow * shadow).sum(axis=1) > eps**1.5 * size)
+    triangle = jnp.stack([jnp.stack(row[:k], axis=1) for row in rows], axis=1)
+    return (triangle, shadow), ~((least > eps**0.25) | far) & jnp.isfinite(size)
 
 
 def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = None) -> tuple[Array, Array]:

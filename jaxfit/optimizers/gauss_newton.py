@@ -47,7 +47,7 @@ from jaxfit.optimizers.arrays import (
 )
 from jaxfit.optimizers.arrays import reduced as reduced_columns
 from jaxfit.optimizers.bordered import Triangle, damped, norms, per, reduced, solve
-from jaxfit.optimizers.linearization import Place, System, is_finite, place_of, system_of
+from jaxfit.optimizers.linearization import Place, System, is_finite, place_of, system_at, system_of
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
 from jaxfit.typing import PyTree
 
@@ -155,7 +155,7 @@ class LevenbergMarquardt(NamedTuple):
             there = pick(repeated, lambda: within(place, planned + memory.shift), planned)
         change = triangle @ (planned - flat)
         gain = -total(change * (2 * shadow + change)) * here.weight
-        system = system_of(place.slopes(there))
+        system = system_at(place.slopes, there)
 
         step, ahead = there - flat, system.shadow @ system.triangle
         actual = here.loss - system.loss

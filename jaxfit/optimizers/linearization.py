@@ -11,11 +11,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.custom_batching
 import jax.flatten_util
 import jax.numpy as jnp
 
 from jaxfit.losses import Block, Joint
-from jaxfit.optimizers.arrays import Array, are_finite, namespace
+from jaxfit.optimizers.arrays import (
+    SHORT,
+    UNROLLED,
+    Array,
+    are_finite,
+    by_products,
+    lanes_side_by_side,
+    namespace,
+    on_host,
+)
 from jaxfit.optimizers.bordered import Columns, Layout, Triangle, layout_of, triangularize
 from jaxfit.optimizers.bordered import is_finite as is_finite_triangle
 from jaxfit.optimizers.methods import Objective
@@ -33,6 +43,7 @@ class Slopes(NamedTuple):
     scale: Array  # (k,) norms of the columns of J
     residuals: Array  # (n,) r, with the roots of their weights if these differ
     columns: Array | Columns  # (k, n) of J, with the same
+    squares: tuple[()] | None = None  # () if size and scale are of these very residuals and columns; no leaf
 
 
 class System(NamedTuple):
@@ -158,7 +169,7 @@ def _slopes(blocks_at: Callable[[Array], tuple[Block, ...]], flat: Array) -> Slo
         weight = jnp.asarray(blocks[0].weight, r.dtype)
         size = jnp.sum(r * r)
         scale = jnp.sqrt(jnp.sum(columns * columns, axis=1))
-        return Slopes(weight * size, weight, size, scale, r, columns)
+        return Slopes(weight * size, weight, size, scale, r, columns, ())
     loss, r, curve, measure = (jnp.concatenate(x) for x in zip(*map(weigh, blocks), strict=True))
     columns = jnp.concatenate(derivatives, axis=1)
     scale = jnp.sqrt(jnp.sum(columns**2 * measure[None, :], axis=1))
@@ -171,6 +182,46 @@ def _slopes(blocks_at: Callable[[Array], tuple[Block, ...]], flat: Array) -> Slo
 def system_of(found: Slopes) -> System:
     """Reduce the residuals and their Jacobian at a point to a triangle."""
     return System(*found[:4], *triangularize(found.columns, found.residuals))
+
+
+def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
+    """Return `system_of(slopes(flat))`; of lanes side by side from the products of the columns, by Cholesky's way.
+
+    One pass over the points then makes the columns, their products and the sum of squares. Lanes for which that has too
+    few digits are triangularized. A lane's numbers never depend on its neighbors'.
+    """
+    beside = None if on_host(flat) else lanes_side_by_side()
+    if beside is None or flat.size > UNROLLED:
+        return system_of(slopes(flat))
+    found, enclosed, like = beside.enclosing_nothing(slopes, flat)  # as the rule of a `vmap` must
+    if isinstance(like.columns, Columns) or like.residuals.size > SHORT:
+        return system_of(slopes(flat))
+
+    @jax.custom_batching.custom_vmap
+    def system(*given):
+        return system_of(found(*given))
+
+    @system.def_vmap
+    def _(lanes, batched, *given):
+        axes = [0 if own else None for own in batched]
+        here, k = jax.vmap(found, axes, axis_size=lanes)(*given), flat.size
+        rows = [*jnp.moveaxis(here.columns, 1, 0), here.residuals]
+        pairs = [(i, j) for i in range(k + 1) for j in range(i, k + 1)]
+        products = dict(zip(pairs, beside.sums([rows[i] * rows[j] for i, j in pairs]), strict=True))
+        best, poor = by_products(products, k)
+
+        def orthogonal():  # from the params again: else the columns would be written to memory in every step
+            exact = jax.vmap(lambda *given: system_of(found(*given))[4:], axes, axis_size=lanes)(*given)
+            return jax.tree.map(lambda a, b: jnp.where(poor.reshape(-1, *(1,) * (a.ndim - 1)), a, b), exact, best)
+
+        best = jax.lax.cond(jnp.any(poor), orthogonal, lambda: best)
+        loss, weight, size, scale = here[:4]
+        if here.squares is not None:
+            size, scale = products[k, k], jnp.sqrt(jnp.stack([products[i, i] for i in range(k)], axis=1))
+            loss = weight * size
+        return System(loss, weight, size, scale, *best), System(True, True, True, True, True, True)
+
+    return system(flat, *enclosed)
 
 
 def weigh(block: Block) -> tuple[Array, Array, Array, Array]:

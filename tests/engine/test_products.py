@@ -1,0 +1,68 @@
+"""The quadratic model of lanes side by side from products of columns: its digits, and lanes that need more of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfit.engine.jaxprs import enclosing_nothing
+from jaxfit.optimizers.arrays import SideBySide, by_products, side_by_side, triangularize
+from jaxfit.optimizers.linearization import Slopes, system_at
+from jaxfit.problems import precision_context
+
+
+def columns_and_residuals(closeness):
+    """Return columns (3, 30), of which the last is the first but for so much, and residuals (30,)."""
+    random = np.random.default_rng(1)
+    columns, residuals = random.standard_normal((3, 30)), random.standard_normal(30)
+    columns[2] = columns[0] + closeness * columns[2]
+    return columns, residuals
+
+
+def systems(closeness):
+    """Return what lanes of these closenesses have side by side."""
+
+    def sums(rows):
+        return [jnp.sum(x, axis=1) for x in rows]
+
+    def one(flat, columns, residuals):
+        size = jnp.sum(residuals**2)
+        return system_at(lambda flat: Slopes(size, 1 + 0 * size, size, 0 * flat, residuals, columns, ()), flat)
+
+    with precision_context("float64"), side_by_side(SideBySide(sums, enclosing_nothing)):
+        given = [np.stack(x) for x in zip(*map(columns_and_residuals, closeness), strict=True)]
+        found = jax.jit(jax.vmap(one))(np.zeros((len(closeness), 3)), *given)
+        return jax.tree.map(np.asarray, found), given
+
+
+def test_lanes_whose_products_have_too_few_digits_are_triangularized():
+    found, (columns, residuals) = systems([1.0, 1e-7, 1e-2, 1e-6])
+    for i in range(4):
+        triangle, shadow = triangularize(columns[i], residuals[i])
+        np.testing.assert_allclose(found.triangle[i], triangle, rtol=1e-8, atol=1e-14)  # eps / 1e-7, with some room
+        np.testing.assert_allclose(found.shadow[i], shadow, rtol=1e-6)
+    np.testing.assert_allclose(found.scale, np.linalg.norm(columns, axis=2), rtol=1e-14)
+    np.testing.assert_allclose(found.loss, (residuals**2).sum(axis=1), rtol=1e-14)
+
+
+def test_a_lane_has_the_same_bits_beside_lanes_that_are_triangularized_and_beside_others():
+    mixed, _ = systems([1.0, 1e-7, 0.5, 1e-6])
+    others, _ = systems([1.0, 0.9, 0.5, 0.8])
+    poor, _ = systems([1e-6, 1e-7, 1e-5, 1e-6])
+    for name, x in mixed._asdict().items():
+        np.testing.assert_array_equal(x[[0, 2]], getattr(others, name)[[0, 2]])
+        np.testing.assert_array_equal(x[[1, 3]], getattr(poor, name)[[1, 3]])
+
+
+@pytest.mark.parametrize("closeness", [1.0, 1e-3, 1e-5, 1e-9])
+def test_the_products_give_the_triangle_or_say_that_they_are_too_poor(closeness):
+    columns, b = columns_and_residuals(closeness)
+    rows = [*columns, b]
+    with precision_context("float64"):
+        products = {(i, j): jnp.asarray([rows[i] @ rows[j]]) for i in range(4) for j in range(i, 4)}
+        (triangle, shadow), poor = jax.tree.map(np.asarray, by_products(products, 3))
+    exact, right = triangularize(columns, b)
+    assert bool(poor[0]) == (closeness < 1e-4)  # eps**(1/2) of a squared pivot, as Q^T b is large here
+    if not poor[0]:
+        np.testing.assert_allclose(triangle[0], exact, rtol=1e-8, atol=1e-14)  # eps / 1e-3**2
+        np.testing.assert_allclose(shadow[0], right, rtol=1e-8)
