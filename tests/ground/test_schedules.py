@@ -150,7 +150,7 @@ def test_a_schedule_prints_as_it_is_written():
         (lambda: jf.schedules.warmup_cosine(0.1, 100, 100), ValueError, "warmup is 100 of 100 steps"),
         (lambda: jf.schedules.constant(jf.Axis("rate", [0.1, -1.0])), ValueError, r"-1.0 \(value 1 of axis 'rate'\)"),
         (lambda: jf.schedules.cosine(0.1, stepz=3), TypeError, "did you mean steps"),
-        (lambda: jf.schedules.expo, AttributeError, "did you mean exponential"),
+        (lambda: jf.schedules.exponental, AttributeError, "did you mean exponential"),
     ],
 )
 def test_a_bad_number_is_refused_by_name(call, error, words):
