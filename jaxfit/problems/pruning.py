@@ -342,12 +342,14 @@ def _check_by(rule: Pruning, training: Training) -> None:
     vectors = ("params", "gradient", "preconditioner")
     there = [name for name in training.record.names if name not in vectors]
     if rule.by not in there:
-        recorded = ["loss", *(["validation_loss"] if training.validation is not None else []), *there]
+        held_out = ["validation_loss"] if training.validation is not None else []
+        recorded = list(dict.fromkeys(["loss", *held_out, *there]))
         name = "size" if rule.by in vectors or not rule.by.isidentifier() else rule.by
         function = f"of your function {name}(params, *data), which returns one number, and by={name!r}"
         raise ValueError(
             f"prune: by={rule.by!r} is not recorded as one number for each lane, so that lanes cannot be ranked by it; "
-            f"there is {', '.join(dict.fromkeys(recorded))}. Record it: record=jf.Record(every=..., what=("
+            f"there is {', '.join(recorded)}{did_you_mean(rule.by, recorded)} Record it: "
+            "record=jf.Record(every=..., what=("
             + ("'gradient_norm',))" if rule.by == "gradient_norm" else f"{name},)) {function}")
         )
 

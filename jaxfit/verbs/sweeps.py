@@ -94,8 +94,8 @@ def sweep(
       slots: Number of lanes that run side by side in the compiled program. The last bits of a result depend on it.
       store: A folder in which to keep the results, block by block as they finish. The same call resumes where it
         stopped, and computes nothing if all is done; values added at the end of an axis are computed alone, and with
-        more `steps` lanes whose steps ran out go on, to the bits that they would have had at once. A call that would
-        give other bits is refused. `jf.open(store)` reads the results at any time.
+        more `steps` lanes whose steps ran out go on, to the bits that they would have had at once, but not of a pruned
+        sweep. A call that would give other bits is refused. `jf.open(store)` reads the results at any time.
       executor: A `concurrent.futures.Executor` whose workers run the blocks and write them to the store, which all
         workers must see: a `ProcessPoolExecutor` with the start method "spawn", or `client.get_executor()` of dask. The
         arguments are sent with every task, so make data larger than some megabytes by a `Call`, or read them in the

@@ -403,6 +403,8 @@ PRUNING = {
     "by a function that is not recorded": Case(lambda: pruned(jf.Halving(first=4, by="size")), ValueError,
         "by='size' is not recorded", r"what=\(size,\)\) of your function size\(params, \*data\), which returns one num",
         lambda: pruned(jf.Halving(first=4, by="size"), record=jf.Record(every=2, what=(size,)))),
+    "by a name with a slip": Case(lambda: pruned(jf.Halving(first=4, by="los")), ValueError, "by='los' is not recorded",
+        "there is loss; did you mean loss?", lambda: pruned(jf.Halving(first=4, by="loss"))),
     "what keeps no booleans": Case(lambda: pruned(jf.Rungs(at=[4], keep=lambda rung: rung.values)), TypeError,
         "returned float64", "one boolean for each", lambda: pruned(jf.Rungs(at=[4], keep=below))),
     "a choice of one number": Case(lambda: jf.Choice(3), TypeError, "values is 3", r"such as \[16, 32, 64\]",
