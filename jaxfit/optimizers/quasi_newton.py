@@ -272,7 +272,7 @@ def judge(
 
 def elsewhere(gradient: Callable, point: Array, silent: Array, low: ArrayLike, high: ArrayLike) -> Array:
     """Return whether the gradient (k,) has the same bits where params without influence are at `other_places`."""
-    places = jnp.clip(jnp.concatenate([point[None], other_places(point, silent)]), low, high)
+    places = clipped_to(jnp.concatenate([point[None], other_places(point, silent)]), low, high)
     found = jax.lax.map(gradient, places)
     return jnp.all(found == found[:1])
 

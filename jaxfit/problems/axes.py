@@ -166,7 +166,7 @@ class Axis:
             values = list(values.tolist())
             _check_kinds(self.name, values)
         if self.labels is None and not is_array(values) and any(v is None for v in values):
-            if kinds_of(values) in ({"number"}, {"text"}):
+            if kinds_of(list(values)) in ({"number"}, {"text"}):
                 object.__setattr__(self, "labels", list(map(str, values)))
         object.__setattr__(self, "values", values)
         if self.labels is not None:

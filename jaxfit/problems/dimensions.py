@@ -266,7 +266,7 @@ def position(verb: str, name: str, axis: ArrayLike, wanted: Scalar, method: str 
     """
     refuse_unit(f"{verb}: {name}", wanted)
     values = np.asarray(axis)
-    text = str(wanted) if wanted is None or isinstance(wanted, (int, float)) else None  # as an axis with None shows it
+    text = _shown(wanted)
     there = [i for i, value in enumerate(values.tolist()) if _equal(value, wanted) or (text and value == text)]
     if there:
         return there[0]
@@ -298,6 +298,11 @@ def position(verb: str, name: str, axis: ArrayLike, wanted: Scalar, method: str 
             f"pass one of them{remedy}"
         )
     return int(np.flatnonzero(values == known[i].astype(values.dtype))[0])
+
+
+def _shown(value: object) -> str | None:
+    """Return the label of a number or None on an axis that has both; None for anything else."""
+    return str(value) if value is None or isinstance(value, (int, float)) else None
 
 
 def _equal(value: object, wanted: object) -> bool:
