@@ -293,6 +293,7 @@ def test_a_fit_can_be_differentiated_with_respect_to_its_data():
     np.testing.assert_allclose(found, centered / (centered**2).sum(), atol=1e-9)
 
 
+@pytest.mark.soak
 def test_lbfgs_finds_the_minimum_of_any_smooth_loss():
     def loss(params):
         return (1 - params["x"]) ** 2 + 100 * (params["y"] - params["x"] ** 2) ** 2 + 3

@@ -107,7 +107,9 @@ def test_the_residual_sum_of_squares_is_n_times_the_mean():
     assert float(losses.rss(line)(PARAMS, X, T_C)) == pytest.approx(11 * float(losses.mse(line)(PARAMS, X, T_C)))
 
 
-@pytest.mark.parametrize("name", ["rss", "mse", "mae", "huber", "labels", "shares"])
+@pytest.mark.parametrize(
+    "name", soaking(["rss", "mse", "mae", "huber", "labels", "shares"], keep=("rss", "mse", "labels"))
+)
 def test_doubling_the_data_doubles_a_sum_and_keeps_a_mean(name):
     loss, params, data = CASES[name]
     doubled = jax.jit(loss)(params, *(np.concatenate([column, column]) for column in data))
@@ -147,7 +149,7 @@ MASKED = {
 
 
 @pytest.mark.parametrize("fill", soaking([np.nan, np.inf, 0.0, -1.0], keep=1))
-@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize("name", soaking(MASKED, keep=("mse", "huber", "columns", "labels", "sum")))
 def test_a_masked_loss_and_its_gradient_are_those_of_the_shortened_data(name, fill):
     make, params, y = MASKED[name]
     x, spoiled = X.copy(), y.copy()
@@ -159,7 +161,9 @@ def test_a_masked_loss_and_its_gradient_are_those_of_the_shortened_data(name, fi
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grads, expected_grads)
 
 
-@pytest.mark.parametrize("make", [losses.rss, losses.mse, losses.mae, losses.huber])
+@pytest.mark.parametrize(
+    "make", soaking([losses.rss, losses.mse, losses.mae, losses.huber], keep=(losses.mae, losses.huber))
+)
 def test_a_residual_of_zero_pulls_in_no_direction(make):
     x = np.array([0.0, 1.0, -2.0])
     value, grads = jax.value_and_grad(make(line))({"w": 3.0, "b": 1.0}, x, 3 * x + 1)

@@ -56,7 +56,7 @@ def test_sets_of_unequal_length_are_fitted_as_one_dense_problem(fit, whole):
     equal(fit.loss, whole.loss, 1e-12)
 
 
-@pytest.mark.parametrize("most", [128, 5])
+@pytest.mark.parametrize("most", soaking([128, 5], keep=(5,)))
 def test_errors_are_those_of_the_dense_jacobian(fit, whole, most):
     """Few params are estimated from the whole Jacobian, more than the setting says from its blocks."""
     with using(numpy_params=most):
@@ -153,6 +153,7 @@ def test_a_set_without_influence_leaves_the_others_as_they_are(fit):
     np.testing.assert_allclose(fit.params["rate"], without.params["rate"], rtol=1e-9)
 
 
+@pytest.mark.soak
 def test_counts_of_many_sets_have_their_fisher_information():
     """Rates of their own and a background in common, measured alone: n / m**2 a set."""
     counts, background = np.array([[3.0, 5.0], [20.0, 30.0], [0.0, 0.0]]), np.array([8.0, 9.0, 10.0])

@@ -120,6 +120,7 @@ def test_without_errors_in_x_it_is_chi_squared():
     np.testing.assert_allclose(*values, rtol=1e-6)
 
 
+@pytest.mark.soak
 def test_the_loss_has_the_second_derivatives_of_the_least_sum():
     """By differences of the least sum over the abscissas, which `dense` finds with the params held."""
     loss = jf.losses.orthogonal_distance(lambda p, x: p[0] * x**2 + p[1])
@@ -250,6 +251,7 @@ def fitted_ellipse():
     return implicit(conic, np.array([-1.0, -3.0, 0.09, 0.02, 0.08]), FULLER)
 
 
+@pytest.mark.soak
 def test_the_implicit_example_of_the_guide_of_odrpack(fitted_ellipse):
     """ODRPACK's own run, as the tests of scipy.odr record it, stops within 1e-6 of the params."""
     beta = [-0.9993809167281279, -2.9310484652026476, 0.0875730502693354, 0.0162299708984738, 0.0797537982976416]

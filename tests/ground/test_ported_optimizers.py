@@ -68,10 +68,10 @@ def test_every_optimizer_of_the_modules_is_recorded():
 FIRST = [*{(case.framework, case.name): case for case in reversed(CASES)}.values()]
 
 
+@pytest.mark.parametrize("problem", soaking(STARTS, keep=("layer",)))
 @pytest.mark.parametrize("case", soaking(CASES, keep=FIRST), ids=str)
-def test_the_losses_are_those_of_the_framework(case):
-    for problem in STARTS:
-        np.testing.assert_allclose(losses_of(case, problem), numbers(TRUTH["losses"][str(case)][problem]), rtol=1e-6)
+def test_the_losses_are_those_of_the_framework(case, problem):
+    np.testing.assert_allclose(losses_of(case, problem), numbers(TRUTH["losses"][str(case)][problem]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

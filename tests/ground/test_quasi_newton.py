@@ -204,6 +204,7 @@ IDLE = {  # models with a param that changes nothing where it starts: whether it
 }  # fmt: skip
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:the loss does not depend")
 @pytest.mark.parametrize("method", soaking(["lbfgs", "levenberg_marquardt"], keep=("levenberg_marquardt",)))
 @pytest.mark.parametrize("name", soaking(IDLE, keep=("step of height 1",)))

@@ -225,7 +225,7 @@ def test_a_named_optimizer_is_its_papers_recurrence(name):
     assert (np.abs(narrow - expected) <= bound * scale).all()
 
 
-@pytest.mark.parametrize("name", LETTER)
+@pytest.mark.parametrize("name", soaking(LETTER, keep=("amsgrad", "radam")))
 def test_settings_make_it_the_paper_to_the_letter(name):
     options, theirs = LETTER[name]
     start, slopes = drawn(len(name) + 1)
@@ -260,7 +260,7 @@ def test_rprop_moves_at_once_and_rests_where_the_gradient_turns():
     np.testing.assert_allclose(steps, [-0.1, -0.12, 0.0, 0.06, 0.0], rtol=1e-6)  # as Riedmiller and Braun, and PyTorch
 
 
-@pytest.mark.parametrize("b2", [0.9, 0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("b2", soaking([0.9, 0.99, 0.999, 0.9999], keep=(0.9, 0.9999)))
 def test_radams_rho_keeps_its_digits_in_float32(b2):
     start, slopes = drawn(3)
     expected = np.array(list(Papers.radam(start, lambda t, p: slopes[t], b2=b2)))
@@ -299,7 +299,7 @@ OTHER = {  # a value of each hyperparameter that is not its default
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", soaking(FACTORIES, keep=("rmsprop", "adamw")))
+@pytest.mark.parametrize("name", soaking(FACTORIES, keep=("rmsprop",)))
 def test_every_hyperparameter_reaches_optaxs_factory(name):
     own = {"rprop": recurrences.rprop, "yogi": recurrences.yogi}
     rng = np.random.default_rng(5)

@@ -327,7 +327,7 @@ def test_an_animation_is_written_as_a_gif(folder):
 # This project's experiments
 
 OWN = experiments.discover(ROOT / "experiments")
-SHORT = ("backpropagation", "learning_rates", "patient")  # the others are in make soak
+SHORT = ("learning_rates",)  # the others are in make soak
 OPEN: set[str] = set()
 
 
@@ -407,6 +407,7 @@ def test_a_check_belongs_to_the_row_that_its_source_names(source, row):
     assert module("texts").row_of(source) == row
 
 
+@pytest.mark.soak
 def test_this_projects_experiments_are_listed_from_any_folder(tmp_path):
     listed = subprocess.run(
         [sys.executable, "-m", "experiments", "--list"],

@@ -439,7 +439,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("records", [0, 3])
+@pytest.mark.parametrize("records", soaking([0, 3], keep=(3,)))
 def test_sweeps_of_every_kind_are_shown(session, tmp_path, records):
     for name, axes in ODD.items():
         path = tmp_path / "odd.html"

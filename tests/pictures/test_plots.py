@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxfit import plots
 from jaxfit.problems import Status
+from tests.shared.soak import soaking
 
 CONVERGED, OUT_OF_STEPS, DIVERGED, NOT_FINITE = 1, 2, 3, 4
 
@@ -74,7 +75,7 @@ def corner(n=64):
     return np.where((row > 50) | (column > 50), DIVERGED, CONVERGED)
 
 
-@pytest.mark.parametrize("layout", [half_planes, island, bands, corner])
+@pytest.mark.parametrize("layout", soaking([half_planes, island, bands, corner], keep=(half_planes, bands)))
 def test_each_region_of_a_map_is_labeled_inside_itself(layout):
     status = layout()
     ax = plots.convergence_map(grid(status), x="rate", y="start", law=0.03)
@@ -99,7 +100,7 @@ def test_a_region_too_small_for_its_label_gets_none():
     assert not ax.texts
 
 
-@pytest.mark.parametrize("outcome", [CONVERGED, OUT_OF_STEPS, DIVERGED, NOT_FINITE, 5, 0])
+@pytest.mark.parametrize("outcome", soaking([CONVERGED, OUT_OF_STEPS, DIVERGED, NOT_FINITE, 5, 0], keep=(CONVERGED, 0)))
 def test_a_map_of_one_outcome_can_be_drawn(outcome):
     ax = plots.convergence_map(grid(np.full((8, 8), outcome)), x="rate", y="start")
     assert_labels_are_apart_and_inside(ax)
@@ -184,7 +185,11 @@ def test_labels_do_not_lie_on_the_way_out():
 
 
 @pytest.mark.parametrize(
-    "losses", [[3.0], [1.0, 1.0, 1.0], [np.inf], [np.nan, 1.0], [0.0, 0.0], [1.0, 0.0], [2.0, -3.0]]
+    "losses",
+    soaking(
+        [[3.0], [1.0, 1.0, 1.0], [np.inf], [np.nan, 1.0], [0.0, 0.0], [1.0, 0.0], [2.0, -3.0]],
+        keep=([3.0], [np.inf], [np.nan, 1.0], [2.0, -3.0]),
+    ),
 )
 def test_a_short_or_strange_history_can_be_drawn(losses):
     assert_labels_are_apart_and_inside(plots.loss_history({"run": losses}))
@@ -197,7 +202,7 @@ def test_the_lines_of_a_fit_are_labeled():
     assert {text.get_text() for text in ax.texts} == {"fit", "truth"}
 
 
-@pytest.mark.parametrize("factor", [0.5, -0.4, -1.15])
+@pytest.mark.parametrize("factor", soaking([0.5, -0.4, -1.15], keep=(0.5, -1.15)))
 def test_the_points_of_a_descent_are_numbered(factor):
     path, curve = 1 - factor ** np.arange(6), np.linspace(-2, 4, 100)
     ax = plots.descent_1d(path, (path - 1) ** 2, (curve, (curve - 1) ** 2))
@@ -224,6 +229,7 @@ def test_a_picture_is_drawn_on_the_axes_it_is_given():
         assert picture is ax
 
 
+@pytest.mark.soak
 def test_a_picture_makes_axes_of_its_own_if_it_is_given_none():
     axes = list(every_picture())
     assert len({id(ax.figure) for ax in axes}) == len(axes)
