@@ -180,6 +180,7 @@ def bend(params, k):
     return np.array([[2 + 60 * x**2 - 20 * y, -20 * x], [-20 * x, 10.0]])
 
 
+@pytest.mark.soak
 def test_sharpness_along_a_run_is_that_of_every_record(runs):
     fit = jf.lane(runs, rate=0.03)
     along = jf.sharpness(fit, history=True)

@@ -10,6 +10,7 @@ from scipy import integrate
 
 import jaxfit as jf
 from jaxfit.statistics import diagnosis
+from tests.shared.soak import soaking
 
 # Age at the first word and Gesell score of 21 children: Mickey, Dunn and Clark (1967), doi:10.1016/0010-4809(67)90020-2
 AGE = np.array([15, 26, 10, 9, 15, 20, 18, 11, 8, 20, 7, 9, 10, 11, 11, 10, 12, 42, 17, 11, 10.0])
@@ -109,7 +110,7 @@ def polynomial(params, x):
     return jnp.polyval(params, x)
 
 
-@pytest.mark.parametrize(("count", "degree"), [(12, 1), (40, 3)])
+@pytest.mark.parametrize(("count", "degree"), soaking([(12, 1), (40, 3)], keep=1, names=2))
 def test_the_p_value_of_durbin_and_watson_is_nearly_the_exact_one(count, degree):
     """The beta distribution has the exact mean and variance; what its higher moments miss is below 0.001 for a p-value
     below 0.05, and 0.003 for any (measured: 0.0009 and 0.0022 of 12 points, 0.0002 and 0.0004 of 40)."""
@@ -222,6 +223,7 @@ def test_rounding_alone_is_no_noise_to_test():
     assert np.isnan(points[1:]).all() and np.isfinite(points.leverage).all()
 
 
+@pytest.mark.soak
 def test_residuals_of_next_to_nothing_of_their_sigma_show_no_trend():
     """Counts that are all zero leave a mean that vanishes, so that all residuals are equal; nothing is tested then."""
     loss = jf.losses.poisson(lambda params, x: params["m"] * jnp.ones_like(x))

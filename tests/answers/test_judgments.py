@@ -293,6 +293,7 @@ def assert_true(name, fit):
     assert kind not in ("runaway params", "saddle", "not determined") and (kind != "plateau" or not moved)
 
 
+@pytest.mark.soak
 def test_what_is_said_of_bowls_from_starts_of_any_size_is_true():
     for name, fit in drawn(0, 3):
         assert_true(name, fit)

@@ -51,7 +51,9 @@ def test_pairs_of_places_hold_every_pair_of_numbers_equally_often(n):
         assert surprise(counts[~np.eye(n, dtype=bool)], 20_000 / (n * (n - 1))) < 4
 
 
-@pytest.mark.parametrize("pattern", [lambda i: i, lambda i: i % 2, lambda i: np.sin(i / 50), lambda i: i < 40])
+@pytest.mark.parametrize(
+    "pattern", soaking([lambda i: i, lambda i: i % 2, lambda i: np.sin(i / 50), lambda i: i < 40], keep=1)
+)
 def test_means_of_batches_vary_as_the_law_of_sampling_without_replacement_says(pattern):
     n, size = 1000, 32
     values = np.asarray(pattern(np.arange(n)), float)

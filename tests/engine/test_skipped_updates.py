@@ -48,6 +48,7 @@ def test_a_skipped_update_is_no_small_change(name):
         np.testing.assert_allclose(leaf, 1, atol=2e-3)
 
 
+@pytest.mark.soak
 def test_lanes_that_accumulate_stop_where_they_would_alone():
     rates = np.array([0.02, 0.1, 0.2], np.float32)
     optimizer = O.accumulated(O.sgd(jf.Axis("rate", rates)), 3)

@@ -153,7 +153,7 @@ def test_a_fit_is_the_same_within_rounding(case):
 LENGTHS = [(5,), (256,), (257,), (3000,), (2**20 + 3,), (40, 70), (3, 2500), (2500, 3), (2, 1500, 3)]
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", soaking([True, False], keep=1))
 def test_long_sums_of_single_precision_keep_their_digits(together):
     for shape in LENGTHS:
         first, last, whole = (0,), (len(shape) - 1,), tuple(range(len(shape)))

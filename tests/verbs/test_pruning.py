@@ -213,6 +213,7 @@ def test_nothing_is_trained_twice_and_blocks_change_no_bit(settings):
     assert sum(len(lanes) for lanes in events["block"]) == 54 + 18 + 6 and sum(events["lanes"]) == 54
 
 
+@pytest.mark.soak
 def test_ctrl_c_keeps_what_was_decided_and_calls_the_rest_not_run():
     with using(workers=1), ended_by(KeyboardInterrupt, "block", 2), pytest.raises(jf.Interrupted) as caught:
         sweep(jf.Halving(factor=3, first=9))

@@ -272,12 +272,14 @@ def test_axes_grow_before_steps_do_and_not_after(tmp_path):
         run(tmp_path, starts=[*more, 5.0], steps=70, **NO_RULE)
 
 
+@pytest.mark.soak
 def test_fewer_steps_are_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(ValueError, match=r"steps was 30, is now 20 \(a store goes on, not back\)"):
         run(tmp_path, steps=20)
 
 
+@pytest.mark.soak
 def test_a_schedule_made_for_the_former_steps_is_another_program(tmp_path):
     def falling(steps):
         rate = jf.schedules.cosine(1e-2, steps)
