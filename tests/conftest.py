@@ -22,9 +22,9 @@ OLD = jax.__version_info__ < (0, 11)
 # Processes that tests start do as their parent does. jax 0.11 has no other emitters.
 QUICKLY = {"xla_backend_optimization_level": 0} | ({"xla_cpu_use_fusion_emitters": False} if OLD else {})
 AS_USERS_DO = {"xla_backend_optimization_level": 3} | ({"xla_cpu_use_fusion_emitters": True} if OLD else {})
-# Files about bits, memory and the work of the compiler. In `make soak` all tests run the users' programs.
+# Files about bits, memory, speed and the work of the compiler. In `make soak` all tests run the users' programs.
 FOR_USERS = {
-    *("test_compiling", "test_pools", "test_settings", "test_shuffles", "test_sums"),
+    *("test_benchmarks", "test_compiling", "test_pools", "test_settings", "test_shuffles", "test_sums"),
     *("test_agreement", "test_bad_inputs_disk", "test_combinations", "test_longer_fits"),
     *("test_pruning", "test_stages"),
 }

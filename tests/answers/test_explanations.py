@@ -34,6 +34,7 @@ def plain(attempt):
     )
 
 
+@pytest.mark.soak
 def test_following_the_advice_makes_failing_runs_arrive():
     rounds = [
         follow(attempt, fit)
@@ -219,6 +220,7 @@ def behind_a_relu(p, threshold, zero):
     return (jnp.maximum(p["w"] - threshold, 0) * p["v"] - 1) ** 2 + (p["u"] - 1) ** 2 + zero * p["idle"]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("silent", soaking([-1.0, -0.1, -5.0, -60.0], keep=(-1.0,)))
 @pytest.mark.parametrize("threshold", soaking([1.0, 0.0, 30.0], keep=(1.0,)))
 def test_units_behind_a_relu_are_not_taken_for_params_without_influence(silent, threshold):

@@ -34,7 +34,7 @@ def test_places_can_be_asked_for_one_by_one():
     assert np.array_equal(shuffled(jnp.arange(100).reshape(4, 25), key, 100), whole.reshape(4, 25))
 
 
-@pytest.mark.parametrize("n", soaking([2, 3, 4, 5], keep=(2, 4)))
+@pytest.mark.parametrize("n", soaking([2, 3, 4, 5], keep=(4,)))
 def test_all_orders_of_few_numbers_are_equally_likely(n):
     codes = orders(n, 20_000) @ n ** np.arange(n)
     counts = np.unique(codes, return_counts=True)[1]

@@ -49,6 +49,7 @@ def test_a_method_of_ones_own_runs_in_fit_and_is_judged_by_itself(line):
     np.testing.assert_allclose([fit.params["w"], fit.params["b"]], [slope, intercept], rtol=1e-9)
 
 
+@pytest.mark.soak
 def test_a_method_of_ones_own_sweeps_over_its_numbers(line):
     loss, start, data, (slope, _) = line
     damping = jf.Axis("damping", [0.0, 0.1, 1.0])

@@ -359,6 +359,7 @@ COMPILES = [  # programs of their own
     "data: a model that returns a tuple", "data: x in a tuple of its own", "data: a model as SciPy's, with a dict",
     "data: a masked array for a loss of one's own", "data: a masked array for several losses",
     "data: masked entries of rows", "data: a masked axis", "data: a ragged list", "data: an axis",
+    "data: different length in batches", "data: NaN in the validation data", "data: infinity in y",
     "model: a decision by a traced value", "model: an array of NumPy's random numbers",
     "model: a value leaked out of a jit",
 ]  # fmt: skip

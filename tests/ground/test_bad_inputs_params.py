@@ -412,7 +412,7 @@ KEPT = [  # one of each kind, and those that share a program
     "params: half precision", "params: nothing", "params: a call of what was called",
     "params: a call with a list", "loss: not a function", "loss: a model", "optimizer: text", "optimizer: not called",
     "setting: steps 2.5", "setting: no such argument", "setting: data as two arguments", "setting: no such precision",
-    "setting: a record as a word", "setting: batches without a key", "setting: many keys",
+    "setting: a record as a word", "setting: many keys",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import jaxfit as jf
 from tests.shared.bad_inputs import LOSS, MASKED, SGD, START, Case, X, Y, check, fit, follows, named, own
+from tests.shared.soak import soaking
 
 datasets, losses, models, optimizers, schedules, searches = (
     jf.datasets, jf.losses, jf.models, jf.optimizers, jf.schedules, jf.searches,
@@ -443,6 +444,13 @@ def test_a_part_that_cannot_be_is_refused_in_words_that_help(name, events):
     check(CASES[name], events, may_compile=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+COMPILES = [  # programs of their own; of each kind another row stays
+    "loss: mask of another length", "loss: orthogonal, correlations", "loss: orthogonal, two coordinates",
+    "model: a guess of two lengths", "model: a guess through NaN", "model: a start like another",
+    "model: coefficients of a spline", "model: knots inside of x", "optimizer: a schedule of a whole number",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", soaking(CASES, but=COMPILES))
 def test_the_remedy_of_a_message_of_a_part_works(name):
     assert follows(CASES[name].mended)

@@ -15,7 +15,7 @@ LM, Status = jf.optimizers.levenberg_marquardt, jf.Status
 LANES = 4
 KINDS = {"determined": (30, 0), "redundant": (30, 1), "few points": (1, 0)}  # points, directions without influence
 CASES = [(kind, count, precision) for kind in KINDS for count in range(2, 13) for precision in ("float64", "float32")]
-QUICK = (("redundant", 7, "float64"),)
+QUICK = (("redundant", 3, "float64"),)
 
 
 def predict(params, x):

@@ -70,6 +70,7 @@ def test_lanes_of_data_sets_and_of_delta_end_where_scipy_does(name):
             np.testing.assert_allclose([lane[f"params.{k}"] for k in "abc"], truth.x, rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_tukey_ends_at_the_least_of_all_params_and_outliers_count_for_nothing():
     x = np.arange(9.0)
     y = 0.5 * x + 1.0 + 0.1 * np.sin(7.0 * x)

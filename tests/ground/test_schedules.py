@@ -182,6 +182,7 @@ def test_milestones_in_disorder_are_refused():
             jf.schedules.milestones(0.1, 0.5, at=at)
 
 
+@pytest.mark.soak
 def test_the_numbers_of_a_warmed_schedule_are_axes_too():
     axis = jf.Axis("every", [5.0, 10.0])
     rate = jf.schedules.warmup(jf.schedules.stepwise(0.1, 0.5, axis), 4)

@@ -52,7 +52,11 @@ CASES = {name: (make(line), PARAMS, (X, T_C)) for name, make in MAKERS.items()} 
     "smoothness": (losses.smoothness(polynomial(3), strength=0.1, x=GRID), CUBIC, ()),
     "sum": (trimmed + losses.l2(0.3) + losses.mae(line), PARAMS, (X, T_C)),
 }
-EVERY = pytest.mark.parametrize(("loss", "params", "data"), CASES.values(), ids=CASES)
+QUICK = "huber", "labels", "smoothness", "sum"  # which differ most; make soak has them all
+EVERY = pytest.mark.parametrize(
+    ("loss", "params", "data"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.soak] * (name not in QUICK)) for name, case in CASES.items()],
+)
 EVERY_RESIDUAL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 

@@ -23,6 +23,7 @@ from jaxfit.stores import files, manifests
 from jaxfit.verbs.sweeps import run_elsewhere
 from tests.shared.bad_inputs import START, Case, check, follows, named
 from tests.shared.small_sweeps import LOSS, arguments, blocks, run
+from tests.shared.soak import soaking
 
 DATA = arguments()["data"]
 CHI, SGD = jf.losses.chi_squared(jf.models.line), jf.optimizers.sgd(1e-2)
@@ -442,6 +443,9 @@ def test_what_cannot_be_read_written_or_run_elsewhere_is_refused_by_name(name, e
     check(CASES[name], events, may_compile=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+COMPILES = ["checkpoint: a lane goes on", "store: another sweep"]  # programs of their own
+
+
+@pytest.mark.parametrize("name", soaking(CASES, but=COMPILES))
 def test_the_remedy_of_a_message_about_files_and_workers_works(name):
     assert follows(CASES[name].mended)

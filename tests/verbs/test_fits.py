@@ -343,6 +343,7 @@ def test_a_closure_over_a_live_tracer_works(wrap):
     np.testing.assert_allclose(slopes[0], (final(0.7 + h) - final(0.7 - h)) / (2 * h), rtol=1e-3)
 
 
+@pytest.mark.soak
 def test_a_traced_run_ends_where_a_plain_one_does():
     stop = jf.Stop(gradient_norm_below=0.5)
     kwargs = dict(steps=4000, stop=stop, record=jf.Record(every=10))

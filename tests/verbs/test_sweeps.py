@@ -178,6 +178,7 @@ def test_data_sets_and_keys_sweep():
             np.testing.assert_allclose(grid.results.loss.sel(set=k, seed=seed), fit.loss, rtol=1e-3)
 
 
+@pytest.mark.soak
 def test_data_sets_of_unequal_length_sweep_padded_and_masked():
     x, y = thermometer()
     xs, ys, where = jf.datasets.pad([(x, y), (x[:7], y[:7])])
