@@ -54,6 +54,7 @@ def plain(attempt):
     return attempt.options["optimizer"].name == "sgd"
 
 
+@pytest.mark.soak
 def test_the_texts_agree_on_runs_that_fail():
     for _, fit in failing(3, makers=(of_quartic, of_well), only=plain):
         assert_in_agreement(fit)

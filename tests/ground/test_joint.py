@@ -90,6 +90,7 @@ def test_marks_hold_for_common_and_own_params():
     np.testing.assert_allclose(fit.params["two"]["height"], expected, rtol=1e-9)
 
 
+@pytest.mark.soak
 def test_counts_and_measurements_are_fitted_together():
     """A rate that is counted and measured: its information is the sum of both."""
     loss = jf.losses.joint(

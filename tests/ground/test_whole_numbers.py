@@ -145,6 +145,7 @@ def test_an_index_stays_whole(name, kind):
     np.testing.assert_allclose(fit.params, [0, 2, 4], atol=1e-5)
 
 
+@pytest.mark.soak
 def test_labels_stay_whole_also_in_a_loss_of_ones_own():
     x = np.random.default_rng(0).normal(size=(12, 2))
 

@@ -146,6 +146,7 @@ def net(params, x):
     return jnp.tanh(x[:, None] * params["hidden"][None, :]) @ params["out"]
 
 
+@pytest.mark.soak
 def test_widths_and_seeds_sweep_through_a_call():
     x, y = thermometer()
     keys = jax.random.split(jax.random.key(0), 3)
