@@ -170,7 +170,7 @@ def against_optuna(quick: bool) -> list[Row]:
 
 def against_ray(quick: bool) -> list[Row]:
     """Ray's asynchronous halving, of which Hyperband has more trials that go on, for a share of the trials."""
-    return [row for work in (digits(), cancer()) for row in _against(work, RAY, 4 if quick else 64, quick)]
+    return [row for work in (digits(), cancer()) for row in _against(work, RAY, 4 if quick else 16, quick)]
 
 
 def _against(work: Work, name: str, share: int, quick: bool) -> list[Row]:

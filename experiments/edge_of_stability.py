@@ -194,7 +194,7 @@ def draw(result: list[Run]):
     )
     words = (
         "Largest eigenvalue of the Hessian over the law: 2 (1 + b) / rate, Nesterov 2 (1 + b) / (1 + 2 b) / rate. "
-        f"Line: the median of {len(result[0].loss)} starts; band: 80 % of them."
+        f"Line: median of {len(result[0].loss)} starts; band: 80 % of them; number: in the last third."
     )
     figure.text(0.065, 0.915, words, color="#555555")
     for name, (heading, belongs) in GROUPS.items():
