@@ -49,6 +49,7 @@ def test_a_least_value_of_zero_ends(precision):
 
 
 # Also from a hundred times its start, where the loss is 1e34: what has fallen far may still be far from its least.
+@pytest.mark.usefixtures("nothing_was_compiled_before")  # each problem is a new function of one name
 @pytest.mark.parametrize("name", soaking(mgh.PROBLEMS, keep=("Jennrich-Sampson",)))
 def test_no_claim_is_false_on_problems_of_more_garbow_and_hillstrom(name):
     problem, loss = mgh.PROBLEMS[name], squares(name)
