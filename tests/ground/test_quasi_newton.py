@@ -205,6 +205,14 @@ IDLE = {  # models with a param that changes nothing where it starts: whether it
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:the loss does not depend")
+@pytest.mark.parametrize("name", ["unused", "step", "step to the left"])
+def test_a_single_fit_tells_a_plateau_from_a_param_that_never_counts(name):
+    model, start, plateau = IDLE[name]
+    fit = jf.fit(jf.losses.rss(model), start, (X, Y), optimizer=jf.optimizers.levenberg_marquardt(), steps=30)
+    assert fit.status == (jf.Status.OUT_OF_STEPS if plateau else jf.Status.NOT_DETERMINED)
+
+
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:the loss does not depend")
 @pytest.mark.parametrize("method", soaking(["lbfgs", "levenberg_marquardt"], keep=("levenberg_marquardt",)))
