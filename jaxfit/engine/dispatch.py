@@ -51,8 +51,6 @@ class BlockPrograms(NamedTuple):
 
     def lower(self, device: Device, leaves: list, columns: dict[str, PyTree]) -> None:
         """Trace the program for a device, with the settings of JAX in the calling thread."""
-        if device in self.lowered:
-            return
         there = jax.sharding.SingleDeviceSharding(device)
         spec = functools.partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there))
         arguments = spec((leaves, columns, self.pool, np.int32(0), np.int32(0)))
@@ -99,7 +97,8 @@ def block_programs_of(part: Part, devices: Sequence[Device]) -> BlockPrograms:
         structure, shapes, spec_of(columns), part.shape, jax.config.jax_enable_x64, current().of_programs
     )
     for device in devices:
-        programs.lower(device, leaves, part.columns_like())
+        if device not in programs.lowered:
+            programs.lower(device, leaves, part.columns_like())
     return programs
 
 

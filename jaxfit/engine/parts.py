@@ -32,6 +32,9 @@ CAPTURED = (
 )
 
 
+STEPS = object()  # stands for a number of steps
+
+
 @dataclass(eq=False)
 class Part:
     """The lanes of one program: all members of a sweep that have the same values on the static axes."""
@@ -75,8 +78,11 @@ class Part:
 
     def along(self, members: np.ndarray | int) -> dict[str, np.ndarray]:
         """Return the positions of some members, given by their numbers, along each of the dimensions."""
-        index = np.unravel_index(members, list(self.sizes.values())) if self.dimensions else ()
-        return dict(zip(self.sizes, index, strict=True))
+        places: list = [members] if self.dimensions else []
+        for size in list(self.sizes.values())[:0:-1]:  # a few times faster than np.unravel_index
+            above = places[0] // size
+            places[:1] = above, places[0] - size * above
+        return dict(zip(self.sizes, places, strict=True))
 
     def index(self, members: np.ndarray | int, names: Iterable[str]) -> tuple:
         """Return the positions of some members along these dimensions of the grid, static ones too."""
@@ -85,7 +91,8 @@ class Part:
 
     def columns(self, members: np.ndarray) -> dict[str, PyTree]:
         """Return the own values of a block of lanes; the last one is repeated to fill the block."""
-        members = np.concatenate([members, np.full(self.shape.lanes - len(members), members[-1])])
+        if missing := self.shape.lanes - len(members):
+            members = np.concatenate([members, np.full(missing, members[-1])])
         along = self.along(members)
         taken: dict[str, PyTree] = {"#": members.astype(np.int32)}  # a column also where there is no axis
         for key, values in self.template.columns.items():
@@ -109,10 +116,15 @@ class Part:
 
     def until(self, steps: int) -> Part:
         """Return the same lanes, to be run for so many steps: by the same program, which has them as an argument."""
-        part, template = copy.copy(self), self.template
-        training = replace(self.any_lane, steps=np.int32(steps))
-        part.template = template._replace(leaves=jax.tree.leaves(training))
+        part, leaves, place = copy.copy(self), self.template.leaves, self._place_of_steps
+        part.template = self.template._replace(leaves=[*leaves[:place], np.int32(steps), *leaves[place + 1 :]])
         return part
+
+    @functools.cached_property
+    def _place_of_steps(self) -> int:
+        """Which of the template's leaves is the number of steps."""
+        marked: list = [STEPS is x for x in jax.tree.leaves(replace(self.any_lane, steps=STEPS))]  # pyright: ignore
+        return marked.index(True)
 
     def finished(self, lanes: Lanes, members: np.ndarray | None = None) -> FinishedPart:
         """Return the part with its results, without what was made for running it."""

@@ -330,8 +330,7 @@ def read_pool(pool: Pool, real: int, shape: PoolShape, every: int) -> Lanes:
     cut = jax.tree.map(lambda x: x[:real].copy(), results._replace(rows={}))
     for x in jax.tree.leaves(cut.kept):  # after an end it depends on how long the slot waited for its next lane
         x[cut.status != Status.OUT_OF_STEPS] = 0
-    beyond = np.arange(shape.records)[:, None] * every > cut.steps[None, :]
-    if beyond.any():
+    if rows and (beyond := np.arange(shape.records)[:, None] * every > cut.steps[None, :]).any():
         for x in jax.tree.leaves(rows):
             x[beyond] = np.nan
     return cut._replace(rows=jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows))

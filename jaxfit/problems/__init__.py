@@ -350,14 +350,17 @@ def row_blocks(x: np.ndarray | Rows, first: int | None = None) -> Iterator[slice
 
 
 class Rows:
-    """An array of NumPy in a precision, converted as its rows are taken: of one on disk, no others are read."""
+    """An array of NumPy in a precision; a large one is converted as its rows are taken, so that no others are read."""
 
     def __init__(self, values: np.ndarray, precision: str):
-        self.values, self.precision = np.asarray(values), precision
+        self.precision, self.large = precision, values.nbytes > BLOCK_BYTES
+        self.values = np.asarray(values) if self.large else convert(values, precision)
         self.shape, self.dtype = values.shape, convert(values[:0], precision).dtype
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        return convert(self.values[rows], self.precision)
+        if self.large:
+            return convert(self.values[rows], self.precision)
+        return self.values[rows].copy() if isinstance(rows, slice) else self.values.take(rows, axis=0)
 
 
 def by_rows(x: PyTree, precision: str) -> PyTree:

@@ -375,14 +375,14 @@ def survivors(
       sizes: Of the grid's dimensions.
     """
     across, names = over_of(rule, sizes), list(sizes)
-    order = [*(i for i, name in enumerate(names) if name not in across), *map(names.index, across)]
+    order = sorted(range(len(names)), key=lambda i: names[i] in across)  # as in the grid: so lanes rise in a group
     groups = math.prod(size for name, size in sizes.items() if name not in across)
     numbers = np.arange(values.size).reshape(values.shape).transpose(order).reshape(groups, -1)
     signed = -values.astype(float) if rule.highest else values.astype(float)
     signed = np.where(fine & np.isfinite(signed), signed, np.inf).reshape(-1)
     goes, inside = np.zeros(values.size, bool), there.reshape(-1)
     for group in numbers:
-        lanes = np.sort(group[inside[group]])
+        lanes = group[inside[group]]
         for members, prunes in _brackets(rule, lanes, number, rungs):
             if len(members):
                 goes[members] = _kept(rule, Rung(step, number, signed[members], members)) if prunes else True

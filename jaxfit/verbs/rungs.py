@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
-from jaxfit.engine.dispatch import MemorySink, Report, run_all
+from jaxfit.engine.dispatch import MemorySink, Report, neighbors, run_all
 from jaxfit.engine.loops import judges_steps
 from jaxfit.engine.parts import FinishedPart, Part, Plan, Task, all_tasks
 from jaxfit.engine.pools import Lanes, chunk_of, last_check
@@ -60,7 +60,8 @@ def going_on(parts: Sequence[Part], memory: MemorySink, since: int) -> list[Task
 
 
 def _rows(lanes: Lanes, members: np.ndarray) -> Lanes:
-    return jax.tree.map(lambda x: x[members], lanes)
+    here = neighbors(members)
+    return jax.tree.map(lambda x: x[here], lanes)
 
 
 def block_length(part: Part, lanes: int, shares: int) -> int:
@@ -162,8 +163,11 @@ def rank(plan: Plan, number: int, parts: Sequence[FinishedPart], there: np.ndarr
         return arrange([column(part) for part in parts], plan.dimensions, parts)
 
     values = over_grid(lambda part: measured(part.lanes, rule.by, part.training.record.every))
-    fine = np.isin(over_grid(lambda part: np.asarray(part.lanes.status)), ENDED_WELL)
+    fine = _FINE.take(over_grid(lambda part: np.asarray(part.lanes.status)))
     return survivors(rule, plan.rungs[number], number, len(plan.rungs), values, fine, there, sizes)
+
+
+_FINE = np.isin(np.arange(STATUSES), ENDED_WELL)  # by status
 
 
 def measured(lanes: Lanes, by: str, every: int) -> np.ndarray:
