@@ -178,6 +178,9 @@ def check_called_with_params(predict: Model, star: str = "*") -> None:
     except (TypeError, ValueError):
         return
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if getattr(predict, "__module__", "").startswith("jaxfit.models."):
+        made = f"jf.models.{predict.__name__}({', '.join(p.name for p in positional if p.default is p.empty)})"
+        raise TypeError(f"predict is the function {predict.__name__}, which makes a model; call it: {made}")
     if len(positional) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise TypeError(
             f"predict takes ({positional[0].name}), but it is called as predict(params, x); let it take x too, even if "

@@ -168,10 +168,16 @@ def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, k
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         for keyword in kwargs:
             if keyword not in takes:
-                return f"{name} has no argument {keyword!r}{_how_to_write(keyword, takes)} It takes {', '.join(takes)}"
+                hint = _how_to_write(keyword, takes)
+                if hint == f"; did you mean {_start(ordered)}?" and len(args) > 1:
+                    hint = f"; {_in_their_places(function, parameters, ordered)}."
+                return f"{name} has no argument {keyword!r}{hint} It takes {', '.join(takes)}"
     if len(args) > len(ordered) and inspect.Parameter.VAR_POSITIONAL not in kinds:
         others = f"name the others: {', '.join(f'{other}=' for other in by_name)}" if by_name else "leave out the rest"
-        if "data" in ordered:
+        if function.__module__.startswith("jaxfit.losses") and ordered == ["predict"]:
+            data = "(x, y, sigma)" if name == "chi_squared" else "(x, y)"
+            others += f"; data go to the verb: jf.fit(jf.losses.{name}(predict), params, {data}, optimizer=...)"
+        elif "data" in ordered:
             others = f"put all data into one tuple: (x, y), and {others}"
         elif inspect.Parameter.VAR_KEYWORD in kinds:
             others = "name the others, as in " + _form(function, parameters)
@@ -181,11 +187,25 @@ def _wrong_call(function: Callable, signature: inspect.Signature, args: tuple, k
         )
     twice = [own for own in ordered[: len(args)] if own in kwargs]
     if twice:
-        return f"{name} got {twice[0]!r} twice, by position and by name; give it once: {_form(function, parameters)}"
+        once = f"give it once: {_form(function, parameters)}"
+        if twice[0] == _start(ordered):
+            once = _in_their_places(function, parameters, ordered)
+        return f"{name} got {twice[0]!r} twice, by position and by name; {once}"
     given = {*ordered[: len(args)], *kwargs}
     *some, last = [p.name for p in parameters.values() if _required(p) and p.name not in given]
     lacks = f"{', '.join(some)} and {last}" if some else last
     return f"{name} lacks {lacks}; call it as {_form(function, parameters)}"
+
+
+def _start(ordered: Sequence[str]) -> str | None:
+    """Return what stands before the data of a verb: `start` or `params`; None of what takes no data."""
+    before = ordered[: ordered.index("data")] if "data" in ordered else []
+    return before[-1] if before else None
+
+
+def _in_their_places(function: Callable, parameters: dict[str, inspect.Parameter], ordered: Sequence[str]) -> str:
+    form = _form(function, parameters).replace(", data", ", (x, y)")
+    return f"{_start(ordered)} has the second place, and all data in one tuple the third: {form}"
 
 
 def _required(p: inspect.Parameter) -> bool:
@@ -208,9 +228,10 @@ def _form(function: Callable, parameters: dict[str, inspect.Parameter]) -> str:
     path = function.__module__
     module = path if path in MODULES else ".".join(path.split(".")[:2])
     inside = f"{module.removeprefix('jaxfit.')}." if module in MODULES and function.__name__ != "optimizer" else ""
-    words = []
+    words, ordered = [], list(parameters)
+    before = ordered[: ordered.index("data") + 1] if "data" in ordered else []
     for p in parameters.values():
-        if _required(p) or p.name == "data":
+        if _required(p) or p.name in before:
             example = EXAMPLES.get(p.name, "...")
             words.append(p.name if p.kind is not p.KEYWORD_ONLY else f"{p.name}={example}")
         elif p.kind is p.VAR_KEYWORD:

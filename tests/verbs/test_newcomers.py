@@ -178,12 +178,23 @@ def test_one_fit_alone_is_a_path_on_a_surface():
         jf.plots.descent_animation(surface, fit)
 
 
+TUPLE, CURVE_FIT = "all data in one tuple the third: ", r"jf.curve_fit\(predict, start, \(x, y\)\)"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [(lambda: jf.losses.huber(decay, 5.0), r"huber takes 1 argument by position \(predict\), but got 2; .*delta="),
      (lambda: jf.fit(LOSS, START, (X, Y)), r"fit lacks optimizer; call it as jf.fit\(loss, params, data, optimizer="),
      (lambda: jf.fit(LOSS, START, X, Y, optimizer=SGD), r"put all data into one tuple: \(x, y\)"),
      (lambda: jf.fit(LOSS, START, (X, Y), loss=LOSS, optimizer=SGD), "fit got 'loss' twice"),
+     (lambda: jf.curve_fit(jf.models.line, X, Y, start=START), rf"'start' twice, .* {TUPLE}{CURVE_FIT}"),
+     (lambda: jf.curve_fit(jf.models.line, X, Y, p0=START), rf"no argument 'p0'; .* {TUPLE}{CURVE_FIT}"),
+     (lambda: jf.sharpness(LOSS, X, Y, params=START), rf"'params' twice, .* {TUPLE}jf.sharpness\(loss, params, "),
+     (lambda: jf.fit(LOSS, X, Y, start=START, optimizer=SGD), rf"no argument 'start'; .* {TUPLE}jf.fit\(loss, "),
+     (lambda: jf.losses.mse(decay, X, Y), r"go to the verb: jf.fit\(jf.losses.mse\(predict\), params, \(x, y\), "),
+     (lambda: jf.fit(jf.losses.mse, START, (X, Y), optimizer=SGD), r"makes a loss; call it: jf.losses.mse\(predict\)"),
+     (lambda: jf.curve_fit(jf.models.polynomial, None, (X, Y)), r"makes a model; .* jf.models.polynomial\(degree\)"),
+     (lambda: jf.curve_fit("gaussian", None, (X, Y)), r"predict is 'gaussian', .*; write jf.models.gaussian$"),
      (lambda: jf.optimizer(decay, 0.1), r"name the others, as in jf.optimizer\(factory, learning_rate=0.01\)"),
      (lambda: jf.Axis("rate"), r"Axis lacks values; call it as jf.Axis\(name, values\)"),
      (lambda: jf.plots.line_fit(X, Y), r"line_fit lacks lines; call it as jf.plots.line_fit\(x, y, lines\)"),
