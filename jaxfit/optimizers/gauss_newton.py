@@ -111,7 +111,8 @@ class LevenbergMarquardt(NamedTuple):
         if not (on_host(flat) and (scale > 0).all()):
             scale = namespace(flat).where(scale > 0, scale, elsewhere(place, flat, scale == 0))
         far = np.inf * one
-        repeats, shift = (one < 0, 0 * flat) if on_host(flat) or place.affine(flat) else (None, None)
+        repeating = on_host(flat) or 0 < len(place.affine(flat)) < flat.size
+        repeats, shift = (one < 0, 0 * flat) if repeating else (None, None)
         return DampingState(
             system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0, repeats, shift
         )
@@ -127,7 +128,7 @@ class LevenbergMarquardt(NamedTuple):
             free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
             slope = xp.where(free, slope, 0)
             triangle, shadow = reduced(triangle, free, shadow)
-        ends, least, alive, offset, left = judge(flat, memory, triangle, shadow, free, self.tolerance)
+        ends, least, alive, offset, left = judge(place, flat, memory, triangle, shadow, free, self.tolerance)
         if on_host(flat) and not (ends or least):
             return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left)
         silent = triangle.diagonal() == 0 if free is None else (triangle.diagonal() == 0) & free
@@ -247,8 +248,9 @@ levenberg_marquardt.traits = Traits(
 
 
 def judge(
-    flat: Array, memory: DampingState, triangle: Array, shadow: Array, free: Array | None, tolerance: Any = None
-) -> tuple[Array, Array, Array, Array, Array]:
+    place: Place, flat: Array, memory: DampingState, triangle: Array, shadow: Array, free: Array | None,
+    tolerance: Any = None,
+) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
     """Return whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
 
     An undamped step would remove ||c||**2 from the sum of squares. It is not worth a step if
@@ -258,6 +260,8 @@ def judge(
     - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
     - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step; or
     - it is at most the tolerance of the sum, if there is one.
+    Of squares that are affine in all params the first two hold only where a step has gained nothing more: as each such
+    step leads to the minimum, the last one is all that the digits of an orthogonal factorization take.
     If R has rows of zeros, these rules see the other directions only; unless the run has settled in the rest too. There
     it is also enough that all residuals are at rounding. Where a param has lost its influence, or no param has any, it
     is one only if all residuals are at rounding, or the slopes show that the sum bends up along all of these.
@@ -284,14 +288,18 @@ def judge(
     step = when_asked(flat, lambda: solve(triangle, shadow))
     move = when_asked(flat, lambda: root(total((lengths * step()) ** 2)))
 
+    def is_linear():
+        return len(place.affine(flat)) == flat.size
+
     def is_near():
-        return either(
+        return ~np.bool_(is_linear()) & either(
             offset <= eps ** (5 / 3),
             lambda: both(offset <= eps ** (4 / 3), lambda: slight(memory, flat, step(), eps**0.7)),
         )
 
     lost = both(offset <= 16 * eps, lambda: either(offset > memory.before / 2, is_near))
     below = both(root(left) <= 8 * eps * reach, lambda: move() <= xp.sqrt(eps) * reach)
+    below = both(below, lambda: (left > memory.left / 64) | (not is_linear()))
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
     least = lost | below | enough | (exact & ~determined)
     tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step(), eps**0.75))
@@ -365,7 +373,7 @@ def fitted(place: Place, flat: Array, there: Array, system: System, most: Array)
     if their columns nearly depend on each other: their least squares are then large numbers that cancel.
     """
     xp, affine, k = namespace(flat), place.affine(flat), flat.size
-    if not affine:
+    if not 0 < len(affine) < k:
         return np.False_, flat
     if not on_host(flat):  # a derivative of the run has no use for it, and it would be NaN where a column is zero
         system = jax.lax.stop_gradient(system)

@@ -83,13 +83,15 @@ def place_of(objective: Objective, back: Callable) -> Place:
 def affine_params(objective: Objective, back: Callable, flat: Array) -> tuple[int, ...]:
     """Return the places of params in which all residuals are affine together.
 
-    None if they are so in all params, which a step without damping takes to the minimum, or of data sets with params of
-    their own.
+    All of them if the loss is a sum of squares that are so in all, whose minimum a step without damping reaches; none
+    of data sets with params of their own.
     """
     if objective.affine is None or isinstance(objective.loss, Joint):
         return ()
     places = objective.affine(lambda flat: residuals(objective, back, flat), flat)
-    return places if len(places) < flat.size else ()
+    if len(places) == flat.size and any(b.rho is not None for b in objective.blocks(back(flat))):
+        return ()
+    return places
 
 
 def residuals(objective: Objective, back: Callable, flat: Array) -> Array:
