@@ -159,9 +159,10 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   To that come the losses at rungs, of all rows too, since what stands above its start is a failure: as much as 30
   steps a rung. So 13 times less CPU time than Optuna, 28 if a rung cost nothing; of two cores Optuna's loop uses one.
   The softmax regression takes 1.7 us for all of a lane-step, which is 100 times less CPU time.
-- **Rungs.** One costs 0.3 us of a core a lane: arguments and results of the program 0.1, ranking 0.04, the rest to
-  lay lanes out anew, most of it in one thread while the other core waits. Six are 30 ms: little beside a sweep of
-  nets, whose lanes take as long in four steps, and an eighth of 40,000 steps of the line on two cores.
+- **Rungs.** One costs 0.2 us of a core a lane: arguments and results of the program, ranking, and laying lanes out
+  anew, a third of it in one thread while the other core waits. Six are 4 to 8 % of 40,000 steps of the line. With
+  batches the losses by which lanes are ranked cost more: of the softmax regression on digits 90 us a lane at each
+  rung, as much as 20 of its steps, so that six are 5 % of a sweep from some 2,500 steps on.
 - **Fits against C.** On one core a decay takes 5.7 us and its standard errors 1.9, where C takes 7.9 for both. Of the
   5.7 the pass over the points takes 1.8, and 3.0 the triangles of a number of rows for each param, mostly to move
   numbers about; the rest comes before, between and after steps, 0.9 of it in Python. The pass alone, with its
