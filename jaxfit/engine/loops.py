@@ -29,6 +29,7 @@ from jaxfit.problems.marks import carried, free, is_marked, joined, put, values_
 from jaxfit.typing import PyTree
 
 RUNNING = Status.NOT_RUN
+ASKS = -1  # the status of a single run while it waits for a verdict of its method
 
 
 def method_of(optimizer: Optimizer) -> Method:
@@ -230,7 +231,7 @@ def judge(stop: Stop, state: State, t: Array, proposal: Proposal) -> Array:
     diverged = jnp.isinf(loss)
     if stop.loss_above is not None:
         diverged |= loss > stop.loss_above
-    status: Array | Status = RUNNING
+    status: Array | Status = RUNNING if proposal.asks is False else jnp.where(proposal.asks, ASKS, RUNNING)
     if state.best is not None:
         ended = jnp.where(jnp.isnan(state.best.validation_loss), Status.NOT_FINITE, Status.STOPPED_EARLY)
         status = jnp.where(state.stale >= stop.patience, ended, status)

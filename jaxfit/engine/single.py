@@ -19,6 +19,7 @@ import numpy as np
 from jaxfit.engine.compiling import SUMS, compiled, fast_sums
 from jaxfit.engine.jaxprs import affine_inputs
 from jaxfit.engine.loops import (
+    ASKS,
     RUNNING,
     End,
     State,
@@ -27,8 +28,10 @@ from jaxfit.engine.loops import (
     blank,
     judges_steps,
     method_of,
+    objective_of,
     propose,
     row,
+    step_key,
     stepper,
 )
 from jaxfit.engine.settings import current
@@ -39,7 +42,7 @@ from jaxfit.optimizers.bordered import layout_of
 from jaxfit.optimizers.building import Optimizer
 from jaxfit.optimizers.gauss_newton import DampingState, View
 from jaxfit.optimizers.linearization import Place, Slopes, affine_params, residuals, slopes
-from jaxfit.optimizers.methods import Objective
+from jaxfit.optimizers.methods import Objective, judged_apart
 from jaxfit.problems import Problem, Status, Training, convert
 from jaxfit.problems.bounds import bounds
 from jaxfit.problems.marks import free, is_marked, unflattened
@@ -91,31 +94,63 @@ def run_programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tu
     captured = inspect_training(training)
     capacity, state = 0, None
     record: PyTree = None
+    apart = training.optimizer.traits.settles and training.record.every == 1
     if not captured and fits_numpy(training, in_numpy):
         warn_of_recompiling(training.problem.loss)
         capacity = max(1, min(current().stretch_rows, current().stretch_bytes // 8))
         return RunPrograms(*in_numpy_programs(ask), ask, True, False, capacity, [1e-2])
     if not captured:
-        (state, record), captured = shape_of(_first, training)
+        with judged_apart(apart):
+            (state, record), captured = shape_of(_first, training)
         if not captured:
             warn_of_recompiling(training.problem.loss, training.optimizer)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
         capacity = max(1, min(current().stretch_rows, current().stretch_bytes // max(size, 1)))
 
+    options = SUMS.get(jax.default_backend())
+
     def run(judged):
         def segment(leaves, state, t, count):
             training = ask(leaves)
             every = training.record.every
-            state = jax.lax.cond(t == 0, fast_sums(lambda: begin(training)), lambda: state)  # one program, not two
-            step = stepper(training, judged=judged)
-            return advance(step, state, t, count, record, every=every, capacity=capacity, early=judged)
+            with judged_apart(apart):
+                starts = (t == 0) & (state.status != ASKS)
+                state = jax.lax.cond(starts, fast_sums(lambda: begin(training)), lambda: state)  # one program, not two
+                state = state._replace(status=jnp.int32(RUNNING))
+                step = stepper(training, judged=judged)
+                return advance(step, state, t, count, record, every=every, capacity=capacity, early=judged)
 
-        return compiled(segment, SUMS.get(jax.default_backend()))
+        return compiled(segment, options)
+
+    def settle(leaves, state):
+        training = ask(leaves)
+        objective = objective_of(training.problem, training.problem.data, step_key(training.problem, state.steps))
+        memory = method_of(training.optimizer).settle(objective, state.params, state.memory)
+        return state._replace(memory=memory)
 
     start = jax.tree.map(blank, state)
     return RunPrograms(
-        lambda leaves: start, run(False), run(True), ask, judges_steps(training), captured, capacity, []
+        lambda leaves: start, run(False), with_verdicts(run(True), compiled(settle, options)) if apart else run(True),
+        ask, judges_steps(training), captured, capacity, [],
     )  # fmt: skip
+
+
+def with_verdicts(run: Callable, settle: Callable) -> Callable:
+    """Return the program `run`, which goes on after each step whose verdict it leaves to the program `settle`."""
+
+    def segment(leaves, state, t, count):
+        pieces, end = [], t + count
+        while True:
+            state, rows, found = run(leaves, state, np.int32(t), np.int32(end - t))
+            if state.status != ASKS:
+                break
+            pieces.append(jax.tree.map(lambda x, n=int(state.steps) - t: np.asarray(x)[:n], rows))
+            t, state = int(state.steps), settle(leaves, state)
+        if pieces:
+            rows = jax.tree.map(lambda *x: np.concatenate(x), *pieces, rows)
+        return state, rows, found
+
+    return segment
 
 
 def _first(training: Training) -> tuple[State, dict[str, PyTree]]:

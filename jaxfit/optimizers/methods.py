@@ -6,9 +6,11 @@ change with the step.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import inspect
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -78,6 +80,7 @@ class Proposal(NamedTuple):
     skipped: Array | bool | None = None  # () whether no step was made, which is then no sign of convergence;
     # None: where the params stay though the gradient is not zero
     state: PyTree = None  # what a stateful loss carries to the next step
+    asks: Array | bool = False  # () whether the verdict is yet to come, from `settle` of the method; of a single run
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Traits:
       precision: What it runs in if the caller names none; None for the default.
       chunk: Steps after which a sweep checks which lanes have ended, small for a method that needs few steps; None for
         the default.
+      settles: Whether its verdict is left to a program of its own, `settle(objective, params, memory) -> memory`, where
+        it is traced under `judged_apart`. Programs that make steps then compile without it.
       numpy: Whether its arithmetic takes arrays of NumPy too, so that a single run needs no program but that of the
         residuals and their slopes. Then it has `begin`, `look` and `move` as `LevenbergMarquardt` has.
     """
@@ -108,12 +113,27 @@ class Traits:
     fixed_rate: bool = False
     precision: str | None = None
     chunk: int | None = None
+    settles: bool = False
     numpy: bool = False
 
     @property
     def takes_gradients(self) -> bool:
         """Whether the method only transforms gradients, so that it can be a part of another optimizer."""
         return self.differentiates and not (self.judges or self.residuals or self.deterministic)
+
+
+_apart: contextvars.ContextVar[bool] = contextvars.ContextVar("_apart", default=False)
+is_judged_apart = _apart.get
+
+
+@contextlib.contextmanager
+def judged_apart(wanted: bool) -> Iterator[None]:
+    """Trace for a single run whose method may leave its verdict to `settle`."""
+    token = _apart.set(wanted)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
 
 
 class Method(Protocol):

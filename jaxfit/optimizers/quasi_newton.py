@@ -8,15 +8,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
 from jaxfit.optimizers.arrays import other_places
-from jaxfit.optimizers.methods import Objective, Proposal, Traits, clipped_to, inward
+from jaxfit.optimizers.methods import Objective, Proposal, Traits, clipped_to, inward, is_judged_apart, judged_apart
 from jaxfit.typing import ArrayLike, PyTree
 
 PROBED = 64
 DOUBLINGS = 20  # of the step, in one line search
+
+
+class LastStep(NamedTuple):
+    """What the verdict takes from the last step."""
+
+    stalled: Array  # ()
+    idle: Array  # ()
+    crawled: Array  # ()
+    asks: Array  # () whether the verdict is yet to come
 
 
 class LBFGSState(NamedTuple):
@@ -32,6 +42,7 @@ class LBFGSState(NamedTuple):
     grads: PyTree
     settled: Array  # () whether the params are at a minimum
     undetermined: Array  # () the same, but for params on which the loss does not depend
+    last: LastStep | None = None  # of a run that is judged apart
 
 
 class LBFGS(NamedTuple):
@@ -45,13 +56,33 @@ class LBFGS(NamedTuple):
         loss, grads = jax.value_and_grad(objective)(params)
         units = jax.tree.map(root_mean_square, params)
         scaled = jax.tree.map(jnp.divide, params, units)
-        settled = judge(objective, params, grads, units, loss, loss, *[jnp.asarray(False)] * 3)
-        fresh = self.precondition.init(scaled), self.search.init(scaled)
-        return LBFGSState(*fresh, units, scale_of(loss, grads, units), jnp.ones_like(loss), loss, loss, grads, *settled)
+        fresh, no = (self.precondition.init(scaled), self.search.init(scaled)), jnp.asarray(False)
+        scale, one = scale_of(loss, grads, units), jnp.ones_like(loss)
+        memory = LBFGSState(*fresh, units, scale, one, loss, loss, grads, no, no)
+        return self.judged(objective, params, memory, no, no, no)
+
+    def judged(
+        self, objective: Objective, params: PyTree, memory: LBFGSState, stalled: Array, idle: Array, crawled: Array
+    ) -> LBFGSState:
+        """Return the memory with the verdict, or with what it takes where that is left to `settle`."""
+        if is_judged_apart():
+            asks = may_end(objective, params, memory, stalled, idle)
+            no = jnp.asarray(False)
+            return memory._replace(settled=no, undetermined=no, last=LastStep(stalled, idle, crawled, asks))
+        settled, undetermined = judge(
+            objective, params, memory.grads, memory.units, memory.loss, memory.start, stalled, idle, crawled
+        )
+        return memory._replace(settled=settled, undetermined=undetermined)
+
+    def settle(self, objective: Objective, params: PyTree, memory: LBFGSState) -> LBFGSState:
+        with judged_apart(False):
+            judged = self.judged(objective, params, memory, *memory.last[:3])  # pyright: ignore[reportOptionalSubscript]
+        return judged._replace(last=memory.last._replace(asks=jnp.asarray(False)))  # pyright: ignore[reportOptionalMemberAccess]
 
     def step(self, objective: Objective, params: PyTree, memory: LBFGSState) -> Proposal:
         limits, units, loss = objective.bounds, memory.units, memory.loss
         verdict = memory.settled, memory.undetermined
+        asks = False if memory.last is None else memory.last.asks
         scale, reach = memory.scale, memory.reach
         grads = memory.grads if limits is None else inward(memory.grads, params, *limits)
         slope = jax.tree.map(lambda g, u: g * scale * u, grads, units)
@@ -110,15 +141,14 @@ class LBFGS(NamedTuple):
             reached,
             found,
             *verdict,
+            memory.last,
         )
         pairs = zip(jax.tree.leaves(direction), jax.tree.leaves(slope), strict=True)
         promised = -sum(jnp.sum(d * g) for d, g in pairs) / scale
         learned = curvature.count > min(sum(x.size for x in jax.tree.leaves(params)), self.pairs)
         stalled = learned & (promised <= least) & idle
-        settled, undetermined = judge(
-            objective, there, memory.grads, units, memory.loss, memory.start, stalled & ~anew, idle & ~anew, crawled
-        )
-        return Proposal(loss, grads, there, memory._replace(settled=settled, undetermined=undetermined), *verdict)
+        memory = self.judged(objective, there, memory, stalled & ~anew, idle & ~anew, crawled)
+        return Proposal(loss, grads, there, memory, *verdict, asks=asks)
 
 
 def root_mean_square(leaf: Array) -> Array:
@@ -213,9 +243,7 @@ def judge(
 
     def bend(_):  # p |H| p / 2, for one choice of signs in p; a param near zero counts with a little of its start
         part = eps**0.25
-        moved = (
-            part * jnp.maximum(own, part * sizes) * jax.random.rademacher(jax.random.key(0), point.shape, point.dtype)
-        )
+        moved = part * jnp.maximum(own, part * sizes) * signs(point)
         change = gradient(point + moved) - raw
         near = jnp.max(jnp.abs(slope * moved)) / part
         return False, jnp.sum(jnp.abs(moved * change)) / 2 / part**2, near
@@ -225,7 +253,7 @@ def judge(
         lambda carry: carry[0], bend, (level <= eps * jnp.abs(start), far, far + jnp.inf)
     )
     zero = (idle & ~crawled | (level == 0)) & (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
-    flat = jnp.max(jnp.abs(slope) * unit) <= jnp.where(stalled, eps**0.25, eps**0.6) * level
+    flat = is_flat(slope, unit, level, stalled)
     if point.size > PROBED:
         return flat | zero, jnp.asarray(False)
     index = jnp.arange(point.size)
@@ -268,6 +296,20 @@ def judge(
         (least & dead & ~silent.all(), jnp.asarray(False)),  # pyright: ignore[reportArgumentType]
     )
     return least & ~dead, least & same
+
+
+def is_flat(slope: Array, unit: Array, level: Array, stalled: Array) -> Array:
+    """Return whether no param, moved by its own size, would change the loss by much, to first order."""
+    eps = jnp.finfo(level.dtype).eps
+    return jnp.max(jnp.abs(slope) * unit) <= jnp.where(stalled, eps**0.25, eps**0.6) * level
+
+
+def may_end(objective: Objective, params: PyTree, memory: LBFGSState, stalled: Array, idle: Array) -> Array:
+    """Return whether `judge` may find the params at a minimum: what it takes without an evaluation of the loss."""
+    limits, level = objective.bounds, jnp.abs(memory.loss)
+    grads = memory.grads if limits is None else inward(memory.grads, params, *limits)
+    slope, point, sizes = (jax.flatten_util.ravel_pytree(x)[0] for x in (grads, params, memory.units))
+    return idle | (level == 0) | is_flat(slope, jnp.maximum(jnp.abs(point), sizes), level, stalled)
 
 
 def elsewhere(gradient: Callable, point: Array, silent: Array, low: ArrayLike, high: ArrayLike) -> Array:
@@ -319,7 +361,7 @@ class Newton(NamedTuple):
     def step(self) -> Array:
         """(k,) Newton's step, to be subtracted, along the directions in which the loss bends up."""
         along = jnp.where(self.bent, self.solved / jnp.where(self.bent, self.pivots, 1), 0)
-        return jax.scipy.linalg.solve_triangular(self.factor.T, along, lower=False, unit_diagonal=True) / self.root
+        return unit_solve(self.factor.T[::-1, ::-1], along[::-1])[::-1] / self.root
 
     def falls(self, unit: Array, blur: Array) -> Array:
         """Return whether the loss bends down along some direction, by more than its rounding within the units."""
@@ -338,7 +380,7 @@ def eliminate(newton: Newton, i: Array, column: Array, slope: Array, own: Array,
     size = newton.size + jnp.sum(jnp.abs(column) * own) * own[i] / 2
     root = jnp.sqrt(jnp.where(column[i] == 0, 1, jnp.abs(column[i])))
     scaled = jnp.where(index < i, column / newton.root / root, 0)
-    row = jax.scipy.linalg.solve_triangular(newton.factor, scaled, lower=True, unit_diagonal=True)
+    row = unit_solve(newton.factor, scaled)
     bent = jnp.abs(newton.pivots) > newton.rounded
     left = jnp.where(bent & (index < i), row / jnp.where(bent, newton.pivots, 1), 0)
     pivot = jnp.where(held[i], 1, jnp.sign(column[i]) - jnp.sum(left * row))
@@ -350,6 +392,17 @@ def eliminate(newton: Newton, i: Array, column: Array, slope: Array, own: Array,
         newton.solved.at[i].set(solved),
         size,
     )
+
+
+def unit_solve(factor: Array, b: Array) -> Array:
+    """Return L^-1 b of a lower triangle with ones on its diagonal; to ask LAPACK for it takes longer to compile."""
+    return jax.lax.fori_loop(0, b.size, lambda i, z: z.at[i].add(z[i] - jnp.sum(factor[i] * z)), b)
+
+
+def signs(point: Array) -> Array:
+    """Return 1 and -1 without order: the highest bits of multiples of the golden ratio."""
+    multiples = jnp.arange(point.size, dtype=np.uint32) * np.uint32(0x9E3779B9)
+    return jnp.where(multiples >> np.uint32(31) == 0, 1, -1).astype(point.dtype)
 
 
 def hessian_columns(gradient: Callable, point: Array) -> Callable | None:
@@ -373,4 +426,4 @@ def lbfgs(memory: int = 10) -> LBFGS:
     )
 
 
-lbfgs.traits = Traits(judges=True, deterministic=True, chunk=32)
+lbfgs.traits = Traits(judges=True, deterministic=True, chunk=32, settles=True)

@@ -239,3 +239,22 @@ def test_a_linear_problem_some_of_whose_params_do_not_count_ends_at_its_least(fa
     fit = jf.fit(squares("linear, rank one with zeros"), start, optimizer=LBFGS, steps=30, precision="float64")
     assert fit.status == jf.Status.NOT_DETERMINED and mgh.is_minimum(problem, fit.params)
     np.testing.assert_allclose(fit.loss, problem.least[0], rtol=1e-14)
+
+
+def test_a_verdict_apart_from_the_steps_is_that_of_one_program(events):
+    """A run that records every second step judges within its program, any other in one that is compiled when asked."""
+
+    def bowl(x):
+        return jnp.sum((x - 1) ** 4) + jnp.sum((x - 1) ** 2)
+
+    start = np.array([3.0, -2.0], np.float32)
+    soon = jf.fit(bowl, start, optimizer=LBFGS, steps=2)
+    assert soon.status == jf.Status.OUT_OF_STEPS and "settle" not in events["program"]
+    apart, within = (jf.fit(bowl, start, optimizer=LBFGS, record=jf.Record(every=every)) for every in (1, 2))
+    assert events["program"].count("settle") == 1
+    assert (apart.status, apart.steps) == (within.status, within.steps) == (jf.Status.CONVERGED, apart.steps)
+    np.testing.assert_allclose(apart.params, within.params, rtol=1e-6)
+    assert len(apart.history.loss) == apart.steps + 1 and apart.history.loss[-1] == apart.loss
+    assert jf.fit(bowl, np.ones(2, np.float32), optimizer=LBFGS).steps == 0
+    longer = jf.resume(soon, 1000)
+    assert longer.steps == apart.steps and (longer.params == apart.params).all()
