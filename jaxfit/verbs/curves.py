@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit import models
 from jaxfit.losses import arctan, cauchy, chi_squared, huber, orthogonal_distance, soft_l1, tukey
 from jaxfit.losses.base import label
 from jaxfit.losses.regression import SCALE, check_called_with_params
@@ -228,6 +227,8 @@ def _that_count(x: PyTree, y: PyTree) -> tuple[PyTree, PyTree]:
 
 def _check_predict(predict: Callable, start: PyTree) -> None:
     if not callable(predict):
+        from jaxfit import models  # a single fit does without
+
         ours = isinstance(predict, str) and predict in models.__all__
         remedy = f"write jf.models.{predict}" if ours else "jf.models.from_function(f) makes one of f(x, a, b)"
         raise TypeError(
