@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -16,9 +16,24 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxfit.curvature import RangeTest
 from jaxfit.landscapes import surface as evaluate
 from jaxfit.landscapes import trail
-from jaxfit.plots.house import BLUE, DARK, RED, Room, few_colors, few_ticks, gif, house, number, round_ticks, style
+from jaxfit.plots.house import (
+    BLUE,
+    DARK,
+    ONE_LANE,
+    RED,
+    Room,
+    check_drawn,
+    few_colors,
+    few_ticks,
+    gif,
+    house,
+    number,
+    round_ticks,
+    style,
+)
 from jaxfit.plots.surfaces import from_above
 from jaxfit.problems.axes import Axis, holds_call
 from jaxfit.problems.marks import filled, free
@@ -30,7 +45,6 @@ from jaxfit.verbs.results import Fit, problem_of
 if TYPE_CHECKING:
     import xarray as xr
 
-    from jaxfit.curvature import RangeTest
     from jaxfit.landscapes import Trail
 
 
@@ -47,6 +61,10 @@ def loss_history(curves: Curve | Mapping[str, Curve], *, ax: Axes) -> Axes:
       >>> ax = jf.plots.loss_history({"slow": [4.0, 3.0, 2.5], "fast": [4.0, 1.0, 0.2]})
     """
     curves = curves if isinstance(curves, Mapping) else {"": curves}
+    for curve in curves.values():
+        check_drawn(
+            "loss_history", "losses", curve, Sized | Fit, f"a list of them, or what jf.fit returned, {ONE_LANE}"
+        )
     runs = {label: _steps_and_losses(curve) for label, curve in curves.items()}
     _loss_axes(ax, [losses for _, losses in runs.values()], max(steps[-1] for steps, _ in runs.values()))
     for steps, losses in runs.values():
@@ -182,6 +200,8 @@ def learning_rate_range(
       >>> test = jf.learning_rate_range(lambda p: p**2, 3.0, optimizer=jf.optimizers.sgd(0.1), steps=100)
       >>> ax = jf.plots.learning_rate_range(test)
     """
+    remedy = "what jf.learning_rate_range returned; the rates of a sweep are drawn by grid.to_html(path)"
+    check_drawn("learning_rate_range", "a range test", test, RangeTest, remedy)
     rates, losses = np.asarray(test.curve.learning_rate), np.asarray(test.curve, float)
     shown = np.isfinite(losses) & (losses > 0)
     top = 30 * losses[shown][0]

@@ -26,10 +26,11 @@ from jaxfit.plots.graph_drawing import (
     height_of,
     ways_back,
 )
-from jaxfit.plots.house import BLUE, DARK, GREY, LARGEST, PALE, RED, Room, house, style
+from jaxfit.plots.house import BLUE, DARK, GREY, LARGEST, PALE, RED, Room, check_drawn, house, style
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import OptimizerLike
 
+MADE = "what jf.backprop(loss, params, data) returned"
 HEAD = 6.0  # an arrow's last part is straight
 LONGEST = 1600.0  # points of a side of a figure of its own; larger ones are scaled down
 WHOLE, FOLDED = 56, 20  # a graph of more nodes is folded, and to how many
@@ -68,6 +69,7 @@ def backprop_graph(
       >>> graph = jf.backprop(lambda p: p**2, 3.0)
       >>> ax = jf.plots.backprop_graph(graph)
     """
+    check_drawn("backprop_graph", "a graph", graph, Graph, MADE)
     if direction not in ("right", "up", "down"):
         raise ValueError(f'direction is {direction!r}, but it must be "right", "up" or "down"')
     with style():
@@ -101,6 +103,7 @@ def backprop_animation(graph: Graph, *, optimizer: OptimizerLike | None = None, 
       >>> jf.plots.backprop_animation(graph)[:4]
       b'GIF8'
     """
+    check_drawn("backprop_animation", "a graph", graph, Graph, MADE)
     with style():
         drawing = drawing_of(graph, optimizer, "right", True)
         frames = [_frame(drawing, *stage) for stage in _stages(drawing, graph, optimizer is not None)]
@@ -331,6 +334,7 @@ def flow(boxes: Mapping[str, Box], arrows: Sequence[Arrow] = (), *, ax: Axes) ->
       >>> boxes = {"a": jf.plots.Box("data", at=(0, 0)), "b": jf.plots.Box("loss", at=(0, 1))}
       >>> ax = jf.plots.flow(boxes, [jf.plots.Arrow("a", "b")])
     """
+    check_drawn("flow", "boxes by name", boxes, Mapping, 'such as {"a": jf.plots.Box("data", at=(0, 0))}')
     _check(boxes, arrows)
     ax.set_axis_off()
     points = 72 / ax.figure.dpi

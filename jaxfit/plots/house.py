@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import matplotlib
@@ -28,6 +29,7 @@ from jaxfit.typing import ArrayLike
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 DARK, GREY, PALE = "#333333", "#8a8a8a", "#e8e6e1"
 LARGEST = 200_000  # bytes of a picture
+ONE_LANE = "or of a grid one lane: jf.lane(grid, ...)"  # to pass to a plot of fits
 _SHADES = [np.linspace(to_rgb(c), 1, 4, endpoint=False) for c in (BLUE, RED, GREEN, PINK, ORANGE, DARK)]
 INKS = np.round(255 * np.concatenate([np.ones((1, 3)), *_SHADES])).astype(int)  # white, and inks with their edges on it
 
@@ -67,6 +69,12 @@ def house(draw: Callable[..., Axes]) -> Callable[..., Axes]:
 
 
 @near_keywords
+def check_drawn(plot: str, what: str, value: object, kind: type | UnionType, remedy: str) -> None:
+    """Refuse a value of another kind than a plot draws."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{plot} draws {what}, but got a {type(value).__name__}; pass {remedy}")
+
+
 def panels(mosaic: Any, *, size: tuple[float, float], **options: Any) -> tuple[Figure, dict[str, Axes]]:
     """Make a figure with several named axes, as `matplotlib.pyplot.subplot_mosaic` does; the size is in inches.
 

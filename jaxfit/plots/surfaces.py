@@ -204,6 +204,9 @@ def arrow_3d(start: ArrayLike, end: ArrayLike, *, color: str = DARK, ax: Axes) -
 
 
 def _grid(surface: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    remedy = "what jf.surface returned, or of a grid one of its results, such as grid.results.loss"
+    if hasattr(surface, "results"):
+        raise TypeError(f"a surface is drawn, but this is a {type(surface).__name__}; pass {remedy}")
     dims = getattr(surface, "dims", ())
     if len(dims) != 2:
         raise ValueError(

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxfit import statistics
 from jaxfit.losses.base import ROBUST, noise_model_of
 from jaxfit.losses.joint import params_of_model
-from jaxfit.plots.house import BLUE, DARK, GREY, ORANGE, RED, Room, house, number, panels, style
+from jaxfit.plots.house import BLUE, DARK, GREY, ONE_LANE, ORANGE, RED, Room, check_drawn, house, number, panels, style
 from jaxfit.problems import name_of
 from jaxfit.problems.marks import flattened
 from jaxfit.problems.messages import near_keywords
@@ -224,11 +224,7 @@ def profile(found: Fit | Profile, error: float | None = None, *, name: str = "",
 
 
 def _check_fit(verb: str, fit: object) -> None:
-    if not isinstance(fit, Fit):
-        raise TypeError(
-            f"{verb} draws a fit, but got a {type(fit).__name__}; pass what jf.fit or jf.curve_fit returned, or of a "
-            f"grid one lane: jf.lane(grid, ...)"
-        )
+    check_drawn(verb, "a fit", fit, Fit, f"what jf.fit or jf.curve_fit returned, {ONE_LANE}")
 
 
 def _of_param(fit: Fit, name: str) -> tuple[Profile, float, str]:

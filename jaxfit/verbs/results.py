@@ -381,10 +381,12 @@ def require_converged(result: Result) -> Result:
     status = np.asarray(result.results.status)
     failed = status != Status.CONVERGED
     if failed.any():
-        first = dict(zip(result.results.status.dims, np.argwhere(failed)[0].tolist(), strict=True))
+        at = zip(result.results.status.dims, np.argwhere(failed)[0], strict=True)
+        first = ", ".join(f"{name}={result.results[name].values[i : i + 1].tolist()[0]!r}" for name, i in at)
         counts = ", ".join(f"{int((status == s).sum()):,} {s.name}" for s in Status if (status == s).any())
         raise NotConverged(
-            f"{int(failed.sum()):,} of {status.size:,} lanes did not converge ({counts}); the first is at {first}"
+            f"{int(failed.sum()):,} of {status.size:,} lanes did not converge ({counts}); look at the first: "
+            f"jf.lane(grid, {first})"
         )
     return result
 

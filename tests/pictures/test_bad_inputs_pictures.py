@@ -79,10 +79,14 @@ def mapped(results):
     return jf.plots.convergence_map(results, x="rate", y="start", ax=plt.subplots()[1])
 
 
-@functools.cache
 def three():
+    return swept().results
+
+
+@functools.cache
+def swept():
     rates, starts = jf.optimizers.sgd(jf.Axis("rate", [0.1, 0.3])), jf.Axis("start", [1.0, 2.0])
-    return jf.sweep(of_data, starts, (jf.Axis("size", [1.0, 2.0]),), optimizer=rates, steps=9).results
+    return jf.sweep(of_data, starts, (jf.Axis("size", [1.0, 2.0]),), optimizer=rates, steps=9)
 
 
 def of_data(p, scale):
@@ -117,6 +121,19 @@ PLOTS = {
         r"of a still picture use jf\.plots\.png\(figure\)", lambda: jf.plots.png(plt.figure())),
     "a map of three": Case(lambda: mapped(three()), ValueError, "cannot show", r"choose the rest with results\.sel",
         lambda: mapped(three().sel(size=1.0))),
+    "a grid's losses": Case(lambda: on(jf.plots.loss_history, swept()), TypeError, "losses, but got a Grid",
+        r"or of a grid one lane: jf\.lane\(grid, ...\)", lambda: on(jf.plots.loss_history, {"fit": recorded()})),
+    "a grid's rates": Case(lambda: on(jf.plots.learning_rate_range, swept()), TypeError, "a range test, but got a Grid",
+        r"what jf\.learning_rate_range returned", lambda: on(jf.plots.learning_rate_range, jf.learning_rate_range(
+            LOSS, START, (X, Y), optimizer=SGD, steps=20))),
+    "a grid's graph": Case(lambda: jf.plots.backprop_graph(swept()), TypeError, "a graph, but got a Grid",
+        r"what jf\.backprop\(loss, params, data\) returned", lambda: jf.plots.backprop_graph(graph())),
+    "a graph's animation": Case(lambda: jf.plots.backprop_animation(swept()), TypeError, "a graph, but got a Grid",
+        r"what jf\.backprop", lambda: jf.plots.backprop_animation(jf.backprop(lambda p: p**2, 3.0))),
+    "boxes without names": Case(lambda: on(jf.plots.flow, swept()), TypeError, "boxes by name, but got a Grid",
+        r"such as \{\"a\": jf\.plots\.Box", lambda: flow({"a": (0, 0)})),
+    "a grid's surface": Case(lambda: on(jf.plots.contour, swept()), TypeError, "is a Grid",
+        r"such as grid\.results\.loss", lambda: on(jf.plots.contour, swept().results.loss.sel(size=1.0))),
     "a surface of three": Case(lambda: on(jf.plots.contour, surface(3)), ValueError, "has two dimensions",
         r"surface\.sel", lambda: on(jf.plots.contour, surface(3).sel(c=0.0))),
     "the least of three": Case(lambda: on(jf.plots.contour, surface(3)), ValueError, "has two dimensions",

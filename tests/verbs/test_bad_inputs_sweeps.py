@@ -209,8 +209,9 @@ def test_a_lane_that_is_not_finite_changes_no_other_and_a_sweep_of_such_lanes_en
     assert (bad.results.status == jf.Status.NOT_FINITE).all() and "3 not_finite" in str(bad)
     with pytest.raises(ValueError, match="no member of the grid ended well; see grid.results.status"):
         jf.best(bad)
-    with pytest.raises(jf.NotConverged, match="3 of 3 lanes did not converge"):
+    with pytest.raises(jf.NotConverged, match=r"3 of 3 lanes did not converge.*: jf.lane\(grid, w0=-1.0\)"):
         jf.require_converged(bad)
+    assert jf.lane(bad, w0=-1.0).status == jf.Status.NOT_FINITE
 
 
 @pytest.mark.soak
