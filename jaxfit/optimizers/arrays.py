@@ -12,7 +12,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -30,7 +30,8 @@ def namespace(x: Array) -> ModuleType:
     return np if on_host(x) else jnp
 
 
-NUMBER = float, np.floating
+NUMBER = frozenset((float, np.float64, np.float32))
+KNOWN = frozenset((bool, np.bool_))
 limits_of = functools.cache(np.finfo)
 
 
@@ -52,14 +53,14 @@ def root(x: Any) -> Any:
 
 def maximum(a: Any, b: Any) -> Any:
     """Return the larger one of two numbers, or NaN if one of them is."""
-    if not (isinstance(a, NUMBER) and isinstance(b, NUMBER)):
+    if not (type(a) in NUMBER and type(b) in NUMBER):
         return jnp.maximum(a, b)
     return a if a >= b or a != a else b
 
 
 def minimum(a: Any, b: Any) -> Any:
     """Return the smaller one of two numbers, or NaN if one of them is."""
-    if not (isinstance(a, NUMBER) and isinstance(b, NUMBER)):
+    if not (type(a) in NUMBER and type(b) in NUMBER):
         return jnp.minimum(a, b)
     return a if a <= b or a != a else b
 
@@ -69,9 +70,24 @@ def total(x: Array) -> Any:
     return np.add.reduce(x) if on_host(x) else x.sum(axis=0)
 
 
+def inner(a: Array, b: Array) -> Any:
+    """Return the sum of the products of two arrays (k,)."""
+    return a.dot(b) if on_host(a) else (a * b).sum(axis=0)
+
+
+def squares(x: Array) -> Any:
+    """Return the sum of the squares of an array (k,)."""
+    return x.dot(x) if on_host(x) else (x**2).sum(axis=0)
+
+
 def holds(x: Array) -> Any:
-    """Return whether all of an array (k,) is true."""
+    """Return whether all of an array (k,) is true, or not zero."""
     return np.bool_(all(x.tolist())) if on_host(x) else x.all()
+
+
+def above_zero(x: Array) -> bool:
+    """Return whether all of an array (k,) of NumPy is above zero."""
+    return min(x.tolist()) > 0
 
 
 def are_finite(x: Array) -> Any:
@@ -82,26 +98,26 @@ def are_finite(x: Array) -> Any:
 
 
 def is_known(condition: Any) -> bool:
-    return isinstance(condition, (bool, np.bool_))
+    return type(condition) in KNOWN
 
 
 def pick(condition: Any, yes: Any, no: Any) -> Any:
     """Return one of two trees, or of what two functions return; if the condition is known, the other is not called."""
-    if is_known(condition):
+    if type(condition) in KNOWN:
         chosen = yes if condition else no
-        return chosen() if callable(chosen) else chosen
+        return chosen() if type(chosen) is FunctionType else chosen
     yes, no = (x() if callable(x) else x for x in (yes, no))
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def both(condition: Any, then: Callable) -> Any:
     """Return whether a condition and one that a function returns hold."""
-    return (condition and then()) if is_known(condition) else condition & then()
+    return (condition and then()) if type(condition) in KNOWN else condition & then()
 
 
 def either(condition: Any, otherwise: Callable) -> Any:
     """Return whether a condition or one that a function returns holds."""
-    return (condition or otherwise()) if is_known(condition) else condition | otherwise()
+    return (condition or otherwise()) if type(condition) in KNOWN else condition | otherwise()
 
 
 def when_asked(x: Array, function: Callable[[], Any]) -> Callable[[], Any]:
@@ -240,20 +256,22 @@ def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = Non
 def _reduced_on_host(
     columns: np.ndarray, b: np.ndarray, rounding: float, norms: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    k, add, real, tiny = len(columns), np.add.reduce, b.dtype.type, limits_of(b.dtype).tiny
-    least = rounding * (np.sqrt(add(columns * columns, axis=1)) if norms is None else norms)
-    rest, triangle = np.concatenate([columns, b[None]]), np.zeros((k, k + 1), b.dtype)
-    for i in range(k):
+    (k, n), tiny = columns.shape, limits_of(b.dtype).tiny
+    if norms is None:
+        norms = np.sqrt(np.add.reduce(columns * columns, axis=1))
+    rest, triangle = np.empty((k + 1, n), b.dtype), np.zeros((k, k + 1), b.dtype)
+    rest[:k], rest[k] = columns, b
+    for i, norm in enumerate(norms):
         row, rest = rest[0], rest[1:]
-        square = add(row * row)
-        length = real(0 if square < tiny else math.sqrt(square))
-        if length <= least[i]:
-            length = real(0)
-        q = row / (length if length > 0 else math.inf)
+        square = row.dot(row)
+        length = 0.0 if square < tiny else math.sqrt(square)
+        if length <= rounding * norm:
+            length = 0.0
+        q = row / b.dtype.type(length if length > 0 else math.inf)
         triangle[i, i] = length
-        triangle[i, i + 1 :] = along = rest @ q
+        triangle[i, i + 1 :] = along = rest.dot(q)
         if i + 1 < k:
-            rest = rest - along[:, None] * q
+            rest -= along[:, None] * q
     return triangle[:, :k], triangle[:, k]
 
 
@@ -270,9 +288,36 @@ def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array
     """Return the triangle and the right side of min ||R z - c||**2 + damping * ||z||**2."""
     xp = namespace(shadow)
     eye = identity if on_host(shadow) else jnp.eye
-    below = flat_root(damping) * eye(shadow.size, dtype=triangle.dtype)
+    least = flat_root(damping)
+    if on_host(shadow) and shadow.dtype == np.float64 and shadow.size <= UNROLLED:
+        rows = _damped_rows(triangle.tolist(), shadow.tolist(), float(least))
+        if rows is not None:
+            return np.array(rows[0]), np.array(rows[1])
+    below = least * eye(shadow.size, dtype=triangle.dtype)
     more = xp.concatenate([triangle.T, below], axis=1)
     return triangularize(more, xp.concatenate([shadow, xp.zeros(shadow.shape, shadow.dtype)]))
+
+
+def _damped_rows(rows: list, right: list, least: float) -> tuple[list, list] | None:
+    """Return the same of a few numbers of Python, by rotations; None if a column may depend on earlier ones."""
+    k = len(right)
+    if least <= 1e-12 * max([max(map(abs, row)) for row in rows]):
+        return None
+    for first in range(k):
+        below, rest = [0.0] * first + [least] + [0.0] * (k - first - 1), 0.0
+        for i in range(first, k):
+            row, other = rows[i], below[i]
+            if other == 0:
+                continue
+            length = math.hypot(row[i], other)
+            cosine, sine = row[i] / length, other / length
+            row[i] = length
+            for j in range(i + 1, k):
+                x, y = row[j], below[j]
+                row[j], below[j] = cosine * x + sine * y, cosine * y - sine * x
+            x = right[i]
+            right[i], rest = cosine * x + sine * rest, cosine * rest - sine * x
+    return rows, right
 
 
 def solve(triangle: Array, b: Array) -> Array:

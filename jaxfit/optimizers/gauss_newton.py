@@ -34,6 +34,7 @@ from jaxfit.optimizers.arrays import (
     either,
     eps_of,
     holds,
+    inner,
     maximum,
     minimum,
     namespace,
@@ -42,7 +43,7 @@ from jaxfit.optimizers.arrays import (
     other_places,
     pick,
     root,
-    total,
+    squares,
     when_asked,
 )
 from jaxfit.optimizers.arrays import reduced as reduced_columns
@@ -155,17 +156,17 @@ class LevenbergMarquardt(NamedTuple):
             repeated = memory.repeats
             there = pick(repeated, lambda: within(place, planned + memory.shift), planned)
         change = triangle @ (planned - flat)
-        gain = -total(change * (2 * shadow + change)) * here.weight
+        gain = -inner(change, 2 * shadow + change) * here.weight
         system = system_at(place.slopes, there)
 
         step, ahead = there - flat, system.shadow @ system.triangle
         actual = here.loss - system.loss
-        reach = root(total((here.scale * flat) ** 2))
+        reach = root(squares(here.scale * flat))
         blur = 16 * eps * here.weight * root(here.size) * (root(here.size) + reach)
         unresolved = (gain <= blur) & (abs(actual) <= blur) & (system.loss <= memory.ceiling)
         # by the slopes at both ends, which rounding spares for longer
-        means = when_asked(flat, lambda: -total((slope + ahead) * step))
-        hidden = when_asked(flat, lambda: 16 * eps * root(here.size * total((here.scale * step) ** 2)))
+        means = when_asked(flat, lambda: -inner(slope + ahead, step))
+        hidden = when_asked(flat, lambda: 16 * eps * root(here.size * squares(here.scale * step)))
 
         def by_slopes():
             return pick(abs(means()) <= hidden(), gain, means() * here.weight)
@@ -185,10 +186,10 @@ class LevenbergMarquardt(NamedTuple):
             repeats = waits = repeats & worth
         most = 1 / eps**2
         after = pick(accepted, system, here)
-        bend, curvature = total(step * (ahead - slope)), total(change**2)
+        bend, curvature = inner(step, ahead - slope), squares(change)
 
         def is_bent():
-            straight = maximum(curvature, total((system.triangle @ step) ** 2))
+            straight = maximum(curvature, squares(system.triangle @ step))
             unsure = hidden() + 16 * eps * reach * root(straight)  # by the rounding of J, and of the residuals
             unseen_yet = pick(probing, 16 * eps**1.75 * here.size, 0 * here.size)  # even by a step of the param's size
             return bend > maximum(maximum(2 * straight, unsure), unseen_yet)
@@ -197,7 +198,7 @@ class LevenbergMarquardt(NamedTuple):
         bent = both(bent, is_bent)
 
         def at_the_bottom():
-            rest = total(step * pick(accepted, ahead, slope)) ** 2 / pick(bend > 0, bend, 1)
+            rest = inner(step, pick(accepted, ahead, slope)) ** 2 / pick(bend > 0, bend, 1)
             return bottomed(memory, flat, step, rest, blur / here.weight, after)
 
         settled = both(bent & ~probing & ~repeated, at_the_bottom)
@@ -271,7 +272,7 @@ def judge(
       bend up; whether it is one if they do not; ||c||**2 / size, and ||c||**2.
     """
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
-    left = normal(total(shadow**2))
+    left = normal(squares(shadow))
     offset = left / pick(here.size > 0, here.size, 1)
     pivots, lengths = triangle.diagonal(), norms(triangle)
     held = xp.zeros(flat.shape, bool) if free is None else ~free
@@ -282,11 +283,11 @@ def judge(
         return influence & ((pivots != 0).any() | held.all())
 
     influence = when_asked(flat, has_influence)
-    reach = root(total((lengths * flat) ** 2))
+    reach = root(squares(lengths * flat))
     exact = root(here.size) <= 8 * eps * reach
     alive = when_asked(flat, lambda: influence() | exact)
     step = when_asked(flat, lambda: solve(triangle, shadow))
-    move = when_asked(flat, lambda: root(total((lengths * step()) ** 2)))
+    move = when_asked(flat, lambda: root(squares(lengths * step())))
 
     def is_linear():
         return len(place.affine(flat)) == flat.size
@@ -352,7 +353,7 @@ def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:
                 return np.False_
     xp = namespace(flat)
     sizes = xp.maximum(memory.sizes, abs(flat))
-    least = root(total((memory.scale * sizes) ** 2))
+    least = root(squares(memory.scale * sizes))
     unsized = (memory.sizes == 0) & (memory.scale * abs(step) <= part * least)
     return ((abs(step) <= part * sizes) | unsized).all()
 
@@ -383,7 +384,7 @@ def fitted(place: Place, flat: Array, there: Array, system: System, most: Array)
     if affine[first:]:
         columns = xp.stack([triangle[first:, i] for i in affine[first:]])
         rest, shorter = reduced_columns(columns, shadow[first:], apart)
-        fall, best = fall + total(shorter**2), list(solve(rest, shorter))
+        fall, best = fall + squares(shorter), list(solve(rest, shorter))
     for i in reversed(range(first)):
         left, pivot = shadow[i], triangle[i, i]
         for j, x in zip(affine[i + 1 :], best, strict=True):

@@ -331,6 +331,8 @@ def convert(x: PyTree, precision: str) -> PyTree:
         return host.astype(integer)
     if host.dtype.kind in "biu":
         return host.astype(host.dtype.newbyteorder("="))
+    if host.dtype == floating:
+        return host.astype(floating)
     with np.errstate(over="ignore", under="ignore"):
         return host.astype(floating)
 

@@ -108,7 +108,7 @@ def with_sigma(loss: LossFunction, data: tuple, name: str) -> tuple:
 
 def is_uncertain(item: object) -> bool:
     """Return whether an item holds numbers of the package `uncertainties`."""
-    holds = isinstance(item, (list, tuple)) or str(getattr(item, "dtype", "")) == "object"
+    holds = isinstance(item, (list, tuple)) or getattr(item, "dtype", None) == object
     return holds and hasattr(_first(item), "nominal_value")
 
 

@@ -481,7 +481,7 @@ def as_params(
         raise ValueError(
             f"{root} is {params!r}, which has no leaf to move; give at least one number (None is an empty subtree)"
         )
-    if stateful is not None and not LIBRARIES.isdisjoint(sys.modules):
+    if stateful is not None and any(name in sys.modules for name in LIBRARIES):
         params = with_settings_kept(params, stateful=stateful)
     if not inside:
         _refuse_all_kept(params, root, marked)

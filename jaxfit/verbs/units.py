@@ -36,7 +36,7 @@ def is_quantity(x: object) -> bool:
 
 def holds_quantity(*trees: PyTree) -> bool:
     """Return whether there is a quantity in one of the trees."""
-    if PACKAGES.isdisjoint(sys.modules):
+    if not any(name in sys.modules for name in PACKAGES):
         return False
     return any(_quantity(x) is not None for x in jax.tree.leaves(trees, is_leaf=_is_whole))
 
