@@ -108,7 +108,7 @@ def with_sigma(loss: LossFunction, data: tuple, name: str) -> tuple:
 
 def is_uncertain(item: object) -> bool:
     """Return whether an item holds numbers of the package `uncertainties`."""
-    holds = isinstance(item, (list, tuple)) or getattr(item, "dtype", None) == object
+    holds = isinstance(item, (list, tuple)) or getattr(item, "dtype", None) == np.object_
     return holds and hasattr(_first(item), "nominal_value")
 
 
