@@ -125,7 +125,7 @@ def across(refit: Refit, walk: Walk, way: Way, origin: Any, where: np.ndarray) -
     several = walk.several | there & ~walk.passed
     walk = _bracketed(walk, inner, nodes, there, way)
     walk = _taken_up(walk, nodes, there, way)._replace(several=several, astray=walk.astray | there)
-    return walk._replace(before=_taken(there, inner, walk.before))
+    return walk._replace(before=taken(there, inner, walk.before))
 
 
 def beneath(refit: Refit, walk: Walk, way: Way, mark: Any, starts: Iterable[Any]) -> tuple[Walk, np.ndarray]:
@@ -141,7 +141,7 @@ def beneath(refit: Refit, walk: Walk, way: Way, mark: Any, starts: Iterable[Any]
     walk = walk._replace(several=walk.several | lower & ~walk.passed & ~on)
     if on.any():
         walk = _changed(refit, walk, way, least, on)
-    return walk._replace(marked=_taken(fresh, walk.inner, walk.marked)), on
+    return walk._replace(marked=taken(fresh, walk.inner, walk.marked)), on
 
 
 def _least(refit: Refit, at: Nodes, way: Way, starts: Iterable[Any]) -> Nodes:
@@ -152,7 +152,7 @@ def _least(refit: Refit, at: Nodes, way: Way, starts: Iterable[Any]) -> Nodes:
         there = np.abs(nodes.value - at.value) <= SLACK * np.abs(at.value - way.start)
         with np.errstate(over="ignore", invalid="ignore"):
             rise = nodes.rise + nodes.slope * (at.value - nodes.value)
-        least = _taken(there & (rise < least.rise), nodes._replace(value=at.value, rise=rise), least)
+        least = taken(there & (rise < least.rise), nodes._replace(value=at.value, rise=rise), least)
     return least
 
 
@@ -164,9 +164,9 @@ def _changed(refit: Refit, walk: Walk, way: Way, least: Nodes, on: np.ndarray) -
         middle = np.where(on, (left.target + right.target) / 2, at.target)
         one, two = (refit(middle, np.where(on[:, None], x.params, at.params)) for x in (left, right))
         first, second = (np.where(np.abs(x.value - middle) <= SLACK * way.scale, x.rise, np.inf) for x in (one, two))
-        left, right = _taken(on & (first <= second), one, left), _taken(on & (first > second), two, right)
+        left, right = taken(on & (first <= second), one, left), taken(on & (first > second), two, right)
     again, nowhere = on & (walk.right.target == at.target), _nowhere(at)
-    walk = walk._replace(left=_taken(again, nowhere, walk.left), right=_taken(again, nowhere, walk.right))
+    walk = walk._replace(left=taken(again, nowhere, walk.left), right=taken(again, nowhere, walk.right))
     several = walk.several | on & ~walk.passed & (least.rise < at.rise - SLACK - SHARE * np.abs(at.rise))
     for cell in ((walk.before, left), (left, right), (right, least)):
         walk = _bracketed(walk, *cell, on, way)
@@ -208,7 +208,7 @@ def ends(
         with np.errstate(invalid="ignore"):
             good = np.abs(middle.rise - _cubic(left, right, middle.value)) <= CLOSE * np.abs(middle.rise)
         above = middle.rise >= way.goal
-        left, right = _taken(halving & ~above, middle, left), _taken(halving & above, middle, right)
+        left, right = taken(halving & ~above, middle, left), taken(halving & above, middle, right)
         halving = halving & ~good
     with np.errstate(invalid="ignore"):
         within = inner.rise + inner.slope * (way.edge - inner.value) < way.goal
@@ -217,7 +217,7 @@ def ends(
     crossing = np.where(np.isfinite(left.rise), _crossing(left, right, way.goal), right.value)
     lost = np.where(walk.passed, ~np.isfinite(left.rise), walk.lost & ~level)
     end = np.where(walk.passed, crossing, end)
-    at = _taken(walk.passed, right._replace(target=end, value=end), inner)
+    at = taken(walk.passed, right._replace(target=end, value=end), inner)
     least = _least(refit, at, way, elsewhere(walk._replace(inner=at)))
     return end, lost, walk.several | walk.passed & (least.rise < (1 - BENEATH) * way.goal)
 
@@ -241,22 +241,22 @@ def _middle(refit: Refit, left: Nodes, right: Nodes, inner: Nodes, way: Way, whe
         poor = where & ~(np.abs(best.rise - _cubic(left, right, best.value)) <= allowed)
     for nodes in (left, right) if poor.any() else ():
         other = from_(nodes.params)
-        best = _taken(poor & ((other.rise < best.rise) | np.isnan(best.rise)), other, best)
+        best = taken(poor & ((other.rise < best.rise) | np.isnan(best.rise)), other, best)
     return best
 
 
 def _bracketed(walk: Walk, one: Nodes, two: Nodes, where: np.ndarray, way: Way) -> Walk:
     """Return the state with the cells from one node to the next known where the rise first passes the goal."""
     first = where & ~walk.passed & (one.rise < way.goal) & (two.rise >= way.goal)
-    return walk._replace(left=_taken(first, one, walk.left), right=_taken(first, two, walk.right))
+    return walk._replace(left=taken(first, one, walk.left), right=taken(first, two, walk.right))
 
 
 def _taken_up(walk: Walk, nodes: Nodes, where: np.ndarray, way: Way) -> Walk:
     """Return the state with some profiles continued from other nodes."""
     return walk._replace(
-        inner=_taken(where, nodes, walk.inner),
-        before=_taken(where, nodes, walk.before),
-        other=_taken(where, _nowhere(nodes), walk.other),
+        inner=taken(where, nodes, walk.inner),
+        before=taken(where, nodes, walk.before),
+        other=taken(where, _nowhere(nodes), walk.other),
         step=np.where(where, FIRST * way.scale, walk.step),
         over=walk.over & ~where,
         lost=walk.lost & ~where,
@@ -332,7 +332,7 @@ def _moved(walk: Walk, nodes: Nodes, way: Way, under_way: np.ndarray) -> Walk:
     on_branch, jumps = under_way & finite & smooth, under_way & finite & ~smooth & small  # where the branch ends
     accepted, refused = on_branch | jumps, under_way & ~(on_branch | jumps)
     lost = refused & small
-    new = _taken(accepted, nodes, inner)
+    new = taken(accepted, nodes, inner)
     tau = np.sqrt(np.maximum(new.rise, 0))
     steep = np.where(tau > 0, way.side * new.slope / (2 * np.where(tau > 0, tau, 1)), 0)
     aim = RISE * np.maximum(1, tau / 2) / np.where(steep > 0, steep, 1e-300)
@@ -343,8 +343,8 @@ def _moved(walk: Walk, nodes: Nodes, way: Way, under_way: np.ndarray) -> Walk:
     walk = walk._replace(several=walk.several | other_branch & ~walk.passed & (nodes.rise < way.goal))
     return _bracketed(walk, inner, nodes, accepted, way)._replace(
         inner=new,
-        before=_taken(accepted, inner, walk.before),
-        other=_taken(refused & finite, nodes, walk.other),
+        before=taken(accepted, inner, walk.before),
+        other=taken(refused & finite, nodes, walk.other),
         step=np.where(jumps, FIRST * way.scale, step),
         astray=refused & ~finite,
         over=walk.over | lost | accepted & (nodes.target == way.edge),
@@ -354,6 +354,6 @@ def _moved(walk: Walk, nodes: Nodes, way: Way, under_way: np.ndarray) -> Walk:
     )
 
 
-def _taken(where: np.ndarray, new: Nodes, old: Nodes) -> Nodes:
+def taken(where: np.ndarray, new: Nodes, old: Nodes) -> Nodes:
     """Return the new nodes where asked, else the old."""
     return Nodes(*(np.where(where[:, None] if x.ndim > 1 else where, x, y) for x, y in zip(new, old, strict=True)))

@@ -23,7 +23,7 @@ from jaxfit.problems.marks import free, is_marked, without_kept
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics.covariances import Moments, factor, moments
 from jaxfit.statistics.estimates import objective_at
-from jaxfit.statistics.paths import Nodes, Walk, Way, begin, ends, follow, reach
+from jaxfit.statistics.paths import Nodes, Walk, Way, begin, ends, follow, reach, taken
 from jaxfit.statistics.resampling import NAME, Held, Refits, refitter
 from jaxfit.verbs.evaluations import free_places, like, one_lane, over_lanes
 from jaxfit.verbs.results import Fit, numbers_in
@@ -32,6 +32,9 @@ from jaxfit.verbs.sweeps import sweep
 PyTree = Any
 STEPS = 300
 STIFFNESS = 1e4  # of the springs that hold params, against how stiffly the data hold them
+DRAWN = 10.0  # how many times the share of the rise in a spring may be that in the linear theory
+SMALL = 0.01  # the least rise of which the share is taken
+STIFFEST = 1e8  # by how much a spring may be stiffer, so that rounding leaves its length some digits
 LOWER = 1e-3  # of tau**2: how far below the minimum a sum may be, as the fit may not have fully converged
 COARSE = 4096 * float(np.finfo(float).eps)  # relative noise below which rounding hides the shape of a profile
 
@@ -135,8 +138,24 @@ class Sides:
             yield walk.inner.params[first_of_lane + (numbers - first_of_lane + shift) % count[lane]]
 
     def refit(self, targets: np.ndarray, params: np.ndarray) -> Nodes:
-        """Refit with each number held near its target (n,) by a spring, from free params (n, k)."""
-        stiffness = STIFFNESS * self.per_rise / self.error**2
+        """Refit with each number held near its target (n,) by a spring, from free params (n, k).
+
+        Such a spring holds 1/STIFFNESS of the rise where the curve is as at the minimum. Where the data pull harder, a
+        number is drawn away from its target; it is refitted once more, by a spring that is stiff there too.
+        """
+        nodes = self._held(targets, params, np.full(len(targets), STIFFNESS))
+        size = np.maximum(np.abs(nodes.rise), SMALL)
+        with np.errstate(over="ignore", invalid="ignore"):
+            share = (nodes.slope * self.error / 2) ** 2 / size  # of the rise in a spring is this by its stiffness
+        drawn = np.isfinite(share) & (share > DRAWN)
+        if not drawn.any():
+            return nodes
+        stiff = STIFFNESS * np.clip(np.where(drawn, share, 1.0), 1.0, STIFFEST)
+        return taken(drawn, self._held(targets, np.where(drawn[:, None], params, nodes.params), stiff), nodes)
+
+    def _held(self, targets: np.ndarray, params: np.ndarray, stiff: np.ndarray) -> Nodes:
+        """Refit once, with springs (n,) so many times as stiff as the data are at the minimum."""
+        stiffness = stiff * self.per_rise / self.error**2
         given = Axis(NAME, self.which.astype(np.int64)), Axis(NAME, targets), Axis(NAME, stiffness)
         fine = np.isfinite(params).all(axis=1)
         params = np.clip(np.where(fine[:, None], params, self.flat), self.low, self.high)
@@ -151,7 +170,7 @@ class Sides:
         with np.errstate(over="ignore", invalid="ignore"):
             losses = np.asarray(grid.results.loss) - stiffness * (targets - values) ** 2
             rise = np.where(fine, (losses - self.least) / self.per_rise, np.inf)
-            slope = 2 * STIFFNESS * (targets - values) / self.error**2
+            slope = 2 * stiff * (targets - values) / self.error**2
         return Nodes(targets, values, rise, slope, numbers[:, self.free])
 
     def spread(self, values: np.ndarray) -> np.ndarray:

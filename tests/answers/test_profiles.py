@@ -302,6 +302,55 @@ def test_the_interval_of_a_rate_is_where_refits_have_it(steep):
     assert abs(found["rate"].low - 0.298) < 5e-4 and not any(np.isnan(end) for pair in found.values() for end in pair)
 
 
+SATURATIONS = {  # curves v * shape(k, x) that data of few x do not bound well
+    "michaelis": lambda np, k, x: x / (k + x),
+    "growth": lambda np, k, x: 1 - np.exp(-k * x),
+    "hyperbola": lambda np, k, x: 1 / (1 + k * x),
+}
+
+
+def tau_of_height(shape, x, y, value):
+    """How many standard errors the best curve with the height `value` is away: of all shapes, the best one."""
+    k = np.geomspace(1e-6, 1e4, 40_001)
+    column = shape(np, k[:, None], x)
+    free = ((column @ y / np.sum(column**2, axis=1))[:, None] * column - y) ** 2
+    least = free.sum(axis=1).min()
+    return np.sqrt((((value * column - y) ** 2).sum(axis=1).min() / least - 1) * (len(x) - 2))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SATURATIONS)
+@pytest.mark.parametrize("level", (0.6827, 0.95, 0.9973))
+def test_an_end_is_found_where_the_data_pull_much_harder_than_at_the_minimum(name, level):
+    """Of data that say little about a height its error is many times the height, and its low end far within it."""
+    shape, draw, sets, x = SATURATIONS[name], np.random.default_rng(3), 40, np.array([0.5, 1, 1.5, 2, 3, 4, 5])
+    k, v = (np.exp(draw.uniform(low, high, sets)) for low, high in ((-1.5, 1.5), (0, 2)))
+    k = k * {"michaelis": 8, "growth": 0.1, "hyperbola": 0.5}[name]
+    clean = v[:, None] * shape(np, k[:, None], x)
+    y = clean + np.exp(draw.uniform(-5, -2, (sets, 1))) * clean.max(axis=1)[:, None] * draw.normal(size=clean.shape)
+    start = {"v": jf.Axis("set", v), "k": jf.Bounded(jf.Axis("set", k), 1e-6, 1e4)}
+    loss = jf.losses.rss(lambda p, x: p["v"] * shape(jnp, p["k"], x))
+    grid = jf.sweep(loss, start, (x, jf.Axis("set", y)), optimizer=LM, precision="float64")
+    found = profile_ends("intervals", grid, moments("intervals", grid, None), level)
+    inside = (np.asarray(grid.results["params.k"]) > 1e-5) & (np.asarray(grid.results["params.k"]) < 1e3)
+    told = (found.several | found.lost)[:, 1, 0]
+    tau = np.array([tau_of_height(shape, x, *row) for row in zip(y, found.low[:, 1], strict=True)])
+    assert inside.sum() > 20 and told[inside].mean() < 0.1
+    np.testing.assert_allclose(tau[inside & ~told], scipy.stats.t.ppf((1 + level) / 2, 5), rtol=5e-3)
+
+
+def test_the_low_ends_of_an_enzyme_far_from_saturation_are_where_refits_have_them():
+    """lmfit 1.3.4 has 2.9795 for v, and no end for k; the errors at the minimum are 17 and 31."""
+    x, y = np.array([0.5, 1, 1.5, 2, 3]), np.array([0.30, 0.55, 0.85, 1.05, 1.6])
+    fit = jf.curve_fit(lambda p, x: p["v"] * x / (p["k"] + x), {"v": 5.0, "k": 8.0}, (x, y))
+    found, reach = jf.intervals(fit, "profile", 0.9973), scipy.stats.t.ppf((1 + 0.9973) / 2, 3)
+    assert abs(found["v"].low - 2.9795) < 1e-4
+    np.testing.assert_allclose(tau_of_height(SATURATIONS["michaelis"], x, y, found["v"].low), reach, rtol=1e-4)
+    column = x / (found["k"].low + x)
+    held = np.sum((column @ y / (column @ column) * column - y) ** 2)
+    np.testing.assert_allclose(np.sqrt((held / fit.loss - 1) * 3), reach, rtol=1e-4)
+
+
 @pytest.mark.soak
 def test_wider_levels_contain_narrower_ones_and_compile_nothing(steep, events):
     jf.intervals(steep, "profile", 0.5)
