@@ -333,7 +333,7 @@ def _reduced(summands: Sequence[Array], axes: tuple[int, ...]) -> Sequence[Array
 def lanes_in_one_pass() -> SideBySide | None:
     """Return how lanes sum several arrays in one loop; None where that is no faster."""
     fast = jax.default_backend() == "cpu" and current().joint_sums
-    return SideBySide(functools.partial(_reduced, axes=(1,)), enclosing_nothing) if fast else None
+    return SideBySide(functools.partial(_along, axis=1), enclosing_nothing) if fast else None
 
 
 def _add(one: Sequence[Array], other: Sequence[Array]) -> tuple[Array, ...]:

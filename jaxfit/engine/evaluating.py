@@ -81,8 +81,7 @@ def evaluate(
     count = math.prod(where.values()) if grid else len(next(iter(where.values())))
     in_turn, width = width == 1, min(width, 1 << (count - 1).bit_length())
     team, most = worker_devices(), current().members
-    share = -(-count // len(team)) if in_turn else most
-    blocks = max(1, min(most // width, -(-min(share, count) // width)))
+    blocks = max(1, min(most // width, -(-count // (len(team) * width))))
     firsts = range(0, count, width * blocks)
     team = team[: len(firsts)]
     sizes = tuple(where.items()) if grid else None

@@ -159,17 +159,22 @@ def is_unrolled(size: int) -> bool:
     return size <= UNROLLED and not _short.get()
 
 
+def _in_place(size: int) -> bool:
+    """Return whether a triangle of this size is made, and solved with, in place: column after column."""
+    return size <= (UNROLLED if _beside.get() is None else TOGETHER)
+
+
 def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple[Array, Array]:
     """Return R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced` does."""
     xp, (k, n) = namespace(b), columns.shape
     rounding = (8 * k + n**0.5) * float(eps_of(b))
-    if k > UNROLLED:
+    if not _in_place(k):
         joined = xp.linalg.qr(xp.concatenate([columns, b[None]]).T, mode="r")
         columns, b = joined[:k, :k].T, joined[:k, k]
     return reduced(columns, b, rounding, norms)
 
 
-SHORT = 256  # numbers that are added one after another without a loss of digits that counts
+TOGETHER = 12  # params up to which lanes side by side take the products of their columns in one pass over the points
 
 
 class SideBySide(NamedTuple):
@@ -232,7 +237,7 @@ def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = Non
         return row / jnp.where(length > 0, length, b.dtype.type(np.inf)), length
 
     rest = jnp.concatenate([columns, b[None]])
-    if k > UNROLLED:
+    if not _in_place(k):
 
         def body(i, carry):
             rest, triangle = carry
@@ -321,9 +326,9 @@ def _damped_rows(rows: list, right: list, least: float) -> tuple[list, list] | N
 
 
 def solve(triangle: Array, b: Array) -> Array:
-    """Return z with R z = b, with zeros where a pivot is zero."""
-    k, host = b.size, on_host(b)
-    if k > UNROLLED:
+    """Return z with R z = b, with zeros where a pivot is zero; of lanes side by side b may be (k, m)."""
+    k, host = len(b), on_host(b)
+    if not _in_place(k):
         xp = namespace(b)
         pivots = triangle.diagonal()
         safe = triangle + xp.diag(xp.where(pivots == 0, 1, 0).astype(b.dtype))

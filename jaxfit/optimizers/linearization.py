@@ -17,8 +17,7 @@ import jax.numpy as jnp
 
 from jaxfit.losses import Block, Joint
 from jaxfit.optimizers.arrays import (
-    SHORT,
-    UNROLLED,
+    TOGETHER,
     Array,
     are_finite,
     by_products,
@@ -193,10 +192,10 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
     few digits are triangularized. A lane's numbers never depend on its neighbors'.
     """
     beside = None if on_host(flat) else lanes_side_by_side()
-    if beside is None or flat.size > UNROLLED:
+    if beside is None or flat.size > TOGETHER:
         return system_of(slopes(flat))
     found, enclosed, like = beside.enclosing_nothing(slopes, flat)  # as the rule of a `vmap` must
-    if isinstance(like.columns, Columns) or like.residuals.size > SHORT:
+    if isinstance(like.columns, Columns):
         return system_of(slopes(flat))
 
     @jax.custom_batching.custom_vmap

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.custom_batching
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,21 @@ from jaxfit.engine.single import raveled
 from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Joint, Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
-from jaxfit.optimizers.arrays import Array, eps_of, is_unrolled, namespace, on_host, pick, singular, triangularize
+from jaxfit.optimizers.arrays import (
+    TOGETHER,
+    Array,
+    eps_of,
+    is_unrolled,
+    lanes_side_by_side,
+    namespace,
+    on_host,
+    pick,
+    singular,
+    solve,
+    triangularize,
+)
+from jaxfit.optimizers.bordered import Columns, reduced
+from jaxfit.optimizers.linearization import System, place_of, system_at
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, name_of
 from jaxfit.problems.axes import is_axis
@@ -123,23 +138,16 @@ class Basis(NamedTuple):
     """The directions of the free params."""
 
     scale: Array  # (k,) D
-    vectors: Array  # (k, k) rows of V^T
-    lengths: Array  # (k,) S
-    kept: Array  # (k,) bool
+    root: Array  # (k, k) T: the covariance is T T^T
+    silent: Array  # (k, k) rows: directions, times D, that change no prediction; zero for the others
+    kept: Array  # (k,) bool: the others
+    least: Array  # () of the kept directions the least change of the predictions
     held: Array  # (k,) bool
     gradient: Array  # (k,) half of the gradient of the sum of squares
     scatter: Array  # ()
     size: Array  # ()
     count: Array  # ()
     span: Array  # ()
-
-    @property
-    def root(self) -> Array:
-        """(k, k) T: the covariance is T T^T."""
-        xp = namespace(self.scale)
-        inverse = xp.where(self.kept, 1 / xp.where(self.kept, self.lengths, 1), 0)
-        free = xp.where(self.held, 0, 1 / self.scale)
-        return self.vectors.T * inverse[None, :] * free[:, None]
 
     @property
     def rank(self) -> Array:
@@ -168,6 +176,8 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
         return _basis_of_likelihood(problem, objective, flat, back, held)
     if kind == LIKELIHOOD:
         held |= _on_edge(objective, flat, back)
+    if kind == SQUARES and (model := _system_of_lane(objective, flat, back)) is not None:
+        return _basis_of_lane(problem, flat, held, *model)
     residuals, columns = jacobian(objective, flat, back)
     count = residual_count(problem.loss, problem.data, residuals)
     basis = basis_of_squares(flat, held, residuals, columns, count, squares_of_data(problem))
@@ -180,15 +190,86 @@ def basis_of(problem: Problem, params: PyTree, kind: str) -> Basis:
 
 def basis_of_squares(flat: Array, held: Array, residuals: Array, columns: Array, count: Any, of_data: Any) -> Basis:
     """Return the directions for a sum of squares; `of_data` is that of y in the units of its residuals."""
-    xp = namespace(flat)
-    gradient, moving = columns @ residuals, xp.where(held[:, None], 0, columns)
+    gradient, moving = columns @ residuals, namespace(flat).where(held[:, None], 0, columns)
     scale, vectors, lengths, kept = directions(moving, held)
-    size = (residuals**2).sum()
+    terms = ((columns * flat[:, None]) ** 2).sum() + of_data
+    return _basis(scale, _sorted_out(vectors, lengths, kept), held, gradient, (residuals**2).sum(), count, terms)
+
+
+def _sorted_out(vectors: Array, lengths: Array, kept: Array) -> tuple[Array, Array, Array, Array]:
+    """Return D T, the silent directions, which are kept and the least length of these, from V^T and S."""
+    xp = namespace(vectors)
+    inverse = xp.where(kept, 1 / xp.where(kept, lengths, 1), 0)
+    silent, least = xp.where(kept[:, None], 0, vectors), xp.where(kept, lengths, np.inf).min()
+    return vectors.T * inverse[None, :], silent, kept, least
+
+
+def _basis(scale: Array, found: tuple, held: Array, gradient: Array, size: Array, count: Any, terms: Any) -> Basis:
+    """Return the basis of what `_sorted_out` returned; `terms`: sum of squares of what residuals are differences of."""
+    xp, (root, silent, kept, least) = namespace(scale), found
     freedom = count - (kept.sum() - held.sum())
     scatter = pick(freedom > 0, lambda: size / pick(freedom > 0, freedom, 1), np.nan)
-    terms = ((columns * flat[:, None]) ** 2).sum() + of_data
     span = xp.sqrt(terms / xp.maximum(count, 1))
-    return Basis(scale, vectors, lengths, kept, held, xp.where(held, 0, gradient), scatter, size, count, span)
+    root = root * xp.where(held, 0, 1 / scale)[:, None]
+    return Basis(scale, root, silent, kept, least, held, xp.where(held, 0, gradient), scatter, size, count, span)
+
+
+def _basis_of_lane(problem: Problem, flat: Array, held: Array, system: System, residuals: Any) -> Basis:
+    """Return the directions for a sum of squares from its quadratic model; of the residuals the shape is enough."""
+    norms, triangle = system.scale, system.triangle
+    terms = jnp.sum((norms * flat) ** 2) + squares_of_data(problem)
+    scale = jnp.where((norms > 0) & ~held, norms, 1)
+    if is_marked(problem.params) and bounds(problem.params) is not None:
+        triangle = reduced(triangle, ~held, system.shadow)[0] + jnp.diag(held.astype(flat.dtype))
+    count = residual_count(problem.loss, problem.data, residuals)
+    found = directions_of_lane(triangle / scale[None, :])
+    return _basis(scale, found, held, system.shadow @ system.triangle, system.size, count, terms)
+
+
+def _by_singular_vectors(triangle: Array) -> tuple[Array, Array, Array, Array]:
+    """Return what `_sorted_out` does, of a triangle whose columns have the length one, or zero."""
+    if is_unrolled(len(triangle)):
+        lengths, vectors = singular(triangle)
+    else:
+        _, lengths, vectors = jnp.linalg.svd(triangle)
+    return _sorted_out(vectors, lengths, lengths > 64 * len(triangle) * eps_of(triangle) * lengths[0])
+
+
+directions_of_lane = jax.custom_batching.custom_vmap(_by_singular_vectors)
+
+
+@directions_of_lane.def_vmap
+def _(lanes, batched, triangles):
+    """R^-1 is such a root too. Lanes where it would have too few digits, or is none, take the singular vectors."""
+    k = triangles.shape[-1]
+    eye, least = jnp.eye(k, dtype=triangles.dtype), abs(jnp.diagonal(triangles, axis1=1, axis2=2)).min(axis=1)
+    poor = ~(least > float(eps_of(triangles)) ** 0.125)
+    root = jax.vmap(lambda triangle: solve(triangle, eye))(triangles)
+    plain = root, jnp.zeros_like(root), jnp.ones((lanes, k), bool), least
+
+    def singular_too():
+        exact = jax.vmap(_by_singular_vectors)(triangles)
+        return jax.tree.map(lambda a, b: jnp.where(poor.reshape(-1, *(1,) * (a.ndim - 1)), a, b), exact, plain)
+
+    return jax.lax.cond(jnp.any(poor), singular_too, lambda: plain), (True, True, True, True)
+
+
+def _system_of_lane(objective: Objective, flat: Array, back: Callable) -> tuple[System, Any] | None:
+    """Return the quadratic model of a sum of squares, and the shape of the residuals.
+
+    None if lanes do not take one pass over the points for it.
+    """
+    if lanes_side_by_side() is None or flat.size > TOGETHER:
+        return None
+    place = place_of(objective, back)
+    try:
+        like = jax.eval_shape(place.slopes, flat)
+    except Exception as error:
+        if not undifferentiable(error):
+            raise
+        return None
+    plain = like.squares is not None and not isinstance(like.columns, Columns)
+    return (system_at(place.slopes, flat), like.residuals) if plain else None
 
 
 EDGE = 1e-6  # of a count: a variance below it is that of a mean that went to zero
@@ -306,9 +387,9 @@ def _basis_of_likelihood(problem: Problem, objective: Objective, flat: Array, ba
     values, vectors = jnp.linalg.eigh(scaled)
     kept = values > 64 * flat.size * jnp.finfo(flat.dtype).eps * values[-1]
     lengths = jnp.sqrt(jnp.where(kept, values, 0))
-    one = jnp.ones_like(gradient[0])
-    return Basis(scale, vectors.T, lengths, kept, held, jnp.where(held, 0, gradient), one, 2 * total(flat), one * count,
-                 0 * one)  # fmt: skip
+    found, one = _sorted_out(vectors.T, lengths, kept), jnp.ones_like(gradient[0])
+    basis = _basis(scale, found, held, gradient, 2 * total(flat), one * count, 0 * one)
+    return basis._replace(scatter=one)
 
 
 def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | None, only_params: bool, *extra: Any):
@@ -344,11 +425,11 @@ def varied(problem: Problem, back: Callable, flat: Array, function: Callable | N
 def propagated(basis: Basis, values: Array, slopes: Array, only_params: bool, loss: Array) -> Estimate:
     """Return how numbers vary, of which the derivatives by the free params are known."""
     xp = namespace(slopes)
-    half = slopes @ basis.root
-    unit = half @ half.T
+    half = _times(slopes, basis.root)
+    unit = _times(half, half.T)
     unknown = _undetermined(basis, slopes, only_params)
     unit = xp.where(unknown[:, None] | unknown[None, :], np.nan, unit)
-    blind = xp.where(basis.kept[:, None], np.nan, basis.vectors / basis.scale[None, :])
+    blind = xp.where(basis.kept[:, None], np.nan, basis.silent / basis.scale[None, :])
     offset = xp.sqrt(((basis.gradient @ basis.root) ** 2).sum())
     return Estimate(values, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held, blind,
                     basis.span, loss)  # fmt: skip
@@ -360,11 +441,17 @@ def _undetermined(basis: Basis, slopes: Array, only_params: bool) -> Array:
     scaled = slopes / basis.scale[None, :]
     moving = xp.where(basis.held[None, :], 0, scaled)
     size = xp.sqrt((moving**2).sum(axis=1))
-    lost = xp.sqrt(((moving @ xp.where(basis.kept[:, None], 0, basis.vectors).T) ** 2).sum(axis=1))
-    least = xp.where(basis.kept, basis.lengths, np.inf).min()
-    blur = xp.sqrt(eps) + 100 * eps / least
+    lost = xp.sqrt((_times(moving, basis.silent.T) ** 2).sum(axis=1))
+    blur = xp.sqrt(eps) + 100 * eps / basis.least
     still = size == 0 if only_params else (size == 0) & (scaled != 0).any(axis=1)
     return (lost > blur * size) | still
+
+
+def _times(a: Array, b: Array) -> Array:
+    """Return a @ b; of lanes side by side without a call for each of them."""
+    if on_host(b) or lanes_side_by_side() is None or b.size > TOGETHER**2:
+        return a @ b
+    return (a[:, :, None] * b[None]).sum(axis=1)
 
 
 def squares_around_constant(problem: Problem) -> Array:

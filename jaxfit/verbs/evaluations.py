@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.compiling import compiler_options, fast_sums
+from jaxfit.engine.compiling import compiler_options, fast_sums, lanes_in_one_pass
 from jaxfit.engine.evaluating import evaluate, laid_out, member_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.losses.base import label, noise_model_of
-from jaxfit.optimizers.arrays import short
+from jaxfit.optimizers.arrays import short, side_by_side
 from jaxfit.problems import Problem, Status, precision_context
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill
@@ -126,7 +126,7 @@ def over_grid(
 def _blank(values: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "f":
         return values
-    return np.where(beyond.reshape(beyond.shape + (1,) * (values.ndim - 2)), np.nan, values)
+    return np.where(beyond.reshape(beyond.shape + (1,) * (values.ndim - beyond.ndim)), np.nan, values)
 
 
 def data_array(
@@ -283,8 +283,10 @@ def over_lanes(result: Fit | Grid, function: Callable, static: tuple = (), extra
         pieces = [_run(group, function, static, extra) for group in groups]
     if isinstance(result, Fit):
         return jax.tree.map(lambda x: x[0], pieces[0])
-    stacked = jax.tree.map(lambda *x: np.concatenate(x), *pieces)
-    order = np.searchsorted(member_numbers(result), result.members)
+    stacked, members = jax.tree.map(lambda *x: _joined(x), *pieces), result.members
+    if (members.ravel() == np.arange(members.size)).all():
+        return jax.tree.map(lambda x: x.reshape(*members.shape, *x.shape[1:]), stacked)
+    order = np.searchsorted(member_numbers(result), members)
     return jax.tree.map(lambda x: x[order], stacked)
 
 
@@ -320,7 +322,7 @@ class Statistic:
     alone: bool  # whether there is one lane only
 
     def __call__(self, lane: tuple) -> PyTree:
-        with short(self.alone):
+        with short(self.alone), side_by_side(None if self.alone else lanes_in_one_pass()):
             return fast_sums(self.at, joint=False)(lane)
 
     def at(self, lane: tuple) -> PyTree:
@@ -336,11 +338,12 @@ def _run(group: Group, function: Callable, static: tuple, extra: tuple) -> PyTre
         template = laid_out((piece.problem, params, extra), PRECISION)
         where = piece.along | {LANE: np.arange(piece.size)}
         pieces.append(evaluate(statistic, template, where, PRECISION, width=_block(piece), options=options))
-    pieces = jax.tree.map(lambda *x: np.concatenate(x)[: group.size], *pieces)
-    for x in jax.tree.leaves(pieces):
-        if x.dtype.kind == "f":
-            x[group.failed] = np.nan
-    return pieces
+    joined = jax.tree.map(lambda *x: _joined(x)[: group.size], *pieces)
+    return jax.tree.map(lambda x: _blank(x, group.failed), joined) if group.failed.any() else joined
+
+
+def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _block(group: Group) -> int:

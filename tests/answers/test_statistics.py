@@ -9,8 +9,9 @@ import pytest
 
 import jaxfit as jf
 from jaxfit.optimizers.arrays import short as for_one_lane
+from jaxfit.problems import precision_context
 from jaxfit.statistics.covariances import moments
-from jaxfit.statistics.estimates import directions
+from jaxfit.statistics.estimates import directions, directions_of_lane
 from tests.shared import nist
 from tests.shared.soak import soaking
 
@@ -348,3 +349,45 @@ def test_a_covariance_that_overflows_is_infinite_without_a_warning():
     known = moments("covariance", jf.curve_fit(jf.models.line, None, jf.datasets.thermometer()), None)
     far = known._replace(estimate=known.estimate._replace(unit=known.estimate.unit * 1e300), noise=np.asarray(1e300))
     assert np.isinf(np.diagonal(far.covariance)).all() and np.isinf(far.errors).all()
+
+
+def test_the_directions_of_lanes_are_those_of_singular_vectors_whatever_their_neighbors():
+    triangle = np.triu(RNG.normal(size=(3, 3)))
+    triangles = np.stack([triangle, triangle * [1, 1, 1e-3], triangle])
+    triangles[1, :2, 2], triangles[2, 2] = triangles[0, :2, 2], 0  # nearly and quite dependent
+    triangles /= np.linalg.norm(triangles, axis=1)[:, None]
+    with precision_context("float64"):
+        mapped = jax.jit(jax.vmap(directions_of_lane))
+        found, alone = (jax.tree.map(np.asarray, mapped(x)) for x in (triangles, triangles[[0, 0, 0]]))
+    root, silent, kept, least = found
+    for i in range(3):
+        inverse = np.linalg.pinv(triangles[i], rcond=1e-12)
+        np.testing.assert_allclose(root[i] @ root[i].T, inverse @ inverse.T, rtol=1e-9)  # of pivots of 1e-5
+    assert kept.all(axis=1).tolist() == [True, True, False] and not silent[:2].any()
+    np.testing.assert_allclose(triangles[2] @ silent[2].T, 0, atol=1e-15)
+    assert (least > 0).all() and np.linalg.norm(silent[2]) == pytest.approx(1)
+    for x, y in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(x[0], y[0])
+
+
+@pytest.mark.soak
+def test_the_errors_of_lanes_are_those_of_single_fits_however_nearly_columns_depend_on_each_other():
+    random = np.random.default_rng(4)
+    columns, y = random.standard_normal((20, 3)), random.standard_normal(20)
+    close = [1.0, 1e-2, 1e-4, 1e-6, 0.0]
+    tables = np.stack([np.column_stack([columns[:, :2], columns[:, 0] + part * columns[:, 2]]) for part in close])
+    loss = jf.losses.rss(lambda p, x: x @ p)
+
+    def errors(tables):
+        grid = jf.sweep(loss, np.zeros(3), (jf.Axis("table", tables), y), precision="float64", steps=20,
+                        optimizer=jf.optimizers.levenberg_marquardt())  # fmt: skip
+        return jf.standard_errors(grid)["params"].values
+
+    found = errors(tables)
+    for i, part in enumerate(close[:-1]):  # by the pseudoinverse, which loses as many digits
+        noise = np.linalg.lstsq(tables[i], y, rcond=None)[1][0] / 17
+        exact = np.sqrt(noise) * np.linalg.norm(np.linalg.pinv(tables[i]), axis=1)
+        np.testing.assert_allclose(found[i], exact, rtol=1e3 * np.finfo(float).eps / part)
+    assert np.isnan(found[-1, [0, 2]]).all() and np.isfinite(found[-1, 1])
+    again = errors(tables[[0, 1, 0, 1, 0]])
+    np.testing.assert_array_equal(again[:2], found[:2])  # beside lanes that take another way
