@@ -40,7 +40,7 @@ from jaxfit.problems.marks import filled, free
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import ArrayLike, PyTree
 from jaxfit.verbs.evaluations import whole_params
-from jaxfit.verbs.results import Fit, problem_of
+from jaxfit.verbs.results import Fit, problem_of, recorded
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -110,7 +110,8 @@ def _with_exit(ax: Axes, losses: np.ndarray) -> np.ndarray:
 
 def _steps_and_losses(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(curve, Fit):
-        return np.asarray(curve.history.step), np.asarray(curve.history.loss, float)
+        losses = recorded(curve, "loss", "loss_history: the fit")
+        return np.asarray(curve.history.step), np.asarray(losses, float)
     if isinstance(curve, tuple):
         return np.asarray(curve[0]), np.asarray(curve[1], float)
     losses = np.asarray(curve, float)

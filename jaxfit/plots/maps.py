@@ -80,6 +80,8 @@ def convergence_map(
       >>> grid = jf.sweep(lambda p: p**2, start, optimizer=sgd, steps=200, stop=stop)
       >>> ax = jf.plots.convergence_map(grid.results, x="rate", y="start", law=1.0)
     """
+    if hasattr(results, "results"):
+        raise TypeError(f"convergence_map draws results, but got a {type(results).__name__}; pass its grid.results")
     if set(results.status.dims) != {x, y}:
         raise ValueError(
             f"a map of {x!r} and {y!r} cannot show {results.status.dims}: choose the rest with results.sel"

@@ -260,7 +260,8 @@ def recorded(fit: Fit, name: str, who: str = "the fit") -> PyTree:
       ValueError: If it recorded no such thing; the message begins with `who`.
     """
     if fit.history is None or name not in fit.history:
-        raise ValueError(f"{who} did not record its {name}; run it with record=jf.Record(what=('loss', {name!r}))")
+        what = tuple(dict.fromkeys(("loss", name)))
+        raise ValueError(f"{who} did not record its {name}; run it with record=jf.Record(what={what})")
     return fit.history[name]
 
 

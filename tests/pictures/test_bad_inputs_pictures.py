@@ -123,6 +123,12 @@ PLOTS = {
         lambda: mapped(three().sel(size=1.0))),
     "a grid's losses": Case(lambda: on(jf.plots.loss_history, swept()), TypeError, "losses, but got a Grid",
         r"or of a grid one lane: jf\.lane\(grid, ...\)", lambda: on(jf.plots.loss_history, {"fit": recorded()})),
+    "a lane without losses": Case(lambda: on(jf.plots.loss_history, jf.lane(swept(), rate=0.1, start=1.0, size=1.0)),
+        ValueError, "did not record its loss", r"record=jf\.Record\(what=\('loss',\)\)",
+        lambda: on(jf.plots.loss_history, fit(record=jf.Record(what=("loss",))))),
+    "a map of a grid": Case(lambda: on(jf.plots.convergence_map, swept(), x="rate", y="start"), TypeError,
+        "results, but got a Grid",
+        r"pass its grid\.results", lambda: mapped(three().sel(size=1.0))),
     "a grid's rates": Case(lambda: on(jf.plots.learning_rate_range, swept()), TypeError, "a range test, but got a Grid",
         r"what jf\.learning_rate_range returned", lambda: on(jf.plots.learning_rate_range, jf.learning_rate_range(
             LOSS, START, (X, Y), optimizer=SGD, steps=20))),
