@@ -1,3 +1,4 @@
+import gc
 import os
 import tempfile
 
@@ -6,6 +7,8 @@ import pytest
 
 from jaxfit.engine import single
 from jaxfit.engine.settings import counting, using
+
+gc.disable()  # until all tests are collected: to look for what can be thrown away took a third of that time
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # The workers of one run, and the processes that tests start, share what they compile: nothing outlives the run.
@@ -26,7 +29,6 @@ AS_USERS_DO = {"xla_backend_optimization_level": 3} | ({"xla_cpu_use_fusion_emit
 FOR_USERS = {
     *("test_benchmarks", "test_compiling", "test_pools", "test_settings", "test_shuffles", "test_sums"),
     *("test_agreement", "test_bad_inputs_disk", "test_combinations", "test_longer_fits"),
-    *("test_pruning", "test_stages"),
 }
 
 
@@ -34,6 +36,11 @@ def pytest_configure(config):
     if quick(config):
         flags = [f"--{name}={str(value).lower()}" for name, value in QUICKLY.items()]
         os.environ["XLA_FLAGS"] = " ".join([*flags, *os.environ.get("XLA_FLAGS", "").split()])
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is there now stays to the end, and is not looked through again and again
+    gc.enable()
 
 
 def quick(config) -> bool:
