@@ -266,7 +266,7 @@ def position(verb: str, name: str, axis: ArrayLike, wanted: Scalar, method: str 
     """
     refuse_unit(f"{verb}: {name}", wanted)
     values = np.asarray(axis)
-    text = _shown(wanted)
+    text = _shown(wanted) if "None" in values.tolist() else None
     there = [i for i, value in enumerate(values.tolist()) if _equal(value, wanted) or (text and value == text)]
     if there:
         return there[0]

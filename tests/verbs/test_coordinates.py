@@ -137,3 +137,11 @@ def test_text_names_the_values_of_an_axis_whose_other_leaves_are_numbers():
     assert results["shape"].values.tolist() == ["narrow", "wide"]
     assert results["start.width"].values.tolist() == [0.5, 0.25]
     assert results.params.sel(shape="wide") == 0
+
+
+def test_a_number_names_a_label_only_on_an_axis_that_has_none_among_numbers():
+    texts, mixed = np.array(["0.5", "1.0"]), np.array(["None", "0.5"])
+    with pytest.raises(ValueError, match="m=0.5 is not on the axis. Its values are '0.5', '1.0'"):
+        position("lane", "m", texts, 0.5)
+    assert position("lane", "m", texts, "0.5") == 0
+    assert [position("lane", "m", mixed, wanted) for wanted in (None, 0.5, "0.5")] == [0, 1, 1]
