@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxfit.explanations.failures import (
     finding_of_patience,
     finding_of_pruning,
     finding_of_runaways,
+    finding_of_separation,
     finding_of_trouble,
 )
 from jaxfit.explanations.findings import Finding
@@ -19,7 +19,7 @@ from jaxfit.problems import Record, Status
 from jaxfit.problems.messages import near_keywords, near_names
 from jaxfit.verbs.fits import fit
 from jaxfit.verbs.results import Fit, pages, training_of
-from jaxfit.verbs.summaries import no_data, runaways
+from jaxfit.verbs.summaries import no_data, runaways, separated
 
 __all__ = ["Explanation", "explain"]
 __getattr__, __dir__ = near_names(__name__, __all__)
@@ -29,6 +29,8 @@ def diagnose(run: Fit) -> Finding:
     """Return what happened to a run that recorded the loss of every step."""
     if far := runaways(run):
         return finding_of_runaways(run, far)
+    if apart := separated(run):
+        return finding_of_separation(run, apart)
     if run.status == Status.STOPPED_EARLY:
         return finding_of_patience(run)
     if run.status == Status.PRUNED:
@@ -48,9 +50,9 @@ class Explanation(Finding):
     Attributes:
       kind: In two words: "converged" (a stop rule was met, or the method says so), "settled" (next to nothing is left
         to gain, though no rule says so), "not determined", "stopped early", "pruned", "runaway params",
-        "still descending", "rate too small", "badly scaled", "noise floor", "limit cycle", "saddle", "plateau",
-        "vanishing gradient", "exploding gradient", "dead units", "diverged", "not finite", "not defined",
-        "out of range", "no data".
+        "separated outcomes", "still descending", "rate too small", "badly scaled", "noise floor", "limit cycle",
+        "saddle", "plateau", "vanishing gradient", "exploding gradient", "dead units", "diverged", "not finite",
+        "not defined", "out of range", "no data".
       story: Sentences, with numbers.
       numbers: Those numbers by name.
       advice: The one change to make, in words; empty if there is nothing to do.
@@ -92,8 +94,8 @@ def rerun(run: Fit, **changes: Any) -> Fit:
         "batches": training.batches, "key": problem.key, "validation": training.validation,
         "precision": run.precision or "float32", "progress": False,
     }  # fmt: skip
-    loss: Callable = problem.loss
-    return fit(loss, data=problem.data, **same | changes)
+    asked = {"loss": problem.loss, **same, **changes}
+    return fit(asked.pop("loss"), data=problem.data, **asked)
 
 
 @near_keywords

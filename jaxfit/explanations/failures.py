@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -42,6 +42,7 @@ from jaxfit.explanations.local_models import (
     steps_text,
     times_text,
 )
+from jaxfit.losses import l2
 from jaxfit.optimizers.building import with_rate
 from jaxfit.optimizers.stability import limit_from_growth
 from jaxfit.problems import Problem, Status, Training
@@ -152,6 +153,13 @@ def finding_of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
     ]
     numbers = {"loss": float(run.loss), "runaways": {one.name: (one.start, one.end) for one in far}}
     return finding("runaway params", story, numbers, _turned(run, problem, far) or _bounded(problem, far))
+
+
+def finding_of_separation(run: Fit, sentence: str) -> Finding:
+    """Return the finding of yes-or-no data that no finite params describe best; the remedy is a penalty."""
+    loss: Any = problem_of(run).loss
+    remedy = Remedy("the loss with a penalty, + jf.losses.l2(0.01)", {"loss": loss + l2(0.01)})
+    return finding("separated outcomes", [f"{sentence}."], {"loss": float(run.loss)}, remedy)
 
 
 def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None:

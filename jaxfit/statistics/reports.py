@@ -37,7 +37,7 @@ from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, numbers_in, problem_of
-from jaxfit.verbs.summaries import runaways, silent
+from jaxfit.verbs.summaries import runaways, separated, silent
 from jaxfit.verbs.units import rows_with_units, takes_units
 
 
@@ -102,6 +102,10 @@ def report(
         at = labels.index(one.name if one.name in labels else one.name.removeprefix("params"))
         errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
         roles[at] = "ran away"
+    if apart := bool(separated(fit)):
+        free = [at for at, role in enumerate(roles) if not role.startswith(("fixed", "tied"))]
+        errors[free] = low[free] = high[free] = correlations[free] = correlations[:, free] = np.nan
+        roles = ["ran away" if at in free else role for at, role in enumerate(roles)]
     for at in _without_influence(fit, labels):
         errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
         roles[at] = "not determined"
@@ -115,7 +119,7 @@ def report(
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
     notes += _notes_on_ends(rows, level) if method == "profile" else _notes_on_bounds(fit, rows)
     notes += _notes_on_combinations(rows, correlations)
-    if not runaways(fit) and not silent(fit):
+    if not (apart or runaways(fit) or silent(fit)):
         notes += notes_on_diagnosis(fit, known)
     if others:
         facts[others.lanes] = others.text
@@ -360,6 +364,8 @@ def _notes_on_counts(fit: Fit, known: Moments) -> list[str]:
 def _notes(fit: Fit, known: Moments) -> list[str]:
     notes = [fit.note] if fit.note else []
     notes += summaries.doubts(fit)
+    if separated(fit):  # which the outcome says
+        return notes
     endless = ", or no run settles" if fit.status == Status.OUT_OF_STEPS else ""
     idle = [labels_of(numbers_in(fit))[at] for at in _without_influence(fit, labels_of(numbers_in(fit)))]
     directions = [{name: 1.0} for name in idle]

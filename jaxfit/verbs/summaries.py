@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.losses import takes_key
+from jaxfit.losses import Binomial, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.optimizers.stability import is_concrete_number, limit_from_growth
 from jaxfit.problems import ENDED_WELL, PRECISIONS, Problem, Status, convert_all, precision_context
 from jaxfit.problems.axes import holds_call
 from jaxfit.problems.enclosed import enclosed_in_precision
-from jaxfit.problems.marks import flattened, free, put, released, unflattened, values_of, without_kept
+from jaxfit.problems.marks import Bounded, flattened, free, is_mark, put, released, unflattened, values_of, without_kept
 from jaxfit.typing import ArrayLike, PyTree
 
 if TYPE_CHECKING:
@@ -147,6 +147,47 @@ def runaways(fit: Fit) -> list[Runaway]:
     *flat, all_flat = (np.fmax(less, more) <= same) & ~(back <= same)  # what never mattered did not run away
     places_of_runaways = far[flat] if any(flat) else far if all_flat else []
     return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in places_of_runaways]
+
+
+SATURATED = 1e-3  # a chance so near to what came out
+
+
+def separated(fit: Fit) -> str:
+    """Return a sentence on a fit of yes-or-no data whose likelihood grows for ever as its params do, otherwise "".
+
+    So it is if a chance of 1/2 tells all successes from all failures, and the loss is no higher twice as far from the
+    start; or if all points are predicted with certainty but those at fewer values of x than there are params.
+
+    Source: Albert and Anderson (1984), doi:10.1093/biomet/71.1.1.
+    """
+    problem = fit.problem
+    loss: Any = None if problem is None else problem.loss
+    if not isinstance(loss, Binomial) or fit.status not in ENDED_WELL or (numbers := _free_numbers(fit)) is None:
+        return ""
+    _, start, end = numbers
+    marks = jax.tree.leaves(problem.params, is_leaf=is_mark)
+    if fit.status == Status.CONVERGED and any(isinstance(x, Bounded) for x in marks):
+        return ""
+    with precision_context("float64"), enclosed_in_precision(loss), np.errstate(all="ignore"):
+        params, data = (jax.tree.map(jnp.asarray, convert_all(x, "float64")) for x in (fit.params, problem.data))
+        x, y, trials, *where = data
+        missed = np.ravel(loss.counts(released(params), data).residuals)
+    y, trials, rows = np.ravel(y), np.ravel(trials), np.asarray(x).reshape(np.size(y), -1)
+    counts = (np.ravel(where[0]) if where else True) & (trials > 0)
+    off = np.where((y == 0) | (y == trials), abs(missed) / np.maximum(trials, 1), 1)[counts]
+    rows = rows[counts]
+    undecided = len(np.unique(rows[off > SATURATED], axis=0))
+    if not (len(off) and off.max() < 0.5) and not 0 < undecided < len(end) <= len(np.unique(rows, axis=0)):
+        return ""
+    if off.max() < 0.5:
+        here, beyond = _losses_at(fit, np.stack([end, 2 * end - start]), "float64")
+        if not beyond <= here:
+            return ""
+    return (
+        "successes and failures are separated: the likelihood grows for ever with the params, and no finite ones are "
+        "best; bound them with jf.Bounded, or add a penalty to the loss, + jf.losses.l2(0.01), a normal prior of "
+        "standard deviation 10"
+    )
 
 
 def silent(fit: Fit) -> dict[str, int]:
@@ -284,6 +325,9 @@ def advice(fit: Fit) -> str:
     if fit.status in ENDED_WELL and (far := runaways(fit)):
         how = "the steps ran out" if fit.status == Status.OUT_OF_STEPS else "it stopped"
         return f"{how} {where}, but {ran_away(far)}."
+    if apart := separated(fit):
+        how = "the steps ran out" if fit.status == Status.OUT_OF_STEPS else "it stopped"
+        return f"{how} {where}, but {apart}."
     if fit.status == Status.CONVERGED:
         stopped = judges(fit) and not (fit.training is not None and fit.training.stop.converges)
         return f"{'the params settled' if stopped else 'a stop rule was met'} {where}."

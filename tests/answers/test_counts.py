@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
+from scipy.special import xlogy
 
 import jaxfit as jf
 from tests.shared.soak import soaking
@@ -384,3 +385,45 @@ def test_a_likelihood_is_bootstrapped_by_its_points_and_drawn_by_no_one(spread_f
     np.testing.assert_allclose(drawn.std(), x.std() / np.sqrt(len(x)), rtol=4 / np.sqrt(800))
     with pytest.raises(TypeError, match="does not say how its data are drawn"):
         jf.monte_carlo(fit, key=0, samples=10)
+
+
+EIGHT = np.arange(8.0)
+APART = {  # x, successes, trials
+    "all": (EIGHT, EIGHT > 3, np.ones(8)),
+    "but for a tie": (np.array([0.0, 1, 2, 3, 3, 4, 5, 6]), EIGHT > 3, np.ones(8)),
+    "but for one dose": (EIGHT, np.array([0.0, 0, 0, 2, 5, 5, 5, 5]), np.full(8, 5.0)),
+}
+
+
+@pytest.mark.parametrize("name", soaking(APART, keep=("all",)))
+def test_separated_outcomes_are_said_and_a_penalty_bounds_the_params(name):
+    """No finite params are best there (Albert and Anderson 1984); with the penalty they are those of SciPy."""
+    x, y, trials = APART[name]
+    fit = jf.fit(jf.losses.binomial(chance), {"a": 0.0, "b": 0.1}, (x, y * 1.0, trials), optimizer=LM)
+    why, report = jf.explain(fit), jf.report(fit)
+    assert why.kind == "separated outcomes"
+    assert all("successes and failures are separated" in str(said) for said in (fit, why, report))
+    assert [row.role for row in report.rows] == ["ran away"] * 2 and np.isnan([row.error for row in report.rows]).all()
+
+    def penalized(p):
+        logits = p[0] + p[1] * x
+        full = xlogy(y, y / trials) + xlogy(trials - y, 1 - y / trials)
+        return 2 * np.sum(full + y * np.logaddexp(0, -logits) + (trials - y) * np.logaddexp(0, logits)) + 0.01 * p @ p
+
+    least = scipy.optimize.minimize(penalized, [0.0, 0.1], tol=1e-12)
+    again = why.retry()
+    assert again.status == jf.Status.CONVERGED and again.loss == pytest.approx(least.fun, rel=1e-9)
+    np.testing.assert_allclose([again.params["a"], again.params["b"]], least.x, rtol=1e-4)
+
+
+def test_outcomes_that_a_held_slope_or_a_bound_tells_apart_are_not_said_to_run_away():
+    for start in ({"a": 0.0, "b": jf.Fixed(0.5)}, {"a": 0.0, "b": jf.Bounded(0.1, high=0.5)}):
+        fit = jf.fit(jf.losses.binomial(chance), start, (EIGHT, EIGHT > 3.0, np.ones(8)), optimizer=LM)
+        assert fit.status == jf.Status.CONVERGED and "separated" not in str(fit)
+        assert float(fit.params["a"]) == pytest.approx(-3.5 * 0.5, rel=1e-6)  # by symmetry
+
+
+def test_outcomes_that_overlap_are_not_said_to_be_separated():
+    y = np.array([0.0, 0, 1, 0, 1, 0, 1, 1])
+    fit = jf.fit(jf.losses.binomial(chance), {"a": 0.0, "b": 0.1}, (EIGHT, y, np.ones(8)), optimizer=LM)
+    assert fit.status == jf.Status.CONVERGED and "separated" not in str(fit) and jf.explain(fit).kind == "converged"
