@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
+import jaxfit as jf
 from benchmarks import fresh, lines, peers
+from benchmarks.agreement import agree
 from benchmarks.curves import on_cpu
 from benchmarks.results import TIME, Row
 from benchmarks.timing import Seconds, race, spread
@@ -36,17 +42,60 @@ def sweep_by_hand(side: int) -> Callable:
     return lambda: run(lines.own_lanes(side), lines.thermometer())
 
 
-CONTESTANTS = {call.__name__: call for call in (fit, fit_by_hand, sweep, sweep_and_table, sweep_by_hand)}
+def net(params: dict, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ params["first"] + params["shift"][None]) @ params["second"] + params["bias"][None]
+
+
+def cross_entropy(params: dict, x: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(net(params, x), y).mean()
+
+
+BATCH, ROWS = 64, 1280  # 20 batches an epoch
+
+
+def net_of(lanes: int) -> tuple[dict, tuple, np.ndarray, int]:
+    """The start of a net 64-32-10, data of ten classes, learning rates of Adam, and epochs: 30, or 1 of a few lanes."""
+    random = np.random.default_rng(0)
+    shapes: dict[str, Any] = {"first": (64, 32), "shift": 32, "second": (32, 10), "bias": 10}
+    start = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    x = random.standard_normal((ROWS, 64)).astype(np.float32)
+    y = np.argmax(x @ random.standard_normal((64, 10)), axis=1).astype(np.int32)
+    return start, (x, y), np.geomspace(1e-4, 3e-3, lanes).astype(np.float32), 30 if lanes >= 128 else 1
+
+
+def net_sweep(lanes: int) -> Callable:
+    start, data, rates, epochs = net_of(lanes)
+    optimizer = jf.optimizer(optax.adam, learning_rate=jf.Axis("rate", rates))
+    loss, steps, batches = jf.losses.softmax_cross_entropy(net), epochs * (ROWS // BATCH), jf.Batches(BATCH)
+    return lambda: jf.sweep(loss, start, data, optimizer=optimizer, steps=steps, batches=batches, key=0)
+
+
+def net_sweep_by_hand(lanes: int) -> Callable:
+    start, data, rates, epochs = net_of(lanes)
+    everywhere = {name: np.broadcast_to(x, (lanes, *x.shape)) for name, x in start.items()}
+    own = {"params": everywhere, "rates": {"learning_rate": rates}}
+    run = peers.wide(peers.descending_by_epochs(cross_entropy, optax.adam, epochs, BATCH))
+    return lambda: run(own, (jax.random.key(0), *data))
+
+
+CONTESTANTS = {
+    call.__name__: call
+    for call in (fit, fit_by_hand, sweep, sweep_and_table, sweep_by_hand, net_sweep, net_sweep_by_hand)
+}
 
 
 def first_calls(quick: bool) -> list[Row]:
     """The first call of `fit` and of `sweep` against the first one of the program written by hand."""
-    side = 4 if quick else 128
+    side = 4 if quick else 128  # also the lanes of the net
     swept = f"first sweep in a process, {side * side:,} lanes x 10 steps"
+    trained = f"first sweep of a net in a process, {side} lanes, 64-32-10, Adam, batches of {BATCH}"
+    losses = net_sweep(side)().results.loss.values, net_sweep_by_hand(side)()["loss"]
+    agree(*losses, rtol=0.05, what=trained)  # their batches are not the same
     cases = {
         "first fit in a process, 10 steps": ("fit", "fit_by_hand", "jit(scan)", on_cpu(high=1.2)),
         swept: ("sweep", "sweep_by_hand", "jit(vmap(scan))", on_cpu(high=3)),
         f"{swept}, and its table": ("sweep_and_table", "sweep_by_hand", "jit(vmap(scan))", None),
+        trained: ("net_sweep", "net_sweep_by_hand", "jit(vmap) of nested scans", on_cpu(high=1)),
     }
     rows = []
     for case, (ours, by_hand, peer, target) in cases.items():

@@ -118,6 +118,31 @@ def descending_by_batches(loss: Callable, optimizer: Callable, steps: int, size:
     return lane
 
 
+def descending_by_epochs(loss: Callable, optimizer: Callable, epochs: int, size: int) -> Lane:
+    """A scan over epochs, each a scan over the batches of a permutation; `data` begins with a key for all lanes."""
+
+    def lane(own, data):
+        transformation = optimizer(**own["rates"])
+        key, *data = data
+        rows = data[0].shape[0]
+
+        def step(carry, picked):
+            params, memory = carry
+            grads = jax.grad(loss)(params, *(x[picked] for x in data))
+            updates, memory = transformation.update(grads, memory, params)
+            return (optax.apply_updates(params, updates), memory), None
+
+        def epoch(carry, key):
+            order = jax.random.permutation(key, rows)[: rows // size * size]
+            return lax.scan(step, carry, order.reshape(-1, size))
+
+        start = own["params"], transformation.init(own["params"])
+        (params, _), _ = lax.scan(epoch, start, jax.random.split(key, epochs))
+        return {"params": params, "loss": loss(params, *data)}
+
+    return lane
+
+
 def descending_until(loss: Callable, optimizer: Callable, steps: int, gradient_norm_below: float) -> Lane:
     """A while_loop until the gradient's norm is below the threshold, or no longer finite, or the steps are spent.
 
