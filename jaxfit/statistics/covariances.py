@@ -27,20 +27,21 @@ from jaxfit.problems.enclosed import resolved
 from jaxfit.problems.marks import Tied, free, is_mark
 from jaxfit.problems.messages import near_keywords, warn
 from jaxfit.statistics.data_sets import SetsBasis, basis_of_sets, estimate_of_sets, is_of_sets, precisions_at
+from jaxfit.statistics.distributions import t_quantile
 from jaxfit.statistics.estimates import (
     Basis,
     Estimate,
     Placed,
+    around_constant,
     basis_of_squares,
     estimate,
     held_at,
     is_absolute,
     noise_model_for,
+    of_constants,
     placed,
     propagated,
     residual_count,
-    squares_around_constant,
-    squares_of_data,
     varied,
 )
 from jaxfit.typing import PyTree
@@ -167,10 +168,7 @@ def distance(known: Moments) -> float:
 
 def factor(known: Moments, level: float) -> np.ndarray:
     """Return () how many standard errors an interval reaches: Student's t; normal where the noise is known."""
-    from scipy import special
-
-    freedom, share = np.where(known.freedom > 0, known.freedom, np.nan), (1 + level) / 2
-    return np.where(np.isinf(freedom), special.ndtri(share), special.stdtrit(freedom, share))
+    return t_quantile(np.where(known.freedom > 0, known.freedom, np.nan), (1 + level) / 2)
 
 
 @near_keywords
@@ -463,11 +461,14 @@ def of_data(problem: Problem) -> tuple[Any, Any, Placed]:
 
     The sums are zero for a loss that does not predict y.
     """
-    return _apart(_of_data, problem, ()) if noise_model_of(problem.loss).predicts else (0.0, 0.0, Placed())
+    if not noise_model_of(problem.loss).predicts:
+        return 0.0, 0.0, Placed()
+    origin, unit, place = _apart(_of_data, problem, ())  # their sums in NumPy, which would take long to compile
+    return (origin**2).sum(), around_constant(origin, unit), place
 
 
-def _of_data(problem: Problem) -> tuple[Any, Array, Placed]:
-    return squares_of_data(problem), squares_around_constant(problem), placed(problem)
+def _of_data(problem: Problem) -> tuple[Array, Array, Placed]:
+    return *of_constants(problem), placed(problem)
 
 
 def _apart(function: Callable, problem: Problem, arguments: tuple) -> PyTree:

@@ -26,6 +26,7 @@ from jaxfit.problems import Problem, precision_context
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics.covariances import Moments, linear_in_numpy, moments, of_data
 from jaxfit.statistics.data_sets import SetsBasis, is_of_sets
+from jaxfit.statistics.distributions import beta_below, f_above, f_quantile
 from jaxfit.statistics.estimates import Placed, basis_of, jacobian, objective_at, placed
 from jaxfit.statistics.goodness import FTest, standardized
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
@@ -186,8 +187,6 @@ class _Counts(NamedTuple):
 
 
 def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
-    from scipy import special
-
     alone = _in_numpy(result, known.kind) if isinstance(result, Fit) else None
     lane = over_lanes(result, _of_lane, (known.kind,)) if alone is None else alone
     counts = _Counts(*(np.asarray(x, float) for x in lane))
@@ -197,7 +196,7 @@ def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
         noisy = ~known.exact & ~(known.absolute & (np.asarray(known.estimate.scatter) <= known.eps))
         tells = (more > 0) & (rest > 0) & (counts.pure > 0) & noisy
         f = np.where(tells, (counts.size - counts.pure) / more / (counts.pure / rest), np.nan)
-        lack = FTest(f, special.fdtrc(more, rest, f), more, rest)
+        lack = FTest(f, f_above(more, rest, f), more, rest)
         below = n - counts.above
         runs = Runs(
             counts.runs,
@@ -208,7 +207,7 @@ def _diagnostics(result: Fit | Grid, known: Moments) -> Diagnostics:
         mean = np.where(freedom > 0, counts.trace / freedom, np.nan)
         variance = 2 * (counts.square - counts.trace * mean) / (freedom * (freedom + 2))
         both = mean * (4 - mean) / variance - 1
-        p = special.betainc(both * mean / 4, both * (1 - mean / 4), counts.statistic / 4)
+        p = beta_below(both * mean / 4, both * (1 - mean / 4), counts.statistic / 4)
         return Diagnostics(lack, runs, DurbinWatson(counts.statistic, mean, np.where((both > 0) & noisy, p, np.nan)))
 
 
@@ -221,11 +220,10 @@ def _as_few(runs: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarra
 
 def _share(runs: int, above: int, below: int) -> float:
     """Return the share of the orders of so many signs that have as few runs."""
-    from scipy import special
-
     if not (above and below):
         return 1.0
-    log = lambda n, k: special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)  # noqa: E731
+    factorial = np.cumsum(np.log(np.maximum(np.arange(above + below + 1), 1)))  # its logarithm
+    log = lambda n, k: factorial[n] - factorial[k] - factorial[n - k]  # noqa: E731
     counts = np.arange(2, runs + 1)
     half, total = counts // 2, log(above + below, above)
     share = 0.0
@@ -262,9 +260,12 @@ def _of_lane(problem: Problem, params: PyTree, kind: Kind) -> _Counts:
 
 def _in_order(problem: Problem, params: PyTree) -> bool:
     """Return whether residuals stand in a row: one for each point."""
-    objective, flat, back = objective_at(problem, params)
-    blocks = jax.eval_shape(lambda flat: [block.residuals for block in objective.blocks(back(flat))], flat)
-    return all(len(residuals.shape) == 1 for residuals in blocks)
+
+    def blocks():
+        objective, flat, back = objective_at(problem, params)
+        return [block.residuals for block in objective.blocks(back(flat))]
+
+    return all(len(residuals.shape) == 1 for residuals in jax.eval_shape(blocks))
 
 
 def _counts(residuals: Array, rows: Array, place: Placed, in_order: bool) -> _Counts:
@@ -325,10 +326,8 @@ def notes_on_diagnosis(fit: Fit, known: Moments) -> list[str]:
 
 
 def _notes_on_points(fit: Fit, known: Moments) -> list[str]:
-    from scipy import special
-
     measures, k = _influence(fit, known), float(known.estimate.rank)
-    most = special.fdtri(k, float(known.estimate.count) - k, 0.5)
+    most = float(f_quantile(k, float(known.estimate.count) - k, 0.5))
     notes = []
     alone = np.flatnonzero(np.ravel(measures.leverage) > HIGH)
     if len(alone):

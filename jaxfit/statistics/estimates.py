@@ -456,13 +456,21 @@ def _times(a: Array, b: Array) -> Array:
 
 def squares_around_constant(problem: Problem) -> Array:
     """Return the sum of squares around the best constant."""
+    return around_constant(*of_constants(problem))
+
+
+def of_constants(problem: Problem) -> tuple[Array, Array]:
+    """Return the residuals (n,) where all predictions are 0, and what is added to them where all are 1."""
     loss = of_predictions(problem.loss)
-    y = problem.data[1]
+    y = problem.data[problem.loss.data_names.index("y")]
     zero = jnp.zeros(y.shape, float)
     origin = jnp.ravel(loss.residuals(zero, *problem.data))
-    unit = jnp.ravel(loss.residuals(zero + 1, *problem.data)) - origin
-    best = origin - unit * (jnp.sum(unit * origin) / jnp.sum(unit**2))
-    return jnp.sum(best**2)
+    return origin, jnp.ravel(loss.residuals(zero + 1, *problem.data)) - origin
+
+
+def around_constant(origin: Array, unit: Array) -> Array:
+    """Return the least sum of squares of origin + c * unit."""
+    return ((origin - unit * ((unit * origin).sum() / (unit**2).sum())) ** 2).sum()
 
 
 class Placed(NamedTuple):

@@ -13,6 +13,7 @@ from jaxfit.losses.regression import SCALE
 from jaxfit.problems import Problem, convert_all, precision_context
 from jaxfit.problems.messages import near_keywords
 from jaxfit.statistics.covariances import Moments, leverages_in_numpy, moments, of_data
+from jaxfit.statistics.distributions import chi_squared_above, f_above
 from jaxfit.statistics.estimates import basis_of, counted_residuals, jacobian, objective_at, squares_around_constant
 from jaxfit.typing import Array, ArrayLike, PyTree, Scalar
 from jaxfit.verbs.evaluations import PRECISION, labelled, one_lane, over_lanes
@@ -147,8 +148,6 @@ def goodness_of_fit(result: Fit | Grid, *, absolute_sigma: bool | None = None) -
 
 
 def goodness(result: Fit | Grid, known: Moments) -> Goodness:
-    from scipy import special
-
     problem, _ = one_lane(result)
     chi, n, k = (np.asarray(x, float) for x in (known.estimate.size, known.estimate.count, known.estimate.rank))
     freedom, nothing = n - k, np.full(chi.shape, np.nan)
@@ -157,7 +156,7 @@ def goodness(result: Fit | Grid, known: Moments) -> Goodness:
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.where(total > 0, 1 - chi / total, np.nan)
         reduced = np.where(freedom > 0, chi / freedom, np.nan) if squares else nothing
-        p = np.where(freedom > 0, special.chdtrc(freedom, chi), np.nan) if known.absolute and squares else nothing
+        p = np.where(freedom > 0, chi_squared_above(freedom, chi), np.nan) if known.absolute and squares else nothing
         adjusted = np.where(freedom > 0, 1 - (1 - r) * (n - 1) / freedom, np.nan)
         deviance = chi if known.absolute else n * np.log(chi / n) if squares else nothing
     if known.kind not in (SQUARES, LIKELIHOOD):
@@ -165,7 +164,7 @@ def goodness(result: Fit | Grid, known: Moments) -> Goodness:
     counts = nothing
     if noise_model_of(problem.loss).deviance:
         counts, deviance = chi, chi + over_lanes(result, _saturated) if known.absolute else nothing
-        p = np.where((freedom > 0) & known.absolute, special.chdtrc(freedom, counts), np.nan)
+        p = np.where(freedom > 0, chi_squared_above(freedom, counts), np.nan) if known.absolute else nothing
         reduced = np.asarray(known.estimate.scatter)
         chi = reduced * freedom
     return Goodness(chi, reduced, n, k, freedom, p, r, adjusted, deviance + 2 * k, deviance + k * np.log(n), counts)
@@ -222,8 +221,6 @@ def f_test(small: Fit, large: Fit) -> FTest:
       >>> round(float(test.f), 2), round(float(test.p_value), 2)
       (1.07, 0.33)
     """
-    from scipy import special
-
     sums = []
     for name, result in (("small", small), ("large", large)):
         known = moments(f"f_test: {name}", result, None)
@@ -240,7 +237,7 @@ def f_test(small: Fit, large: Fit) -> FTest:
             f"{np.max(np.asarray(one.params)):g}; the larger model goes second: f_test(small, large)"
         )
     f = (one.chi_squared - two.chi_squared) / more / (two.chi_squared / two.degrees_of_freedom)
-    p = special.fdtrc(more, two.degrees_of_freedom, f)
+    p = f_above(more, two.degrees_of_freedom, f)
     return FTest(f, p if isinstance(small, Fit) else f.copy(data=p), more, two.degrees_of_freedom)
 
 
