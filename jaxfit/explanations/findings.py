@@ -188,9 +188,12 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
     return finding("dead units", story, numbers | {"dead": count}, remedy)
 
 
+UNFELT = 1e-12  # of the loss: what a step of a param's own size changes at most where it has no influence
+
+
 def _with_influence(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray:
-    """Return the point with idle params redrawn; where the gradient by them is still zero, or is not finite, the lowest
-    of those with one of them at zero, or all at one, where it is neither.
+    """Return the point with idle params redrawn; where the gradient by them is still lost in rounding, or not finite,
+    the lowest of those with one of them at zero, or all at one, where it is neither.
 
     A peak of height and width zero is redrawn in vain; at the place zero it may meet the data.
     """
@@ -198,7 +201,8 @@ def _with_influence(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np
     zeros = [np.where(np.arange(point.size) == i, 0.0, point) for i in np.flatnonzero(idle)[:64]]
     places = np.stack([redrawn(problem, point, idle), ones, *zeros])
     losses, gradients = gradients_at(problem, places)
-    fine = np.isfinite(losses) & np.isfinite(gradients).all(axis=1) & gradients[:, idle].any(axis=1)
+    felt = np.abs(gradients * np.maximum(np.abs(places), 1)) > UNFELT * np.abs(losses)[:, None]
+    fine = np.isfinite(losses) & np.isfinite(gradients).all(axis=1) & felt[:, idle].any(axis=1)
     return places[0 if fine[0] or not fine.any() else np.argmin(np.where(fine, losses, np.inf))]
 
 

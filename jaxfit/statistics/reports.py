@@ -37,7 +37,7 @@ from jaxfit.verbs.evaluations import PRECISION, check_result, labels_of
 from jaxfit.verbs.grids import Grid
 from jaxfit.verbs.multistarts import met
 from jaxfit.verbs.results import Fit, numbers_in, problem_of
-from jaxfit.verbs.summaries import runaways, separated, silent
+from jaxfit.verbs.summaries import pace, runaways, separated, silent
 from jaxfit.verbs.units import rows_with_units, takes_units
 
 
@@ -106,7 +106,7 @@ def report(
         free = [at for at, role in enumerate(roles) if not role.startswith(("fixed", "tied"))]
         errors[free] = low[free] = high[free] = correlations[free] = correlations[:, free] = np.nan
         roles = ["ran away" if at in free else role for at, role in enumerate(roles)]
-    for at in _without_influence(fit, labels):
+    for at in (idle := _without_influence(fit, known, labels)):
         errors[at] = low[at] = high[at] = correlations[at] = correlations[:, at] = np.nan
         roles[at] = "not determined"
     rows = tuple(
@@ -119,7 +119,7 @@ def report(
     facts, notes = _facts(fit, known), [*_notes(fit, known), *said]
     notes += _notes_on_ends(rows, level) if method == "profile" else _notes_on_bounds(fit, rows)
     notes += _notes_on_combinations(rows, correlations)
-    if not (apart or runaways(fit) or silent(fit)):
+    if not (apart or runaways(fit) or idle):
         notes += notes_on_diagnosis(fit, known)
     if others:
         facts[others.lanes] = others.text
@@ -255,9 +255,17 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
     return roles
 
 
-def _without_influence(fit: Fit, labels: Sequence[str]) -> list[int]:
-    """Return the places among the labels of params that change nothing where the run stands."""
-    return [labels.index(name if name in labels else name.removeprefix("params")) for name in silent(fit)]
+UNKNOWN = 1e6  # times its value and its start, which has its unit: a param with so large an error is not determined
+
+
+def _without_influence(fit: Fit, known: Moments, labels: Sequence[str]) -> list[int]:
+    """Return the places among the labels of params that change nothing where the run stands, or next to nothing."""
+    places = [labels.index(name if name in labels else name.removeprefix("params")) for name in silent(fit)]
+    if fit.status == Status.OUT_OF_STEPS and pace(fit) == "stands" and not runaways(fit):
+        start = np.abs(_start(fit))
+        sizes = np.where(start > 0, np.maximum(np.abs(known.values), start), np.nan)
+        places += np.flatnonzero(known.errors > UNKNOWN * sizes).tolist()
+    return sorted(set(places))
 
 
 def _by_set(fit: Fit) -> np.ndarray | None:
@@ -367,7 +375,7 @@ def _notes(fit: Fit, known: Moments) -> list[str]:
     if separated(fit):  # which the outcome says
         return notes
     endless = ", or no run settles" if fit.status == Status.OUT_OF_STEPS else ""
-    idle = [labels_of(numbers_in(fit))[at] for at in _without_influence(fit, labels_of(numbers_in(fit)))]
+    idle = [labels_of(numbers_in(fit))[at] for at in _without_influence(fit, known, labels_of(numbers_in(fit)))]
     directions = [{name: 1.0} for name in idle]
     directions += [steps for steps in undetermined(fit, known) if not steps.keys() & set(idle)]
     if len(directions) > NAMES:

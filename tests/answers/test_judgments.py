@@ -374,6 +374,17 @@ def test_a_peak_far_from_all_data_is_called_one_thing_and_finds_them_by_the_reme
     np.testing.assert_allclose([again.params["h"], again.params["m"]], [3, 4], rtol=0.05)
 
 
+@pytest.mark.parametrize("middle", soaking([16.0, 17.0, 23.0], keep=(17.0,)))
+def test_a_peak_not_far_enough_to_be_without_any_slope_has_no_errors_all_the_same(middle):
+    """Its slopes of 1e-11 would be errors of 1e14; at 23 a step from another start must not be 1e34 long."""
+    y = 3 * np.exp(-0.5 * np.square((X - 4) / 1.2)) + 0.05 * np.random.default_rng(5).normal(size=40)
+    start, slow = {"h": 1.0, "m": middle, "w": 1.0}, jf.optimizers.sgd(1e-3)
+    fit = jf.fit(jf.losses.rss(peak), start, (X, y), optimizer=slow, steps=100)
+    assert all(row.role == "not determined" and np.isnan(row.error) for row in jf.report(fit).rows)
+    if middle == 23:
+        assert jf.explain(fit).retry().params["m"] == pytest.approx(4, rel=0.05)
+
+
 def test_a_param_below_its_error_is_not_said_to_change_nothing():
     """At the minimum, moved by a hundredth, it changes a loss of a thousand points by less than float32 shows."""
     x = np.linspace(-1, 1, 1000)
