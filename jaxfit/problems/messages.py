@@ -267,6 +267,14 @@ def no_names_there(error: TypeError, params: PyTree) -> str | None:
 
 def no_one_number(error: TypeError, params: PyTree) -> str | None:
     """Return what the user's own line took for one number though it is several params, and how to mark a param."""
+    nothing = [
+        path for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is None) if leaf is None
+    ]
+    if nothing and "'NoneType'" in str(error):
+        return (
+            f"{users_line(error)} computes with {path_name('params', nothing[0])} as with a number, but it is None; "
+            f"give each param a number to start from (only jf.curve_fit(curve, None, (x, y)) guesses, and all of them)"
+        )
     kinds = [kind for kind in (tuple, list, dict) if f"'{kind.__name__}'" in str(error)]
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is not params and type(x) in kinds)
     path, node = next(((path, node) for path, node in nodes if type(node) in kinds), ((), params))

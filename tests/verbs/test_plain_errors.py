@@ -32,6 +32,10 @@ CALLS = {  # the call, what is said, and the call that this tells to make
         lambda: fit(lambda p, x: p["w"] * x + p[1], {"w": 1.0, 1: 0.0}), "fit: a dict has keys of several kinds",
         lambda: fit(lambda p, x: p["w"] * x + p["1"], {"w": 1.0, "1": 0.0}),
     ),
+    "a param that is None": (
+        lambda: fit(line, {"w": None, "b": 0.0}), r"computes with params\['w'\] .* it is None; give each param",
+        lambda: fit(line, NAMED),
+    ),
     "a model without x": (
         lambda: fit(lambda p: (p["w"] + p["b"]) * jnp.ones(6), NAMED), r"predict takes \(p\), but .* let it take x too",
         lambda: fit(lambda p, x: (p["w"] + p["b"]) * jnp.ones(6), NAMED),
