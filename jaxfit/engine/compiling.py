@@ -152,6 +152,15 @@ def kept_in_cache() -> Iterator[None]:
                 jax.config.update(_SECONDS, _cache.users_seconds)
 
 
+def compiled_for_lanes(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
+    """Compile a program of many lanes."""
+    wishes = WISHES.get(platform, {})
+    try:  # without asking first what the compiler knows, by programs of its own
+        return program.compile(SUMS.get(platform, {}) | wishes | dict(current().compiler))
+    except jax.errors.JaxRuntimeError:
+        return program.compile(compiler_options(platform))
+
+
 def compiler_options(platform: str) -> Options:
     """Return the options for programs of many lanes: those of `WISHES` that this version of XLA knows."""
     wishes = WISHES.get(platform, {})

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfit.engine.compiling import Device, compiled, compiler_options, kept_in_cache, turn_of, worker_devices
+from jaxfit.engine.compiling import Device, compiled, compiled_for_lanes, kept_in_cache, turn_of, worker_devices
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.inspections import layout_of
 from jaxfit.engine.loops import blank
@@ -60,7 +60,7 @@ class BlockPrograms(NamedTuple):
         with self.lock:
             if device not in self.compiled:
                 with kept_in_cache():
-                    self.compiled[device] = self.lowered[device].compile(compiler_options(device.platform))
+                    self.compiled[device] = compiled_for_lanes(self.lowered[device], device.platform)
                 self.turns[device] = turn_of(self.lowered[device], device)
             return self.compiled[device]
 
