@@ -148,11 +148,30 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
 - **One lane.** The loops take the same time. Of the 1.4 ms that a sweep takes beside its loop (a fit takes 0.6),
   reading and checking the arguments are 0.4, handing 27 arrays to the program 0.25, copying results and labels 0.2 and
   the Dataset 0.4.
+- **The first fit.** Its program has 15 kernels and compiles in 0.2 s of CPU, as the scan by hand, which has 18. The
+  rest is tracing: the scan is traced once in 0.03 s, the loss of a fit three times and its gradient twice (to see that
+  it is pure and a number, which params do not move it, what is recorded) before the program is, 0.15 s in all.
 - **The first sweep.** Its program holds the step, the step once more with a judgment (to find where a lane failed), the
-  start and the check at the end: some 45 kernels. Reading and tracing take 0.25 s of CPU and compiling 0.5, where all
-  of the scan by hand takes 0.24. Without the judged step compiling would take a fifth less at most, and a sweep in
-  which a lane fails would need a second program. The table is made when it is asked for: to import xarray, and dask
-  where it is installed, takes longer than the sweep.
+  start and the check at the end: 46 kernels of 8 ms each to compile, where the scan by hand has 8. 9 of them load the
+  next lanes, 11 merge states after a chunk, 6 write results, 6 are the judged step. Of 0.7 s of CPU compiling takes
+  0.39, tracing and lowering 0.17, the plan 0.07; all of the scan by hand takes 0.16, of which tracing 0.04, so that the
+  ratio is larger in seconds: compilation uses both cores, tracing one. LLVM's lowest level of optimization took a third
+  off compiling in smaller programs, not more, since every kernel passes through MLIR all the same. Without the judged
+  step it would take a fifth less at most, and a sweep in which a lane fails would need a second program. The table is
+  made when it is asked for: to import xarray, and dask where it is installed, takes longer than the sweep.
+- **The first sweep of a net.** Of 9.1 s of CPU (by hand 5.8) a second call takes 2.7 (by hand 3.0), so that the steps
+  are no slower; tracing and compiling take 6.4 (by hand 2.9). The program has 246 kernels, 19 of them products of
+  matrices, that by hand 91 and 7: the step on a batch stands in it three times (plain, judged, and in the check after a
+  chunk), and the loss of all rows twice.
+- **One `curve_fit` after another.** The parts of a call, each at its quickest, add up to 2 ms. The nine evaluations of
+  the residuals with their Jacobian are 9 x 35 us, nearly all of it the way through JAX to the compiled program and
+  back, more where the other core is busy, since XLA works in a thread of its own; the eight steps 8 x 75 us, a third of
+  it the triangle of 50 rows by NumPy, the other arithmetic of a few numbers; reading and checking the arguments 0.45
+  ms, making the state and the result 0.4. SciPy's own evaluations, in NumPy, are cheaper than the way to a program.
+- **A process with one fit and its report.** Of 1.6 s of CPU the imports of NumPy, JAX and Optax are 0.95 and that of
+  jaxfit 0.1; `curve_fit` takes 0.37, a third of it to compile its one program and the rest to trace the loss and its
+  derivatives, and the report 0.19, half to compile the residuals of constant predictions and a third to import what it
+  needs.
 - **Optuna and a net.** Of the digits, in CPU time on one core: a step called from Python takes 165 us, of which the
   compiled program works for 19, and the losses of the rows held out and Optuna some 50 more. A lane-step takes 8 to 12
   us, as in `vmap` by hand: the gradient 6 to 7, its products of matrices 1.6 if they ran at the speed of large ones.
@@ -175,8 +194,8 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   `standard_errors` take before and after their programs. lmfit's Jacobian is dense, so that its time grows with the
   third power of the sets; a thousand take jaxfit ten times as long as twenty.
 - **A progress bar on a short fit.** Drawing and clearing a bar once takes 0.2 ms, of a fit that takes 2.5.
-- **`import jaxfit`.** Some 50 modules of about a millisecond each, more for those with many dataclasses, on top of the
-  575 ms that JAX and Optax take.
+- **`import jaxfit`.** 52 modules of 1.4 ms of CPU each, 75 ms on top of the 790 that JAX and Optax take: 30 dataclasses
+  are 12 ms of it, 0.4 each, as much as a module of medium size takes to load.
 - **A store.** One flushed file costs about 1 ms, and a small sweep has 16 of them beside the manifest, so that as many
   workers may share it: some 30 ms, whatever the steps. From a second of sweeping on that is less than 5 %; of the 15 ms
   that 16,384 lanes x 1,000 steps take, one flushed file alone would be more.
