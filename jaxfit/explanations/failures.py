@@ -149,7 +149,7 @@ def finding_of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
     problem = problem_of(run)
     story = [
         f"{summaries.ran_away(far)}.",
-        f"The loss is {float(run.loss):.6g} there, and the same at a tenth of that.",
+        f"The loss is {float(run.loss):.6g} there" + ", and the same at a tenth of that" * far[0].flat + ".",
     ]
     numbers = {"loss": float(run.loss), "runaways": {one.name: (one.start, one.end) for one in far}}
     return finding("runaway params", story, numbers, _turned(run, problem, far) or _bounded(problem, far))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STANDS = 1e-3  # a share of all it has fallen: less in the last fifth is standing still,
 HALVES = 0.5  # unless that was so much of what was left, as after a start far away
 FAR = 1e4  # times its start: a param that went farther may have run away
+GONE = 1e8  # times its start, or 1: one that went farther has, if no run settles there
 PROBED = 64  # params up to which `print` looks for those without influence
 FLAT = 1e-4  # of the loss: less for a tenth of such a param, and it no longer depends on it
 
@@ -118,6 +119,9 @@ class Runaway(NamedTuple):
     place: int  # among the free numbers, in the order of their leaves
     start: float
     end: float
+    flat: bool = (
+        True  # the loss is the same at a tenth of it; else it stands still where the param went out of all sizes
+    )
 
 
 def runaways(fit: Fit) -> list[Runaway]:
@@ -145,8 +149,11 @@ def runaways(fit: Fit) -> list[Runaway]:
     began = 0.0 if fit.start_loss is None else abs(float(fit.start_loss))
     same = FLAT * (abs(here) + FLAT * np.fmin(began, back))
     *flat, all_flat = (np.fmax(less, more) <= same) & ~(back <= same)  # what never mattered did not run away
-    places_of_runaways = far[flat] if any(flat) else far if all_flat else []
-    return [Runaway(names[i], int(i), float(start[i]), float(end[i])) for i in places_of_runaways]
+    gone = far[flat] if any(flat) else far if all_flat else np.array([], int)
+    without_flat = not gone.size and fit.status == Status.OUT_OF_STEPS and pace(fit) == "stands"
+    if without_flat:  # as where a product of two such params is all that counts
+        gone = np.flatnonzero(np.isfinite(end) & (np.abs(end) > GONE * np.maximum(np.abs(start), 1)))
+    return [Runaway(names[i], int(i), float(start[i]), float(end[i]), not without_flat) for i in gone]
 
 
 SATURATED = 1e-3  # a chance so near to what came out
@@ -390,10 +397,8 @@ def ran_away(far: Sequence[Runaway]) -> str:
     names = [f"{one.name} ran away from {one.start:.4g} to {one.end:.4g}" for one in far[:4]]
     more = f" and {len(far) - 4:,} more did too" * (len(far) > 4)
     it = "it" if len(far) == 1 else "them"
-    return (
-        f"{', '.join(names)}{more}, where the loss no longer depends on {it}: bound {it} with jf.Bounded, or start "
-        f"with the other sign"
-    )
+    where = f"where the loss no longer depends on {it}" if far[0].flat else "the loss standing still"
+    return f"{', '.join(names)}{more}, {where}: bound {it} with jf.Bounded, or start with the other sign"
 
 
 def _out_of_steps(fit: Fit, where: str) -> str:

@@ -374,6 +374,20 @@ def test_a_peak_far_from_all_data_is_called_one_thing_and_finds_them_by_the_reme
     np.testing.assert_allclose([again.params["h"], again.params["m"]], [3, 4], rtol=0.05)
 
 
+@pytest.mark.soak
+def test_params_of_which_only_a_product_counts_ran_away_and_did_not_settle():
+    """A Lorentzian that moves to infinity as its height grows is a constant: no minimum, and no run settles there."""
+    x = np.linspace(0, 10, 41)
+    noise = np.random.default_rng(0).normal(size=82)[41:]
+    y = 3 / (1 + np.square(x - 5)) + 0.05 * noise
+    loss = jf.losses.rss(lambda p, x: p["h"] / (1 + jnp.square((x - p["m"]) / p["w"])))
+    fit = jf.fit(loss, {"h": 1.0, "m": 45.0, "w": 1.0}, (x, y), optimizer=jf.optimizers.levenberg_marquardt())
+    assert fit.status == jf.Status.OUT_OF_STEPS and fit.params["m"] > 1e8 * 45
+    assert "m ran away from 45 to" in str(fit) and "the loss standing still: bound them" in str(fit)
+    assert jf.explain(fit).kind == "runaway params"
+    assert_in_agreement(fit)
+
+
 @pytest.mark.parametrize("middle", soaking([16.0, 17.0, 23.0], keep=(17.0,)))
 def test_a_peak_not_far_enough_to_be_without_any_slope_has_no_errors_all_the_same(middle):
     """Its slopes of 1e-11 would be errors of 1e14; at 23 a step from another start must not be 1e34 long."""
