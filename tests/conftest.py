@@ -23,8 +23,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 OLD = jax.__version_info__ < (0, 11)
 # The compiler's effort in `make test`, else mostly compilation: numbers and laws depend on it by no more than rounding.
 # Processes that tests start do as their parent does. jax 0.11 has no other emitters.
-QUICKLY = {"xla_backend_optimization_level": 0} | ({"xla_cpu_use_fusion_emitters": False} if OLD else {})
-AS_USERS_DO = {"xla_backend_optimization_level": 3} | ({"xla_cpu_use_fusion_emitters": True} if OLD else {})
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}  # both cores are busy
+AS_USERS_DO = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
+QUICKLY |= {"xla_cpu_use_fusion_emitters": False} if OLD else {}
+AS_USERS_DO |= {"xla_cpu_use_fusion_emitters": True} if OLD else {}
 # Files about bits, memory, speed and the work of the compiler. In `make soak` all tests run the users' programs.
 FOR_USERS = {
     *("test_benchmarks", "test_compiling", "test_pools", "test_settings", "test_shuffles", "test_sums"),
