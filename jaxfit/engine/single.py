@@ -35,7 +35,7 @@ from jaxfit.engine.loops import (
     stepper,
 )
 from jaxfit.engine.settings import current
-from jaxfit.engine.tracing import Structure, inspect_training, shape_of
+from jaxfit.engine.tracing import Structure, inspect_training, shape_of, trace
 from jaxfit.losses import Joint
 from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.bordered import layout_of
@@ -359,7 +359,7 @@ def _programs(structure: Structure, shapes: tuple, x64: bool, settings: tuple) -
 
     def affine(leaves, flat):
         if not known:  # traced as in the other programs, so that the model is given the same kinds of arrays
-            jax.eval_shape(lambda *x: known.append(affine_params(*asked(*x), x[1])), leaves, flat)
+            trace(lambda *x: known.append(affine_params(*asked(*x), x[1])), leaves, flat)
         return known[0]
 
     options = SUMS.get(jax.default_backend())
