@@ -263,7 +263,7 @@ def _check_schedulable(
         return
     integer = parameter.annotation in (int, "int") or type(parameter.default) is int
     fixed = key == "learning_rate" and traits_of(factory).fixed_rate
-    own = not traits_of(factory).takes_gradients and factory.__module__.startswith("jaxfit.")
+    own = not traits_of(factory).takes_gradients and (factory.__module__ or "").startswith("jaxfit.")
     if integer or fixed or own:
         what = "the first step, which the signs of the gradients then change" if fixed else "the same in every step"
         raise TypeError(

@@ -116,7 +116,7 @@ def _check_asked(loss: object, precision: object) -> None:
             f"loss is {shown(loss)}, but it must be a function loss(params, *data) -> scalar, such as "
             f"jf.losses.mse(model), itself and not its value"
         )
-    if isinstance(loss, FunctionType) and loss.__module__.startswith("jaxfit.losses."):
+    if isinstance(loss, FunctionType) and (loss.__module__ or "").startswith("jaxfit.losses."):
         raise TypeError(
             f"loss is the function {loss.__name__}, which makes a loss; call it: jf.losses.{loss.__name__}"
             f"({next(iter(inspect.signature(loss).parameters))})"
