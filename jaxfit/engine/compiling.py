@@ -154,9 +154,9 @@ def kept_in_cache() -> Iterator[None]:
 
 def compiled_for_lanes(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
     """Compile a program of many lanes."""
-    wishes = WISHES.get(platform, {})
+    wanted: Options = {**SUMS.get(platform, {}), **WISHES.get(platform, {}), **dict(current().compiler)}
     try:  # without asking first what the compiler knows, by programs of its own
-        return program.compile(SUMS.get(platform, {}) | wishes | dict(current().compiler))
+        return program.compile(wanted)
     except jax.errors.JaxRuntimeError:
         return program.compile(compiler_options(platform))
 

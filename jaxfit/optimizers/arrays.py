@@ -174,6 +174,7 @@ def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple
     return reduced(columns, b, rounding, norms)
 
 
+NUMBER_BY_NUMBER = 8  # params up to which triangles of such lanes are written out; of more that compiles for too long
 TOGETHER = 12  # params up to which lanes side by side take the products of their columns in one pass over the points
 
 
@@ -205,7 +206,15 @@ def by_products(products: dict[tuple[int, int], Array], k: int) -> tuple[tuple[A
     b. Far from a minimum, where Q^T b is large, a step with some right digits does; near it all of Q^T b is looked at.
     """
     size, eps = products[k, k], float(eps_of(products[k, k]))
-    rows, least = [], jnp.ones_like(size)
+    joined, least = (_cholesky_rows if k <= NUMBER_BY_NUMBER else _cholesky_loop)(products, k)
+    triangle, shadow = joined[:, :, :k], joined[:, :, k]
+    far = (least > eps**0.5) & (least * (shadow * shadow).sum(axis=1) > eps**1.5 * size)
+    return (triangle, shadow), ~((least > eps**0.25) | far) & jnp.isfinite(size)
+
+
+def _cholesky_rows(products: dict[tuple[int, int], Array], k: int) -> tuple[Array, Array]:
+    """Return (R, Q^T b) as (lanes, k, k + 1), and the least pivot of columns of length one, number by number."""
+    rows, least = [], jnp.ones_like(products[k, k])
     for i in range(k):
         row = [products[i, j] for j in range(i, k + 1)]
         for earlier in rows:
@@ -213,11 +222,26 @@ def by_products(products: dict[tuple[int, int], Array], k: int) -> tuple[tuple[A
         part = row[0] / products[i, i]
         least = jnp.where(part >= least, least, part)  # NaN stays
         pivot = jnp.sqrt(row[0])
-        rows.append([jnp.zeros_like(size)] * i + [pivot] + [x / pivot for x in row[1:]])
-    shadow = jnp.stack([row[k] for row in rows], axis=1)
-    far = (least > eps**0.5) & (least * (shadow * shadow).sum(axis=1) > eps**1.5 * size)
-    triangle = jnp.stack([jnp.stack(row[:k], axis=1) for row in rows], axis=1)
-    return (triangle, shadow), ~((least > eps**0.25) | far) & jnp.isfinite(size)
+        rows.append([jnp.zeros_like(least)] * i + [pivot] + [x / pivot for x in row[1:]])
+    return jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1), least
+
+
+def _cholesky_loop(products: dict[tuple[int, int], Array], k: int) -> tuple[Array, Array]:
+    """Return the same, column after column: it compiles faster, and of many params runs as fast."""
+    rest = jnp.stack([jnp.stack([products[min(i, j), max(i, j)] for j in range(k + 1)], axis=1) for i in range(k + 1)],
+                     axis=1)  # fmt: skip
+    sizes, index = jnp.stack([products[i, i] for i in range(k)], axis=1), jnp.arange(k + 1)
+
+    def column(i, carry):
+        rest, rows, least = carry
+        row = rest[:, i]
+        part = row[:, i] / sizes[:, i]
+        row = jnp.where(index >= i, row / jnp.sqrt(row[:, i, None]), 0)
+        least = jnp.where(part >= least, least, part)
+        return rest - row[:, :, None] * row[:, None, :], rows.at[:, i].set(row), least
+
+    begun = rest, jnp.zeros_like(rest[:, :k]), jnp.ones_like(sizes[:, 0])
+    return jax.lax.fori_loop(0, k, column, begun)[1:]
 
 
 def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = None) -> tuple[Array, Array]:
@@ -237,7 +261,7 @@ def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = Non
         return row / jnp.where(length > 0, length, b.dtype.type(np.inf)), length
 
     rest = jnp.concatenate([columns, b[None]])
-    if not _in_place(k):
+    if k > NUMBER_BY_NUMBER or not _in_place(k):
 
         def body(i, carry):
             rest, triangle = carry
@@ -262,11 +286,10 @@ def _reduced_on_host(
     columns: np.ndarray, b: np.ndarray, rounding: float, norms: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     (k, n), tiny = columns.shape, limits_of(b.dtype).tiny
-    if norms is None:
-        norms = np.sqrt(np.add.reduce(columns * columns, axis=1))
+    lengths = np.sqrt(np.add.reduce(columns * columns, axis=1)) if norms is None else norms
     rest, triangle = np.empty((k + 1, n), b.dtype), np.zeros((k, k + 1), b.dtype)
     rest[:k], rest[k] = columns, b
-    for i, norm in enumerate(norms):
+    for i, norm in enumerate(lengths):
         row, rest = rest[0], rest[1:]
         square = row.dot(row)
         length = 0.0 if square < tiny else math.sqrt(square)

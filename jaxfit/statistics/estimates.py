@@ -216,11 +216,13 @@ def _basis(scale: Array, found: tuple, held: Array, gradient: Array, size: Array
 
 def _basis_of_lane(problem: Problem, flat: Array, held: Array, system: System, residuals: Any) -> Basis:
     """Return the directions for a sum of squares from its quadratic model; of the residuals the shape is enough."""
-    norms, triangle = system.scale, system.triangle
+    norms = system.scale
+    triangle: Any = system.triangle
     terms = jnp.sum((norms * flat) ** 2) + squares_of_data(problem)
     scale = jnp.where((norms > 0) & ~held, norms, 1)
     if is_marked(problem.params) and bounds(problem.params) is not None:
-        triangle = reduced(triangle, ~held, system.shadow)[0] + jnp.diag(held.astype(flat.dtype))
+        free: Any = reduced(triangle, ~held, system.shadow)[0]
+        triangle = free + jnp.diag(held.astype(flat.dtype))
     count = residual_count(problem.loss, problem.data, residuals)
     found = directions_of_lane(triangle / scale[None, :])
     return _basis(scale, found, held, system.shadow @ system.triangle, system.size, count, terms)
