@@ -119,9 +119,7 @@ class Runaway(NamedTuple):
     place: int  # among the free numbers, in the order of their leaves
     start: float
     end: float
-    flat: bool = (
-        True  # the loss is the same at a tenth of it; else it stands still where the param went out of all sizes
-    )
+    flat: bool = True  # whether the loss is the same at a tenth of it; else it stands still where the param is
 
 
 def runaways(fit: Fit) -> list[Runaway]:

@@ -182,7 +182,7 @@ TRADING = {  # models two of whose params trade against each other along a curve
 def test_a_minimum_along_which_params_trade_is_known(name, precision):
     """The gradient that is left bends the loss down along the curve of all minima, by as much as itself."""
     model, start = TRADING[name]
-    for factor in (1, 10):
+    for factor in (1, 10 if precision == "float64" else 3):  # ten times a shift is a curve of zeros in float32
         fit = jf.fit(
             jf.losses.rss(model), factor * np.array(start), (X, Y), optimizer=LBFGS, steps=60, precision=precision
         )
