@@ -53,7 +53,7 @@ GROUPS = {
         "shared-params": measurements.shared,
     },
     "First calls": {"compiling": compiling.first_calls, "explanation": compiling.explanation},
-    "A million lanes": {"memory": scale.memory, "linearity": scale.linearity},
+    "A million lanes": {"memory": scale.memory, "linearity": scale.linearity, "sets-on-disk": scale.sets_on_disk},
     "On disk": {"storing": storing.writing, "opening": storing.opening},
     "On a GPU": gpu.CASES,
 }

@@ -44,11 +44,15 @@ def decay(x: np.ndarray, amplitude: float, rate: float, offset: float) -> np.nda
     return amplitude * np.exp(-rate * x) + offset
 
 
-def by_sweep(sets: Sets, **keywords: Any) -> dict[str, Any]:
-    """Params and their standard errors."""
+def fitted(sets: Sets, **keywords: Any) -> jf.Grid:
     axis = jf.Axis("set", sets.y)
     optimizer = jf.optimizers.levenberg_marquardt()
-    grid = jf.sweep(jf.losses.rss(MODEL), START, (sets.x, axis), optimizer=optimizer, steps=100, **keywords)
+    return jf.sweep(jf.losses.rss(MODEL), START, (sets.x, axis), optimizer=optimizer, steps=100, **keywords)
+
+
+def by_sweep(sets: Sets, **keywords: Any) -> dict[str, Any]:
+    """Params and their standard errors."""
+    grid = fitted(sets, **keywords)
     errors = jf.standard_errors(grid)
     params = grid.results
     return {name: (params[f"params.{name}"].values, errors[f"params.{name}"].values) for name in NAMES}

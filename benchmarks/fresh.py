@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,56 @@ def memory(side: str, steps: str) -> float:
     return (peak() - before - grid.results.nbytes) / 1e6
 
 
+def sets_on_disk(few: str, many: str) -> list[float]:
+    """Fit a few decays from an array on disk into a store, and then many.
+
+    Returns the time a set of many, as a multiple of that of few, and the megabytes taken at the peak above what the
+    results hold. Pages of the file that the system maps, and takes back when it likes, do not count.
+    """
+    import numpy as np
+
+    from benchmarks import curves
+
+    seconds, above = {}, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for turn, count in enumerate((int(few), int(few), int(many))):  # the first compiles
+            file = Path(folder, f"{turn}.npy")
+            data = np.lib.format.open_memmap(file, "w+", np.float64, (count, 50))
+            for first in range(0, count, 10_000):
+                data[first : first + 10_000] = curves.decays(min(10_000, count - first)).y
+            data.flush()
+            sets = curves.Sets(curves.decays(1).x, np.load(file, mmap_mode="r"))
+            before, start = own(), time.perf_counter()
+            with Peak() as peak_of_it:
+                grid = curves.fitted(sets, store=Path(folder, f"store{turn}"))
+            seconds[count] = time.perf_counter() - start
+            above = (peak_of_it.most - before - grid.results.nbytes) / 1e6
+    return [seconds[int(many)] / int(many) / (seconds[int(few)] / int(few)), above]
+
+
+class Peak:
+    """The most memory of its own that the process holds while this is open, seen a hundred times a second."""
+
+    def __enter__(self) -> Peak:
+        self.most, self.closed = own(), threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.closed.wait(0.01):
+            self.most = max(self.most, own())
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+        self.thread.join()
+
+
+def own() -> int:
+    """Bytes of memory held now but for pages of files; with them where the system does not tell them apart."""
+    return _of_process("RssAnon") or resident()
+
+
 def resident() -> int:
     """Bytes of memory held now; the peak until now where the system does not tell."""
     return _of_process("VmRSS") or peak()
@@ -127,5 +178,5 @@ def _of_process(name: str) -> int | None:
 
 
 if __name__ == "__main__":
-    tasks = {task.__name__: task for task in (importing, first_call, reporting, diverging, memory)}
+    tasks = {task.__name__: task for task in (importing, first_call, reporting, diverging, memory, sets_on_disk)}
     print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))

@@ -1,4 +1,4 @@
-"""A million lanes: what they take in memory, and whether time grows with their number."""
+"""A million lanes, and fits of data on disk: what they take in memory, and whether time grows with their number."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def linearity(quick: bool) -> list[Row]:
     ratio = (times["many"] / many**2) / (times["few"] / few**2)
     case = f"time a lane, {many**2:,} lanes x {STEPS} steps"
     return [Row(case, f"jaxfit, {few**2:,} lanes", TIME, spread(ratio), Target(high=1.15))]
+
+
+def sets_on_disk(quick: bool) -> list[Row]:
+    """Decays of 50 points read from an array on disk, block by block, and fitted into a store."""
+    few, many = (100, 400) if quick else (100_000, 1_000_000)
+    ratio, above = np.array([fresh.run("sets_on_disk", few, many) for _ in range(1 if quick else 3)]).T
+    case = f"{many:,} decays of 50 points from an array on disk into a store"
+    return [
+        Row(f"time a set, {case}", f"jaxfit, {few:,} of them", TIME, spread(ratio), Target(high=1.15)),
+        Row(case, "its results", MEMORY, spread(above), Target(high=300)),
+    ]
