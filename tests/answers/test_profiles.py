@@ -339,6 +339,7 @@ def test_an_end_is_found_where_the_data_pull_much_harder_than_at_the_minimum(nam
     np.testing.assert_allclose(tau[inside & ~told], scipy.stats.t.ppf((1 + level) / 2, 5), rtol=5e-3)
 
 
+@pytest.mark.soak
 def test_the_low_ends_of_an_enzyme_far_from_saturation_are_where_refits_have_them():
     """lmfit 1.3.4 has 2.9795 for v, and no end for k; the errors at the minimum are 17 and 31."""
     x, y = np.array([0.5, 1, 1.5, 2, 3]), np.array([0.30, 0.55, 0.85, 1.05, 1.6])

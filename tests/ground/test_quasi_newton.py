@@ -241,20 +241,26 @@ def test_a_linear_problem_some_of_whose_params_do_not_count_ends_at_its_least(fa
     np.testing.assert_allclose(fit.loss, problem.least[0], rtol=1e-14)
 
 
-def test_a_verdict_apart_from_the_steps_is_that_of_one_program(events):
-    """A run that records every second step judges within its program, any other in one that is compiled when asked."""
+def flattened(x):
+    return jnp.sum((x - 1) ** 4) + jnp.sum((x - 1) ** 2)
 
-    def bowl(x):
-        return jnp.sum((x - 1) ** 4) + jnp.sum((x - 1) ** 2)
 
-    start = np.array([3.0, -2.0], np.float32)
-    soon = jf.fit(bowl, start, optimizer=LBFGS, steps=2)
+AWAY = np.array([3.0, -2.0], np.float32)
+
+
+def test_the_verdict_is_compiled_when_it_is_first_asked_for(events):
+    soon = jf.fit(flattened, AWAY, optimizer=LBFGS, steps=2)
     assert soon.status == jf.Status.OUT_OF_STEPS and "settle" not in events["program"]
-    apart, within = (jf.fit(bowl, start, optimizer=LBFGS, record=jf.Record(every=every)) for every in (1, 2))
-    assert events["program"].count("settle") == 1
+    fit = jf.fit(flattened, AWAY, optimizer=LBFGS)
+    assert events["program"].count("settle") == 1 and fit.status == jf.Status.CONVERGED
+    assert len(fit.history.loss) == fit.steps + 1 and fit.history.loss[-1] == fit.loss
+    assert jf.fit(flattened, np.ones(2, np.float32), optimizer=LBFGS).steps == 0
+    longer = jf.resume(soon, 1000)
+    assert longer.steps == fit.steps and (longer.params == fit.params).all()
+
+
+@pytest.mark.soak
+def test_a_run_that_records_some_steps_judges_within_its_program_and_ends_alike():
+    apart, within = (jf.fit(flattened, AWAY, optimizer=LBFGS, record=jf.Record(every=every)) for every in (1, 2))
     assert (apart.status, apart.steps) == (within.status, within.steps) == (jf.Status.CONVERGED, apart.steps)
     np.testing.assert_allclose(apart.params, within.params, rtol=1e-6)
-    assert len(apart.history.loss) == apart.steps + 1 and apart.history.loss[-1] == apart.loss
-    assert jf.fit(bowl, np.ones(2, np.float32), optimizer=LBFGS).steps == 0
-    longer = jf.resume(soon, 1000)
-    assert longer.steps == apart.steps and (longer.params == apart.params).all()
