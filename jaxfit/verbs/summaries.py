@@ -161,7 +161,8 @@ def separated(fit: Fit) -> str:
     """Return a sentence on a fit of yes-or-no data whose likelihood grows for ever as its params do, otherwise "".
 
     So it is if a chance of 1/2 tells all successes from all failures, and the loss is no higher twice as far from the
-    start; or if all points are predicted with certainty but those at fewer values of x than there are params.
+    start or from zero, or with one param doubled; or if all points are predicted with certainty but those at fewer
+    values of x than there are params.
 
     Source: Albert and Anderson (1984), doi:10.1093/biomet/71.1.1.
     """
@@ -185,8 +186,9 @@ def separated(fit: Fit) -> str:
     if not (len(off) and off.max() < 0.5) and not 0 < undecided < len(end) <= len(np.unique(rows, axis=0)):
         return ""
     if off.max() < 0.5:
-        here, beyond = _losses_at(fit, np.stack([end, 2 * end - start]), "float64")
-        if not beyond <= here:
+        single = end + np.diag(end)[:PROBED]  # of a model slope * (x - middle) the slope alone runs away
+        here, *beyond = _losses_at(fit, np.vstack([end, 2 * end - start, 2 * end, single]), "float64")
+        if not np.min(beyond) <= here:
             return ""
     return (
         "successes and failures are separated: the likelihood grows for ever with the params, and no finite ones are "

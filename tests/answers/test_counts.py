@@ -416,6 +416,17 @@ def test_separated_outcomes_are_said_and_a_penalty_bounds_the_params(name):
     np.testing.assert_allclose([again.params["a"], again.params["b"]], least.x, rtol=1e-4)
 
 
+@pytest.mark.parametrize("start", soaking([(1.0, 4.0), (0.1, 2.0), (-0.3, 9.0)], keep=1))
+def test_separated_outcomes_are_said_where_the_slope_alone_runs_away(start):
+    middle = lambda p, x: jax.nn.sigmoid(p["slope"] * (x - p["half"]))  # noqa: E731
+    start, data = dict(zip(("slope", "half"), start, strict=True)), (EIGHT, EIGHT > 3.0, np.ones(8))
+    fit = jf.fit(jf.losses.binomial(middle), start, data, optimizer=LM)
+    why = jf.explain(fit)
+    assert why.kind == "separated outcomes" and "separated" in str(fit)
+    assert [row.role for row in jf.report(fit).rows] == ["ran away"] * 2
+    assert why.retry().status == jf.Status.CONVERGED
+
+
 def test_outcomes_that_a_held_slope_or_a_bound_tells_apart_are_not_said_to_run_away():
     for start in ({"a": 0.0, "b": jf.Fixed(0.5)}, {"a": 0.0, "b": jf.Bounded(0.1, high=0.5)}):
         fit = jf.fit(jf.losses.binomial(chance), start, (EIGHT, EIGHT > 3.0, np.ones(8)), optimizer=LM)
