@@ -314,8 +314,8 @@ def may_end(objective: Objective, params: PyTree, memory: LBFGSState, stalled: A
 
 def elsewhere(gradient: Callable, point: Array, silent: Array, low: ArrayLike, high: ArrayLike) -> Array:
     """Return whether the gradient (k,) has the same bits where params without influence are at `other_places`."""
-    places = clipped_to(jnp.concatenate([point[None], other_places(point, silent)]), low, high)
-    found = jax.lax.map(gradient, places)
+    places = jnp.concatenate([point[None], other_places(point, silent)])
+    found = jax.lax.map(lambda place: gradient(clipped_to(place, low, high)), places)
     return jnp.all(found == found[:1])
 
 
