@@ -85,20 +85,11 @@ def holds(x: Array) -> Any:
     return np.bool_(all(x.tolist())) if on_host(x) else x.all()
 
 
-def above_zero(x: Array) -> bool:
-    """Return whether all of an array (k,) of NumPy is above zero."""
-    return min(x.tolist()) > 0
-
-
 def are_finite(x: Array) -> Any:
     """Return whether all numbers of an array are finite."""
     if on_host(x) and math.isfinite(np.add.reduce(x, axis=None)):
         return True
     return namespace(x).isfinite(x).all()
-
-
-def is_known(condition: Any) -> bool:
-    return type(condition) in KNOWN
 
 
 def pick(condition: Any, yes: Any, no: Any) -> Any:

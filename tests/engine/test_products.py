@@ -66,3 +66,20 @@ def test_the_products_give_the_triangle_or_say_that_they_are_too_poor(closeness)
     if not poor[0]:
         np.testing.assert_allclose(triangle[0], exact, rtol=1e-8, atol=1e-14)  # eps / 1e-3**2
         np.testing.assert_allclose(shadow[0], right, rtol=1e-8)
+
+
+@pytest.mark.parametrize("k", [8, 9, 12])
+@pytest.mark.parametrize("closeness", [1.0, 1e-9])
+def test_the_products_of_more_columns_give_the_triangle_too(k, closeness):
+    """Up to eight columns number by number, of more column after column."""
+    random = np.random.default_rng(k)
+    rows = random.standard_normal((k + 1, 40))
+    rows[k - 1] = rows[1] + closeness * rows[k - 1]
+    with precision_context("float64"):
+        products = {(i, j): jnp.asarray([rows[i] @ rows[j]]) for i in range(k + 1) for j in range(i, k + 1)}
+        (triangle, shadow), poor = jax.tree.map(np.asarray, by_products(products, k))
+    assert bool(poor[0]) == (closeness < 1)
+    if not poor[0]:
+        exact = np.linalg.cholesky(rows[:k] @ rows[:k].T).T
+        np.testing.assert_allclose(triangle[0], exact, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(shadow[0], np.linalg.solve(exact.T, rows[:k] @ rows[k]), rtol=1e-10)
