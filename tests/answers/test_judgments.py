@@ -399,6 +399,21 @@ def test_a_peak_not_far_enough_to_be_without_any_slope_has_no_errors_all_the_sam
         assert jf.explain(fit).retry().params["m"] == pytest.approx(4, rel=0.05)
 
 
+def test_params_that_change_the_loss_together_alone_are_at_a_saddle_and_not_without_influence():
+    """At zero neither w nor v of the product w v has a slope; u, which the loss never sees there, is another matter."""
+    sgd = jf.optimizers.sgd(0.1)
+
+    def product(p, dead):
+        return jnp.square(p["w"] * p["v"] - 1) + dead * jnp.maximum(p["u"], 0)
+
+    zeros = {"w": 0.0, "v": 0.0, "u": jf.Fixed(0.0)}
+    fit = jf.fit(product, zeros, (0.0,), optimizer=sgd, steps=40)
+    assert not silent(fit) and "change nothing" not in str(fit)
+    found = jf.explain(fit)
+    assert found.kind == "saddle" and found.retry().loss == pytest.approx(0, abs=1e-6)
+    assert [*silent(jf.fit(product, zeros | {"u": -1.0}, (1.0,), optimizer=sgd, steps=40))] == ["u"]
+
+
 def test_a_param_below_its_error_is_not_said_to_change_nothing():
     """At the minimum, moved by a hundredth, it changes a loss of a thousand points by less than float32 shows."""
     x = np.linspace(-1, 1, 1000)
