@@ -88,12 +88,13 @@ def panels(mosaic: Any, *, size: tuple[float, float], **options: Any) -> tuple[F
 
 
 @near_keywords
-def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG file, at most `LARGEST` of them, and close it.
+def png(figure: Figure | Axes) -> bytes:
+    """Return a figure, or that of some axes, as the bytes of a PNG file, at most `LARGEST` of them, and close it.
 
     The bytes are the same for the same figure.
 
     Raises:
+      TypeError: If it is neither a figure nor axes.
       ValueError: If it is larger even with 256 colors.
 
     Example:
@@ -101,10 +102,12 @@ def png(figure: Figure) -> bytes:
       >>> jf.plots.png(figure)[1:4]
       b'PNG'
     """
+    check_drawn("png", "a figure, or axes", figure, Figure | Axes, "axes that a plot returned, one if they are several")
+    whole = figure.figure.canvas.figure if isinstance(figure, Axes) else figure
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
-    plt.close(figure)
+        whole.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    plt.close(whole)
     if buffer.tell() > LARGEST // 2:
         image = few_colors(Image.open(buffer).convert("RGB"))
         buffer = io.BytesIO()
@@ -132,12 +135,14 @@ def gif(animation: bytes) -> bytes:
     """Check that these are the bytes of a GIF of at most `LARGEST` bytes, and return them.
 
     Raises:
+      TypeError: If they are not bytes.
       ValueError: If they are not a GIF, or more bytes.
 
     Example:
       >>> jf.plots.gif(b"GIF89a")
       b'GIF89a'
     """
+    check_drawn("gif", "the bytes of a GIF", animation, bytes, "those of jf.plots.descent_animation(...)")
     if animation[:4] != b"GIF8":
         raise ValueError(
             f"an animation must be the bytes of a GIF; these begin with {animation[:4]!r}: of a still picture use "
