@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = [path.relative_to(ROOT).with_suffix("") for path in sorted(ROOT.glob("tests/*/test_bad_inputs*.py"))]
 
 ELSEWHERE = {  # messages that no call with bad arguments gives, and what gives them
-    "an extra that is not installed": "^ask: space|^tell: the grid",
+    "an extra that is not installed": "^ask: space|^tell: ",
     "a machine without a platform": "^JAX is told to use the platform",
     "bits that a machine changed": "suspect its memory|suspect the compiler|restore it, or remove the store",
     "a file that is larger than any, or forged": "more than any that jaxfit writes|says what cannot be:  ; use another",

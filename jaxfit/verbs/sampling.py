@@ -232,8 +232,10 @@ def ask(study: Any, space: PyTree, count: int, *, name: str = "trial") -> tuple[
 def tell(study: Any, trials: Sequence, grid: Grid, by: str | Sequence[str] = "loss") -> None:
     """Write to an Optuna study how its trials ended in a sweep along their dimension.
 
-    A lane that ended well is COMPLETE, one that was PRUNED is pruned, with its value at that step; others have failed.
-    What was recorded under `by` becomes the trial's intermediate values.
+    A lane that ended well is COMPLETE; what was recorded under `by` becomes the trial's intermediate values. One that
+    was pruned is PRUNED, with its value at that step, and so is one that failed, without values: a sampler takes no
+    notice of a trial that FAILed, and would ask for its like again. The trial's user attribute "status" tells them
+    apart. A lane that has not run is not told, so that its trial can be when the sweep has gone on.
 
     Args:
       study, trials: As for `ask`, and from it.
@@ -241,7 +243,8 @@ def tell(study: Any, trials: Sequence, grid: Grid, by: str | Sequence[str] = "lo
       by: What the study optimizes, as for `jf.best`; several names for several objectives.
 
     Raises:
-      ValueError: If the grid has other lanes than there are trials, or there is no such result.
+      ValueError: If the grid has other lanes than there are trials, the study has another number of objectives, or
+        maximizes a loss; if there is no such result, or all trials have been told.
       TypeError: If `grid` is not a grid.
 
     Example:
@@ -258,23 +261,47 @@ def tell(study: Any, trials: Sequence, grid: Grid, by: str | Sequence[str] = "lo
             f"tell: the grid has the shape {grid.results.status.shape}, but there are {len(trials)} trials; sweep "
             f"along the dimension of jf.ask alone"
         )
+    _check_objectives(study, names)
     columns = np.stack([lane_values("tell", grid.results, own) for own in names], axis=1)
-    status, steps = np.asarray(grid.results.status), np.asarray(grid.results.steps)
-    history = grid.results.get(f"history.{names[0]}") if len(names) == 1 else None
+    status = [Status(number) for number in np.asarray(grid.results.status).tolist()]
+    running = {trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+    if not any(trial.number in running for trial in trials):
+        raise ValueError("tell: all of these trials have been told; tell the ones that jf.ask gave last")
     for i, (trial, values) in enumerate(zip(trials, columns.tolist(), strict=True)):
-        if len(names) == 1:
-            seen = (
-                {}
-                if history is None
-                else dict(zip(history.step.values.tolist(), history.values[i].tolist(), strict=True))
-            )
-            for step, value in (seen | {int(steps[i]): values[0]}).items():
-                if step <= steps[i] and np.isfinite(value):
-                    trial.report(value, step)
+        if trial.number not in running or status[i] == Status.NOT_RUN:
+            continue
         good = status[i] in ENDED_WELL and np.isfinite(values).all()
-        pruned = status[i] == Status.PRUNED and len(names) == 1
-        state = TrialState.COMPLETE if good else TrialState.PRUNED if pruned else TrialState.FAIL
-        study.tell(trial, values if good else None, state=state)
+        if len(names) == 1 and (good or status[i] == Status.PRUNED):  # of pruned trials TPE prefers those of most steps
+            for step, value in _seen(grid, i, names[0], values[0]):
+                trial.report(value, step)
+        trial.set_user_attr("status", status[i].name)
+        study.tell(trial, values if good else None, state=TrialState.COMPLETE if good else TrialState.PRUNED)
+
+
+def _seen(grid: Grid, lane: int, by: str, last: float) -> list[tuple[int, float]]:
+    """Return the steps at which a lane was recorded, with the finite values there; at its end `last`."""
+    results, steps = grid.results, int(grid.results.steps[lane])
+    history = results.get(f"history.{by}")
+    seen = (
+        {} if history is None else dict(zip(history.step.values.tolist(), history.values[lane].tolist(), strict=True))
+    )
+    return [(step, value) for step, value in (seen | {steps: last}).items() if step <= steps and np.isfinite(value)]
+
+
+def _check_objectives(study: Any, names: Sequence[str]) -> None:
+    """Refuse what a study does not optimize."""
+    directions = [direction.name for direction in study.directions]
+    if len(directions) != len(names):
+        raise ValueError(
+            f"tell: by={list(names)} names {len(names)}, but the study has {len(directions)} objectives; give a name "
+            f"for each, as in by=['loss', 'steps']"
+        )
+    for name, direction in zip(names, directions, strict=True):
+        if direction == "MAXIMIZE" and name in ("loss", "validation_loss"):
+            raise ValueError(
+                f"tell: by={name!r} is the better the lower it is, but the study maximizes it; make it with "
+                f"direction='minimize'"
+            )
 
 
 def _optuna() -> ModuleType:
