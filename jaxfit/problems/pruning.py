@@ -26,6 +26,8 @@ class Rung(NamedTuple):
         `highest=True` the sign is turned.
       lanes: (n,) the numbers of the lanes, rising.
 
+    Both arrays are read-only.
+
     Example:
       >>> jf.Rung(step=9, number=0, values=np.array([0.5, 0.1, np.inf]), lanes=np.arange(3)).values.argmin()
       np.int64(1)
@@ -302,10 +304,14 @@ def check_pruning(rule: Pruning, training: Training, sizes: Mapping[str, int]) -
     """
     if isinstance(rule, type) or not all(hasattr(rule, name) for name in ("rungs", "keep", "by", "over", "highest")):
         raise TypeError(f"prune is {reprlib.repr(rule)}, but it must be a rule such as jf.Halving(factor=3, first=100)")
-    steps, record = int(np.asarray(training.steps)), training.record
-    rungs = rule.rungs(steps)
+    steps, record, name = int(np.asarray(training.steps)), training.record, type(rule).__name__
+    rungs = [whole_number(f"prune: {name}.rungs[{i}]", step) for i, step in enumerate(rule.rungs(steps))]
+    if sorted(set(rungs)) != rungs:
+        raise ValueError(f"prune: the rungs of {name} are {rungs}, but every rung must lie after the one before")
+    if not rungs and not hasattr(rule, "first"):
+        raise ValueError(f"prune: {name} has no rungs in {steps:,} steps, so that it prunes nothing")
     if not rungs or rungs[-1] >= steps:
-        last = rungs[-1] if rungs else getattr(rule, "first", None)
+        last = rungs[-1] if rungs else rule.first  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(
             f"prune: the rung at step {last:,} is not below steps={steps:,}, so that nothing is left to save there; "
             f"lower it, or raise steps"
@@ -329,7 +335,7 @@ def check_pruning(rule: Pruning, training: Training, sizes: Mapping[str, int]) -
             "prune: every group has one lane, so that there is nothing to rank; "
             + ("let over name dimensions with more values" if rule.over else "sweep more of them, or leave prune out")
         )
-    if isinstance(rule, Rungs):
+    if not isinstance(rule, (Halving, Median)):
         _kept(rule, Rung(rungs[0], 0, np.arange(size, dtype=float), np.arange(size)))
     return rungs
 
@@ -399,6 +405,8 @@ def _brackets(rule: Pruning, lanes: np.ndarray, number: int, rungs: int) -> list
 
 def _kept(rule: Pruning, rung: Rung) -> np.ndarray:
     """Return which lanes the rule keeps, checked."""
+    for x in (rung.values, rung.lanes):
+        x.flags.writeable = False
     goes_on = np.asarray(rule.keep(rung))
     if goes_on.shape != rung.values.shape or goes_on.dtype != np.bool_:
         raise TypeError(

@@ -235,7 +235,33 @@ def test_best_verify_and_explain_know_what_pruned_means():
     assert why.retry().steps == 81
 
 
+class Own:
+    """A rule without jaxfit's classes."""
+
+    by, over, highest = "loss", None, False
+
+    def __init__(self, at, keep=lambda rung: rung.values <= np.median(rung.values)):
+        self.at, self.keep = at, keep
+
+    def rungs(self, steps):
+        return self.at
+
+
+def test_a_rule_may_be_any_class():
+    same_survivors(sweep(Own(np.array([3, 30]))), whole_sweep("lock-step"))
+
+
+def sorts_in_place(rung):
+    rung.values.sort()
+    return rung.values < np.median(rung.values)
+
+
 BAD = {
+    "falling rungs": (Own([30, 3]), ValueError, r"the rungs of Own are \[30, 3\], but every rung must lie after"),
+    "a rung at the start": (Own([0, 3]), ValueError, r"Own.rungs\[0\] is 0, but it must be a whole number from 1"),
+    "no rungs": (Own([]), ValueError, "prune: Own has no rungs in 81 steps"),
+    "words": (Own([3], lambda rung: rung.lanes), TypeError, "returned int64 of shape .* one boolean"),
+    "a rule that changes what it reads": (jf.Rungs([3], sorts_in_place), ValueError, "read-only"),
     "no rule": ("halving", TypeError, "prune is 'halving', but it must be a rule such as jf.Halving"),
     "a class": (jf.Halving, TypeError, "prune is <class .*Halving'>, but it must be a rule"),
     "a rung beyond": (jf.Halving(first=81), ValueError, "the rung at step 81 is not below steps=81"),
