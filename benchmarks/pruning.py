@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from benchmarks import lines
 from benchmarks.agreement import agree
 from benchmarks.loop import cores
 from benchmarks.results import SPEED, STEPS, TIME, Row, Target, unmeasured
-from benchmarks.timing import Seconds, clock, race, spread
+from benchmarks.timing import Seconds, race, spread
 
 US, FULL = "jaxfit", "the full sweep"
 OPTUNA, RAY = "Optuna, random settings and its Hyperband pruner", "Ray Tune, random settings and its ASHA"
@@ -197,16 +198,17 @@ def _against(work: Work, name: str, share: int, quick: bool) -> list[Row]:
     rule = jf.Hyperband(3, FIRST, by="validation_loss")
 
     def theirs() -> Seconds:
-        first = clock(lambda: study(few))
-        rest = (clock(lambda: study(many)) - first) / (many - few)
-        return Seconds(first + rest * (trials - few))
+        begun = time.perf_counter()
+        ended = np.sort(study(many)) - begun
+        return Seconds(ended[few - 1] + (ended[-1] - ended[few - 1]) / (many - few) * (trials - few))
 
-    times = race({US: lambda: sweep(work, trials, steps, rule), peer: theirs}, rounds=2 if quick else 3)
+    sweep(work, trials, steps, rule)  # compiles; every study begins anew
+    times = race({US: lambda: sweep(work, trials, steps, rule), peer: theirs}, rounds=2 if quick else 3, warm=False)
     return [Row(case, peer, SPEED, spread(times[peer] / times[US]), target)]
 
 
-def optuna_study(work: Work, steps: int) -> Callable[[int], object]:
-    """The function that runs so many trials in this process."""
+def optuna_study(work: Work, steps: int) -> Callable[[int], list[float]]:
+    """The function that runs so many trials in this process, and returns when each one ended."""
     import optuna  # pyright: ignore[reportMissingImports]
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -222,17 +224,20 @@ def optuna_study(work: Work, steps: int) -> Callable[[int], object]:
                 raise optuna.TrialPruned
         return value
 
-    def run(trials: int) -> None:
+    def run(trials: int) -> list[float]:
+        ended = []
         pruner = optuna.pruners.HyperbandPruner(FIRST, steps, 3)
         made = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), pruner=pruner)
-        made.optimize(objective, n_trials=trials)
+        made.optimize(objective, n_trials=trials, callbacks=[lambda *_: ended.append(time.perf_counter())])
         assert np.isfinite(made.best_value)
+        return ended
 
     return run
 
 
-def ray_study(work: Work, steps: int) -> Callable[[int], object]:
-    """The function that runs so many trials, in a process for each core that trials follow one another in."""
+def ray_study(work: Work, steps: int) -> Callable[[int], list[float]]:
+    """The function that runs so many trials, in a process for each core that trials follow one another in, and returns
+    when each one ended."""
     import ray  # pyright: ignore[reportMissingImports]
     from ray import tune  # pyright: ignore[reportMissingImports]
 
@@ -252,12 +257,20 @@ def ray_study(work: Work, steps: int) -> Callable[[int], object]:
         def save_checkpoint(self, checkpoint_dir):
             pass  # asked for at the end of a trial
 
+    class Clock(tune.Callback):
+        def setup(self, stop=None, num_samples=None, total_num_samples=None, **info):
+            self.ended = []
+
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            self.ended.append(time.perf_counter())
+
     space = {name: (tune.loguniform if name in LOGS else tune.uniform)(*ends) for name, ends in RANGES.items()}
     space |= {"digits": work is digits()}
     if not ray.is_initialized():
         ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False)
 
-    def run(trials: int) -> None:
+    def run(trials: int) -> list[float]:
+        watch = Clock()
         halving = tune.schedulers.ASHAScheduler(max_t=steps // FIRST, grace_period=1, reduction_factor=3)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
             tuned = tune.Tuner(
@@ -265,9 +278,11 @@ def ray_study(work: Work, steps: int) -> Callable[[int], object]:
                 tune_config=tune.TuneConfig(
                     metric="value", mode="min", num_samples=trials, scheduler=halving, reuse_actors=True
                 ),
-                run_config=tune.RunConfig(storage_path=folder, verbose=0),
+                run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[watch]),
             ).fit()  # fmt: skip
         assert not tuned.num_errors and np.isfinite(tuned.get_best_result().metrics["value"])
+        assert len(watch.ended) == trials
+        return watch.ended
 
     return run
 
