@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.engine.jaxprs import Operation, depends, inline, largest_bytes
-from jaxfit.engine.loops import End, State, begin, check, judged_step, judges_steps
-from jaxfit.engine.tracing import Structure, program_of, shape_of, trace
+from jaxfit.engine.loops import End, State, begin, judged_step, judges_steps, row
+from jaxfit.engine.tracing import Structure, program_of, program_of_steps, trace
 from jaxfit.problems import Problem, Training, precision_context
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.data import Range, call_of, range_of, shape_like
@@ -36,6 +36,7 @@ class LaneLayout(NamedTuple):
     params: PyTree  # the user's own tree
     axes: State  # for each leaf of the state, 0 if lanes may differ in it, None if they share it
     marked: bool  # whether the params of the state are not the user's own tree
+    working: int  # bytes that a step touches: the state, and inputs and outputs of its largest operation
 
 
 def lane_problem(template: Problem, values: dict[str, PyTree]) -> Problem:
@@ -65,7 +66,7 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
       x64: Whether 64-bit types are on.
 
     Raises:
-      TypeError, ValueError: As `shape_of`.
+      TypeError, ValueError: As `program_of_steps`.
     """
 
     def like(specs):
@@ -73,52 +74,53 @@ def layout_of(structure: Structure, leaves: tuple, columns: tuple, x64: bool) ->
 
     template = jax.tree.unflatten(structure, like(leaves))
     values = {key: jax.tree.unflatten(tree, like(specs)) for key, (tree, specs) in columns}
+    filling, training = trace(lane_training, template, values)
+    marked = training.problem.params
 
-    marked = []
-
-    def lane(template, values):
-        training = lane_training(template, values)
-        marked.append(is_marked(training.problem.params))
-        state = begin(training)
-        _, end = check(training, state, jnp.int32(0))
-        return state, end, values_of(put(training.problem.params, state.params))
-
-    (state, end, params), captured = shape_of(lane, template, values)
-    if captured:
+    first, state, held = program_of_steps(begin, training)
+    update, (_, proposal), captured = program_of_steps(judged_step, training, state, np.int32(0))
+    if held or captured:
         return None
-    return LaneLayout(values, state, end, params, axes_of(template, values, state), marked[-1])
+    _, records = trace(row, training, state, np.int32(0), proposal)
+    _, params = trace(lambda marked, params: values_of(put(marked, params)), marked, state.params)
+    loss = state.start_loss
+    own = depends(filling, [False] * len(leaves) + [True] * len(jax.tree.leaves(values)))
+    return LaneLayout(
+        values=values,
+        state=state,
+        end=End(loss, None if training.validation is None else loss, records),
+        params=params,
+        axes=axes_of(training, state, own, first, update),
+        marked=is_marked(marked),
+        working=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(update),
+    )
 
 
-def axes_of(template: Training, values: dict[str, PyTree], state: State) -> State:
+def axes_of(training: Training, state: State, own: Sequence[bool], first: ClosedJaxpr, update: ClosedJaxpr) -> State:
     """Return the axes of `vmap` for the state: 0 for leaves in which lanes may differ, None for those that they share.
 
     If steps are judged, slots share nothing. Otherwise the results are each lane's own, and another leaf is shared if
     neither its start nor its update depends on a lane's own values or on leaves that are each lane's own.
+
+    Args:
+      training, state: Of one lane.
+      own: For each leaf of the training, whether lanes may differ in it.
+      first: The program of the state before the first step.
+      update: The program of a step: (training, state, step number) -> state, and more.
     """
-    if not lock_step(template):
+    if not lock_step(training):
         return jax.tree.map(lambda _: 0, state)
-    first, _ = trace(lambda p, v: begin(lane_training(p, v)), template, values)
-    update, _ = trace(
-        lambda p, v, s, t: judged_step(lane_training(p, v), s, t)[0], template, values, state, np.int32(0)
-    )
-    given = [False] * len(jax.tree.leaves(template)) + [True] * len(jax.tree.leaves(values))
     shared = jax.tree.map(lambda _: False, state)
     results = shared._replace(
         params=jax.tree.map(lambda _: True, state.params), status=True, steps=True, start_loss=True
     )
-    grown = [a or b for a, b in zip(jax.tree.leaves(results), depends(first, given), strict=True)]
+    grown = [a or b for a, b in zip(jax.tree.leaves(results), depends(first, own), strict=True)]
     per_lane: list[bool] = []
     while grown != per_lane:
         per_lane = grown
-        grown = [a or b for a, b in zip(per_lane, depends(update, [*given, *per_lane, False]), strict=True)]
+        after = depends(update, [*own, *per_lane, False])[: len(per_lane)]
+        grown = [a or b for a, b in zip(per_lane, after, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(state), [0 if yes else None for yes in per_lane])
-
-
-def working_bytes(training: Training) -> int:
-    """Return the bytes that a step of one lane touches: its state, and inputs and outputs of its largest operation."""
-    _, state = trace(begin, training)
-    step, _ = trace(lambda p, s, t: judged_step(p, s, t)[0], training, state, np.int32(0))
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + largest_bytes(step)
 
 
 OF_FIRST = (  # whose results are some of the first operand
@@ -171,14 +173,14 @@ def overflow(program: ClosedJaxpr, ranges: Sequence[Range | None]) -> tuple[Oper
     listing = inline(program, lambda *_: True)
     known = dict(zip(listing.inputs, ranges, strict=True))
     known |= {number: range_of(value) for number, value in listing.constants.items()}
-    for row in listing.rows:
-        dtype: Any = getattr(row.operation.results[0], "dtype", np.dtype(float)) if row.outputs else np.dtype(float)
+    for one in listing.rows:
+        dtype: Any = getattr(one.operation.results[0], "dtype", np.dtype(float)) if one.outputs else np.dtype(float)
         if not jnp.issubdtype(dtype, np.signedinteger):
             continue
-        result_range, limits = _after(row.operation, [known.get(number) for number in row.inputs]), np.iinfo(dtype)
+        result_range, limits = _after(one.operation, [known.get(number) for number in one.inputs]), np.iinfo(dtype)
         if result_range and not (limits.min <= result_range[0] and result_range[1] <= limits.max):
-            return row.operation, max(result_range, key=abs)
-        known |= dict.fromkeys(row.outputs, result_range)
+            return one.operation, max(result_range, key=abs)
+        known |= dict.fromkeys(one.outputs, result_range)
     return None
 
 

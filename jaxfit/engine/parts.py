@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.evaluating import Template, laid_out
-from jaxfit.engine.inspections import LaneLayout, lane_training, layout_of, working_bytes
+from jaxfit.engine.inspections import LaneLayout, lane_training, layout_of
 from jaxfit.engine.pools import Lanes, PoolShape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
@@ -211,7 +211,7 @@ def _needs(structure: Structure, shapes: tuple, columns: tuple, shape: PoolShape
     rows = sum(
         x.size // (x.shape[0] * x.shape[1]) * shape.records * x.dtype.itemsize for x in jax.tree.leaves(results.rows)
     )
-    return Needs(scalars + rows, working_bytes(filled))
+    return Needs(scalars + rows, layout.working)
 
 
 def pool_shape(part: Part, slots: int | None, workers: int | None = None) -> PoolShape:

@@ -35,7 +35,7 @@ from jaxfit.engine.loops import (
     stepper,
 )
 from jaxfit.engine.settings import current
-from jaxfit.engine.tracing import Structure, inspect_training, shape_of, trace
+from jaxfit.engine.tracing import Structure, inspect_training, program_of_steps, trace
 from jaxfit.losses import Joint
 from jaxfit.optimizers.arrays import are_finite
 from jaxfit.optimizers.bordered import layout_of
@@ -101,7 +101,7 @@ def run_programs_of(structure: Structure, shapes: tuple, x64: bool, settings: tu
         return RunPrograms(*in_numpy_programs(ask), ask, True, False, capacity, [1e-2])
     if not captured:
         with judged_apart(apart):
-            (state, record), captured = shape_of(_first, training)
+            _, (state, record), captured = program_of_steps(_first, training)
         if not captured:
             warn_of_recompiling(training.problem.loss, training.optimizer)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))

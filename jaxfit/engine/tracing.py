@@ -231,8 +231,8 @@ def program_of(function: Callable, *args: PyTree) -> tuple[ClosedJaxpr, PyTree]:
         return jax.make_jaxpr(function, return_shape=True)(*args)
 
 
-def shape_of(function: Callable, *args: PyTree) -> tuple[PyTree, bool]:
-    """Return the shape of the result of a function that runs an optimizer, and whether it captured a tracer.
+def program_of_steps(function: Callable, *args: PyTree) -> tuple[ClosedJaxpr, PyTree, bool]:
+    """Return the program of a function that runs an optimizer, the shape of its result, whether it captured a tracer.
 
     Raises:
       TypeError: If the optimizer's factory decides by a number, which then has to be a part of the program.
@@ -248,7 +248,7 @@ def shape_of(function: Callable, *args: PyTree) -> tuple[PyTree, bool]:
         ) from error
     except jax.errors.UnexpectedTracerError as error:
         raise ValueError(_leaked("the optimizer uses")) from error
-    return shape, _captured(jaxpr, "the optimizer")
+    return jaxpr, shape, _captured(jaxpr, "the optimizer")
 
 
 def _check_signature(loss: Callable, data: tuple, name: str) -> None:
