@@ -340,9 +340,10 @@ def _reduced(summands: Sequence[Array], axes: tuple[int, ...]) -> Sequence[Array
 
 
 def lanes_in_one_pass() -> SideBySide | None:
-    """Return how lanes sum several arrays in one loop; None where that is no faster."""
-    fast = jax.default_backend() == "cpu" and current().joint_sums
-    return SideBySide(functools.partial(_along, axis=1), enclosing_nothing) if fast else None
+    """Return how lanes share their work on a CPU: sums of several arrays in one loop, where that is faster."""
+    if jax.default_backend() != "cpu":
+        return None
+    return SideBySide(functools.partial(_along, axis=1) if current().joint_sums else None, enclosing_nothing)
 
 
 def _add(one: Sequence[Array], other: Sequence[Array]) -> tuple[Array, ...]:

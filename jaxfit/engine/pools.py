@@ -226,11 +226,18 @@ def _refilling(
     def next_lanes():
         rank = jnp.cumsum(ended, dtype=np.int32)
         ids = jnp.where(ended, pool.following + rank - 1, pool.ids)
-        fresh = load(columns, ids)
-        values = jax.tree.map(lambda a, b: pick(ended, a, b), fresh, pool.values)
+        first = jnp.minimum(pool.following, shape.lanes - shape.slots)
+        near = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, shape.slots), columns)
         taken = jnp.minimum(ids, shape.lanes)
-        fresh = loaded(template, values, pool, layout, lambda x: x[taken])
-        state = merge(ended, fresh, pool.state, layout.axes)
+
+        def once(carry):
+            values, state, _ = carry
+            values = jax.tree.map(lambda a, b: pick(ended, a, b), load(near, ids - first), values)
+            fresh = loaded(template, values, pool, layout, lambda x: x[taken])
+            return values, merge(ended, fresh, state, layout.axes), False
+
+        # XLA compiles a short loop as one function, and calls each operation elsewhere: the start takes a tenth so
+        values, state, _ = jax.lax.while_loop(lambda carry: carry[-1], once, (pool.values, pool.state, rank[-1] > 0))
         return ids, jnp.where(ended, first_step(pool), pool.t), values, state, pool.following + rank[-1]
 
     pool = _loading(jnp.any(ended), next_lanes, pool)
@@ -261,9 +268,13 @@ def _loading(now: Array, next_lanes: Callable, pool: Pool) -> Pool:
     return pool._replace(**dict(zip(names, jax.lax.cond(now, next_lanes, lambda: kept), strict=True)))
 
 
-def load(columns: dict[str, PyTree], ids: Array) -> dict[str, PyTree]:
-    """Return the own values of the lanes `ids`; after the end of the block, those of its last lane."""
-    return jax.tree.map(lambda x: x[jnp.minimum(ids, x.shape[0] - 1)], columns)
+def load(columns: dict[str, PyTree], rows: Array) -> dict[str, PyTree]:
+    """Return these rows of the lanes' own values; the last one for those beyond it."""
+
+    def taken(x):
+        return x.at[jnp.clip(rows, 0, x.shape[0] - 1)].get(mode="promise_in_bounds")
+
+    return jax.tree.map(taken, columns)
 
 
 def _plain_params(template: Training, values: dict[str, PyTree], params: PyTree) -> PyTree:
@@ -355,7 +366,8 @@ def many(
 
 
 def start(template: Training, values: dict[str, PyTree], axes: State) -> State:
-    return jax.vmap(fast_sums(lambda v: begin(lane_training(template, v))), out_axes=axes)(values)
+    with side_by_side(lanes_in_one_pass()):
+        return jax.vmap(fast_sums(lambda v: begin(lane_training(template, v))), out_axes=axes)(values)
 
 
 def first_step(pool: Pool) -> Array:

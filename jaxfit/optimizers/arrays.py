@@ -16,6 +16,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 
@@ -152,7 +153,8 @@ def is_unrolled(size: int) -> bool:
 
 def _in_place(size: int) -> bool:
     """Return whether a triangle of this size is made, and solved with, in place: column after column."""
-    return size <= (UNROLLED if _beside.get() is None else TOGETHER)
+    beside = _beside.get()
+    return size <= (UNROLLED if beside is None or beside.sums is None else TOGETHER)
 
 
 def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple[Array, Array]:
@@ -170,9 +172,10 @@ TOGETHER = 12  # params up to which lanes side by side take the products of thei
 
 
 class SideBySide(NamedTuple):
-    """What lanes of a `vmap` are traced with, if products of columns are to be used where they have enough digits."""
+    """What lanes of a `vmap` are traced with."""
 
-    sums: Callable[[Sequence[Array]], Sequence[Array]]  # of arrays (lanes, n) along their rows, in one pass
+    # of arrays (lanes, n) along their rows, in one pass, if products of columns are to be used where they have digits
+    sums: Callable[[Sequence[Array]], Sequence[Array]] | None
     enclosing_nothing: Callable  # of `engine.jaxprs`
 
 
@@ -188,6 +191,33 @@ def side_by_side(how: SideBySide | None) -> Iterator[None]:
         yield
     finally:
         _beside.reset(token)
+
+
+def where_needed(needed: Array, function: Callable[[Array], Array], x: Array) -> Array:
+    """Return function(x), like x, where it is needed, else zeros; of lanes it runs only if one of them needs it."""
+    if on_host(x):
+        return function(x) if needed else np.zeros_like(x)
+    beside = _beside.get()
+    if beside is None:
+        return jnp.where(needed, function(x), 0)
+    found, enclosed, _ = beside.enclosing_nothing(function, x)
+
+    @jax.custom_batching.custom_vmap
+    def chosen(needed, *given):
+        return jnp.where(needed, found(*given), 0)
+
+    @chosen.def_vmap
+    def _(lanes, batched, needed, *given):
+        needed = jnp.broadcast_to(needed, (lanes,))
+        axes = [0 if own else None for own in batched[1:]]
+        like = jnp.broadcast_to(given[0], (lanes, x.size))
+
+        def run():
+            return jnp.where(needed[:, None], jax.vmap(found, axes, axis_size=lanes)(*given), 0)
+
+        return jax.lax.cond(jnp.any(needed), run, lambda: jnp.zeros_like(like)), True
+
+    return chosen(needed, x, *enclosed)
 
 
 def by_products(products: dict[tuple[int, int], Array], k: int) -> tuple[tuple[Array, Array], Array]:

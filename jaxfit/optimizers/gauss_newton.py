@@ -45,10 +45,11 @@ from jaxfit.optimizers.arrays import (
     root,
     squares,
     when_asked,
+    where_needed,
 )
 from jaxfit.optimizers.arrays import reduced as reduced_columns
 from jaxfit.optimizers.bordered import Triangle, damped, norms, per, reduced, solve
-from jaxfit.optimizers.linearization import Place, System, is_finite, place_of, system_at, system_of
+from jaxfit.optimizers.linearization import Place, System, is_finite, place_of, system_at
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
 from jaxfit.typing import PyTree
 
@@ -106,11 +107,11 @@ class LevenbergMarquardt(NamedTuple):
 
     def begin(self, place: Place, flat: Array) -> DampingState:
         """Return the state at the start."""
-        system = system_of(place.slopes(flat))
+        system = system_at(place.slopes, flat)
         one, sizes = 1 + 0 * system.loss if on_host(flat) else jnp.ones_like(system.loss), abs(flat)
-        scale = system.scale
-        if not (on_host(flat) and (scale > 0).all()):
-            scale = namespace(flat).where(scale > 0, scale, elsewhere(place, flat, scale == 0))
+        silent = system.scale == 0
+        others = where_needed(silent.any(), lambda flat: elsewhere(place, flat, silent), flat)
+        scale = namespace(flat).where(system.scale > 0, system.scale, others)
         far = np.inf * one
         repeating = on_host(flat) or 0 < len(place.affine(flat)) < flat.size
         repeats, shift = (one < 0, 0 * flat) if repeating else (None, None)

@@ -192,8 +192,9 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
     few digits are triangularized. A lane's numbers never depend on its neighbors'.
     """
     beside = None if on_host(flat) else lanes_side_by_side()
-    if beside is None or flat.size > TOGETHER:
+    if beside is None or beside.sums is None or flat.size > TOGETHER:
         return system_of(slopes(flat))
+    sums = beside.sums
     found, enclosed, like = beside.enclosing_nothing(slopes, flat)  # as the rule of a `vmap` must
     if isinstance(like.columns, Columns):
         return system_of(slopes(flat))
@@ -208,7 +209,7 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
         here, k = jax.vmap(found, axes, axis_size=lanes)(*given), flat.size
         rows = [*jnp.moveaxis(here.columns, 1, 0), here.residuals]
         pairs = [(i, j) for i in range(k + 1) for j in range(i, k + 1)]
-        products = dict(zip(pairs, beside.sums([rows[i] * rows[j] for i, j in pairs]), strict=True))
+        products = dict(zip(pairs, sums([rows[i] * rows[j] for i, j in pairs]), strict=True))
         best, poor = by_products(products, k)
 
         def orthogonal():  # from the params again: else the columns would be written to memory in every step

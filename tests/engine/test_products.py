@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfit.engine.jaxprs import enclosing_nothing
-from jaxfit.optimizers.arrays import SideBySide, by_products, side_by_side, triangularize
+from jaxfit.optimizers.arrays import SideBySide, by_products, side_by_side, triangularize, where_needed
 from jaxfit.optimizers.linearization import Slopes, system_at
 from jaxfit.problems import precision_context
 
@@ -83,3 +83,20 @@ def test_the_products_of_more_columns_give_the_triangle_too(k, closeness):
         exact = np.linalg.cholesky(rows[:k] @ rows[:k].T).T
         np.testing.assert_allclose(triangle[0], exact, rtol=1e-10, atol=1e-13)
         np.testing.assert_allclose(shadow[0], np.linalg.solve(exact.T, rows[:k] @ rows[k]), rtol=1e-10)
+
+
+@pytest.mark.parametrize("needed", [[], [1], [0, 3], [0, 1, 2, 3]])
+def test_what_few_lanes_need_runs_only_where_one_does_and_gives_each_the_same(needed):
+    runs, x, asked = [], np.arange(8.0).reshape(4, 2), np.isin(np.arange(4), needed)
+
+    def function(x):
+        jax.debug.callback(lambda: runs.append(1))
+        return jnp.sin(x)
+
+    with precision_context("float64"), side_by_side(SideBySide(None, enclosing_nothing)):
+        found = jax.jit(jax.vmap(lambda asked, x: where_needed(asked, function, x)))(asked, x)
+        alone = jax.jit(jax.vmap(lambda asked, x: where_needed(asked, function, x)))(np.ones(4, bool), x)
+        jax.effects_barrier()
+    np.testing.assert_array_equal(found, np.where(asked[:, None], alone, 0))
+    np.testing.assert_allclose(alone, np.sin(x), rtol=1e-14)
+    assert len(runs) == 1 + bool(needed)  # for all lanes of a call at once
