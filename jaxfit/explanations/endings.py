@@ -41,14 +41,17 @@ from jaxfit.explanations.local_models import (
     times_text,
 )
 from jaxfit.losses.base import noise_model_of
+from jaxfit.optimizers import Optimizer
 from jaxfit.optimizers.building import with_rate
 from jaxfit.problems import PRECISIONS, Problem, Status, Training
+from jaxfit.problems.axes import Call
 from jaxfit.problems.marks import put
 from jaxfit.verbs import summaries
 from jaxfit.verbs.results import Fit, problem_of, training_of
 from jaxfit.verbs.summaries import HALVES, STANDS, advice, judges, loss_at, pace, short, start_at, swings, three_digits
 
 SETTLED = 1e-4  # a run has settled if less than this share of the total decrease is left to gain
+MANY = 0.1  # of the params: if fewer are without influence, a run does not stand because of them
 ROUNDING = 1e-9  # of the loss: a method that judges itself has not arrived if more than this is left to gain
 
 
@@ -75,7 +78,7 @@ def finding_of_end(run: Fit) -> Finding:
         return finding("not defined", story, numbers, displaced(there, here))
     if stuck := list(summaries.silent(run).values()):
         here = here._replace(idle=here.idle | np.isin(np.arange(here.idle.size), stuck))
-    if (stuck or here.idle.mean() > 0.1) and not low:
+    if here.idle.mean() > MANY and not low:
         found = without_influence(there.problem, here, numbers)
         return found or dead_units(training, local_model(problem), here, numbers)
     if noisy(training):
@@ -88,13 +91,19 @@ def finding_of_end(run: Fit) -> Finding:
     found = downhill(there.problem, here) if here.bends_down else None
     if found is not None and here.smallest < -1e-3 * here.largest and _held(here, found, training, run.steps):
         return _saddle(there, here, found, numbers)
+    if _rounds_away(run, here, there.optimizer):
+        story = ["the loss stands still, since most of a step is lost where float32 rounds the params."]
+        changes = {"steps": AFFORDABLE, "precision": "float64"}
+        remedy = from_here(there.problem, here, f"{AFFORDABLE:,} steps in float64", changes)
+        return finding("badly scaled", story, numbers, remedy)
     if seen is not None and (swings(seen) or _jumps(run, here, seen)):
         return _cycle(there, here, seen, numbers)
     if run.status in (Status.CONVERGED, Status.NOT_DETERMINED):
         return finding(arrived, _arrived(run, here), numbers, None)
-    if found is not None and stands and _level(here, here.loss - found[1]):
+    gained = 0.0 if found is None else here.loss - found[1]
+    if found is not None and stands and _level(here, gained) and gained > SETTLED * (yardstick - found[1]):
         return _saddle(there, here, found, numbers)
-    if stands and (here.bends_down or share > 0.5):
+    if pace(run) == "stands" and (here.bends_down or share > 0.5):
         return _plateau(run, there, here, numbers)
     return _descending(run, there, here, numbers)
 
@@ -162,10 +171,18 @@ def _noise(there: Training, here: LocalModel, seen: summaries.LossCurve | None, 
     ]
     start = min([x for x in (rate, limit and limit / 4) if x] or [0.01])
     if rate is None:
-        return finding("noise floor", story, numbers, Remedy("four times the steps", {"steps": 4 * steps}))
+        return finding("noise floor", story, numbers, _lengthened(optimizer, 4 * steps))
     need = 3 * here.steps_to(1e-2, start, momentum_of(optimizer)) if limit else 0
     longer = int(min(max(4 * steps, 4000, need if np.isfinite(need) else 0), 10 * AFFORDABLE))
     return finding("noise floor" if stands else "still descending", story, numbers, decaying(optimizer, start, longer))
+
+
+def _lengthened(optimizer: Optimizer, steps: int) -> Remedy:
+    """Return the remedy of more steps; a schedule, which has come to its end, begins again at its first rate."""
+    rate = optimizer.hyperparameters.get("learning_rate")
+    schedule: Any = rate() if isinstance(rate, Call) else rate
+    first = float(np.asarray(schedule(0))) if callable(schedule) else 0.0
+    return decaying(optimizer, first, steps) if first > 0 else Remedy(f"{steps:,} steps", {"steps": steps})
 
 
 def _jumps(run: Fit, here: LocalModel, seen: summaries.LossCurve) -> bool:
@@ -240,7 +257,8 @@ def _plateau(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -> F
     training = training_of(run)
     steep = gradient_by_leaf(there.problem, here)
     story = [
-        f"it is on a plateau: the gradient's norm is {here.norm:.3g}, and the loss hardly curves ({here.largest:.3g})."
+        f"it is on a plateau: the loss stands still, with a gradient of norm {here.norm:.3g} and a largest curvature "
+        f"of {here.largest:.3g}{scales(there.problem)}."
     ]
     if len(steep) > 1:
         least, most = min(steep, key=lambda k: steep[k]), max(steep, key=lambda k: steep[k])
@@ -280,7 +298,7 @@ def _descending(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -
                 _longer(there.problem, here, more),
             )
         changes = {"optimizer": with_rate(optimizer, limit / 4), "steps": more}
-        remedy = from_here(there.problem, here, f"learning_rate={short(limit / 4)}", changes)
+        remedy = from_here(there.problem, here, f"learning_rate={short(limit / 4)} and {more:,} steps", changes)
         return finding("rate too small", [*story, below], numbers, remedy)
     if now <= AFFORDABLE and now < 10 * fast:
         more = max(int(np.ceil(now)), 1000)  # beyond what the curvature tells, since it changes on the way
@@ -297,20 +315,36 @@ def _descending(run: Fit, there: Training, here: LocalModel, numbers: Numbers) -
     return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
 
 
+def _rounds_away(run: Fit, here: LocalModel, optimizer: Optimizer) -> bool:
+    """Return whether a run stands because most of a step of gradient descent is too short to change float32."""
+    rate = rate_of(optimizer)
+    if rate is None or law_limit(optimizer, 1.0) is None or run.precision == "float64" or pace(run) != "stands":
+        return False
+    rate /= 1 - momentum_of(optimizer)
+    least = 0.5 * np.spacing(np.abs(here.point).astype(np.float32))
+    lost = rate * np.abs(here.gradient) <= least
+    return float(np.sum(here.gradient[lost] ** 2)) > 0.5 * here.norm**2
+
+
 def _descending_freely(
     run: Fit, there: Training, here: LocalModel, numbers: Numbers, rate: float | None, uneven: str
 ) -> Finding:
     """Return the finding of a descending run whose optimizer has no known convergence rate."""
     steps, left = int(there.steps), float(np.max(np.abs(here.newton))) if here.newton.any() else 0.0
     story = [f"{_moving(run)}, and by the curvature there are {here.left:.3g} left to gain."]
+    if here.left == 0 and not here.bends_down:
+        story = [f"{_moving(run)} without curvature, so that its distance from the least is not known."]
+        kind = _on_its_way(run) if rate is None else "rate too small"
+        return finding(kind, story, numbers, second_order(there, start_at(there.problem, here.point)))
     if rate is not None and left > farthest_move(there.optimizer, rate, steps) / 10 and not here.bends_down:
         story.append(f"One param has {left:.3g} left to go, and a step moves it by about {short(rate)}.")
         return finding("rate too small", story, numbers, second_order(there, start_at(there.problem, here.point)))
-    if here.bends_down:
+    if here.bends_down and not judges(run):
         return _wandering(run, there, here, numbers, rate, story)
     if here.condition > 2:
         story.append(f"The condition number is {three_digits(here.condition)}{uneven}.")
-    return finding("badly scaled", story, numbers, second_order(there, start_at(there.problem, here.point)))
+    kind = _on_its_way(run) if judges(run) else "badly scaled"  # a method that judges itself suffers from no scale
+    return finding(kind, story, numbers, second_order(there, start_at(there.problem, here.point)))
 
 
 def _wandering(

@@ -32,6 +32,7 @@ from jaxfit.explanations.findings import (
     rate_of,
     second_order,
     slower,
+    with_numbers,
 )
 from jaxfit.explanations.local_models import (
     LocalModel,
@@ -54,11 +55,13 @@ from jaxfit.verbs.summaries import Runaway, advice, growth, short, start_at, thr
 
 HIGH = 100  # times the first loss: a loss that ended lower did not grow from step to step
 FAR = 20  # the largest factor by which a limit from the growth at the end may be below that at the start
+SEEN = 3  # updates from which on a loss is seen to grow from step to step, or not to
 ROOM = 100  # times its start: the bounds that are proposed for a runaway param
 FALL, RISE = 1e3, 100  # a gradient vanishes or explodes if slopes differ by these factors between last and first layers
 FLAT = 1e-4  # of the loss: a layer is flat if a change by its own size would change the loss by less, to first order
 STAYED = 0.01  # of a layer's norm: a layer that moved less has not been trained
 LOW = 1e-6  # of the first loss: a run that reached it has no such problem
+SIZES = 10.0 ** np.arange(-12, 13)  # by which the start of a runaway param is multiplied
 GAINS = np.geomspace(0.5, 16, 16)  # by which the matrices of a new start are multiplied
 
 
@@ -105,6 +108,8 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
     limit, story = min(limits), [seen]
     numbers = numbers | {"limit": limit, "times": rate / limit}
     grows = (growth(run) or 0) > 1.01 and not run.loss < HIGH * float(run.start_loss)
+    sudden = run.steps < SEEN  # too soon to tell how it grows
+    unseen = start.left - start.excess > GOAL * start.left  # along directions that are flat in the units of the params
     if rate < limit and not grows:
         story.append(
             f"At the start the law would allow {short(limit)}, more than the learning rate {short(rate)}: the loss "
@@ -121,8 +126,10 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
         lower /= 5
     if noisy(training):
         return finding(kind, story, numbers, decaying(optimizer, lower / 2, max(10 * steps, 4000)))
-    if not grows:
-        story.append("It does not grow from step to step, so that it is steeper elsewhere than at the start.")
+    need = np.inf if unseen else 1.5 * start.steps_to(GOAL, lower, momentum_of(optimizer))
+    if not grows and not (sudden and need > AFFORDABLE and not start.bends_down):
+        if not sudden:
+            story.append("It does not grow from step to step, so that it is steeper elsewhere than at the start.")
         return finding(kind, story, numbers, decaying(optimizer, lower, max(10 * steps, 4000)))
     if limit < max(limits) / FAR:
         story.append(
@@ -130,7 +137,6 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
             f"quadratic, and grew the faster the higher it was."
         )
         return finding(kind, story, numbers, decaying(optimizer, min(max(limits), rate) / FAR, AFFORDABLE))
-    need = 1.5 * start.steps_to(GOAL, lower, momentum_of(optimizer))
     numbers |= {"condition": start.condition, "steps_needed": need}
     if start.bends_down:
         need = max(5.0 * steps, 5000)
@@ -145,14 +151,17 @@ def _beyond(run: Fit, kind: str, seen: str, start: LocalModel, numbers: Numbers,
 
 
 def finding_of_runaways(run: Fit, far: Sequence[Runaway]) -> Finding:
-    """Return the finding of runaway params; the remedy is a start with the other sign, or bounds."""
-    problem = problem_of(run)
+    """Return the finding of runaway params; the remedy is another start, another method, or bounds."""
+    training = training_of(run)
+    problem, thrown = training.problem, _thrown(training, far)
     story = [
         f"{summaries.ran_away(far)}.",
         f"The loss is {float(run.loss):.6g} there" + ", and the same at a tenth of that" * far[0].flat + ".",
+        thrown,
     ]
+    remedy = (second_order(training) if thrown else _elsewhere(problem, far)) or _bounded(problem, far)
     numbers = {"loss": float(run.loss), "runaways": {one.name: (one.start, one.end) for one in far}}
-    return finding("runaway params", story, numbers, _turned(run, problem, far) or _bounded(problem, far))
+    return finding("runaway params", story, numbers, remedy)
 
 
 def finding_of_separation(run: Fit, sentence: str) -> Finding:
@@ -162,18 +171,44 @@ def finding_of_separation(run: Fit, sentence: str) -> Finding:
     return finding("separated outcomes", [f"{sentence}."], {"loss": float(run.loss)}, remedy)
 
 
-def _turned(run: Fit, problem: Problem, far: Sequence[Runaway]) -> Remedy | None:
-    """Return the start with the other sign of the runaway params, if the loss is lower there and nothing is bounded."""
+def _elsewhere(problem: Problem, far: Sequence[Runaway]) -> Remedy | None:
+    """Return the start with the other sign or another size of the runaway params, if the loss is lower there.
+
+    Another size is one at which the loss is lower than at a tenth and at ten times of it: at infinity, where the params
+    went, it may be lower still. None if a param is bounded.
+    """
     if any(isinstance(x, Bounded) for x in jax.tree.leaves(problem.params, is_leaf=is_mark)):
         return None
-    start = flattened(free(problem.params))
-    other = start.copy()
-    other[[one.place for one in far]] *= -1
-    there, here = (summaries.loss_at(problem, run.precision, start_at(problem, point)) for point in (other, start))
-    if not there < here:
+    start, ran = flattened(free(problem.params)), [one.place for one in far]
+    alone = np.where(np.arange(start.size) == np.array(ran[:4])[:, None], 1.0, 0.0)  # (k, n)
+    turned = 1 - 2 * np.vstack([np.isin(np.arange(start.size), ran)[None], alone])
+    sized = 1 + (np.outer([1, -1], SIZES)[:, None, :, None] - 1) * alone[:, None]  # (2, k, sizes, n)
+    factors = np.vstack([turned, sized.reshape(-1, start.size)])
+    here, *found = local_models.losses_at(problem, np.vstack([start, factors * start]))
+    losses = np.where(np.isfinite(found), found, np.inf)
+    ladders = losses[len(turned) :].reshape(-1, len(SIZES))
+    beside = np.minimum(ladders[:, :-2], ladders[:, 2:])
+    ladders[:, 1:-1] = np.where(ladders[:, 1:-1] < (1 - FLAT) * beside, ladders[:, 1:-1], np.inf)
+    ladders[:, [0, -1]] = np.inf
+    best = int(np.argmin(losses))
+    if not losses[best] < here:
         return None
-    turned = ", ".join(f"{one.name}={-one.start:.4g}" for one in far[:4])
-    return Remedy(f"a start with the other sign, {turned}", {"params": start_at(problem, other)})
+    new = factors[best] * start
+    how = "with the other sign" if best < len(turned) else "of another size"
+    values = ", ".join([f"{one.name}={new[one.place]:.4g}" for one in far if new[one.place] != one.start][:4])
+    return Remedy(f"a start {how}, {values}", {"params": start_at(problem, new)})
+
+
+def _thrown(training: Training, far: Sequence[Runaway]) -> str:
+    """Return a sentence if the first step of gradient descent is far longer than a runaway param, otherwise ""."""
+    rate = rate_of(training.optimizer)
+    if rate is None or law_limit(training.optimizer, 1.0) is None or noisy(training):
+        return ""
+    start = flattened(free(training.problem.params))
+    slopes = local_models.gradients_at(training.problem, start[None])[1][0]
+    steps = [rate * abs(slopes[one.place]) for one in far]
+    names = [one.name for one, step in zip(far, steps, strict=True) if step > FAR * abs(one.start) > 0]
+    return f"A step from the start moves {', '.join(names[:4])} by more than {FAR} times the start." if names else ""
 
 
 def _bounded(problem: Problem, far: Sequence[Runaway]) -> Remedy:
@@ -346,9 +381,10 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
     Unlike `started_at` it computes no whole `LocalModel`, which is expensive for a deep network.
     """
     problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
+    new = None
     changes: Changes = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
     if rate is None:
-        return Remedy(words, changes)
+        return Remedy(with_numbers(words, training, changes["steps"]), changes)
     if law_limit(optimizer, 1.0) is None:
         size = float(np.sqrt(np.mean(point**2)))
         down = decaying(optimizer, rate if size / 1000 < rate < size / 30 else size / 200, changes["steps"])
@@ -356,12 +392,12 @@ def _begun(training: Training, point: np.ndarray, words: str) -> Remedy:
     arguments = Arguments(problem._replace(params=changes["params"]), None, 1e-2)
     limit = law_limit(optimizer, float(at_one(Extreme(1, "largest"), arguments, "float64")[0].values[0]))
     if limit is not None and np.isfinite(limit) and not limit / 10 < rate < limit / 4:
-        rate = limit / 10
-        changes["optimizer"], words = with_rate(optimizer, rate), f"{words}, with learning_rate={short(rate)}"
+        rate = new = limit / 10
+        changes["optimizer"] = with_rate(optimizer, rate)
     if noisy(training):
         down = decaying(optimizer, rate, changes["steps"])
-        return Remedy(f"{words}, decreasing to zero", changes | down.changes)
-    return Remedy(words, changes)
+        return Remedy(f"{words}, with {down.advice}", changes | down.changes)
+    return Remedy(with_numbers(words, training, changes["steps"], new), changes)
 
 
 def balanced(problem: Problem, profile: LayerSlopes) -> tuple[np.ndarray, float, float] | None:

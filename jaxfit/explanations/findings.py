@@ -56,14 +56,14 @@ def second_order(training: Training, start: PyTree | None = None) -> Remedy | No
     known = isinstance(problem.loss, Loss) and problem.loss.knows_residuals
     if known and count <= 200 and _residuals(problem) >= count:
         changes |= {"optimizer": levenberg_marquardt(), "steps": 500}
-        words = "levenberg_marquardt(), which no scale of params or data slows down"
+        words = "levenberg_marquardt(), which no scale of params or data slows down, in float64 and up to 500 steps"
     else:
         changes |= {"optimizer": lbfgs(), "steps": 5000}
-        words = "lbfgs(), which learns the curvature"
+        words = "lbfgs(), which learns the curvature, in float64 and up to 5,000 steps"
     if training.optimizer.name == changes["optimizer"].name:
         changes |= {"optimizer": training.optimizer, "steps": 10 * int(training.steps)}
-        words = f"{changes['steps']:,} steps" + ("" if start is None else ", from here")
-    return Remedy(words, changes)
+        words = f"{changes['steps']:,} steps in float64"
+    return Remedy(words + ("" if start is None else ", from here"), changes)
 
 
 def _residuals(problem: Problem) -> int:
@@ -188,22 +188,32 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
     return finding("dead units", story, numbers | {"dead": count}, remedy)
 
 
+PARTS = 9  # places among the data where a param without influence is tried
 UNFELT = 1e-12  # of the loss: what a step of a param's own size changes at most where it has no influence
 
 
 def _with_influence(problem: Problem, point: np.ndarray, idle: np.ndarray) -> np.ndarray:
     """Return the point with idle params redrawn; where the gradient by them is still lost in rounding, or not finite,
-    the lowest of those with one of them at zero, or all at one, where it is neither.
+    the lowest of those with one of them at zero or among the data, or all at one, where it is neither.
 
-    A peak of height and width zero is redrawn in vain; at the place zero it may meet the data.
+    A peak of height and width zero is redrawn in vain; at a place among the data it meets them.
     """
     ones = np.where(idle, 1.0, point)
-    zeros = [np.where(np.arange(point.size) == i, 0.0, point) for i in np.flatnonzero(idle)[:64]]
-    places = np.stack([redrawn(problem, point, idle), ones, *zeros])
+    among = [0.0, *_among_data(problem)]
+    single = [np.where(np.arange(point.size) == i, value, point) for i in np.flatnonzero(idle)[:64] for value in among]
+    places = np.stack([redrawn(problem, point, idle), ones, *single])
     losses, gradients = gradients_at(problem, places)
     felt = np.abs(gradients * np.maximum(np.abs(places), 1)) > UNFELT * np.abs(losses)[:, None]
     fine = np.isfinite(losses) & np.isfinite(gradients).all(axis=1) & felt[:, idle].any(axis=1)
     return places[0 if fine[0] or not fine.any() else np.argmin(np.where(fine, losses, np.inf))]
+
+
+def _among_data(problem: Problem) -> np.ndarray:
+    """Return values that divide the first data into parts of as many points, if each point is one number."""
+    x = np.asarray(problem.data[0]) if problem.data else np.zeros(0)
+    if x.ndim != 1 or not x.size or x.dtype.kind not in "iuf" or not np.isfinite(x).all():
+        return np.zeros(0)
+    return np.quantile(x, np.linspace(0, 1, PARTS + 2)[1:-1])
 
 
 def displaced(training: Training, start: LocalModel) -> Remedy:
@@ -228,17 +238,24 @@ def started_at(
     problem, optimizer, rate = training.problem, training.optimizer, rate_of(training.optimizer)
     changes: Changes = {"params": start_at(problem, point), "steps": max(int(training.steps), AFFORDABLE)}
     steps = changes["steps"]
-    if rate is None:
-        return Remedy(words, changes)
-    if law_limit(optimizer, 1.0) is None or noisy(training):
+    if rate is not None and (law_limit(optimizer, 1.0) is None or noisy(training)):
         down = decaying(optimizer, rate, steps)
         return Remedy(f"{words}, with {down.advice}", changes | down.changes)
+    if rate is None:
+        return Remedy(with_numbers(words, training, steps), changes)
     limit = law_limit(optimizer, max(local_model(problem._replace(params=changes["params"])).largest, sharpness))
     if limit is not None and np.isfinite(limit) and not limit / least < rate < limit / 4:
         new = limit / (100 if least == 100 and rate < limit else 10)
         changes["optimizer"] = with_rate(optimizer, new)
-        words += f", with learning_rate={short(new)}"
-    return Remedy(words, changes)
+        return Remedy(with_numbers(words, training, steps, new), changes)
+    return Remedy(with_numbers(words, training, steps), changes)
+
+
+def with_numbers(words: str, training: Training, steps: int, rate: float | None = None) -> str:
+    """Return advice with its learning rate if there is a new one, and with its steps if they are not the run's own."""
+    numbers = [f"learning_rate={short(rate)}"] if rate is not None else []
+    numbers += [f"{steps:,} steps"] if steps != training.steps else []
+    return f"{words}, with {' and '.join(numbers)}" if numbers else words
 
 
 def law_limit(optimizer: Optimizer, sharpness: float) -> float | None:

@@ -14,7 +14,7 @@ from jaxfit.explanations.failures import layers_of, orthogonal
 from jaxfit.explanations.findings import smaller_start
 from jaxfit.explanations.local_models import local_model
 from jaxfit.verbs.summaries import curve
-from tests.shared.failing_runs import failing, follow, of_quartic, of_well
+from tests.shared.failing_runs import MSE, failing, follow, of_quartic, of_well
 from tests.shared.problems import PROBLEMS
 from tests.shared.soak import soaking
 
@@ -214,6 +214,94 @@ def test_other_troubles_have_their_names():
     assert jf.explain(noisy).kind == "noise floor"
     nothing = jf.fit(lambda p: jnp.sqrt(p["x"] ** 2), {"x": 0.0}, optimizer=jf.optimizers.sgd(0.1))
     assert jf.explain(nothing).kind == "not defined"
+
+
+def decay(p, x):
+    return p["a"] * jnp.exp(-x / p["tau"]) + p["c"]
+
+
+def peak(p, x):
+    return p["h"] * jnp.exp(-0.5 * jnp.square((x - p["m"]) / p["s"])) + p["c"]
+
+
+def chance(p, x):
+    return jax.nn.sigmoid(x @ p["w"] + p["b"])
+
+
+def least_deviance(x, won):
+    """Newton's method on standardized columns, from zero: the likelihood is concave."""
+    rows = np.column_stack([(x - x.mean(0)) / x.std(0), np.ones(len(won))])
+    v = np.zeros(rows.shape[1])
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-rows @ v))
+        v = v + np.linalg.solve(rows.T @ (rows * (p * (1 - p))[:, None]), rows.T @ (won - p))
+    return 2 * np.sum(np.logaddexp(0, rows @ v) - won * (rows @ v))
+
+
+T = np.linspace(0, 10, 50)
+NOISE = 0.05 * np.random.default_rng(3).normal(size=50)
+DECAY, PEAK = 3 * np.exp(-T / 2) + 0.5 + NOISE, 2 * np.exp(-0.5 * ((T - 6) / 0.7) ** 2) + 0.3 + NOISE
+COLUMNS = np.random.default_rng(1).normal(size=(50, 2)) * [1, 50] + [0, 300]
+WON = (COLUMNS @ [1.5, 0.02] + 100 * NOISE > 6).astype(float)
+LM, SGD = jf.optimizers.levenberg_marquardt, jf.optimizers.sgd
+ASTRAY = {  # runs that fail: model, start, data, optimizer, words of the advice, and how high a good run ends
+    "a rate constant of the wrong sign": (
+        jf.losses.rss(decay), {"a": 1.0, "tau": -1.0, "c": 0.0}, (T, DECAY), LM(), "a start of another size, tau=", 0.3,
+    ),
+    "a time in other units": (
+        jf.losses.rss(decay), {"a": 1.0, "tau": 1.0, "c": 0.0}, (1e-9 * T, DECAY), LM(), "another size, tau=1e-07", 0.3,
+    ),
+    "a step far beyond a small param": (
+        jf.losses.rss(decay), {"a": 1.0, "tau": 1e-9, "c": 0.0}, (1e-9 * T, DECAY), SGD(1e-3), "levenberg_marquardt()",
+        0.3,
+    ),
+    "a peak beside the data": (
+        jf.losses.rss(peak), {"h": 1.0, "m": 60.0, "s": 1.0, "c": 0.0}, (T, PEAK), LM(), "with 20,000 steps", 0.3,
+    ),
+    "a peak between two points": (
+        jf.losses.rss(peak), {"h": 1.0, "m": 5.0, "s": 1e-3, "c": 0.0}, (T, PEAK), LM(), "with 20,000 steps", 0.3,
+    ),
+    "columns of unlike scales": (
+        jf.losses.binomial(chance), {"w": np.zeros(2), "b": 0.0}, (COLUMNS, WON, np.ones(50)), SGD(1e-3),
+        "lbfgs(), which learns the curvature, in float64 and up to 5,000 steps", 1.001 * least_deviance(COLUMNS, WON),
+    ),
+    "a slope that is the same everywhere": (
+        jf.losses.mae(jf.models.line), {"w": 0.0, "b": 0.0}, (T, 5 * T + 100), SGD(1e-3), "lbfgs()", 0.1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", soaking(ASTRAY, keep=("a time in other units", "a peak beside the data")))
+def test_advice_brings_runs_from_poor_starts_to_their_curves_at_once(name):
+    loss, start, data, optimizer, words, high = ASTRAY[name]
+    fit = jf.fit(loss, start, data, optimizer=optimizer, steps=300, precision="float64", progress=False)
+    assert not fit.loss <= high
+    found = jf.explain(fit)
+    assert words in found.advice
+    again = found.retry()
+    assert again.status in (jf.Status.CONVERGED, jf.Status.OUT_OF_STEPS) and again.loss <= high
+
+
+@pytest.mark.soak
+def test_steps_that_float32_rounds_away_are_told_with_float64_as_the_remedy():
+    """Around 1e5 the numbers of float32 are 1/128 apart, and a step of 1e-3 times the slope is soon shorter."""
+    start = {"h": 2.0, "m": 1e5 + 5.5, "s": 0.7, "c": 0.3}
+    fit = jf.fit(jf.losses.rss(peak), start, (1e5 + T, PEAK), optimizer=SGD(1e-3), steps=2000, precision="float32")
+    found = jf.explain(fit)
+    assert "lost where float32 rounds" in str(found) and found.remedy["precision"] == "float64"
+    assert found.retry().loss < fit.loss
+
+
+@pytest.mark.soak
+def test_a_schedule_at_its_end_begins_again_where_more_steps_are_advised():
+    """Steps beyond the end of a cosine are of length zero."""
+    x = np.random.default_rng(0).normal(size=(24, 2))
+    data, faded = (x, x @ [1.0, -2.0]), SGD(jf.schedules.cosine(1e-3, 100))
+    start = {"w": np.zeros(2), "b": 0.0}
+    fit = jf.fit(MSE["plane"], start, data, optimizer=faded, steps=100, batches=jf.Batches(4), key=0)
+    found = jf.explain(fit)
+    assert found.kind in ("noise floor", "still descending") and "jf.schedules.cosine(0.001, 400)" in found.advice
+    assert found.retry().loss < 0.8 * fit.loss
 
 
 def behind_a_relu(p, threshold, zero):
