@@ -41,8 +41,13 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    gc.freeze()  # what is there now stays to the end, and is not looked through again and again
     gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_stays():
+    """What is there before a file of tests, compiled programs above all, is not looked through for what can go."""
+    gc.freeze()
 
 
 def quick(config) -> bool:

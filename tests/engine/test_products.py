@@ -10,6 +10,8 @@ from jaxfit.optimizers.arrays import SideBySide, by_products, side_by_side, tria
 from jaxfit.optimizers.linearization import Slopes, system_at
 from jaxfit.problems import precision_context
 
+products_of = jax.jit(by_products, static_argnums=1)
+
 
 def columns_and_residuals(closeness):
     """Return columns (3, 30), of which the last is the first but for so much, and residuals (30,)."""
@@ -60,7 +62,7 @@ def test_the_products_give_the_triangle_or_say_that_they_are_too_poor(closeness)
     rows = [*columns, b]
     with precision_context("float64"):
         products = {(i, j): jnp.asarray([rows[i] @ rows[j]]) for i in range(4) for j in range(i, 4)}
-        (triangle, shadow), poor = jax.tree.map(np.asarray, by_products(products, 3))
+        (triangle, shadow), poor = jax.tree.map(np.asarray, products_of(products, 3))
     exact, right = triangularize(columns, b)
     assert bool(poor[0]) == (closeness < 1e-4)  # eps**(1/2) of a squared pivot, as Q^T b is large here
     if not poor[0]:
@@ -77,7 +79,7 @@ def test_the_products_of_more_columns_give_the_triangle_too(k, closeness):
     rows[k - 1] = rows[1] + closeness * rows[k - 1]
     with precision_context("float64"):
         products = {(i, j): jnp.asarray([rows[i] @ rows[j]]) for i in range(k + 1) for j in range(i, k + 1)}
-        (triangle, shadow), poor = jax.tree.map(np.asarray, by_products(products, k))
+        (triangle, shadow), poor = jax.tree.map(np.asarray, products_of(products, k))
     assert bool(poor[0]) == (closeness < 1)
     if not poor[0]:
         exact = np.linalg.cholesky(rows[:k] @ rows[:k].T).T

@@ -104,12 +104,15 @@ def test_a_hyperparameter_may_be_a_schedule(name):
     mine, theirs = SCHEDULED[name]
     start = np.array([4.0, -2.0], np.float32)
     fit = jf.fit(bowl, start, optimizer=mine(jf.schedules.cosine(0.9, 10)), steps=12)
-    params, state = jnp.asarray(start), None
+    params, state = jnp.asarray(start), theirs(0.9).init(start)
+
+    @jax.jit
+    def step(now, params, state):
+        updates, state = theirs(now).update(jax.grad(bowl)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
     for t in range(12):
-        now = theirs(0.9 * (1 + np.cos(np.pi * min(t / 10, 1))) / 2)
-        state = now.init(params) if state is None else state
-        updates, state = now.update(jax.grad(bowl)(params), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(0.9 * (1 + np.cos(np.pi * min(t / 10, 1))) / 2, params, state)
     np.testing.assert_allclose(fit.params, params, rtol=2e-5, atol=2e-6)
 
 

@@ -42,7 +42,7 @@ def test_a_loss_without_data_is_not_a_number_and_with_some_is_that_of_those_rows
     values = np.asarray(jax.jit(jax.vmap(lambda where: loss(START | {"w": 0.5}, *data, where, **given)))(MASKS))
     assert np.isnan(values[1]) and np.isfinite(values[[0, 2]]).all()
     if name not in ("covariance", "with noise"):
-        few = loss(START | {"w": 0.5}, *(x[:5] for x in data), np.ones(5, bool))
+        few = jax.jit(loss)(START | {"w": 0.5}, *(x[:5] for x in data), np.ones(5, bool))
         np.testing.assert_allclose(values[2], few, rtol=1e-6)
 
 

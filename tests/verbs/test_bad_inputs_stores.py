@@ -371,7 +371,7 @@ SAVES = {
         lambda: kept_fit(lambda p: (p.a - 1) ** 2, Point(1.0))(load(of_point)), TypeError, "params is a Point",
         "let the params be a dict of arrays", lambda: kept_fit(of_point, Point(1.0)._asdict())(load(of_point))),
     "many fits": Case(
-        lambda: jf.save(jax.vmap(lambda r: fit(optimizer=jf.optimizers.sgd(r)))(np.array([1e-3, 1e-2])), "a"),
+        lambda: jf.save(jax.jit(jax.vmap(lambda r: fit(optimizer=jf.optimizers.sgd(r))))(np.array([1e-3, 1e-2])), "a"),
         TypeError, "not a traced one or many", r"save what jf\.fit returned",
         lambda: empty(lambda path: jf.save(fit(), path / "fit"))),
 }  # fmt: skip

@@ -49,9 +49,9 @@ def test_a_fit_of_lanes_prints_their_number_and_how_they_ended(fit, lanes):
     assert repr(lanes.history) == "History(step, loss; 4 records of 2 lanes)"
     with pytest.raises(jf.NotConverged, match="Fit of 2 lanes: 2 out of steps"):
         jf.require_converged(lanes)
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), fit, lane_of(lanes, 1), lane_of(lanes, 0))
+    stacked = jax.tree.map(lambda *x: np.stack(x), fit, lane_of(lanes, 1), lane_of(lanes, 0))
     assert str(stacked).startswith("Fit of 3 lanes: 3 out of steps") and stacked.problem is None
-    square = jax.tree.map(lambda x: jnp.reshape(jnp.stack([x] * 6), (2, 3, *jnp.shape(x))), fit)
+    square = jax.tree.map(lambda x: np.reshape(np.stack([x] * 6), (2, 3, *np.shape(x))), fit)
     assert str(square).startswith("Fit of 2x3 lanes: 6 out of steps")
 
 

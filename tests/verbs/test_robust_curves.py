@@ -75,7 +75,7 @@ def test_the_multiples_of_the_scale_make_a_loss_nearly_as_efficient_as_squares(n
     rho = make(jf.models.line, delta=multiple).blocks({"w": 0.0, "b": 0.0}, np.zeros(1), np.zeros(1))[0].rho
     r = np.linspace(-10.0, 10.0, 200_001)
     weight = np.exp(-(r**2) / 2) / np.sqrt(2 * np.pi) * 1e-4
-    slope = np.asarray(jax.vmap(jax.grad(rho))(r), float)
+    slope = np.asarray(jax.jit(jax.vmap(jax.grad(rho)))(r), float)
     bend = np.gradient(slope, r)
     assert np.sum(bend * weight) ** 2 / np.sum(slope**2 * weight) == pytest.approx(0.95, abs=0.002)
 

@@ -38,6 +38,7 @@ def trained(params, x, y, key):
     return jnp.mean((net(params, x, mean, var) - y + noise) ** 2), params | {"stats": stats}
 
 
+@jax.jit
 def evaluated(params, x, y):
     return jnp.mean((net(params, x, params["stats"]["mean"], params["stats"]["var"]) - y) ** 2)
 
