@@ -178,11 +178,18 @@ class Task(NamedTuple):
 
 def all_tasks(parts: Sequence[Part]) -> list[Task]:
     """Return every lane of every part, in blocks of neighbors."""
-    return [
-        Task(i, np.arange(first, min(first + part.shape.lanes, part.size)), block=first // part.shape.lanes)
-        for i, part in enumerate(parts)
-        for first in range(0, part.size, part.shape.lanes)
-    ]
+    tasks, workers = [], len(worker_devices())
+    for i, part in enumerate(parts):
+        length = block_length(part.shape, part.size, workers)
+        for block, first in enumerate(range(0, part.size, length)):
+            tasks.append(Task(i, np.arange(first, min(first + length, part.size)), block=block))
+    return tasks
+
+
+def block_length(shape: PoolShape, lanes: int, shares: int) -> int:
+    """Return how many of some lanes are in a block, so that shares have as many blocks: a multiple of the slots."""
+    blocks = shares * -(-lanes // (shares * shape.lanes))
+    return max(1, -(-lanes // (blocks * shape.slots))) * shape.slots
 
 
 class Needs(NamedTuple):

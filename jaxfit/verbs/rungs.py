@@ -15,7 +15,7 @@ import numpy as np
 from jaxfit.engine.compiling import worker_devices
 from jaxfit.engine.dispatch import MemorySink, Report, neighbors, run_all
 from jaxfit.engine.loops import judges_steps
-from jaxfit.engine.parts import FinishedPart, Part, Plan, Task, all_tasks
+from jaxfit.engine.parts import FinishedPart, Part, Plan, Task, all_tasks, block_length
 from jaxfit.engine.pools import Lanes, chunk_of, last_check
 from jaxfit.engine.settings import happened
 from jaxfit.problems import ENDED_WELL, STATUSES, Status
@@ -52,7 +52,7 @@ def going_on(parts: Sequence[Part], memory: MemorySink, since: int) -> list[Task
     for i, (part, lanes) in enumerate(zip(parts, memory.results, strict=True)):
         assert lanes is not None
         members = np.flatnonzero((lanes.status == Status.OUT_OF_STEPS) & (lanes.steps == since))
-        length = block_length(part, len(members), workers)
+        length = block_length(part.shape, len(members), workers)
         for block, first in enumerate(range(0, len(members), length)):
             block_members = members[first : first + length]
             tasks.append(Task(i, block_members, 0, block, since, functools.partial(_rows, lanes, block_members)))
@@ -62,12 +62,6 @@ def going_on(parts: Sequence[Part], memory: MemorySink, since: int) -> list[Task
 def _rows(lanes: Lanes, members: np.ndarray) -> Lanes:
     here = neighbors(members)
     return jax.tree.map(lambda x: x[here], lanes)
-
-
-def block_length(part: Part, lanes: int, shares: int) -> int:
-    """Return how many of some lanes are in a block: a multiple of the slots, at most what the pool holds."""
-    slots = part.shape.slots
-    return max(slots, min(part.shape.lanes, -(-lanes // (shares * slots)) * slots))
 
 
 def run_in_store(

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
-from jaxfit.engine.parts import pool_shape
+from jaxfit.engine.parts import block_length, pool_shape
+from jaxfit.engine.pools import PoolShape
 from jaxfit.engine.settings import counting, using
 from jaxfit.verbs import sweeps
 from tests.shared import small_sweeps
@@ -207,3 +208,14 @@ def test_two_pools_at_once_end_where_each_step_calls_lapack():
     assert grids and (grids[0].results.status == jf.Status.CONVERGED).all()
     expected = np.linalg.lstsq(np.cos(np.outer(x, np.arange(9))), y.T, rcond=None)[0]
     np.testing.assert_allclose(grids[0].results["params"], expected.T, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("lanes", [1, 7, 8, 100, 1_000, 8_192, 20_000, 100_000])
+@pytest.mark.parametrize("shares", [1, 2, 3])
+def test_no_share_of_the_blocks_is_longer_than_another_by_more_than_the_slots_of_its_blocks(lanes, shares):
+    shape = PoolShape(slots=8, lanes=8_192, records=0)
+    length = block_length(shape, lanes, shares)
+    of_a_share = -(-lanes // (shares * shape.lanes))
+    assert length % shape.slots == 0 and 0 < length <= shape.lanes
+    assert of_a_share * length < lanes / shares + of_a_share * (shape.slots + 1)
+    assert of_a_share * length * shares >= lanes
