@@ -163,11 +163,17 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   are no slower; tracing and compiling take 6.4 (by hand 2.9). The program has 246 kernels, 19 of them products of
   matrices, that by hand 91 and 7: the step on a batch stands in it three times (plain, judged, and in the check after a
   chunk), and the loss of all rows twice.
-- **One `curve_fit` after another.** The parts of a call, each at its quickest, add up to 2 ms. The nine evaluations of
-  the residuals with their Jacobian are 9 x 35 us, nearly all of it the way through JAX to the compiled program and
-  back, more where the other core is busy, since XLA works in a thread of its own; the eight steps 8 x 75 us, a third of
-  it the triangle of 50 rows by NumPy, the other arithmetic of a few numbers; reading and checking the arguments 0.45
-  ms, making the state and the result 0.4. SciPy's own evaluations, in NumPy, are cheaper than the way to a program.
+- **One `curve_fit` after another.** The parts of a call, each at its quickest, add up to 2.5 ms. The nine evaluations
+  of the residuals with their Jacobian take 0.5 of it: 34 us each back to back, but 50 to 56 with the work of a step
+  between them. XLA hands a program to a thread of its own, which sleeps by then, if it has a thousand operations or
+  more, as for this decay from 25 to 30 points on. While both cores are busy an evaluation takes 100 to 300 us on
+  average, which is why a loop takes longer than the sum of its parts; collecting garbage has no part in it. In the
+  thread of the caller, where smaller programs run, and all of them after
+  `jax.config.update("jax_cpu_enable_async_dispatch", False)` before the first array, it takes 20 us, and a call a tenth
+  to a fifth less CPU time, to the same bits. The eight steps beside their evaluations are 8 x 125 us, 18 of these the
+  triangle of 50 rows, the rest a hundred calls of Python and NumPy; the start of the run is 0.15 ms, and reading and
+  checking the arguments and making state and result 0.75, in which nothing stands out. SciPy's own evaluations, in
+  NumPy, are cheaper than the way to a program.
 - **A process with one fit and its report.** Of 1.6 s of CPU the imports of NumPy, JAX and Optax are 0.95 and that of
   jaxfit 0.1; `curve_fit` takes 0.37, a third of it to compile its one program and the rest to trace the loss and its
   derivatives, and the report 0.19, half to compile the residuals of constant predictions and a third to import what it
