@@ -184,8 +184,8 @@ class Median:
         return list(range(self.first, steps, self.every or self.first))
 
     def keep(self, rung: Rung) -> np.ndarray:
-        middle = np.sort(rung.values)[(len(rung.values) - 1) // 2]  # the lower one of two: half of an even number
-        return rung.values <= middle
+        half = (len(rung.values) - 1) // 2  # of an even number the lower one of two: half of them go on
+        return rung.values <= np.partition(rung.values, half)[half]
 
 
 @near_keywords
@@ -260,9 +260,12 @@ def _powers(first: int, factor: int, steps: int) -> list[int]:
 
 
 def lowest(values: np.ndarray, count: int) -> np.ndarray:
-    """Return where the `count` lowest of some values are; of equal ones those that come first."""
-    chosen = np.zeros(len(values), bool)
-    chosen[np.argsort(values, kind="stable")[:count]] = True
+    """Return where the `count` lowest of some values, none of them NaN, are; of equal ones those that come first."""
+    if count >= len(values):
+        return np.ones(len(values), bool)
+    highest = np.partition(values, count - 1)[count - 1]  # of those chosen; a sort takes ten times as long
+    chosen = values < highest
+    chosen[np.flatnonzero(values == highest)[: count - int(chosen.sum())]] = True
     return chosen
 
 
