@@ -180,9 +180,9 @@ def _side_by_side(work: Callable, team: Sequence[Device], report: Report, stop: 
 
     threads = [threading.Thread(target=worker, args=(device,), daemon=True) for device in team]
     interrupted, failure, working = False, None, len(threads)
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         while working:
             try:
                 message = news.get(timeout=60.0)
@@ -197,13 +197,27 @@ def _side_by_side(work: Callable, team: Sequence[Device], report: Report, stop: 
             except KeyboardInterrupt:
                 interrupted = True
                 stop.set()
+    except KeyboardInterrupt:  # between two lines of the loop, or before it
+        interrupted = True
     finally:
         stop.set()
-        for thread in threads:  # one that outlived the interpreter would bring it down
-            thread.join()
+        interrupted |= _ended(threads)
     if failure is not None:
         raise failure
     return interrupted
+
+
+def _ended(threads: Sequence[threading.Thread]) -> bool:
+    """Wait for threads, of which one that outlived the interpreter would bring it down; return whether Ctrl-C came."""
+    interrupted = False
+    while True:
+        try:
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
+            return interrupted
+        except KeyboardInterrupt:
+            interrupted = True
 
 
 def _put_once(leaves: list, device: Device, blocks: Sequence[Task]) -> list:

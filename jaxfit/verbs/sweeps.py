@@ -266,6 +266,8 @@ def _run(plan: Plan, done: int, progress: bool | None, run: Callable[[Report], b
     with bar_of_lanes(plan, done, progress) as report:
         try:
             return run(report)
+        except KeyboardInterrupt:  # between blocks, such as at a rung
+            return True
         except OutOfMemory as error:
             return error
 

@@ -1,6 +1,9 @@
 """A sweep that stops lanes at rungs: which go on, and that those end with the bits of the sweep without rungs."""
 
 import functools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from tests.shared.interrupts import ended_by
 from tests.shared.small_sweeps import LOSS, T_C, T_U
 from tests.shared.soak import soaking
 
+ROOT = Path(__file__).parents[2]
 OUT, PRUNED = jf.Status.OUT_OF_STEPS, jf.Status.PRUNED
 DATA = (0.1 * T_U, T_C)
 HELD_OUT = tuple(x[:4] for x in DATA)
@@ -219,6 +223,46 @@ def test_ctrl_c_keeps_what_was_decided_and_calls_the_rest_not_run():
         sweep(jf.Halving(factor=3, first=9))
     status = caught.value.result.results.status.values
     assert (status == PRUNED).sum() == 36 and (status == jf.Status.NOT_RUN).sum() == 18
+
+
+def test_ctrl_c_while_lanes_are_ranked_keeps_what_was_decided():
+    def keep(rung):
+        if rung.step == 27 and len(rung.values) < 54:  # not with made-up values
+            raise KeyboardInterrupt
+        return lowest(rung.values, len(rung.values) // 3)
+
+    with pytest.raises(jf.Interrupted, match="after 36 of 54 lanes") as caught:
+        sweep(jf.Rungs([9, 27], keep))
+    found, whole = caught.value.result.results, sweep(jf.Halving(factor=3, first=9)).results
+    out = (found.status == PRUNED).values
+    assert out.sum() == 36 and (found.status.values[~out] == jf.Status.NOT_RUN).all()
+    assert found.loss.values[out].tobytes() == whole.loss.values[out].tobytes()
+
+
+INTERRUPTED = """
+import sys, threading, signal, time, numpy as np
+sys.path.insert(0, {root!r})
+import jaxfit as jf
+from tests.verbs.test_pruning import sweep
+every = jf.Rungs(range(1000, 900_000, 1000), lambda rung: np.ones(len(rung.values), bool))
+sweep(jf.Halving(factor=3, first=9))
+def later():
+    time.sleep({seconds})
+    signal.raise_signal(signal.SIGINT)
+threading.Thread(target=later).start()
+try:
+    sweep(every, steps=1_000_000)
+except jf.Interrupted as error:
+    print("interrupted", error.result.results.status.values.max())
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seconds", [0.5, 0.71, 0.93, 1.17, 1.39])
+def test_sigint_at_any_time_of_a_sweep_with_many_rungs_ends_it_in_order(seconds):
+    code = INTERRUPTED.format(root=str(ROOT), seconds=seconds)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted 0\n"), done.stderr[-2000:]
 
 
 def test_best_verify_and_explain_know_what_pruned_means():
