@@ -23,13 +23,14 @@ ARTICLES = {"A", "An", "The"}
 COMPILE_MUCH = {  # these run with the soak tests
     "jaxfit.sklearn.Regressor", "jf.Axis", "jf.Batches", "jf.Bounded", "jf.Call", "jf.Grid", "jf.Hyperband",
     "jf.Median", "jf.Optima", "jf.Rungs", "jf.best", "jf.bootstrap", "jf.explain", "jf.f_test", "jf.hessian_spectrum",
-    "jf.landscapes.trajectory_plane", "jf.lane", "jf.learning_rate_range", "jf.losses.joint", "jf.losses.likelihood",
-    "jf.losses.implicit_distance", "jf.losses.smoothness", "jf.measured_limit", "jf.models.voigt", "jf.models.voigts",
-    "jf.models.skewed_voigt", "jf.monte_carlo", "jf.open",
-    "jf.optima", "jf.optimizers.lbfgs", "jf.optimizers.reduced_on_plateau", "jf.plots.backprop_animation",
-    "jf.plots.convergence_map", "jf.plots.corner", "jf.plots.descent_animation", "jf.plots.fit",
-    "jf.plots.learning_rate_range", "jf.plots.surface_3d", "jf.profile", "jf.propagate", "jf.refine", "jf.resume",
-    "jf.starts", "jf.tell", "jf.verify",
+    "jf.landscapes.trajectory_plane", "jf.lane", "jf.learning_rate_range", "jf.losses.implicit_distance",
+    "jf.losses.joint", "jf.losses.likelihood", "jf.losses.orthogonal_distance", "jf.losses.smoothness",
+    "jf.measured_limit", "jf.models.exponential_gaussian", "jf.models.linear_rectangle", "jf.models.pearson_iv",
+    "jf.models.skewed_voigt", "jf.models.smooth_step", "jf.models.spline", "jf.models.voigt", "jf.models.voigts",
+    "jf.monte_carlo", "jf.open", "jf.optima", "jf.optimizers.lbfgs", "jf.optimizers.reduced_on_plateau",
+    "jf.plots.backprop_animation", "jf.plots.convergence_map", "jf.plots.corner", "jf.plots.descent_animation",
+    "jf.plots.fit", "jf.plots.learning_rate_range", "jf.plots.surface_3d", "jf.profile", "jf.propagate", "jf.refine",
+    "jf.resume", "jf.starts", "jf.tell", "jf.verify",
 }  # fmt: skip
 
 
