@@ -4,6 +4,7 @@ ACM Transactions on Mathematical Software 7(1), 17-41, doi:10.1145/355934.355936
 whose least values are printed there. Each is the sum of squares of its residuals.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,17 @@ def starts(problem: MGH) -> list[np.ndarray]:
     return [factor * problem.start for factor in ((1, 10, 100) if problem.start.any() else (1,))]
 
 
+def loss_of(residuals: Callable) -> Callable:
+    return lambda x: jnp.sum(residuals(x) ** 2)
+
+
+@functools.cache
+def derivatives(residuals: Callable) -> Callable:
+    """Return the program of the sum of squares, its gradient and its Hessian."""
+    loss = loss_of(residuals)
+    return jax.jit(lambda x: (loss(x), jax.grad(loss)(x), jax.hessian(loss)(x)))
+
+
 def is_minimum(problem: MGH, params: np.ndarray) -> bool:
     """Whether the gradient is at rounding and no curvature of the loss is negative, by JAX; or the loss is zero.
 
@@ -34,13 +46,9 @@ def is_minimum(problem: MGH, params: np.ndarray) -> bool:
     not seen. With h the loss and s = p |H| p / 2 that is some eps (h + 2 sqrt(h s) + eps s).
     """
 
-    def loss(x):
-        return jnp.sum(problem.residuals(x) ** 2)
-
     with jax.enable_x64(True):
         point = jnp.asarray(params)
-        three = jax.jit(lambda x: (loss(x), jax.grad(loss)(x), jax.hessian(loss)(x)))
-        height, gradient, hessian = map(np.asarray, three(point))
+        height, gradient, hessian = map(np.asarray, derivatives(problem.residuals)(point))
     if problem.least[0] == 0 and height < 1e-18:
         return True
     sizes = np.sqrt(np.abs(np.diag(hessian)))
