@@ -169,9 +169,9 @@ def assert_equals_jax(graph, loss=None):
     """Every edge's gradient; with a loss also its value and gradients without any graph."""
     with jax.enable_x64(True):
         zeros = {i: jnp.zeros_like(graph.edges[i].value) for i in moved(graph)}
-        expected = jax.grad(graph.replay)(zeros)
+        expected = jax.jit(jax.grad(graph.replay))(zeros)
         params = jax.tree.map(jnp.asarray, graph.params)
-        whole = loss and jax.value_and_grad(loss)(params)
+        whole = loss and jax.jit(jax.value_and_grad(loss))(params)
     for i in zeros:
         assert np.shape(graph.edges[i].gradient) == np.shape(graph.edges[i].value)
         np.testing.assert_allclose(graph.edges[i].gradient, expected[i], rtol=1e-9, atol=1e-12, err_msg=graph.edges[i])

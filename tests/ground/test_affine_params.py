@@ -84,9 +84,9 @@ def bends():
             for model, affine in MODELS.values()
         ]
 
-    low, middle, high = (jax.jit(values)(np.float32(step)) for step in (-0.25, 0.0, 0.25))
+    low, middle, high = (jax.device_get(jax.jit(values)(np.float32(step))) for step in (-0.25, 0.0, 0.25))
     return {
-        name: float(jnp.max(jnp.abs(a - 2 * b + c)) / (1 + jnp.max(jnp.abs(b))))
+        name: float(np.max(np.abs(a - 2 * b + c)) / (1 + np.max(np.abs(b))))
         for name, a, b, c in zip(MODELS, low, middle, high, strict=True)
     }
 
