@@ -10,7 +10,15 @@ import numpy as np
 import optax
 
 from jaxfit import schedules
-from jaxfit.explanations.local_models import LocalModel, free_leaves, gradients_at, leaf_names, local_model, losses_at
+from jaxfit.explanations.local_models import (
+    LocalModel,
+    free_leaves,
+    gradients_at,
+    leaf_name,
+    leaf_names,
+    local_model,
+    losses_at,
+)
 from jaxfit.losses import Loss, takes_key
 from jaxfit.optimizers import Optimizer, lbfgs, levenberg_marquardt
 from jaxfit.optimizers.building import with_rate
@@ -184,8 +192,16 @@ def dead_units(training: Training, start: LocalModel, here: LocalModel, numbers:
         f"where there are no data."
     ]
     point = _with_influence(problem, start.point, start.idle if start.idle.any() else here.idle)
-    remedy = started_at(training, point, "another start for these")
+    remedy = started_at(training, point, f"another start for these{_values(problem, start.point, point)}")
     return finding("dead units", story, numbers | {"dead": count}, remedy)
+
+
+def _values(problem: Problem, old: np.ndarray, new: np.ndarray) -> str:
+    """Return the new values of the params that differ, such as ", m=6, s=1"; "" if one of them is in an array."""
+    changed = [(path, leaf, own) for path, leaf, own in free_leaves(problem) if (old[own] != new[own]).any()]
+    if any(np.ndim(leaf) for _, leaf, _ in changed):
+        return ""
+    return "".join(f", {leaf_name(path)}={new[own][0]:.4g}" for path, _, own in changed)
 
 
 PARTS = 9  # places among the data where a param without influence is tried

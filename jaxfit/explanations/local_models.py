@@ -251,16 +251,16 @@ def free_leaves(problem: Problem) -> list[tuple[tuple, ArrayLike, slice]]:
 
 def leaf_names(problem: Problem, where: np.ndarray) -> str:
     """Return the names of the leaves that a mask over the free params touches."""
-    names = [_name(path) for path, _, own in free_leaves(problem) if where[own].any()]
+    names = [leaf_name(path) for path, _, own in free_leaves(problem) if where[own].any()]
     return ", ".join(names[:6]) + (" and others" if len(names) > 6 else "")
 
 
 def gradient_by_leaf(problem: Problem, here: LocalModel) -> dict[str, float]:
     """Return the root mean square of the gradient in each leaf."""
-    return {_name(path): float(np.sqrt(np.mean(here.gradient[own] ** 2))) for path, _, own in free_leaves(problem)}
+    return {leaf_name(path): float(np.sqrt(np.mean(here.gradient[own] ** 2))) for path, _, own in free_leaves(problem)}
 
 
-def _name(path: tuple) -> str:
+def leaf_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".") or "params"
 
 

@@ -402,7 +402,7 @@ def ran_away(far: Sequence[Runaway]) -> str:
     more = f" and {len(far) - 4:,} more did too" * (len(far) > 4)
     it = "it" if len(far) == 1 else "them"
     where = f"where the loss no longer depends on {it}" if far[0].flat else "the loss standing still"
-    return f"{', '.join(names)}{more}, {where}: bound {it} with jf.Bounded, or start with the other sign"
+    return f"{', '.join(names)}{more}, {where}: bound {it} with jf.Bounded, or start elsewhere, as with the other sign"
 
 
 def _out_of_steps(fit: Fit, where: str) -> str:

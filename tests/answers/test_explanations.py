@@ -256,10 +256,10 @@ ASTRAY = {  # runs that fail: model, start, data, optimizer, words of the advice
         0.3,
     ),
     "a peak beside the data": (
-        jf.losses.rss(peak), {"h": 1.0, "m": 60.0, "s": 1.0, "c": 0.0}, (T, PEAK), LM(), "with 20,000 steps", 0.3,
+        jf.losses.rss(peak), {"h": 1.0, "m": 60.0, "s": 1.0, "c": 0.0}, (T, PEAK), LM(), "these, m=6, with 20,000", 0.3,
     ),
     "a peak between two points": (
-        jf.losses.rss(peak), {"h": 1.0, "m": 5.0, "s": 1e-3, "c": 0.0}, (T, PEAK), LM(), "with 20,000 steps", 0.3,
+        jf.losses.rss(peak), {"h": 1.0, "m": 5.0, "s": 1e-3, "c": 0.0}, (T, PEAK), LM(), "start for these, s=", 0.3,
     ),
     "columns of unlike scales": (
         jf.losses.binomial(chance), {"w": np.zeros(2), "b": 0.0}, (COLUMNS, WON, np.ones(50)), SGD(1e-3),
