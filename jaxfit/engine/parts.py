@@ -188,7 +188,7 @@ def all_tasks(parts: Sequence[Part]) -> list[Task]:
 
 def block_length(shape: PoolShape, lanes: int, shares: int) -> int:
     """Return how many of some lanes are in a block, so that shares have as many blocks: a multiple of the slots."""
-    blocks = shares * -(-lanes // (shares * shape.lanes))
+    blocks = shares * max(1, -(-lanes // (shares * shape.lanes)))  # of no lanes, too: none may go on from a rung
     return max(1, -(-lanes // (blocks * shape.slots))) * shape.slots
 
 

@@ -111,10 +111,10 @@ class Halving:
 class Hyperband(Halving):
     """A rule of successive halving in brackets, of which some prune early and some late: Hyperband.
 
-    Rungs are those of `Halving`, say K of them. Bracket b = 0 ... K prunes from rung b on, so that the last one runs
-    all its lanes to the end. Lanes are dealt to the brackets in the proportion ceil((K + 1) factor**(K - b) /
-    (K - b + 1)) of the paper, evenly along every axis; each bracket is ranked on its own. A setting that
-    is slow at first survives in the later brackets.
+    Rungs are those of `Halving`, say K of them. Bracket b = 0 ... K prunes from rung b on, so that the last one ends
+    only lanes that failed or stand above their start. Lanes are dealt to the brackets in the proportion ceil((K + 1)
+    factor**(K - b) / (K - b + 1)) of the paper, evenly along every axis; each bracket is ranked on its own. A setting
+    that is slow at first survives in the later brackets.
 
     Args:
       factor, first, by, over, highest: As for `Halving`.

@@ -188,7 +188,6 @@ def test_a_loss_of_nan_is_pruned_not_kept():
     assert lost.any() and (~lost).any() and (results.status.values[lost] == PRUNED).all()
 
 
-@pytest.mark.soak
 def test_all_lanes_may_fail_at_the_first_rung():
     grid = steps_of(4, steps=30, prune=jf.Halving(first=3))
     assert grid.max() == 30
