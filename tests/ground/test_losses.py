@@ -78,7 +78,7 @@ def test_the_huber_loss_tends_to_half_the_squares_and_to_the_absolute_values():
 
 def test_smoothness_is_free_for_straight_lines_and_strength_times_the_squared_second_derivative_for_parabolas():
     for x in (GRID, np.linspace(0, 1, 21)):
-        penalty = losses.smoothness(polynomial(2), strength=0.5, x=x)
+        penalty = jax.jit(losses.smoothness(polynomial(2), strength=0.5, x=x))
         assert float(penalty({"coefficients": np.array([4.0, -3.0, 0.0])})) == pytest.approx(0, abs=1e-5)
         assert float(penalty({"coefficients": np.array([4.0, -3.0, 1.5])})) == pytest.approx(0.5 * 3.0**2, rel=1e-3)
 
@@ -86,7 +86,7 @@ def test_smoothness_is_free_for_straight_lines_and_strength_times_the_squared_se
 def test_on_a_grid_of_spacing_one_smoothness_is_the_mean_squared_second_difference():
     y = np.random.default_rng(1).normal(size=(9, 2))
     penalty = losses.smoothness(lambda params, x: params, strength=2.0, x=np.arange(9))
-    assert float(penalty(y)) == pytest.approx(2 * np.mean(np.diff(y, 2, axis=0) ** 2), rel=1e-5)
+    assert float(jax.jit(penalty)(y)) == pytest.approx(2 * np.mean(np.diff(y, 2, axis=0) ** 2), rel=1e-5)
 
 
 def test_cross_entropy_of_a_class_ruled_out_by_an_infinite_logit_is_finite_with_its_gradient():
@@ -127,8 +127,8 @@ def test_numbers_of_every_kind_and_container_give_the_same_loss():
 def test_one_point_needs_no_axis_so_that_gradients_can_be_taken_point_by_point():
     loss = losses.mse(line)
     assert float(loss({"w": 0.0, "b": 139.0}, 58, 153)) == 196.0
-    points = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(PARAMS, X, T_C)
-    whole = jax.grad(loss)(PARAMS, X, T_C)
+    points = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))(PARAMS, X, T_C)
+    whole = jax.jit(jax.grad(loss))(PARAMS, X, T_C)
     np.testing.assert_allclose([points[k].mean() for k in "wb"], [whole[k] for k in "wb"], rtol=1e-5)
     row = losses.mse(lambda params, x: jnp.sum(params * x))
     assert float(row(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 2.0]), 4.0)) == 25.0

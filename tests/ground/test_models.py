@@ -198,7 +198,7 @@ def test_a_network_refuses_the_params_of_another(other):
 
 @pytest.mark.parametrize(("activation", "variance"), [("relu", 2 / 100), ("tanh", 2 / 500), ("sigmoid", 2 / 500)])
 def test_initial_weights_have_the_variance_of_he_or_glorot_and_biases_are_zero(activation, variance):
-    first, last = models.dense((100, 400, 100), activation).init(0)
+    first, last = jax.jit(models.dense((100, 400, 100), activation).init)(0)
     for layer, expected in ((first, variance), (last, 2 / 400 if activation == "relu" else variance)):
         assert np.var(layer["w"]) == pytest.approx(expected, rel=0.03)  # 40,000 draws: one deviation is 0.7 %
         assert abs(np.mean(layer["w"])) < 4 * (expected / 40_000) ** 0.5

@@ -34,7 +34,7 @@ def scipy_fit(name, y, delta):
 
 @pytest.mark.parametrize("name", ROBUST)
 def test_each_is_half_the_square_of_small_residuals_and_even(name):
-    loss = ROBUST[name](lambda params, x: params * x, delta=0.7)
+    loss = jax.jit(ROBUST[name](lambda params, x: params * x, delta=0.7))
     with jax.enable_x64(True):
         small = float(loss(1e-4, np.ones(1), np.zeros(1)))
         both = [float(loss(sign * 1.9, np.ones(1), np.zeros(1))) for sign in (1.0, -1.0)]
