@@ -153,8 +153,7 @@ def is_unrolled(size: int) -> bool:
 
 def _in_place(size: int) -> bool:
     """Return whether a triangle of this size is made, and solved with, in place: column after column."""
-    beside = _beside.get()
-    return size <= (UNROLLED if beside is None or beside.sums is None else TOGETHER)
+    return size <= (UNROLLED if lanes_side_by_side() is None else TOGETHER)
 
 
 def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple[Array, Array]:
@@ -180,7 +179,12 @@ class SideBySide(NamedTuple):
 
 
 _beside: contextvars.ContextVar[SideBySide | None] = contextvars.ContextVar("_beside", default=None)
-lanes_side_by_side = _beside.get
+
+
+def lanes_side_by_side() -> SideBySide | None:
+    """Return what lanes are traced with, if they take the products of their columns in one pass over the points."""
+    beside = _beside.get()
+    return None if beside is None or beside.sums is None else beside
 
 
 @contextlib.contextmanager

@@ -192,9 +192,9 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
     few digits are triangularized. A lane's numbers never depend on its neighbors'.
     """
     beside = None if on_host(flat) else lanes_side_by_side()
-    if beside is None or beside.sums is None or flat.size > TOGETHER:
+    if beside is None or flat.size > TOGETHER:
         return system_of(slopes(flat))
-    sums = beside.sums
+    sums: Any = beside.sums
     found, enclosed, like = beside.enclosing_nothing(slopes, flat)  # as the rule of a `vmap` must
     if isinstance(like.columns, Columns):
         return system_of(slopes(flat))

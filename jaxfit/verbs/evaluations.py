@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 LANE = "#lane"
 PRECISION = "float64"  # of all statistics, whatever the run's
 BYTES = 2**24  # that a block of lanes may hold in Jacobians, about
-ON_CPU = 256  # lanes side by side at most: what they work on should stay in a core's own cache
+ON_CPU = 256  # lanes side by side at most: what they work on should stay in a core's own cache,
+BYTES_ON_CPU = 2**21  # as their Jacobians should; but for two lanes, since a pair shares operations
 FAILED = (Status.NOT_RUN, Status.DIVERGED, Status.NOT_FINITE)
 
 
@@ -352,9 +353,11 @@ def _block(group: Group) -> int:
     for x in jax.tree.leaves(group.problem.data, is_leaf=is_axis):
         if is_axis(x):
             points = max(points, np.size(x.values[0]) if len(x) else 1)
-    numbers = sum(x[0].size for x in jax.tree.leaves(group.params))
-    most = ON_CPU if jax.default_backend() == "cpu" else 4096
-    return int(min(most, max(1, BYTES // (8 * points * max(numbers, 1)))))
+    jacobian = 8 * points * max(sum(x[0].size for x in jax.tree.leaves(group.params)), 1)
+    lanes = max(1, BYTES // jacobian)
+    if jax.default_backend() != "cpu":
+        return int(min(4096, lanes))
+    return int(min(ON_CPU, lanes, max(2, BYTES_ON_CPU // jacobian)))
 
 
 def labelled(
