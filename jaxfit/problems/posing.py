@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit import losses
 from jaxfit.losses import Loss, takes_data, takes_key
 from jaxfit.losses.base import is_stateful, label
 from jaxfit.optimizers import Optimizer
@@ -116,7 +117,7 @@ def _check_asked(loss: object, precision: object) -> None:
             f"loss is {shown(loss)}, but it must be a function loss(params, *data) -> scalar, such as "
             f"jf.losses.mse(model), itself and not its value"
         )
-    if isinstance(loss, FunctionType) and (loss.__module__ or "").startswith("jaxfit.losses."):
+    if isinstance(loss, FunctionType) and vars(losses).get(loss.__name__) is loss:
         raise TypeError(
             f"loss is the function {loss.__name__}, which makes a loss; call it: jf.losses.{loss.__name__}"
             f"({next(iter(inspect.signature(loss).parameters))})"

@@ -76,7 +76,6 @@ def test_checkpoints_keep_what_enters_them_and_no_more():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *grads)
 
 
-@pytest.mark.soak
 def test_a_loss_of_jaxfits_can_be_checkpointed():
     loss, params, data = net(3, 8)
     assert jf.backward_memory(jax.checkpoint(loss), params, data) == 0
