@@ -25,7 +25,7 @@ SKIPPING = {  # which make no step at first, or in between
     "MultiSteps": lambda: optax.MultiSteps(optax.sgd(0.1), 4),
     "accumulated": lambda: O.accumulated(O.sgd(0.1), 5),
     "warm-up": lambda: O.sgd(jf.schedules.warmup_cosine(0.1, 5, 500)),
-    "late": lambda: O.adam(late),
+    "late": lambda: O.adam(late, b1=0.5),  # with more momentum both params turn at once, and neither moves
     "apply_every": lambda: optax.chain(optax.apply_every(3), optax.sgd(0.05)),
     "Optax's Rprop": lambda: optax.rprop(0.1),
     "Rprop": lambda: O.rprop(0.1),
