@@ -296,12 +296,12 @@ def overhead(quick: bool) -> list[Row]:
     return [
         _six_rungs(
             f"{side * side:,} lanes x {steps:,} steps with six rungs", steps,
-            lambda rule: lines.sweep_of(side, steps, prune=rule, **low)(), by="loss", rounds=2 if quick else 7,
+            lambda rule: lines.sweep_of(side, steps, prune=rule, **low)(), by="loss", rounds=2 if quick else 31,
         ),
         _six_rungs(
             f"digits, softmax regression on batches, {trials:,} lanes x {few} steps with six rungs", few,
             lambda rule: sweep(digits_by_regression(), trials, few, rule, ranges=GENTLE),
-            by="validation_loss", rounds=2,
+            by="validation_loss", rounds=2 if quick else 5,
         ),
     ]  # fmt: skip
 
