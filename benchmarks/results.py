@@ -172,8 +172,8 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   average, which is why a loop takes longer than the sum of its parts; collecting garbage has no part in it. In the
   thread of the caller, where smaller programs run, and all of them after
   `jax.config.update("jax_cpu_enable_async_dispatch", False)` before the first array, it takes 20 us, and a call a tenth
-  to a fifth less CPU time, to the same bits. The eight steps beside their evaluations are 8 x 125 us, 18 of these the
-  triangle of 50 rows, the rest a hundred calls of Python and NumPy; the start of the run is 0.15 ms, and reading and
+  to a fifth less CPU time, to the same bits. The eight steps beside their evaluations are 8 x 110 us, 18 of these the
+  triangle of 50 rows, the rest a hundred calls of Python and NumPy; the start of the run is 0.2 ms, and reading and
   checking the arguments and making state and result 0.75, in which nothing stands out. SciPy's own evaluations, in
   NumPy, are cheaper than the way to a program.
 - **A process with one fit and its report.** Of 1.6 s of CPU the imports of NumPy, JAX and Optax are 0.95 and that of
@@ -188,27 +188,27 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   The softmax regression takes 1.7 us for all of a lane-step, which is 100 times less CPU time.
 - **Rungs.** One costs 0.7 ms of a core, however few its lanes, and 0.06 us more a lane: of the 1.6 ms of 16,384 lanes
   1.1 are two blocks (0.2 each for the call of the program before it does anything, 0.15 to lay its lanes out and to
-  read them), 0.3 ranking and marking, and 0.2 threads and reports. Six are 2 to 4 % of the CPU time of 40,000 steps of
-  the line. On the wall one core waits at each rung until the other has ended its blocks, on a busy machine for longer
-  than a rung costs. With batches the losses of all rows are dear: of the softmax regression on digits 80 us a lane at
-  each rung, as much as 25 of its steps, so that six are 5 % from some 3,000 steps on. Four fifths of that is the loss
-  of the rows trained on, half of it one product of matrices at 60 GFLOP/s. It cannot be left out: it alone tells that
-  a lane stands above its start, which ends the lane, and it is the loss of those that are pruned. To make it only
-  where a lane ends would save a third of it under halving by 3, where lanes make it 1.5 times each, and let lanes
-  above their start go on.
-- **Fits against C.** In CPU time on one core of a busy machine a decay takes 4.4 us and its standard errors 0.55,
-  where C takes 7.6 for both. Of the 4.4, steps take 3.1, loading lanes and writing results 0.7,
-  Python before and after 0.5. A lane makes 8.9 steps, on to rounding, where C makes 5.9, and its slot 11.6 of 0.27 us,
-  since lanes that have ended are looked for every 8 steps: chunks of 4 or 5 waste fewer, and load lanes more often than
-  that is worth, but for spots. Most of a step is the pass over the points, which costs a start 0.2 us too. In a step of
-  a spot of five params and 25 points, 0.6 us, the pass with its exponential is a sixth; the rest makes and solves
-  triangles, mostly number by number, since lanes are the first axis and a triangle's columns the last. Reflections of
-  one number after another, of all lanes at once, are no faster: they fetch and put down numbers that lie apart. So a
-  spot takes 10.5 us where C takes 7.6. Twelve params take 12 us a step: a third is the orthogonal triangle of 50
-  points, made for all 16 lanes wherever one has a pivot too small for products of columns, a fifth the damped triangle,
-  a tenth the pass, a sixth copies of loops; a slot makes 15 steps for the 10 of a lane, so that a fit takes 190 us
-  and its errors 40, where C takes 42. Of 5,000 points and eight params a fit takes 0.6 ms and its errors 0.15, where C
-  takes 1.9: the pass is nearly all of it.
+  read them), 0.3 ranking and marking, and 0.2 threads and reports. Six are 2 to 6 % of the CPU time of 40,000 steps of
+  the line, which take 0.28 s. On the wall a rung takes 4 to 5 ms, since one core waits until the other has ended its
+  blocks; twice as many blocks would shorten the wait, and cost more than that: then six take 21 % of the sweep. With
+  batches the losses of all rows are dear: of the softmax regression on digits 80 us a lane at each rung, as much as 25
+  of its steps, so that six are 5 % from some 3,000 steps on. Four fifths of that is the loss of the rows trained on,
+  half of it one product of matrices at 60 GFLOP/s. It cannot be left out: it alone tells that a lane stands above its
+  start, which ends the lane, and it is the loss of those that are pruned. To make it only where a lane ends would save
+  a third of it under halving by 3, where lanes make it 1.5 times each, and let lanes above their start go on.
+- **Fits against C.** In CPU time on one core of a busy machine a decay takes 4.4 us and its standard errors 0.55, where
+  C takes 7.6 for both. Of the 4.4, steps take 3.1, loading lanes and writing results 0.7, Python before and after 0.5.
+  A lane makes 8.9 steps, on to rounding, where C makes 5.9, and its slot 11.6 of 0.27 us, since lanes that have ended
+  are looked for every 8 steps: chunks of 4 or 5 waste fewer, and load lanes more often than that is worth, but for
+  spots. Most of a step is the pass over the points, which costs a start 0.2 us too. In a step of a spot of five params
+  and 25 points, 0.6 us, the pass with its exponential is a sixth; the rest makes and solves triangles, mostly number by
+  number, since lanes are the first axis and a triangle's columns the last. Reflections of one number after another, of
+  all lanes at once, are no faster: they fetch and put down numbers that lie apart. So a spot takes 10.5 us where C
+  takes 7.6. Twelve params take 12 us a step: a third is the orthogonal triangle of 50 points, made for all 16 lanes
+  wherever one has a pivot too small for products of columns, a fifth the damped triangle, a tenth the pass, a sixth
+  copies of loops; a slot makes 15 steps for the 10 of a lane, so that a fit takes 190 us and its errors 40, where C
+  takes 42. Of 5,000 points and eight params a fit takes 0.6 ms and its errors 0.15, where C takes 1.9: the pass is
+  nearly all of it.
 - **Errors in x.** 50 times the speed of odrpack would be 6.6 us of a core, where a fit of the same points without
   errors in x takes 12, with standard errors. Ours take 28, a quarter of which is the way to the nearest points of the
   curve.
