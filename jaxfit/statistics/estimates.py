@@ -141,9 +141,7 @@ class Basis(NamedTuple):
     root: Array  # (k, k) T: the covariance is T T^T
     silent: Array  # (k, k) rows: directions, times D, that change no prediction; zero for the others
     kept: Array  # (k,) bool: the others
-    least: (
-        Array  # () of the kept directions the least change of the predictions, or the least pivot where none is small
-    )
+    least: Array  # () of the kept directions the least change of the predictions, or pivot where none is small
     held: Array  # (k,) bool
     gradient: Array  # (k,) half of the gradient of the sum of squares
     scatter: Array  # ()
