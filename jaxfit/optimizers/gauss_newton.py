@@ -412,13 +412,16 @@ def elsewhere(place: Place, flat: Array, silent: Array) -> Array:
     """Estimate the norms of the columns of params without influence here, from other values; zero if they have none.
 
     Residuals that change at `other_places`, or are not finite, show that the point lies on a plateau; otherwise the
-    loss does not depend on the param.
+    loss does not depend on the param. An estimate has no derivative: that of a root of no change is infinite.
     """
     xp, there = namespace(flat), other_places(flat, silent)
     if place.limits is not None:
         there = xp.stack([xp.clip(x, *place.limits) for x in there])
     points = xp.concatenate([flat[None], there])
-    found = xp.stack([place.residuals(x) for x in points]) if on_host(flat) else jax.lax.map(place.residuals, points)
+    if on_host(flat):
+        found = xp.stack([place.residuals(x) for x in points])
+    else:
+        found = jax.lax.stop_gradient(jax.lax.map(place.residuals, points))
     change, moved = xp.sqrt(((found[1:] - found[:1]) ** 2).sum(axis=1)), abs(there - flat[None])
     change = xp.where(xp.isfinite(change), change, 1)[:, None]
     return xp.where(silent[None] & (moved > 0), change / xp.where(moved > 0, moved, 1), 0).max(axis=0)
