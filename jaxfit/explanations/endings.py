@@ -101,7 +101,8 @@ def finding_of_end(run: Fit) -> Finding:
     if run.status in (Status.CONVERGED, Status.NOT_DETERMINED):
         return finding(arrived, _arrived(run, here), numbers, None)
     gained = 0.0 if found is None else here.loss - found[1]
-    if found is not None and stands and _level(here, gained) and gained > SETTLED * (yardstick - found[1]):
+    worth = ROUNDING * abs(here.loss) if judges(run) else SETTLED * (yardstick - here.loss + gained)
+    if found is not None and stands and _level(here, gained) and gained > worth:
         return _saddle(there, here, found, numbers)
     if pace(run) == "stands" and (here.bends_down or share > 0.5):
         return _plateau(run, there, here, numbers)
