@@ -375,7 +375,8 @@ def advance(
       multiple of the stride, the row after the last is the record at step t + count.
     """
     rows = jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), record)
-    state, rows = take_steps(stepper, state, t, count, rows, every=every, early=early)
+    goes_on = (lambda state: state.status == RUNNING) if early else None
+    state, rows, _ = take_steps(stepper, state, t, count, rows, every=every, goes_on=goes_on)
     return check_end(stepper, state, rows, t, count, every=every, early=early)
 
 
@@ -387,9 +388,12 @@ def take_steps(
     rows: dict[str, PyTree],
     *,
     every: int,
-    early: bool = False,
-) -> tuple[State, dict[str, PyTree]]:
-    """Make the updates of `advance`; write its rows, except the last, into the given ones."""
+    goes_on: Callable[[State], Array] | None = None,
+) -> tuple[State, dict[str, PyTree], Array]:
+    """Make the updates of `advance`, write its rows, except the last, into the given ones, and return how many it made.
+
+    With `goes_on` it ends at the first record where goes_on(state) is false.
+    """
     blocks = records_of(count, every)
 
     def block(carry):  # one record and `every` updates
@@ -402,12 +406,12 @@ def take_steps(
             new = jax.lax.fori_loop(first + 1, last, lambda k, s: stepper.unrecorded(s, t + k), new)
         return i + 1, new, rows
 
-    def goes_on(carry):
+    def is_due(carry):
         i, state, _ = carry
-        return (i < blocks) & (state.status == RUNNING) if early else i < blocks
+        return i < blocks if goes_on is None else (i < blocks) & goes_on(state)
 
-    _, state, rows = jax.lax.while_loop(goes_on, block, (jnp.int32(0), state, rows))
-    return state, rows
+    i, state, rows = jax.lax.while_loop(is_due, block, (jnp.int32(0), state, rows))
+    return state, rows, jnp.minimum(i * np.int32(every), count)
 
 
 def records_of(count: Array, every: int) -> Array:

@@ -74,6 +74,9 @@ class Pool(NamedTuple):
     suspect: Array  # () bool: the next chunk repeats the last one, with every step judged
 
 
+WAITING = 2 / 3  # of the slots: with fewer lanes that run, it pays to load others before the end of a chunk
+
+
 def chunk_of(template: Training) -> int:
     """Return the steps between two checks: a multiple of the stride of records."""
     every = template.record.every
@@ -197,7 +200,7 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
 
     def stretch(judged):
         rows = blank_rows(layout, shape, chunk // every)
-        return take_steps(steps(judged), pool.state, pool.t, count, rows, every=every)
+        return take_steps(steps(judged), pool.state, pool.t, count, rows, every=every)[:2]
 
     moved, piece = jax.lax.cond(pool.suspect, lambda: stretch(True), lambda: stretch(False))
     new, piece, end = check_end(steps(True), moved, piece, pool.t, count, every=every)
@@ -244,7 +247,12 @@ def _refilling(
     steps = many(template, pool.values, layout.axes, judged=True)
     left = jnp.min(jnp.where(running(pool, real), template.steps - pool.t, chunk))  # of the lane next to its last step
     count, piece = jnp.minimum(chunk, -(-left // every) * every), blank_rows(layout, shape, chunk // every)
-    state, piece = take_steps(steps, pool.state, pool.t, count, piece, every=every)
+
+    def goes_on(state):
+        left = jnp.sum((state.status == RUNNING) & (pool.ids < real), dtype=np.int32)
+        return left > jnp.where(pool.following < real, WAITING * shape.slots, 0)
+
+    state, piece, count = take_steps(steps, pool.state, pool.t, count, piece, every=every, goes_on=goes_on)
     state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
     rows = pool.results.rows
     if rows:

@@ -20,6 +20,8 @@ import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfit.typing import PyTree
+
 Array: TypeAlias = Any  # of NumPy, or of JAX
 
 
@@ -83,14 +85,14 @@ def squares(x: Array) -> Any:
 
 def holds(x: Array) -> Any:
     """Return whether all of an array (k,) is true, or not zero."""
-    return np.bool_(all(x.tolist())) if on_host(x) else x.all()
+    return np.bool_(all(x.tolist())) if on_host(x) else x.all(axis=0)
 
 
-def are_finite(x: Array) -> Any:
-    """Return whether all numbers of an array are finite."""
+def are_finite(x: Array, axes: int | tuple[int, ...] = 0) -> Any:
+    """Return whether all numbers of an array are finite, along its axes."""
     if on_host(x) and math.isfinite(np.add.reduce(x, axis=None)):
         return True
-    return namespace(x).isfinite(x).all()
+    return namespace(x).isfinite(x).all(axis=axes)
 
 
 def pick(condition: Any, yes: Any, no: Any) -> Any:
@@ -166,7 +168,7 @@ def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple
     return reduced(columns, b, rounding, norms)
 
 
-NUMBER_BY_NUMBER = 8  # params up to which triangles of such lanes are written out; of more that compiles for too long
+NUMBER_BY_NUMBER = 8  # params up to which orthogonal triangles of such lanes are written out; of more for too long
 TOGETHER = 12  # params up to which lanes side by side take the products of their columns in one pass over the points
 
 
@@ -197,6 +199,35 @@ def side_by_side(how: SideBySide | None) -> Iterator[None]:
         _beside.reset(token)
 
 
+at_once = jax.lax.optimization_barrier  # keeps XLA from computing it anew wherever it is used
+
+
+def lanes_last(function: Callable, *args: PyTree) -> PyTree:
+    """Return function(*args); of lanes side by side it is called once, with all of them along one more axis, the last.
+
+    A loop over lanes whose numbers lie next to each other takes eight at once; over arrays (lanes, k, k), whose inner
+    loops are short, it takes one. The function encloses no array, and takes and returns none without that axis.
+    """
+    if lanes_side_by_side() is None:
+        return function(*args)
+    alone = jax.custom_batching.custom_vmap(function)
+
+    @alone.def_vmap
+    def _(lanes, batched, *args):
+        def last(own, x):
+            return jnp.moveaxis(x, 0, -1) if own else jnp.asarray(x)[..., None]
+
+        def first(x):
+            return jnp.moveaxis(jnp.broadcast_to(x, (*x.shape[:-1], lanes)), -1, 0)
+
+        with jax.numpy_rank_promotion("allow"):  # numbers (lanes,) meet arrays (k, lanes)
+            found = function(*jax.tree.map(last, list(batched), list(args)))
+        found = jax.tree.map(first, found)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return alone(*args)
+
+
 def where_needed(needed: Array, function: Callable[[Array], Array], x: Array) -> Array:
     """Return function(x), like x, where it is needed, else zeros; of lanes it runs only if one of them needs it."""
     if on_host(x):
@@ -225,48 +256,25 @@ def where_needed(needed: Array, function: Callable[[Array], Array], x: Array) ->
 
 
 def by_products(products: dict[tuple[int, int], Array], k: int) -> tuple[tuple[Array, Array], Array]:
-    """Return R and Q^T b (lanes, ...) from the products (lanes,) of A's columns and b, and where they are too poor.
+    """Return R and Q^T b (..., lanes) from the products (lanes,) of A's columns and b, and where they are too poor.
 
     With d the least pivot of columns of length one, such an R is right to eps / d**2 of itself, and Q^T b to eps / d of
     b. Far from a minimum, where Q^T b is large, a step with some right digits does; near it all of Q^T b is looked at.
     """
     size, eps = products[k, k], float(eps_of(products[k, k]))
-    joined, least = (_cholesky_rows if k <= NUMBER_BY_NUMBER else _cholesky_loop)(products, k)
-    triangle, shadow = joined[:, :, :k], joined[:, :, k]
-    far = (least > eps**0.5) & (least * (shadow * shadow).sum(axis=1) > eps**1.5 * size)
-    return (triangle, shadow), ~((least > eps**0.25) | far) & jnp.isfinite(size)
-
-
-def _cholesky_rows(products: dict[tuple[int, int], Array], k: int) -> tuple[Array, Array]:
-    """Return (R, Q^T b) as (lanes, k, k + 1), and the least pivot of columns of length one, number by number."""
-    rows, least = [], jnp.ones_like(products[k, k])
-    for i in range(k):
-        row = [products[i, j] for j in range(i, k + 1)]
+    rows, least = [], jnp.ones_like(size)
+    for i in range(k):  # by Cholesky's way
+        row = jnp.stack([products[i, j] for j in range(i, k + 1)])
         for earlier in rows:
-            row = [x - earlier[i] * earlier[j] for j, x in enumerate(row, i)]
+            row = row - earlier[i][None] * earlier[i:]
         part = row[0] / products[i, i]
         least = jnp.where(part >= least, least, part)  # NaN stays
-        pivot = jnp.sqrt(row[0])
-        rows.append([jnp.zeros_like(least)] * i + [pivot] + [x / pivot for x in row[1:]])
-    return jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1), least
-
-
-def _cholesky_loop(products: dict[tuple[int, int], Array], k: int) -> tuple[Array, Array]:
-    """Return the same, column after column: it compiles faster, and of many params runs as fast."""
-    rest = jnp.stack([jnp.stack([products[min(i, j), max(i, j)] for j in range(k + 1)], axis=1) for i in range(k + 1)],
-                     axis=1)  # fmt: skip
-    sizes, index = jnp.stack([products[i, i] for i in range(k)], axis=1), jnp.arange(k + 1)
-
-    def column(i, carry):
-        rest, rows, least = carry
-        row = rest[:, i]
-        part = row[:, i] / sizes[:, i]
-        row = jnp.where(index >= i, row / jnp.sqrt(row[:, i, None]), 0)
-        least = jnp.where(part >= least, least, part)
-        return rest - row[:, :, None] * row[:, None, :], rows.at[:, i].set(row), least
-
-    begun = rest, jnp.zeros_like(rest[:, :k]), jnp.ones_like(sizes[:, 0])
-    return jax.lax.fori_loop(0, k, column, begun)[1:]
+        row = at_once(row / jnp.sqrt(row[:1]))
+        rows.append(jnp.concatenate([jnp.zeros((i, *size.shape), size.dtype), row]))
+    joined = jnp.stack(rows)
+    triangle, shadow = joined[:, :k], joined[:, k]
+    far = (least > eps**0.5) & (least * squares(shadow) > eps**1.5 * size)
+    return (triangle, shadow), ~((least > eps**0.25) | far) & jnp.isfinite(size)
 
 
 def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = None) -> tuple[Array, Array]:
@@ -281,28 +289,29 @@ def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = Non
     least = rounding * (jnp.sqrt((columns * columns).sum(axis=1)) if norms is None else norms)
 
     def pivot(row, least):
-        length = jnp.sqrt((row * row).sum())
+        length = jnp.sqrt((row * row).sum(axis=0))
         length = jnp.where(length <= least, b.dtype.type(0), length)
         return row / jnp.where(length > 0, length, b.dtype.type(np.inf)), length
 
-    rest = jnp.concatenate([columns, b[None]])
+    rest, lanes = jnp.concatenate([columns, b[None]]), b.shape[1:]
     if k > NUMBER_BY_NUMBER or not _in_place(k):
+        places = np.arange(k + 1).reshape(-1, *(1 for _ in lanes))
 
         def body(i, carry):
             rest, triangle = carry
             q, length = pivot(rest[i], least[i])
-            along = jnp.where(jnp.arange(k + 1) > i, jnp.sum(rest * q[None, :], axis=1), 0)
-            row = jnp.where(jnp.arange(k + 1) == i, length, along)
+            along = jnp.where(places > i, jnp.sum(rest * q[None, :], axis=1), 0)
+            row = jnp.where(places == i, length, along)
             return rest - along[:, None] * q[None, :], triangle.at[i].set(row)
 
-        joined = jax.lax.fori_loop(0, k, body, (rest, jnp.zeros((k, k + 1), b.dtype)))[1]
+        joined = jax.lax.fori_loop(0, k, body, (rest, jnp.zeros((k, k + 1, *lanes), b.dtype)))[1]
         return joined[:, :k], joined[:, k]
     rows = []
     for i in range(k):
         q, length = pivot(rest[0], least[i])
         along = jnp.sum(rest[1:] * q[None, :], axis=1)
         rest = rest[1:] - along[:, None] * q[None, :]
-        rows.append(jnp.concatenate([jnp.zeros(i, b.dtype), length[None], along]))
+        rows.append(jnp.concatenate([jnp.zeros((i, *lanes), b.dtype), length[None], along]))
     joined = jnp.stack(rows)
     return joined[:, :k], joined[:, k]
 
@@ -346,6 +355,8 @@ def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array
         rows = _damped_rows(triangle.tolist(), shadow.tolist(), float(least))
         if rows is not None:
             return np.array(rows[0]), np.array(rows[1])
+    if not on_host(shadow) and _in_place(len(shadow)):
+        return _damped_by_reflections(triangle, shadow, least)
     below = least * eye(shadow.size, dtype=triangle.dtype)
     more = xp.concatenate([triangle.T, below], axis=1)
     return triangularize(more, xp.concatenate([shadow, xp.zeros(shadow.shape, shadow.dtype)]))
@@ -371,6 +382,28 @@ def _damped_rows(rows: list, right: list, least: float) -> tuple[list, list] | N
             x = right[i]
             right[i], rest = cosine * x + sine * rest, cosine * rest - sine * x
     return rows, right
+
+
+def _damped_by_reflections(triangle: Array, shadow: Array, least: Array) -> tuple[Array, Array]:
+    """Return the same of traced arrays. Of the rows below, column i finds zeros in all but the first i + 1."""
+    k, lanes = len(shadow), shadow.shape[1:]
+    above, rows = jnp.concatenate([triangle, shadow[:, None]], axis=1), []
+    below = jnp.zeros((0, k + 1, *lanes), shadow.dtype)
+    for i in range(k):
+        fresh = jnp.concatenate([least[None], jnp.zeros((k - i, *lanes), shadow.dtype)])
+        below = jnp.concatenate([below, fresh[None]])
+        row, column = above[i, i:], below[:, 0]
+        square = row[0] ** 2 + squares(column)
+        length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+        first = row[0] + jnp.where(row[0] < 0, -length, length)
+        part = 1 / jnp.where(length > 0, length * abs(first), np.inf)
+        along = part * (first * row[1:] + (column[:, None] * below[:, 1:]).sum(axis=0))
+        rest, along, below = at_once((row[1:] - first * along, along, below))
+        below = below[:, 1:] - below[:, :1] * along[None]
+        rest = jnp.where(row[0] < 0, rest, -rest)  # so that the pivot is positive
+        rows.append(jnp.concatenate([jnp.zeros((i, *lanes), shadow.dtype), length[None], rest]))
+    joined = jnp.stack(rows)
+    return joined[:, :k], joined[:, k]
 
 
 def solve(triangle: Array, b: Array) -> Array:

@@ -229,7 +229,9 @@ def triangularize(columns: Array | Columns, b: Array) -> tuple[Array | Triangle,
 def reduced(triangle: Array | Triangle, free: Array, shadow: Array) -> tuple[Array | Triangle, Array]:
     """Return R and Q^T b without the columns that are not free."""
     if not isinstance(triangle, Triangle):
-        return arrays.reduced((triangle * free[None, :]).T, shadow, 8 * shadow.size * float(eps_of(shadow)))
+        return arrays.reduced(
+            (triangle * free[None, :]).swapaxes(0, 1), shadow, 8 * len(shadow) * float(eps_of(shadow))
+        )
     layout = triangle.layout
     own, common = layout.split(shadow)
     parts, border = triangle.columns(free)
@@ -340,6 +342,27 @@ def _of_set(layout: Layout, place: int) -> np.ndarray | slice:
     return slice(None)
 
 
+def diagonal(triangle: Array | Triangle) -> Array:
+    """Return the pivots (k,)."""
+    if isinstance(triangle, Triangle) or on_host(triangle) or len(triangle) > arrays.TOGETHER:
+        return triangle.diagonal()
+    return jax.numpy.stack([triangle[i, i] for i in range(len(triangle))])
+
+
+def product(triangle: Array | Triangle, x: Array) -> Array:
+    """Return R x."""
+    if isinstance(triangle, Triangle) or triangle.ndim == 2:
+        return triangle @ x
+    return (triangle * x[None, :]).sum(axis=1)
+
+
+def transposed_product(triangle: Array | Triangle, x: Array) -> Array:
+    """Return R^T x."""
+    if isinstance(triangle, Triangle) or triangle.ndim == 2:
+        return x @ triangle
+    return (triangle * x[:, None]).sum(axis=0)
+
+
 def norms(triangle: Array | Triangle) -> Array:
     """Return the norms (k,) of the columns."""
     if not isinstance(triangle, Triangle):
@@ -355,6 +378,6 @@ def norms(triangle: Array | Triangle) -> Array:
 
 def is_finite(triangle: Array | Triangle) -> Any:
     if not isinstance(triangle, Triangle):
-        return are_finite(triangle)
-    found = [are_finite(x) for x in (*triangle.parts, triangle.common)]
+        return are_finite(triangle, (0, 1))
+    found = [are_finite(x, tuple(range(x.ndim))) for x in (*triangle.parts, triangle.common)]
     return all(found) if on_host(triangle.common) else jax.numpy.stack(found).all()

@@ -20,6 +20,7 @@ run only `linearization` is, and the rest is done in NumPy, so that next to noth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.optimizers.arrays import (
+    TOGETHER,
     Array,
     are_finite,
     both,
@@ -35,6 +37,7 @@ from jaxfit.optimizers.arrays import (
     eps_of,
     holds,
     inner,
+    lanes_last,
     maximum,
     minimum,
     namespace,
@@ -48,7 +51,17 @@ from jaxfit.optimizers.arrays import (
     where_needed,
 )
 from jaxfit.optimizers.arrays import reduced as reduced_columns
-from jaxfit.optimizers.bordered import Triangle, damped, norms, per, reduced, solve
+from jaxfit.optimizers.bordered import (
+    Triangle,
+    damped,
+    diagonal,
+    norms,
+    per,
+    product,
+    reduced,
+    solve,
+    transposed_product,
+)
 from jaxfit.optimizers.linearization import Place, System, is_finite, place_of, system_at
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
 from jaxfit.typing import PyTree
@@ -87,6 +100,13 @@ class DampingState(NamedTuple):
     shift: Any  # (k,) with what change of the params in which they are affine; None too
 
 
+class Trial(NamedTuple):
+    """Where a step is to lead."""
+
+    planned: Array  # (k,) by the damped step
+    there: Array  # (k,) with the params in which the residuals are affine moved to fit the others, after a refusal
+
+
 class LevenbergMarquardt(NamedTuple):
     """Levenberg-Marquardt as a method; `jf.optimizers.levenberg_marquardt` makes one."""
 
@@ -121,120 +141,13 @@ class LevenbergMarquardt(NamedTuple):
 
     def look(self, place: Place, flat: Array, memory: DampingState) -> View:
         """Judge a point."""
-        xp, here, free = namespace(flat), memory.system, None
-        triangle, shadow = here.triangle, here.shadow
-        slope = shadow @ triangle
-        if place.limits is not None:
-            low, high = place.limits
-            inert = memory.scale == 0  # without influence on its bound: the bound determines it
-            free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
-            slope = xp.where(free, slope, 0)
-            triangle, shadow = reduced(triangle, free, shadow)
-        ends, least, alive, offset, left = judge(place, flat, memory, triangle, shadow, free, self.tolerance)
-        if on_host(flat) and not (ends or least):
-            return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left)
-        silent = triangle.diagonal() == 0 if free is None else (triangle.diagonal() == 0) & free
-        tried = memory.probed >= silent.sum()
-        ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent & alive
-        return View(
-            ends, undetermined, least & memory.bent & ~tried, slope, free, triangle, shadow, silent, offset, left
-        )
+        return of_lanes(look, place, flat, memory, self.tolerance)
 
     def move(self, place: Place, flat: Array, memory: DampingState, view: View) -> tuple[Array, DampingState]:
         """Return the params after a step, and the state there; those from before if the step is refused."""
-        xp, here, eps = namespace(flat), memory.system, eps_of(flat)
-        probing, slope, triangle, shadow = view.probing, view.slope, view.triangle, view.shadow
-
-        units = memory.scale
-        if not (on_host(flat) and holds(units > 0)):
-            units = xp.where(units > 0, units, 1)
-        damping = pick(view.offset <= 16 * eps, flat.dtype.type(0), memory.damping)  # what is left is a straight line
-        move = solve(*damped(per(triangle, units), shadow, damping)) / units
-        move = pick(probing, lambda: unseen(place, flat, memory, triangle, view.silent), move)
-        there = planned = within(place, flat - move)
-        repeated = np.False_
-        if memory.shift is not None:
-            repeated = memory.repeats
-            there = pick(repeated, lambda: within(place, planned + memory.shift), planned)
-        change = triangle @ (planned - flat)
-        gain = -inner(change, 2 * shadow + change) * here.weight
-        system = system_at(place.slopes, there)
-
-        step, ahead = there - flat, system.shadow @ system.triangle
-        actual = here.loss - system.loss
-        reach = root(squares(here.scale * flat))
-        blur = 16 * eps * here.weight * root(here.size) * (root(here.size) + reach)
-        unresolved = (gain <= blur) & (abs(actual) <= blur) & (system.loss <= memory.ceiling)
-        # by the slopes at both ends, which rounding spares for longer
-        means = when_asked(flat, lambda: -inner(slope + ahead, step))
-        hidden = when_asked(flat, lambda: 16 * eps * root(here.size * squares(here.scale * step)))
-
-        def by_slopes():
-            return pick(abs(means()) <= hidden(), gain, means() * here.weight)
-
-        actual = pick(unresolved, by_slopes, actual)
-        ratio = pick(gain > 0, lambda: actual / pick(gain > 0, gain, 1), lambda: pick(unresolved, 1.0, 0.0))
-        accepted = both((ratio > 1e-3) & (gain >= 0), lambda: is_finite(system))
-        accepted = pick(probing, lambda: (system.loss < here.loss - blur) & is_finite(system), accepted)
-        if place.limits is not None:
-            accepted = accepted & ~stranded(flat, there, *place.limits, memory, system).any()
-        repeats, shift, waits = memory.repeats, memory.shift, np.False_
-        if shift is not None:
-            repeats = ~(accepted | repeated | probing) & (gain > blur)
-            worth, shift = pick(
-                repeats, lambda: fitted(place, flat, there, system, here.loss - 1e-3 * gain), (repeats, shift)
-            )
-            repeats = waits = repeats & worth
-        most = 1 / eps**2
-        after = pick(accepted, system, here)
-        bend, curvature = inner(step, ahead - slope), squares(change)
-
-        def is_bent():
-            straight = maximum(curvature, squares(system.triangle @ step))
-            unsure = hidden() + 16 * eps * reach * root(straight)  # by the rounding of J, and of the residuals
-            unseen_yet = pick(probing, 16 * eps**1.75 * here.size, 0 * here.size)  # even by a step of the param's size
-            return bend > maximum(maximum(2 * straight, unsure), unseen_yet)
-
-        bent = bend > 2 * curvature if on_host(flat) else True
-        bent = both(bent, is_bent)
-
-        def at_the_bottom():
-            rest = inner(step, pick(accepted, ahead, slope)) ** 2 / pick(bend > 0, bend, 1)
-            return bottomed(memory, flat, step, rest, blur / here.weight, after)
-
-        settled = both(bent & ~probing & ~repeated, at_the_bottom)
-        memory = DampingState(
-            after,
-            pick(
-                accepted,
-                lambda: pick(  # those of before belong to other values of the params in which the residuals are affine
-                    repeated,
-                    lambda: xp.where(system.scale > 0, system.scale, memory.scale),
-                    lambda: xp.maximum(memory.scale, system.scale),
-                ),
-                memory.scale,
-            ),
-            memory.sizes,
-            pick(
-                accepted,
-                lambda: memory.damping * maximum(1 / 5, 1 - (2 * ratio - 1) ** 3),
-                lambda: pick(waits, memory.damping, lambda: xp.clip(memory.damping * memory.growth, eps, most)),
-            ),
-            pick(
-                accepted,
-                flat.dtype.type(2),
-                lambda: pick(waits, memory.growth, lambda: minimum(2 * memory.growth, most)),
-            ),
-            view.offset,
-            view.left,
-            minimum(memory.ceiling, here.loss + blur),
-            pick(accepted, settled, lambda: memory.settled | settled),
-            pick(accepted, flat.dtype.type(0), lambda: memory.probed + probing),
-            accepted | pick(probing, bent, memory.bent),
-            repeats,
-            shift,
-        )
-        return pick(accepted, there, flat), memory
+        trial = of_lanes(plan, place, flat, memory, view)
+        system = system_at(place.slopes, trial.there)
+        return of_lanes(weigh, place, flat, memory, view, trial, system)
 
 
 def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> LevenbergMarquardt:
@@ -242,8 +155,143 @@ def levenberg_marquardt(damping: Any = 1e-3, tolerance: Any = None) -> Levenberg
 
 
 levenberg_marquardt.traits = Traits(
-    judges=True, residuals=True, deterministic=True, precision="float64", chunk=8, numpy=True
+    judges=True, residuals=True, deterministic=True, precision="float64", chunk=16, numpy=True
 )
+
+
+# The steps, one by one or side by side
+
+
+def of_lanes(function: Callable, place: Place, flat: Array, *args: PyTree) -> PyTree:
+    """Return function(place, flat, *args) of a function that evaluates no residuals; of lanes by `lanes_last`."""
+    if on_host(flat) or len(flat) > TOGETHER or isinstance(args[0].system.triangle, Triangle):
+        return function(place, flat, *args)
+    affine = place.affine(flat)
+
+    def of_arrays(limits, *args):
+        return function(place._replace(limits=limits, affine=lambda _: affine), *args)
+
+    return lanes_last(of_arrays, place.limits, flat, *args)
+
+
+def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> View:
+    """Judge a point, as `LevenbergMarquardt.look` does."""
+    xp, here, free = namespace(flat), memory.system, None
+    triangle, shadow = here.triangle, here.shadow
+    slope = transposed_product(triangle, shadow)
+    if place.limits is not None:
+        low, high = place.limits
+        inert = memory.scale == 0  # without influence on its bound: the bound determines it
+        free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
+        slope = xp.where(free, slope, 0)
+        triangle, shadow = reduced(triangle, free, shadow)
+    ends, least, alive, offset, left = judge(place, flat, memory, triangle, shadow, free, tolerance)
+    if on_host(flat) and not (ends or least):
+        return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left)
+    silent = diagonal(triangle) == 0 if free is None else (diagonal(triangle) == 0) & free
+    tried = memory.probed >= silent.sum(axis=0)
+    ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent & alive
+    return View(ends, undetermined, least & memory.bent & ~tried, slope, free, triangle, shadow, silent, offset, left)
+
+
+def plan(place: Place, flat: Array, memory: DampingState, view: View) -> Trial:
+    """Return where to look next."""
+    xp, triangle, units = namespace(flat), view.triangle, memory.scale
+    if not (on_host(flat) and holds(units > 0)):
+        units = xp.where(units > 0, units, 1)
+    straight = view.offset <= 16 * eps_of(flat)  # what is left is a straight line
+    damping = pick(straight, flat.dtype.type(0), memory.damping)
+    move = solve(*damped(per(triangle, units), view.shadow, damping)) / units
+    move = pick(view.probing, lambda: unseen(place, flat, memory, triangle, view.silent), move)
+    planned = within(place, flat - move)
+    if memory.shift is None:
+        return Trial(planned, planned)
+    return Trial(planned, pick(memory.repeats, lambda: within(place, planned + memory.shift), planned))
+
+
+def weigh(
+    place: Place, flat: Array, memory: DampingState, view: View, trial: Trial, system: System
+) -> tuple[Array, DampingState]:
+    """Return the params after a step that has been tried, and the state there, as `LevenbergMarquardt.move` does."""
+    xp, here, eps, there = namespace(flat), memory.system, eps_of(flat), trial.there
+    probing, slope, repeated = view.probing, view.slope, np.False_ if memory.shift is None else memory.repeats
+    change = product(view.triangle, trial.planned - flat)
+    gain = -inner(change, 2 * view.shadow + change) * here.weight
+    step, ahead = there - flat, transposed_product(system.triangle, system.shadow)
+    actual = here.loss - system.loss
+    reach = root(squares(here.scale * flat))
+    blur = 16 * eps * here.weight * root(here.size) * (root(here.size) + reach)
+    unresolved = (gain <= blur) & (abs(actual) <= blur) & (system.loss <= memory.ceiling)
+    # by the slopes at both ends, which rounding spares for longer
+    means = when_asked(flat, lambda: -inner(slope + ahead, step))
+    hidden = when_asked(flat, lambda: 16 * eps * root(here.size * squares(here.scale * step)))
+
+    def by_slopes():
+        return pick(abs(means()) <= hidden(), gain, means() * here.weight)
+
+    actual = pick(unresolved, by_slopes, actual)
+    ratio = pick(gain > 0, lambda: actual / pick(gain > 0, gain, 1), lambda: pick(unresolved, 1.0, 0.0))
+    accepted = both((ratio > 1e-3) & (gain >= 0), lambda: is_finite(system))
+    accepted = pick(probing, lambda: (system.loss < here.loss - blur) & is_finite(system), accepted)
+    if place.limits is not None:
+        accepted = accepted & ~stranded(flat, there, *place.limits, memory, system).any(axis=0)
+    repeats, shift, waits = memory.repeats, memory.shift, np.False_
+    if shift is not None:
+        repeats = ~(accepted | repeated | probing) & (gain > blur)
+        worth, shift = pick(
+            repeats, lambda: fitted(place, flat, there, system, here.loss - 1e-3 * gain), (repeats, shift)
+        )
+        repeats = waits = repeats & worth
+    most = 1 / eps**2
+    after = pick(accepted, system, here)
+    bend, curvature = inner(step, ahead - slope), squares(change)
+
+    def is_bent():
+        straight = maximum(curvature, squares(product(system.triangle, step)))
+        unsure = hidden() + 16 * eps * reach * root(straight)  # by the rounding of J, and of the residuals
+        unseen_yet = pick(probing, 16 * eps**1.75 * here.size, 0 * here.size)  # even by a step of the param's size
+        return bend > maximum(maximum(2 * straight, unsure), unseen_yet)
+
+    bent = bend > 2 * curvature if on_host(flat) else True
+    bent = both(bent, is_bent)
+
+    def at_the_bottom():
+        rest = inner(step, pick(accepted, ahead, slope)) ** 2 / pick(bend > 0, bend, 1)
+        return bottomed(memory, flat, step, rest, blur / here.weight, after)
+
+    settled = both(bent & ~probing & ~repeated, at_the_bottom)
+    memory = DampingState(
+        after,
+        pick(
+            accepted,
+            lambda: pick(  # those of before belong to other values of the params in which the residuals are affine
+                repeated,
+                lambda: xp.where(system.scale > 0, system.scale, memory.scale),
+                lambda: xp.maximum(memory.scale, system.scale),
+            ),
+            memory.scale,
+        ),
+        memory.sizes,
+        pick(
+            accepted,
+            lambda: memory.damping * maximum(1 / 5, 1 - (2 * ratio - 1) ** 3),
+            lambda: pick(waits, memory.damping, lambda: xp.clip(memory.damping * memory.growth, eps, most)),
+        ),
+        pick(
+            accepted,
+            flat.dtype.type(2),
+            lambda: pick(waits, memory.growth, lambda: minimum(2 * memory.growth, most)),
+        ),
+        view.offset,
+        view.left,
+        minimum(memory.ceiling, here.loss + blur),
+        pick(accepted, settled, lambda: memory.settled | settled),
+        pick(accepted, flat.dtype.type(0), lambda: memory.probed + probing),
+        accepted | pick(probing, bent, memory.bent),
+        repeats,
+        shift,
+    )
+    return pick(accepted, there, flat), memory
 
 
 # Whether a run has ended
@@ -275,13 +323,13 @@ def judge(
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
     left = normal(squares(shadow))
     offset = left / pick(here.size > 0, here.size, 1)
-    pivots, lengths = triangle.diagonal(), norms(triangle)
+    pivots, lengths = diagonal(triangle), norms(triangle)
     held = xp.zeros(flat.shape, bool) if free is None else ~free
     determined = holds(pivots if on_host(flat) and free is None else (pivots != 0) | held)
 
     def has_influence():
         influence = holds((lengths > eps**2 * memory.scale) | (memory.scale == 0) | held)
-        return influence & ((pivots != 0).any() | held.all())
+        return influence & ((pivots != 0).any(axis=0) | held.all(axis=0))
 
     influence = when_asked(flat, has_influence)
     reach = root(squares(lengths * flat))
@@ -291,7 +339,7 @@ def judge(
     move = when_asked(flat, lambda: root(squares(lengths * step())))
 
     def is_linear():
-        return len(place.affine(flat)) == flat.size
+        return len(place.affine(flat)) == len(flat)
 
     def is_near():
         return ~np.bool_(is_linear()) & either(
@@ -325,10 +373,10 @@ def bottomed(memory: DampingState, flat: Array, step: Array, rest: Array, blur: 
       after: At the params where the run is after the step.
     """
     xp = namespace(flat)
-    pivots = abs(after.triangle.diagonal()) / xp.where(memory.scale > 0, memory.scale, 1)
-    others = xp.where(pivots > pivots.min(), after.shadow, 0)
-    at_rest = rest + (others**2).sum() <= blur
-    return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum() <= 1)
+    pivots = abs(diagonal(after.triangle)) / xp.where(memory.scale > 0, memory.scale, 1)
+    others = xp.where(pivots > pivots.min(axis=0), after.shadow, 0)
+    at_rest = rest + squares(others) <= blur
+    return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum(axis=0) <= 1)
 
 
 def unseen(place: Place, flat: Array, memory: DampingState, triangle: Array, silent: Array) -> Array:
@@ -338,12 +386,12 @@ def unseen(place: Place, flat: Array, memory: DampingState, triangle: Array, sil
         eps_of(flat) ** 0.375,
     )  # so that slopes show a curvature, and rounding hides higher powers
     sizes = xp.maximum(memory.sizes, abs(flat))
-    earlier = xp.cumsum(silent) - silent
+    earlier = xp.cumsum(silent, axis=0) - silent
     chosen = silent & (earlier == memory.probed)
     along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
     if place.limits is not None:
         along = xp.where(flat - along < place.limits[0], -along, along)
-    return along - solve(triangle, triangle @ along)
+    return along - solve(triangle, product(triangle, along))
 
 
 def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:
@@ -356,7 +404,7 @@ def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:
     sizes = xp.maximum(memory.sizes, abs(flat))
     least = root(squares(memory.scale * sizes))
     unsized = (memory.sizes == 0) & (memory.scale * abs(step) <= part * least)
-    return ((abs(step) <= part * sizes) | unsized).all()
+    return ((abs(step) <= part * sizes) | unsized).all(axis=0)
 
 
 def stranded(flat: Array, there: Array, low: Array, high: Array, memory: DampingState, system: System) -> Array:
@@ -374,7 +422,7 @@ def fitted(place: Place, flat: Array, there: Array, system: System, most: Array)
     lead past a pole, or to another branch, where the loss is lower for a while and then comes to an end. Nor is it one
     if their columns nearly depend on each other: their least squares are then large numbers that cancel.
     """
-    xp, affine, k = namespace(flat), place.affine(flat), flat.size
+    xp, affine, k = namespace(flat), place.affine(flat), len(flat)
     if not 0 < len(affine) < k:
         return np.False_, flat
     if not on_host(flat):  # a derivative of the run has no use for it, and it would be NaN where a column is zero
@@ -399,7 +447,7 @@ def fitted(place: Place, flat: Array, there: Array, system: System, most: Array)
             worth = worth & ((abs(there[i] - flat[i]) <= abs(flat[i]) / 4) | (flat[i] == 0))
     shift = xp.stack([-best[affine.index(i)] if i in affine else 0 * flat[i] for i in range(k)])
     if place.limits is not None:
-        worth = worth & (within(place, there + shift) == there + shift).all()
+        worth = worth & (within(place, there + shift) == there + shift).all(axis=0)
     return worth & are_finite(shift), shift
 
 

@@ -210,7 +210,8 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
         rows = [*jnp.moveaxis(here.columns, 1, 0), here.residuals]
         pairs = [(i, j) for i in range(k + 1) for j in range(i, k + 1)]
         products = dict(zip(pairs, sums([rows[i] * rows[j] for i, j in pairs]), strict=True))
-        best, poor = by_products(products, k)
+        (triangle, shadow), poor = by_products(products, k)
+        best = jnp.moveaxis(triangle, -1, 0), shadow.T
 
         def orthogonal():  # from the params again: else the columns would be written to memory in every step
             exact = jax.vmap(lambda *given: system_of(found(*given))[4:], axes, axis_size=lanes)(*given)

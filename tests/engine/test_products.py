@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from jaxfit.engine.jaxprs import enclosing_nothing
-from jaxfit.optimizers.arrays import SideBySide, by_products, side_by_side, triangularize, where_needed
+from jaxfit.optimizers.arrays import (
+    SideBySide,
+    by_products,
+    damped,
+    lanes_last,
+    side_by_side,
+    solve,
+    triangularize,
+    where_needed,
+)
 from jaxfit.optimizers.linearization import Slopes, system_at
 from jaxfit.problems import precision_context
 
@@ -66,14 +75,13 @@ def test_the_products_give_the_triangle_or_say_that_they_are_too_poor(closeness)
     exact, right = triangularize(columns, b)
     assert bool(poor[0]) == (closeness < 1e-4)  # eps**(1/2) of a squared pivot, as Q^T b is large here
     if not poor[0]:
-        np.testing.assert_allclose(triangle[0], exact, rtol=1e-8, atol=1e-14)  # eps / 1e-3**2
-        np.testing.assert_allclose(shadow[0], right, rtol=1e-8)
+        np.testing.assert_allclose(triangle[..., 0], exact, rtol=1e-8, atol=1e-14)  # eps / 1e-3**2
+        np.testing.assert_allclose(shadow[..., 0], right, rtol=1e-8)
 
 
 @pytest.mark.parametrize("k", [8, 9, 12])
 @pytest.mark.parametrize("closeness", [1.0, 1e-9])
 def test_the_products_of_more_columns_give_the_triangle_too(k, closeness):
-    """Up to eight columns number by number, of more column after column."""
     random = np.random.default_rng(k)
     rows = random.standard_normal((k + 1, 40))
     rows[k - 1] = rows[1] + closeness * rows[k - 1]
@@ -83,8 +91,44 @@ def test_the_products_of_more_columns_give_the_triangle_too(k, closeness):
     assert bool(poor[0]) == (closeness < 1)
     if not poor[0]:
         exact = np.linalg.cholesky(rows[:k] @ rows[:k].T).T
-        np.testing.assert_allclose(triangle[0], exact, rtol=1e-10)
-        np.testing.assert_allclose(shadow[0], np.linalg.solve(exact.T, rows[:k] @ rows[k]), rtol=1e-10)
+        np.testing.assert_allclose(triangle[..., 0], exact, rtol=1e-10)
+        np.testing.assert_allclose(shadow[..., 0], np.linalg.solve(exact.T, rows[:k] @ rows[k]), rtol=1e-10)
+
+
+def damped_side_by_side(triangles, shadows, dampings):
+    def one(*given):
+        triangle, right = lanes_last(damped, *given)
+        return triangle, right, lanes_last(solve, triangle, right)
+
+    with side_by_side(SideBySide(lambda rows: rows, enclosing_nothing)):
+        return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(triangles, shadows, dampings))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("k", [1, 2, 5, 8, 12])
+def test_damped_triangles_of_lanes_solve_their_least_squares_and_know_no_neighbors(k, precision):
+    random, lanes = np.random.default_rng(k), 16
+    triangles = np.triu(random.standard_normal((lanes, k, k)) * 10.0 ** random.uniform(-3, 3, (lanes, 1, k)))
+    shadows, dampings = random.standard_normal((lanes, k)), 10.0 ** random.uniform(-9, 3, lanes)
+    dampings[:4] = 0
+    for lane in (0, 1, 5):  # a param without influence
+        triangles[lane, :, k // 2] = triangles[lane, k // 2] = shadows[lane, k // 2] = 0
+    with precision_context(precision):
+        given = [x.astype(precision) for x in (triangles, shadows, dampings)]
+        eps = np.finfo(precision).eps
+        found, right, solution = damped_side_by_side(*given)
+        others = damped_side_by_side(*(np.concatenate([x[3:6], x[9:] * 3, x[:3], x[6:9] * 5]) for x in given))
+    for x, y in zip((found, right, solution), others, strict=True):
+        np.testing.assert_array_equal(x[3:6], y[:3])
+    assert (np.tril(found, -1) == 0).all() and (found[:, range(k), range(k)] >= 0).all()
+    for a, c, damping, triangle, b, z in zip(*(x.astype(float) for x in (*given, found, right, solution)), strict=True):
+        rows = np.vstack([a, np.sqrt(damping) * np.eye(k)])
+        sizes = np.linalg.norm(rows, axis=0)
+        room = 64 * k * eps
+        assert (np.abs(triangle.T @ triangle - rows.T @ rows) <= room * np.outer(sizes, sizes)).all()
+        scaled = np.abs(triangle.T @ b - a.T @ c) / np.where(sizes > 0, sizes, 1)
+        assert (scaled <= room * np.linalg.norm(c)).all()
+        assert (z[sizes == 0] == 0).all() and np.isfinite(z).all()
 
 
 @pytest.mark.parametrize("needed", [[], [1], [0, 3], [0, 1, 2, 3]])

@@ -142,7 +142,7 @@ def test_plain_numbers_decide_as_arrays_do(kind):
                 _assert_same(arrays.maximum(a, b), np.maximum(a, b))
                 _assert_same(arrays.minimum(a, b), np.minimum(a, b))
                 pair = np.array([[a, b], [b, a]])
-                assert arrays.are_finite(pair) == np.isfinite(pair).all()
+                assert arrays.are_finite(pair, (0, 1)) == np.isfinite(pair).all()
                 assert arrays.holds(pair[0]) == pair[0].all()
 
 
