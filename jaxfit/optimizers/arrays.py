@@ -228,6 +228,26 @@ def lanes_last(function: Callable, *args: PyTree) -> PyTree:
     return alone(*args)
 
 
+def where_poor(poor: Array, function: Callable, given: Sequence[PyTree], plain: PyTree) -> PyTree:
+    """Return `plain`, with function(*given) for the lanes where it is too poor, which are computed one by one.
+
+    Args:
+      poor: (lanes,) bool.
+      function: Of one lane, to a tree like `plain`.
+      given, plain: With a leading lane axis.
+    """
+    rank = jnp.cumsum(poor, dtype=np.int32)
+
+    def next_one(carry):
+        i, found = carry
+        lane = jnp.sum(rank <= i, dtype=np.int32)
+        one = function(*jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, lane, keepdims=False), tuple(given)))
+        put = jax.lax.dynamic_update_index_in_dim
+        return i + 1, jax.tree.map(lambda all, x: put(all, x, lane, axis=0), found, one)
+
+    return jax.lax.while_loop(lambda carry: carry[0] < rank[-1], next_one, (jnp.int32(0), plain))[1]
+
+
 def where_needed(needed: Array, function: Callable[[Array], Array], x: Array) -> Array:
     """Return function(x), like x, where it is needed, else zeros; of lanes it runs only if one of them needs it."""
     if on_host(x):

@@ -24,6 +24,7 @@ from jaxfit.optimizers.arrays import (
     lanes_side_by_side,
     namespace,
     on_host,
+    where_poor,
 )
 from jaxfit.optimizers.bordered import Columns, Layout, Triangle, layout_of, triangularize
 from jaxfit.optimizers.bordered import is_finite as is_finite_triangle
@@ -213,11 +214,14 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
         (triangle, shadow), poor = by_products(products, k)
         best = jnp.moveaxis(triangle, -1, 0), shadow.T
 
-        def orthogonal():  # from the params again: else the columns would be written to memory in every step
-            exact = jax.vmap(lambda *given: system_of(found(*given))[4:], axes, axis_size=lanes)(*given)
-            return jax.tree.map(lambda a, b: jnp.where(poor.reshape(-1, *(1,) * (a.ndim - 1)), a, b), exact, best)
+        own = [x for x, has_lanes in zip(given, batched, strict=True) if has_lanes]
 
-        best = jax.lax.cond(jnp.any(poor), orthogonal, lambda: best)
+        def orthogonal(*own):  # from the params again: else the columns would be written to memory in every step
+            rest = iter(own)
+            some = [next(rest) if has_lanes else x for x, has_lanes in zip(given, batched, strict=True)]
+            return system_of(found(*some))[4:]
+
+        best = where_poor(poor, orthogonal, own, best)
         loss, weight, size, scale = here[:4]
         if here.squares is not None:
             size, scale = products[k, k], jnp.sqrt(jnp.stack([products[i, i] for i in range(k)], axis=1))

@@ -35,6 +35,7 @@ from jaxfit.optimizers.arrays import (
     singular,
     solve,
     triangularize,
+    where_poor,
 )
 from jaxfit.optimizers.bordered import Columns, reduced
 from jaxfit.optimizers.linearization import System, place_of, system_at
@@ -246,14 +247,11 @@ def _(lanes, batched, triangles):
     k = triangles.shape[-1]
     eye, least = jnp.eye(k, dtype=triangles.dtype), abs(jnp.diagonal(triangles, axis1=1, axis2=2)).min(axis=1)
     poor = ~(least > float(eps_of(triangles)) ** 0.125)
-    root = jax.vmap(lambda triangle: solve(triangle, eye))(triangles)
+    with jax.numpy_rank_promotion("allow"):  # lanes last, as in `lanes_last`
+        root = jnp.moveaxis(solve(jnp.moveaxis(triangles, 0, -1), eye[:, :, None]), -1, 0)
     plain = root, jnp.zeros_like(root), jnp.ones((lanes, k), bool), least
-
-    def singular_too():
-        exact = jax.vmap(_by_singular_vectors)(triangles)
-        return jax.tree.map(lambda a, b: jnp.where(poor.reshape(-1, *(1,) * (a.ndim - 1)), a, b), exact, plain)
-
-    return jax.lax.cond(jnp.any(poor), singular_too, lambda: plain), (True, True, True, True)
+    found = where_poor(poor, _by_singular_vectors, (triangles,), plain)
+    return found, (True, True, True, True)
 
 
 def _system_of_lane(objective: Objective, flat: Array, back: Callable) -> tuple[System, Any] | None:

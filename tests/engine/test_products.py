@@ -15,6 +15,7 @@ from jaxfit.optimizers.arrays import (
     solve,
     triangularize,
     where_needed,
+    where_poor,
 )
 from jaxfit.optimizers.linearization import Slopes, system_at
 from jaxfit.problems import precision_context
@@ -129,6 +130,22 @@ def test_damped_triangles_of_lanes_solve_their_least_squares_and_know_no_neighbo
         scaled = np.abs(triangle.T @ b - a.T @ c) / np.where(sizes > 0, sizes, 1)
         assert (scaled <= room * np.linalg.norm(c)).all()
         assert (z[sizes == 0] == 0).all() and np.isfinite(z).all()
+
+
+@pytest.mark.parametrize("poor", [[], [1], [0, 3], [0, 1, 2, 3]])
+def test_poor_lanes_are_computed_one_by_one_and_the_others_keep_what_they_have(poor):
+    runs, x, chosen = [], np.arange(8.0).reshape(4, 2), np.isin(np.arange(4), poor)
+
+    def function(x, y):
+        jax.debug.callback(lambda: runs.append(1))
+        return {"sum": x.sum() + y}
+
+    plain = {"sum": -np.arange(4.0)}
+    with precision_context("float64"):
+        found = jax.jit(lambda *given: where_poor(given[0], function, given[1:3], given[3]))(chosen, x, x[:, 0], plain)
+        jax.effects_barrier()
+    np.testing.assert_array_equal(found["sum"], np.where(chosen, x.sum(axis=1) + x[:, 0], plain["sum"]))
+    assert len(runs) == len(poor)
 
 
 @pytest.mark.parametrize("needed", [[], [1], [0, 3], [0, 1, 2, 3]])
