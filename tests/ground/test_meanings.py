@@ -6,6 +6,8 @@ import importlib
 import inspect
 import re
 
+import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -144,15 +146,23 @@ def test_what_is_to_be_written_runs(code, tmp_path, monkeypatch):
     if "open(" in code:
         jf.sweep(jf.losses.mse(predict), {"w": jf.Axis("w", [0.0, 1.0]), "b": 0.0}, (x, y), optimizer=optimizer,
                  store="folder")  # fmt: skip
-    if "store=" in code or "jf.starts(" in code or "jf.Axis('a'" in code or "schedules" in code and "adam" not in code:
+    if "load(" in code:
+        jf.save(fit, "run.safetensors")
+    of_params = "store=" in code or "jf.starts(" in code or "jf.Axis('a'" in code or "jf.Axis" not in code
+    if of_params or "schedules" in code and "adam" not in code:
         code = code.replace("jf.sweep(loss, params", "jf.sweep(loss, swept")
+    code = code.replace("name='a'", "name='w'")
     scope = dict(
-        jf=jf, np=np, optax=optax, x=x, y=y, predict=predict, model=predict, start=start, params=start, data=(x, y),
+        jf=jf, np=np, jax=jax, jnp=jnp, optax=optax, x=x, y=y, predict=predict, model=predict, start=start,
+        params=start, data=(x, y),
         optimizer=jf.optimizers.adam(0.01), fit=fit, loss=jf.losses.mse(predict), sigma=0.1, weights=np.ones(40),
         where=np.ones(40, bool), value=1.0, low=0.0, high=2.0, function=lambda p: 2 * p["a"], factory=optax.sgd,
         values=[0.0, 1.0], f=lambda x, a, b: a * x + b, swept={"w": jf.Axis("w", [0.0, 1.0]), "b": 0.0},
-        residuals=lambda p, x, y: p["w"] * x + p["b"] - y,
+        residuals=lambda p, x, y: p["w"] * x + p["b"] - y, x_sigma=0.01, schedule=lambda step: 0.1 / (1 + step),
+        device=jax.devices()[0], large=fit,
     )  # fmt: skip
+    if "small" in code:
+        scope["small"] = jf.fit(jf.losses.mse(predict), start | {"b": jf.Fixed(1.0)}, (x, y), optimizer=optimizer)
     if "jf.starts(" in code:
         scope["params"] = {"w": jf.Bounded(1.0, -5.0, 5.0), "b": jf.Bounded(0.0, -5.0, 5.0)}
     if "grid" in code:
