@@ -475,9 +475,10 @@ def lbfgs(*, memory: int = 10) -> Optimizer:
     """Return L-BFGS: a quasi-Newton method with a line search, which learns the curvature from past gradients.
 
     The run judges its own convergence. It is CONVERGED where no param, changed by its own size, would change the loss
-    by more than eps**0.6 of the loss, to first order; or, for up to 64 params, where a step did not lower the loss and
-    the decrease that Newton's step promises is below the rounding error of the loss. Params are measured in units of
-    their start; there is no learning rate.
+    by more than eps**0.6 of the loss, to first order; or, for up to 64 params, where Newton's step did not lower the
+    loss and what it promised is below the rounding error of the loss. In float32 eps**0.6 is 7e-5: in a long valley,
+    along which params change by orders of magnitude, as much and more may be left far away, which float64 finds.
+    Params are measured in units of their start; there is no learning rate.
 
     Args:
       memory: Number of past gradients to learn from.

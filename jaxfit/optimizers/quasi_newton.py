@@ -26,6 +26,7 @@ class LastStep(NamedTuple):
     stalled: Array  # ()
     idle: Array  # ()
     crawled: Array  # ()
+    leaped: Array  # ()
     asks: Array  # () whether the verdict is yet to come
 
 
@@ -42,6 +43,7 @@ class LBFGSState(NamedTuple):
     grads: PyTree
     settled: Array  # () whether the params are at a minimum
     undetermined: Array  # () the same, but for params on which the loss does not depend
+    leap: PyTree  # like params: Newton's step, to be subtracted, if the last one was idle and it is to be tried; else 0
     last: LastStep | None = None  # of a run that is judged apart
 
 
@@ -58,25 +60,28 @@ class LBFGS(NamedTuple):
         scaled = jax.tree.map(jnp.divide, params, units)
         fresh, no = (self.precondition.init(scaled), self.search.init(scaled)), jnp.asarray(False)
         scale, one = scale_of(loss, grads, units), jnp.ones_like(loss)
-        memory = LBFGSState(*fresh, units, scale, one, loss, loss, grads, no, no)
-        return self.judged(objective, params, memory, no, no, no)
+        memory = LBFGSState(*fresh, units, scale, one, loss, loss, grads, no, no, jax.tree.map(jnp.zeros_like, params))
+        return self.judged(objective, params, memory, no, no, no, no)
 
     def judged(
-        self, objective: Objective, params: PyTree, memory: LBFGSState, stalled: Array, idle: Array, crawled: Array
-    ) -> LBFGSState:
+        self, objective: Objective, params: PyTree, memory: LBFGSState, stalled: Array, idle: Array, crawled: Array,
+        leaped: Array,
+    ) -> LBFGSState:  # fmt: skip
         """Return the memory with the verdict, or with what it takes where that is left to `settle`."""
         if is_judged_apart():
             asks = may_end(objective, params, memory, stalled, idle)
             no = jnp.asarray(False)
-            return memory._replace(settled=no, undetermined=no, last=LastStep(stalled, idle, crawled, asks))
-        settled, undetermined = judge(
-            objective, params, memory.grads, memory.units, memory.loss, memory.start, stalled, idle, crawled
+            leap = jax.tree.map(jnp.zeros_like, params)
+            last = LastStep(stalled, idle, crawled, leaped, asks)
+            return memory._replace(settled=no, undetermined=no, leap=leap, last=last)
+        settled, undetermined, leap = judge(
+            objective, params, memory.grads, memory.units, memory.loss, memory.start, stalled, idle, crawled, leaped
         )
-        return memory._replace(settled=settled, undetermined=undetermined)
+        return memory._replace(settled=settled, undetermined=undetermined, leap=leap)
 
     def settle(self, objective: Objective, params: PyTree, memory: LBFGSState) -> LBFGSState:
         with judged_apart(False):
-            judged = self.judged(objective, params, memory, *memory.last[:3])  # pyright: ignore[reportOptionalSubscript]
+            judged = self.judged(objective, params, memory, *memory.last[:4])  # pyright: ignore[reportOptionalSubscript]
         return judged._replace(last=memory.last._replace(asks=jnp.asarray(False)))  # pyright: ignore[reportOptionalMemberAccess]
 
     def step(self, objective: Objective, params: PyTree, memory: LBFGSState) -> Proposal:
@@ -97,7 +102,11 @@ class LBFGS(NamedTuple):
             return jnp.where(jnp.isnan(found), jnp.inf, found * scale)
 
         direction, curvature = self.precondition.update(slope, memory.curvature, here)
-        direction = jax.tree.map(lambda d, g: jnp.where(g == 0, 0, -d * reach), direction, slope)
+        leaped = unequal(memory.leap, jax.tree.map(jnp.zeros_like, params))
+        direction = jax.tree.map(
+            lambda d, g, n, u: jnp.where(g == 0, 0, jnp.where(leaped, -n / u, -d * reach)),
+            direction, slope, memory.leap, units,
+        )  # fmt: skip
         updates, search = self.search.update(
             direction, memory.search, here, value=loss * scale, grad=slope, value_fn=value
         )
@@ -141,13 +150,14 @@ class LBFGS(NamedTuple):
             reached,
             found,
             *verdict,
+            memory.leap,
             memory.last,
         )
         pairs = zip(jax.tree.leaves(direction), jax.tree.leaves(slope), strict=True)
         promised = -sum(jnp.sum(d * g) for d, g in pairs) / scale
         learned = curvature.count > min(sum(x.size for x in jax.tree.leaves(params)), self.pairs)
         stalled = learned & (promised <= least) & idle
-        memory = self.judged(objective, there, memory, stalled & ~anew, idle & ~anew, crawled)
+        memory = self.judged(objective, there, memory, stalled & ~anew, idle & ~anew, crawled, leaped)
         return Proposal(loss, grads, there, memory, *verdict, asks=asks)
 
 
@@ -210,19 +220,24 @@ def scale_of(loss: Array, grads: PyTree, units: PyTree) -> Array:
 
 def judge(
     objective: Objective, params: PyTree, grads: PyTree, units: PyTree, loss: Array, start: Array, stalled: Array,
-    idle: Array, crawled: Array,
-) -> tuple[Array, Array]:  # fmt: skip
-    """Return whether the params are at a minimum, as far as the precision can tell, and whether they are at one but for
-    params on which the loss does not depend. One of these must hold:
+    idle: Array, crawled: Array, leaped: Array,
+) -> tuple[Array, Array, PyTree]:  # fmt: skip
+    """Return whether the params are at a minimum, as far as the precision can tell, whether they are at one but for
+    params on which the loss does not depend, and the step to try next, if not zero. One of these must hold:
 
     - no param, moved by its own size, would change the loss by more than eps**0.6 of itself, to first order, and
       Newton's step promises at most eps**(5/6) of it, where the Hessian is known; the former is eps**0.25 where the
-      search has `stalled`: the step that the learned curvature proposes promises next to nothing;
+      search has `stalled`: the step that the learned curvature proposes promises next to nothing; but eps**0.6 also
+      there along directions in which the loss does not bend;
     - the loss is zero, as far as the rounding of the params lets one see, and the last step was `idle`: from a start of
       1e15 that rounding is large at first, and the next step sees more. One that `crawled` (the gradient stayed) does
       not count;
     - the last step was idle, it did not lower the loss, and Newton's step would not either: what it promises,
       g H^-1 g / 2 with no curvature of the Hessian H negative, is lost in the `rounding` of the loss.
+
+    What an idle step says is that its direction was poor, unless it was Newton's: where the Hessian is known, the last
+    two hold only after a step along it, a `leap`, which the first idle step asks for. A step that the curvature of far
+    away makes too short to move the params is idle too, and the `rounding` is a bound, often a hundred times too high.
 
     A plateau is flat too, so each of up to `PROBED` params, moved by a hundredth, must change some gradient, or those
     that do not are without influence `elsewhere` too. So is a saddle, so no curvature may be negative beyond rounding;
@@ -255,7 +270,7 @@ def judge(
     zero = (idle & ~crawled | (level == 0)) & (level <= 16 * eps**2 * size) & (near <= 16 * eps * size)
     flat = is_flat(slope, unit, level, stalled)
     if point.size > PROBED:
-        return flat | zero, jnp.asarray(False)
+        return flat | zero, jnp.asarray(False), back(jnp.zeros_like(point))
     index = jnp.arange(point.size)
     held = at_bound = jnp.zeros(point.size, bool)
     low, high = -jnp.inf, jnp.inf
@@ -287,15 +302,18 @@ def judge(
         lambda carry: carry[0], factorized, (ended, jnp.asarray(True), none, point, Newton.begin(point))
     )
     blur = rounding(level, newton.size)
-    flat &= newton.promised <= eps ** (5 / 6) * level
-    least = ended & (flat | zero | newton.at_rest(unit, blur)) & ~newton.falls(unit, blur)
+    flat &= (newton.promised <= eps ** (5 / 6) * level) & (newton.unbent(unit) <= eps**0.6 * level)
+    tried = leaped | (column_at is None) | (level == 0) | jnp.all(point - newton.step == point)
+    falls = newton.falls(unit, blur)
+    least = ended & (flat | tried & (zero | newton.at_rest(unit, blur))) & ~falls
+    leap = jnp.where(idle & ~tried & ~falls, newton.step / jnp.maximum(jnp.max(jnp.abs(newton.step) / unit), 1), 0)
     dead = silent.any()
     _, same = jax.lax.while_loop(  # evaluated only where there are some
         lambda carry: carry[0],
         lambda _: (False, elsewhere(gradient, point, silent, low, high)),
         (least & dead & ~silent.all(), jnp.asarray(False)),  # pyright: ignore[reportArgumentType]
     )
-    return least & ~dead, least & same
+    return least & ~dead, least & same, back(leap)
 
 
 def is_flat(slope: Array, unit: Array, level: Array, stalled: Array) -> Array:
@@ -369,8 +387,11 @@ class Newton(NamedTuple):
 
     def at_rest(self, unit: Array, blur: Array) -> Array:
         """Return whether Newton's step, and a step by the units where nothing bends, promise no more than rounding."""
-        along = jnp.where(self.bent, 0, jnp.abs(self.solved) * self.root * unit)
-        return (self.promised <= blur) & jnp.all(along <= blur)
+        return (self.promised <= blur) & (self.unbent(unit) <= blur)
+
+    def unbent(self, unit: Array) -> Array:
+        """Return what a step by the units promises, at most, along a direction in which nothing bends."""
+        return jnp.max(jnp.where(self.bent, 0, jnp.abs(self.solved) * self.root * unit))
 
 
 def eliminate(newton: Newton, i: Array, column: Array, slope: Array, own: Array, held: Array) -> Newton:
