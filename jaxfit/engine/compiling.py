@@ -37,7 +37,7 @@ from jaxfit.engine.jaxprs import (
 )
 from jaxfit.engine.settings import current, happened
 from jaxfit.engine.tracing import trace
-from jaxfit.optimizers.arrays import SideBySide
+from jaxfit.optimizers.lanes import SideBySide
 
 Options: TypeAlias = dict[str, Any]
 Device: TypeAlias = Any  # jax.Device, which type checkers take for a variable

@@ -127,13 +127,13 @@ def run(program: ClosedJaxpr | Closed, *inputs: ArrayLike) -> Sequence[Array]:
     return jax.core.eval_jaxpr(program.jaxpr, program.consts, *inputs)
 
 
-def enclosing_nothing(function: Callable, x: Array) -> tuple[Callable, Sequence[Array], PyTree]:
-    """Return a function of x and of the arrays that the given one encloses, these arrays, and the shape of results."""
-    program, like = jax.make_jaxpr(function, return_shape=True)(x)
-    tree = jax.tree.structure(like)
+def enclosing_nothing(function: Callable, *arrays: Array) -> tuple[Callable, Sequence[Array], PyTree]:
+    """Return a function of arrays and of those that the given one encloses, these, and the shape of the results."""
+    program, like = jax.make_jaxpr(function, return_shape=True)(*arrays)
+    tree, count = jax.tree.structure(like), len(arrays)
 
-    def whole(x, *enclosed):
-        return jax.tree.unflatten(tree, run(Closed(program.jaxpr, enclosed), x))
+    def whole(*given):
+        return jax.tree.unflatten(tree, run(Closed(program.jaxpr, given[count:]), *given[:count]))
 
     return whole, program.consts, like
 

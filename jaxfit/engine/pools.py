@@ -25,7 +25,7 @@ from jaxfit.engine.compiling import fast_sums, lanes_in_one_pass
 from jaxfit.engine.inspections import LaneLayout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
-from jaxfit.optimizers.arrays import side_by_side
+from jaxfit.optimizers.lanes import side_by_side
 from jaxfit.problems import STATUSES, Status, Training
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.marks import is_marked, put, values_of
@@ -252,7 +252,11 @@ def _refilling(
         left = jnp.sum((state.status == RUNNING) & (pool.ids < real), dtype=np.int32)
         return left > jnp.where(pool.following < real, WAITING * shape.slots, 0)
 
-    state, piece, count = take_steps(steps, pool.state, pool.t, count, piece, every=every, goes_on=goes_on)
+    at = -1 if template.optimizer.traits.residuals else 0  # such a method computes with its lanes last
+    moving = many(template, pool.values, layout.axes, judged=True, at=at)
+    state = _with_lanes(pool.state, 0, at)
+    state, piece, count = take_steps(moving, state, pool.t, count, piece, every=every, goes_on=goes_on)
+    state = _with_lanes(state, at, 0)
     state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
     rows = pool.results.rows
     if rows:
@@ -355,11 +359,21 @@ def read_pool(pool: Pool, real: int, shape: PoolShape, every: int) -> Lanes:
     return cut._replace(rows=jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows))
 
 
+def _with_lanes(state: State, now: int, then: int) -> State:
+    """Return the state with the lanes along another axis than now."""
+    return state if now == then else jax.tree.map(lambda x: jnp.moveaxis(x, now, then), state)
+
+
 def many(
-    template: Training, values: dict[str, PyTree], axes: State, *, judged: bool, ends: Array | bool = True
+    template: Training, values: dict[str, PyTree], axes: State, *, judged: bool, ends: Array | bool = True, at: int = 0
 ) -> Stepper:
-    """Return the functions of a step for many lanes; in lock-step at one step number, else each at its own."""
+    """Return the functions of a step for many lanes; in lock-step at one step number, else each at its own.
+
+    Args:
+      at: The axis of the lanes in the leaves of the state in which they may differ.
+    """
     time = None if lock_step(template) else 0
+    axes = jax.tree.map(lambda axis: at, axes)
 
     def lane(name):
         def one(values, state, t):

@@ -11,16 +11,15 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
-import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit.typing import PyTree
+from jaxfit.optimizers.lanes import TOGETHER, at_once, lanes_side_by_side
 
 Array: TypeAlias = Any  # of NumPy, or of JAX
 
@@ -169,110 +168,6 @@ def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple
 
 
 NUMBER_BY_NUMBER = 8  # params up to which orthogonal triangles of such lanes are written out; of more for too long
-TOGETHER = 12  # params up to which lanes side by side take the products of their columns in one pass over the points
-
-
-class SideBySide(NamedTuple):
-    """What lanes of a `vmap` are traced with."""
-
-    # of arrays (lanes, n) along their rows, in one pass, if products of columns are to be used where they have digits
-    sums: Callable[[Sequence[Array]], Sequence[Array]] | None
-    enclosing_nothing: Callable  # of `engine.jaxprs`
-
-
-_beside: contextvars.ContextVar[SideBySide | None] = contextvars.ContextVar("_beside", default=None)
-
-
-def lanes_side_by_side() -> SideBySide | None:
-    """Return what lanes are traced with, if they take the products of their columns in one pass over the points."""
-    beside = _beside.get()
-    return None if beside is None or beside.sums is None else beside
-
-
-@contextlib.contextmanager
-def side_by_side(how: SideBySide | None) -> Iterator[None]:
-    """Trace for lanes of a `vmap`, for which `system_at` then takes one pass over the points; None for another way."""
-    token = _beside.set(how)
-    try:
-        yield
-    finally:
-        _beside.reset(token)
-
-
-at_once = jax.lax.optimization_barrier  # keeps XLA from computing it anew wherever it is used
-
-
-def lanes_last(function: Callable, *args: PyTree) -> PyTree:
-    """Return function(*args); of lanes side by side it is called once, with all of them along one more axis, the last.
-
-    A loop over lanes whose numbers lie next to each other takes eight at once; over arrays (lanes, k, k), whose inner
-    loops are short, it takes one. The function encloses no array, and takes and returns none without that axis.
-    """
-    if lanes_side_by_side() is None:
-        return function(*args)
-    alone = jax.custom_batching.custom_vmap(function)
-
-    @alone.def_vmap
-    def _(lanes, batched, *args):
-        def last(own, x):
-            return jnp.moveaxis(x, 0, -1) if own else jnp.asarray(x)[..., None]
-
-        def first(x):
-            return jnp.moveaxis(jnp.broadcast_to(x, (*x.shape[:-1], lanes)), -1, 0)
-
-        with jax.numpy_rank_promotion("allow"):  # numbers (lanes,) meet arrays (k, lanes)
-            found = function(*jax.tree.map(last, list(batched), list(args)))
-        found = jax.tree.map(first, found)
-        return found, jax.tree.map(lambda _: True, found)
-
-    return alone(*args)
-
-
-def where_poor(poor: Array, function: Callable, given: Sequence[PyTree], plain: PyTree) -> PyTree:
-    """Return `plain`, with function(*given) for the lanes where it is too poor, which are computed one by one.
-
-    Args:
-      poor: (lanes,) bool.
-      function: Of one lane, to a tree like `plain`.
-      given, plain: With a leading lane axis.
-    """
-    rank = jnp.cumsum(poor, dtype=np.int32)
-
-    def next_one(carry):
-        i, found = carry
-        lane = jnp.sum(rank <= i, dtype=np.int32)
-        one = function(*jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, lane, keepdims=False), tuple(given)))
-        put = jax.lax.dynamic_update_index_in_dim
-        return i + 1, jax.tree.map(lambda all, x: put(all, x, lane, axis=0), found, one)
-
-    return jax.lax.while_loop(lambda carry: carry[0] < rank[-1], next_one, (jnp.int32(0), plain))[1]
-
-
-def where_needed(needed: Array, function: Callable[[Array], Array], x: Array) -> Array:
-    """Return function(x), like x, where it is needed, else zeros; of lanes it runs only if one of them needs it."""
-    if on_host(x):
-        return function(x) if needed else np.zeros_like(x)
-    beside = _beside.get()
-    if beside is None:
-        return jnp.where(needed, function(x), 0)
-    found, enclosed, _ = beside.enclosing_nothing(function, x)
-
-    @jax.custom_batching.custom_vmap
-    def chosen(needed, *given):
-        return jnp.where(needed, found(*given), 0)
-
-    @chosen.def_vmap
-    def _(lanes, batched, needed, *given):
-        needed = jnp.broadcast_to(needed, (lanes,))
-        axes = [0 if own else None for own in batched[1:]]
-        like = jnp.broadcast_to(given[0], (lanes, x.size))
-
-        def run():
-            return jnp.where(needed[:, None], jax.vmap(found, axes, axis_size=lanes)(*given), 0)
-
-        return jax.lax.cond(jnp.any(needed), run, lambda: jnp.zeros_like(like)), True
-
-    return chosen(needed, x, *enclosed)
 
 
 def by_products(products: dict[tuple[int, int], Array], k: int) -> tuple[tuple[Array, Array], Array]:

@@ -22,6 +22,7 @@ from jaxfit.losses.base import LossFunction
 from jaxfit.losses.joint import Joint
 from jaxfit.optimizers import arrays
 from jaxfit.optimizers.arrays import Array, are_finite, eps_of, flat_root, namespace, on_host, total
+from jaxfit.optimizers.lanes import TOGETHER
 from jaxfit.problems.marks import Tied, is_mark
 from jaxfit.typing import PyTree
 
@@ -344,7 +345,7 @@ def _of_set(layout: Layout, place: int) -> np.ndarray | slice:
 
 def diagonal(triangle: Array | Triangle) -> Array:
     """Return the pivots (k,)."""
-    if isinstance(triangle, Triangle) or on_host(triangle) or len(triangle) > arrays.TOGETHER:
+    if isinstance(triangle, Triangle) or on_host(triangle) or len(triangle) > TOGETHER:
         return triangle.diagonal()
     return jax.numpy.stack([triangle[i, i] for i in range(len(triangle))])
 

@@ -29,7 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfit.optimizers.arrays import (
-    TOGETHER,
     Array,
     are_finite,
     both,
@@ -37,7 +36,6 @@ from jaxfit.optimizers.arrays import (
     eps_of,
     holds,
     inner,
-    lanes_last,
     maximum,
     minimum,
     namespace,
@@ -48,7 +46,6 @@ from jaxfit.optimizers.arrays import (
     root,
     squares,
     when_asked,
-    where_needed,
 )
 from jaxfit.optimizers.arrays import reduced as reduced_columns
 from jaxfit.optimizers.bordered import (
@@ -62,6 +59,7 @@ from jaxfit.optimizers.bordered import (
     solve,
     transposed_product,
 )
+from jaxfit.optimizers.lanes import TOGETHER, lanes_last, where_asked
 from jaxfit.optimizers.linearization import Place, System, is_finite, place_of, system_at
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
 from jaxfit.typing import PyTree
@@ -130,7 +128,10 @@ class LevenbergMarquardt(NamedTuple):
         system = system_at(place.slopes, flat)
         one, sizes = 1 + 0 * system.loss if on_host(flat) else jnp.ones_like(system.loss), abs(flat)
         silent = system.scale == 0
-        others = where_needed(silent.any(), lambda flat: elsewhere(place, flat, silent), flat)
+        if on_host(flat):
+            others = elsewhere(place, flat, silent) if silent.any() else 0 * flat
+        else:
+            others = where_asked(silent.any(), lambda *args: elsewhere(place, *args), flat, silent)
         scale = namespace(flat).where(system.scale > 0, system.scale, others)
         far = np.inf * one
         repeating = on_host(flat) or 0 < len(place.affine(flat)) < flat.size

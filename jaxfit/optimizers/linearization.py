@@ -17,17 +17,15 @@ import jax.numpy as jnp
 
 from jaxfit.losses import Block, Joint
 from jaxfit.optimizers.arrays import (
-    TOGETHER,
     Array,
     are_finite,
     by_products,
-    lanes_side_by_side,
     namespace,
     on_host,
-    where_poor,
 )
 from jaxfit.optimizers.bordered import Columns, Layout, Triangle, layout_of, triangularize
 from jaxfit.optimizers.bordered import is_finite as is_finite_triangle
+from jaxfit.optimizers.lanes import TOGETHER, lanes_side_by_side, where_poor
 from jaxfit.optimizers.methods import Objective
 from jaxfit.typing import PyTree
 
@@ -214,14 +212,10 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
         (triangle, shadow), poor = by_products(products, k)
         best = jnp.moveaxis(triangle, -1, 0), shadow.T
 
-        own = [x for x, has_lanes in zip(given, batched, strict=True) if has_lanes]
+        def orthogonal(*given):  # from the params again: else the columns would be written to memory in every step
+            return system_of(found(*given))[4:]
 
-        def orthogonal(*own):  # from the params again: else the columns would be written to memory in every step
-            rest = iter(own)
-            some = [next(rest) if has_lanes else x for x, has_lanes in zip(given, batched, strict=True)]
-            return system_of(found(*some))[4:]
-
-        best = where_poor(poor, orthogonal, own, best)
+        best = where_poor(poor, orthogonal, given, batched, best)
         loss, weight, size, scale = here[:4]
         if here.squares is not None:
             size, scale = products[k, k], jnp.sqrt(jnp.stack([products[i, i] for i in range(k)], axis=1))

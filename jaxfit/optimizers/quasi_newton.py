@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import optax
 from jax import Array
 
 from jaxfit.optimizers.arrays import other_places
+from jaxfit.optimizers.lanes import where_asked
 from jaxfit.optimizers.methods import Objective, Proposal, Traits, clipped_to, inward, is_judged_apart, judged_apart
 from jaxfit.typing import ArrayLike, PyTree
 
@@ -74,9 +76,11 @@ class LBFGS(NamedTuple):
             leap = jax.tree.map(jnp.zeros_like, params)
             last = LastStep(stalled, idle, crawled, leaped, asks)
             return memory._replace(settled=no, undetermined=no, leap=leap, last=last)
-        settled, undetermined, leap = judge(
-            objective, params, memory.grads, memory.units, memory.loss, memory.start, stalled, idle, crawled, leaped
-        )
+        ended = memory.settled | memory.undetermined  # by the last verdict: nobody takes this step
+        settled, undetermined, leap = where_asked(
+            ~ended & may_end(objective, params, memory, stalled, idle), functools.partial(judge, objective),
+            params, memory.grads, memory.units, memory.loss, memory.start, stalled, idle, crawled, leaped,
+        )  # fmt: skip
         return memory._replace(settled=settled, undetermined=undetermined, leap=leap)
 
     def settle(self, objective: Objective, params: PyTree, memory: LBFGSState) -> LBFGSState:

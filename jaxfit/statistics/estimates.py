@@ -24,20 +24,18 @@ from jaxfit.engine.tracing import undifferentiable
 from jaxfit.losses import Joint, Loss, Sum, takes_key
 from jaxfit.losses.base import LIKELIHOOD, ROBUST, SQUARES, NoiseModel, is_masked, noise_model_of
 from jaxfit.optimizers.arrays import (
-    TOGETHER,
     Array,
     eps_of,
     is_unrolled,
-    lanes_side_by_side,
     namespace,
     on_host,
     pick,
     singular,
     solve,
     triangularize,
-    where_poor,
 )
 from jaxfit.optimizers.bordered import Columns, reduced
+from jaxfit.optimizers.lanes import TOGETHER, lanes_side_by_side, where_poor
 from jaxfit.optimizers.linearization import System, place_of, system_at
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, name_of
@@ -250,7 +248,7 @@ def _(lanes, batched, triangles):
     with jax.numpy_rank_promotion("allow"):  # lanes last, as in `lanes_last`
         root = jnp.moveaxis(solve(jnp.moveaxis(triangles, 0, -1), eye[:, :, None]), -1, 0)
     plain = root, jnp.zeros_like(root), jnp.ones((lanes, k), bool), least
-    found = where_poor(poor, _by_singular_vectors, (triangles,), plain)
+    found = where_poor(poor, _by_singular_vectors, (triangles,), (True,), plain)
     return found, (True, True, True, True)
 
 

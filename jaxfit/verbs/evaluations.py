@@ -17,7 +17,8 @@ from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import inspect_loss, trace
 from jaxfit.losses.base import label, noise_model_of
-from jaxfit.optimizers.arrays import short, side_by_side
+from jaxfit.optimizers.arrays import short
+from jaxfit.optimizers.lanes import side_by_side
 from jaxfit.problems import Problem, Status, precision_context
 from jaxfit.problems.axes import Axis, is_axis
 from jaxfit.problems.dimensions import Dimension, choices_of, choose, coordinates, fill

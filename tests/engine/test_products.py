@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 
 from jaxfit.engine.jaxprs import enclosing_nothing
-from jaxfit.optimizers.arrays import (
-    SideBySide,
-    by_products,
-    damped,
-    lanes_last,
-    side_by_side,
-    solve,
-    triangularize,
-    where_needed,
-    where_poor,
-)
+from jaxfit.optimizers.arrays import by_products, damped, solve, triangularize
+from jaxfit.optimizers.lanes import SideBySide, lanes_last, side_by_side, where_asked, where_poor
 from jaxfit.optimizers.linearization import Slopes, system_at
 from jaxfit.problems import precision_context
 
@@ -132,34 +123,28 @@ def test_damped_triangles_of_lanes_solve_their_least_squares_and_know_no_neighbo
         assert (z[sizes == 0] == 0).all() and np.isfinite(z).all()
 
 
-@pytest.mark.parametrize("poor", [[], [1], [0, 3], [0, 1, 2, 3]])
-def test_poor_lanes_are_computed_one_by_one_and_the_others_keep_what_they_have(poor):
-    runs, x, chosen = [], np.arange(8.0).reshape(4, 2), np.isin(np.arange(4), poor)
+@pytest.mark.parametrize("some", [[], [1], [0, 3], [0, 1, 2, 3]])
+def test_what_some_lanes_need_runs_for_those_alone(some):
+    """Whatever the function takes, encloses and returns; the others keep what they have, or zeros."""
+    runs, x, common = [], np.arange(8.0).reshape(4, 2), np.array([3.0, 4.0])
+    chosen = np.isin(np.arange(4), some)
 
-    def function(x, y):
+    def function(x, common):
         jax.debug.callback(lambda: runs.append(1))
-        return {"sum": x.sum() + y}
+        return {"number": (x * common).sum(), "flags": x > 4}
 
-    plain = {"sum": -np.arange(4.0)}
-    with precision_context("float64"):
-        found = jax.jit(lambda *given: where_poor(given[0], function, given[1:3], given[3]))(chosen, x, x[:, 0], plain)
-        jax.effects_barrier()
-    np.testing.assert_array_equal(found["sum"], np.where(chosen, x.sum(axis=1) + x[:, 0], plain["sum"]))
-    assert len(runs) == len(poor)
+    def lane(asked, x, common, own):
+        return where_asked(asked, lambda given: function(given["x"] + own, common), {"x": x})
 
-
-@pytest.mark.parametrize("needed", [[], [1], [0, 3], [0, 1, 2, 3]])
-def test_what_few_lanes_need_runs_only_where_one_does_and_gives_each_the_same(needed):
-    runs, x, asked = [], np.arange(8.0).reshape(4, 2), np.isin(np.arange(4), needed)
-
-    def function(x):
-        jax.debug.callback(lambda: runs.append(1))
-        return jnp.sin(x)
-
+    plain = {"number": -np.arange(4.0), "flags": np.ones((4, 2), bool)}
     with precision_context("float64"), side_by_side(SideBySide(None, enclosing_nothing)):
-        found = jax.jit(jax.vmap(lambda asked, x: where_needed(asked, function, x)))(asked, x)
-        alone = jax.jit(jax.vmap(lambda asked, x: where_needed(asked, function, x)))(np.ones(4, bool), x)
+        kept = jax.jit(lambda *given: where_poor(given[0], function, given[1:3], (True, False), given[3]))(
+            chosen, x, common, plain
+        )
+        asked = jax.jit(jax.vmap(lane, in_axes=(0, 0, None, 0)))(chosen, x, common, x)
         jax.effects_barrier()
-    np.testing.assert_array_equal(found, np.where(asked[:, None], alone, 0))
-    np.testing.assert_allclose(alone, np.sin(x), rtol=1e-14)
-    assert len(runs) == 1 + bool(needed)  # for all lanes of a call at once
+    zeros = {"number": np.zeros(4), "flags": np.zeros((4, 2))}
+    for found, given, others in ((kept, x, plain), (asked, 2 * x, zeros)):
+        np.testing.assert_array_equal(found["number"], np.where(chosen, (given * common).sum(axis=1), others["number"]))
+        np.testing.assert_array_equal(found["flags"], np.where(chosen[:, None], given > 4, others["flags"]))
+    assert len(runs) == 2 * len(some)
