@@ -26,7 +26,7 @@ def two_heights(p, x):
 
 
 def polynomial(p, x):
-    return jnp.polyval(p, x / 10)
+    return jnp.polyval(p, x / 5 - 1)
 
 
 CASES = {  # loss, start, data
@@ -48,6 +48,7 @@ CASES = {  # loss, start, data
     "few points": (jf.losses.rss(decay), START, (X[:2], Y[:2])),
     "two blocks": (jf.losses.rss(decay) + jf.losses.l2(0.1), START, (X, Y)),
     "many params": (jf.losses.rss(polynomial), np.zeros(9), (X, Y)),
+    "ill conditioned": (jf.losses.rss(polynomial), np.zeros(9), (X / 2 + 5, Y)),
     "far away": (jf.losses.rss(decay), {"a": 1e6, "t": 1e-3, "c": 1e3}, (X, Y)),
 }
 
@@ -62,16 +63,22 @@ def both_ways(loss, start, data, **given):
     return runs
 
 
-@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("name", soaking(CASES, keep=("on a bound",)))
+KINDS = [(name, kind) for name in CASES for kind in ("float64", "float32")]
+KINDS.remove(("ill conditioned", "float32"))  # rounding decides in which step it ends
+
+
+@pytest.mark.parametrize(("name", "precision"), soaking(KINDS, keep=[("on a bound", "float64")], names=2))
 def test_it_ends_as_the_compiled_run_does(name, precision):
-    found, expected = both_ways(*CASES[name], precision=precision)
+    loss, start, data = CASES[name]
+    found, expected = both_ways(loss, start, data, precision=precision)
     assert (found.status, found.steps) == (expected.status, expected.steps)
     assert jax.tree.map(lambda x: (type(x), x.dtype), found.params) == jax.tree.map(
         lambda x: (type(x), x.dtype), expected.params
     )
-    rough = {"float64": 1e-9, "float32": 1e-2}[precision]
-    np.testing.assert_allclose(found.history.loss, expected.history.loss, rtol=rough, atol=1e-25)
+    # Residuals are rounded as y is, and after a step as they were before it: here 4 times, 60 in the worst condition.
+    norms, other = (np.sqrt(np.float64(run.history.loss)) for run in (found, expected))
+    rounded = np.finfo(precision).eps * (np.linalg.norm(data[1]) + np.append(other[0], other[:-1]))
+    assert np.all(abs(norms - other) <= 1000 * rounded)
     assert found.loss.dtype == expected.loss.dtype and found.history.loss[-1] == found.loss
 
 
