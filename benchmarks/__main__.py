@@ -38,7 +38,7 @@ GROUPS = {
     },
     "Curves": {
         "curves": curves.many,
-        "curves-in-c": curves.in_c,
+        "curves-in-c": sizes.decays_against_c,
         "curve": curves.one,
         "process": curves.process,
         "spots": curves.localization,

@@ -13,9 +13,8 @@ import numpy as np
 import scipy.optimize
 
 import jaxfit as jf
-from benchmarks import fresh, minpack
+from benchmarks import fresh
 from benchmarks.agreement import agree
-from benchmarks.loop import NotBuilt
 from benchmarks.results import FITS, MILLISECONDS, SPEED, TIME, Row, Target, unmeasured
 from benchmarks.timing import Seconds, clock, race, spread
 
@@ -44,15 +43,15 @@ def decay(x: np.ndarray, amplitude: float, rate: float, offset: float) -> np.nda
     return amplitude * np.exp(-rate * x) + offset
 
 
-def fitted(sets: Sets, **keywords: Any) -> jf.Grid:
+def fitted(sets: Sets, tolerance: float | None = None, **keywords: Any) -> jf.Grid:
     axis = jf.Axis("set", sets.y)
-    optimizer = jf.optimizers.levenberg_marquardt()
+    optimizer = jf.optimizers.levenberg_marquardt(tolerance=tolerance)
     return jf.sweep(jf.losses.rss(MODEL), START, (sets.x, axis), optimizer=optimizer, steps=100, **keywords)
 
 
-def by_sweep(sets: Sets, **keywords: Any) -> dict[str, Any]:
+def by_sweep(sets: Sets, tolerance: float | None = None, **keywords: Any) -> dict[str, Any]:
     """Params and their standard errors."""
-    grid = fitted(sets, **keywords)
+    grid = fitted(sets, tolerance, **keywords)
     errors = jf.standard_errors(grid)
     params = grid.results
     return {name: (params[f"params.{name}"].values, errors[f"params.{name}"].values) for name in NAMES}
@@ -73,33 +72,7 @@ def by_lmfit(sets: Sets) -> dict[str, Any]:
     return {name: tuple(np.array([[p[name].value, p[name].stderr] for p in found]).T) for name in NAMES}
 
 
-def by_minpack(loop: Callable, sets: Sets) -> dict[str, Any]:
-    start = np.array(list(START.values()))
-    found = minpack.fit(loop, minpack.Form(decay=1, level=1), sets.x, sets.y, start)
-    if not np.isin(found.info, (1, 2, 3, 4)).all():
-        raise AssertionError("the C loop did not converge for all sets")
-    return {name: (found.params[:, i], found.errors[:, i]) for i, name in enumerate(NAMES)}
-
-
-def in_c(quick: bool) -> list[Row]:
-    """The same fits against a program in C with its derivatives written out, on all cores."""
-    sets = decays(64 if quick else 20_000)
-    case, count = _case(len(sets.y), 50), len(sets.y)
-    try:
-        loop = minpack.build()
-    except NotBuilt as error:
-        return [unmeasured(case, MINPACK, SPEED, error, on_cpu(low=2))]
-    # MINPACK stops at a fraction of 1.5e-8 of the sum of squares, jaxfit where rounding hides the rest
-    agree(by_sweep(sets), by_minpack(loop, sets), rtol=5e-3, atol=1e-3, what=case)
-    contestants = {US: lambda: by_sweep(sets), MINPACK: lambda: by_minpack(loop, sets)}
-    times = race(contestants, rounds=2 if quick else 9)
-    return [
-        Row(case, MINPACK, SPEED, spread(times[MINPACK] / times[US]), on_cpu(low=2)),
-        *(Row(case, name, FITS, spread(count / times[name])) for name in times),
-    ]
-
-
-def _case(count: int, points: int) -> str:
+def case_of(count: int, points: int) -> str:
     return f"{count:,} decays of {points:,} points, 3 params, with standard errors"
 
 
@@ -112,7 +85,7 @@ def a_share(run: Callable[[Sets], Any], sets: Sets, share: int) -> Callable[[], 
 def many(quick: bool) -> list[Row]:
     """20,000 data sets of 50 points, three params each, in float64, with the standard errors."""
     count, shares = (64, {SCIPY: 4, LMFIT: 16}) if quick else (20_000, {SCIPY: 20, LMFIT: 200})
-    case = _case(count, 50)
+    case = case_of(count, 50)
     sets, loops, targets = decays(count), {SCIPY: by_scipy}, {SCIPY: on_cpu(low=15), LMFIT: on_cpu(low=150)}
     rows = []
     try:

@@ -18,6 +18,7 @@ from benchmarks.loop import NotBuilt, cores
 SOURCE = Path(__file__).with_name("minpack.c")
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fPIC", "-c")
 TOLERANCE = 1.49012e-8  # of the sum of squares and of the params, as SciPy's
+ROUNDING = 1e-15  # the same where all digits are wanted
 
 
 class Form(NamedTuple):
@@ -57,8 +58,9 @@ def build() -> Callable:
 
 
 def fit(
-    loop: Callable, form: Form, x: np.ndarray, y: np.ndarray, start: np.ndarray, workers: int | None = None
-) -> Found:
+    loop: Callable, form: Form, x: np.ndarray, y: np.ndarray, start: np.ndarray, workers: int | None = None,
+    tolerance: float = TOLERANCE,
+) -> Found:  # fmt: skip
     """Fits of every set, on all cores unless told otherwise.
 
     Args:
@@ -68,6 +70,7 @@ def fit(
       y: (sets, points)
       start: (k,) or (sets, k)
       workers: Threads.
+      tolerance: Of the sum of squares and of the params.
     """
     (sets, points), k, workers = y.shape, start.shape[-1], workers or cores()
     x, y = (np.ascontiguousarray(v, np.float64) for v in (x, y))
@@ -76,13 +79,27 @@ def fit(
 
     def run(first: int, last: int) -> None:
         parts = [_address(v[first:last]) for v in found]
-        tolerance = ctypes.c_double(TOLERANCE)
-        loop(int(last - first), points, k, *form, _address(x), _address(y[first:last]), tolerance, *parts)
+        data = _address(x), _address(y[first:last])
+        loop(int(last - first), points, k, *form, *data, ctypes.c_double(tolerance), *parts)
 
     edges = np.linspace(0, sets, workers + 1).astype(int)
     with ThreadPoolExecutor(workers) as threads:
         list(threads.map(run, edges[:-1], edges[1:]))
     return found
+
+
+def check_digits(params: np.ndarray, found: Found, exact: Found, what: str) -> None:
+    """Raise an AssertionError if the params (sets, k) are farther from the minimum than those that the loop found."""
+
+    def far(p):  # in standard errors, (sets,)
+        return np.abs((p - exact.params) / exact.errors).max(axis=1)
+
+    for measure in (np.median, np.max):
+        ours, theirs = measure(far(params)), measure(far(found.params))
+        if not ours <= theirs:
+            raise AssertionError(
+                f"{what}: {measure.__name__} distance {ours:.1e} standard errors, of MINPACK {theirs:.1e}"
+            )
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxfit as jf
-from benchmarks import minpack
+from benchmarks import curves, minpack
 from benchmarks.agreement import agree
-from benchmarks.curves import MINPACK, PIXELS, US, on_cpu, spots
+from benchmarks.curves import MINPACK, PIXELS, START, US, decays, on_cpu, spots
 from benchmarks.loop import NotBuilt
 from benchmarks.minpack import Form
 from benchmarks.results import FITS, SPEED, Row, Target, unmeasured
@@ -34,7 +34,7 @@ class Sets(NamedTuple):
 
     x: np.ndarray  # (points,), of spots (points, 2)
     y: np.ndarray  # (sets, points)
-    starts: np.ndarray  # (sets, k)
+    starts: np.ndarray  # (sets, k), or (k,) of all
 
 
 @functools.cache  # one loss a form, so that its programs are compiled once
@@ -72,11 +72,11 @@ def curves_of(form: Form, count: int, points: int) -> Sets:
     return Sets(x, clean + 0.02 * random.standard_normal(clean.shape), truth * random.uniform(0.95, 1.05, truth.shape))
 
 
-def by_sweep(form: Form, sets: Sets) -> tuple[np.ndarray, np.ndarray]:
+def by_sweep(form: Form, sets: Sets, tolerance: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the params and their standard errors, each (sets, k)."""
     grid = jf.sweep(
         loss_of(form), jf.Axis("set", sets.starts), (sets.x, jf.Axis("set", sets.y)),
-        optimizer=jf.optimizers.levenberg_marquardt(), steps=100,
+        optimizer=jf.optimizers.levenberg_marquardt(tolerance=tolerance), steps=100,
     )  # fmt: skip
     return grid.results["params"].values, jf.standard_errors(grid)["params"].values
 
@@ -91,27 +91,45 @@ def one_size(k: int, points: int, count: int, goal: float | None, *, quick: bool
     case = f"{count:,} fits of {k} params to {points:,} points, with standard errors"
     target = None if goal is None else on_cpu(low=goal)
     sets = curves_of(form, count, points)
-    return in_turn(case, lambda: by_sweep(form, sets), form, sets, target, quick)
+    return race_in_c({case: None}, functools.partial(by_sweep, form, sets), form, sets, target, quick)
 
 
-def in_turn(
-    case: str, ours: Callable, form: Form, sets: Sets, target: Target | None, quick: bool, rtol: float = 5e-3
+def race_in_c(
+    cases: dict[str, float | None], ours: Callable, form: Form, sets: Sets, target: Target | None, quick: bool
 ) -> list[Row]:
-    """A race of jaxfit and the C loop, whose tolerance is 1.5e-8 of the sum of squares; jaxfit's is rounding."""
+    """A race of jaxfit, ours(tolerance), and the C loop, whose tolerance is 1.5e-8 of the sum of squares.
+
+    Args:
+      cases: The names of rows, each with jaxfit's tolerance: None for rounding, its default, or a number that leaves no
+        more of the way to the minimum than the loop does, which is checked.
+      ours: ours(tolerance) -> params and standard errors, each (sets, k).
+    """
     try:
         loop = minpack.build()
     except NotBuilt as why:
-        return [unmeasured(case, MINPACK, SPEED, why, target)]
-    found, theirs = ours(), minpack.fit(loop, form, sets.x, sets.y, sets.starts)
+        return [unmeasured(case, MINPACK, SPEED, why, target) for case in cases]
+    run = functools.partial(minpack.fit, loop, form, sets.x, sets.y, sets.starts)
+    theirs, contestants = run(), {MINPACK: run}
     if not np.isin(theirs.info, (1, 2, 3, 4)).all():
-        raise AssertionError(f"{case}: the C loop did not converge for all sets")
-    agree(found, (theirs.params, theirs.errors), rtol=rtol, atol=1e-3, what=case)
-    times = race({US: ours, MINPACK: lambda: minpack.fit(loop, form, sets.x, sets.y, sets.starts)},
-                 rounds=2 if quick else 7, warm=False)  # fmt: skip
+        raise AssertionError(f"{form}: the C loop did not converge for all sets")
+    for case, tolerance in cases.items():
+        params, errors = ours(tolerance)
+        agree((params, errors), (theirs.params, theirs.errors), rtol=5e-3, atol=1e-3, what=case)
+        if tolerance is not None:
+            minpack.check_digits(params, theirs, run(tolerance=minpack.ROUNDING), case)
+        contestants[case] = functools.partial(ours, tolerance)
+    times = race(contestants, rounds=2 if quick else 9, warm=False)
+    first, rates = next(iter(cases)), {name: spread(len(sets.y) / taken) for name, taken in times.items()}
     return [
-        Row(case, MINPACK, SPEED, spread(times[MINPACK] / times[US]), target),
-        *(Row(case, name, FITS, spread(len(sets.y) / taken)) for name, taken in times.items()),
+        *(Row(case, MINPACK, SPEED, spread(times[MINPACK] / times[case]), target) for case in cases),
+        *(Row(case, US, FITS, rates[case]) for case in cases),
+        Row(first, MINPACK, FITS, rates[MINPACK]),
     ]
+
+
+def as_near(case: str) -> dict[str, float | None]:
+    """Return what `race_in_c` takes: a run to rounding, and one that ends as near to the minimum as the loop."""
+    return {case: None, f"{case}, no farther from the minimum (tolerance=1e-13)": 1e-13}
 
 
 def spots_against_c(quick: bool) -> list[Row]:
@@ -124,4 +142,17 @@ def spots_against_c(quick: bool) -> list[Row]:
 
     case = f"{len(images):,} spots of 5 x 5 pixels, 5 params, float64, with standard errors"
     form = Form(spot=1)
-    return in_turn(case, lambda: by_sweep(form, sets), form, sets, on_cpu(low=2), quick)
+    return race_in_c(as_near(case), functools.partial(by_sweep, form, sets), form, sets, on_cpu(low=2), quick)
+
+
+def decays_against_c(quick: bool) -> list[Row]:
+    """Decays to a level from one start, in float64, with the standard errors."""
+    data = decays(64 if quick else 20_000)
+    form, case = FORMS[3], curves.case_of(*data.y.shape)
+    sets = Sets(data.x, data.y, np.array(list(START.values())))
+
+    def ours(tolerance: float | None) -> tuple[np.ndarray, np.ndarray]:
+        found = curves.by_sweep(data, tolerance)
+        return tuple(np.stack(x, axis=1) for x in zip(*found.values(), strict=True))  # pyright: ignore[reportReturnType]
+
+    return race_in_c(as_near(case), ours, form, sets, on_cpu(low=2), quick)
