@@ -150,6 +150,7 @@ def with_verdicts(run: Callable, settle: Callable) -> Callable:
             rows = jax.tree.map(lambda *x: np.concatenate(x), *pieces, rows)
         return state, rows, found
 
+    segment.lower = run.lower  # by which a checkpoint knows the run
     return segment
 
 

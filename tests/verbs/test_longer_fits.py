@@ -29,7 +29,7 @@ WAYS = {
     "no history": {"record": jf.Record(what=())},
     "a start that rises": {"optimizer": jf.optimizers.sgd(0.1)},
 }  # fmt: skip
-QUICK = ("patience", "a start that rises")
+QUICK = ("patience", "a method that judges", "a start that rises")
 
 
 def decay(params, x):
