@@ -25,7 +25,7 @@ from jaxfit.engine.compiling import fast_sums, lanes_in_one_pass
 from jaxfit.engine.inspections import LaneLayout, lane_training, lock_step
 from jaxfit.engine.loops import RUNNING, Best, State, Stepper, begin, check_end, stepper, take_steps
 from jaxfit.engine.settings import current
-from jaxfit.optimizers.lanes import side_by_side
+from jaxfit.optimizers.lanes import WIDTH, side_by_side
 from jaxfit.problems import STATUSES, Status, Training
 from jaxfit.problems.axes import is_key
 from jaxfit.problems.marks import is_marked, put, values_of
@@ -252,7 +252,8 @@ def _refilling(
         left = jnp.sum((state.status == RUNNING) & (pool.ids < real), dtype=np.int32)
         return left > jnp.where(pool.following < real, WAITING * shape.slots, 0)
 
-    at = -1 if template.optimizer.traits.residuals else 0  # such a method computes with its lanes last
+    last = template.optimizer.traits.residuals and shape.slots % WIDTH == 0
+    at = -1 if last else 0  # where the method's own arithmetic has them
     moving = many(template, pool.values, layout.axes, judged=True, at=at)
     state = _with_lanes(pool.state, 0, at)
     state, piece, count = take_steps(moving, state, pool.t, count, piece, every=every, goes_on=goes_on)

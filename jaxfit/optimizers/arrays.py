@@ -270,7 +270,7 @@ def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array
         rows = _damped_rows(triangle.tolist(), shadow.tolist(), float(least))
         if rows is not None:
             return np.array(rows[0]), np.array(rows[1])
-    if not on_host(shadow) and _in_place(len(shadow)):
+    if shadow.ndim == 2:  # lanes last
         return _damped_by_reflections(triangle, shadow, least)
     below = least * eye(shadow.size, dtype=triangle.dtype)
     more = xp.concatenate([triangle.T, below], axis=1)
@@ -300,18 +300,19 @@ def _damped_rows(rows: list, right: list, least: float) -> tuple[list, list] | N
 
 
 def _damped_by_reflections(triangle: Array, shadow: Array, least: Array) -> tuple[Array, Array]:
-    """Return the same of traced arrays. Of the rows below, column i finds zeros in all but the first i + 1."""
+    """Return the same of arrays with their lanes last. Column i finds zeros in all rows below but the first i + 1."""
     k, lanes = len(shadow), shadow.shape[1:]
-    above, rows = jnp.concatenate([triangle, shadow[:, None]], axis=1), []
+    above, rows = at_once(jnp.concatenate([triangle, shadow[:, None]], axis=1)), []
     below = jnp.zeros((0, k + 1, *lanes), shadow.dtype)
     for i in range(k):
         fresh = jnp.concatenate([least[None], jnp.zeros((k - i, *lanes), shadow.dtype)])
-        below = jnp.concatenate([below, fresh[None]])
+        below = at_once(jnp.concatenate([below, fresh[None]]))
         row, column = above[i, i:], below[:, 0]
         square = row[0] ** 2 + squares(column)
         length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
         first = row[0] + jnp.where(row[0] < 0, -length, length)
         part = 1 / jnp.where(length > 0, length * abs(first), np.inf)
+        length, first, part = at_once((length, first, part))
         along = part * (first * row[1:] + (column[:, None] * below[:, 1:]).sum(axis=0))
         rest, along, below = at_once((row[1:] - first * along, along, below))
         below = below[:, 1:] - below[:, :1] * along[None]

@@ -25,7 +25,7 @@ from jaxfit.optimizers.arrays import (
 )
 from jaxfit.optimizers.bordered import Columns, Layout, Triangle, layout_of, triangularize
 from jaxfit.optimizers.bordered import is_finite as is_finite_triangle
-from jaxfit.optimizers.lanes import TOGETHER, lanes_side_by_side, where_poor
+from jaxfit.optimizers.lanes import TOGETHER, in_full_width, lanes_side_by_side, where_poor
 from jaxfit.optimizers.methods import Objective
 from jaxfit.typing import PyTree
 
@@ -209,7 +209,7 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
         rows = [*jnp.moveaxis(here.columns, 1, 0), here.residuals]
         pairs = [(i, j) for i in range(k + 1) for j in range(i, k + 1)]
         products = dict(zip(pairs, sums([rows[i] * rows[j] for i, j in pairs]), strict=True))
-        (triangle, shadow), poor = by_products(products, k)
+        (triangle, shadow), poor = in_full_width(lambda products: by_products(products, k), lanes, (products,))
         best = jnp.moveaxis(triangle, -1, 0), shadow.T
 
         def orthogonal(*given):  # from the params again: else the columns would be written to memory in every step

@@ -90,6 +90,30 @@ def test_neighbours_and_places_change_no_bit(rule):
     same(whole.isel(rate=slice(1, 4), seed=slice(1, None)), part)
 
 
+@pytest.mark.parametrize("slots", soaking([3, 4, 8, 16], keep=(4, 8)))
+@pytest.mark.parametrize("peaks", soaking([1, 2], keep=(1,)))
+def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, peaks):
+    """Its arrays have their lanes last: a loop that takes eight numbers at once may round those left over otherwise."""
+    x, centers = np.linspace(0.0, 10.0, 30), np.linspace(3.0, 7.0, 24)
+    ys = np.exp(-0.5 * ((x[None, :] - centers[:, None]) / 0.7) ** 2) + 0.05 * np.sin(9 * x + 7 * centers[:, None])
+
+    def model(p, x):
+        height, center, width = (p[name][:, None] for name in ("height", "center", "width"))
+        return (height * jnp.exp(-0.5 * ((x[None, :] - center) / width) ** 2)).sum(axis=0) + p["level"]
+
+    start = {"height": np.full(peaks, 1.0), "center": np.linspace(5, 6, peaks), "width": np.full(peaks, 0.8)}
+
+    def fits(lanes):
+        return jf.sweep(
+            jf.losses.rss(model), start | {"level": 0.0}, (x, jf.Axis("lane", ys[lanes])), slots=slots, steps=40,
+            optimizer=jf.optimizers.levenberg_marquardt(),
+        ).results.drop_vars("lane", errors="ignore")  # fmt: skip
+
+    forward, backward = fits(np.arange(24)), fits(np.arange(24)[::-1])
+    assert len(np.unique(forward.steps)) > 3
+    same(forward, backward.isel(lane=slice(None, None, -1)))
+
+
 def test_a_rule_ends_lanes_at_different_steps_and_all_are_found():
     results = run(RATES, SEEDS, RULES["a rule"])
     converged = results.status == jf.Status.CONVERGED
