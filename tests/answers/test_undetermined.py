@@ -118,6 +118,7 @@ def test_a_sweep_tells_lanes_whose_params_are_determined_from_those_where_they_a
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("nothing_was_compiled_before")  # each model is a new function of one name
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("count", [2, 3, 5, 7, 9, 12])
 def test_random_redundant_models_end_at_the_least_loss(count, precision):
@@ -137,6 +138,7 @@ def test_random_redundant_models_end_at_the_least_loss(count, precision):
     np.testing.assert_allclose(grid.results.loss, least, rtol=1e4 * eps)
 
 
+@pytest.mark.usefixtures("nothing_was_compiled_before")
 @pytest.mark.parametrize("lanes", soaking([False, True], keep=1), ids=["alone", "lanes"])
 @pytest.mark.parametrize("count", soaking([2, 6, 7, 8, 12], keep=(2,)))
 def test_a_param_on_its_bound_lets_the_others_converge(count, lanes):
