@@ -58,16 +58,17 @@ WIDTH = 8  # numbers that one instruction takes at most; a loop rounds those tha
 def in_full_width(function: Callable, lanes: int, args: Sequence[PyTree]) -> PyTree:
     """Return function(*args) of arrays whose last axis are the lanes, or 1, computed for a multiple of `WIDTH` lanes.
 
-    So no lane is left over, and each has the same bits in every place.
+    So no lane is left over, and each has the same bits in every place. Numbers (lanes,) may meet arrays (k, lanes).
     """
     more = -lanes % WIDTH
-    if not more:
-        return function(*args)
 
     def padded(x):
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, more)]) if x.shape[-1] == lanes else x
 
-    found = at_once(function(*at_once(jax.tree.map(padded, list(args)))))
+    with jax.numpy_rank_promotion("allow"):
+        if not more:
+            return function(*args)
+        found = at_once(function(*at_once(jax.tree.map(padded, list(args)))))
     return jax.tree.map(lambda x: x[..., :lanes] if x.shape[-1] == lanes + more else x, found)
 
 
@@ -89,11 +90,7 @@ def lanes_last(function: Callable, *args: PyTree) -> PyTree:
         def first(x):
             return jnp.moveaxis(jnp.broadcast_to(x, (*x.shape[:-1], lanes)), -1, 0)
 
-        def at_full_width(*args):
-            with jax.numpy_rank_promotion("allow"):  # numbers (lanes,) meet arrays (k, lanes)
-                return function(*args)
-
-        found = in_full_width(at_full_width, lanes, jax.tree.map(last, list(batched), list(args)))
+        found = in_full_width(function, lanes, jax.tree.map(last, list(batched), list(args)))
         found = jax.tree.map(first, found)
         return found, jax.tree.map(lambda _: True, found)
 

@@ -35,7 +35,7 @@ from jaxfit.optimizers.arrays import (
     triangularize,
 )
 from jaxfit.optimizers.bordered import Columns, reduced
-from jaxfit.optimizers.lanes import TOGETHER, lanes_side_by_side, where_poor
+from jaxfit.optimizers.lanes import TOGETHER, in_full_width, lanes_side_by_side, where_poor
 from jaxfit.optimizers.linearization import System, place_of, system_at
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, name_of
@@ -245,8 +245,8 @@ def _(lanes, batched, triangles):
     k = triangles.shape[-1]
     eye, least = jnp.eye(k, dtype=triangles.dtype), abs(jnp.diagonal(triangles, axis1=1, axis2=2)).min(axis=1)
     poor = ~(least > float(eps_of(triangles)) ** 0.125)
-    with jax.numpy_rank_promotion("allow"):  # lanes last, as in `lanes_last`
-        root = jnp.moveaxis(solve(jnp.moveaxis(triangles, 0, -1), eye[:, :, None]), -1, 0)
+    last = jnp.moveaxis(triangles, 0, -1)
+    root = jnp.moveaxis(in_full_width(lambda last: solve(last, eye[:, :, None]), lanes, (last,)), -1, 0)
     plain = root, jnp.zeros_like(root), jnp.ones((lanes, k), bool), least
     found = where_poor(poor, _by_singular_vectors, (triangles,), (True,), plain)
     return found, (True, True, True, True)

@@ -94,7 +94,7 @@ def test_neighbours_and_places_change_no_bit(rule):
 @pytest.mark.parametrize("peaks", soaking([1, 2], keep=(1,)))
 def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, peaks):
     """Its arrays have their lanes last: a loop that takes eight numbers at once may round those left over otherwise."""
-    x, centers = np.linspace(0.0, 10.0, 30), np.linspace(3.0, 7.0, 24)
+    x, centers = np.linspace(0.0, 10.0, 30), np.linspace(3.0, 7.0, 21)
     ys = np.exp(-0.5 * ((x[None, :] - centers[:, None]) / 0.7) ** 2) + 0.05 * np.sin(9 * x + 7 * centers[:, None])
 
     def model(p, x):
@@ -104,12 +104,14 @@ def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, pea
     start = {"height": np.full(peaks, 1.0), "center": np.linspace(5, 6, peaks), "width": np.full(peaks, 0.8)}
 
     def fits(lanes):
-        return jf.sweep(
+        grid = jf.sweep(
             jf.losses.rss(model), start | {"level": 0.0}, (x, jf.Axis("lane", ys[lanes])), slots=slots, steps=40,
             optimizer=jf.optimizers.levenberg_marquardt(),
-        ).results.drop_vars("lane", errors="ignore")  # fmt: skip
+        )  # fmt: skip
+        return (x.drop_vars("lane", errors="ignore") for x in (grid.results, jf.standard_errors(grid)))
 
-    forward, backward = fits(np.arange(24)), fits(np.arange(24)[::-1])
+    (forward, errors), (backward, others) = fits(np.arange(21)), fits(np.arange(21)[::-1])
+    same(errors, others.isel(lane=slice(None, None, -1)))
     assert len(np.unique(forward.steps)) > 3
     same(forward, backward.isel(lane=slice(None, None, -1)))
 
