@@ -95,13 +95,14 @@ def test_neighbours_and_places_change_no_bit(rule):
 def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, peaks):
     """Its arrays have their lanes last: a loop that takes eight numbers at once may round those left over otherwise."""
     x, centers = np.linspace(0.0, 10.0, 30), np.linspace(3.0, 7.0, 21)
-    ys = np.exp(-0.5 * ((x[None, :] - centers[:, None]) / 0.7) ** 2) + 0.05 * np.sin(9 * x + 7 * centers[:, None])
+    away = x[None, None, :] - centers[:, None, None] - 2 * np.arange(peaks)[None, :, None]
+    ys = np.exp(-0.5 * (away / 0.7) ** 2).sum(axis=1) + 0.05 * np.sin(9 * x + 7 * centers[:, None])
 
     def model(p, x):
         height, center, width = (p[name][:, None] for name in ("height", "center", "width"))
         return (height * jnp.exp(-0.5 * ((x[None, :] - center) / width) ** 2)).sum(axis=0) + p["level"]
 
-    start = {"height": np.full(peaks, 1.0), "center": np.linspace(5, 6, peaks), "width": np.full(peaks, 0.8)}
+    start = {"height": np.full(peaks, 1.0), "center": np.linspace(5, 7, peaks), "width": np.full(peaks, 0.8)}
 
     def fits(lanes):
         grid = jf.sweep(
