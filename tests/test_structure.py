@@ -162,6 +162,16 @@ def test_a_warm_call_reaches_the_compiled_step_through_few_files(event, most):
     assert "problems/posing.py" in names and len(names) <= most, names
 
 
+def test_the_test_files_that_are_named_in_code_and_texts_are_there():
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/**/*.py")]
+    texts = [path for path in texts if not path.relative_to(ROOT).parts[0].startswith((".", "build"))]
+    named = re.compile(r"\btests/[\w/*]+\.py\b|(?<=-m )tests(?:\.\w+)+|(?<=[\"'])tests(?:\.\w+)+(?=[\"':])")
+    found = {name for path in texts for name in named.findall(path.read_text("utf-8"))}
+    paths = {name: name if "/" in name else name.replace(".", "/") + ".py" for name in found}
+    assert "tests/*/test_bad_inputs*.py" in found and "tests.shared.combinations" in found
+    assert not [name for name, path in paths.items() if not [*ROOT.glob(path)]]
+
+
 def test_the_source_distribution_holds_all_that_git_tracks(tmp_path):
     if not (ROOT / ".git").exists():
         pytest.skip("this is not a checkout")  # but an unpacked distribution, whose files git does not list

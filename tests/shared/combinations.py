@@ -1,6 +1,6 @@
 """Random legal sweeps, each as a dict of choices: run, opened again, and held against single fits.
 
-`python -m tests.combinations 0 300` checks those of seeds 0 to 299, and makes one that fails as simple as it can.
+`python -m tests.shared.combinations 0 300` checks those of seeds 0 to 299, and simplifies one that fails.
 """
 
 import math

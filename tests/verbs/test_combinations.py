@@ -1,4 +1,4 @@
-"""Sweeps put together at random: each runs, opens again, and equals single fits; `tests/combinations.py` says how."""
+"""Random sweeps: each runs, opens again, and equals single fits; `tests/shared/combinations.py` says how."""
 
 import pytest
 

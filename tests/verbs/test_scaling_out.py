@@ -236,16 +236,9 @@ def test_a_worker_refuses_a_store_of_another_problem(store, capsys):
 
 @pytest.mark.soak
 def test_a_worker_is_a_command(tmp_path, finished):
+    module = ".".join(Path(__file__).relative_to(ROOT).with_suffix("").parts)
     for shard in ("1/2", "2/2"):
-        command = [
-            sys.executable,
-            "-m",
-            "jaxfit.worker",
-            "tests.test_scaling_out:problem",
-            str(tmp_path),
-            "--shard",
-            shard,
-        ]
+        command = [sys.executable, "-m", "jaxfit.worker", f"{module}:problem", str(tmp_path), "--shard", shard]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert contents(tmp_path) == contents(finished)

@@ -23,7 +23,9 @@ WAYS = {
     "a rule": RULE,
     "lock-step": NO_RULE,
     "adam": {**NO_RULE, "optimizer": jf.optimizers.adam(jf.Axis("rate", [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1]))},
-    "programs": {"optimizer": jf.Axis("by", [jf.optimizers.sgd(1e-2), jf.optimizers.adam(1e-2)], ["sgd", "adam"])},
+    "programs": {
+        **RULE, "optimizer": jf.Axis("by", [jf.optimizers.sgd(1e-2), jf.optimizers.adam(1e-2)], ["sgd", "adam"]),
+    },
 }  # fmt: skip
 HALVING = jf.Halving(factor=3, first=10)
 
