@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeAlias
 
+import jax
 import numpy as np
 import optax
 from numpy.typing import DTypeLike
@@ -19,6 +20,7 @@ from numpy.typing import DTypeLike
 from jaxfit.optimizers import gauss_newton, quasi_newton, recurrences
 from jaxfit.optimizers.building import Optimizer, optimizer
 from jaxfit.optimizers.methods import check_hyperparameter
+from jaxfit.problems.axes import Axis
 from jaxfit.problems.messages import near_keywords
 from jaxfit.typing import Params, PyTree, Varied
 
@@ -462,11 +464,14 @@ def levenberg_marquardt(*, damping: float | Varied = 1e-3, tolerance: float | Va
     """
     if tolerance is None:
         return optimizer(gauss_newton.levenberg_marquardt, damping=damping)
-    if isinstance(tolerance, (bool, str)) or isinstance(tolerance, (int, float, np.floating)) and not 0 < tolerance < 1:
-        raise ValueError(
-            f"levenberg_marquardt: tolerance is {tolerance!r}, but it is a part of the sum of squares, from 0 to 1: "
-            f"pass 1e-4, or None for as far as the precision tells"
-        )
+    swept = isinstance(tolerance, Axis) and not isinstance(tolerance.values, jax.core.Tracer)
+    for i, part in enumerate(np.asarray(tolerance.values).tolist() if swept else [tolerance]):
+        if isinstance(part, (bool, str)) or isinstance(part, (int, float, np.floating)) and not 0 < part < 1:
+            where = f" (value {i} of axis {tolerance.name!r})" if swept else ""
+            raise ValueError(
+                f"levenberg_marquardt: tolerance is {part!r}{where}, but it is a part of the sum of squares, from 0 to "
+                f"1: pass 1e-4, or None for as far as the precision tells"
+            )
     return optimizer(gauss_newton.levenberg_marquardt, damping=damping, tolerance=tolerance)
 
 

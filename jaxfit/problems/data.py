@@ -14,7 +14,7 @@ import numpy as np
 from jaxfit.losses import Joint, Loss, Sum, data_names, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
 from jaxfit.problems import BLOCK_BYTES, PRECISIONS, convert, precision_context, row_blocks
-from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, refuse_unit, resolve
+from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, is_number, refuse_unit, resolve
 from jaxfit.problems.dimensions import choose, read
 from jaxfit.problems.enclosed import enclosed_in_precision
 from jaxfit.problems.foreign import as_array, as_tuple, check_numbers, columns, is_hidden
@@ -61,7 +61,7 @@ def as_data(data: PyTree, name: str = "data") -> tuple:
 def _as_item(item: PyTree, name: str) -> PyTree:
     refuse_unit(name, item)
     if isinstance(item, Axis):
-        return item
+        return _as_axis(item, name)
     if isinstance(item, jax.Array):
         return item if is_key(item) else _numeric(item, name)
     if isinstance(item, Call):
@@ -86,6 +86,21 @@ def _as_item(item: PyTree, name: str) -> PyTree:
     if item is None or arrays or isinstance(item, (int, float, complex, str)):
         return item if item is None else _numeric(item if is_array(item) else as_array(item, name), name, item)
     return jax.tree_util.tree_map_with_path(lambda p, x: _numeric(np.asarray(x), path_name(name, p), x), item)
+
+
+def _as_axis(axis: Axis, name: str) -> Axis:
+    """Return an axis of data; data sets that are lists of numbers become arrays, as a single one does."""
+    values = axis.values
+    if is_array(values) and not is_key(values):
+        _numeric(values, name, axis)
+    elif not is_array(values) and all(map(_is_list_of_numbers, values)):
+        sets = [_as_item(value, f"{name} (value {i} of axis {axis.name!r})") for i, value in enumerate(values)]
+        return Axis(axis.name, sets, axis.labels)
+    return axis
+
+
+def _is_list_of_numbers(value: object) -> bool:
+    return type(value) in (list, tuple) and all(map(is_number, jax.tree.leaves(value)))
 
 
 def _numeric(array: PyTree, name: str, item: object = None) -> PyTree:

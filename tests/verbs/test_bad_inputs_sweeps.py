@@ -87,6 +87,14 @@ WRONG_SWEEPS = {
     "data sets of unequal length": Case(lambda: sweep(params=START, data=(jf.Axis("set", [X, X[:4]]), Y)), ValueError,
         r"data\[0\] \(x\): axis 'set' .*value 0 has \(8,\), value 1 has \(4,\)", r"jf\.datasets\.pad.*masked=True",
         lambda: padded()),
+    "complex data on an axis": Case(
+        lambda: sweep(params=START, data=(X, jf.Axis("set", np.stack([1j * Y, Y])))), TypeError,
+        r"data\[1\] is complex", "real and imaginary parts",
+        lambda: sweep(params=START, data=(X, jf.Axis("set", np.stack([1j * Y, Y]).imag)))),
+    "a tolerance on an axis": Case(
+        lambda: jf.optimizers.levenberg_marquardt(tolerance=jf.Axis("tolerance", [1e-3, -1e-3])), ValueError,
+        r"tolerance is -0.001 \(value 1 of axis 'tolerance'\)", "pass 1e-4, or None",
+        lambda: jf.optimizers.levenberg_marquardt(tolerance=jf.Axis("tolerance", [1e-3, 1e-4]))),
     "NaN in one of many data sets": Case(
         lambda: sweep(params=START, data=(X, jf.Axis("set", [Y, with_(Y, 2, np.nan)]))), ValueError,
         r"data\[1\] \(y\) has 1 of 16 .* index \(1, 2\)", "drop",

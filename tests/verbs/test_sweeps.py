@@ -179,6 +179,17 @@ def test_data_sets_and_keys_sweep():
             np.testing.assert_allclose(grid.results.loss.sel(set=k, seed=seed), fit.loss, rtol=1e-3)
 
 
+def test_data_sets_that_are_lists_sweep_as_arrays_do():
+    x, y = LINE.data
+    sets = np.stack([y, y + 1])
+
+    def swept(x, sets):
+        start, data = {"w": 1.0, "b": 0.0}, (x, jf.Axis("set", sets))
+        return jf.sweep(LINE.loss, start, data, optimizer=jf.optimizers.sgd(1e-2), steps=20).results
+
+    xr.testing.assert_identical(swept(x.tolist(), sets.tolist()), swept(x, sets))
+
+
 @pytest.mark.soak
 def test_data_sets_of_unequal_length_sweep_padded_and_masked():
     x, y = thermometer()
