@@ -78,6 +78,7 @@ class View(NamedTuple):
     silent: Array | None  # (k,) bool: without a pivot; of a run on the host only where the others have settled
     offset: Array  # () ||c||**2 / size
     left: Array  # () ||c||**2
+    doubtful: Any  # () it is a minimum where params may be held by rounding alone; None without bounds
 
 
 class DampingState(NamedTuple):
@@ -142,7 +143,12 @@ class LevenbergMarquardt(NamedTuple):
 
     def look(self, place: Place, flat: Array, memory: DampingState) -> View:
         """Judge a point."""
-        return of_lanes(look, place, flat, memory, self.tolerance)
+        view = of_lanes(look, place, flat, memory, self.tolerance)
+        if place.limits is None or (on_host(flat) and not view.doubtful):
+            return view
+        given = place.limits, flat, memory.scale, memory.system
+        opens = is_open(*given) if on_host(flat) else where_asked(view.doubtful, is_open_traced, view.doubtful, *given)
+        return view._replace(ends=view.ends & ~opens, undetermined=view.undetermined | opens)
 
     def move(self, place: Place, flat: Array, memory: DampingState, view: View) -> tuple[Array, DampingState]:
         """Return the params after a step, and the state there; those from before if the step is refused."""
@@ -177,7 +183,7 @@ def of_lanes(function: Callable, place: Place, flat: Array, *args: PyTree) -> Py
 
 def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> View:
     """Judge a point, as `LevenbergMarquardt.look` does."""
-    xp, here, free = namespace(flat), memory.system, None
+    xp, here, free, doubtful = namespace(flat), memory.system, None, None
     triangle, shadow = here.triangle, here.shadow
     slope = transposed_product(triangle, shadow)
     if place.limits is not None:
@@ -188,11 +194,42 @@ def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> Vie
         triangle, shadow = reduced(triangle, free, shadow)
     ends, least, alive, offset, left = judge(place, flat, memory, triangle, shadow, free, tolerance)
     if on_host(flat) and not (ends or least):
-        return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left)
+        return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left, ends)
     silent = diagonal(triangle) == 0 if free is None else (diagonal(triangle) == 0) & free
     tried = memory.probed >= silent.sum(axis=0)
     ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent & alive
-    return View(ends, undetermined, least & memory.bent & ~tried, slope, free, triangle, shadow, silent, offset, left)
+    probing = least & memory.bent & ~tried
+    if place.limits is not None:
+        bounded, dependent = (flat <= low) | (flat >= high), diagonal(here.triangle) == 0
+        doubtful = ends & bounded.any(axis=0) & dependent.any(axis=0)
+    return View(ends, undetermined, probing, slope, free, triangle, shadow, silent, offset, left, doubtful)
+
+
+def is_open(limits: tuple[Array, Array], flat: Array, scale: Array, here: System) -> Array:
+    """Return whether a param may leave its bound, with those that are between theirs, and no residual changes.
+
+    Its column then depends on their columns, and where these are at their least its slope is zero but for rounding,
+    whose sign tells nothing. If the bound holds it in truth, its column has a part of its own. A column that has all
+    but vanished is no sign: a step along it shows whether the loss bends up.
+    """
+    xp, inside = namespace(flat), (flat > limits[0]) & (flat < limits[1])
+    real = ~inside & (norms(here.triangle) > eps_of(flat) ** 0.75 * scale)
+    each = xp.eye(len(flat), dtype=bool)
+
+    def rank(more):
+        return (diagonal(reduced(here.triangle, inside | more, here.shadow)[0]) != 0).sum()
+
+    if on_host(flat):
+        alone = rank(real & inside)
+        return np.bool_(any(rank(one) == alone for one in each[real]))
+    ranks = jax.lax.map(rank, jnp.concatenate([each, each[:1] & False]))
+    return (real & (ranks[:-1] == ranks[-1])).any()
+
+
+def is_open_traced(asked: Array, *given: PyTree) -> Array:
+    """Return `is_open` where it is asked; of one run, which `where_asked` does not spare."""
+    given = jax.lax.stop_gradient(given)
+    return jax.lax.cond(asked, lambda: is_open(*given), lambda: asked)
 
 
 def plan(place: Place, flat: Array, memory: DampingState, view: View) -> Trial:
@@ -255,6 +292,8 @@ def weigh(
 
     bent = bend > 2 * curvature if on_host(flat) else True
     bent = both(bent, is_bent)
+    if place.limits is not None:
+        bent = bent | (probing & ~(step != 0).any(axis=0))  # no step leads there between the bounds
 
     def at_the_bottom():
         rest = inner(step, pick(accepted, ahead, slope)) ** 2 / pick(bend > 0, bend, 1)
@@ -390,9 +429,23 @@ def unseen(place: Place, flat: Array, memory: DampingState, triangle: Array, sil
     earlier = xp.cumsum(silent, axis=0) - silent
     chosen = silent & (earlier == memory.probed)
     along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
-    if place.limits is not None:
-        along = xp.where(flat - along < place.limits[0], -along, along)
-    return along - solve(triangle, product(triangle, along))
+    step = along - solve(triangle, product(triangle, along))
+    if place.limits is None:
+        return step
+    units = xp.where(memory.scale > 0, memory.scale, 1)
+    one, other = (room(flat, way, units, *place.limits) for way in (step, -step))
+    return pick(one >= other, lambda: one * step, lambda: -other * step)
+
+
+def room(flat: Array, step: Array, units: Array, low: Array, high: Array) -> Array:
+    """Return what part of the way from `flat` back along a step lies between the bounds; 1 if all of it.
+
+    A part of the step that rounding may have left, in these units, does not count.
+    """
+    xp, far = namespace(flat), abs(step)
+    real = far * units > eps_of(flat) ** 0.75 * (far * units).max(axis=0)
+    free = xp.where(step > 0, flat - low, high - flat) / xp.where(real, far, 1)
+    return xp.where(real, free, 1).min(axis=0).clip(0, 1)
 
 
 def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:

@@ -165,6 +165,58 @@ def test_a_param_on_its_bound_lets_the_others_converge(count, lanes):
         np.testing.assert_allclose(found, np.insert(exact, 1, 0.0), rtol=1e-10, atol=1e-12)
 
 
+def equal(w, x):
+    return x[:, 0] * (w[0] - w[1]) + x[:, 1] * w[2]
+
+
+def mixed(w, x):
+    return x @ (jnp.array([[1.0, 0.3, -0.7], [0.2, 1.1, 0.4]], w.dtype) @ w)
+
+
+def apart(w, x):
+    return x[:, 0] * w[0] + x[:, 1] * w[1] + x[:, 0] * x[:, 1] * w[2]
+
+
+# Of each the model, the lowest and highest of its three params, their truth, the noise, and the verdict: a column of a
+# param on its bound may depend on that of one between its bounds, on that of another on a bound, or on none.
+INF = np.inf
+ON_BOUNDS = {
+    "one of a difference": (equal, [-INF, 0, -INF], [INF] * 3, [2.0, 0.0, 1.0], 0.1, Status.NOT_DETERMINED),
+    "of a mixture": (mixed, [0, -INF, -INF], [INF, 0, INF], [0.0, -1.0, 1.0], 0.1, Status.NOT_DETERMINED),
+    "both pushed": (equal, [0, -INF, -INF], [INF, 0, INF], [-1.0, 1.0, 1.0], 0.1, Status.CONVERGED),
+    "another pushed": (equal, [-INF, -INF, 0], [INF, INF, 1], [1.0, 0.0, 5.0], 0.1, Status.NOT_DETERMINED),
+    "none depends": (apart, [0, -INF, 0], [INF, 0, INF], [0.0, 0.0, 1.0], 0.1, Status.CONVERGED),
+}
+
+
+@pytest.mark.parametrize("lanes", soaking([False, True], keep=1), ids=["alone", "lanes"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("name", soaking(ON_BOUNDS, keep=("one of a difference", "both pushed")))
+def test_rounding_does_not_decide_what_is_said_of_params_on_bounds(name, precision, lanes):
+    """The noise is orthogonal to all columns: slopes are zero but for rounding if no truth is out of bounds."""
+    predict, low, high, truth, noise, status = ON_BOUNDS[name]
+    rng, x = np.random.default_rng(0), np.random.default_rng(1).normal(size=(40, 2))
+    columns = np.stack([x[:, 0], x[:, 1], x[:, 0] * x[:, 1]])
+    noises = rng.normal(size=(12, 40))
+    noises -= noises @ columns.T @ np.linalg.pinv(columns.T)
+    with jax.enable_x64(True):
+        ys = np.asarray(predict(jnp.asarray(truth), jnp.asarray(x))) + noise * noises
+    starts = np.clip(np.array(truth) + rng.normal(size=(12, 3)), low, high)
+    how = {"optimizer": LM(), "steps": 60, "precision": precision}
+
+    def bounded(values):
+        return jf.Bounded(values, low=np.array(low, float), high=np.array(high, float))
+
+    if lanes:
+        grid = jf.sweep(RSS(predict), bounded(jf.Axis("set", starts)), (x, jf.Axis("set", ys)), **how)
+        runs = [jf.lane(grid, set=i) for i in range(12)]
+    else:
+        runs = [jf.fit(RSS(predict), bounded(start), (x, y), **how) for start, y in zip(starts, ys, strict=True)]
+    assert [run.status for run in runs] == [status] * 12
+    ends = np.array([run.params for run in runs])
+    assert ((ends == low) | (ends == high)).any()
+
+
 @pytest.mark.soak
 def test_a_triangle_has_rows_of_zeros_for_columns_that_depend_on_others():
     rng = np.random.default_rng(2)
