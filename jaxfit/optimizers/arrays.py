@@ -342,7 +342,9 @@ def solve(triangle: Array, b: Array) -> Array:
         return np.array(z, b.dtype)
     z = [b[0]] * k
     for i in reversed(range(k)):
-        rest = b[i] - sum((triangle[i, j] * z[j] for j in range(i + 1, k)), jnp.zeros_like(b[i]))
+        rest = b[i]
+        for j in range(i + 1, k):  # a sum of two products is rounded in one of two ways, in one loop now so, now so
+            rest = rest - triangle[i, j] * z[j]
         pivot = triangle[i, i]
         z[i] = jnp.where(pivot == 0, b.dtype.type(0), rest / jnp.where(pivot == 0, 1, pivot))
     return jnp.stack(z)

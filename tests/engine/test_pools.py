@@ -117,6 +117,29 @@ def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, pea
     same(forward, backward.isel(lane=slice(None, None, -1)))
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_lanes_that_are_alike_have_the_same_bits_in_all_slots(precision):
+    """Of three params, the first is found from a sum of two products, which one rounding or the other may join."""
+    rng, alike = np.random.default_rng(320), 16
+    x = np.sort(rng.uniform(0, 10, 20))
+    heights, level = rng.normal(size=(12, 2)), rng.normal(size=12)
+
+    def model(p, x):
+        heights, bump, wave = p["heights"], jnp.exp(-0.5 * ((x - 1) / 1.5) ** 2), jnp.sin(2 * x / 3)
+        return p["base"] + jnp.zeros_like(x) + heights[0] * bump + heights[1] * wave
+
+    ys = np.stack([model({"base": b, "heights": c}, x) for b, c in zip(level, heights, strict=True)])
+    ys = ys + 0.1 * rng.normal(size=ys.shape)
+    starts = {"base": level, "heights": heights + 0.5 * rng.normal(size=heights.shape)}
+    starts, ys = jax.tree.map(lambda v: jf.Axis("lane", np.repeat(v, alike, axis=0)), (starts, ys))
+    found = jf.sweep(
+        jf.losses.mse(model), starts, (x, ys), precision=precision, slots=alike,
+        optimizer=jf.optimizers.levenberg_marquardt(), steps=1,
+    ).results  # fmt: skip
+    for first in range(alike):
+        same(found.isel(lane=slice(first, None, alike)), found.isel(lane=slice(0, None, alike)))
+
+
 def test_a_rule_ends_lanes_at_different_steps_and_all_are_found():
     results = run(RATES, SEEDS, RULES["a rule"])
     converged = results.status == jf.Status.CONVERGED
