@@ -308,14 +308,13 @@ def params_tree(
         return like(params, moved)
     import xarray as xr
 
-    tree, variables = like(params, moved), {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    status, extra = result.results.status, extra or {}
+    variables = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(like(params, moved)):
         name = ".".join(s for s in ("params", jax.tree_util.keystr(path, simple=True, separator=".")) if s)
-        own = leaf.ndim - len(result.results.status.dims) - last
-        variables[name] = labelled(
-            result, leaf, dict(extra or {}) | {f"{name}_dim_{i}": None for i in range(own)}, name
-        )
-    return xr.Dataset(variables)
+        own = leaf.ndim - len(status.dims) - last
+        variables[name] = (*status.dims, *extra, *(f"{name}_dim_{i}" for i in range(own))), leaf
+    return xr.Dataset(variables, dict(status.coords) | {k: v for k, v in extra.items() if v is not None})
 
 
 def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
@@ -329,7 +328,8 @@ def undetermined(fit: Fit, known: Moments) -> list[dict[str, float]]:
     names = [name for name, yes in zip(labels_of(params), places, strict=True) if yes]
     directions = []
     for row in with_own_pivots(blind[~np.isnan(blind).any(axis=-1)]):
-        row = row / row[np.argmax(np.abs(row))]
+        largest = np.abs(row) > (1 - 1e-6) * np.abs(row).max()
+        row = row / row[np.argmax(largest)]  # the first of them, whatever the rounding
         directions.append({n: float(x) for n, x in zip(names, row, strict=True) if abs(x) > 1e-6})
     return directions
 
