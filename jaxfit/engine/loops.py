@@ -162,7 +162,7 @@ def propose(training: Training, state: State, t: Array) -> Proposal:
         return method.step(objective_of(problem, data, key), state.params, state.memory)
     problem = problem._replace(params=put(problem.params, state.params))
     found = method.step(objective_of(problem, data, key), free(problem.params), state.memory)
-    return found._replace(params=joined(problem.params, found.params, found.state), state=None)
+    return found._replace(params=joined(problem.params, found.params, found.state), state=None, last=None)
 
 
 def plain_step(training: Training, state: State, t: Array) -> tuple[State, Proposal]:
@@ -181,7 +181,7 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
     verdict = jnp.where((verdict == RUNNING) & (t >= training.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status).astype(np.int32)
     goes = status == RUNNING
-    kept, proposed = (state.params, state.memory), (proposal.params, proposal.memory)
+    kept, proposed = (at_rest(training, state, proposal, verdict), state.memory), (proposal.params, proposal.memory)
     params, memory = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposed, kept)
     if isinstance(
         method_of(training.optimizer), GradientMethod
@@ -193,6 +193,17 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
         change = jnp.where(goes & ~skipped(proposal, size), size, change)
     state = state._replace(params=params, memory=memory, status=status, change=change, steps=state.steps + goes)
     return state, proposal
+
+
+def at_rest(training: Training, state: State, proposal: Proposal, verdict: Array) -> PyTree:
+    """Return the params where a run comes to rest that does not go on after this verdict.
+
+    With validation data it does so where it was judged, as its records do.
+    """
+    if proposal.last is None or training.validation is not None:
+        return state.params
+    moves = (state.status == RUNNING) & (verdict == Status.CONVERGED) & proposal.converged
+    return jax.tree.map(lambda new, old: jnp.where(moves, new, old), proposal.last, state.params)
 
 
 def better_of(best: Best, params: PyTree, value: Array, t: Array, where: Array) -> tuple[Best, Array]:
@@ -271,7 +282,8 @@ def check(training: Training, state: State, t: Array, ends: Array | bool = True)
     unjudged = (status == Status.OUT_OF_STEPS) | (status == Status.STOPPED_EARLY)
     above = unjudged & (trained > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
-    state = state._replace(status=status, steps=jnp.where(running, t, state.steps))
+    params = at_rest(training, state, proposal, verdict)
+    state = state._replace(params=params, status=status, steps=jnp.where(running, t, state.steps))
     if state.best is not None:  # if the run goes on, its next step makes this record
         best, _ = better_of(state.best, state.params, validation, state.steps, status != RUNNING)
         state = state._replace(best=best)
@@ -320,6 +332,15 @@ def row(training: Training, state: State, t: Array, proposal: Proposal) -> dict[
     return dict(zip(training.record.names, map(value, training.record.what), strict=True))
 
 
+def row_of(training: Training, state: State, new: State, t: Array, proposal: Proposal) -> dict[str, PyTree]:
+    """Return the record of a step that was judged: of the params before it, or where the run has come to rest."""
+    if proposal.last is not None:
+        goes = new.status == RUNNING
+        params = jax.tree.map(lambda old, last: jnp.where(goes, old, last), state.params, new.params)
+        state = state._replace(params=params)
+    return row(training, state, t, proposal)
+
+
 class Stepper(NamedTuple):
     """The functions that a loop over steps calls; for one lane, or for many by `vmap`."""
 
@@ -335,8 +356,11 @@ def stepper(training: Training, *, judged: bool, ends: Array | bool = True) -> S
     """
 
     def recorded(state, t):
-        new, proposal = judged_step(training, state, t) if judged else plain_step(training, state, t)
-        return new, row(training, state, t, proposal)
+        if not judged:
+            new, proposal = plain_step(training, state, t)
+            return new, row(training, state, t, proposal)
+        new, proposal = judged_step(training, state, t)
+        return new, row_of(training, state, new, t, proposal)
 
     def unrecorded(state, t):
         return (judged_step(training, state, t, recorded=False) if judged else plain_step(training, state, t))[0]
@@ -438,7 +462,7 @@ def unrolled(training: Training, steps: int) -> tuple[State, dict[str, PyTree], 
 
     def body(state, t):
         new, proposal = judged_step(training, state, t, recorded=t % every == 0)
-        return new, blank_unless(state.status == RUNNING, row(training, state, t, proposal))
+        return new, blank_unless(state.status == RUNNING, row_of(training, state, new, t, proposal))
 
     state, rows = jax.lax.scan(body, begin(training), jnp.arange(steps, dtype=np.int32))
     running = state.status == RUNNING

@@ -211,6 +211,7 @@ def in_numpy_programs(ask: Callable) -> tuple[Callable, Callable, Callable]:
                     losses.append(loss)
                 status = _verdict(loss, view)
                 if status != RUNNING or i == count:
+                    flat = view.last if status == Status.CONVERGED else flat
                     break
                 flat, memory = method.move(place, flat, memory, view)
         steps = int(t) + i

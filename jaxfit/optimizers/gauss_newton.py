@@ -9,6 +9,10 @@ others after it. R and c there tell what they would come down to: if that is low
 step with these params at their least squares, before the damping rises. Golub and Pereyra (1973) solve them so at every
 step; here no step but a refused one costs a residual more.
 
+At a minimum where residuals are large and curved, a step leaves a part of c, and the next one about the same part of
+that. Near the minimum a step knows this part from the one before, and allows for it; see `share_of`. A run ends where
+the next step leads to the minimum, by that step: the model is not evaluated there once more.
+
 A column that depends on earlier columns, within rounding, gets a row of zeros in R, and no step goes along it. At a
 minimum along all other columns, a short step is tried along each such direction. If the loss rises because the
 residuals are curved, the params are determined all the same (J is always singular at a minimum above zero of as many
@@ -78,6 +82,8 @@ class View(NamedTuple):
     silent: Array | None  # (k,) bool: without a pivot; of a run on the host only where the others have settled
     offset: Array  # () ||c||**2 / size
     left: Array  # () ||c||**2
+    last: Array  # (k,) where a run that ends here comes to rest
+    share: Array  # () of the way from the aim of the last step to that of the next one, to be taken back
     doubtful: Any  # () it is a minimum where params may be held by rounding alone; None without bounds
 
 
@@ -95,6 +101,8 @@ class DampingState(NamedTuple):
     settled: Array  # () whether the last step found the minimum along the direction that R does not show
     probed: Array  # () number of directions that R does not show and that were tried at these params
     bent: Array  # () whether the loss rises along all of them
+    aimed: Array  # (k,) where the last step was to lead
+    shadow: Array  # (k,) c at the point before
     repeats: Any  # () whether the refused step is tried again; None if the residuals are affine in no param
     shift: Any  # (k,) with what change of the params in which they are affine; None too
 
@@ -102,7 +110,8 @@ class DampingState(NamedTuple):
 class Trial(NamedTuple):
     """Where a step is to lead."""
 
-    planned: Array  # (k,) by the damped step
+    aimed: Array  # (k,) by the damped step
+    planned: Array  # (k,) by it and the one before
     there: Array  # (k,) with the params in which the residuals are affine moved to fit the others, after a refusal
 
 
@@ -122,7 +131,7 @@ class LevenbergMarquardt(NamedTuple):
         view = self.look(place, flat, memory)
         there, memory = self.move(place, flat, memory, view)
         gradient = back(2 * here.weight * view.slope)
-        return Proposal(here.loss, gradient, back(there), memory, view.ends, view.undetermined)
+        return Proposal(here.loss, gradient, back(there), memory, view.ends, view.undetermined, last=back(view.last))
 
     def begin(self, place: Place, flat: Array) -> DampingState:
         """Return the state at the start."""
@@ -138,7 +147,21 @@ class LevenbergMarquardt(NamedTuple):
         repeating = on_host(flat) or 0 < len(place.affine(flat)) < flat.size
         repeats, shift = (one < 0, 0 * flat) if repeating else (None, None)
         return DampingState(
-            system, scale, sizes, self.damping * one, 2 * one, far, far, far, one < 0, 0 * one, one > 0, repeats, shift
+            system=system,
+            scale=scale,
+            sizes=sizes,
+            damping=self.damping * one,
+            growth=2 * one,
+            before=far,
+            left=far,
+            ceiling=far,
+            settled=one < 0,
+            probed=0 * one,
+            bent=one > 0,
+            aimed=flat,
+            shadow=0 * flat,
+            repeats=repeats,
+            shift=shift,
         )
 
     def look(self, place: Place, flat: Array, memory: DampingState) -> View:
@@ -192,9 +215,9 @@ def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> Vie
         free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
         slope = xp.where(free, slope, 0)
         triangle, shadow = reduced(triangle, free, shadow)
-    ends, least, alive, offset, left = judge(place, flat, memory, triangle, shadow, free, tolerance)
+    ends, least, alive, *_ = found = judge(place, flat, memory, triangle, shadow, free, tolerance)
     if on_host(flat) and not (ends or least):
-        return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left, ends)
+        return View(ends, ends, ends, slope, free, triangle, shadow, None, *found[3:], ends)
     silent = diagonal(triangle) == 0 if free is None else (diagonal(triangle) == 0) & free
     tried = memory.probed >= silent.sum(axis=0)
     ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent & alive
@@ -202,7 +225,7 @@ def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> Vie
     if place.limits is not None:
         bounded, dependent = (flat <= low) | (flat >= high), diagonal(here.triangle) == 0
         doubtful = ends & bounded.any(axis=0) & dependent.any(axis=0)
-    return View(ends, undetermined, probing, slope, free, triangle, shadow, silent, offset, left, doubtful)
+    return View(ends, undetermined, probing, slope, free, triangle, shadow, silent, *found[3:], doubtful)
 
 
 def is_open(limits: tuple[Array, Array], flat: Array, scale: Array, here: System) -> Array:
@@ -241,10 +264,25 @@ def plan(place: Place, flat: Array, memory: DampingState, view: View) -> Trial:
     damping = pick(straight, flat.dtype.type(0), memory.damping)
     move = solve(*damped(per(triangle, units), view.shadow, damping)) / units
     move = pick(view.probing, lambda: unseen(place, flat, memory, triangle, view.silent), move)
-    planned = within(place, flat - move)
+    aimed = within(place, flat - move)
+    planned = pick(view.probing, aimed, lambda: within(place, aimed - view.share * (aimed - memory.aimed)))
     if memory.shift is None:
-        return Trial(planned, planned)
-    return Trial(planned, pick(memory.repeats, lambda: within(place, planned + memory.shift), planned))
+        return Trial(aimed, planned, planned)
+    return Trial(aimed, *pick(memory.repeats, lambda: (aimed, within(place, aimed + memory.shift)), (planned, planned)))
+
+
+def share_of(memory: DampingState, shadow: Array, offset: Array) -> Array:
+    """Return () the share of the way from the aim of the last step, g', to that of the next one, g, to take back.
+
+    That is the share of the least ||c - share * (c - c')||: as far as c is linear, it is the c at the point that leads
+    to g - share * (g - g'). Zero away from a minimum, after a refused step, and where it would be most of the way.
+
+    Source: Anderson (1965), doi:10.1145/321296.321305, with one step before.
+    """
+    change = shadow - memory.shadow
+    size = squares(change)
+    share = inner(shadow, change) / pick(size > 0, size, 1)
+    return pick((offset < 1e-3) & (size > 0) & (abs(share) < 0.9), share, 0 * share)
 
 
 def weigh(
@@ -328,6 +366,8 @@ def weigh(
         pick(accepted, settled, lambda: memory.settled | settled),
         pick(accepted, flat.dtype.type(0), lambda: memory.probed + probing),
         accepted | pick(probing, bent, memory.bent),
+        trial.aimed,
+        view.shadow,
         repeats,
         shift,
     )
@@ -337,16 +377,28 @@ def weigh(
 # Whether a run has ended
 
 
+class Verdict(NamedTuple):
+    """What `judge` finds."""
+
+    ends: Array  # () it is a minimum that is determined
+    least: Array  # () it is one but for directions that R does not show, if these bend up
+    alive: Array  # () it is one if they do not
+    offset: Array  # from here on as in `View`
+    left: Array
+    last: Array
+    share: Array
+
+
 def judge(
     place: Place, flat: Array, memory: DampingState, triangle: Array, shadow: Array, free: Array | None,
     tolerance: Any = None,
-) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
+) -> Verdict:  # fmt: skip
     """Return whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
 
     An undamped step would remove ||c||**2 from the sum of squares. It is not worth a step if
-    - it is lost in the rounding of the sum, and the last step did not make it much smaller, or the params are where
-      they will stay: within eps**(2/3) of their standard errors and eps**0.7 of their size, or eps**(5/6) of the
-      former; or
+    - it is lost in the rounding of the sum, and the last step did not make it much smaller, or an undamped one leads to
+      where the params will stay, as far as the last one tells: within eps**(2/3) of their standard errors and eps**0.7
+      of their size, or eps**(5/6) of the former. That step is at hand, and the run comes to rest after it; or
     - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
     - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step; or
     - it is at most the tolerance of the sum, if there is one.
@@ -355,10 +407,6 @@ def judge(
     If R has rows of zeros, these rules see the other directions only; unless the run has settled in the rest too. There
     it is also enough that all residuals are at rounding. Where a param has lost its influence, or no param has any, it
     is one only if all residuals are at rounding, or the slopes show that the sum bends up along all of these.
-
-    Returns:
-      Whether it is a minimum that is determined, whether it is one but for directions that R does not show, if these
-      bend up; whether it is one if they do not; ||c||**2 / size, and ||c||**2.
     """
     xp, here, eps = namespace(flat), memory.system, eps_of(flat)
     left = normal(squares(shadow))
@@ -382,20 +430,33 @@ def judge(
         return len(place.affine(flat)) == len(flat)
 
     def is_near():
+        one = flat.dtype.type(1)
+        rate = pick(memory.before < np.inf, offset / memory.before, one)  # what the last step left of it
+        rate = minimum(maximum(rate, eps**0.25), one)
+        rest = rate * offset
         return ~np.bool_(is_linear()) & either(
-            offset <= eps ** (5 / 3),
-            lambda: both(offset <= eps ** (4 / 3), lambda: slight(memory, flat, step(), eps**0.7)),
+            rest <= eps ** (5 / 3),
+            lambda: both(rest <= eps ** (4 / 3), lambda: slight(memory, flat, root(rate) * step(), eps**0.7)),
         )
 
-    lost = both(offset <= 16 * eps, lambda: either(offset > memory.before / 2, is_near))
+    near = both(offset <= 16 * eps, is_near)
+    lost = near | ((offset <= 16 * eps) & (offset > memory.before / 2))
     below = both(root(left) <= 8 * eps * reach, lambda: move() <= xp.sqrt(eps) * reach)
     below = both(below, lambda: (left > memory.left / 64) | (not is_linear()))
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
     least = lost | below | enough | (exact & ~determined)
     tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step(), eps**0.75))
+    share = pick(is_linear(), 0 * offset, lambda: share_of(memory, shadow, offset))
     if on_host(flat) and not (least or tiny or memory.settled):
-        return least, least, least, offset, left
-    return alive() & (determined & least | tiny | memory.settled), ~determined & least, alive(), offset, left
+        return Verdict(least, least, least, offset, left, flat, share)
+
+    def after_a_step():
+        aimed = flat - step()
+        return within(place, aimed - share * (aimed - memory.aimed))
+
+    last = pick(near & determined, after_a_step, flat)
+    ends = alive() & (determined & least | tiny | memory.settled)
+    return Verdict(ends, ~determined & least, alive(), offset, left, last, share)
 
 
 def bottomed(memory: DampingState, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:

@@ -80,6 +80,7 @@ class Proposal(NamedTuple):
     skipped: Array | bool | None = None  # () whether no step was made, which is then no sign of convergence;
     # None: where the params stay though the gradient is not zero
     state: PyTree = None  # what a stateful loss carries to the next step
+    last: PyTree = None  # where the params come to rest if `converged` ends the run; None: where they are
     asks: Array | bool = False  # () whether the verdict is yet to come, from `settle` of the method; of a single run
 
 

@@ -443,7 +443,8 @@ def levenberg_marquardt(*, damping: float | Varied = 1e-3, tolerance: float | Va
     The run judges its own convergence. It is CONVERGED where no step would change the loss by more than the precision
     can resolve and the data determine all params. It is NOT_DETERMINED where the loss is at its minimum too, but some
     params, or combinations of them, do not change it, as wherever there are fewer residuals than params; these stay at
-    their start. `steps` includes rejected steps. The steps do not depend on the units of params.
+    their start. `steps` includes rejected steps. The steps do not depend on the units of params. The params at the end
+    are a step beyond those that were judged, where that is the step after which nothing is left; the loss is the same.
 
     Args:
       damping: At the start, relative to the squared norms of the Jacobian's columns. A leaf.
@@ -453,7 +454,8 @@ def levenberg_marquardt(*, damping: float | Varied = 1e-3, tolerance: float | Va
     Raises:
       ValueError: If `tolerance` is not between 0 and 1.
 
-    Source: Levenberg (1944), Marquardt (1963), scaled as by More (1978), the damping updated as by Nielsen (1999).
+    Source: Levenberg (1944), Marquardt (1963), scaled as by More (1978), the damping updated as by Nielsen (1999); near
+      the minimum a step allows for what the last one left, as by Anderson (1965).
 
     Example:
       >>> loss = jf.losses.rss(jf.models.line)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.optimizers import gauss_newton
 from jaxfit.optimizers.arrays import damped, singular, triangularize
 from tests.shared import nist
 from tests.shared.soak import soaking
@@ -224,6 +225,46 @@ def test_with_a_tolerance_no_more_than_that_part_of_the_sum_of_squares_is_left_t
     for row, y in zip(params, sets, strict=True):
         errors = left_to_take(row[2], y)[1]
         assert (np.abs(row[:2] - row[2]) < 1.5 * np.sqrt(27 * np.array(tolerances[:2]))[:, None] * errors).all()
+
+
+@pytest.mark.parametrize("more", [{}, {"stop": jf.Stop(loss_below=0.0), "record": PATH}], ids=["in NumPy", "compiled"])
+def test_a_run_comes_to_rest_where_next_to_nothing_is_left_to_take(more):
+    """A step beyond the point where it was judged; a factor of 16 for the rate, of which the last step tells."""
+    for seed in range(8):
+        run = jf.fit(jf.losses.rss(decay), START, (X, noisy(seed)), optimizer=LM(), steps=60, **more)
+        found = [run.params[name] for name in "abc"]
+        assert run.status == jf.Status.CONVERGED
+        assert left_to_take(found, noisy(seed))[0] < 16 * np.finfo(float).eps ** (4 / 3)
+        a, b, c = found
+        np.testing.assert_allclose(run.loss, np.sum((a * np.exp(-b * X) + c - noisy(seed)) ** 2), rtol=1e-13)
+        if more:
+            assert [run.history.params[name][-1] for name in "abc"] == found
+
+
+def peak(params, x):
+    return params["height"] * jnp.exp(-0.5 * ((x - params["center"]) / params["width"]) ** 2) + params["level"]
+
+
+def a_peak_in_noise(seed):
+    """A start, and data whose residuals at the minimum are large."""
+    rng = np.random.default_rng(seed)
+    center, width = rng.uniform(1.5, 2.5), rng.uniform(0.4, 0.8)
+    y = 2 * np.exp(-0.5 * ((X - center) / width) ** 2) + 0.3 + 0.4 * rng.normal(size=X.size)
+    return {"height": 1.5, "center": center + 0.2, "width": 1.2 * width, "level": 0.0}, (X, y)
+
+
+def test_a_share_of_a_step_taken_back_saves_steps_and_leads_to_the_same_minimum(monkeypatch):
+    def runs():
+        return [jf.fit(jf.losses.rss(peak), *a_peak_in_noise(seed), optimizer=LM()) for seed in range(30)]
+
+    found = runs()
+    monkeypatch.setattr(gauss_newton, "share_of", lambda memory, shadow, offset: 0 * offset)
+    plain = runs()
+    assert {run.status for run in found + plain} == {jf.Status.CONVERGED}
+    assert sum(run.steps for run in found) < 0.8 * sum(run.steps for run in plain)
+    for one, other in zip(found, plain, strict=True):
+        errors = jf.standard_errors(other)
+        assert all(abs(one.params[name] - other.params[name]) < 1e-8 * errors[name] for name in errors)
 
 
 def test_an_exact_fit_converges():
