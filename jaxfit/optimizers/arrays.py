@@ -204,7 +204,7 @@ def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = Non
     least = rounding * (jnp.sqrt((columns * columns).sum(axis=1)) if norms is None else norms)
 
     def pivot(row, least):
-        length = jnp.sqrt((row * row).sum(axis=0))
+        length = flat_root((row * row).sum(axis=0))
         length = jnp.where(length <= least, b.dtype.type(0), length)
         return row / jnp.where(length > 0, length, b.dtype.type(np.inf)), length
 
@@ -255,10 +255,10 @@ def _reduced_on_host(
 identity = functools.lru_cache(maxsize=64)(lambda size, dtype: np.eye(size, dtype=dtype))
 
 
-def flat_root(damping: Array) -> Array:
+def flat_root(x: Array) -> Array:
     """Return the root, with a slope of zero at zero: the true one, infinite, would make derivatives of a run NaN."""
-    none = damping == 0
-    return pick(none, 0 * damping, lambda: root(pick(none, 1 + damping, damping)))
+    none = x == 0
+    return pick(none, 0 * x, lambda: root(pick(none, 1 + x, x)))
 
 
 def damped(triangle: Array, shadow: Array, damping: Array) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ from jaxfit.optimizers.arrays import (
     Array,
     are_finite,
     by_products,
+    flat_root,
     namespace,
     on_host,
 )
@@ -134,7 +135,7 @@ def _of_sets(objective: Objective, free: PyTree, flat: Array, layout: Layout) ->
         border = border + jnp.sum(found.weight[None] * found.scale[m:] ** 2, axis=-1)
         parts.append((found.columns * rooted[None, None], found.residuals * rooted[None]))
     return Slopes(
-        loss, jnp.ones_like(size), size, layout.join(own_scales, jnp.sqrt(border)),
+        loss, jnp.ones_like(size), size, layout.join(own_scales, flat_root(border)),
         jnp.concatenate([jnp.ravel(r) for _, r in parts]), Columns(tuple(x for x, _ in parts), layout),
     )  # fmt: skip
 
@@ -168,11 +169,11 @@ def _slopes(blocks_at: Callable[[Array], tuple[Block, ...]], flat: Array) -> Slo
         (r,), (columns,) = parts, derivatives
         weight = jnp.asarray(blocks[0].weight, r.dtype)
         size = jnp.sum(r * r)
-        scale = jnp.sqrt(jnp.sum(columns * columns, axis=1))
+        scale = flat_root(jnp.sum(columns * columns, axis=1))
         return Slopes(weight * size, weight, size, scale, r, columns, ())
     loss, r, curve, measure = (jnp.concatenate(x) for x in zip(*map(weigh, blocks), strict=True))
     columns = jnp.concatenate(derivatives, axis=1)
-    scale = jnp.sqrt(jnp.sum(columns**2 * measure[None, :], axis=1))
+    scale = flat_root(jnp.sum(columns**2 * measure[None, :], axis=1))
     size = jnp.sum(measure * jnp.concatenate(parts) ** 2)
     root = jnp.sqrt(curve)
     rooted = columns * root[None, :]

@@ -333,6 +333,27 @@ def test_a_fit_can_be_differentiated_with_respect_to_its_data():
     np.testing.assert_allclose(found, centered / (centered**2).sum(), atol=1e-9)
 
 
+SUPERFLUOUS = {
+    "on a bound": (decay, START | {"c": jf.Bounded(0.8, low=0.6)}, START | {"c": jf.Fixed(0.6)}),
+    "without influence": (lambda p, x: decay(p, x) + 0 * p["d"], START | {"d": 0.5}, START),
+    "redundant": (lambda p, x: decay(p | {"a": p["a"] + p["d"]}, x), START | {"d": 0.5}, START),
+}
+
+
+@pytest.mark.parametrize("name", SUPERFLUOUS)
+def test_a_param_that_does_not_move_takes_no_derivative_of_the_others(name):
+    """The length of its column is zero in the triangle, where a root has no slope."""
+    model, start, fewer = SUPERFLUOUS[name]
+
+    def rate(y, model, start):
+        return jf.fit(jf.losses.rss(model), start, (X, y), optimizer=LM(), steps=12).params["b"]
+
+    with jax.enable_x64(True):
+        found, expected = (jax.jit(jax.grad(rate), static_argnums=1)(jnp.asarray(noisy()), *given)
+                           for given in ((model, start), (decay, fewer)))  # fmt: skip
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.soak
 def test_lbfgs_finds_the_minimum_of_any_smooth_loss():
     def loss(params):
