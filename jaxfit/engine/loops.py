@@ -162,7 +162,8 @@ def propose(training: Training, state: State, t: Array) -> Proposal:
         return method.step(objective_of(problem, data, key), state.params, state.memory)
     problem = problem._replace(params=put(problem.params, state.params))
     found = method.step(objective_of(problem, data, key), free(problem.params), state.memory)
-    return found._replace(params=joined(problem.params, found.params, found.state), state=None, last=None)
+    last = None if found.last is None else joined(problem.params, found.last, carried(problem.params))
+    return found._replace(params=joined(problem.params, found.params, found.state), state=None, last=last)
 
 
 def plain_step(training: Training, state: State, t: Array) -> tuple[State, Proposal]:
@@ -181,7 +182,7 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
     verdict = jnp.where((verdict == RUNNING) & (t >= training.steps), Status.OUT_OF_STEPS, verdict)
     status = jnp.where(running, verdict, state.status).astype(np.int32)
     goes = status == RUNNING
-    kept, proposed = (at_rest(training, state, proposal, verdict), state.memory), (proposal.params, proposal.memory)
+    kept, proposed = (at_rest(state, proposal, verdict), state.memory), (proposal.params, proposal.memory)
     params, memory = jax.tree.map(lambda new, old: jnp.where(goes, new, old), proposed, kept)
     if isinstance(
         method_of(training.optimizer), GradientMethod
@@ -195,12 +196,9 @@ def judged_step(training: Training, state: State, t: Array, *, recorded: Array |
     return state, proposal
 
 
-def at_rest(training: Training, state: State, proposal: Proposal, verdict: Array) -> PyTree:
-    """Return the params where a run comes to rest that does not go on after this verdict.
-
-    With validation data it does so where it was judged, as its records do.
-    """
-    if proposal.last is None or training.validation is not None:
+def at_rest(state: State, proposal: Proposal, verdict: Array) -> PyTree:
+    """Return the params where a run comes to rest that does not go on after this verdict."""
+    if proposal.last is None:
         return state.params
     moves = (state.status == RUNNING) & (verdict == Status.CONVERGED) & proposal.converged
     return jax.tree.map(lambda new, old: jnp.where(moves, new, old), proposal.last, state.params)
@@ -282,7 +280,9 @@ def check(training: Training, state: State, t: Array, ends: Array | bool = True)
     unjudged = (status == Status.OUT_OF_STEPS) | (status == Status.STOPPED_EARLY)
     above = unjudged & (trained > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
-    params = at_rest(training, state, proposal, verdict)
+    params = at_rest(state, proposal, verdict)
+    if proposal.last is not None and training.validation is not None:
+        validation = validation_loss(training, params, t)
     state = state._replace(params=params, status=status, steps=jnp.where(running, t, state.steps))
     if state.best is not None:  # if the run goes on, its next step makes this record
         best, _ = better_of(state.best, state.params, validation, state.steps, status != RUNNING)

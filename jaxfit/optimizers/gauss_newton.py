@@ -265,7 +265,7 @@ def plan(place: Place, flat: Array, memory: DampingState, view: View) -> Trial:
     move = solve(*damped(per(triangle, units), view.shadow, damping)) / units
     move = pick(view.probing, lambda: unseen(place, flat, memory, triangle, view.silent), move)
     aimed = within(place, flat - move)
-    planned = pick(view.probing, aimed, lambda: within(place, aimed - view.share * (aimed - memory.aimed)))
+    planned = pick(view.probing, aimed, lambda: within(place, aimed - taken_back(memory, view.share, view.free, aimed)))
     if memory.shift is None:
         return Trial(aimed, planned, planned)
     return Trial(aimed, *pick(memory.repeats, lambda: (aimed, within(place, aimed + memory.shift)), (planned, planned)))
@@ -281,8 +281,15 @@ def share_of(memory: DampingState, shadow: Array, offset: Array) -> Array:
     """
     change = shadow - memory.shadow
     size = squares(change)
-    share = inner(shadow, change) / pick(size > 0, size, 1)
+    length = root(pick(size > 0, size, 1 + 0 * size))
+    share = inner(shadow, change / length) / length
     return pick((offset < 1e-3) & (size > 0) & (abs(share) < 0.9), share, 0 * share)
+
+
+def taken_back(memory: DampingState, share: Array, free: Array | None, aimed: Array) -> Array:
+    """Return (k,) what to take back of a step's aim; nothing of a param that is held by a bound."""
+    way = share * (aimed - memory.aimed)
+    return way if free is None else namespace(aimed).where(free, way, 0)
 
 
 def weigh(
@@ -452,7 +459,7 @@ def judge(
 
     def after_a_step():
         aimed = flat - step()
-        return within(place, aimed - share * (aimed - memory.aimed))
+        return within(place, aimed - taken_back(memory, share, free, aimed))
 
     last = pick(near & determined, after_a_step, flat)
     ends = alive() & (determined & least | tiny | memory.settled)

@@ -444,7 +444,8 @@ def levenberg_marquardt(*, damping: float | Varied = 1e-3, tolerance: float | Va
     can resolve and the data determine all params. It is NOT_DETERMINED where the loss is at its minimum too, but some
     params, or combinations of them, do not change it, as wherever there are fewer residuals than params; these stay at
     their start. `steps` includes rejected steps. The steps do not depend on the units of params. The params at the end
-    are a step beyond those that were judged, where that is the step after which nothing is left; the loss is the same.
+    are a step beyond those that were judged, where nothing is left to take after it; the loss is that of both but for
+    rounding.
 
     Args:
       damping: At the start, relative to the squared norms of the Jacobian's columns. A leaf.

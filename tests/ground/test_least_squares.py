@@ -227,18 +227,24 @@ def test_with_a_tolerance_no_more_than_that_part_of_the_sum_of_squares_is_left_t
         assert (np.abs(row[:2] - row[2]) < 1.5 * np.sqrt(27 * np.array(tolerances[:2]))[:, None] * errors).all()
 
 
-@pytest.mark.parametrize("more", [{}, {"stop": jf.Stop(loss_below=0.0), "record": PATH}], ids=["in NumPy", "compiled"])
+COMPILED = {"stop": jf.Stop(loss_below=0.0), "record": PATH}
+HELD_OUT = {"validation": (X, noisy(99)), "record": jf.Record(what=("params", "validation_loss"))}
+
+
+@pytest.mark.parametrize("more", [{}, COMPILED, HELD_OUT], ids=["in NumPy", "compiled", "with validation"])
 def test_a_run_comes_to_rest_where_next_to_nothing_is_left_to_take(more):
     """A step beyond the point where it was judged; a factor of 16 for the rate, of which the last step tells."""
     for seed in range(8):
         run = jf.fit(jf.losses.rss(decay), START, (X, noisy(seed)), optimizer=LM(), steps=60, **more)
-        found = [run.params[name] for name in "abc"]
+        a, b, c = found = [run.params[name] for name in "abc"]
         assert run.status == jf.Status.CONVERGED
         assert left_to_take(found, noisy(seed))[0] < 16 * np.finfo(float).eps ** (4 / 3)
-        a, b, c = found
         np.testing.assert_allclose(run.loss, np.sum((a * np.exp(-b * X) + c - noisy(seed)) ** 2), rtol=1e-13)
         if more:
             assert [run.history.params[name][-1] for name in "abc"] == found
+        if "validation" in more:
+            held_out = np.sum((a * np.exp(-b * X) + c - noisy(99)) ** 2)
+            np.testing.assert_allclose([run.validation_loss, run.history.validation_loss[-1]], held_out, rtol=1e-13)
 
 
 def peak(params, x):
