@@ -263,12 +263,17 @@ def plan(place: Place, flat: Array, memory: DampingState, view: View) -> Trial:
     straight = view.offset <= 16 * eps_of(flat)  # what is left is a straight line
     damping = pick(straight, flat.dtype.type(0), memory.damping)
     move = solve(*damped(per(triangle, units), view.shadow, damping)) / units
-    move = pick(view.probing, lambda: unseen(place, flat, memory, triangle, view.silent), move)
+    move = pick(view.probing, lambda: constant(unseen(place, flat, memory, triangle, view.silent)), move)
     aimed = within(place, flat - move)
     planned = pick(view.probing, aimed, lambda: within(place, aimed - taken_back(memory, view.share, view.free, aimed)))
     if memory.shift is None:
         return Trial(aimed, planned, planned)
     return Trial(aimed, *pick(memory.repeats, lambda: (aimed, within(place, aimed + memory.shift)), (planned, planned)))
+
+
+def constant(x: Array) -> Array:
+    """Return x, in which a derivative of the run takes no part."""
+    return x if on_host(x) else jax.lax.stop_gradient(x)
 
 
 def share_of(memory: DampingState, shadow: Array, offset: Array) -> Array:

@@ -117,7 +117,7 @@ def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, pea
     same(forward, backward.isel(lane=slice(None, None, -1)))
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", soaking(["float32", "float64"], keep=1))
 def test_lanes_that_are_alike_have_the_same_bits_in_all_slots(precision):
     """Of three params, the first is found from a sum of two products, which one rounding or the other may join."""
     rng, alike = np.random.default_rng(320), 16
