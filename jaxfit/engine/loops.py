@@ -281,8 +281,9 @@ def check(training: Training, state: State, t: Array, ends: Array | bool = True)
     above = unjudged & (trained > state.start_loss + rounding)
     status = jnp.where(above, Status.DIVERGED, status).astype(np.int32)
     params = at_rest(state, proposal, verdict)
-    if proposal.last is not None and training.validation is not None:
-        validation = validation_loss(training, params, t)
+    if proposal.last is not None:  # what is not taken from the proposal is known where the run comes to rest
+        final = full_loss(training.problem, params, t) if is_stateful(training.problem.loss) else final
+        validation = validation if training.validation is None else validation_loss(training, params, t)
     state = state._replace(params=params, status=status, steps=jnp.where(running, t, state.steps))
     if state.best is not None:  # if the run goes on, its next step makes this record
         best, _ = better_of(state.best, state.params, validation, state.steps, status != RUNNING)
