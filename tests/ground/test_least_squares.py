@@ -1,5 +1,7 @@
 """Levenberg-Marquardt and L-BFGS: against certified values, closed forms, a loop of fits, and laws."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -271,6 +273,13 @@ def test_a_share_of_a_step_taken_back_saves_steps_and_leads_to_the_same_minimum(
     for one, other in zip(found, plain, strict=True):
         errors = jf.standard_errors(other)
         assert all(abs(one.params[name] - other.params[name]) < 1e-8 * errors[name] for name in errors)
+
+
+def test_nothing_is_taken_back_of_a_param_that_a_bound_holds():
+    memory = SimpleNamespace(aimed=np.array([1.0, 0.4]))  # before the second came to its bound, at 0.6
+    free, aimed = np.array([True, False]), np.array([2.0, 0.6])
+    found = gauss_newton.taken_back(memory, np.float64(0.25), free, aimed)
+    np.testing.assert_array_equal(found, [0.25, 0.0])
 
 
 def test_an_exact_fit_converges():
