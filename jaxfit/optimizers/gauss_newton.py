@@ -2,7 +2,7 @@
 
 At each point the residuals r and their exact Jacobian J are reduced to a triangle, J = Q R and c = Q^T r, and nothing
 else is kept: no step evaluates the model twice at the same params. ||c|| is the part of r that an undamped step would
-remove, whatever the units of params and data; convergence is judged by it.
+remove, whatever the units of params and data; convergence is judged by it, in `convergence`.
 
 Where the residuals are affine in some params, an amplitude say, a step may be refused only because these do not fit the
 others after it. R and c there tell what they would come down to: if that is low enough, the next trial is of the same
@@ -36,14 +36,12 @@ from jaxfit.optimizers.arrays import (
     Array,
     are_finite,
     both,
-    either,
     eps_of,
     holds,
     inner,
     maximum,
     minimum,
     namespace,
-    normal,
     on_host,
     other_places,
     pick,
@@ -56,13 +54,13 @@ from jaxfit.optimizers.bordered import (
     Triangle,
     damped,
     diagonal,
-    norms,
     per,
     product,
     reduced,
     solve,
     transposed_product,
 )
+from jaxfit.optimizers.convergence import bottomed, is_open, is_open_traced, judge
 from jaxfit.optimizers.lanes import TOGETHER, lanes_last, where_asked
 from jaxfit.optimizers.linearization import Place, System, is_finite, place_of, system_at
 from jaxfit.optimizers.methods import Objective, Proposal, Traits
@@ -215,9 +213,19 @@ def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> Vie
         free = ~(((flat <= low) & ((slope > 0) | inert)) | ((flat >= high) & ((slope < 0) | inert)))
         slope = xp.where(free, slope, 0)
         triangle, shadow = reduced(triangle, free, shadow)
-    ends, least, alive, *_ = found = judge(place, flat, memory, triangle, shadow, free, tolerance)
+    step = when_asked(flat, lambda: solve(triangle, shadow))
+    linear = len(place.affine(flat)) == len(flat)
+    verdict = judge(flat, memory, triangle, shadow, free, step, linear, tolerance)
+    ends, least, alive, rests, offset, left = verdict
+    share = pick(linear, 0 * offset, lambda: share_of(memory, shadow, offset))
+
+    def after_a_step():
+        aimed = flat - step()
+        return within(place, aimed - taken_back(memory, share, free, aimed))
+
+    last = pick(rests, after_a_step, flat)
     if on_host(flat) and not (ends or least):
-        return View(ends, ends, ends, slope, free, triangle, shadow, None, *found[3:], ends)
+        return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left, last, share, ends)
     silent = diagonal(triangle) == 0 if free is None else (diagonal(triangle) == 0) & free
     tried = memory.probed >= silent.sum(axis=0)
     ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent & alive
@@ -225,34 +233,7 @@ def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> Vie
     if place.limits is not None:
         bounded, dependent = (flat <= low) | (flat >= high), diagonal(here.triangle) == 0
         doubtful = ends & bounded.any(axis=0) & dependent.any(axis=0)
-    return View(ends, undetermined, probing, slope, free, triangle, shadow, silent, *found[3:], doubtful)
-
-
-def is_open(limits: tuple[Array, Array], flat: Array, scale: Array, here: System) -> Array:
-    """Return whether a param may leave its bound, with those that are between theirs, and no residual changes.
-
-    Its column then depends on their columns, and where these are at their least its slope is zero but for rounding,
-    whose sign tells nothing. If the bound holds it in truth, its column has a part of its own. A column that has all
-    but vanished is no sign: a step along it shows whether the loss bends up.
-    """
-    xp, inside = namespace(flat), (flat > limits[0]) & (flat < limits[1])
-    real = ~inside & (norms(here.triangle) > eps_of(flat) ** 0.75 * scale)
-    each = xp.eye(len(flat), dtype=bool)
-
-    def rank(more):
-        return (diagonal(reduced(here.triangle, inside | more, here.shadow)[0]) != 0).sum()
-
-    if on_host(flat):
-        alone = rank(real & inside)
-        return np.bool_(any(rank(one) == alone for one in each[real]))
-    ranks = jax.lax.map(rank, jnp.concatenate([each, each[:1] & False]))
-    return (real & (ranks[:-1] == ranks[-1])).any()
-
-
-def is_open_traced(asked: Array, *given: PyTree) -> Array:
-    """Return `is_open` where it is asked; of one run, which `where_asked` does not spare."""
-    given = jax.lax.stop_gradient(given)
-    return jax.lax.cond(asked, lambda: is_open(*given), lambda: asked)
+    return View(ends, undetermined, probing, slope, free, triangle, shadow, silent, offset, left, last, share, doubtful)
 
 
 def plan(place: Place, flat: Array, memory: DampingState, view: View) -> Trial:
@@ -295,6 +276,33 @@ def taken_back(memory: DampingState, share: Array, free: Array | None, aimed: Ar
     """Return (k,) what to take back of a step's aim; nothing of a param that is held by a bound."""
     way = share * (aimed - memory.aimed)
     return way if free is None else namespace(aimed).where(free, way, 0)
+
+
+def unseen(place: Place, flat: Array, memory: DampingState, triangle: Array, silent: Array) -> Array:
+    """Return a short step along which R is zero, for the next param without a pivot: a small part of its size."""
+    xp = namespace(flat)
+    part = eps_of(flat) ** 0.375  # so that slopes show a curvature, and rounding hides higher powers
+    sizes = xp.maximum(memory.sizes, abs(flat))
+    earlier = xp.cumsum(silent, axis=0) - silent
+    chosen = silent & (earlier == memory.probed)
+    along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
+    step = along - solve(triangle, product(triangle, along))
+    if place.limits is None:
+        return step
+    units = xp.where(memory.scale > 0, memory.scale, 1)
+    one, other = (room(flat, way, units, *place.limits) for way in (step, -step))
+    return pick(one >= other, lambda: one * step, lambda: -other * step)
+
+
+def room(flat: Array, step: Array, units: Array, low: Array, high: Array) -> Array:
+    """Return what part of the way from `flat` back along a step lies between the bounds; 1 if all of it.
+
+    A part of the step that rounding may have left, in these units, does not count.
+    """
+    xp, far = namespace(flat), abs(step)
+    real = far * units > eps_of(flat) ** 0.75 * (far * units).max(axis=0)
+    free = xp.where(step > 0, flat - low, high - flat) / xp.where(real, far, 1)
+    return xp.where(real, free, 1).min(axis=0).clip(0, 1)
 
 
 def weigh(
@@ -384,154 +392,6 @@ def weigh(
         shift,
     )
     return pick(accepted, there, flat), memory
-
-
-# Whether a run has ended
-
-
-class Verdict(NamedTuple):
-    """What `judge` finds."""
-
-    ends: Array  # () it is a minimum that is determined
-    least: Array  # () it is one but for directions that R does not show, if these bend up
-    alive: Array  # () it is one if they do not
-    offset: Array  # from here on as in `View`
-    left: Array
-    last: Array
-    share: Array
-
-
-def judge(
-    place: Place, flat: Array, memory: DampingState, triangle: Array, shadow: Array, free: Array | None,
-    tolerance: Any = None,
-) -> Verdict:  # fmt: skip
-    """Return whether the point is a minimum, and whether the data determine it, as far as the precision and R tell.
-
-    An undamped step would remove ||c||**2 from the sum of squares. It is not worth a step if
-    - it is lost in the rounding of the sum, and the last step did not make it much smaller, or an undamped one leads to
-      where the params will stay, as far as the last one tells: within eps**(2/3) of their standard errors and eps**0.7
-      of their size, or eps**(5/6) of the former. That step is at hand, and the run comes to rest after it; or
-    - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
-    - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step; or
-    - it is at most the tolerance of the sum, if there is one.
-    Of squares that are affine in all params the first two hold only where a step has gained nothing more: as each such
-    step leads to the minimum, the last one is all that the digits of an orthogonal factorization take.
-    If R has rows of zeros, these rules see the other directions only; unless the run has settled in the rest too. There
-    it is also enough that all residuals are at rounding. Where a param has lost its influence, or no param has any, it
-    is one only if all residuals are at rounding, or the slopes show that the sum bends up along all of these.
-    """
-    xp, here, eps = namespace(flat), memory.system, eps_of(flat)
-    left = normal(squares(shadow))
-    offset = left / pick(here.size > 0, here.size, 1)
-    pivots, lengths = diagonal(triangle), norms(triangle)
-    held = xp.zeros(flat.shape, bool) if free is None else ~free
-    determined = holds(pivots if on_host(flat) and free is None else (pivots != 0) | held)
-
-    def has_influence():
-        influence = holds((lengths > eps**2 * memory.scale) | (memory.scale == 0) | held)
-        return influence & ((pivots != 0).any(axis=0) | held.all(axis=0))
-
-    influence = when_asked(flat, has_influence)
-    reach = root(squares(lengths * flat))
-    exact = root(here.size) <= 8 * eps * reach
-    alive = when_asked(flat, lambda: influence() | exact)
-    step = when_asked(flat, lambda: solve(triangle, shadow))
-    move = when_asked(flat, lambda: root(squares(lengths * step())))
-
-    def is_linear():
-        return len(place.affine(flat)) == len(flat)
-
-    def is_near():
-        one = flat.dtype.type(1)
-        rate = pick(memory.before < np.inf, offset / memory.before, one)  # what the last step left of it
-        rate = minimum(maximum(rate, eps**0.25), one)
-        rest = rate * offset
-        return ~np.bool_(is_linear()) & either(
-            rest <= eps ** (5 / 3),
-            lambda: both(rest <= eps ** (4 / 3), lambda: slight(memory, flat, root(rate) * step(), eps**0.7)),
-        )
-
-    near = both(offset <= 16 * eps, is_near)
-    lost = near | ((offset <= 16 * eps) & (offset > memory.before / 2))
-    below = both(root(left) <= 8 * eps * reach, lambda: move() <= xp.sqrt(eps) * reach)
-    below = both(below, lambda: (left > memory.left / 64) | (not is_linear()))
-    enough = (left == 0) if tolerance is None else (offset <= tolerance)
-    least = lost | below | enough | (exact & ~determined)
-    tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step(), eps**0.75))
-    share = pick(is_linear(), 0 * offset, lambda: share_of(memory, shadow, offset))
-    if on_host(flat) and not (least or tiny or memory.settled):
-        return Verdict(least, least, least, offset, left, flat, share)
-
-    def after_a_step():
-        aimed = flat - step()
-        return within(place, aimed - taken_back(memory, share, free, aimed))
-
-    last = pick(near & determined, after_a_step, flat)
-    ends = alive() & (determined & least | tiny | memory.settled)
-    return Verdict(ends, ~determined & least, alive(), offset, left, last, share)
-
-
-def bottomed(memory: DampingState, flat: Array, step: Array, rest: Array, blur: Array, after: System) -> Array:
-    """Return whether a run is at the minimum along a direction in which the residuals are curved and R nearly singular.
-
-    This happens at a minimum above zero of as many residuals as params. The slopes at both ends of a step, accepted or
-    rejected, give the curvature along it, of which J^T J shows nearly nothing. The run is at the minimum if
-    - what is left of this parabola, and what an undamped step would remove along all directions but the weakest, are
-      lost in rounding; and
-    - the step itself was below sqrt(eps) of the params' size.
-
-    Args:
-      rest: () what is left of the parabola along the step.
-      blur: () the rounding of the sum of squares.
-      after: At the params where the run is after the step.
-    """
-    xp = namespace(flat)
-    pivots = abs(diagonal(after.triangle)) / xp.where(memory.scale > 0, memory.scale, 1)
-    others = xp.where(pivots > pivots.min(axis=0), after.shadow, 0)
-    at_rest = rest + squares(others) <= blur
-    return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum(axis=0) <= 1)
-
-
-def unseen(place: Place, flat: Array, memory: DampingState, triangle: Array, silent: Array) -> Array:
-    """Return a short step along which R is zero, for the next param without a pivot: a small part of its size."""
-    xp, part = (
-        namespace(flat),
-        eps_of(flat) ** 0.375,
-    )  # so that slopes show a curvature, and rounding hides higher powers
-    sizes = xp.maximum(memory.sizes, abs(flat))
-    earlier = xp.cumsum(silent, axis=0) - silent
-    chosen = silent & (earlier == memory.probed)
-    along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
-    step = along - solve(triangle, product(triangle, along))
-    if place.limits is None:
-        return step
-    units = xp.where(memory.scale > 0, memory.scale, 1)
-    one, other = (room(flat, way, units, *place.limits) for way in (step, -step))
-    return pick(one >= other, lambda: one * step, lambda: -other * step)
-
-
-def room(flat: Array, step: Array, units: Array, low: Array, high: Array) -> Array:
-    """Return what part of the way from `flat` back along a step lies between the bounds; 1 if all of it.
-
-    A part of the step that rounding may have left, in these units, does not count.
-    """
-    xp, far = namespace(flat), abs(step)
-    real = far * units > eps_of(flat) ** 0.75 * (far * units).max(axis=0)
-    free = xp.where(step > 0, flat - low, high - flat) / xp.where(real, far, 1)
-    return xp.where(real, free, 1).min(axis=0).clip(0, 1)
-
-
-def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:
-    """Return whether a step moves each param by less than a part of its size; for a start at 0, of the predictions."""
-    if on_host(flat):
-        for size, value, moved in zip(memory.sizes, flat, step, strict=True):
-            if size != 0 and not abs(moved) <= part * maximum(size, abs(value)):
-                return np.False_
-    xp = namespace(flat)
-    sizes = xp.maximum(memory.sizes, abs(flat))
-    least = root(squares(memory.scale * sizes))
-    unsized = (memory.sizes == 0) & (memory.scale * abs(step) <= part * least)
-    return ((abs(step) <= part * sizes) | unsized).all(axis=0)
 
 
 def stranded(flat: Array, there: Array, low: Array, high: Array, memory: DampingState, system: System) -> Array:
