@@ -131,7 +131,7 @@ def dimension(trains: np.ndarray) -> float:
 def on_boundary(trains: np.ndarray, size: int) -> int:
     """How many boxes of this side hold both outcomes."""
     boxes = sliding_window_view(trains, (size + 1, size + 1))[::size, ::size]
-    return np.count_nonzero(boxes.any(axis=(2, 3)) & ~boxes.all(axis=(2, 3)))
+    return int(np.count_nonzero(boxes.any(axis=(2, 3)) & ~boxes.all(axis=(2, 3))))
 
 
 def line(cells: int) -> np.ndarray:
