@@ -26,7 +26,7 @@ from jaxfit.engine.compiling import Device, compiled, compiled_for_lanes, kept_i
 from jaxfit.engine.host import out_of_memory_told
 from jaxfit.engine.inspections import layout_of
 from jaxfit.engine.loops import blank
-from jaxfit.engine.parts import FinishedPart, Part, Task, spec_of
+from jaxfit.engine.parts import FinishedPart, Part, Task, neighbors, spec_of
 from jaxfit.engine.pools import Lanes, Pool, PoolShape, pool_like, read_pool, run_pool
 from jaxfit.engine.settings import current, happened
 from jaxfit.engine.tracing import Structure
@@ -343,12 +343,6 @@ class MemorySink:
             for x in jax.tree.leaves(lanes):
                 x[~done] = np.nan if x.dtype.kind == "f" else 0
         return lanes
-
-
-def neighbors(members: np.ndarray) -> slice | np.ndarray:
-    """Return an index of these lanes: a slice, which is faster, if all are neighbors."""
-    first, last = int(members[0]), int(members[-1])
-    return slice(first, last + 1) if last - first + 1 == len(members) else members
 
 
 def _room(size: int, like: Lanes) -> Lanes:

@@ -40,7 +40,10 @@ class Template(NamedTuple):
         return self.structure, _shapes(self.leaves), *columns
 
 
-def laid_out(tree: PyTree, precision: str, column: Callable[[PyTree, str], PyTree] = convert) -> Template:
+seen = functools.partial(convert, copy=False)  # for a program that runs at once
+
+
+def laid_out(tree: PyTree, precision: str, column: Callable[[PyTree, str], PyTree] = seen) -> Template:
     """Return a tree with axes as a template, every number in the precision; columns as column(values, precision)."""
     template, columns = lanes(tree)
     leaves, structure = jax.tree.flatten(template)
@@ -101,7 +104,9 @@ def evaluate(
 
     def work(number: int) -> None:
         with precision_context(precision), jax.default_device(team[number]):
-            leaves, columns = jax.device_put((template.leaves, template.columns), team[number])
+            leaves, columns = template.leaves, template.columns
+            if len(firsts) > len(team):  # of one call they get there faster with it
+                leaves, columns = jax.device_put((leaves, columns), team[number])
             for i in range(number, len(firsts), len(team)):
                 kept = min(width * blocks, count - firsts[i])
                 results = run(leaves, columns, positions(firsts[i]))

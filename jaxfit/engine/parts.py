@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from jaxfit.engine.pools import Lanes, PoolShape, pool_like
 from jaxfit.engine.settings import current
 from jaxfit.engine.single import warn_of_recompiling
 from jaxfit.engine.tracing import Structure, inspect_training, trace
-from jaxfit.problems import Training, by_rows, precision_context
+from jaxfit.problems import Rows, Training, by_rows, precision_context
 from jaxfit.problems.axes import Placeholder
 from jaxfit.problems.dimensions import Dimension
 from jaxfit.problems.pruning import Pruning
@@ -91,13 +90,18 @@ class Part:
 
     def columns(self, members: np.ndarray) -> dict[str, PyTree]:
         """Return the own values of a block of lanes; the last one is repeated to fill the block."""
-        if missing := self.shape.lanes - len(members):
-            members = np.concatenate([members, np.full(missing, members[-1])])
-        along = self.along(members)
-        taken: dict[str, PyTree] = {"#": members.astype(np.int32)}  # a column also where there is no axis
+        length, along, near = self.shape.lanes, self.along(members), isinstance(neighbors(members), slice)
+
+        def taken(x, places):
+            if isinstance(x, Rows):
+                return x.padded(neighbors(places) if near else places, length)
+            return x[_padded(places, length)]
+
+        numbers = _padded(members, length).astype(np.int32)  # a column also where there is no axis
+        columns: dict[str, PyTree] = {"#": numbers}
         for key, values in self.template.columns.items():
-            taken[key] = jax.tree.map(operator.itemgetter(along[Placeholder(key).name]), values)
-        return taken
+            columns[key] = jax.tree.map(functools.partial(taken, places=along[Placeholder(key).name]), values)
+        return columns
 
     def columns_like(self) -> dict[str, PyTree]:
         """Return the shapes of a block's own values."""
@@ -184,6 +188,16 @@ def all_tasks(parts: Sequence[Part]) -> list[Task]:
         for block, first in enumerate(range(0, part.size, length)):
             tasks.append(Task(i, np.arange(first, min(first + length, part.size)), block=block))
     return tasks
+
+
+def _padded(places: np.ndarray, length: int) -> np.ndarray:
+    return np.append(places, np.full(length - len(places), places[-1]))
+
+
+def neighbors(places: np.ndarray) -> slice | np.ndarray:
+    """Return an index of rising places: a slice, which is faster, if all are neighbors."""
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
 def block_length(shape: PoolShape, lanes: int, shares: int) -> int:

@@ -316,10 +316,11 @@ def switched_precision() -> str | None:
     return getattr(_here, "precision", None)
 
 
-def convert(x: PyTree, precision: str) -> PyTree:
+def convert(x: PyTree, precision: str, *, copy: bool = True) -> PyTree:
     """Return a number or array in the precision: a float takes it, integers, booleans and keys stay what they are.
 
-    A traced leaf stays traced, a JAX array of the right type stays where it is, all else becomes a NumPy array.
+    A traced leaf stays traced, a JAX array of the right type stays where it is, all else becomes a NumPy array: a copy,
+    unless it is only looked at and has the type already.
     """
     floating, integer = WIDTHS[precision]
     if isinstance(x, jax.core.Tracer):
@@ -328,11 +329,11 @@ def convert(x: PyTree, precision: str) -> PyTree:
         return x
     host = np.asarray(x)
     if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
-        return host.astype(integer)
+        return host.astype(integer, copy=copy)
     if host.dtype.kind in "biu":
-        return host.astype(host.dtype.newbyteorder("="))
+        return host.astype(host.dtype.newbyteorder("="), copy=copy)
     if host.dtype == floating:
-        return host.astype(floating)
+        return host.astype(floating, copy=copy)
     with np.errstate(over="ignore", under="ignore"):
         return host.astype(floating)
 
@@ -359,10 +360,16 @@ class Rows:
         self.values = np.asarray(values) if self.large else convert(values, precision)
         self.shape, self.dtype = values.shape, convert(values[:0], precision).dtype
 
-    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        if self.large:
-            return convert(self.values[rows], self.precision)
-        return self.values[rows].copy() if isinstance(rows, slice) else self.values.take(rows, axis=0)
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return convert(self.values[rows], self.precision)
+
+    def padded(self, rows: np.ndarray | slice, length: int) -> np.ndarray:
+        """Return some rows, the last one repeated up to a length."""
+        taken, filled = self.values[rows], np.empty((length, *self.shape[1:]), self.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            filled[: len(taken)] = taken
+        filled[len(taken) :] = filled[len(taken) - 1]
+        return filled
 
 
 def by_rows(x: PyTree, precision: str) -> PyTree:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxfit.losses import Joint, Loss, Sum, data_names, takes_key
 from jaxfit.losses.base import is_masked, noise_model_of
-from jaxfit.problems import BLOCK_BYTES, PRECISIONS, convert, precision_context, row_blocks
+from jaxfit.problems import PRECISIONS, convert, precision_context, row_blocks
 from jaxfit.problems.axes import Axis, Call, is_array, is_axis, is_key, is_number, refuse_unit, resolve
 from jaxfit.problems.dimensions import choose, read
 from jaxfit.problems.enclosed import enclosed_in_precision
@@ -275,11 +275,12 @@ def _breaches(values: np.ndarray, rule: Callable, counts: ArrayLike) -> tuple[in
       rule: rule(rows): where it holds.
       counts: Broadcast to the values: which of them count.
     """
-    if counts is np.True_ and values.nbytes <= BLOCK_BYTES and rule(values).all():
-        return 0, ()
     count, first, counts = 0, (), np.broadcast_to(counts, values.shape)
     for at in row_blocks(values) if values.ndim else [...]:
-        bad = ~rule(values[at]) & counts[at]
+        holds = rule(values[at])
+        if holds.all():
+            continue
+        bad = ~holds & counts[at]
         if not count and bad.any():
             first = tuple(int(i) for i in np.argwhere(bad)[0])
             first = first and (first[0] + at.start, *first[1:])
