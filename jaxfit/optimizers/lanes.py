@@ -116,9 +116,12 @@ def where_poor(
         own = jax.lax.dynamic_index_in_dim
         one = function(*(own(x, lane, keepdims=False) if b else x for x, b in zip(given, batched, strict=True)))
         put = jax.lax.dynamic_update_index_in_dim
-        return i + 1, jax.tree.map(lambda all, x: put(all, x, lane, axis=0), found, one)
+        return i + 1, jax.tree.map(lambda all, x: put(all, x, lane, axis=-1), found, one)
 
-    return jax.lax.while_loop(lambda carry: carry[0] < rank[-1], next_one, (jnp.int32(0), plain))[1]
+    # with lanes along the last axis, as what comes before and after has them
+    last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), plain)
+    found = jax.lax.while_loop(lambda carry: carry[0] < rank[-1], next_one, (jnp.int32(0), last))[1]
+    return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), found)
 
 
 def where_asked(asked: Array, function: Callable, *args: PyTree) -> PyTree:

@@ -219,7 +219,7 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
         best = where_poor(poor, orthogonal, given, batched, best)
         loss, weight, size, scale = here[:4]
         if here.squares is not None:
-            size, scale = products[k, k], jnp.sqrt(jnp.stack([products[i, i] for i in range(k)], axis=1))
+            size, scale = products[k, k], jnp.sqrt(jnp.stack([products[i, i] for i in range(k)])).T
             loss = weight * size
         return System(loss, weight, size, scale, *best), System(True, True, True, True, True, True)
 
