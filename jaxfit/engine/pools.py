@@ -65,7 +65,7 @@ class Pool(NamedTuple):
     ids: Array  # (slots,) int32: the lane of each slot; from `real` on, none
     t: Array  # () int32 in lock-step, else (slots,)
     values: dict[str, PyTree]  # the slots' lanes' own values
-    state: State  # of the slots
+    state: State  # of the slots, which run along `axis_of_slots`
     loss: Array  # (slots,) at the last check
     validation_loss: Array | None
     results: Lanes  # of the block; rows after these are scratch space
@@ -75,6 +75,11 @@ class Pool(NamedTuple):
 
 
 WAITING = 2 / 3  # of the slots: with fewer lanes that run, it pays to load others before the end of a chunk
+
+
+def axis_of_slots(template: Training, slots: int) -> int:
+    """Return the axis of the slots in the leaves of their state: where the method's own arithmetic has it."""
+    return -1 if template.optimizer.traits.residuals and slots % WIDTH == 0 else 0
 
 
 def chunk_of(template: Training) -> int:
@@ -89,6 +94,11 @@ def pool_like(template: Training, layout: LaneLayout, shape: PoolShape) -> Pool:
     def stacked(*sizes: int) -> Callable[[Array], Array]:
         return lambda x: jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype)  # pyright: ignore[reportReturnType]
 
+    def of_slots(x: Array) -> jax.ShapeDtypeStruct:
+        sizes = (shape.slots, *x.shape) if at == 0 else (*x.shape, shape.slots)
+        return jax.ShapeDtypeStruct(sizes, x.dtype)
+
+    at = axis_of_slots(template, shape.slots)
     column, slots = stacked(shape.lanes + shape.slots), stacked(shape.slots)
     height = shape.records + chunk_of(template) // template.record.every + 1
     number: Any = jax.ShapeDtypeStruct((), np.int32)
@@ -111,7 +121,7 @@ def pool_like(template: Training, layout: LaneLayout, shape: PoolShape) -> Pool:
         ids=slots(number),
         t=number if lock_step(template) else slots(number),
         values=jax.tree.map(slots, layout.values),
-        state=jax.tree.map(lambda a, x: x if a is None else slots(x), layout.axes, state, is_leaf=_is_none),
+        state=jax.tree.map(lambda a, x: x if a is None else of_slots(x), layout.axes, state, is_leaf=_is_none),
         loss=slots(end.loss),
         validation_loss=jax.tree.map(slots, end.validation_loss),
         results=results,
@@ -223,7 +233,7 @@ def _refilling(
     template: Training, columns: dict, pool: Pool, real: Array, layout: LaneLayout, shape: PoolShape
 ) -> Pool:
     """Run one chunk of slots at their own steps; first, slots whose lane has ended load another."""
-    every, chunk = template.record.every, chunk_of(template)
+    every, chunk, at = template.record.every, chunk_of(template), axis_of_slots(template, shape.slots)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
 
     def next_lanes():
@@ -236,15 +246,15 @@ def _refilling(
         def once(carry):
             values, state, _ = carry
             values = jax.tree.map(lambda a, b: pick(ended, a, b), load(near, ids - first), values)
-            fresh = loaded(template, values, pool, layout, lambda x: x[taken])
-            return values, merge(ended, fresh, state, layout.axes), False
+            fresh = loaded(template, values, pool, layout, lambda x: x[taken], at=at)
+            return values, merge(ended, fresh, state, layout.axes, at), False
 
         # XLA compiles a short loop as one function, and calls each operation elsewhere: the start takes a tenth so
         values, state, _ = jax.lax.while_loop(lambda carry: carry[-1], once, (pool.values, pool.state, rank[-1] > 0))
         return ids, jnp.where(ended, first_step(pool), pool.t), values, state, pool.following + rank[-1]
 
     pool = _loading(jnp.any(ended), next_lanes, pool)
-    steps = many(template, pool.values, layout.axes, judged=True)
+    steps = many(template, pool.values, layout.axes, judged=True, at=at)
     left = jnp.min(jnp.where(running(pool, real), template.steps - pool.t, chunk))  # of the lane next to its last step
     count, piece = jnp.minimum(chunk, -(-left // every) * every), blank_rows(layout, shape, chunk // every)
 
@@ -252,19 +262,14 @@ def _refilling(
         left = jnp.sum((state.status == RUNNING) & (pool.ids < real), dtype=np.int32)
         return left > jnp.where(pool.following < real, WAITING * shape.slots, 0)
 
-    last = template.optimizer.traits.residuals and shape.slots % WIDTH == 0
-    at = -1 if last else 0  # where the method's own arithmetic has them
-    moving = many(template, pool.values, layout.axes, judged=True, at=at)
-    state = _with_lanes(pool.state, 0, at)
-    state, piece, count = take_steps(moving, state, pool.t, count, piece, every=every, goes_on=goes_on)
-    state = _with_lanes(state, at, 0)
+    state, piece, count = take_steps(steps, pool.state, pool.t, count, piece, every=every, goes_on=goes_on)
     state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
     rows = pool.results.rows
     if rows:
         height = jnp.arange(chunk // every + 1)
-        at = (pool.t // every)[None, :] + height[:, None]
-        lane = jnp.broadcast_to(pool.ids[None, :], at.shape)
-        rows = jax.tree.map(lambda all, one: all.at[at, lane].set(one, mode="drop"), rows, piece)
+        row = (pool.t // every)[None, :] + height[:, None]
+        lane = jnp.broadcast_to(pool.ids[None, :], row.shape)
+        rows = jax.tree.map(lambda all, one: all.at[row, lane].set(one, mode="drop"), rows, piece)
     return pool._replace(
         t=pool.t + count,
         state=state,
@@ -315,9 +320,11 @@ def write_scattered(template: Training, pool: Pool, real: Array, layout: LaneLay
 
 
 def _write(template: Training, pool: Pool, layout: LaneLayout, now: Array, put: Callable) -> Lanes:
-    state, before = pool.state, pool.results._replace(rows={})  # rows are there already
+    before = pool.results._replace(rows={})  # rows are there already
 
     def written() -> Lanes:
+        at = axis_of_slots(template, len(pool.ids))
+        state = by_axis(layout.axes, lambda x: jnp.moveaxis(x, at, 0), lambda x: x, pool.state)
         best = state.best
         if best is not None:
             best = best._replace(params=_plain_params(template, pool.values, best.params))
@@ -360,11 +367,6 @@ def read_pool(pool: Pool, real: int, shape: PoolShape, every: int) -> Lanes:
     return cut._replace(rows=jax.tree.map(lambda x: np.moveaxis(x, 0, 1), rows))
 
 
-def _with_lanes(state: State, now: int, then: int) -> State:
-    """Return the state with the lanes along another axis than now."""
-    return state if now == then else jax.tree.map(lambda x: jnp.moveaxis(x, now, then), state)
-
-
 def many(
     template: Training, values: dict[str, PyTree], axes: State, *, judged: bool, ends: Array | bool = True, at: int = 0
 ) -> Stepper:
@@ -388,7 +390,8 @@ def many(
     return Stepper(*map(lane, Stepper._fields))
 
 
-def start(template: Training, values: dict[str, PyTree], axes: State) -> State:
+def start(template: Training, values: dict[str, PyTree], axes: State, at: int) -> State:
+    axes = jax.tree.map(lambda axis: at, axes)
     with side_by_side(lanes_in_one_pass()):
         return jax.vmap(fast_sums(lambda v: begin(lane_training(template, v))), out_axes=axes)(values)
 
@@ -405,6 +408,7 @@ def loaded(
     layout: LaneLayout,
     rows_of_lanes: Callable,
     shared: Callable | None = None,
+    at: int = 0,
 ) -> State:
     """Return the state of lanes that start, or go on from where their results stand.
 
@@ -412,10 +416,14 @@ def loaded(
       template, values, pool, layout: Of the pool, with the lanes' own values.
       rows_of_lanes: rows_of_lanes(column): the rows of the lanes that are loaded.
       shared: shared(column): one of them, for what all lanes share; None if they share nothing.
+      at: The axis of the lanes in the leaves of the state in which they may differ.
     """
     axes, results, since = layout.axes, pool.results, pool.since
     if since is None:
-        return start(template, values, axes)
+        return start(template, values, axes, at)
+
+    def own(x):
+        return jnp.moveaxis(rows_of_lanes(x), 0, at)
 
     def going_on() -> State:
         kept, best = results.kept, results.best
@@ -428,7 +436,7 @@ def loaded(
             steps=results.steps,
             best=best,
         )
-        rows = by_axis(axes, rows_of_lanes, shared or rows_of_lanes, columns)
+        rows = by_axis(axes, own, shared or own, columns)
         state = jax.tree.map(
             lambda old, x: jax.random.wrap_key_data(x, impl=jax.random.key_impl(old)) if is_key(old) else x,
             pool.state,
@@ -436,7 +444,7 @@ def loaded(
         )
         return state._replace(status=jnp.zeros_like(state.status), steps=jnp.full_like(state.steps, since))
 
-    return jax.lax.cond(since > 0, going_on, lambda: start(template, values, axes))
+    return jax.lax.cond(since > 0, going_on, lambda: start(template, values, axes, at))
 
 
 def next_check(t: Array, every: int, chunk: int) -> Array:
@@ -460,9 +468,10 @@ def _early_checks(every: int, chunk: int) -> list[int]:
     return early
 
 
-def pick(mask: Array, new: Array, old: Array) -> Array:
-    """Return `new` for the lanes where the mask is true, `old` for the others."""
-    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
+def pick(mask: Array, new: Array, old: Array, at: int = 0) -> Array:
+    """Return `new` for the lanes where the mask is true, `old` for the others; along their first axis or their last."""
+    with jax.numpy_rank_promotion("allow"):
+        return jnp.where(mask if at else mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
 
 
 def _is_none(x: object) -> bool:
@@ -478,9 +487,13 @@ def by_axis(axes: State, per_lane: Callable, shared: Callable, state: State) -> 
     return jax.tree.map(mapped, axes, state, is_leaf=_is_none)
 
 
-def merge(mask: Array, new: State, old: State, axes: State) -> State:
+def merge(mask: Array, new: State, old: State, axes: State, at: int = 0) -> State:
     """Return the new state for the lanes where the mask is true; what lanes share is always new."""
-    return jax.tree.map(lambda axis, a, b: a if axis is None else pick(mask, a, b), axes, new, old, is_leaf=_is_none)
+
+    def merged(axis, a, b):
+        return a if axis is None else pick(mask, a, b, at)
+
+    return jax.tree.map(merged, axes, new, old, is_leaf=_is_none)
 
 
 def blank_rows(layout: LaneLayout, shape: PoolShape, capacity: int) -> dict[str, PyTree]:
