@@ -179,7 +179,7 @@ def draw(result: Result):
         ax.fill_between(edges, level, level + np.append(heights, 0), step="post", color=color, alpha=0.8, lw=0)
         uphill = np.mean(batches > 0)
         ax.text(-15_400, level + 0.2, f"{size}" if size < 33 else "all 33", color=color, weight="bold")
-        words = f"{uphill:.0%} point uphill" if size < 33 else "no noise"
+        words = f"{100 * uphill:.0f} % point uphill" if size < 33 else "no noise"
         ax.text(11_400, level + 0.2, words, color=plots.RED if uphill > 0.1 else "#555555", ha="right")
     ax.plot([result.full[0]] * 2, [0, 5.15], color=plots.ORANGE, lw=1.3)
     words = f"of all 33: {result.full[0]:.0f} ".replace("-", "−")

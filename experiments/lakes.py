@@ -284,7 +284,7 @@ def draw_lakes(result: Result):
         "Gradient descent reaches the minimum of its basin, which need not be the lowest", x=0.02, ha="left"
     )
     share = np.mean(result.lake == 0)
-    words = f"Of {result.lake.size:,} descents, each from another start, {share:.0%} reach the "
+    words = f"Of {result.lake.size:,} descents, each from another start, {100 * share:.0f} % reach the "
     figure.text(0.02, 0.925, words + "lowest of the five minima (lakes).", color="#555555")
     ax = plots.relief(result.fine, result.fine, result.height, water=result.water, contours=16, ax=axes["land"])
     ax.set_title("The paths of twelve descents")

@@ -194,7 +194,7 @@ def draw(result: Result):
 
 
 def said(results: Any) -> str:
-    return f"{results.attrs['evaluated']:.0%} of {results.trains.size:,} pairs were run".replace("%", " %")
+    return f"{100 * results.attrs['evaluated']:.0f} % of {results.trains.size:,} pairs were run"
 
 
 def legend(figure: Any) -> None:

@@ -383,8 +383,9 @@ def draw_curve(result: Result):
     ax.plot(WHERE, height, "o", color=plots.BLUE, ms=6, zorder=4)
     ax.text(0.1, 0.88, f"tangent: {slope:+.2f}".replace("-", "−"), color=plots.BLUE)
     ax.text(0.02, -0.52, f"width 1: {np.diff(at_ends).item() / 2:+.2f}", color=plots.RED)
-    ax.text(0.03, 0.95, f"width 1 has the wrong sign at {misled(result, 1.0).mean():.0%} of the points,\nwidth 0.003 "
-            "at none", transform=ax.transAxes, va="top", color=plots.RED, linespacing=1.4)  # fmt: skip
+    wrong = f"{100 * misled(result, 1.0).mean():.0f} % of the points"
+    words = f"width 1 has the wrong sign at {wrong},\nwidth 0.003 at none"
+    ax.text(0.03, 0.95, words, transform=ax.transAxes, va="top", color=plots.RED, linespacing=1.4)
 
     ax = axes["error"]
     ax.set(xscale="log", yscale="log", xlim=(8e-6, 1.3), ylim=(1e-5, 5), xlabel="width of the differences")
