@@ -419,7 +419,8 @@ def fitted(place: Place, flat: Array, there: Array, system: System, most: Array)
     fall, best = sum((shadow[i] ** 2 for i in range(first)), 0 * system.loss), []
     if affine[first:]:
         columns = xp.stack([triangle[first:, i] for i in affine[first:]])
-        rest, shorter = reduced_columns(columns, shadow[first:], apart)
+        norms = xp.stack([system.scale[i] for i in affine[first:]])  # whole: what depends on the first leaves rounding
+        rest, shorter = reduced_columns(columns, shadow[first:], apart, norms)
         fall, best = fall + squares(shorter), list(solve(rest, shorter))
     for i in reversed(range(first)):
         left, pivot = shadow[i], triangle[i, i]

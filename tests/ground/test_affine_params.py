@@ -167,3 +167,21 @@ def test_another_trial_keeps_bounds_ties_weights_and_robust_losses(kind):
     found, expected = (jf.curve_fit(mgh10, start(p), (x, y), steps=1000, **options) for p in (far, near))
     assert found.status == expected.status == jf.Status.CONVERGED
     assert found.loss == pytest.approx(expected.loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("alone", soaking([True, False], keep=(False,)), ids=["alone", "lanes"])
+def test_redundant_amplitudes_of_a_refused_step_do_not_become_large_numbers_that_cancel(alone):
+    """Two decays, one with two amplitudes of which the sum counts; of the last of them rounding alone is left."""
+
+    def decays(p, x):
+        return (p[0] + p[5]) * jnp.exp(-p[1] * x) + p[2] + p[3] * jnp.exp(-p[4] * x)
+
+    rng, x, truth = np.random.default_rng(0), np.linspace(0, 4, 25), np.array([2.0, 0.4, 0.5, 1.0, 2.0, 0.5])
+    y = np.asarray(decays(truth, x), float) + np.array([0.0, 0.1])[:, None, None] * rng.normal(size=(2, 40, 25))
+    data, starts = y.reshape(80, 25), truth * (1 + 0.3 * rng.normal(size=(80, 6)))
+    how, loss = {"optimizer": LM, "steps": 60}, jf.losses.rss(decays)
+    if alone:
+        ends = np.array([jf.fit(loss, *one, **how).params for one in zip(starts, ((x, y) for y in data), strict=True)])
+    else:
+        ends = jf.sweep(loss, jf.Axis("set", starts), (x, jf.Axis("set", data)), **how).results.params.values
+    assert np.abs(ends[:, [0, 5]]).max() < 100
