@@ -60,7 +60,8 @@ def judge(
       where the params will stay, as far as the last one tells: within eps**(2/3) of their standard errors and eps**0.7
       of their size, or eps**(5/6) of the former. That step is at hand, and the run comes to rest after it; or
     - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
-    - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step; or
+    - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step;
+      their size at the start, at most 1, counts too unless all residuals are affine: they may go to zero; or
     - it is at most the tolerance of the sum, if there is one.
     Of squares that are affine in all params the first two hold only where a step has gained nothing more: as each such
     step leads to the minimum, the last one is all that the digits of an orthogonal factorization take.
@@ -106,7 +107,8 @@ def judge(
     below = both(below, lambda: (left > memory.left / 64) | (not linear))
     enough = (left == 0) if tolerance is None else (offset <= tolerance)
     least = lost | below | enough | (exact & ~determined)
-    tiny = both(determined & (left > memory.left / 64), lambda: slight(memory, flat, step(), eps**0.75))
+    sized = memory._replace(sizes=xp.minimum(memory.sizes, abs(flat))) if linear else memory
+    tiny = both(determined & (left > memory.left / 64), lambda: slight(sized, flat, step(), eps**0.75))
     if on_host(flat) and not (least or tiny or memory.settled):
         return Verdict(least, least, least, least, offset, left)
     ends = alive() & (determined & least | tiny | memory.settled)

@@ -90,7 +90,7 @@ class DampingState(NamedTuple):
 
     system: System
     scale: Array  # (k,) largest norms of the columns of J so far: the units of a step
-    sizes: Array  # (k,) absolute values of the params at the start
+    sizes: Array  # (k,) absolute values of the params at the start, at most 1: a start far away tells no size
     damping: Array  # ()
     growth: Array  # () what a refused step multiplies the damping by
     before: Array  # () ||c||**2 / size at the point before
@@ -134,7 +134,7 @@ class LevenbergMarquardt(NamedTuple):
     def begin(self, place: Place, flat: Array) -> DampingState:
         """Return the state at the start."""
         system = system_at(place.slopes, flat)
-        one, sizes = 1 + 0 * system.loss if on_host(flat) else jnp.ones_like(system.loss), abs(flat)
+        one = 1 + 0 * system.loss if on_host(flat) else jnp.ones_like(system.loss)
         silent = system.scale == 0
         if on_host(flat):
             others = elsewhere(place, flat, silent) if silent.any() else 0 * flat
@@ -147,7 +147,7 @@ class LevenbergMarquardt(NamedTuple):
         return DampingState(
             system=system,
             scale=scale,
-            sizes=sizes,
+            sizes=namespace(flat).minimum(abs(flat), flat.dtype.type(1)),
             damping=self.damping * one,
             growth=2 * one,
             before=far,

@@ -340,6 +340,19 @@ def test_a_param_that_ends_at_zero_where_its_column_is_zero_is_at_a_minimum(name
     np.testing.assert_allclose(fit.loss, np.sum((y - y.mean()) ** 2), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("power", "farthest"), soaking([(2, 1e20), (3, 1e12), (4, 1e6)], keep=1, names=2))
+def test_a_power_of_a_param_that_starts_far_away_comes_to_its_least_before_it_is_called_converged(power, farthest):
+    """Each step takes a part of the param, as at a minimum at zero; from 1e20 a step of 1e8 is no small one.
+
+    From farther away its influence is lost, as far as its largest one tells.
+    """
+    starts = np.geomspace(3.0, farthest, 5)
+    loss = RSS(lambda p, x: p**power * x)
+    found = jf.sweep(loss, jf.Axis("start", starts), (X, Y), optimizer=LM(), steps=400).results
+    assert (found.status == Status.CONVERGED).all(), found.status.values
+    np.testing.assert_allclose(found.params, SLOPE ** (1 / power), rtol=1e-10)
+
+
 def test_a_column_that_underflows_shows_no_curvature():
     """Box' function from ten times its start: exp(-645) is left of one param, whose slopes of 1e-282 bend up."""
     problem = mgh.PROBLEMS["Box"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 import jaxfit as jf
 from tests.shared.soak import soaking
@@ -60,3 +61,28 @@ def test_norris_line_in_other_units_has_the_digits_that_rounding_leaves(times):
     fit = jf.fit(jf.losses.rss(jf.models.line), {"w": 1.0, "b": 0.0}, (x, times * y), optimizer=LM())
     assert fit.status == jf.Status.CONVERGED and fit.steps < 10
     assert digits([fit.params["b"], fit.params["w"]], times * np.array(CERTIFIED)) > 13
+
+
+def product(w, x):
+    return x @ w
+
+
+@pytest.mark.parametrize("seed", soaking(range(12), keep=(1,)))
+def test_a_start_far_away_leaves_no_params_short_of_their_least_squares(seed):
+    """Random lines through many columns and polynomials, from 1e20 and nearer, with bounds and without."""
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(2, 9))
+    n = k + int(rng.integers(4, 20))
+    columns = rng.normal(size=(n, k)) if seed % 2 == 0 else rng.uniform(0, 2, n)[:, None] ** np.arange(k)
+    truth = rng.normal(size=(8, k))
+    ys = truth @ columns.T + 0.1 * rng.normal(size=(8, n))
+    starts = 10.0 ** np.array([0, 6, 12, 15, 18, 20, 20, 20])[:, None] * rng.choice([-1, 1], (8, k))
+    low = np.where((rng.random(k) < 0.5) & (seed % 3 > 0), rng.choice([-1.0, 0, 0.5], k), -np.inf)
+    start, data = jf.Axis("set", np.maximum(starts, low)), (columns, jf.Axis("set", ys))
+    start = jf.Bounded(start, low=low) if np.isfinite(low).any() else start
+    grid = jf.sweep(jf.losses.rss(product), start, data, optimizer=LM(), steps=300)
+    assert (grid.results.status == jf.Status.CONVERGED).all(), grid.results.status.values
+    sizes = np.linalg.norm(columns, axis=0)
+    for y, loss in zip(ys, grid.results.loss.values, strict=True):
+        best = scipy.optimize.lsq_linear(columns / sizes, y, (low * sizes, np.inf), method="bvls", tol=1e-15)
+        np.testing.assert_allclose(loss, 2 * best.cost, rtol=1e-9)
