@@ -62,12 +62,13 @@ def judge(
     - it moves the predictions by less than their rounding, and the params by less than sqrt(eps) of themselves; or
     - it moves the params by less than eps**0.75 of their size, and ||c||**2 shrinks no faster than 64-fold a step;
       their size at the start, at most 1, counts too unless all residuals are affine: they may go to zero; or
-    - it is at most the tolerance of the sum, if there is one.
+    - it is at most the tolerance of the sum, if there is one; or
+    - the run has settled along a direction in which R is nearly singular; see `bottomed`.
     Of squares that are affine in all params the first two hold only where a step has gained nothing more: as each such
     step leads to the minimum, the last one is all that the digits of an orthogonal factorization take.
-    If R has rows of zeros, these rules see the other directions only; unless the run has settled in the rest too. There
-    it is also enough that all residuals are at rounding. Where a param has lost its influence, or no param has any, it
-    is one only if all residuals are at rounding, or the slopes show that the sum bends up along all of these.
+    If R has rows of zeros, these rules see the other directions only. There it is also enough that all residuals are at
+    rounding. Where a param has lost its influence, or no param has any, it is one only if all residuals are at
+    rounding, or the slopes show that the sum bends up along all of these.
 
     Args:
       triangle, shadow: R and c of the params that are free.
@@ -111,7 +112,8 @@ def judge(
     tiny = both(determined & (left > memory.left / 64), lambda: slight(sized, flat, step(), eps**0.75))
     if on_host(flat) and not (least or tiny or memory.settled):
         return Verdict(least, least, least, least, offset, left)
-    ends = alive() & (determined & least | tiny | memory.settled)
+    least = least | memory.settled
+    ends = alive() & (determined & least | tiny)
     return Verdict(ends, ~determined & least, alive(), near & determined, offset, left)
 
 

@@ -299,6 +299,23 @@ def test_a_minimum_that_only_second_derivatives_tell_is_known_whatever_the_round
     np.testing.assert_allclose(found.loss, SETTLES[name], rtol=1e-5)
 
 
+@pytest.mark.parametrize("place", soaking([0, 3], keep=(0,)))
+def test_redundant_params_at_a_minimum_of_curved_residuals_are_not_determined(place):
+    """Brown and Dennis, with a sum of two params in one place: the run settles, and the sum stays open."""
+    problem, rng = mgh.PROBLEMS["Brown-Dennis"], np.random.default_rng(0)
+
+    def residuals(p):
+        return problem.residuals(jnp.concatenate([p[:place], p[place : place + 1] + p[4:], p[place + 1 : 4]]))
+
+    starts = np.append(problem.start, 0) * (1 + 0.1 * rng.normal(size=(24, 5)))
+    starts[:, 4] = rng.normal(size=24)
+    starts[:, place] -= starts[:, 4]
+    loss = jf.losses.least_squares(residuals)
+    found = jf.sweep(loss, jf.Axis("start", starts), optimizer=LM(), steps=2000).results
+    assert (found.status == Status.NOT_DETERMINED).all(), found.status.values
+    np.testing.assert_allclose(found.loss, SETTLES["Brown-Dennis"], rtol=1e-5)
+
+
 def test_a_run_far_from_its_minimum_claims_nothing_whatever_the_units_of_its_columns():
     """Meyer's function from a hundred times its start: one column grows to 1e24 while the others still matter."""
     problem = mgh.PROBLEMS["Meyer"]
