@@ -159,12 +159,30 @@ def _in_place(size: int) -> bool:
 
 def triangularize(columns: Array, b: Array, norms: Array | None = None) -> tuple[Array, Array]:
     """Return R (k, k) and Q^T b (k,) of A = Q R, given the columns of A (k, n) and b (n,); as `reduced` does."""
-    xp, (k, n) = namespace(b), columns.shape
+    k, n = columns.shape
     rounding = (8 * k + n**0.5) * float(eps_of(b))
-    if not _in_place(k):
-        joined = xp.linalg.qr(xp.concatenate([columns, b[None]]).T, mode="r")
-        columns, b = joined[:k, :k].T, joined[:k, k]
-    return reduced(columns, b, rounding, norms)
+    if _in_place(k):
+        return reduced(columns, b, rounding, norms)
+    if on_host(b):
+        return _by_lapack(rounding, columns, b, norms)
+    return _by_lapack_traced(rounding, columns, b, norms)
+
+
+def _by_lapack(rounding: float, columns: Array, b: Array, norms: Array | None) -> tuple[Array, Array]:
+    xp, k = namespace(b), len(columns)
+    joined = xp.linalg.qr(xp.concatenate([columns, b[None]]).T, mode="r")
+    return reduced(joined[:k, :k].T, joined[:k, k], rounding, norms)
+
+
+_by_lapack_traced = jax.custom_jvp(_by_lapack, nondiff_argnums=(0,))
+
+
+@_by_lapack_traced.defjvp
+def _(rounding, given, tangents):
+    """The derivative of `reduced`, with the same rows of zeros: that of LAPACK's would be NaN where a pivot is zero."""
+    found = _by_lapack_traced(rounding, *given)
+    least = jnp.where(found[0].diagonal() == 0, np.inf, 0).astype(given[1].dtype)
+    return found, jax.jvp(lambda columns, b: reduced(columns, b, 1.0, least), given[:2], tangents[:2])[1]
 
 
 NUMBER_BY_NUMBER = 8  # params up to which orthogonal triangles of such lanes are written out; of more for too long

@@ -362,22 +362,45 @@ def test_a_triangle_with_a_column_of_zeros_has_a_derivative():
     np.testing.assert_allclose(found[0][0, 0], 5 / 3, rtol=1e-6)  # of a length of 3
 
 
+@pytest.mark.parametrize("rows", [20, 8])
+def test_a_triangle_that_lapack_makes_has_a_derivative_where_columns_depend_on_others(rows):
+    """That of R^T R = A^T A and of R^T c = A^T b, where a column repeats another and one is zero, and stay so."""
+    rng = np.random.default_rng(0)
+    (columns, move), (b, other) = rng.normal(size=(2, 8, rows)), rng.normal(size=(2, rows))
+    for a in (columns, move):
+        a[3], a[5] = a[1], 0
+    with jax.enable_x64(True):
+        given = jnp.asarray(columns), jnp.asarray(b)
+        (r, c), (dr, dc) = jax.jit(lambda *moves: jax.jvp(triangularize, given, moves))(move, other)
+        back = jax.jit(lambda *weights: jax.vjp(triangularize, *given)[1](weights))(r, c)
+        r, c, dr, dc, *back = map(np.asarray, (r, c, dr, dc, *back))
+    assert not r[3].any() and not r[5].any() and not dr[3].any() and not dr[5].any()
+    np.testing.assert_allclose(dr.T @ r + r.T @ dr, move @ columns.T + columns @ move.T, atol=1e-12)
+    np.testing.assert_allclose(dr.T @ c + r.T @ dc, move @ b + columns @ other, atol=1e-12)
+    np.testing.assert_allclose(np.sum(back[0] * move) + back[1] @ other, np.sum(r * dr) + c @ dc, rtol=1e-10)
+
+
 @pytest.mark.soak
-def test_params_that_do_not_move_take_no_derivative_of_the_others():
+@pytest.mark.parametrize("waves", [0, 5])
+def test_params_that_do_not_move_take_no_derivative_of_the_others(waves):
     """The lengths of their columns are zero in the triangle, where a root has no slope."""
-    start = START | {"c": jf.Bounded(0.8, low=0.6), "d": 0.5, "e": 1.0}  # c ends on its bound
+    start = START | {"c": jf.Bounded(0.8, low=0.6), "d": 0.5, "e": 1.0, "w": np.zeros(waves)}  # c ends on its bound
+    columns = np.cos(3 * X[:, None] * np.arange(1.0, waves + 1))
+
+    def crowded_waves(params, x):
+        return crowded(params, x) + columns @ params["w"]
 
     def rate(y):
-        params = jf.fit(jf.losses.rss(crowded), start, (X, y), optimizer=LM(), steps=10).params
+        params = jf.fit(jf.losses.rss(crowded_waves), start, (X, y), optimizer=LM(), steps=10).params
         return params["b"], params
 
     def rss(free, y):
-        return jnp.sum((free[0] * jnp.exp(-free[1] * X) + 0.6 - y) ** 2)
+        return jnp.sum((free[0] * jnp.exp(-free[1] * X) + 0.6 + columns @ free[2:] - y) ** 2)
 
     with jax.enable_x64(True):
         y = jnp.asarray(noisy())
         found, params = jax.jit(jax.grad(rate, has_aux=True))(y)
-        at = jnp.array([params["a"] + params["d"], params["b"]])
+        at = jnp.array([params["a"] + params["d"], params["b"], *params["w"]])
         bend, cross = jax.jit(lambda free, y: (jax.hessian(rss)(free, y), jax.jacfwd(jax.grad(rss), 1)(free, y)))(at, y)
         assert params["c"] == 0.6
     np.testing.assert_allclose(found, -np.linalg.solve(bend, cross)[1], rtol=1e-6, atol=1e-9)
