@@ -6,6 +6,7 @@ import re
 import traceback
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from jaxfit.engine import single
@@ -50,6 +51,7 @@ def reached(table):
         single.seen.clear()
         with pytest.raises(case.error) as caught:
             case.call()
+        plt.close("all")  # more than 20 are a warning
         lines |= {(frame.filename, frame.lineno) for frame in traceback.extract_tb(caught.value.__traceback__)}
     return lines
 

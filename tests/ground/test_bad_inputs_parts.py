@@ -50,6 +50,10 @@ def no_array(params, x, y):
     return None
 
 
+def constant(params):
+    return jnp.full(8, params["b"])
+
+
 def classes(n):
     return lambda params, x: params["w"] * x[:, None] + params["b"] * jnp.arange(float(n))[None, :]
 
@@ -262,6 +266,13 @@ LOSSES = {
     "noise, called without data": Case(lambda: losses.input_noise(LOSS, scale=0.1)(START, key=jax.random.key(0)),
         TypeError, r"takes the data \(x, y\)", "",
         lambda: losses.input_noise(LOSS, scale=0.1)(START, X, Y, key=jax.random.key(0))),
+    "what makes a loss": Case(lambda: fit(losses.mse), TypeError, "function mse, which makes a loss",
+        r"call it: jf\.losses\.mse\(predict\)", lambda: fit(losses.mse(LINE))),
+    "what makes a model": Case(lambda: losses.mse(models.polynomial), TypeError, "polynomial, which makes a model",
+        r"call it: jf\.models\.polynomial\(degree\)", lambda: losses.mse(models.polynomial(1))),
+    "a model without x": Case(lambda: losses.mse(constant), TypeError, r"predict takes \(params\), but",
+        r"let it take x too.*lambda params, x: predict\(params\)",
+        lambda predict=constant: losses.mse(lambda params, x: predict(params))(START, X, Y)),
 }  # fmt: skip
 
 MODELS = {
@@ -415,6 +426,8 @@ OPTIMIZERS = {
         "", lambda: searches.gradient_cost(lambda p: p * p, 1.0)),
     "differences, a word": Case(lambda: searches.finite_differences(0.1, delta=0.1, central="no"), TypeError,
         "central is 'no'", "True or False", lambda: searches.finite_differences(0.1, delta=0.1, central=False)),
+    "none for a number": Case(lambda: optimizers.adam(1e-2, b1=None), TypeError, "adam: b1 is None, but it must be",
+        "write b1=0.9, its default", lambda: fit(optimizer=optimizers.adam(1e-2, b1=0.9))),
 }  # fmt: skip
 
 STATES = {

@@ -75,6 +75,16 @@ def flow(boxes, arrows=(), size=(6, 4)):
     return jf.plots.flow({name: Box(name, at=at) for name, at in boxes.items()}, arrows, ax=axes)
 
 
+def no_model(params, x, y):
+    return jnp.mean(jnp.square(LINE(params, x) - y))
+
+
+def drawn(params):
+    axes = plt.subplots()[1]
+    axes.plot(X, Y, "o")
+    return axes.plot(X, LINE(params, X))
+
+
 def mapped(results):
     return jf.plots.convergence_map(results, x="rate", y="start", ax=plt.subplots()[1])
 
@@ -185,6 +195,8 @@ PLOTS = {
     "a curve of params": Case(lambda: jf.plots.fit(START), TypeError, "got a dict",
         r"pass what jf\.fit or jf\.curve_fit",
         lambda: jf.plots.fit(line())),
+    "a curve of no model": Case(lambda: jf.plots.fit(fit(no_model)), TypeError, "no_model has no model that predicts",
+        r"draw the points and model\(fit\.params, x\)", lambda: drawn(fit(no_model).params)),
     "a corner of many": Case(lambda: seven(), ValueError, "7 params have an error", "choose with names=",
         lambda: seven(names=["coefficients[0]", "coefficients[1]"])),
 }  # fmt: skip
