@@ -98,7 +98,7 @@ def lanes_last(function: Callable, *args: PyTree) -> PyTree:
 
 
 def where_poor(
-    poor: Array, function: Callable, given: Sequence[Array], batched: Sequence[bool], plain: PyTree
+    poor: Array, function: Callable, given: Sequence[Array], batched: Sequence[bool], plain: PyTree, at: int = 0
 ) -> PyTree:
     """Return `plain`, with function(*given) for the lanes where it is too poor, which are computed one by one.
 
@@ -106,7 +106,8 @@ def where_poor(
       poor: (lanes,) bool.
       function: Of one lane, to a tree like `plain`.
       given: Those that are `batched` with a leading lane axis; the others are common to all lanes.
-      plain: With a leading lane axis.
+      plain: With the lanes along the axis `at`, as what is returned. Where many are poor the first is faster; the last
+        where few are, and what comes before and after has them there.
     """
     rank = jnp.cumsum(poor, dtype=np.int32)
 
@@ -116,12 +117,9 @@ def where_poor(
         own = jax.lax.dynamic_index_in_dim
         one = function(*(own(x, lane, keepdims=False) if b else x for x, b in zip(given, batched, strict=True)))
         put = jax.lax.dynamic_update_index_in_dim
-        return i + 1, jax.tree.map(lambda all, x: put(all, x, lane, axis=-1), found, one)
+        return i + 1, jax.tree.map(lambda all, x: put(all, x, lane, axis=at), found, one)
 
-    # with lanes along the last axis, as what comes before and after has them
-    last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), plain)
-    found = jax.lax.while_loop(lambda carry: carry[0] < rank[-1], next_one, (jnp.int32(0), last))[1]
-    return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), found)
+    return jax.lax.while_loop(lambda carry: carry[0] < rank[-1], next_one, (jnp.int32(0), plain))[1]
 
 
 def where_asked(asked: Array, function: Callable, *args: PyTree) -> PyTree:

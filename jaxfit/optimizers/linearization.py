@@ -211,17 +211,17 @@ def system_at(slopes: Callable[[Array], Slopes], flat: Array) -> System:
         pairs = [(i, j) for i in range(k + 1) for j in range(i, k + 1)]
         products = dict(zip(pairs, sums([rows[i] * rows[j] for i, j in pairs]), strict=True))
         (triangle, shadow), poor = in_full_width(lambda products: by_products(products, k), lanes, (products,))
-        best = jnp.moveaxis(triangle, -1, 0), shadow.T
 
         def orthogonal(*given):  # from the params again: else the columns would be written to memory in every step
             return system_of(found(*given))[4:]
 
-        best = where_poor(poor, orthogonal, given, batched, best)
+        triangle, shadow = where_poor(poor, orthogonal, given, batched, (triangle, shadow), at=-1)
         loss, weight, size, scale = here[:4]
         if here.squares is not None:
             size, scale = products[k, k], jnp.sqrt(jnp.stack([products[i, i] for i in range(k)])).T
             loss = weight * size
-        return System(loss, weight, size, scale, *best), System(True, True, True, True, True, True)
+        there = System(loss, weight, size, scale, jnp.moveaxis(triangle, -1, 0), shadow.T)
+        return there, System(True, True, True, True, True, True)
 
     return system(flat, *enclosed)
 

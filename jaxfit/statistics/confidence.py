@@ -127,7 +127,7 @@ def interval_ends(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return the (..., K) ends of the intervals, and sentences about them; `known` are the moments, if at hand."""
     level = check_asked(verb, method, level, key, samples)
-    known = known or moments(verb, result, absolute_sigma)
+    known = known or moments(verb, result, absolute_sigma, covaries=method != "wald")
     if method in DRAWN:
         kind = "residuals" if method == "bootstrap" else "normal"
         return *quantiles(resample(verb, result, known, kind, key, samples)[0], known, level), []
@@ -321,7 +321,7 @@ def band(
         at = _like_params(result)
         where = jax.tree.map(lambda x: convert(x, PRECISION), x)
         _, shape = trace(_predictor(loss), at, where)
-    known = moments("band", result, absolute_sigma, _predictor(loss), (where,))
+    known = moments("band", result, absolute_sigma, _predictor(loss), (where,), covaries=False)
     variance = known.errors**2
     if kind == "prediction":
         variance = variance + _noise(result, loss, known, sigma, shape.shape)

@@ -127,7 +127,10 @@ def estimate_of_sets(
     span = np.sqrt(((found.scale * flat) ** 2).sum() / max(count, 1))
     size = found.loss if noise_model_of(problem.loss).deviance else size
     blind = basis.blind / basis.scale
-    given = values, unit, scatter, size, count, basis.rank, basis.offset, basis.held, blind, span, found.loss
+    given = (
+        values, np.diagonal(unit), unit, scatter, size, count, basis.rank, basis.offset, basis.held, blind, span,
+        found.loss,
+    )  # fmt: skip
     return Estimate(*(np.asarray(x)[()] for x in given))
 
 

@@ -34,8 +34,8 @@ from jaxfit.optimizers.arrays import (
     solve,
     triangularize,
 )
-from jaxfit.optimizers.bordered import Columns, reduced
-from jaxfit.optimizers.lanes import TOGETHER, in_full_width, lanes_side_by_side, where_poor
+from jaxfit.optimizers.bordered import Columns, reduced, transposed_product
+from jaxfit.optimizers.lanes import TOGETHER, in_full_width, lanes_last, lanes_side_by_side, where_poor
 from jaxfit.optimizers.linearization import System, place_of, system_at
 from jaxfit.optimizers.methods import Objective
 from jaxfit.problems import Problem, name_of
@@ -121,14 +121,15 @@ class Estimate(NamedTuple):
     """Numbers f(params) and how they vary, for noise of one unit; all of one lane."""
 
     values: Array  # (K,)
-    unit: Array  # (K, K) covariance / noise; NaN where not determined or held
+    variance: Array  # (K,) / noise; NaN where not determined or held
+    unit: Array | None  # (K, K) covariance / noise, likewise; None if it is not asked for
     scatter: Array  # () the noise that the residuals show: multiply `unit` by it
     size: Array  # () sum of squares of the residuals, the deviance, or twice the negative log-likelihood
     count: Array  # () residuals that count
     rank: Array  # () params that move and are determined
     offset: Array  # () distance to the minimum of the linear theory, in standard errors for noise of one unit
     held: Array  # (k,) bool: on a bound, or with a mean of counts at zero
-    blind: Array  # (k, k) rows: directions of the free params that change no prediction; NaN for those that do
+    blind: Array | None  # (k, k) rows: directions of the free params that change no prediction, or NaN; None as `unit`
     span: Array  # () how large the numbers are that residuals are differences of: root mean square; 0 if not known
     loss: Array  # ()
 
@@ -224,7 +225,8 @@ def _basis_of_lane(problem: Problem, flat: Array, held: Array, system: System, r
         triangle = free + jnp.diag(held.astype(flat.dtype))
     count = residual_count(problem.loss, problem.data, residuals)
     found = directions_of_lane(triangle / scale[None, :])
-    return _basis(scale, found, held, system.shadow @ system.triangle, system.size, count, terms)
+    gradient = lanes_last(transposed_product, system.triangle, system.shadow)
+    return _basis(scale, found, held, gradient, system.size, count, terms)
 
 
 def _by_singular_vectors(triangle: Array) -> tuple[Array, Array, Array, Array]:
@@ -244,7 +246,7 @@ def _(lanes, batched, triangles):
     """R^-1 is such a root too. Lanes where it would have too few digits, or is none, take the singular vectors."""
     k = triangles.shape[-1]
     eye, least = jnp.eye(k, dtype=triangles.dtype), abs(jnp.diagonal(triangles, axis1=1, axis2=2)).min(axis=1)
-    poor = ~(least > float(eps_of(triangles)) ** 0.125)
+    poor = ~(least > float(eps_of(triangles)) ** 0.25)
     last = jnp.moveaxis(triangles, 0, -1)
     root = jnp.moveaxis(in_full_width(lambda last: solve(last, eye[:, :, None]), lanes, (last,)), -1, 0)
     plain = root, jnp.zeros_like(root), jnp.ones((lanes, k), bool), least
@@ -390,7 +392,10 @@ def _basis_of_likelihood(problem: Problem, objective: Objective, flat: Array, ba
     return basis._replace(scatter=one)
 
 
-def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | None, only_params: bool, *extra: Any):
+def estimate(
+    problem: Problem, params: PyTree, kind: str, function: Callable | None, only_params: bool, covaries: bool,
+    *extra: Any,
+) -> Estimate:  # fmt: skip
     """Return how f(params, *extra), as one vector, varies.
 
     Args:
@@ -399,12 +404,13 @@ def estimate(problem: Problem, params: PyTree, kind: str, function: Callable | N
       kind: Of the loss.
       function: From the user's tree to numbers; None for all of the params.
       only_params: Whether a number that does not vary at all is unknown (a param that is fixed) or exact.
+      covaries: Whether the covariance is asked for, not the variances alone.
       *extra: For the function.
     """
     basis = basis_of(problem, params, kind)
     objective, flat, back = objective_at(problem, params)
     values, slopes = varied(problem, back, flat, function, extra)
-    return propagated(basis, values, slopes, only_params, objective(back(flat)))
+    return propagated(basis, values, slopes, only_params, objective(back(flat)), covaries)
 
 
 def varied(problem: Problem, back: Callable, flat: Array, function: Callable | None, extra: tuple) -> tuple:
@@ -420,36 +426,42 @@ def varied(problem: Problem, back: Callable, flat: Array, function: Callable | N
     return values, jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype)).T
 
 
-def propagated(basis: Basis, values: Array, slopes: Array, only_params: bool, loss: Array) -> Estimate:
+def propagated(
+    basis: Basis, values: Array, slopes: Array, only_params: bool, loss: Array, covaries: bool = True
+) -> Estimate:
     """Return how numbers vary, of which the derivatives by the free params are known."""
-    xp = namespace(slopes)
-    half = _times(slopes, basis.root)
-    unit = _times(half, half.T)
-    unknown = _undetermined(basis, slopes, only_params)
-    unit = xp.where(unknown[:, None] | unknown[None, :], np.nan, unit)
-    blind = xp.where(basis.kept[:, None], np.nan, basis.silent / basis.scale[None, :])
-    offset = xp.sqrt(((basis.gradient @ basis.root) ** 2).sum())
-    return Estimate(values, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held, blind,
-                    basis.span, loss)  # fmt: skip
+    beside = not on_host(slopes) and lanes_side_by_side() is not None
+    together = beside and basis.scale.size <= TOGETHER and slopes.size <= TOGETHER**2
 
+    def spread(scale, root, silent, kept, least, held, gradient, slopes):
+        xp = namespace(slopes)
+        half = times(slopes, root)
+        unknown = undetermined(scale, silent, least, held, slopes)
+        variance = xp.where(unknown, np.nan, (half * half).sum(axis=1))
+        offset = xp.sqrt((times(gradient[None], root) ** 2).sum(axis=1)[0])
+        if not covaries:
+            return variance, None, None, offset
+        unit = xp.where(unknown[:, None] | unknown[None, :], np.nan, times(half, half.swapaxes(0, 1)))
+        return variance, unit, xp.where(kept[:, None], np.nan, silent / scale[None, :]), offset
 
-def _undetermined(basis: Basis, slopes: Array, only_params: bool) -> Array:
-    """Return (K,) where a number depends on a direction that changes no prediction, or on held params alone."""
-    xp, eps = namespace(slopes), eps_of(slopes)
-    scaled = slopes / basis.scale[None, :]
-    moving = xp.where(basis.held[None, :], 0, scaled)
-    size = xp.sqrt((moving**2).sum(axis=1))
-    lost = xp.sqrt((_times(moving, basis.silent.T) ** 2).sum(axis=1))
-    blur = xp.sqrt(eps) + 100 * eps / basis.least
-    still = size == 0 if only_params else (size == 0) & (scaled != 0).any(axis=1)
-    return (lost > blur * size) | still
+    def times(a, b):  # of lanes side by side without a call for each of them
+        return (a[:, :, None] * b[None]).sum(axis=1) if together else a @ b
 
+    def undetermined(scale, silent, least, held, slopes):
+        """(K,) where a number depends on a direction that changes no prediction, or on held params alone."""
+        xp, eps = namespace(slopes), eps_of(slopes)
+        scaled = slopes / scale[None]
+        moving = xp.where(held[None], 0, scaled)
+        size = xp.sqrt((moving**2).sum(axis=1))
+        lost = xp.sqrt((times(moving, silent.swapaxes(0, 1)) ** 2).sum(axis=1))
+        blur = xp.sqrt(eps) + 100 * eps / least
+        still = size == 0 if only_params else (size == 0) & (scaled != 0).any(axis=1)
+        return (lost > blur * size) | still
 
-def _times(a: Array, b: Array) -> Array:
-    """Return a @ b; of lanes side by side without a call for each of them."""
-    if on_host(b) or lanes_side_by_side() is None or b.size > TOGETHER**2:
-        return a @ b
-    return (a[:, :, None] * b[None]).sum(axis=1)
+    given = basis.scale, basis.root, basis.silent, basis.kept, basis.least, basis.held, basis.gradient, slopes
+    variance, unit, blind, offset = lanes_last(spread, *given) if together else spread(*given)
+    return Estimate(values, variance, unit, basis.scatter, basis.size, basis.count, basis.rank, offset, basis.held,
+                    blind, basis.span, loss)  # fmt: skip
 
 
 def squares_around_constant(problem: Problem) -> Array:

@@ -240,7 +240,7 @@ def _roles(fit: Fit, known: Moments) -> list[str]:
     marked = resolved(problem_of(fit).params, PRECISION)
     leaves, structure = jax.tree.flatten(marked, is_leaf=is_mark)
     held = iter(np.asarray(known.estimate.held))
-    unknown = iter(np.isnan(np.diagonal(np.asarray(known.estimate.unit))))
+    unknown = iter(np.isnan(known.estimate.variance))
     roles: list[str] = []
     for mark, value in zip(leaves, structure.flatten_up_to(numbers_in(fit)), strict=True):
         for _ in range(sum(np.size(x) for x in jax.tree.leaves(value))):

@@ -302,7 +302,7 @@ def resample(
         (shifts, scales, *refits.collapsed(problem.data)), optimizer=levenberg_marquardt(), steps=STEPS, progress=False,
     )  # fmt: skip
     flat, good = _gathered(verb, result, refits, grid, samples, ~take(silent)[refits.lane])
-    unknown = np.isnan(np.diagonal(np.asarray(known.estimate.unit), axis1=-2, axis2=-1))
+    unknown = np.isnan(known.estimate.variance)
     good &= ~silent[..., None]
     return np.where(unknown[..., None, :] | silent[..., None, None], np.nan, flat), good
 
@@ -358,7 +358,7 @@ def _resampled_points(
         loss, data = WeightedLoss(loss), (Axis(NAME, weights.reshape(-1, *good.shape[1:])), *data)
     grid = sweep(loss, refits.ends, data, optimizer=refitter(loss), steps=STEPS, progress=False)
     flat, good = _gathered(verb, result, refits, grid, samples)
-    unknown = np.isnan(np.diagonal(np.asarray(known.estimate.unit), axis1=-2, axis2=-1))
+    unknown = np.isnan(known.estimate.variance)
     return np.where(unknown[..., None, :], np.nan, flat), good
 
 

@@ -347,7 +347,8 @@ def test_the_program_of_one_lane_calls_lapack_where_that_of_many_rotates_in_plac
 
 def test_a_covariance_that_overflows_is_infinite_without_a_warning():
     known = moments("covariance", jf.curve_fit(jf.models.line, None, jf.datasets.thermometer()), None)
-    far = known._replace(estimate=known.estimate._replace(unit=known.estimate.unit * 1e300), noise=np.asarray(1e300))
+    unit, variance = known.estimate.unit * 1e300, known.estimate.variance * 1e300
+    far = known._replace(estimate=known.estimate._replace(unit=unit, variance=variance), noise=np.asarray(1e300))
     assert np.isinf(np.diagonal(far.covariance)).all() and np.isinf(far.errors).all()
 
 
