@@ -57,7 +57,7 @@ class Settings:
     """
 
     workers: int | None = None
-    block_lanes: int = 8192
+    block_lanes: int = 16384
     block_bytes: int = 2**26
     block_loads: int = 8
     cpu_slots: int = 512
