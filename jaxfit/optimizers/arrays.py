@@ -179,7 +179,7 @@ _by_lapack_traced = jax.custom_jvp(_by_lapack, nondiff_argnums=(0,))
 
 @_by_lapack_traced.defjvp
 def _(rounding, given, tangents):
-    """The derivative of `reduced`, with the same rows of zeros: that of LAPACK's would be NaN where a pivot is zero."""
+    """Return the derivative of `reduced`, with the same rows of zeros; that of LAPACK is NaN where a pivot is zero."""
     found = _by_lapack_traced(rounding, *given)
     least = jnp.where(found[0].diagonal() == 0, np.inf, 0).astype(given[1].dtype)
     return found, jax.jvp(lambda columns, b: reduced(columns, b, 1.0, least), given[:2], tangents[:2])[1]

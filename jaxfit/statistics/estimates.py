@@ -448,7 +448,7 @@ def propagated(
         return (a[:, :, None] * b[None]).sum(axis=1) if together else a @ b
 
     def undetermined(scale, silent, least, held, slopes):
-        """(K,) where a number depends on a direction that changes no prediction, or on held params alone."""
+        """Return (K,) where a number depends on a direction that changes no prediction, or on held params alone."""
         xp, eps = namespace(slopes), eps_of(slopes)
         scaled = slopes / scale[None]
         moving = xp.where(held[None], 0, scaled)
