@@ -470,8 +470,8 @@ def _early_checks(every: int, chunk: int) -> list[int]:
 
 def pick(mask: Array, new: Array, old: Array, at: int = 0) -> Array:
     """Return `new` for the lanes where the mask is true, `old` for the others; along their first axis or their last."""
-    with jax.numpy_rank_promotion("allow"):
-        return jnp.where(mask if at else mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
+    others = (1,) * (new.ndim - 1)
+    return jnp.where(mask.reshape((*others, *mask.shape) if at else (*mask.shape, *others)), new, old)
 
 
 def _is_none(x: object) -> bool:
