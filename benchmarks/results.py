@@ -199,17 +199,16 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   half of it one product of matrices at 60 GFLOP/s. It cannot be left out: it alone tells that a lane stands above its
   start, which ends the lane, and it is the loss of those that are pruned. To make it only where a lane ends would save
   a third of it under halving by 3, where lanes make it 1.5 times each, and let lanes above their start go on.
-- **Fits against C.** In CPU time, both cores at work, a decay takes 4.5 us and its standard errors 1.2, a spot 6.5 and
-  1.5, a fit of twelve params 67 and 22, where C takes 12, 11.3 and 66 for both. On the wall less of that is won: a call
-  of `sweep` and one of `standard_errors` take some 15 ms of one core before and after their programs, a quarter of what
+- **Fits against C.** In CPU time, both cores at work, a decay takes 3.0 us and its standard errors 0.5, a spot 4.8 and
+  0.8, a fit of twelve params 47 and 11, where C takes 8.2, 8.3 and 48 for both. On the wall less of that is won: a call
+  of `sweep` and one of `standard_errors` take some 9 ms of one core before and after their programs, a fifth of what
   20,000 decays take. A lane goes on to rounding, in 7.3 steps (7.5 of a spot), where C stops at 1.5e-8 of the sum of
   squares, after 5.9 (5.1). With `tolerance=1e-12` lanes make 6.4 (5.3), and end three to sixteen times nearer to the
-  minimum than C does. In a step of a spot, 0.4 us, the pass over 25 points takes 0.13, of which 0.04 are its
-  exponentials and as much the ends of 21 sums in each lane; Cholesky's triangle 0.03, the damped one 0.05, the verdict
-  0.04. The rest is some 150 loops over 64 lanes, no one of which stands out, and copies. Between two loops of steps XLA
-  hands some 70 operations, one by one, to threads that wake each other. In loops that run once, each compiled as one
-  function, they would take 2 to 5 % less CPU time, and the first sweep a tenth to a half longer to compile. Of twelve
-  params a quarter is the standard errors, where some lanes take the singular values of their triangles.
+  minimum than C does. Of a spot's sweep the steps are 60 %, the start of the next lanes 12 %, and the calls of XLA and
+  Python, memory and threads 22 %. Of its steps and starts the passes over 25 points take two fifths, a quarter of which
+  is the 25th point alone and the ends of 21 sums in each lane. The rest is some 150 loops over 64 lanes, none of more
+  than 3 %. Blocks of 32 or of 256 lanes side by side are no faster, nor is a load where a quarter or two fifths of the
+  lanes have ended. Twelve params take an orthogonal triangle in many lanes, one by one.
 - **Errors in x.** 50 times the speed of odrpack would be 6.6 us of a core, where a fit of the same points without
   errors in x takes 12, with standard errors. Ours take 28, a quarter of which is the way to the nearest points of the
   curve.
