@@ -114,9 +114,13 @@ def moments(
     warns: bool = True,
     covaries: bool = True,
 ) -> Moments:
-    """Return the moments of f(params), or of all params, by the linear theory; of a grid without `covaries` no more.
+    """Return the moments of f(params), or of all params, by the linear theory.
 
-    A grid's variances alone take half the time.
+    Args:
+      verb, result, absolute_sigma: As for the verb that asks.
+      function, extra: f(params, *extra); None for all params.
+      warns: Whether a fit far from its minimum warns.
+      covaries: Whether the covariance of a grid's lanes is asked for, not their variances alone; a fit has it anyway.
 
     Raises:
       TypeError, ValueError: For a loss that does not tell its noise, or too many params.
