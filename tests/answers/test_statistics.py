@@ -392,3 +392,24 @@ def test_the_errors_of_lanes_are_those_of_single_fits_however_nearly_columns_dep
     assert np.isnan(found[-1, [0, 2]]).all() and np.isfinite(found[-1, 1])
     again = errors(tables[[0, 1, 0, 1, 0]])
     np.testing.assert_array_equal(again[:2], found[:2])  # beside lanes that take another way
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["free", "one on a bound, one fixed"])
+def test_the_errors_of_lanes_are_those_of_their_covariance_and_of_each_lane(marked):
+    x, random = np.linspace(0, 3, 20), np.random.default_rng(3)
+    start = {
+        "a": 2.0,
+        "b": 1.0,
+        "c": jf.Bounded(0.5, low=0.4) if marked else 0.5,
+        "d": jf.Fixed(0.1) if marked else 0.1,
+    }
+    ys = 2 * np.exp(-1.3 * x) + 0.3 + 0.1 * x + 0.05 * random.normal(size=(5, 20))
+    loss = jf.losses.rss(lambda p, x: p["a"] * jnp.exp(-p["b"] * x) + p["c"] + p["d"] * x)
+    grid = jf.sweep(loss, start, (x, jf.Axis("set", ys)), optimizer=jf.optimizers.levenberg_marquardt(), steps=50)
+    errors = np.stack([jf.standard_errors(grid)[f"params.{name}"].values for name in "abcd"], axis=-1)
+    table = np.asarray(jf.covariance(grid))
+    np.testing.assert_allclose(errors, np.sqrt(np.diagonal(table, axis1=-2, axis2=-1)), rtol=1e-12)
+    assert np.isnan(errors).any() == marked
+    for i in range(5):
+        alone = jf.standard_errors(jf.lane(grid, set=i))
+        np.testing.assert_allclose(errors[i], [alone[name] for name in "abcd"], rtol=1e-9)  # by another factorization

@@ -269,3 +269,21 @@ def test_no_share_of_the_blocks_is_longer_than_another_by_more_than_the_slots_of
     assert length % shape.slots == 0 and 0 < length <= shape.lanes
     assert of_a_share * length < lanes / shares + of_a_share * (shape.slots + 1)
     assert of_a_share * length * shares >= lanes
+
+
+def test_a_block_has_the_values_of_its_lanes_whichever_they_are():
+    """Those that a rung leaves may lie apart, with places on an axis that begin and end as those of neighbors do."""
+    random, values = np.random.default_rng(0), np.arange(4.0)
+    plan = sweeps.plan_sweep(
+        lambda p, x: jnp.sum((p - x) ** 2), jf.Axis("start", values), (jf.Axis("set", 10 * values),),
+        optimizer=jf.optimizers.sgd(0.1),
+    )  # fmt: skip
+    part = plan.parts[0].in_pool(PoolShape(8, 16, 0))
+    some = [np.array([0, 2, 5, 7]), *(np.flatnonzero(random.random(16) < share) for share in random.random(40))]
+    for members in [np.arange(16), *(x for x in some if len(x))]:
+        columns = part.columns(members)
+        filled = np.append(members, np.full(16 - len(members), members[-1]))
+        places = part.along(filled)
+        numbers = sorted(np.ravel(jax.tree.leaves(columns[key])[0]).tolist() for key in columns)
+        expected = sorted([filled.tolist(), values[places["start"]].tolist(), (10 * values)[places["set"]].tolist()])
+        assert numbers == expected
