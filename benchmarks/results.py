@@ -204,11 +204,11 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   of `sweep` and one of `standard_errors` take some 9 ms of one core before and after their programs, a fifth of what
   20,000 decays take. A lane goes on to rounding, in 7.3 steps (7.5 of a spot), where C stops at 1.5e-8 of the sum of
   squares, after 5.9 (5.1). With `tolerance=1e-12` lanes make 6.4 (5.3), and end three to sixteen times nearer to the
-  minimum than C does. Of a spot's sweep the steps are 60 %, the start of the next lanes 12 %, and the calls of XLA and
-  Python, memory and threads 22 %. Of its steps and starts the passes over 25 points take two fifths, a quarter of which
-  is the 25th point alone and the ends of 21 sums in each lane. The rest is some 150 loops over 64 lanes, none of more
-  than 3 %. Blocks of 32 or of 256 lanes side by side are no faster, nor is a load where a quarter or two fifths of the
-  lanes have ended. Twelve params take an orthogonal triangle in many lanes, one by one.
+  minimum than C does. Of a spot's sweep on one core the steps are 67 %, the start of the next lanes 11 %, and the calls
+  of XLA and Python, memory and checks 22 %. Of its steps and starts the passes over 25 points take 45 %, a third of
+  which is the 25th point alone and the ends of 21 sums in each lane. The rest is some 150 loops over 64 lanes, none of
+  more than 4 %. Blocks of 32 or of 256 lanes side by side are no faster, nor is a load where a quarter or two fifths of
+  the lanes have ended. Twelve params take an orthogonal triangle in many lanes, one by one.
 - **Errors in x.** 50 times the speed of odrpack would be 6.6 us of a core, where a fit of the same points without
   errors in x takes 12, with standard errors. Ours take 28, a quarter of which is the way to the nearest points of the
   curve.
