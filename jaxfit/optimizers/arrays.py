@@ -227,7 +227,8 @@ def reduced(columns: Array, b: Array, rounding: float, norms: Array | None = Non
         return row / jnp.where(length > 0, length, b.dtype.type(np.inf)), length
 
     rest, lanes = jnp.concatenate([columns, b[None]]), b.shape[1:]
-    if k > NUMBER_BY_NUMBER or not _in_place(k):
+    alone = lanes_side_by_side() is not None and not lanes  # one of few lanes: not worth compiling it written out
+    if alone or k > NUMBER_BY_NUMBER or not _in_place(k):
         places = np.arange(k + 1).reshape(-1, *(1 for _ in lanes))
 
         def body(i, carry):
@@ -358,13 +359,13 @@ def solve(triangle: Array, b: Array) -> Array:
                 along += row[j] * z[j]
             z[i] = (z[i] - along) / row[i] if row[i] != 0 else 0.0
         return np.array(z, b.dtype)
-    z = [b[0]] * k
+    z = [b[0]] * k  # each at once: a loop that fills an array of them would compute those after it anew for each
     for i in reversed(range(k)):
         rest = b[i]
         for j in range(i + 1, k):  # a sum of two products is rounded in one of two ways, in one loop now so, now so
             rest = rest - triangle[i, j] * z[j]
         pivot = triangle[i, i]
-        z[i] = jnp.where(pivot == 0, b.dtype.type(0), rest / jnp.where(pivot == 0, 1, pivot))
+        z[i] = at_once(jnp.where(pivot == 0, b.dtype.type(0), rest / jnp.where(pivot == 0, 1, pivot)))
     return jnp.stack(z)
 
 
