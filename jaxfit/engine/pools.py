@@ -190,16 +190,20 @@ def _together(template: Training, columns: dict, pool: Pool, real: Array, layout
     """
     axes, every, chunk = layout.axes, template.record.every, chunk_of(template)
 
-    def next_lanes():
+    def next_lanes(pool):
         def own(x):
             return jax.lax.dynamic_slice_in_dim(x, pool.following, shape.slots)
 
         values = jax.tree.map(own, columns)
-        state = loaded(template, values, pool, layout, own, lambda x: x[pool.following])
-        ids = pool.following + jnp.arange(shape.slots, dtype=np.int32)
-        return ids, first_step(pool), values, state, pool.following + shape.slots
+        return pool._replace(
+            ids=pool.following + jnp.arange(shape.slots, dtype=np.int32),
+            t=first_step(pool),
+            values=values,
+            state=loaded(template, values, pool, layout, own, lambda x: x[pool.following]),
+            following=pool.following + shape.slots,
+        )
 
-    pool = _loading(~jnp.any(running(pool, real)), next_lanes, pool)
+    pool = once(~jnp.any(running(pool, real)), next_lanes, pool)
     live = running(pool, real)
     count = jnp.minimum(next_check(pool.t, every, chunk), template.steps) - pool.t
 
@@ -236,54 +240,59 @@ def _refilling(
     every, chunk, at = template.record.every, chunk_of(template), axis_of_slots(template, shape.slots)
     ended = (pool.following == 0) | (pool.state.status != RUNNING) & (pool.ids < real)
 
-    def next_lanes():
+    def next_lanes(pool):
         rank = jnp.cumsum(ended, dtype=np.int32)
         ids = jnp.where(ended, pool.following + rank - 1, pool.ids)
         first = jnp.minimum(pool.following, shape.lanes - shape.slots)
         near = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, shape.slots), columns)
         taken = jnp.minimum(ids, shape.lanes)
+        values = jax.tree.map(lambda a, b: pick(ended, a, b), load(near, ids - first), pool.values)
+        fresh = loaded(template, values, pool, layout, lambda x: x[taken], at=at)
+        return pool._replace(
+            ids=ids,
+            t=jnp.where(ended, first_step(pool), pool.t),
+            values=values,
+            state=merge(ended, fresh, pool.state, layout.axes, at),
+            following=pool.following + rank[-1],
+        )
 
-        def once(carry):
-            values, state, _ = carry
-            values = jax.tree.map(lambda a, b: pick(ended, a, b), load(near, ids - first), values)
-            fresh = loaded(template, values, pool, layout, lambda x: x[taken], at=at)
-            return values, merge(ended, fresh, state, layout.axes, at), False
+    def steps_of(pool):
+        steps = many(template, pool.values, layout.axes, judged=True, at=at)
+        left = jnp.min(jnp.where(running(pool, real), template.steps - pool.t, chunk))  # of the lane next to its last
+        count, piece = jnp.minimum(chunk, -(-left // every) * every), blank_rows(layout, shape, chunk // every)
 
-        # XLA compiles a short loop as one function, and calls each operation elsewhere: the start takes a tenth so
-        values, state, _ = jax.lax.while_loop(lambda carry: carry[-1], once, (pool.values, pool.state, rank[-1] > 0))
-        return ids, jnp.where(ended, first_step(pool), pool.t), values, state, pool.following + rank[-1]
+        def goes_on(state):
+            left = jnp.sum((state.status == RUNNING) & (pool.ids < real), dtype=np.int32)
+            return left > jnp.where(pool.following < real, WAITING * shape.slots, 0)
 
-    pool = _loading(jnp.any(ended), next_lanes, pool)
-    steps = many(template, pool.values, layout.axes, judged=True, at=at)
-    left = jnp.min(jnp.where(running(pool, real), template.steps - pool.t, chunk))  # of the lane next to its last step
-    count, piece = jnp.minimum(chunk, -(-left // every) * every), blank_rows(layout, shape, chunk // every)
+        state, piece, count = take_steps(steps, pool.state, pool.t, count, piece, every=every, goes_on=goes_on)
+        state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
+        rows = pool.results.rows
+        if rows:
+            height = jnp.arange(chunk // every + 1)
+            row = (pool.t // every)[None, :] + height[:, None]
+            lane = jnp.broadcast_to(pool.ids[None, :], row.shape)
+            rows = jax.tree.map(lambda all, one: all.at[row, lane].set(one, mode="drop"), rows, piece)
+        return pool._replace(
+            t=pool.t + count,
+            state=state,
+            loss=end.loss,
+            validation_loss=end.validation_loss,
+            results=pool.results._replace(rows=rows),
+        )
 
-    def goes_on(state):
-        left = jnp.sum((state.status == RUNNING) & (pool.ids < real), dtype=np.int32)
-        return left > jnp.where(pool.following < real, WAITING * shape.slots, 0)
-
-    state, piece, count = take_steps(steps, pool.state, pool.t, count, piece, every=every, goes_on=goes_on)
-    state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
-    rows = pool.results.rows
-    if rows:
-        height = jnp.arange(chunk // every + 1)
-        row = (pool.t // every)[None, :] + height[:, None]
-        lane = jnp.broadcast_to(pool.ids[None, :], row.shape)
-        rows = jax.tree.map(lambda all, one: all.at[row, lane].set(one, mode="drop"), rows, piece)
-    return pool._replace(
-        t=pool.t + count,
-        state=state,
-        loss=end.loss,
-        validation_loss=end.validation_loss,
-        results=pool.results._replace(rows=rows),
-    )
+    pool = once(jnp.any(ended), next_lanes, pool)
+    return once(pool.following > 0, steps_of, pool)
 
 
-def _loading(now: Array, next_lanes: Callable, pool: Pool) -> Pool:
-    """Return the pool with next_lanes() = (ids, t, values, state, following) in it, where it is time for that."""
-    names = "ids", "t", "values", "state", "following"
-    kept = tuple(getattr(pool, name) for name in names)
-    return pool._replace(**dict(zip(names, jax.lax.cond(now, next_lanes, lambda: kept), strict=True)))
+def once(now: Array, function: Callable[[PyTree], PyTree], tree: PyTree) -> PyTree:
+    """Return function(tree) where it is time for that, else the tree.
+
+    By a loop: XLA on a CPU compiles one without scatter as one function. Elsewhere it hands each operation to threads,
+    which wake each other and wait; of as many small ones as here that takes as long as the operations.
+    """
+    done = jnp.asarray(False)
+    return jax.lax.while_loop(lambda carry: carry[0], lambda carry: (done, function(carry[1])), (now, tree))[1]
 
 
 def load(columns: dict[str, PyTree], rows: Array) -> dict[str, PyTree]:
