@@ -67,7 +67,8 @@ def test_the_report_of_a_sweep_over_starts_is_of_its_best_and_says_how_many_met_
     found = np.array([row.value for row in report.rows])
     ends = np.stack([grid.results["params.x"], grid.results["params.y"]], axis=1)
     near = (np.linalg.norm(ends - found, axis=1) < 0.01).sum()
-    assert grid.results.loss.min() == float(report.goodness.chi_squared) and 0 < near < 64
+    rounding = 2 * (16 * np.finfo(float).eps) ** 2  # of two residuals, differences of numbers near 11, at their zeros
+    assert abs(grid.results.loss.min() - report.goodness.chi_squared) <= rounding and 0 < near < 64
     text = f"64 of 64 found this loss, {near} of them with these params, the only loss"
     assert report.facts["starts"] == text and f"starts  {text}" in str(report)
     assert all(text in page for page in (report.to_json(), report.to_markdown(), report._repr_html_()))
