@@ -162,7 +162,7 @@ def bottomed(memory: DampingState, flat: Array, step: Array, rest: Array, blur: 
     pivots = abs(diagonal(after.triangle)) / xp.where(memory.scale > 0, memory.scale, 1)
     others = xp.where(pivots > pivots.min(axis=0), after.shadow, 0)
     at_rest = rest + squares(others) <= blur
-    return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum(axis=0) <= 1)
+    return at_rest & slight(memory, flat, step, eps_of(flat) ** 0.5) & ((pivots == 0).sum(axis=0, dtype=np.int32) <= 1)
 
 
 def slight(memory: DampingState, flat: Array, step: Array, part: Any) -> Array:

@@ -227,7 +227,7 @@ def look(place: Place, flat: Array, memory: DampingState, tolerance: Any) -> Vie
     if on_host(flat) and not (ends or least):
         return View(ends, ends, ends, slope, free, triangle, shadow, None, offset, left, last, share, ends)
     silent = diagonal(triangle) == 0 if free is None else (diagonal(triangle) == 0) & free
-    tried = memory.probed >= silent.sum(axis=0)
+    tried = memory.probed >= silent.sum(axis=0, dtype=np.int32)
     ends, undetermined = ends | (least & tried & memory.bent), least & ~memory.bent & alive
     probing = least & memory.bent & ~tried
     if place.limits is not None:
@@ -283,7 +283,7 @@ def unseen(place: Place, flat: Array, memory: DampingState, triangle: Array, sil
     xp = namespace(flat)
     part = eps_of(flat) ** 0.375  # so that slopes show a curvature, and rounding hides higher powers
     sizes = xp.maximum(memory.sizes, abs(flat))
-    earlier = xp.cumsum(silent, axis=0) - silent
+    earlier = xp.cumsum(silent, axis=0, dtype=np.int32) - silent
     chosen = silent & (earlier == memory.probed)
     along = xp.where(chosen, part * xp.where(sizes > 0, sizes, 1), 0)
     step = along - solve(triangle, product(triangle, along))

@@ -109,17 +109,17 @@ def where_poor(
       plain: With the lanes along the axis `at`, as what is returned. Where many are poor the first is faster; the last
         where few are, and what comes before and after has them there.
     """
-    rank = jnp.cumsum(poor, dtype=np.int32)
+    places = np.arange(len(poor), dtype=np.int32)
 
     def next_one(carry):  # a scatter would keep XLA from making one function of the loop around it
-        i, found = carry
-        lane = jnp.sum(rank <= i, dtype=np.int32)
+        left, found = carry
+        lane = jnp.min(jnp.where(left, places, len(places)))
         own = jax.lax.dynamic_index_in_dim
         one = function(*(own(x, lane, keepdims=False) if b else x for x, b in zip(given, batched, strict=True)))
         put = jax.lax.dynamic_update_index_in_dim
-        return i + 1, jax.tree.map(lambda all, x: put(all, x, lane, axis=at), found, one)
+        return left & (places != lane), jax.tree.map(lambda all, x: put(all, x, lane, axis=at), found, one)
 
-    return jax.lax.while_loop(lambda carry: carry[0] < rank[-1], next_one, (jnp.int32(0), plain))[1]
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), next_one, (poor, plain))[1]
 
 
 def where_asked(asked: Array, function: Callable, *args: PyTree) -> PyTree:
