@@ -256,10 +256,11 @@ def _refilling(
             following=pool.following + rank[-1],
         )
 
-    def steps_of(pool):
+    def steps_of(carry):
+        pool, piece = carry
         steps = many(template, pool.values, layout.axes, judged=True, at=at)
         left = jnp.min(jnp.where(running(pool, real), template.steps - pool.t, chunk))  # of the lane next to its last
-        count, piece = jnp.minimum(chunk, -(-left // every) * every), blank_rows(layout, shape, chunk // every)
+        count = jnp.minimum(chunk, -(-left // every) * every)
 
         def goes_on(state):
             left = jnp.sum((state.status == RUNNING) & (pool.ids < real), dtype=np.int32)
@@ -267,22 +268,18 @@ def _refilling(
 
         state, piece, count = take_steps(steps, pool.state, pool.t, count, piece, every=every, goes_on=goes_on)
         state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
-        rows = pool.results.rows
-        if rows:
-            height = jnp.arange(chunk // every + 1)
-            row = (pool.t // every)[None, :] + height[:, None]
-            lane = jnp.broadcast_to(pool.ids[None, :], row.shape)
-            rows = jax.tree.map(lambda all, one: all.at[row, lane].set(one, mode="drop"), rows, piece)
-        return pool._replace(
-            t=pool.t + count,
-            state=state,
-            loss=end.loss,
-            validation_loss=end.validation_loss,
-            results=pool.results._replace(rows=rows),
-        )
+        moved = pool._replace(t=pool.t + count, state=state, loss=end.loss, validation_loss=end.validation_loss)
+        return moved, piece
 
     pool = once(jnp.any(ended), next_lanes, pool)
-    return once(pool.following > 0, steps_of, pool)
+    first = pool.t // every
+    pool, piece = once(pool.following > 0, steps_of, (pool, blank_rows(layout, shape, chunk // every)))
+    if not piece:
+        return pool
+    row = first[None, :] + jnp.arange(chunk // every + 1)[:, None]
+    lane = jnp.broadcast_to(pool.ids[None, :], row.shape)
+    rows = jax.tree.map(lambda all, one: all.at[row, lane].set(one, mode="drop"), pool.results.rows, piece)
+    return pool._replace(results=pool.results._replace(rows=rows))
 
 
 def once(now: Array, function: Callable[[PyTree], PyTree], tree: PyTree) -> PyTree:
