@@ -185,7 +185,7 @@ def _(rounding, given, tangents):
     return found, jax.jvp(lambda columns, b: reduced(columns, b, 1.0, least), given[:2], tangents[:2])[1]
 
 
-NUMBER_BY_NUMBER = 8  # params up to which orthogonal triangles of such lanes are written out; of more for too long
+NUMBER_BY_NUMBER = 5  # params up to which orthogonal triangles of such lanes are written out; of more a loop is as fast
 
 
 def by_products(products: dict[tuple[int, int], Array], k: int) -> tuple[tuple[Array, Array], Array]:
