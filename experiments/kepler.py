@@ -253,7 +253,7 @@ def draw_orbit(result: Result, ax) -> None:
 
 def draw_residuals(result: Result, ax) -> None:
     degrees = np.rad2deg(result.angles)
-    ax.set(xlim=(0, 360), ylim=(-6.5, 6.5), xlabel="angle from the perihelion", ylabel="0.001 AU")
+    ax.set(xlim=(-8, 368), ylim=(-6.5, 6.5), xlabel="angle from the perihelion", ylabel="0.001 AU")
     ax.set_title("Distances, less those of the ellipse")
     ax.set_xticks([0, 90, 180, 270, 360], ["0°", "90°", "180°", "270°", "360°"])
     plots.few_ticks(ax.yaxis, [-5, 0, 5])

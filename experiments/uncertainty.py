@@ -172,8 +172,8 @@ def draw_women(result: Result):
 
 
 def draw_profile(result: Result):
-    space = {"wspace": 0.26, "top": 0.82, "left": 0.07, "right": 0.98, "bottom": 0.12, "width_ratios": [1, 1.1, 0.8]}
-    figure, axes = plots.panels([["curve", "profile", "missed"]], size=(13, 4.8), gridspec_kw=space)
+    space = {"wspace": 0.26, "top": 0.79, "left": 0.07, "right": 0.98, "bottom": 0.12, "width_ratios": [1, 1.1, 0.8]}
+    figure, axes = plots.panels([["curve", "profile", "missed"]], size=(13, 5), gridspec_kw=space)
     figure.suptitle("Six points and a curved model: the profile's interval is not symmetric", x=0.07, ha="left")
     wald, profile = result.wald["rate"], result.profile["rate"]
     low = plots.number(round(float(wald.low), 2))
@@ -181,7 +181,7 @@ def draw_profile(result: Result):
         f"The rate of uptake is {result.curve.params['rate']:.3f} a day. By its standard error it lies between {low} "
         f"and {wald.high:.2f}, by the profile between {profile.low:.2f} and {profile.high:.2f}."
     )
-    figure.text(0.07, 0.89, words, color="#555555")
+    figure.text(0.07, 0.885, words, color="#555555")
     plots.fit(result.curve, ax=axes["curve"])
     axes["curve"].set(xlabel="days", ylabel="oxygen taken up, mg / l", title="The fit, and its band")
     axes["profile"].set_title("Sum of squares, the rate held fixed")
