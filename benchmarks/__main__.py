@@ -52,7 +52,11 @@ GROUPS = {
         "outliers": measurements.outliers,
         "shared-params": measurements.shared,
     },
-    "First calls": {"compiling": compiling.first_calls, "explanation": compiling.explanation},
+    "First calls": {
+        "compiling": compiling.first_calls,
+        "first-fits": compiling.first_fits,
+        "explanation": compiling.explanation,
+    },
     "A million lanes": {"memory": scale.memory, "linearity": scale.linearity, "sets-on-disk": scale.sets_on_disk},
     "On disk": {"storing": storing.writing, "opening": storing.opening},
     "On a GPU": gpu.CASES,

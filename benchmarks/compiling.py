@@ -11,10 +11,10 @@ import numpy as np
 import optax
 
 import jaxfit as jf
-from benchmarks import fresh, lines, peers
+from benchmarks import curves, fresh, lines, peers
 from benchmarks.agreement import agree
 from benchmarks.curves import on_cpu
-from benchmarks.results import TIME, Row
+from benchmarks.results import SPEED, TIME, Row
 from benchmarks.timing import Seconds, race, spread
 
 STEPS = 10
@@ -78,10 +78,22 @@ def net_sweep_by_hand(lanes: int) -> Callable:
     return lambda: run(own, (jax.random.key(0), *data))
 
 
+def decays(side: int) -> Callable:
+    sets = curves.decays(side * side)
+    return lambda: curves.by_sweep(sets)
+
+
+def decays_by_scipy(side: int) -> Callable:
+    sets = curves.decays(side * side)
+    return lambda: curves.by_scipy(sets)
+
+
 CONTESTANTS = {
     call.__name__: call
-    for call in (fit, fit_by_hand, sweep, sweep_and_table, sweep_by_hand, net_sweep, net_sweep_by_hand)
-}
+    for call in (
+        fit, fit_by_hand, sweep, sweep_and_table, sweep_by_hand, net_sweep, net_sweep_by_hand, decays, decays_by_scipy,
+    )
+}  # fmt: skip
 
 
 def first_calls(quick: bool) -> list[Row]:
@@ -103,6 +115,20 @@ def first_calls(quick: bool) -> list[Row]:
         times = race(calls, rounds=1 if quick else 5, warm=False)
         rows.append(Row(case, peer, TIME, spread(times[ours] / times[by_hand]), target))
     return rows
+
+
+FIRST_FITS = decays.__name__, decays_by_scipy.__name__
+
+
+def first_fits(quick: bool) -> list[Row]:
+    """The first sweep of many fits against a loop that compiles nothing."""
+    side = 4 if quick else 128
+    case = f"first sweep in a process, {curves.case_of(side * side, 50)}"
+    few = curves.decays(16)
+    agree(curves.by_sweep(few), curves.by_scipy(few), what=case)
+    calls = {name: lambda name=name: Seconds(fresh.run("first_call", name, side)) for name in FIRST_FITS}
+    ours, theirs = race(calls, rounds=1 if quick else 5, warm=False).values()
+    return [Row(case, curves.SCIPY, SPEED, spread(theirs / ours), curves.on_cpu(low=1))]
 
 
 def explanation(quick: bool) -> list[Row]:
