@@ -265,7 +265,7 @@ def check(training: Training, state: State, t: Array, ends: Array | bool = True)
     false, so that the run goes on whatever they are, both stand for the loss of the step.
     """
     running = state.status == RUNNING
-    if judges_steps(training) and takes_key(training.problem.loss):  # the loss draws as in the step where the run ended
+    if judges_steps(training) and training.problem.key is not None:  # what is drawn is as in the step where it ended
         t = jnp.where(running, t, state.steps)
     proposal = propose(training, state, t)
     trained, final, validation = _losses_at_end(training, state, t, proposal.loss, ends)

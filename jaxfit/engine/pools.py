@@ -268,6 +268,8 @@ def _refilling(
 
         state, piece, count = take_steps(steps, pool.state, pool.t, count, piece, every=every, goes_on=goes_on)
         state, piece, end = check_end(steps, state, piece, pool.t, count, every=every)
+        if not template.optimizer.traits.judges:  # which carry their loss from step to step
+            piece = _with_ends(piece, end.row, state, pool.t, every)
         moved = pool._replace(t=pool.t + count, state=state, loss=end.loss, validation_loss=end.validation_loss)
         return moved, piece
 
@@ -280,6 +282,22 @@ def _refilling(
     lane = jnp.broadcast_to(pool.ids[None, :], row.shape)
     rows = jax.tree.map(lambda all, one: all.at[row, lane].set(one, mode="drop"), pool.results.rows, piece)
     return pool._replace(results=pool.results._replace(rows=rows))
+
+
+def _with_ends(piece: dict[str, PyTree], ends: dict[str, PyTree], state: State, t: Array, every: int) -> dict:
+    """Return the rows from step t on, with those of the check, `ends`, where lanes have ended at a record.
+
+    A lane ends in a step or in the check after a chunk, as its neighbors have it, and XLA may round the loss otherwise
+    in the one than in the other. What depends on the memory, which goes on changing, is rounded alike in both.
+    """
+    made = state.steps - t
+    at = jnp.where((state.status != RUNNING) & (made % every == 0), made // every, -1)
+
+    def put(all, one):
+        here = jnp.arange(len(all))[:, None] == at[None, :]
+        return jnp.where(here.reshape(*here.shape, *(1 for _ in one.shape[1:])), one[None], all)
+
+    return piece | {name: jax.tree.map(put, piece[name], one) for name, one in ends.items() if name != "preconditioner"}
 
 
 def once(now: Array, function: Callable[[PyTree], PyTree], tree: PyTree) -> PyTree:

@@ -90,6 +90,48 @@ def test_neighbours_and_places_change_no_bit(rule):
     same(whole.isel(rate=slice(1, 4), seed=slice(1, None)), part)
 
 
+ENDS = {
+    "gradient_norm": jf.Stop(gradient_norm_below=0.1),
+    "params_change": jf.Stop(params_change_below=0.02),
+    "patience": jf.Stop(patience=2),
+}
+
+
+def decay(p, x):
+    return p["height"] * jnp.exp(-p["rate"] * x) + p["level"]
+
+
+@pytest.mark.parametrize("rule", soaking(ENDS, keep=("gradient_norm",)))
+@pytest.mark.parametrize("every", soaking([1, 3], keep=(1,)))
+def test_the_last_record_of_a_lane_has_the_same_bits_among_other_neighbors(every, rule):
+    """It is made by a step or by the check after a chunk, and neighbors decide where chunks end."""
+    rng, lanes, x = np.random.default_rng(2), 41, np.linspace(0.0, 3.0, 24)
+    true = rng.uniform(0.5, 2.0, (lanes, 3))
+    ys = decay({"height": true[:, :1], "rate": true[:, 1:2], "level": true[:, 2:]}, x[None, :])
+    ys = np.asarray(ys) + 0.05 * rng.normal(size=ys.shape)
+    starts, rates = true * (1 + 0.3 * rng.normal(size=true.shape)), 10.0 ** rng.uniform(-2.0, -1.3, lanes)
+
+    def histories(order):
+        def axis(values):
+            return jf.Axis("lane", values[order], labels=order)
+
+        how = dict(record=jf.Record(every=every, what=("loss", "gradient_norm")), stop=ENDS[rule], steps=70, slots=16)
+        how |= dict(validation=(x[::3], axis(ys[:, ::3]))) if rule == "patience" else {}
+        params = {name: axis(starts[:, i]) for i, name in enumerate(("height", "rate", "level"))}
+        optimizer = jf.optimizers.adam(axis(rates))
+        return jf.sweep(jf.losses.mse(decay), params, (x, axis(ys)), optimizer=optimizer, **how).results.sortby("lane")
+
+    ordered = histories(np.arange(lanes))
+    assert len(np.unique(ordered.steps)) > 10
+    for _ in range(4):
+        same(ordered, histories(rng.permutation(lanes)))
+
+
+def peaks_of(p, x):
+    height, center, width = (p[name][:, None] for name in ("height", "center", "width"))
+    return (height * jnp.exp(-0.5 * ((x[None, :] - center) / width) ** 2)).sum(axis=0) + p["level"]
+
+
 @pytest.mark.parametrize("slots", soaking([3, 4, 8, 16], keep=(4, 8)))
 @pytest.mark.parametrize("peaks", soaking([1, 2], keep=(1,)))
 def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, peaks):
@@ -98,15 +140,11 @@ def test_every_slot_gives_a_lane_of_levenberg_marquardt_the_same_bits(slots, pea
     away = x[None, None, :] - centers[:, None, None] - 2 * np.arange(peaks)[None, :, None]
     ys = np.exp(-0.5 * (away / 0.7) ** 2).sum(axis=1) + 0.05 * np.sin(9 * x + 7 * centers[:, None])
 
-    def model(p, x):
-        height, center, width = (p[name][:, None] for name in ("height", "center", "width"))
-        return (height * jnp.exp(-0.5 * ((x[None, :] - center) / width) ** 2)).sum(axis=0) + p["level"]
-
     start = {"height": np.full(peaks, 1.0), "center": np.linspace(5, 7, peaks), "width": np.full(peaks, 0.8)}
 
     def fits(lanes):
         grid = jf.sweep(
-            jf.losses.rss(model), start | {"level": 0.0}, (x, jf.Axis("lane", ys[lanes])), slots=slots, steps=40,
+            jf.losses.rss(peaks_of), start | {"level": 0.0}, (x, jf.Axis("lane", ys[lanes])), slots=slots, steps=40,
             optimizer=jf.optimizers.levenberg_marquardt(),
         )  # fmt: skip
         return (x.drop_vars("lane", errors="ignore") for x in (grid.results, jf.standard_errors(grid)))
