@@ -304,7 +304,7 @@ def descent_animation(
             tail.set_data(x[: record + 1], y[: record + 1])
             head.set_data(x[record : record + 1], y[record : record + 1])
             place(frame)
-            words.set_text(f"update {number(float(way.step[record]))}:  loss {way.loss[record]:.4g}")
+            words.set_text(f"update {number(float(way.step[record]))}:  loss {four_digits(float(way.loss[record]))}")
             images.append(take())
         plt.close(figure)
     return gif(_encoded(images, [milliseconds] * (len(images) - 1) + [PAUSE]))
@@ -356,6 +356,14 @@ def _beside(fit: Fit, way: Trail, chosen: np.ndarray, ax: Axes, labels: tuple[st
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     (line,) = ax.plot([], [], color=RED, lw=2.2)
     return line, lambda frame: line.set_data(ends, curves[frame])
+
+
+def four_digits(loss: float) -> str:
+    """Return a loss with four digits, the same wherever it was computed.
+
+    The mean of round data may lie midway between two such numbers, and its last bits would decide.
+    """
+    return f"{loss * (1 + 1e-6):.4g}"  # by more than float32 rounds
 
 
 def _camera(figure: Figure, moving: Sequence[Artist]) -> Callable[[], Image.Image]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import jaxfit as jf
 from jaxfit import landscapes, plots
+from jaxfit.plots import descents
 from jaxfit.plots.house import RED
 
 RECORD = jf.Record(what=("loss", "params"))
@@ -247,6 +248,11 @@ def test_an_animation_is_small_the_same_in_every_run_and_pauses_at_the_end():
     assert len(plots.gif(animation)) < 100_000
     shown = frames(animation)
     assert len(shown) == 8 and shown[-1][1] > 5 * shown[0][1]
+
+
+def test_last_bits_of_a_loss_do_not_show_above_an_animation():
+    shown = {descents.four_digits(float(np.float32(0.29505) + bits * np.float32(3e-8))) for bits in range(-3, 4)}
+    assert shown == {"0.2951"}
 
 
 def test_in_an_animation_the_point_goes_down_and_the_line_turns():
