@@ -447,12 +447,14 @@ def records_of(count: Array, every: int) -> Array:
 def check_end(
     stepper: Stepper, state: State, rows: dict[str, PyTree], t: Array, count: Array, *, every: int, early: bool = False
 ) -> tuple[State, dict[str, PyTree], End]:
-    """Judge the params at the end of `advance`, and write the last row."""
+    """Judge the params at the end of `advance`, and write the last row.
+
+    With `early` that is the row where the run has ended, if it is one: a step may have written it, but only the time
+    tells whether a run ends in a step or in the check, and XLA may round the loss otherwise in the one.
+    """
     state, end = stepper.check(state, t + count)
-    at = records_of(count, every)
-    here = count % every == 0
-    if early:
-        here &= state.steps == t + count
+    made = state.steps - t if early else count
+    at, here = records_of(made, every), made % every == 0
     rows = jax.tree.map(lambda all, one: all.at[jnp.where(here, at, len(all))].set(one, mode="drop"), rows, end.row)
     return state, rows, end
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit.engine.settings import using
 from jaxfit.optimizers.methods import Proposal, Traits
 
 
@@ -64,3 +65,22 @@ def test_a_method_of_ones_own_takes_a_single_step(line):
     taken = jf.step(loss, start, data, optimizer=jf.optimizer(newton, damping=0.0), precision="float64")
     np.testing.assert_allclose(taken.params["w"], slope, rtol=1e-9)
     assert taken.opt_state == 1
+
+
+@pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.soak)])
+def test_the_records_of_a_fit_do_not_depend_on_how_its_steps_are_cut(every):
+    x, random = np.linspace(-1, 1, 37), np.random.default_rng(0)
+    kept = jf.Record(what=("loss", "gradient_norm"), every=every)
+    rule = {"steps": 2000, "stop": jf.Stop(gradient_norm_below=1e-3), "record": kept}
+    for rate in np.linspace(0.03, 0.1, 8):
+        y, found = 2 * x + 0.3 * random.normal(size=37), []
+        for most in (1, 7, 100_000):
+            with using(stretch_steps=most):
+                adam = jf.optimizers.adam(rate)
+                found.append(
+                    jf.fit(jf.losses.mse(jf.models.line), {"w": 0.0, "b": 0.0}, (x, y), optimizer=adam, **rule)
+                )
+        assert found[0].status == jf.Status.CONVERGED
+        for other in found[1:]:
+            np.testing.assert_array_equal(other.history.loss, found[0].history.loss)
+            np.testing.assert_array_equal(other.history.gradient_norm, found[0].history.gradient_norm)
