@@ -152,19 +152,26 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   rest is tracing: the scan is traced once in 0.03 s, the loss of a fit three times and its gradient twice (to see that
   it is pure and a number, which params do not move it, what is recorded) before the program is, 0.15 s in all.
 - **The first sweep.** Its program holds the step, the step once more with a judgment (to find where a lane failed), the
-  start and the check at the end: 46 kernels of 8 ms each to compile, where the scan by hand has 8. 9 of them load the
-  next lanes, 11 merge states after a chunk, 6 write results, 6 are the judged step. Of 0.65 s of CPU compiling takes
-  0.39, tracing and lowering 0.17, the plan 0.03; all of the scan by hand takes 0.16, of which tracing 0.04, so that the
-  ratio is larger in seconds: compilation uses both cores, tracing one. LLVM's lowest level of optimization took a third
-  off compiling in smaller programs, not more, since every kernel passes through MLIR all the same. Without the judged
-  step it takes 18 % less (0.44 s where it takes 0.54), but a sweep in which a lane fails, as in every map of rates,
-  would compile as much once more. The check after a chunk takes the gradient anew; if the loop handed on what it found
-  at its last params instead, a sweep would take 15 % less, one by Levenberg-Marquardt 20 % (of 4.6 s), one of a net 8.
+  start and the check at the end: 46 kernels of 7 ms each to compile, where the scan by hand has 8. 9 of them load the
+  next lanes, 11 merge states after a chunk, 6 write results, 6 are the judged step. Of 0.58 s of CPU compiling takes
+  0.34, tracing and lowering 0.17, the plan 0.03; all of the scan by hand takes 0.15, of which tracing 0.04, so that the
+  ratio is larger in seconds: compilation uses both cores, tracing one. LLVM's second level of optimization, which
+  programs of lanes take, is no faster than the third in one so small, since every kernel passes through MLIR all the
+  same; the lowest took a third off. Without the judged step it takes 18 % less (0.44 s where it takes 0.54), but a
+  sweep in which a lane fails, as in every map of rates, would compile as much once more. The check after a chunk takes
+  the gradient anew; if the loop handed on what it found at its last params instead, a sweep would take 15 % less, one
+  by Levenberg-Marquardt 20 %, one of a net 8.
   The table is made when it is asked for: to import xarray, and dask where it is installed, takes longer than the sweep.
-- **The first sweep of a net.** Of 9.1 s of CPU (by hand 5.8) a second call takes 2.7 (by hand 3.0), so that the steps
-  are no slower; tracing and compiling take 6.4 (by hand 2.9). The program has 246 kernels, 19 of them products of
+- **The first sweep of a net.** Of 5.0 s of CPU (by hand 3.3) a second call takes 1.6 (by hand 1.7), so that the steps
+  are no slower; tracing and compiling take 3.4 (by hand 1.6). The program has 265 kernels, 19 of them products of
   matrices, that by hand 91 and 7: the step on a batch stands in it three times (plain, judged, and in the check after a
   chunk), and the loss of all rows twice.
+- **The first sweep of fits.** Of 4.8 s for 16,384 decays and their errors the sweep takes 3.1 and the errors 1.7, a
+  third of a second of that to import xarray; a second call of both takes 0.05, SciPy's loop, which compiles nothing,
+  2.9. So the first call pays from some 25,000 sets on. Of the sweep compiling takes 2.1 (2.5 of CPU, as most of it is
+  one function, the steps), tracing and lowering 0.7, the plan 0.3. At LLVM's third level of optimization, and with the
+  triangles that few lanes need written out number by number, it took 2.9, and for fits of five params in bounds 13 s of
+  CPU, now 5.
 - **One `curve_fit` after another.** The parts of a call, each at its quickest, add up to 2.5 ms. The nine evaluations
   of the residuals with their Jacobian take 0.5 of it: 34 us each back to back, but 50 to 56 with the work of a step
   between them. XLA hands a program to a thread of its own, which sleeps by then, if it has a thousand operations or
@@ -199,16 +206,18 @@ Of profiles on two cores under jax 0.12.0.1, unless another is named.
   half of it one product of matrices at 60 GFLOP/s. It cannot be left out: it alone tells that a lane stands above its
   start, which ends the lane, and it is the loss of those that are pruned. To make it only where a lane ends would save
   a third of it under halving by 3, where lanes make it 1.5 times each, and let lanes above their start go on.
-- **Fits against C.** In CPU time, both cores at work, a decay takes 3.0 us and its standard errors 0.5, a spot 4.8 and
-  0.8, a fit of twelve params 47 and 11, where C takes 8.2, 8.3 and 48 for both. On the wall less of that is won: a call
-  of `sweep` and one of `standard_errors` take some 9 ms of one core before and after their programs, a fifth of what
-  20,000 decays take. A lane goes on to rounding, in 7.3 steps (7.5 of a spot), where C stops at 1.5e-8 of the sum of
-  squares, after 5.9 (5.1). With `tolerance=1e-12` lanes make 6.4 (5.3), and end three to sixteen times nearer to the
-  minimum than C does. Of a spot's sweep on one core the steps are 67 %, the start of the next lanes 11 %, and the calls
-  of XLA and Python, memory and checks 22 %. Of its steps and starts the passes over 25 points take 45 %, a third of
-  which is the 25th point alone and the ends of 21 sums in each lane. The rest is some 150 loops over 64 lanes, none of
-  more than 4 %. Blocks of 32 or of 256 lanes side by side are no faster, nor is a load where a quarter or two fifths of
-  the lanes have ended. Twelve params take an orthogonal triangle in many lanes, one by one.
+- **Fits against C.** In CPU time, both cores at work, a decay with its standard errors takes 3.7 us, a spot 5.9, a fit
+  of twelve params 55, where C takes 9.0, 9.1 and 41; the errors are 0.7, 0.8 and 10 of that. On the wall less is won: a
+  call of `sweep` and one of `standard_errors` take some 7 ms of one core before and after their programs, a sixth of
+  what 20,000 decays take. A lane goes on to rounding, in 7.3 steps (7.5 of a spot), where C stops at 1.5e-8 of the sum
+  of squares, after 5.9 (5.1). With `tolerance=1e-12` lanes make 6.4 (5.3), and end three to sixteen times nearer to the
+  minimum than C does. Of a spot's sweep on one core the passes over 25 points take 37 %, a third of which is the 25th
+  point alone and the ends of 21 sums in each lane; 47 % are the other operations of steps, starts and checks, some 250
+  loops over 64 lanes, none of more than 3 %; memory, Python and XLA's calls take 16 %. Blocks of 32 or of 256 lanes
+  side by side are no faster, nor a load where a quarter or two fifths of the lanes have ended, nor one that starts no
+  more than half of the lanes at once and lays them out. A pass that goes from point to point with all lanes at once,
+  without ends of sums, took 130 to 190 ns a lane where this one takes 120. Twelve params take an orthogonal triangle in
+  many lanes, one by one.
 - **Errors in x.** 50 times the speed of odrpack would be 6.6 us of a core, where a fit of the same points without
   errors in x takes 12, with standard errors. Ours take 28, a quarter of which is the way to the nearest points of the
   curve.
