@@ -172,7 +172,8 @@ def overflow(program: ClosedJaxpr, ranges: Sequence[Range | None]) -> tuple[Oper
     """
     listing = inline(program, lambda *_: True)
     known = dict(zip(listing.inputs, ranges, strict=True))
-    known |= {number: range_of(value) for number, value in listing.constants.items()}
+    for number, value in listing.constants.items():  # a number written into a program may be of a type of JAX's own
+        known[number] = range_of(value if isinstance(value, (int, jax.Array)) else np.asarray(value))
     for one in listing.rows:
         dtype: Any = getattr(one.operation.results[0], "dtype", np.dtype(float)) if one.outputs else np.dtype(float)
         if not jnp.issubdtype(dtype, np.signedinteger):

@@ -5,19 +5,21 @@ import sys
 
 import numpy as np
 import pytest
+import scipy
 from scipy import special
 
 import jaxfit as jf
 from jaxfit.statistics import distributions
 
 RIGHT = 2e-11  # of a gamma function of some thousand, whose logarithm has 16 digits
+OF_SCIPY = RIGHT if tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 15) else 1e-10  # stdtrit had ten digits
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.0, 4.5, 47.0, 998.0, 4999.0, 5001.0, 9e4])
 def test_quantiles_of_t(freedom):
     for share in (0.5005, 0.75, 0.8415, 0.975, 0.99995, 1 - 1e-10):
         found = distributions.t_quantile(freedom, share)
-        np.testing.assert_allclose(found, special.stdtrit(freedom, share), rtol=RIGHT)
+        np.testing.assert_allclose(found, special.stdtrit(freedom, share), rtol=OF_SCIPY)
         np.testing.assert_allclose(distributions.t_quantile(freedom, 1 - share), -found, rtol=1e-5)
 
 
