@@ -6,6 +6,7 @@ gradient transformation or of second order. All functions are pure and for one l
 
 from __future__ import annotations
 
+import functools
 import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -455,7 +456,12 @@ def check_end(
     state, end = stepper.check(state, t + count)
     made = state.steps - t if early else count
     at, here = records_of(made, every), made % every == 0
-    rows = jax.tree.map(lambda all, one: all.at[jnp.where(here, at, len(all))].set(one, mode="drop"), rows, end.row)
+
+    def put(name, all, one):  # the step where a run ended has changed the memory: what depends on it stays as it was
+        now = here & (made == count) if name == "preconditioner" else here
+        return all.at[jnp.where(now, at, len(all))].set(one, mode="drop")
+
+    rows = {name: jax.tree.map(functools.partial(put, name), rows[name], one) for name, one in end.row.items()}
     return state, rows, end
 
 

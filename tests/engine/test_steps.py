@@ -70,7 +70,7 @@ def test_a_method_of_ones_own_takes_a_single_step(line):
 @pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.soak)])
 def test_the_records_of_a_fit_do_not_depend_on_how_its_steps_are_cut(every):
     x, random = np.linspace(-1, 1, 37), np.random.default_rng(0)
-    kept = jf.Record(what=("loss", "gradient_norm"), every=every)
+    kept = jf.Record(what=("loss", "gradient_norm", "preconditioner"), every=every)
     rule = {"steps": 2000, "stop": jf.Stop(gradient_norm_below=1e-3), "record": kept}
     for rate in np.linspace(0.03, 0.1, 8):
         y, found = 2 * x + 0.3 * random.normal(size=37), []
@@ -84,3 +84,6 @@ def test_the_records_of_a_fit_do_not_depend_on_how_its_steps_are_cut(every):
         for other in found[1:]:
             np.testing.assert_array_equal(other.history.loss, found[0].history.loss)
             np.testing.assert_array_equal(other.history.gradient_norm, found[0].history.gradient_norm)
+            one, two = (jax.tree.leaves(run.history["preconditioner"]) for run in (other, found[0]))
+            for a, b in zip(one, two, strict=True):
+                np.testing.assert_array_equal(a, b)
